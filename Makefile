@@ -1,0 +1,97 @@
+# Everything a developer runs. `make` alone explains the targets. Each target that needs the virtual
+# environment builds .venv first, once, and again only when setup.cfg changes.
+#
+#   PYTHON=python3.12   the interpreter to build .venv with (default: the first found that is new enough)
+#   PORT=8000           where `make serve` listens
+#   ARGS="-k pool -x"   more arguments for pytest in `make test`, `make test-min` and `make examples`
+
+BIN := .venv/bin
+READY := .venv/.ready
+BIN_MIN := .venv-min/bin
+READY_MIN := .venv-min/.ready
+PORT ?= 8000
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test test-min lint types bench examples build clean
+
+help:  ## Explain the targets (this text)
+	@echo "Usage: make TARGET"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY)  ## Run the example server plainly and with greendata, compare the two, draw demo.svg
+	$(BIN)/python -m examples.demo
+
+serve: $(READY)  ## Serve the example with greendata on http://127.0.0.1:8000, until Ctrl-C (PORT=...)
+	GREENDATA_AUTOPATCH=1 $(BIN)/gunicorn -k gevent -b 127.0.0.1:$(PORT) examples.flask_app:app
+
+test: $(READY)  ## Run the whole suite twice: unpatched, then under gevent's monkey.patch_all (ARGS=...)
+	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest_gevent $(ARGS)
+
+test-min: $(READY_MIN)  ## Run the same with the oldest versions that setup.cfg allows, in .venv-min (ARGS=...)
+	$(BIN_MIN)/python -m pytest $(ARGS)
+	$(BIN_MIN)/python -m pytest_gevent $(ARGS)
+
+# The rules, in their order: pyflakes, pycodestyle, isort, naming, docstrings, pyupgrade, blind except, booleans
+# by position, bugbear, comprehensions, debuggers, prints, implicit string joins, commented-out code, "to do",
+# complexity, blanket ignores, pytest, returns, needless code, simplifications, performance, pylint, ruff's own.
+# Left out: docstrings of magic methods (D105, D107), of every argument (D417) and their first letter where it is
+# a name's (D403); booleans in calls of foreign functions (FBT003); Local for local (N812), errors whose name is
+# the situation (N818); global (PLW0603); isort's order of __all__ (RUF022: tests/test_exports.py has ours).
+RUFF := --isolated --line-length 120 --target-version py311
+RULES := --select F,E,W,I,N,D,UP,BLE,FBT,B,C4,T10,T20,ISC,ERA,FIX,C90,PGH,PT,RET,PIE,SIM,PERF,PLE,PLW,RUF \
+	--ignore D105,D107,D403,D417,FBT003,N812,N818,PLW0603,RUF022 \
+	--config 'lint.pydocstyle.convention="google"' \
+	--per-file-ignores 'setup.py:D,tests/*:D1,tests/*:T20,examples/*:D1,examples/*:T20,greendata/__main__.py:T20' \
+	--per-file-ignores 'greendata/*:PT'
+SOURCES := greendata tests examples setup.py
+
+lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff format` without --check mends it)
+	$(BIN)/ruff check $(RUFF) $(RULES) $(SOURCES)
+	$(BIN)/ruff format $(RUFF) --check $(SOURCES)
+
+types: $(READY)  ## Check the types with mypy --strict
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure greendata against inline calls, collect_async and gevent's ThreadPool
+	$(BIN)/python -m tests.bench
+
+examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)
+	$(BIN)/python -m pytest tests/test_examples.py tests/test_demo.py tests/test_readme.py $(ARGS)
+
+build: $(READY)  ## Build the source archive and the wheel into dist/
+	$(BIN)/python -m build
+
+clean:  ## Remove all that these targets made: both environments, build products, caches, the demo's picture and data
+	rm -rf .venv .venv-min build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo.svg examples/data
+	find greendata tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+# An interpreter that is new enough and can build environments (Debian packs venv by itself).
+CAN_BUILD := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(CAN_BUILD)' 2>/dev/null && echo $$python && break; done)
+
+define build_environment
+	@$(or $(PYTHON),false) -c '$(CAN_BUILD)' 2>/dev/null || { \
+		echo "greendata needs Python 3.11 or newer with its venv module, got: $(or $(PYTHON),none in PATH)." >&2; \
+		echo "Install it (Debian, Ubuntu: apt-get install python3-venv) or name one: make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(@D)
+endef
+
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USE_PEP517=1 PIP_QUIET=1
+OLDEST := s/^ +([A-Za-z0-9-]+)>=([0-9.]+).*/\1==\2/p
+
+$(READY): setup.cfg setup.py
+	$(build_environment)
+	$(PIP) $(BIN)/python -m pip install -e '.[dev,test,web]'
+	@touch $@
+
+$(READY_MIN): setup.cfg setup.py
+	$(build_environment)
+	sed -nE '$(OLDEST)' setup.cfg > $(@D)/oldest.txt
+	$(PIP) $(BIN_MIN)/python -m pip install -c $(@D)/oldest.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""The demo's parts, which the bench uses too: a server to run, a load to put on it, the figures, and their picture."""
+
+__all__ = (
+    "DemoError",
+    "Load",
+    "Outcome",
+    "Run",
+    "Server",
+    "Silence",
+    "Span",
+    "draw",
+    "drive",
+    "drive_elsewhere",
+    "measure",
+    "serving",
+    "table",
+)
+
+from examples.demo.figures import DemoError, Load, Outcome, Run, Silence, Span
+from examples.demo.load import drive, drive_elsewhere
+from examples.demo.picture import draw
+from examples.demo.runner import measure
+from examples.demo.server import Server, serving
+from examples.demo.table import table

@@ -1,0 +1,185 @@
+"""The picture of two runs, as SVG made by hand: the hub's silences over time, the queries as bands below them.
+
+Both halves have the same scales. A silence is a bar as wide as it lasted and as high as its length, which is drawn on a
+logarithmic scale.
+"""
+
+__all__ = ("draw",)
+
+import math
+from collections.abc import Iterable, Sequence
+from xml.sax.saxutils import escape
+
+from examples.demo.figures import Outcome, Run
+
+WIDTH = 960
+LEFT, RIGHT = 78, 24  # margins of the plots
+HEAD = 92  # above the first half
+PLOT = 150  # height of the lags of one half
+LANE, LANE_GAP = 11, 3
+TITLE = 40  # above the lags of a half
+FOOT = 58  # below the bands of a half: ticks and their unit
+FLOOR = 0.001  # seconds; what is shorter stays on the base line
+CEILING = 0.1  # seconds; the top of the scale where no silence was longer
+MOST_SECONDS = 15  # labels below one half
+GAP = 1.0  # units of the drawing; between one long silence and the next
+NARROWEST = 1.2  # units of the drawing; a bar has at least this width
+
+STYLE = """
+.card{fill:#fff;stroke:#d5dae1} .name{fill:#1b2430;font-weight:600;font-size:16px} .text{fill:#1b2430;font-size:13px}
+.mild{fill:#5b6675;font-size:12px} .grid{stroke:#e6e9ee} .base{stroke:#8b95a3}
+.silence{fill:#d9480f} .query{fill:#3b7dd8} .other{fill:#9bbdee}
+@media (prefers-color-scheme: dark){
+.card{fill:#151a21;stroke:#36404d} .name,.text{fill:#e8ecf1} .mild{fill:#9aa6b5} .grid{stroke:#2a323d}
+.base{stroke:#6b7686} .silence{fill:#ff7a45} .query{fill:#5b9bf0} .other{fill:#3a5f92}}
+"""
+
+
+def draw(runs: Sequence[Run], *, title: str = "One gevent worker, the same load twice") -> str:
+    """An SVG document with one half for each of `runs`, from the top.
+
+    Raises:
+        ValueError: there is no run to draw.
+    """
+    if not runs:
+        raise ValueError("no runs: expected one at least")
+    scale = Scale(runs)
+    parts = [legend(title)]
+    top = HEAD
+    for run in runs:
+        parts.append(f'<g transform="translate(0 {top})">{half(run, scale)}</g>')
+        top += TITLE + PLOT + bands_height(run.outcome) + FOOT
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+        f'font-family="system-ui, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" role="img">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f'<rect class="card" x=".5" y=".5" width="{WIDTH - 1}" height="{top - 1}" rx="10"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
+
+
+class Scale:
+    """Seconds to units of the drawing, the same for every half."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.seconds = max(run.outcome.seconds for run in runs)
+        self.ceiling = next_step(max([CEILING, *(run.longest_silence for run in runs)]))
+
+    def x(self, seconds: float) -> float:
+        """From the left edge; what lies outside the window is drawn at its border."""
+        share = min(max(seconds / self.seconds, 0.0), 1.0)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(self, silence: float) -> float:
+        """Upwards is less; 0 is the top of the plot."""
+        height = math.log(max(silence, FLOOR) / FLOOR) / math.log(self.ceiling / FLOOR)
+        return PLOT * (1.0 - height)
+
+
+def half(run: Run, scale: Scale) -> str:
+    """One run: its name and figures, the grid, the lags, the bands, and the seconds below."""
+    reports = run.outcome.reports_per_second
+    summary = f"longest silence {duration(run.longest_silence)}, {reports:.2f} reports a second"
+    if run.outcome.pings:
+        summary = f"ping p99 {duration(run.outcome.ping_seconds(0.99))}, {summary}"
+    lanes = bands_height(run.outcome)
+    return "\n".join(
+        [
+            f'<text class="name" x="{LEFT}" y="24">{escape(run.name)}</text>',
+            f'<text class="text" x="{WIDTH - RIGHT}" y="24" text-anchor="end">{summary}</text>',
+            f'<g transform="translate(0 {TITLE})">',
+            grid(scale, PLOT + lanes),
+            f'<path class="silence" d="{bars(run, scale)}"/>',
+            f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{PLOT}" y2="{PLOT}"/>',
+            f'<g transform="translate(0 {PLOT})">{bands(run.outcome, scale)}</g>',
+            "</g>",
+        ]
+    )
+
+
+def bars(run: Run, scale: Scale) -> str:
+    """Every silence of the window as one path of boxes."""
+    boxes = []
+    for silence in run.silences:
+        if silence.seconds <= FLOOR or silence.woke <= run.outcome.began or silence.due >= run.outcome.ended:
+            continue
+        left = scale.x(silence.due - run.outcome.began)
+        right = max(scale.x(silence.woke - run.outcome.began) - GAP, left + NARROWEST)
+        boxes.append(f"M{left:.1f} {PLOT}V{scale.y(silence.seconds):.1f}H{right:.1f}V{PLOT}Z")
+    return "".join(boxes)
+
+
+def bands(outcome: Outcome, scale: Scale) -> str:
+    """Every report from its request to its answer, a lane for each client; neighbours differ in shade."""
+    seen: dict[int, int] = {}
+    shapes = [
+        f'<text class="mild" x="{LEFT - 8}" y="{bands_height(outcome) / 2 + 6:.0f}" text-anchor="end">reports</text>'
+    ]
+    for report in outcome.reports:
+        nth = seen[report.client] = seen.get(report.client, 0) + 1
+        left, right = (scale.x(moment - outcome.began) for moment in (report.began, report.ended))
+        top = LANE_GAP + report.client * (LANE + LANE_GAP)
+        shapes.append(
+            f'<rect class="{"query" if nth % 2 else "other"}" x="{left:.1f}" y="{top}" '
+            f'width="{max(right - left - 1, 1):.1f}" height="{LANE}" rx="2"/>'
+        )
+    return "\n".join(shapes)
+
+
+def bands_height(outcome: Outcome) -> int:
+    lanes = 1 + max((report.client for report in outcome.reports), default=0)
+    return LANE_GAP + lanes * (LANE + LANE_GAP)
+
+
+def grid(scale: Scale, bottom: float) -> str:
+    """Lines and labels: lengths of silence at the left, seconds of the run below."""
+    shapes = []
+    for silence in decades(scale.ceiling):
+        y = scale.y(silence)
+        shapes.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        shapes.append(f'<text class="mild" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{duration(silence)}</text>')
+    step = max(1, math.ceil(scale.seconds / MOST_SECONDS))
+    for second in range(0, math.floor(scale.seconds) + 1, step):
+        x = scale.x(second)
+        shapes.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{bottom + 5}"/>')
+        shapes.append(f'<text class="mild" x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{second} s</text>')
+    return "\n".join(shapes)
+
+
+def legend(title: str) -> str:
+    return "\n".join(
+        [
+            f'<text class="name" style="font-size:19px" x="{LEFT}" y="38">{escape(title)}</text>',
+            f'<rect class="silence" x="{LEFT}" y="56" width="14" height="12"/>',
+            f'<text class="text" x="{LEFT + 20}" y="67">hub lag: how long nothing else could run (log scale)</text>',
+            f'<rect class="query" x="{LEFT + 390}" y="56" width="14" height="12" rx="2"/>',
+            f'<rect class="other" x="{LEFT + 406}" y="56" width="14" height="12" rx="2"/>',
+            f'<text class="text" x="{LEFT + 426}" y="67">reports, from request to answer, one lane a client</text>',
+        ]
+    )
+
+
+def next_step(silence: float) -> float:
+    """The first of 1, 2, 5, 10, 20, ... milliseconds and so on that is no less than `silence`."""
+    decade = 10.0 ** math.floor(math.log10(silence))
+    return next(step * decade for step in (1, 2, 5, 10) if step * decade >= silence * 0.999999)
+
+
+def decades(ceiling: float) -> Iterable[float]:
+    """The floor and every tenfold of it up to `ceiling`."""
+    count = math.floor(math.log10(ceiling / FLOOR) + 1e-9) + 1
+    return (FLOOR * 10**power for power in range(count))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader likes them: `840 us`, `2.1 ms`, `12 ms`, `1.9 s`.
+
+    >>> duration(0.0021), duration(1.87)
+    ('2.1 ms', '1.9 s')
+    """
+    for limit, factor, unit in ((0.001, 1e6, "us"), (1.0, 1e3, "ms"), (math.inf, 1.0, "s")):
+        if seconds < limit:
+            number = seconds * factor
+            return f"{number:.0f} {unit}" if number >= 9.95 or number == round(number) else f"{number:.1f} {unit}"
+    return "for ever"

@@ -1,0 +1,162 @@
+"""A real gunicorn on a loopback port, for as long as a `with` block lasts."""
+
+__all__ = ("Server", "serving", "stop")
+
+import http.client
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.demo.figures import DemoError, Silence
+from examples.demo.load import fetch
+
+HOST = "127.0.0.1"
+TOP = Path(__file__).parents[2]
+SETTINGS = Path(__file__).with_name("gunicorn_conf.py")
+BACKLOG = 128
+POLL = 0.05  # seconds between two looks at a server that starts or stops
+STOP_GRACE = 8.0  # seconds; above the graceful timeout in the settings file
+TAIL = 15  # lines of a dead server's stderr that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers. Its files are gone once its `with` block is left."""
+
+    host: str
+    port: int
+    process: subprocess.Popen[bytes]
+    watched: Path
+    stderr: Path
+
+    def silences(self) -> tuple[Silence, ...]:
+        """What the watch on the hub has written so far; a line that is still being written is left out."""
+        whole = self.watched.read_text("ascii").rpartition("\n")[0].splitlines()
+        moments = (line.split() for line in whole)
+        return tuple(Silence(float(due), float(woke)) for due, woke in moments)
+
+    def tail(self) -> str:
+        """The end of what the server said on stderr."""
+        return "\n".join(self.stderr.read_text("utf-8", "replace").splitlines()[-TAIL:])
+
+    def check(self) -> None:
+        """Raises DemoError once the server has died."""
+        code = self.process.poll()
+        if code is not None:
+            raise DemoError(f"the server died with code {code}; its stderr ends with:\n{self.tail()}")
+
+
+@contextmanager
+def serving(
+    app: str = "examples.flask_app:app",
+    *,
+    env: Mapping[str, str] | None = None,
+    port: int = 0,
+    workers: int = 1,
+    boot_timeout: float = 60.0,
+    tick: Callable[[], None] = lambda: None,
+) -> Iterator[Server]:
+    """Serves `app` from `gunicorn -k gevent`, and stops it when the block is left in any way.
+
+    Args:
+        app: module and name, as gunicorn takes it.
+        env: goes on top of this process's environment, from which GREENDATA_AUTOPATCH is taken away.
+        port: of loopback; 0 has a free one chosen.
+        tick: called many times a second while this waits; what it raises ends the wait.
+
+    Raises:
+        DemoError: gunicorn is missing, the port is taken, the server died or did not answer in time.
+    """
+    if importlib.util.find_spec("gunicorn") is None:
+        raise DemoError("gunicorn is not installed here: `make demo` installs it, or `pip install -e .[web]`")
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder, listening(port) as listener:
+        watched, stderr = Path(folder, "hub"), Path(folder, "stderr")
+        watched.touch()
+        surroundings = {name: value for name, value in os.environ.items() if name != "GREENDATA_AUTOPATCH"}
+        surroundings |= {"DEMO_HUB_WATCH": str(watched), "DEMO_OWNER": str(os.getpid()), **(env or {})}
+        process = start(app, listener, env=surroundings, workers=workers, stderr=stderr)
+        try:
+            server = Server(HOST, listener.getsockname()[1], process, watched, stderr)
+            listener.close()  # from here on a dead server refuses connections
+            wait_for_answer(server, boot_timeout, tick)
+            yield server
+        finally:
+            stop(process)
+
+
+def listening(port: int) -> socket.socket:
+    """A listening socket for the server to inherit: a port that was merely found free could be gone by then."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise DemoError(f"port {port} of {HOST} is not free ({error}): name another one, or 0 for any") from error
+    return listener
+
+
+def start(
+    app: str, listener: socket.socket, *, env: Mapping[str, str], workers: int, stderr: Path
+) -> subprocess.Popen[bytes]:
+    """gunicorn in a session of its own: Ctrl-C in the terminal reaches its owner, who stops it."""
+    options = ["-k", "gevent", "-w", str(workers), "-c", str(SETTINGS), "--bind", f"fd://{listener.fileno()}"]
+    with stderr.open("wb") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *options, app],
+            cwd=TOP,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+
+
+def wait_for_answer(server: Server, timeout: float, tick: Callable[[], None]) -> None:
+    deadline = time.monotonic() + timeout
+    tick()
+    while not answers(server):
+        tick()
+        server.check()
+        if time.monotonic() > deadline:
+            raise DemoError(f"the server did not answer within {timeout} seconds; its stderr:\n{server.tail()}")
+        time.sleep(POLL)
+
+
+def answers(server: Server) -> bool:
+    try:
+        return fetch(server.host, server.port, "/ping", timeout=1.0)[0] == http.client.OK
+    except (OSError, http.client.HTTPException):  # refused, reset or timed out: not yet
+        return False
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends `process` and its group: politely, and after some seconds, or when interrupted here, by force."""
+    try:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_GRACE)
+    finally:
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills what is left of the group that `process` leads."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        process.wait()

@@ -1,0 +1,179 @@
+"""A report service as one finds it: plain Flask and plain Polars over one Parquet file, and nothing about greenlets.
+
+The file is made on first use, in the folder that `SALES_DATA` names (else `examples/data`), with `SALES_ROWS` rows.
+"""
+
+__all__ = ("app", "create_app", "report", "sales_file")
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+ROWS = 3_000_000
+FOLDER = Path(__file__).parent / "data"
+STORES = 200
+PRODUCTS = 5_000
+FIRST_DAY = date(2024, 1, 1)
+DAYS = 730
+MOST_ROWS = 1_000  # of one answer in JSON
+EXPORT_ROWS = 10_000  # of one chunk: some tenths of a megabyte of text
+EXPORTS = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
+
+REVENUE = pl.col("price") * pl.col("quantity")
+
+routes = Blueprint("sales", __name__)
+making = threading.Lock()  # one maker in a process; between processes the rename decides
+
+
+def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
+    """The service over `folder`; what is left out comes from the environment."""
+    service = Flask(__name__)
+    service.config["SALES_DATA"] = Path(folder or os.environ.get("SALES_DATA") or FOLDER)
+    service.config["SALES_ROWS"] = rows or int(os.environ.get("SALES_ROWS") or ROWS)
+    service.register_blueprint(routes)
+    service.register_error_handler(HTTPException, in_json)
+    return service
+
+
+@routes.get("/ping")
+def ping() -> Response:
+    return Response("pong\n", mimetype="text/plain")
+
+
+@routes.get("/report", endpoint="report")
+def report_view() -> Response:
+    """The stores and quarters that earned most."""
+    top = whole_number("top", default=20, low=1, high=MOST_ROWS)
+    return jsonify(report(top).collect().to_dicts())
+
+
+@routes.get("/search")
+def search() -> Response:
+    """The largest sales of one store, of one day where `day=` names it."""
+    store = whole_number("store", low=0, high=STORES - 1)
+    limit = whole_number("limit", default=50, low=1, high=MOST_ROWS)
+    sales = pl.read_parquet(sales_file()).filter(pl.col("store") == store)
+    day = iso_day("day")
+    if day is not None:
+        sales = sales.filter(pl.col("day") == day)
+    hits = sales.with_columns(revenue=REVENUE).sort("revenue", descending=True).head(limit)
+    return jsonify(hits.with_columns(pl.col("day").cast(pl.String)).to_dicts())
+
+
+@routes.get("/export")
+def export() -> Response:
+    """Every sale of one store, or of all, as a stream of CSV or NDJSON."""
+    kind = request.args.get("format", "csv")
+    if kind not in EXPORTS:
+        abort(400, f"format: got {kind!r}, expected one of {', '.join(sorted(EXPORTS))}")
+    sales = pl.scan_parquet(sales_file())
+    if "store" in request.args:
+        sales = sales.filter(pl.col("store") == whole_number("store", low=0, high=STORES - 1))
+    return Response(chunks(sales, kind), content_type=EXPORTS[kind])
+
+
+def report(top: int) -> pl.LazyFrame:
+    """The query behind `/report`: heavy on purpose, every row takes part."""
+    return (
+        pl.scan_parquet(sales_file())
+        .group_by("store", pl.col("day").dt.truncate("1q").alias("quarter"))
+        .agg(
+            orders=pl.len(),
+            revenue=REVENUE.sum().round(2),
+            typical=REVENUE.median().round(2),
+            customers=pl.col("customer").n_unique(),
+        )
+        .sort("revenue", "store", "quarter", descending=[True, False, False])
+        .head(top)
+        .with_columns(pl.col("quarter").cast(pl.String))
+    )
+
+
+def chunks(sales: pl.LazyFrame, kind: str) -> Iterator[bytes]:
+    """The rows as text, chunk after chunk.
+
+    The batches live in this frame alone: when the client leaves, the server closes this generator, the iterator goes
+    with it, and the query behind it stops.
+    """
+    header = sales.collect_schema().names()
+    if kind == "csv":
+        yield (",".join(header) + "\n").encode()
+    for batch in sales.collect_batches(chunk_size=EXPORT_ROWS):
+        text = batch.write_csv(include_header=False) if kind == "csv" else batch.write_ndjson()
+        yield text.encode()
+
+
+def sales_file() -> Path:
+    """Where the sales are; they are made now if they are not there yet."""
+    folder: Path = current_app.config["SALES_DATA"]
+    rows: int = current_app.config["SALES_ROWS"]
+    path = folder / f"sales-{rows}.parquet"
+    if not path.exists():
+        with making:
+            if not path.exists():
+                make_sales(path, rows)
+    return path
+
+
+def make_sales(path: Path, rows: int) -> None:
+    """Write the sales beside `path` and rename them into place, so that nobody ever reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        invent_sales(rows).lazy().sink_parquet(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def invent_sales(rows: int) -> pl.DataFrame:
+    """`rows` rows of sales, the same ones every time: hashes of the row's number stand in for chance."""
+
+    def up_to(limit: int, seed: int) -> pl.Expr:
+        return pl.int_range(rows, dtype=pl.UInt64).hash(seed) % limit
+
+    return pl.select(
+        day=pl.lit(FIRST_DAY) + pl.duration(days=up_to(DAYS, 1)),
+        store=up_to(STORES, 2).cast(pl.UInt16),
+        product=up_to(PRODUCTS, 3).cast(pl.UInt16),
+        customer=up_to(150_000, 4).cast(pl.UInt32),
+        quantity=(up_to(9, 5) + 1).cast(pl.UInt8),
+        price=(up_to(20_000, 6) + 50) / 100,
+    )
+
+
+def whole_number(name: str, *, low: int, high: int, default: int | None = None) -> int:
+    """The query parameter `name`; the answer is 400 unless it is a whole number from `low` to `high`."""
+    text = request.args.get(name)
+    if text is None and default is not None:
+        return default
+    # `isdecimal` alone would let the digits of other scripts through, and their like.
+    if text is None or not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
+        abort(400, f"{name}: got {text!r}, expected a whole number from {low} to {high}")
+    return int(text)
+
+
+def iso_day(name: str) -> date | None:
+    """The query parameter `name` as a day; the answer is 400 unless it reads like 2024-01-31."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        abort(400, f"{name}: {error}")
+
+
+def in_json(error: HTTPException) -> tuple[dict[str, Any], int]:
+    return {"error": error.description}, error.code or 500
+
+
+app = create_app()

@@ -1,0 +1,2 @@
+"""Polars for greenlets."""
+__version__ = "0.1.0"

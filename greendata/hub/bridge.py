@@ -1,0 +1,154 @@
+"""The doorbell: how a native thread tells a hub that something is ready for it.
+
+A hub has one `Bridge`, and a bridge has one async watcher, the bell. Whoever waits for something from
+another thread registers a callback on the hub's own thread (`Bridge.expect`) and gets a number; the other
+thread rings that number (`Bridge.ring`), and the hub calls the callback in its next turn.
+
+Guarantees:
+
+- A foreign thread does two things: it appends an integer to a deque, and it calls ``watcher.send()``. Both
+  are one C call under the GIL. Every other touch of a gevent object happens on the hub's thread.
+- Only numbers cross. The callback, and all that it keeps alive (frames, closures, sessions), is owned by the
+  hub's side and dies there, where finalizers may take patched locks. The foreign thread drops its own
+  references before it rings, so it is never the last owner.
+- The bell is hung only while something is expected, and holds the loop open only while somebody may wait:
+  ``get()`` never raises LoopExit, and a process with nothing pending exits. ``send()`` to a watcher that was
+  not started is lost on libev, so it is started with its callback before the number is handed out.
+- Many numbers, one ring; a `TURN` of callbacks at most, then the loop polls before the rest.
+- A hub that is gone makes ring() a no-op.
+
+Refused: ``loop.run_callback_threadsafe``. A waiter fed only by it gets LoopExit, and on libuv it can hang
+the hub (github.com/gevent/gevent/issues/2212).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from gevent._hub_local import get_hub_if_exists
+
+from greendata.hub import native
+
+__all__ = ("Bridge",)
+
+TURN = 0.001  # seconds of callbacks before the loop polls again: a waiting greenlet runs inside its callback
+
+
+class Bridge:
+    """One hub's doorbell.
+
+    Example:
+        >>> import gevent
+        >>> from gevent.event import AsyncResult
+        >>> bridge, answer = Bridge.here(gevent.get_hub()), AsyncResult()
+        >>> number = bridge.expect(lambda: answer.set("rung"))
+        >>> _ = native.start_thread(bridge.ring, (number,))
+        >>> answer.get()
+        'rung'
+        >>> bridge.forget(number)
+    """
+
+    __slots__ = ("_bell", "_callbacks", "_held", "_numbers", "_rung", "hub", "runs_inline")
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub  # any thread reads; set once
+        self.runs_inline = False  # the pool's note about this thread; hub's thread only
+        self._rung: deque[int] = deque()  # any thread appends; hub's thread pops
+        self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
+        self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
+        self._held = 0  # expected numbers that hold the loop open; hub's thread only
+        self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
+
+    @classmethod
+    def here(cls, hub: Any) -> Bridge:
+        """The bridge of *hub*, which must be the calling thread's. Call from the hub's thread."""
+        bridge: Bridge | None = getattr(_local, "bridge", None)
+        if bridge is None or bridge.hub is not hub:
+            bridge = _local.bridge = cls(hub)
+        return bridge
+
+    @classmethod
+    def of_this_thread(cls) -> Bridge | None:
+        """The bridge of the calling thread's hub, or None where there is no hub. Makes no hub."""
+        hub = get_hub_if_exists()
+        return None if hub is None or hub.loop is None else cls.here(hub)
+
+    @property
+    def is_here(self) -> bool:
+        """True on the thread of this bridge's hub. Safe from any thread."""
+        return get_hub_if_exists() is self.hub
+
+    @property
+    def expected(self) -> int:
+        """How many numbers are out. Safe from any thread."""
+        return len(self._callbacks)
+
+    def expect(self, callback: Callable[[], object]) -> int:
+        """Register *callback* and hold the loop open for it; returns its number.
+
+        The callback runs in the hub at each ring until it is forgotten. It may switch to a greenlet that
+        waits, and must not wait itself.
+        Call from the hub's thread.
+        """
+        number = next(self._numbers)
+        if not self._callbacks:
+            self._bell.start(self._answer)
+        self._callbacks[number] = callback
+        if not self._held:
+            self._bell.ref = True
+        self._held += 1
+        return number
+
+    def release(self) -> None:
+        """Hold the loop open for one number less: it may still ring, but nobody waits for it.
+
+        Call from the hub's thread, once for a number.
+        """
+        self._held -= 1
+        if not self._held:
+            self._bell.ref = False
+
+    def forget(self, number: int) -> None:
+        """Take *number* back, after its `release`. A later ring of it does nothing.
+
+        Call from the hub's thread.
+        """
+        if self._callbacks.pop(number, None) is not None and not self._callbacks:
+            self._bell.stop()
+
+    def ring(self, number: int) -> None:
+        """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
+        self._rung.append(number)
+        try:
+            self._bell.send()
+        except ValueError:  # the loop is destroyed: there is nobody to tell
+            self._rung.clear()
+
+    def reset(self) -> None:
+        """Forget every number, in a child process after a fork. Call from the hub's thread."""
+        self._callbacks.clear()
+        self._rung.clear()
+        self._held = 0
+        self._bell.stop()
+
+    def _answer(self) -> None:
+        rung, callbacks = self._rung, self._callbacks
+        turn_ends = monotonic() + TURN
+        try:
+            while rung and monotonic() < turn_ends:
+                callback = callbacks.get(rung.popleft())
+                if callback is not None:
+                    callback()
+        finally:
+            if rung:
+                self._bell.send()
+
+    def __repr__(self) -> str:
+        return f"<Bridge to {self.hub!r}: {len(self._callbacks)} expected, {self._held} held>"
+
+
+_local = native.Local()  # one bridge a thread, its own

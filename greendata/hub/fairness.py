@@ -1,0 +1,122 @@
+"""The queue of the pool: round robin over keys, first in first out within a key, and no lock.
+
+A hub puts into it, native threads take from it. A lock would be held by a thread that has just lost the GIL,
+and everyone else would wait for both: 200 tiny queries at once cost 106 us each with a lock around the queue
+and 35 us without. So each step is one C call on a built-in container, atomic under the GIL:
+
+- an item is in the queue as long as it is in its lane, and whoever pops it from there has it;
+- a lane with items has one turn, in a `SimpleQueue` where takers sleep. Whoever acquires the lane's ``active``
+  lock, never waiting for it, puts the turn in; the taker puts it back while there are items left, so that one
+  taker wakes the next.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from greendata.hub import native
+
+__all__ = ("FairQueue",)
+
+T = TypeVar("T", bound=Hashable)
+
+
+class _Lane(Generic[T]):
+    """The items of one key."""
+
+    __slots__ = ("active", "items", "key")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.items: OrderedDict[T, None] = OrderedDict()  # any thread, one C call each
+        self.active = native.allocate_lock()  # held while the lane has its turn in the queue or with a taker
+
+
+class FairQueue(Generic[T]):
+    """Items in lanes, one lane a key; each lane gives one item in turn. Safe from any thread.
+
+    put, take and remove are O(1) at any length.
+
+    Example:
+        >>> queue = FairQueue[str]()
+        >>> for item in ("a1", "a2", "a3", "b1"):
+        ...     queue.put(item[0], item)
+        >>> [queue.take() for _ in range(4)]
+        ['a1', 'b1', 'a2', 'a3']
+    """
+
+    __slots__ = ("_lanes", "_turns", "_waiting")
+
+    def __init__(self) -> None:
+        self._lanes: dict[Hashable, _Lane[T]] = {}  # any thread; a lane may outlive its entry here
+        self._turns: Any = native.SimpleQueue()  # of lanes; None wakes one taker
+        self._waiting: dict[T, _Lane[T]] = {}  # every item and its lane; any thread
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def items(self) -> list[T]:
+        """What waits, in the order it came."""
+        return list(self._waiting)
+
+    def beckon(self, key: Hashable) -> None:
+        """Wake a taker for the item of *key* that the caller is about to put. Never blocks.
+
+        A sleeping thread needs some 10 us to wake, and the caller has the GIL meanwhile to make the item.
+        """
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes.setdefault(key, _Lane(key))
+        if lane.active.acquire(False):
+            self._turns.put(lane)
+
+    def put(self, key: Hashable, item: T) -> None:
+        """Append *item* to the lane of *key*. Never blocks."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes.setdefault(key, _Lane(key))
+        self._waiting[item] = lane
+        lane.items[item] = None
+        if lane.active.acquire(False):
+            self._turns.put(lane)
+
+    def take(self) -> T | None:
+        """Sleep until there is an item and return the next in turn; None after a `poke`.
+
+        It counts as waiting until `let_go`, so that at no moment it is in nobody's books.
+
+        Call from native threads: it blocks.
+        """
+        while (lane := self._turns.get()) is not None:
+            item: T | None = None
+            with suppress(KeyError):  # all its items were removed
+                item, _ = lane.items.popitem(last=False)
+            if lane.items:
+                self._turns.put(lane)
+            else:
+                self._lanes.pop(lane.key, None)
+                lane.active.release()
+                if lane.items and lane.active.acquire(False):  # it came just before the release
+                    self._turns.put(lane)
+            if item is not None:
+                return item
+        return None
+
+    def let_go(self, item: T) -> None:
+        """Count *item*, which was taken, no longer; the taker has it in its own books now."""
+        self._waiting.pop(item, None)
+
+    def poke(self) -> None:
+        """Have one taker return None. Never blocks."""
+        self._turns.put(None)
+
+    def remove(self, item: T) -> bool:
+        """Take *item* out; False if it is not there. Never blocks."""
+        lane = self._waiting.get(item)
+        if lane is None or lane.items.pop(item, lane) is lane:
+            return False
+        self._waiting.pop(item, None)
+        return True

@@ -1,0 +1,120 @@
+"""`Job`: a callable on its way through the pool and home again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from greendata.errors import JobAborted
+from greendata.hub.bridge import Bridge
+from greendata.hub.deadline import nearest
+from greendata.hub.result import Result, Status
+
+if TYPE_CHECKING:
+    from greendata.hub.pool import Pool
+
+__all__ = ("Job",)
+
+
+class Job:
+    """A callable with its context, its deadline and its result.
+
+    The submitting thread makes it; the pool's lock guards its place in the queue; one worker runs it; the
+    home hub lets it go. Its result knows it until then.
+    """
+
+    __slots__ = ("_bridge", "_number", "_pool", "_timer", "args", "context", "deadline", "func", "key", "result")
+    __slots__ += ("returned", "seconds")
+
+    def __init__(self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str) -> None:
+        self.func = func  # from here to result: set once, read by the worker
+        self.args = args
+        self.key = key
+        self.context: Context = copy_context()
+        self.result: Result[Any] = Result(label)
+        self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
+        self.seconds = 0.0  # that the deadline allows; likewise
+        self.returned = False  # no worker has it, or will have; under the pool's lock
+        self._pool = pool
+        self._bridge: Bridge | None = None  # set before it is queued
+        self._number = 0  # home hub's thread; the worker reads
+        self._timer: Any = None  # home hub's thread only
+
+    def bind(self, bridge: Bridge | None, seconds: float | None) -> None:
+        """Give the job its home and its deadline. Call on the submitting thread."""
+        self.deadline = nearest(seconds)
+        self.result.bind(self, bridge)
+        if bridge is not None:
+            self._bridge = bridge
+            self._number = bridge.expect(self._at_home)
+        if self.deadline is not None:
+            self.seconds = max(0.0, self.deadline - monotonic())
+            if bridge is not None:
+                self._timer = bridge.hub.loop.timer(self.seconds, ref=False)
+                self._timer.start(self.result.expire, update=True)
+
+    def run(self, worker: str) -> None:
+        """Run the callable in its context and settle the result. Call on the worker."""
+        result = self.result
+        if self.deadline is not None and monotonic() >= self.deadline:
+            result.expire()
+        if result.ready():
+            return
+        result.begin(worker)
+        try:
+            value = self.context.run(self.func, *self.args)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
+            trace = error.__traceback__
+            error.__traceback__ = trace.tb_next if trace is not None else None  # without this frame: no cycle
+            if not isinstance(error, Exception):
+                error = JobAborted(result.label, error)
+            result.settle(Status.FAILED, error=error)
+        else:
+            result.settle(Status.DONE, value)
+
+    def come_back(self) -> tuple[Bridge | None, int]:
+        """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
+        if self._bridge is None:
+            self.result.part()
+        return self._bridge, self._number
+
+    def withdraw(self) -> None:
+        """Leave the queue; a job that runs is abandoned. Safe from any thread."""
+        self._pool.withdraw(self)
+
+    def announce(self) -> None:
+        """Have the home hub notify the waiters of the settled result. Safe from any thread."""
+        bridge = self._bridge
+        if bridge is None:
+            if self.returned:
+                self.result.part()
+        elif bridge.is_here:
+            self._at_home()
+        else:
+            bridge.ring(self._number)
+
+    def drop(self) -> None:
+        """Undo `bind`, for a job that was not admitted. Call on the submitting thread."""
+        if self._bridge is not None:
+            self._leave_bridge(self._bridge)
+            self._bridge.forget(self._number)
+        self.result.part()
+
+    def _at_home(self) -> None:
+        """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
+        bridge = self._bridge
+        assert bridge is not None
+        if self.result.ready() and not self.result.is_home:
+            self._leave_bridge(bridge)
+            self.result.come_home()
+        if self.returned:
+            bridge.forget(self._number)
+            self.result.part()
+
+    def _leave_bridge(self, bridge: Bridge) -> None:
+        bridge.release()
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None

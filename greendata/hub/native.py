@@ -1,0 +1,71 @@
+"""The native thread primitives, whatever `gevent.monkey` has put in their place.
+
+A worker thread that waits on a greenlet primitive makes itself a hub; so every lock, thread and
+thread-local that a native thread touches comes from here.
+"""
+
+from __future__ import annotations
+
+import _queue
+import _thread
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gevent.monkey import get_original
+
+__all__ = (
+    "Local",
+    "Lock",
+    "RLock",
+    "SimpleQueue",
+    "allocate_lock",
+    "get_ident",
+    "get_native_id",
+    "name_this_thread",
+    "start_thread",
+    "thread_names",
+    "this_thread_name",
+)
+
+if TYPE_CHECKING:
+    from _thread import LockType as Lock
+    from threading import local as Local
+else:
+    Lock = type(get_original("_thread", "allocate_lock")())
+    Local = get_original("_thread", "_local")
+
+RLock: Callable[[], Any] = get_original("_thread", "RLock")
+SimpleQueue = _queue.SimpleQueue
+allocate_lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
+get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+get_native_id: Callable[[], int] = _thread.get_native_id
+start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+
+_TASKS = Path("/proc/self/task")  # Linux; elsewhere threads have no names that we could read
+
+
+def name_this_thread(name: str) -> None:
+    """Give the calling native thread the name that ``top -H``, gdb and py-spy show (15 bytes count)."""
+    if _TASKS.exists():
+        (_TASKS / str(get_native_id()) / "comm").write_text(name[:15])
+
+
+def this_thread_name() -> str:
+    """The name the operating system has for the calling thread, or "" where it tells none."""
+    return _name_of(str(get_native_id()))
+
+
+def thread_names() -> dict[int, str]:
+    """The native id and name of every thread of this process; empty where the system tells none."""
+    if not _TASKS.exists():
+        return {}
+    return {int(task): name for task in os.listdir(_TASKS) if (name := _name_of(task))}
+
+
+def _name_of(task: str) -> str:
+    try:
+        return (_TASKS / task / "comm").read_text().rstrip("\n")
+    except OSError:  # the thread has ended meanwhile, or there is no /proc
+        return ""

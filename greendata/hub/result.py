@@ -1,0 +1,371 @@
+"""`Result`: an `AsyncResult` that any thread may wait for and that is decided exactly once.
+
+The outcome lives in one slot, written by whoever takes the seal first: the worker that ran the job,
+`cancel`, the deadline, or `set`. From then on every thread sees it. What travels between threads is only
+the waking: the result's own hub is told through its `Bridge`, other hubs and plain threads through wakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+from gevent import Timeout
+from gevent._hub_local import get_hub_if_exists
+from gevent.event import AsyncResult
+from gevent.exceptions import InvalidThreadUseError
+from gevent.hub import get_hub
+
+from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
+from greendata.hub import native
+from greendata.hub.bridge import Bridge
+from greendata.hub.deadline import seconds_of
+from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
+
+__all__ = ("Result", "Status", "Work")
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    _Base = AsyncResult[T]
+else:
+    _Base = AsyncResult
+
+
+class Status(StrEnum):
+    """Where a result stands: ``QUEUED -> RUNNING -> DONE | FAILED | CANCELLED``.
+
+    Example:
+        >>> Status.DONE == "done"
+        True
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Work(Protocol):
+    """What a result knows of the job behind it."""
+
+    deadline: float | None  # on time.monotonic's clock
+    seconds: float  # that the deadline allowed
+
+    def withdraw(self) -> None:
+        """Take the job out of the queue, or mark its slot abandoned. Safe from any thread."""
+
+    def announce(self) -> None:
+        """Have the result's own hub notify its waiters. Safe from any thread."""
+
+
+_NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
+
+
+class Result(_Base, Generic[T]):
+    """The outcome of a job, now or later: a `gevent.event.AsyncResult` for every thread.
+
+    ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` wins.
+
+    Attributes:
+        label: what the job is called.
+        worker: the native thread that ran it, or "".
+
+    Safe from any thread. Where the calling thread has a hub, waiting yields to it; a plain thread
+    without one waits on a native lock, and no hub is made.
+
+    Example:
+        >>> import greendata
+        >>> result = greendata.run(sum, [1, 2, 3])
+        >>> result.get(timeout=5)
+        6
+        >>> result.status, result.successful()
+        (<Status.DONE: 'done'>, True)
+    """
+
+    __slots__ = ("_began", "_born", "_ended", "_home", "_outcome", "_seal", "_sleepers", "_wakers")
+    __slots__ += ("_work", "is_home", "label", "worker")
+
+    def __init__(self, label: str = "result") -> None:
+        super().__init__()
+        self.label = label
+        self.worker = ""  # the worker writes it before the outcome
+        self._seal = native.allocate_lock()  # whoever acquires it decides the outcome; any thread
+        self._outcome: tuple[Status, Any, BaseException | None, Any] | None = None  # the seal's holder, once
+        self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
+        self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
+        self._home: object = None  # the hub that settles it; set before the job is queued, then read only
+        self._work: Work | None = None  # the submitting thread sets it, the home drops it
+        self.is_home = False  # the waiters of the home hub were notified; home hub's thread
+        self._born = monotonic()
+        self._began: float | None = None  # the worker, once
+        self._ended: float | None = None  # the seal's holder, once
+
+    # -- what it holds: any thread ------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        """Where the job stands now."""
+        if self._outcome is not None:
+            return self._outcome[0]
+        return Status.QUEUED if self._began is None else Status.RUNNING
+
+    def ready(self) -> bool:
+        """True once there is an outcome: a value, an error or a cancellation."""
+        return self._outcome is not None
+
+    done = ready
+
+    def successful(self) -> bool:
+        """True if the outcome is a value."""
+        return self._outcome is not None and self._outcome[0] is Status.DONE
+
+    def cancelled(self) -> bool:
+        """True if `cancel` decided the outcome."""
+        return self._outcome is not None and self._outcome[0] is Status.CANCELLED
+
+    @property
+    def value(self) -> T | None:
+        """The value, or None where there is none (yet)."""
+        return None if self._outcome is None else cast("T | None", self._outcome[1])
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The error, or None where there is none (yet)."""
+        return None if self._outcome is None else self._outcome[2]
+
+    @property
+    def exc_info(self) -> tuple[Any, ...]:
+        """Type, error and traceback as the job raised it; () where there is no error."""
+        if self._outcome is None or self._outcome[2] is None:
+            return ()
+        _, _, error, trace = self._outcome
+        return (type(error), error, trace)
+
+    @property
+    def queued_seconds(self) -> float:
+        """How long the job has waited, or did wait, for a worker."""
+        until = self._began or self._ended or monotonic()
+        return until - self._born
+
+    @property
+    def run_seconds(self) -> float:
+        """How long the job has run, or did run until its outcome was decided."""
+        return 0.0 if self._began is None else (self._ended or monotonic()) - self._began
+
+    # -- waiting: any thread ------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:  # noqa: FBT001, FBT002
+        """The value, once it is there; or the job's own exception, raised.
+
+        Args:
+            block: False raises `ResultTimeout` at once if there is no outcome.
+            timeout: seconds, or a `gevent.Timeout`. It bounds this wait, never the work.
+
+        Raises:
+            ResultTimeout: no outcome in time.
+            BadTimeout: *timeout* is negative or NaN.
+            DeadlineExceeded, JobCancelled, JobAborted: that was the outcome.
+        """
+        if self._outcome is None:
+            expired = self._await(timeout) if block else ResultTimeout(self, None)
+            if self._outcome is None:
+                assert expired is not None
+                raise expired
+        _, value, error, trace = self._outcome
+        if error is None:
+            return cast("T", value)
+        try:
+            raise error.with_traceback(trace)
+        finally:
+            del self, error, trace  # the frame is in the traceback: no cycle through it
+
+    def get_nowait(self) -> T:
+        """``get(block=False)``."""
+        return self.get(block=False)
+
+    def result(self, timeout: float | Timeout | None = None) -> T:
+        """``get(timeout=timeout)``, as a Future calls it."""
+        return self.get(timeout=timeout)
+
+    def wait(self, timeout: float | Timeout | None = None) -> T | None:
+        """Wait for an outcome and return `value`; None if there is an error or no outcome in time.
+
+        Raises:
+            BadTimeout: *timeout* is negative or NaN.
+        """
+        if self._outcome is None:
+            self._await(timeout)
+        return self.value
+
+    def rawlink(self, callback: Callable[[AsyncResult[T]], object]) -> None:
+        """Have the hub of the calling thread call ``callback(self)`` once there is an outcome.
+
+        A link made in a thread without a hub runs in the hub that submitted the job.
+        """
+        if not callable(callback):
+            raise TypeError(f"Expected callable: {callback!r}")
+        hub = get_hub() if self._home is _NOWHERE else get_hub_if_exists()
+        if hub is None or not self._is_abroad(hub):
+            super().rawlink(callback)
+        else:
+            link = Link(self, hub, callback)
+            if not self.add_waker(link.wake):
+                link.wake()
+
+    def unlink(self, callback: Callable[[AsyncResult[T]], object]) -> None:
+        """Take a link back; nothing happens if it is not there."""
+        for wake in tuple(self._wakers):
+            link = getattr(wake, "__self__", None)
+            if isinstance(link, Link) and link.callback == callback:
+                self.drop_waker(wake)
+                link.drop()
+                return
+        super().unlink(callback)
+
+    # -- deciding: any thread -----------------------------------------------------------------------
+
+    def set(self, value: T | None = None) -> None:
+        """Make *value* the outcome, unless there is one already."""
+        if self.settle(Status.DONE, value):
+            self._withdraw()
+
+    set_result = set
+
+    def set_exception(self, exception: BaseException, exc_info: Any = None) -> None:
+        """Make *exception* the outcome, unless there is one already."""
+        if exc_info and exc_info[2] is not None:
+            exception = exception.with_traceback(exc_info[2])
+        if self.settle(Status.FAILED, error=exception):
+            self._withdraw()
+
+    def cancel(self) -> bool:
+        """Give the work up; True if that decided the outcome.
+
+        A queued job never runs. A running one fails with `JobCancelled` at once for all its waiters; its
+        native call goes on, and its slot counts as abandoned until it returns.
+        """
+        error = JobCancelled(self.label, running=self._began is not None)
+        if not self.settle(Status.CANCELLED, error=error):
+            return False
+        self._withdraw()
+        return True
+
+    def expire(self) -> None:
+        """Fail with `DeadlineExceeded`, unless there is an outcome. Called when the deadline has passed."""
+        seconds = self._work.seconds if self._work is not None else 0.0
+        if self.settle(Status.FAILED, error=DeadlineExceeded(self.label, seconds, running=self._began is not None)):
+            self._withdraw()
+
+    def settle(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
+        """Decide the outcome; False if it was decided before. The only place where an outcome is written.
+
+        The caller wakes the waiters afterwards: `wake` for those abroad, `come_home` for those at home.
+        """
+        if not self._seal.acquire(False):
+            return False
+        self._ended = monotonic()
+        self._outcome = (status, value, error, None if error is None else error.__traceback__)
+        return True
+
+    def wake(self) -> None:
+        """Wake the waiters of other hubs and of plain threads. Safe from any thread."""
+        while self._wakers:
+            with suppress(IndexError):  # a waiter that gave up took the last one
+                self._wakers.pop(0)()
+
+    # -- for waiters and the pool -------------------------------------------------------------------------------
+
+    @property
+    def own_deadline(self) -> float | None:
+        """The deadline that the waiter has to watch because no hub does, on time.monotonic's clock."""
+        work = self._work
+        return work.deadline if work is not None and self._home is _NOWHERE else None
+
+    def add_waker(self, wake: Callable[[], object]) -> bool:
+        """Have *wake* called once at the outcome; False if there is one, and *wake* will not be called."""
+        self._wakers.append(wake)
+        return self._outcome is None or not self.drop_waker(wake)
+
+    def drop_waker(self, wake: Callable[[], object]) -> bool:
+        """Take *wake* back; False if it was called, or is being called."""
+        with suppress(ValueError):
+            self._wakers.remove(wake)
+            return True
+        return False
+
+    def bind(self, work: Work | None, home: Bridge | None) -> None:
+        """Tie the result to its job and to the hub of *home*. Called once, before the job is queued."""
+        self._work = work
+        self._home = _NOWHERE if home is None else home.hub
+
+    def begin(self, worker: str) -> None:
+        """Note that *worker* starts the job now. Called on the worker."""
+        self.worker = worker
+        self._began = monotonic()
+
+    def come_home(self) -> None:
+        """Notify greenlets that wait on the home hub. Called there, or by `set` of an unbound result."""
+        assert self._outcome is not None
+        _, value, error, _ = self._outcome
+        self.is_home = True
+        while self._sleepers:
+            self._sleepers.pop(0)(self)
+        if error is None:
+            super().set(value)
+        else:
+            super().set_exception(error)
+
+    def lose(self, error: Exception) -> None:
+        """Fail without waking anybody: the job belongs to another process. Call after a fork, in the child."""
+        self._wakers.clear()
+        self.settle(Status.FAILED, error=error)
+        self.part()
+
+    def part(self) -> None:
+        """Let go of the job. Called on the home hub, or on the worker where there is no home."""
+        self._work = None
+
+    # -- private ------------------------------------------------------------------------------------
+
+    def _withdraw(self) -> None:
+        self.wake()
+        work = self._work
+        if work is None:
+            self.come_home()
+        else:
+            work.withdraw()
+            work.announce()
+
+    def _is_abroad(self, hub: Any) -> bool:
+        home = self.hub if self._home is None else self._home
+        return home is not None and home is not hub
+
+    def _await(self, timeout: float | Timeout | None) -> Timeout | None:
+        """Wait until there is an outcome, or return what expired before."""
+        hub = get_hub_if_exists()
+        if hub is None:
+            return wait_native(self, timeout)
+        timer = timeout if isinstance(timeout, Timeout) else None
+        if timer is None and (seconds := seconds_of(timeout)) is not None:
+            timer = ResultTimeout(self, seconds, armed=True)
+        if self._home is hub:
+            sleep_until(timer, hub, self._sleepers)
+            return timer
+        if not self._is_abroad(hub):
+            with suppress(InvalidThreadUseError):  # another thread's hub captured it just now
+                super().wait(timer)
+                return timer
+        wait_abroad(self, hub, timer)
+        return timer
+
+    def __repr__(self) -> str:
+        where = f" on {self.worker}" if self.worker else ""
+        error = f" {self.exception!r}" if self.exception is not None else ""
+        return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
+
+    __str__ = __repr__

@@ -1,0 +1,92 @@
+"""The pool's settings: their defaults with the reason beside each, their checks, their environment variables."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from greendata.errors import BadSetting
+
+__all__ = ("Settings",)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `greendata.configure` sets.
+
+    Attributes:
+        max_workers: native threads that run jobs. More than cores: a worker holds the GIL only between
+            native calls, and with four a finished job's successor is running before the hub has woken
+            (200 tiny queries at once cost 36 to 42 us each with 4 workers, 60 us with 1 or 2). More than
+            four heavy queries at once gain nothing: they share Polars' one thread pool.
+        max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker takes on: a longer
+            queue is an overload and not a burst, and at 2 KiB a job it is some 20 MiB.
+        nice: added to the scheduling priority of workers and of Polars' threads (Linux), so that the hub's
+            thread is served first when all cores are busy.
+        stuck_after: seconds after which a running job's slot is written off and replaced, at most
+            `max_workers` times; such jobs have been seen (github.com/pola-rs/polars/issues/27969).
+        exit_timeout: seconds that an exiting process waits for jobs that run. A job with a Python function
+            inside that outlives the interpreter aborts the process with a message on stderr.
+
+    Example:
+        >>> Settings().changed(max_workers=2).max_workers
+        2
+    """
+
+    max_workers: int = 4
+    max_queue: int = 10_000
+    nice: int = 10
+    stuck_after: float = 600.0
+    exit_timeout: float = 10.0
+
+    def changed(self, **changes: Any) -> Settings:
+        """These settings with *changes*.
+
+        Raises:
+            BadSetting: a value that cannot be used.
+            TypeError: no setting of that name.
+        """
+        new = replace(self, **changes)
+        for name in ("max_workers", "max_queue"):
+            _check(name, getattr(new, name), int, 1, "a whole number >= 1")
+        _check("nice", new.nice, int, 0, "a whole number from 0 to 19")
+        if new.nice > 19:
+            raise BadSetting("nice", new.nice, "a whole number from 0 to 19")
+        _check("stuck_after", new.stuck_after, (int, float), 0, "a number of seconds > 0")
+        _check("exit_timeout", new.exit_timeout, (int, float), 0, "a number of seconds >= 0")
+        if new.stuck_after == 0:
+            raise BadSetting("stuck_after", new.stuck_after, "a number of seconds > 0")
+        return new
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """The defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on.
+
+        Raises:
+            BadSetting: a variable that cannot be used.
+
+        Example:
+            >>> Settings.from_environment({"GREENDATA_NICE": "0"}).nice
+            0
+        """
+        changes: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"GREENDATA_{field.name.upper()}"
+            if variable in environ:
+                changes[field.name] = _number(variable, environ[variable], whole=isinstance(field.default, int))
+        return cls().changed(**changes)
+
+
+def _number(variable: str, text: str, *, whole: bool) -> int | float:
+    try:
+        return int(text) if whole else float(text)
+    except ValueError as error:
+        raise BadSetting(variable, text, "a whole number" if whole else "a number") from error
+
+
+def _check(name: str, value: object, kind: type | tuple[type, ...], least: float, expected: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool) or math.isnan(value) or value < least:  # type: ignore[arg-type,operator]
+        raise BadSetting(name, value, expected)

@@ -1,0 +1,123 @@
+"""How a thread that is not a result's home waits for it: a greenlet of another hub, or a plain thread.
+
+Whoever settles the result calls each waker once, in its own thread. A waker rings a bridge or releases a
+native lock, so it may be called from anywhere and never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from threading import TIMEOUT_MAX
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gevent import Timeout
+from gevent.hub import Waiter
+
+from greendata.errors import ResultTimeout
+from greendata.hub import native
+from greendata.hub.bridge import Bridge
+from greendata.hub.deadline import seconds_of
+
+if TYPE_CHECKING:
+    from greendata.hub.result import Result
+
+__all__ = ("Link", "sleep_until", "wait_abroad", "wait_native")
+
+
+class Link:
+    """A callback that another hub than the result's own will run, once. Made on that hub's thread."""
+
+    __slots__ = ("_bridge", "_number", "_result", "callback")
+
+    def __init__(self, result: Result[Any], hub: Any, callback: Callable[[Any], object]) -> None:
+        self.callback = callback
+        self._result = result
+        self._bridge = Bridge.here(hub)
+        self._number: int | None = self._bridge.expect(self._deliver)
+
+    def wake(self) -> None:
+        """Have the link's hub run the callback. Safe from any thread."""
+        if (number := self._number) is not None:
+            self._bridge.ring(number)
+
+    def drop(self) -> None:
+        """Take the link back. Call from its hub's thread."""
+        if self._number is not None:
+            self._bridge.release()
+            self._bridge.forget(self._number)
+            self._number = None
+
+    def _deliver(self) -> None:
+        if self._number is not None:
+            self.drop()
+            self.callback(self._result)
+
+
+def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[Any], object]]) -> None:
+    """Let this greenlet of *hub* sleep until it is called from *sleepers* or *timer* expires.
+
+    It runs on inside that call, without another turn of the loop: 12 us of the 85 that a tiny query takes.
+    """
+    waiter = Waiter(hub)
+    sleepers.append(waiter.switch)
+    try:
+        if timer is None:
+            waiter.get()
+        else:
+            with Timeout.start_new(timer):
+                waiter.get()
+    except Timeout as expired:
+        if expired is not timer:
+            raise
+    finally:
+        with suppress(ValueError):  # it was called
+            sleepers.remove(waiter.switch)
+
+
+def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
+    """Let this greenlet of *hub* sleep until *result* is settled, its deadline passed or *timer* expired."""
+    sleepers: list[Callable[[Any], object]] = []
+    link = Link(result, hub, lambda _: sleepers[0](None) if sleepers else None)
+    limit = _until_deadline(result)
+    try:
+        if not result.add_waker(link.wake):
+            return
+        if limit is None:
+            sleep_until(timer, hub, sleepers)
+            return
+        with Timeout(limit, False):
+            sleep_until(timer, hub, sleepers)
+        _expire_if_due(result)
+    finally:
+        result.drop_waker(link.wake)
+        link.drop()
+
+
+def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout | None:
+    """Let this thread, which has no hub, sleep until *result* is settled; returns what expired, if anything."""
+    seconds = seconds_of(timeout.seconds if isinstance(timeout, Timeout) else timeout)
+    limit = _until_deadline(result)
+    bounds = [bound for bound in (seconds, limit) if bound is not None]
+    bell = native.allocate_lock()
+    bell.acquire()
+    if result.add_waker(bell.release):
+        try:
+            bell.acquire(True, min(*bounds, TIMEOUT_MAX) if bounds else -1)
+        finally:
+            result.drop_waker(bell.release)
+        _expire_if_due(result)
+    return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
+
+
+def _until_deadline(result: Result[Any]) -> float | None:
+    """Seconds to the deadline of a result that has no hub to keep it, or None."""
+    until = result.own_deadline
+    return None if until is None else max(0.0, until - monotonic())
+
+
+def _expire_if_due(result: Result[Any]) -> None:
+    until = result.own_deadline
+    if until is not None and monotonic() >= until:
+        result.expire()

@@ -1,0 +1,111 @@
+"""What every test can use: gates for native jobs, proofs that the hub is alive, guarded processes.
+
+The suite runs twice, unpatched (``python -m pytest``) and patched (``python -m pytest_gevent``); `PATCHED`
+tells which of the two this is.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import gevent
+import hypothesis
+import polars
+import pytest
+from gevent.monkey import is_module_patched
+
+from tests.gates import Gate, open_from_hub
+from tests.processes import ROOT, Finished, run_python
+
+__all__ = ("PATCHED", "ROOT", "Finished", "Gate", "run_python")
+
+pytest_plugins = ("tests.guards",)
+
+PATCHED: bool = is_module_patched("socket")
+
+# Examples come from the test itself and not from a clock, a random seed or a folder of earlier failures.
+hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_report_header() -> str:
+    """The line that tells the two runs of the suite apart."""
+    state = "patched by gevent.monkey" if PATCHED else "not patched"
+    loop = gevent.config.loop
+    return f"greendata: {state}; gevent {gevent.__version__} on {loop.__module__}, polars {polars.__version__}"
+
+
+@pytest.fixture
+def make_gate() -> Iterator[Callable[[], Gate]]:
+    """A function that makes gates; whatever it made is open when the test is over."""
+    made: list[Gate] = []
+
+    def make() -> Gate:
+        made.append(Gate())
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.open()
+
+
+@pytest.fixture
+def held(make_gate: Callable[[], Gate]) -> Gate:
+    """A held job: ``submit(held, 42)`` runs until ``held.open()``, and then its outcome is 42."""
+    return make_gate()
+
+
+@pytest.fixture
+def hub_alive(make_gate: Callable[[], Gate]) -> Iterator[Gate]:
+    """A native job that ends only if the hub turns while it runs: ``submit(hub_alive, 42).get() == 42``.
+
+    A greenlet opens the gate once the job has come to it. If the hub is blocked, nobody does, and the job
+    fails. As a UDF it proves the same of a query.
+    """
+    gate = make_gate()
+    ticker = open_from_hub(gate)
+    yield gate
+    ticker.kill()
+
+
+@pytest.fixture
+def keeps_descriptors() -> Callable[[], AbstractContextManager[None]]:
+    """A context manager for the lines that must leave the open file descriptors as they were.
+
+    Do once before it what is done for the first time only (make the hub, start Polars' threads).
+    """
+    return _keeps_descriptors
+
+
+@contextmanager
+def _keeps_descriptors() -> Iterator[None]:
+    before = _open_descriptors()
+    yield
+    gc.collect()
+    after = _open_descriptors()
+    opened = {number: after[number] for number in after.keys() - before.keys()}
+    closed = {number: before[number] for number in before.keys() - after.keys()}
+    assert not opened, f"{len(opened)} descriptors were left open: {opened}"
+    assert not closed, f"{len(closed)} descriptors were closed that were open before: {closed}"
+
+
+def _open_descriptors() -> dict[int, str]:
+    folder = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
+    numbers = [int(name) for name in os.listdir(folder)]
+    return {number: _target(folder / str(number)) for number in numbers if _is_open(number)}
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:  # the descriptor of the listing itself
+        return False
+    return True
+
+
+def _target(entry: Path) -> str:
+    return os.readlink(entry) if entry.is_symlink() else "?"

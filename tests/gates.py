@@ -1,0 +1,82 @@
+"""Doors that native code waits at and a test opens: what makes the suite independent of the clock.
+
+A `Gate` is a callable that can stand for any slow native job. It never touches a gevent object, so a
+worker thread, a Polars UDF and a plain thread may all wait at it.
+"""
+
+from __future__ import annotations
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original
+
+__all__ = ("Gate", "open_from_hub", "rest")
+
+GUARD = 60.0  # seconds until a forgotten gate gives up; less than the guard of a test, so that it can say so
+
+_allocate_lock = get_original("_thread", "allocate_lock")
+_get_ident = get_original("_thread", "get_ident")
+
+
+class Gate:
+    """A closed door. Call it in a native thread to wait there; `open` it from anywhere.
+
+    ``submit(gate, 42)`` is a held job: it runs from the moment a worker takes it until the test opens
+    the gate, and its outcome is 42. Any number of jobs may wait at one gate; open means open for all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+        self._arrived: list[int] = []  # native threads append; list.append is one step under the GIL
+
+    def __call__(self, value: object = None) -> object:
+        """Wait natively until the gate is open, then return *value*."""
+        self._arrived.append(_get_ident())
+        if not self._lock.acquire(timeout=GUARD):
+            raise TimeoutError(f"nobody opened the gate within {GUARD:g} seconds; did the hub stand still?")
+        self._lock.release()  # for the next one that waits here
+        return value
+
+    def open(self) -> None:
+        """Let everyone pass, now and later. Opening twice is fine."""
+        if not self.is_open:
+            self._lock.release()
+
+    @property
+    def is_open(self) -> bool:
+        """True once `open` was called."""
+        return not self._lock.locked()
+
+    @property
+    def arrived(self) -> tuple[int, ...]:
+        """The idents of the native threads that came to the gate, in the order of their coming."""
+        return tuple(self._arrived)
+
+    def wait_arrived(self, count: int = 1) -> None:
+        """Wait until *count* calls have come to the gate. In a greenlet this lets the hub turn."""
+        while len(self._arrived) < count:
+            rest()
+
+
+def open_from_hub(gate: Gate) -> gevent.Greenlet:
+    """Start a greenlet that opens *gate* after somebody has come to it: it opens only if the hub is alive."""
+
+    def ticker() -> None:
+        gate.wait_arrived()
+        gate.open()
+
+    return gevent.spawn(ticker)
+
+
+def rest(seconds: float = 0.001) -> None:
+    """Let native threads run and, where the calling thread has a hub, its greenlets too."""
+    hub = get_hub_if_exists()
+    if hub is None:
+        _never.acquire(timeout=seconds)
+    else:
+        hub.wait(hub.loop.timer(seconds))
+
+
+_never = _allocate_lock()
+_never.acquire()

@@ -1,0 +1,128 @@
+"""The architecture: which floor each room is on, and through which doors foreign libraries come in.
+
+`HOUSE` is the plan. A new room, or a new library in a room, is a line here first.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from tests.house import MODULES, Module
+
+EVERY = "every room"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One storey: it imports the floors below it, its own rooms, and the foreign libraries it has a door for."""
+
+    name: str
+    rooms: str
+    doors: dict[str, str]  # the library, and the rooms that may import it
+
+
+# From the ground up.
+HOUSE = (
+    Floor("errors", "errors", {"gevent": EVERY}),
+    Floor("hub", "bridge caller native pacing pool result scope", {"gevent": EVERY, "greenlet": EVERY}),
+    Floor(
+        "frames",
+        "batches engine formats models sql typed verbs",
+        {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
+    ),
+    Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
+    Floor("flow", "crawl stages", {"requests": "crawl"}),
+    Floor("web", "dashboard flask gunicorn", {"flask": "flask dashboard", "gunicorn": "gunicorn"}),
+    Floor("top", "__main__ monkey observe testing", {}),
+)
+FLOORS = {floor.name: floor for floor in HOUSE}
+HEIGHT = {floor.name: height for height, floor in enumerate(HOUSE)}
+
+# Parts of the standard library that have no place in the package.
+FORBIDDEN = {
+    "asyncio": "this package is for greenlets",
+    "concurrent": "after monkey.patch_all its threads are greenlets; submit to the pool",
+    "queue": "after monkey.patch_all it blocks greenlets, not threads; use greendata.hub.native",
+    "threading": "after monkey.patch_all its locks and threads are greenlets; use greendata.hub.native",
+}
+
+PLACES = {module.name: module.place for module in MODULES}
+
+every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+
+
+@every_module
+def test_every_file_is_a_room_of_the_plan(module: Module) -> None:
+    floor, room = module.place
+    assert floor in FLOORS
+    assert room in {"__init__", *FLOORS[floor].rooms.split()}
+
+
+@every_module
+def test_imports_go_down(module: Module) -> None:
+    height = HEIGHT[module.place[0]]
+    upwards = [
+        f"line {found.line}: {found.target}"
+        for found in module.imports
+        if (target := _within(found.target)) and HEIGHT[PLACES[target][0]] > height
+    ]
+    assert not upwards
+
+
+@every_module
+def test_foreign_libraries_come_in_through_their_doors(module: Module) -> None:
+    floor, room = module.place
+    open_doors = {library for library, rooms in FLOORS[floor].doors.items() if rooms == EVERY or room in rooms.split()}
+    strangers = [
+        f"line {found.line}: {found.target}"
+        for found in module.imports
+        if (library := found.target.split(".")[0]) not in sys.stdlib_module_names
+        and library not in {"greendata", *open_doors}
+    ]
+    assert not strangers
+
+
+@every_module
+def test_forbidden_parts_of_the_standard_library_stay_out(module: Module) -> None:
+    found = [
+        f"line {found.line}: {found.target}: {FORBIDDEN[library]}"
+        for found in module.imports
+        if (library := found.target.split(".")[0]) in FORBIDDEN
+    ]
+    assert not found
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    below = {
+        module.name: {target for found in module.imports if found.at_import and (target := _within(found.target))}
+        for module in MODULES
+    }
+    while free := [name for name, targets in below.items() if not targets & below.keys() - {name}]:
+        for name in free:
+            del below[name]
+    assert not below, f"{len(below)} modules are part of a circle of imports, or stand on one"
+
+
+def test_the_shop_window_holds_no_logic() -> None:
+    window = next(module for module in MODULES if module.name == "greendata")
+    docstring, *statements = window.tree.body
+    assert isinstance(docstring, ast.Expr)
+    logic = [
+        ast.unparse(statement)
+        for statement in statements
+        if not isinstance(statement, ast.ImportFrom)
+        and not (isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) in {"__all__", "__version__"})
+    ]
+    assert not logic
+
+
+def _within(target: str) -> str | None:
+    """The module of the package that an import of *target* runs, or None for one from elsewhere."""
+    if target in PLACES:
+        return target
+    parent = target.rpartition(".")[0]
+    return parent if parent in PLACES else None
