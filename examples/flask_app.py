@@ -64,7 +64,7 @@ def search() -> Response:
     day = iso_day("day")
     if day is not None:
         sales = sales.filter(pl.col("day") == day)
-    hits = sales.with_columns(revenue=REVENUE).sort("revenue", descending=True).head(limit)
+    hits = sales.with_columns(revenue=REVENUE.round(2)).sort("revenue", descending=True).head(limit)
     return jsonify(hits.with_columns(pl.col("day").cast(pl.String)).to_dicts())
 
 
@@ -146,7 +146,7 @@ def invent_sales(rows: int) -> pl.DataFrame:
         product=up_to(PRODUCTS, 3).cast(pl.UInt16),
         customer=up_to(150_000, 4).cast(pl.UInt32),
         quantity=(up_to(9, 5) + 1).cast(pl.UInt8),
-        price=(up_to(20_000, 6) + 50) / 100,
+        price=((up_to(20_000, 6) + 50) / 100).round(2),
     )
 
 

@@ -96,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     Hub.print_exception = config.stash[_print_exception]
+    sys.stdout.flush()  # the summary must be out if the process is ended
     config.stash[_watchdog].watch("the end of the process", GUARD)
 
 

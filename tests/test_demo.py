@@ -327,6 +327,7 @@ def test_a_signal_ends_the_demo_and_all_it_started(
     demo: subprocess.Popen[str], surroundings: dict[str, str], tmp_path: Path, number: signal.Signals, stage: str
 ) -> None:
     read_until(demo, f"plain: {stage}")
+    assert len(alive_in(surroundings)) > 1, "the server should run by now"
     demo.send_signal(number)
     _, stderr = demo.communicate(timeout=60)
     assert stderr == f"demo: stopped by {number.name}\n"

@@ -28,7 +28,11 @@ class Floor:
 # From the ground up.
 HOUSE = (
     Floor("errors", "errors", {"gevent": EVERY}),
-    Floor("hub", "bridge caller native pacing pool result scope", {"gevent": EVERY, "greenlet": EVERY}),
+    Floor(
+        "hub",
+        "bridge caller deadline fairness job native pacing pool result scope settings waiters",
+        {"gevent": EVERY, "greenlet": EVERY},
+    ),
     Floor(
         "frames",
         "batches engine formats models sql typed verbs",

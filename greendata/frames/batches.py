@@ -1,0 +1,155 @@
+"""`Batches`: a query's result in pieces, while the query still runs.
+
+Each batch is a job of its own. Between batches no worker is held, whatever the consumer does; Polars stops
+computing when its own small buffer is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+
+from greendata.errors import BatchesBusy, GreenDataError, PoolFull
+from greendata.hub import pool
+from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.result import Result
+
+__all__ = ("Batches",)
+
+
+class Batches:
+    """An iterator over DataFrames that leaves the hub alone, and a context manager that stops the query.
+
+    It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
+    `close`, an error, the end and dropping the object stop the query. One consumer at a time, from any thread.
+
+    Args:
+        start: returns Polars' iterator of batches; called on a worker when the first batch is asked for.
+        timeout: the deadline of the whole stream in seconds, from now.
+        key: for fairness, see `greendata.hub.pool.Pool.submit`.
+        label: what its jobs are called.
+
+    Raises:
+        BadTimeout: *timeout* is negative or NaN.
+
+    Example:
+        >>> import greendata
+        >>> with greendata.batches(pl.LazyFrame({"a": range(10)}), chunk_size=4) as stream:
+        ...     [batch.height for batch in stream]
+        [4, 4, 2]
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Iterator[pl.DataFrame]],
+        *,
+        timeout: float | None = None,
+        key: Hashable = None,
+        label: str = "batches",
+    ) -> None:
+        self._source = _Source(start)
+        self._until = nearest(seconds_of(timeout))
+        self._key = key
+        self._label = label
+        self._next: Result[pl.DataFrame | None] | None = None  # the batch in advance; the consumer's thread
+        self._waiting = False  # a consumer waits; consumers test and set it without a call between
+        self._closed = False
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> pl.DataFrame:
+        if self._waiting:
+            raise BatchesBusy
+        if self._closed:
+            raise StopIteration
+        self._waiting = True
+        try:
+            batch = (self._next or self._fetch()).get()
+            self._next = None
+            if batch is not None:
+                with suppress(PoolFull):  # then without one in advance
+                    self._next = self._fetch()
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._waiting = False
+        if batch is None:
+            self.close()
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """Stop the query; nothing happens if it has stopped. Never blocks. Safe from any thread."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._source.is_open:
+            with suppress(GreenDataError):  # no room for the job: the query stops when the source is dropped
+                pool.submit(self._source.close, label=f"close {self._label}")
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The whole stream as an Arrow C stream, for consumers that pull it natively: they wait on their own."""
+        self._closed = True
+        return pool.call(self._source.export, requested_schema)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "waiting" if self._waiting else "open"
+        return f"<Batches {self._label!r} {state} at {id(self):#x}>"
+
+    def _fetch(self) -> Result[pl.DataFrame | None]:
+        left = None if self._until is None else max(0.0, self._until - monotonic())
+        return pool.submit(self._source.read, timeout=left, key=self._key, label=self._label)
+
+
+class _Source:
+    """Polars' iterator. Workers alone touch it, one at a time: dropping it takes Polars some milliseconds."""
+
+    def __init__(self, start: Callable[[], Iterator[pl.DataFrame]]) -> None:
+        self._start: Callable[[], Any] | None = start
+        self._batches: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """True if there may be a query to stop. Safe from any thread."""
+        return self._start is None
+
+    def read(self) -> pl.DataFrame | None:
+        """The next batch, or None at the end."""
+        batches = self._opened()
+        return None if batches is None else next(batches, None)
+
+    def export(self, requested_schema: object | None) -> object:
+        """The stream as an Arrow C stream."""
+        return self._opened().__arrow_c_stream__(requested_schema)
+
+    def close(self) -> None:
+        """Drop the iterator, which stops the query; a read that is on its way drops it when it returns."""
+        self._batches = None
+
+    def _opened(self) -> Any:
+        start, self._start = self._start, None
+        if start is not None:
+            self._batches = start()
+        return self._batches
