@@ -43,12 +43,21 @@ def patch_polars() -> None:
 
 
 def unpatch_polars() -> None:
-    """Take the patch back. Idempotent; executions that are on their way come to their end."""
+    """Take the patch back. Idempotent; executions that are on their way come to their end.
+
+    Example:
+        >>> unpatch_polars()
+    """
     _seam.restore()
 
 
 def is_polars_patched() -> bool:
-    """True between `patch_polars` and `unpatch_polars`."""
+    """True between `patch_polars` and `unpatch_polars`.
+
+    Example:
+        >>> is_polars_patched()
+        False
+    """
     return _seam.is_diverted
 
 

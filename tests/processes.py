@@ -51,10 +51,10 @@ def run_python(
     )
     try:
         stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as overdue:
         process.send_signal(signal.SIGABRT)  # faulthandler answers with the stack of every thread
         stdout, stderr = process.communicate()
-        raise AssertionError(f"still running after {timeout:g} seconds\n{stdout}\n{stderr}") from None
+        raise AssertionError(f"still running after {timeout:g} seconds\n{stdout}\n{stderr}") from overdue
     finally:
         process.kill()
     return Finished(process.returncode, stdout, stderr)

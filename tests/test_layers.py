@@ -35,7 +35,7 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine formats models sql typed verbs",
+        "batches engine fork formats models namespace seam sql typed verbs",
         {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),

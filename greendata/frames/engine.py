@@ -10,7 +10,7 @@ import polars as pl
 from polars._plr import get_engine_affinity
 from polars.lazyframe.engine_config import _engine_from_name, get_engine_affinity_override
 
-from greendata.errors import BadEngine, NotAFrame
+from greendata.errors import BadEngine
 from greendata.frames.batches import Batches
 from greendata.hub import pool
 
@@ -75,7 +75,8 @@ class GreenEngine(pl.Engine):
         """See `polars.Engine.collect`. A background query is handed out by the inner engine as it is."""
         if options.get("background"):
             return self.inner.collect(lf, **options)
-        return pool.call(self.inner.collect, lf, **options)
+        collect: Callable[..., Any] = self.inner.collect
+        return pool.call(collect, lf, **options)
 
     def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
         """See `polars.Engine.collect_all`."""

@@ -65,6 +65,4 @@ def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:
 _refusing = False  # this process, or one it was forked from, lost Polars' threads; written in the child hook
 
 pool.inline_on(*POLARS_THREADS)
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -16,11 +16,11 @@ SLICE_ROWS = 5_000  # rows between two chances for the hub to take the GIL: abou
 
 
 def ndjson_text(df: pl.DataFrame) -> str:
-    """What ``df.write_ndjson()`` returns. Call on a worker.
+    r"""What ``df.write_ndjson()`` returns. Call on a worker.
 
     Example:
         >>> ndjson_text(pl.DataFrame({"a": [1, 2]}))
-        '{"a":1}\\n{"a":2}\\n'
+        '{"a":1}\n{"a":2}\n'
     """
     return "".join(piece.write_ndjson() for piece in _slices(df))
 

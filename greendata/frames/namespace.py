@@ -19,7 +19,7 @@ class _Namespace(Generic[F]):
     _verbs: tuple[str, ...] = ()
 
     def __init__(self, frame: F) -> None:
-        self._frame = frame
+        self._frame: F = frame
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in self._verbs:
@@ -39,8 +39,16 @@ class GreenLazyFrame(_Namespace[pl.LazyFrame]):
         2
     """
 
-    _verbs = ("batches", "collect", "collect_schema", "explain")
-    _verbs += ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
+    _verbs = (
+        "batches",
+        "collect",
+        "collect_schema",
+        "explain",
+        "sink_csv",
+        "sink_ipc",
+        "sink_ndjson",
+        "sink_parquet",
+    )
 
 
 @pl.api.register_dataframe_namespace("green")

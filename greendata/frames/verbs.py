@@ -54,6 +54,34 @@ __all__ = (
 
 T = TypeVar("T")
 
+_SINK_DOC = """Write *lf* to *path* while it is computed: ``lf.{name}(path, **options)`` in the pool.
+
+Example:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     {name}(pl.LazyFrame({{"a": [1, 2]}}), folder + "/a.{suffix}").get(timeout=5)
+"""
+
+_READ_DOC = """Read a frame: ``polars.{name}(source, **options)`` in the pool.
+
+Example:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     sink_{suffix}(pl.LazyFrame({{"a": [1, 2]}}), folder + "/a.{suffix}").get(timeout=5)
+    ...     {name}(folder + "/a.{suffix}").get(timeout=5).height
+    2
+"""
+
+_WRITE_DOC = """Write a frame: ``df.{name}(file, **options)`` in the pool.
+
+Example:
+    >>> from io import BytesIO
+    >>> file = BytesIO()
+    >>> _ = {name}(pl.DataFrame({{"a": [1, 2]}}), file).get(timeout=5)
+    >>> len(file.getvalue()) > 0
+    True
+"""
+
 
 def run(
     func: Callable[..., T],
@@ -168,7 +196,7 @@ def collect_schema(
 
     Example:
         >>> collect_schema(pl.LazyFrame({"a": [1]})).get(timeout=5)
-        Schema({'a': Int64})
+        Schema([('a', Int64)])
     """
     return _on_lazy(lf, "collect_schema", (), {}, timeout, key, label)
 
@@ -185,7 +213,8 @@ def _sink(name: str) -> Callable[..., Result[None]]:
     ) -> Result[None]:
         return _on_lazy(lf, name, (path,), options, timeout, key, label)
 
-    return _named(sink, name, f"Write *lf* to *path* as it is computed: ``lf.{name}(path, **options)`` in the pool.")
+    suffix = name.removeprefix("sink_")
+    return _named(sink, name, _SINK_DOC.format(name=name, suffix=suffix))
 
 
 def _read(name: str) -> Callable[..., Result[pl.DataFrame]]:
@@ -203,7 +232,7 @@ def _read(name: str) -> Callable[..., Result[pl.DataFrame]]:
         work = partial(polars_read, source, *args, **options)
         return pool.submit(work, timeout=timeout, key=key, label=label or name)
 
-    return _named(read, name, f"``polars.{name}(source, **options)`` in the pool.")
+    return _named(read, name, _READ_DOC.format(name=name, suffix=name.removeprefix("read_")))
 
 
 def _write(name: str) -> Callable[..., Result[Any]]:
@@ -221,7 +250,7 @@ def _write(name: str) -> Callable[..., Result[Any]]:
         work = partial(method, file, **options)
         return pool.submit(work, timeout=timeout, key=key, label=label or name)
 
-    return _named(write, name, f"``df.{name}(file, **options)`` in the pool.")
+    return _named(write, name, _WRITE_DOC.format(name=name))
 
 
 def _named(func: Callable[..., T], name: str, doc: str) -> Callable[..., T]:
@@ -230,12 +259,32 @@ def _named(func: Callable[..., T], name: str, doc: str) -> Callable[..., T]:
     return func
 
 
+def read_database_uri(
+    query: str | list[str],
+    uri: str,
+    *,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+    **options: Any,
+) -> Result[pl.DataFrame]:
+    """Read what *query* selects: ``polars.read_database_uri(query, uri, **options)`` in the pool.
+
+    Example:
+        >>> nobody_there = read_database_uri("SELECT 1", "postgresql://127.0.0.1:1/none", timeout=5)
+        >>> nobody_there.wait() is None, nobody_there.successful()
+        (True, False)
+    """
+    _check(pl.read_database_uri, "read_database_uri", {name: options[name] for name in options if name != "engine"})
+    work = partial(pl.read_database_uri, query, uri, **options)
+    return pool.submit(work, timeout=timeout, key=key, label=label or "read_database_uri")
+
+
 sink_csv = _sink("sink_csv")
 sink_ipc = _sink("sink_ipc")
 sink_ndjson = _sink("sink_ndjson")
 sink_parquet = _sink("sink_parquet")
 read_csv = _read("read_csv")
-read_database_uri = _read("read_database_uri")
 read_ipc = _read("read_ipc")
 read_ndjson = _read("read_ndjson")
 read_parquet = _read("read_parquet")
@@ -253,11 +302,11 @@ def write_ndjson(
     label: str | None = None,
     **options: Any,
 ) -> Result[str | None]:
-    """``df.write_ndjson(file, **options)`` in the pool; text in memory is made in slices, for the hub's sake.
+    r"""``df.write_ndjson(file, **options)`` in the pool; text in memory is made in slices, for the hub's sake.
 
     Example:
         >>> write_ndjson(pl.DataFrame({"a": [1]})).get(timeout=5)
-        '{"a":1}\\n'
+        '{"a":1}\n'
     """
     _check(pl.DataFrame.write_ndjson, "write_ndjson", options)
     whole = partial(_eager(df).write_ndjson, file, **options)

@@ -25,8 +25,20 @@ class Job:
     home hub lets it go. Its result knows it until then.
     """
 
-    __slots__ = ("_bridge", "_number", "_pool", "_timer", "args", "context", "deadline", "func", "key", "result")
-    __slots__ += ("returned", "seconds")
+    __slots__ = (
+        "_bridge",
+        "_number",
+        "_pool",
+        "_timer",
+        "args",
+        "context",
+        "deadline",
+        "func",
+        "key",
+        "result",
+        "returned",
+        "seconds",
+    )
 
     def __init__(self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str) -> None:
         self.func = func  # from here to result: set once, read by the worker

@@ -20,13 +20,14 @@ __all__ = (
     "Lock",
     "RLock",
     "SimpleQueue",
+    "TIMEOUT_MAX",
     "allocate_lock",
     "get_ident",
     "get_native_id",
     "name_this_thread",
     "start_thread",
-    "thread_names",
     "this_thread_name",
+    "thread_names",
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ else:
 
 RLock: Callable[[], Any] = get_original("_thread", "RLock")
 SimpleQueue = _queue.SimpleQueue
+TIMEOUT_MAX = _thread.TIMEOUT_MAX  # seconds
 allocate_lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 get_native_id: Callable[[], int] = _thread.get_native_id

@@ -47,7 +47,19 @@ from greendata.hub.job import Job
 from greendata.hub.result import Result, Status
 from greendata.hub.settings import Settings
 
-__all__ = ("Pool", "PoolStats", "call", "configure", "drain", "inline_on", "refuse", "shared", "stats", "submit")
+__all__ = (
+    "Pool",
+    "PoolStats",
+    "call",
+    "configure",
+    "drain",
+    "inline_on",
+    "refuse",
+    "runs_inline",
+    "shared",
+    "stats",
+    "submit",
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +80,10 @@ class PoolStats:
         lost: slots written off; their jobs have not returned.
         done, failed, cancelled: jobs that left, by outcome.
         rejected: submits that got `PoolFull` or `PoolClosed`.
+
+    Example:
+        >>> stats().queued
+        0
     """
 
     workers: int
@@ -148,7 +164,8 @@ class Pool:
         seconds = seconds_of(timeout)
         self._check_refusal()
         self._queue.beckon(key)
-        job = Job(self, func, args, key, label or getattr(func, "__name__", type(func).__name__))
+        name = label or str(getattr(func, "__name__", type(func).__name__))
+        job = Job(self, func, args, key, name)
         if runs_inline():
             job.bind(None, seconds)
             job.run(native.this_thread_name())
@@ -179,10 +196,11 @@ class Pool:
         try:
             return result.get()
         except JobAborted as aborted:
-            assert aborted.__cause__ is not None
-            raise aborted.__cause__
+            cause = aborted.__cause__
         finally:
             result.cancel()
+        assert cause is not None
+        raise cause
 
     def _admit(self, job: Job) -> None:
         settings, waiting, running = self.settings, len(self._queue), len(self._running)
@@ -392,8 +410,11 @@ def _column(job: Job) -> str:
 
 
 def inline_on(*prefixes: str) -> None:
-    """Have submits from native threads whose names begin so run inline: a library's own threads, where
-    waiting for a worker would deadlock. The workers share their scheduling priority with these threads."""
+    """Have submits from native threads whose names begin so run inline.
+
+    They are a library's own threads, where waiting for a worker would deadlock. The workers give them their own
+    scheduling priority.
+    """
     global _runtime_threads
     _runtime_threads += prefixes
 

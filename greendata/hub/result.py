@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
@@ -28,11 +28,6 @@ from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
 __all__ = ("Result", "Status", "Work")
 
 T = TypeVar("T")
-
-if TYPE_CHECKING:
-    _Base = AsyncResult[T]
-else:
-    _Base = AsyncResult
 
 
 class Status(StrEnum):
@@ -66,7 +61,7 @@ class Work(Protocol):
 _NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
 
 
-class Result(_Base, Generic[T]):
+class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot be subscripted at run time
     """The outcome of a job, now or later: a `gevent.event.AsyncResult` for every thread.
 
     ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` wins.
@@ -87,8 +82,20 @@ class Result(_Base, Generic[T]):
         (<Status.DONE: 'done'>, True)
     """
 
-    __slots__ = ("_began", "_born", "_ended", "_home", "_outcome", "_seal", "_sleepers", "_wakers")
-    __slots__ += ("_work", "is_home", "label", "worker")
+    __slots__ = (
+        "_began",
+        "_born",
+        "_ended",
+        "_home",
+        "_outcome",
+        "_seal",
+        "_sleepers",
+        "_wakers",
+        "_work",
+        "is_home",
+        "label",
+        "worker",
+    )
 
     def __init__(self, label: str = "result") -> None:
         super().__init__()
@@ -124,7 +131,7 @@ class Result(_Base, Generic[T]):
         """True if the outcome is a value."""
         return self._outcome is not None and self._outcome[0] is Status.DONE
 
-    def cancelled(self) -> bool:
+    def cancelled(self) -> bool:  # type: ignore[override]  # gevent's is always False
         """True if `cancel` decided the outcome."""
         return self._outcome is not None and self._outcome[0] is Status.CANCELLED
 
@@ -202,7 +209,7 @@ class Result(_Base, Generic[T]):
             self._await(timeout)
         return self.value
 
-    def rawlink(self, callback: Callable[[AsyncResult[T]], object]) -> None:
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Have the hub of the calling thread call ``callback(self)`` once there is an outcome.
 
         A link made in a thread without a hub runs in the hub that submitted the job.
@@ -217,7 +224,7 @@ class Result(_Base, Generic[T]):
             if not self.add_waker(link.wake):
                 link.wake()
 
-    def unlink(self, callback: Callable[[AsyncResult[T]], object]) -> None:
+    def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take a link back; nothing happens if it is not there."""
         for wake in tuple(self._wakers):
             link = getattr(wake, "__self__", None)
@@ -236,14 +243,14 @@ class Result(_Base, Generic[T]):
 
     set_result = set
 
-    def set_exception(self, exception: BaseException, exc_info: Any = None) -> None:
+    def set_exception(self, exception: Any, exc_info: Any = None) -> None:
         """Make *exception* the outcome, unless there is one already."""
         if exc_info and exc_info[2] is not None:
             exception = exception.with_traceback(exc_info[2])
         if self.settle(Status.FAILED, error=exception):
             self._withdraw()
 
-    def cancel(self) -> bool:
+    def cancel(self) -> bool:  # type: ignore[override]  # gevent's is always False
         """Give the work up; True if that decided the outcome.
 
         A queued job never runs. A running one fails with `JobCancelled` at once for all its waiters; its
@@ -358,7 +365,7 @@ class Result(_Base, Generic[T]):
             return timer
         if not self._is_abroad(hub):
             with suppress(InvalidThreadUseError):  # another thread's hub captured it just now
-                super().wait(timer)
+                super().wait(cast("float | None", timer))
                 return timer
         wait_abroad(self, hub, timer)
         return timer

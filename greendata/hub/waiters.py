@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[Any], 
 
     It runs on inside that call, without another turn of the loop: 12 us of the 85 that a tiny query takes.
     """
-    waiter = Waiter(hub)
+    waiter: Waiter[object] = Waiter(hub)
     sleepers.append(waiter.switch)
     try:
         if timer is None:
@@ -87,7 +86,7 @@ def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
         if limit is None:
             sleep_until(timer, hub, sleepers)
             return
-        with Timeout(limit, False):
+        with Timeout(limit, False):  # type: ignore[arg-type]  # False: expire silently
             sleep_until(timer, hub, sleepers)
         _expire_if_due(result)
     finally:
@@ -104,7 +103,7 @@ def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout
     bell.acquire()
     if result.add_waker(bell.release):
         try:
-            bell.acquire(True, min(*bounds, TIMEOUT_MAX) if bounds else -1)
+            bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
         finally:
             result.drop_waker(bell.release)
         _expire_if_due(result)

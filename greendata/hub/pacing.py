@@ -1,0 +1,81 @@
+"""A budget for the hub: long work in Python goes in slices, and the loop polls between them.
+
+Work that holds the GIL silences the hub from a native thread as well; it belongs on the hub, in slices. Between
+slices ``gevent.sleep(0)`` will not do: it puts the greenlet back into the same turn of the loop, and timers and
+sockets starve (150 000 rows to models: 99 ms of silence with it, under 2 ms with `breathe`).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TypeVar
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from greenlet import getcurrent
+
+__all__ = ("BUDGET", "breathe", "paced")
+
+BUDGET = 0.002  # seconds a slice: a tick of 1 ms comes 1 ms late at the median, and the overhead is under 2 percent
+_A_MOMENT = 1e-6  # seconds: a timer, so that the loop polls; its length is of no account
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def breathe() -> None:
+    """Let the loop poll once: sockets and timers that are due, and the greenlets they wake, come first.
+
+    In a thread without a hub, and in the hub itself, it does nothing.
+
+    Example:
+        >>> breathe()
+    """
+    hub = get_hub_if_exists()
+    if hub is not None and getcurrent() is not hub:
+        gevent.sleep(_A_MOMENT)
+
+
+def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET) -> list[R]:
+    """``[func(item) for item in items]`` in slices of *budget* seconds, with a `breathe` between them.
+
+    The cyclic garbage collector is held off during a slice, since a full collection over a growing list of
+    objects is itself the longest silence. It is never left off. *func* must not switch greenlets.
+
+    Args:
+        budget: seconds; an item that takes longer makes its slice longer.
+
+    Example:
+        >>> paced(str, range(3))
+        ['0', '1', '2']
+    """
+    done: list[R] = []
+    source = iter(items)
+    while not _slice(func, source, done, budget):
+        breathe()
+    return done
+
+
+def _slice(func: Callable[[T], R], source: Iterator[T], done: list[R], budget: float) -> bool:
+    """Work for *budget* seconds; True at the end of *source*."""
+    ends = perf_counter() + budget
+    with _collector_held_off():
+        for item in source:
+            done.append(func(item))
+            if perf_counter() >= ends:
+                return False
+    return True
+
+
+@contextmanager
+def _collector_held_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
