@@ -13,6 +13,7 @@ from greendata.errors import (
     BadSetting,
     BadTimeout,
     BatchesBusy,
+    BatchesSpent,
     DeadlineExceeded,
     GreenDataError,
     JobAborted,
@@ -52,6 +53,7 @@ from greendata.frames.verbs import (
     write_parquet,
 )
 from greendata.hub.deadline import deadline
+from greendata.hub.logs import route_logging
 from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
@@ -64,6 +66,7 @@ __all__ = (
     "BadTimeout",
     "Batches",
     "BatchesBusy",
+    "BatchesSpent",
     "DeadlineExceeded",
     "GreenDataError",
     "GreenEngine",
@@ -98,6 +101,7 @@ __all__ = (
     "read_ipc",
     "read_ndjson",
     "read_parquet",
+    "route_logging",
     "run",
     "sink_csv",
     "sink_ipc",

@@ -10,6 +10,7 @@
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
     ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
+    ├── BatchesSpent                a batch stream that was begun cannot be exported; also RuntimeError
     ├── SeamMissing                 the Polars in place cannot be patched; also RuntimeError
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
@@ -35,6 +36,7 @@ __all__ = (
     "BadSetting",
     "BadTimeout",
     "BatchesBusy",
+    "BatchesSpent",
     "DeadlineExceeded",
     "GreenDataError",
     "JobAborted",
@@ -213,6 +215,13 @@ class BatchesBusy(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return "another greenlet waits for the next batch already; give each consumer its own batches()"
+
+
+class BatchesSpent(GreenDataError, RuntimeError):
+    """A batch stream that has been begun or closed was asked for the whole of it as an Arrow stream."""
+
+    def __str__(self) -> str:
+        return "the stream has been begun or closed already; export it before its first batch, from a new batches()"
 
 
 class SeamMissing(GreenDataError, RuntimeError):

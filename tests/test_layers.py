@@ -30,7 +30,7 @@ HOUSE = (
     Floor("errors", "errors", {"gevent": EVERY}),
     Floor(
         "hub",
-        "bridge caller deadline fairness job native pacing pool result scope settings waiters",
+        "bridge caller deadline fairness job logs native pacing pool result scope settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from greendata.errors import BatchesBusy, GreenDataError, PoolFull
+from greendata.errors import BatchesBusy, BatchesSpent, GreenDataError, PoolFull
 from greendata.hub import pool
 from greendata.hub.deadline import nearest, seconds_of
 from greendata.hub.result import Result
@@ -70,9 +70,11 @@ class Batches:
             raise StopIteration
         self._waiting = True
         try:
-            batch = (self._next or self._fetch()).get()
+            if self._next is None:
+                self._next = self._fetch()
+            batch = self._next.get()
             self._next = None
-            if batch is not None:
+            if batch is not None and not self._closed:
                 with suppress(PoolFull):  # then without one in advance
                     self._next = self._fetch()
         except BaseException:
@@ -86,13 +88,17 @@ class Batches:
         return batch
 
     def close(self) -> None:
-        """Stop the query; nothing happens if it has stopped. Never blocks. Safe from any thread."""
+        """Stop the query; nothing happens if it has stopped. A consumer that waits gets `JobCancelled`.
+
+        Never blocks. Safe from any thread.
+        """
         if self._closed:
             return
         self._closed = True
         if self._next is not None:
             self._next.cancel()
             self._next = None
+        self._source.closing = True
         if self._source.is_open:
             with suppress(GreenDataError):  # no room for the job: the query stops when the source is dropped
                 pool.submit(self._source.close, label=f"close {self._label}")
@@ -110,7 +116,13 @@ class Batches:
             self.close()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The whole stream as an Arrow C stream, for consumers that pull it natively: they wait on their own."""
+        """The whole stream as an Arrow C stream, for consumers that pull it natively: they wait on their own.
+
+        Raises:
+            BatchesSpent: it has been begun, or closed.
+        """
+        if self._closed or self._next is not None or self._source.is_open:
+            raise BatchesSpent
         self._closed = True
         return pool.call(self._source.export, requested_schema)
 
@@ -129,6 +141,7 @@ class _Source:
     def __init__(self, start: Callable[[], Iterator[pl.DataFrame]]) -> None:
         self._start: Callable[[], Any] | None = start
         self._batches: Any = None
+        self.closing = False  # any thread sets it: from then on no read starts the query, or keeps it
 
     @property
     def is_open(self) -> bool:
@@ -150,6 +163,8 @@ class _Source:
 
     def _opened(self) -> Any:
         start, self._start = self._start, None
-        if start is not None:
+        if start is not None and not self.closing:
             self._batches = start()
+            if self.closing:
+                self._batches = None
         return self._batches

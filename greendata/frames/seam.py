@@ -28,6 +28,13 @@ EXECUTIONS = (
     "polars._plr:PyLazyFrame.collect_schema",
     "polars._plr:PyLazyFrame.describe_optimized_plan",
     "polars._plr:PyLazyFrame.describe_optimized_plan_tree",
+    "polars._plr:PyLazyFrame.describe_plan",
+    "polars._plr:PyLazyFrame.describe_plan_tree",
+    "polars._plr:PyLazyFrame.to_dot",
+    "polars._plr:PyLazyFrame.to_dot_streaming_phys",
+    "polars._plr:explain_all",
+    # Waiting for a query that was started with collect(background=True).
+    "polars._plr:PyInProcessQuery.fetch_blocking",
     # Eager readers and writers with a native function of their own.
     "polars._plr:PyDataFrame.read_avro",
     "polars._plr:PyDataFrame.read_ipc_stream",

@@ -1,4 +1,4 @@
-"""Seeing what happens: for now, the log records of users' functions that run in native threads.
+"""The router for log records that users' functions make in native threads.
 
 A handler that `gevent.monkey` has patched holds a lock made for greenlets. Shared by native threads and greenlets it
 parks greenlets for ever (github.com/gevent/gevent/issues/2013). greendata's own threads never log; a function

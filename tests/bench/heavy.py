@@ -1,0 +1,100 @@
+"""Eight heavy group-bys at once: does the hub go on, and do the queries go as fast?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import gevent
+import polars as pl
+
+import greendata
+from examples.demo.figures import quantile
+from tests.bench.rows import Row, interleaved, ratio
+
+__all__ = ("rows",)
+
+QUERIES = 8
+ROWS = 2_000_000
+ROUNDS = 9
+TICK = 0.001  # seconds
+IDLE = 0.7  # seconds of ticks without work
+
+
+class Ticker:
+    """A greenlet that wants to wake every millisecond, and the seconds between its wakings."""
+
+    def __enter__(self) -> list[float]:
+        self.intervals: list[float] = []
+        self._greenlet = gevent.spawn(self._tick)
+        return self.intervals
+
+    def __exit__(self, *_error: object) -> None:
+        self._greenlet.kill()
+
+    def _tick(self) -> None:
+        last = perf_counter()
+        while True:
+            gevent.sleep(TICK)
+            now = perf_counter()
+            self.intervals.append(now - last)
+            last = now
+
+
+def rows() -> list[Row]:
+    """Hub tick and throughput of eight group-bys, against idle and against collect_async."""
+    lf = (
+        pl.DataFrame({"a": pl.int_range(ROWS, eager=True)})
+        .lazy()
+        .group_by((pl.col("a") * 7919) % 100_003)
+        .agg(pl.len(), pl.col("a").mean().alias("mean"), pl.col("a").max().alias("max"))
+    )
+    rates: dict[str, list[float]] = {"greendata": [], "collect_async": []}
+    contenders = {
+        "greendata": lambda: loaded(lambda: greendata.collect(lf), rates["greendata"]),
+        "idle": idle,
+        "collect_async": lambda: loaded(lambda: lf.collect_async(gevent=True), rates["collect_async"]),
+    }
+    for contender in contenders.values():
+        contender()
+    for rate in rates.values():
+        rate.clear()
+    ticks = interleaved(contenders, ROUNDS)
+    return [
+        _tick_row("idle", ticks, 1.6),
+        _tick_row("collect_async", ticks, 0.6),
+        Row(
+            f"{QUERIES} heavy group-bys: queries a second, against collect_async",
+            f"{median(rates['greendata']):.1f} /s",
+            f"{median(rates['collect_async']):.1f} /s",
+            ratio(rates["greendata"], rates["collect_async"]),
+            "x",
+            1.0,
+            at_most=False,
+        ),
+    ]
+
+
+def loaded(collect: Callable[[], greendata.Result[pl.DataFrame]], rates: list[float]) -> float:
+    """The tick's p99 in seconds while the queries run, twice; their rate is appended to *rates*."""
+    with Ticker() as intervals:
+        begun = perf_counter()
+        for _ in range(2):
+            for result in [collect() for _ in range(QUERIES)]:
+                result.get()
+        rates.append(2 * QUERIES / (perf_counter() - begun))
+    return quantile(intervals, 0.99)
+
+
+def idle() -> float:
+    """The tick's p99 in seconds with nothing else to do."""
+    with Ticker() as intervals:
+        gevent.sleep(IDLE)
+    return quantile(intervals, 0.99)
+
+
+def _tick_row(peer: str, ticks: dict[str, list[float]], bound: float) -> Row:
+    shown = [f"{median(ticks[name]) * 1e3:.2f} ms" for name in ("greendata", peer)]
+    what = f"{QUERIES} heavy group-bys: tick p99 of the hub, against {peer}"
+    return Row(what, *shown, ratio(ticks["greendata"], ticks[peer]), "x", bound)

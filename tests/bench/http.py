@@ -1,0 +1,56 @@
+"""The example's service under gunicorn, with reports and pings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+from examples.demo import Load, Run, measure
+from tests.bench.rows import Row, interleaved, ratio
+
+__all__ = ("rows",)
+
+LOAD = Load(seconds=6.0, report_clients=4, ping_clients=2)
+ROUNDS = 3
+
+
+def rows() -> list[Row]:
+    """Ping p99 and reports a second: the service as it is, the same with greendata, and with collect_async."""
+    runs: dict[str, list[Run]] = {"plain": [], "greendata": [], "collect_async": []}
+
+    def contender(name: str, app: str, env: dict[str, str]) -> Callable[[], float]:
+        def run() -> float:
+            runs[name].append(measure(name, LOAD, app=app, env=env))
+            return 0.0
+
+        return run
+
+    interleaved(
+        {
+            "plain": contender("plain", "examples.flask_app:app", {"GREENDATA_AUTOPATCH": "0"}),
+            "greendata": contender("greendata", "examples.flask_app:app", {"GREENDATA_AUTOPATCH": "1"}),
+            "collect_async": contender("collect_async", "tests.bench.async_app:app", {"GREENDATA_AUTOPATCH": "0"}),
+        },
+        ROUNDS,
+    )
+    pings = {name: [run.outcome.ping_seconds(0.99) for run in found] for name, found in runs.items()}
+    reports = {name: [run.outcome.reports_per_second for run in found] for name, found in runs.items()}
+    return [
+        _ping_row("plain", pings, 0.02),
+        _ping_row("collect_async", pings, 0.6),
+        Row(
+            "HTTP, 4 report and 2 ping clients: reports a second, against plain",
+            f"{median(reports['greendata']):.2f} /s",
+            f"{median(reports['plain']):.2f} /s",
+            ratio(reports["greendata"], reports["plain"]),
+            "x",
+            0.95,
+            at_most=False,
+        ),
+    ]
+
+
+def _ping_row(peer: str, pings: dict[str, list[float]], bound: float) -> Row:
+    shown = [f"{median(pings[name]) * 1e3:.1f} ms" for name in ("greendata", peer)]
+    what = f"HTTP, 4 report and 2 ping clients: ping p99, against {peer}"
+    return Row(what, *shown, ratio(pings["greendata"], pings[peer]), "x", bound)
