@@ -30,12 +30,18 @@ def gated(gate: Pass, df: pl.DataFrame = ROWS) -> pl.LazyFrame:
     return df.lazy().map_batches(gate)
 
 
-def gated_batches(gate: Pass, count: int) -> pl.LazyFrame:
-    """*count* batches of one row, ``a`` = 0, 1, ..., each asked of *gate* when Polars wants it."""
+def gated_batches(gate: Pass, count: int, ended: Callable[[], object] = int) -> pl.LazyFrame:
+    """*count* batches of one row, ``a`` = 0, 1, ..., each asked of *gate* when Polars wants it.
+
+    *ended* is called when Polars lets go of the source, be it at its end or before.
+    """
 
     def source(*_: object) -> Iterator[pl.DataFrame]:
-        for number in range(count):
-            yield pl.DataFrame({"a": [gate(number)]})
+        try:
+            for number in range(count):
+                yield pl.DataFrame({"a": [gate(number)]})
+        finally:
+            ended()
 
     return register_io_source(source, schema={"a": pl.Int64})
 

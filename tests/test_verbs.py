@@ -160,7 +160,7 @@ def test_an_unknown_keyword_is_told_at_the_call(name: str) -> None:
 @pytest.mark.parametrize("name", ["collect", "collect_all", "explain", *SINKS])
 @pytest.mark.parametrize("engine", ["warp", None, 7])
 def test_an_unknown_engine_is_told_at_the_call(name: str, engine: object) -> None:
-    with pytest.raises(BadEngine, match="'auto', 'in-memory', 'streaming', 'gpu' or a polars.Engine, got ") as caught:
+    with pytest.raises(BadEngine, match=r"'auto', 'in-memory', 'streaming', 'gpu' or a polars.Engine, got ") as caught:
         HELD[name](lambda value: value, engine=engine)
     assert caught.value.engine == engine
 
@@ -168,7 +168,7 @@ def test_an_unknown_engine_is_told_at_the_call(name: str, engine: object) -> Non
 @pytest.mark.parametrize("name", ["collect", "collect_schema", "explain", "batches"])
 @pytest.mark.parametrize("frame", [ROWS, None, "lf", ROWS["a"]], ids=lambda frame: type(frame).__name__)
 def test_not_a_lazy_frame(name: str, frame: object) -> None:
-    with pytest.raises(NotAFrame, match=f"expected a polars.LazyFrame, got {type(frame).__name__}; df.lazy()"):
+    with pytest.raises(NotAFrame, match=rf"expected a polars\.LazyFrame, got {type(frame).__name__}; df.lazy()"):
         getattr(greendata, name)(frame)
 
 
@@ -179,13 +179,13 @@ def test_not_a_lazy_frame_among_several() -> None:
 
 @pytest.mark.parametrize("name", SINKS)
 def test_a_sink_wants_a_lazy_frame(name: str) -> None:
-    with pytest.raises(NotAFrame, match="expected a polars.LazyFrame, got DataFrame"):
+    with pytest.raises(NotAFrame, match=r"expected a polars.LazyFrame, got DataFrame"):
         getattr(greendata, name)(ROWS, io.BytesIO())
 
 
 @pytest.mark.parametrize("name", WRITES)
 def test_a_writer_wants_a_frame(name: str) -> None:
-    with pytest.raises(NotAFrame, match="expected a polars.DataFrame, got LazyFrame; collect the LazyFrame first"):
+    with pytest.raises(NotAFrame, match=r"expected a polars.DataFrame, got LazyFrame; collect the LazyFrame first"):
         getattr(greendata, name)(ROWS.lazy())
 
 

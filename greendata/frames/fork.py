@@ -13,7 +13,7 @@ from typing import Any
 
 from greendata.errors import PolarsForked
 from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
-from greendata.hub import native, pool
+from greendata.hub import crew, native, pool
 
 __all__ = ("POLARS_THREADS", "polars_has_run")
 
@@ -64,5 +64,5 @@ def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:
 
 _refusing = False  # this process, or one it was forked from, lost Polars' threads; written in the child hook
 
-pool.inline_on(*POLARS_THREADS)
+crew.inline_on(*POLARS_THREADS)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

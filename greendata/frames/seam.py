@@ -122,7 +122,10 @@ class Seam:
 def _look_up(name: str) -> tuple[Any, str, Any] | None:
     """The owner, the attribute and the object as the owner holds it; None if there is no such thing."""
     module, _, path = name.partition(":")
-    owner: Any = import_module(module)
+    try:
+        owner: Any = import_module(module)
+    except ModuleNotFoundError:
+        return None
     *parents, attribute = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent, None)

@@ -109,7 +109,7 @@ class Bridge:
         Call from the hub's thread, once for a number.
         """
         self._held -= 1
-        if not self._held:
+        if not self._held and self.hub.loop is not None:  # None: the hub is destroyed
             self._bell.ref = False
 
     def forget(self, number: int) -> None:
@@ -117,23 +117,35 @@ class Bridge:
 
         Call from the hub's thread.
         """
-        if self._callbacks.pop(number, None) is not None and not self._callbacks:
+        if self._callbacks.pop(number, None) is not None and not self._callbacks and self.hub.loop is not None:
             self._bell.stop()
 
     def ring(self, number: int) -> None:
         """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
         self._rung.append(number)
+        self.wake()
+
+    def write(self, number: int) -> None:
+        """The first half of `ring`: the hub calls the callback when it is woken next."""
+        self._rung.append(number)
+
+    def wake(self) -> None:
+        """The second half of `ring`: wake the hub. Safe from any thread; never blocks."""
         try:
             self._bell.send()
         except ValueError:  # the loop is destroyed: there is nobody to tell
             self._rung.clear()
 
     def reset(self) -> None:
-        """Forget every number, in a child process after a fork. Call from the hub's thread."""
+        """Forget every number, in a child process after a fork. Call from the hub's thread.
+
+        The hub gets a new bridge: the numbers of this one may still be released by those who hold them.
+        """
         self._callbacks.clear()
         self._rung.clear()
         self._held = 0
         self._bell.stop()
+        _local.bridge = None
 
     def _answer(self) -> None:
         rung, callbacks = self._rung, self._callbacks

@@ -42,10 +42,9 @@ def deadline(seconds: float) -> Iterator[float]:
     if checked is None:
         raise BadTimeout(seconds)
     until = nearest(checked)
-    assert until is not None
     token = _deadline.set(until)
     try:
-        yield until
+        yield math.inf if until is None else until
     finally:
         _deadline.reset(token)
 

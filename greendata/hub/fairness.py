@@ -5,17 +5,16 @@ and everyone else would wait for both: 200 tiny queries at once cost 106 us each
 and 35 us without. So each step is one C call on a built-in container, atomic under the GIL:
 
 - an item is in the queue as long as it is in its lane, and whoever pops it from there has it;
-- a lane with items has one turn, in a `SimpleQueue` where takers sleep. Whoever acquires the lane's ``active``
-  lock, never waiting for it, puts the turn in; the taker puts it back while there are items left, so that one
-  taker wakes the next.
+- a lane with items has one turn, in a deque. Whoever acquires the lane's ``active`` lock, never waiting for it,
+  appends the turn; the taker appends it again while there are items left.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from greendata.hub import native
 
@@ -52,7 +51,7 @@ class FairQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[T]] = {}  # any thread; a lane may outlive its entry here
-        self._turns: Any = native.SimpleQueue()  # of lanes; None wakes one taker
+        self._turns: deque[_Lane[T]] = deque()  # any thread
         self._waiting: dict[T, _Lane[T]] = {}  # every item and its lane; any thread
 
     def __len__(self) -> int:
@@ -62,16 +61,10 @@ class FairQueue(Generic[T]):
         """What waits, in the order it came."""
         return list(self._waiting)
 
-    def beckon(self, key: Hashable) -> None:
-        """Wake a taker for the item of *key* that the caller is about to put. Never blocks.
-
-        A sleeping thread needs some 10 us to wake, and the caller has the GIL meanwhile to make the item.
-        """
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes.setdefault(key, _Lane(key))
-        if lane.active.acquire(False):
-            self._turns.put(lane)
+    @property
+    def has_more(self) -> bool:
+        """True if `take` would find something, unless somebody else takes it first."""
+        return bool(self._turns)
 
     def put(self, key: Hashable, item: T) -> None:
         """Append *item* to the lane of *key*. Never blocks."""
@@ -81,37 +74,26 @@ class FairQueue(Generic[T]):
         self._waiting[item] = lane
         lane.items[item] = None
         if lane.active.acquire(False):
-            self._turns.put(lane)
+            self._turns.append(lane)
 
     def take(self) -> T | None:
-        """Sleep until there is an item and return the next in turn; None after a `poke`.
+        """The next item in turn, or None. Never blocks.
 
         It counts as waiting until `let_go`, so that at no moment it is in nobody's books.
-
-        Call from native threads: it blocks.
         """
-        while (lane := self._turns.get()) is not None:
-            item: T | None = None
-            with suppress(KeyError):  # all its items were removed
-                item, _ = lane.items.popitem(last=False)
-            if lane.items:
-                self._turns.put(lane)
-            else:
-                self._lanes.pop(lane.key, None)
-                lane.active.release()
-                if lane.items and lane.active.acquire(False):  # it came just before the release
-                    self._turns.put(lane)
-            if item is not None:
+        while self._turns:
+            with suppress(IndexError, KeyError):  # another taker was faster; all its items were removed
+                lane = self._turns.popleft()
+                try:
+                    item, _ = lane.items.popitem(last=False)
+                finally:
+                    self._end_turn(lane)
                 return item
         return None
 
     def let_go(self, item: T) -> None:
         """Count *item*, which was taken, no longer; the taker has it in its own books now."""
         self._waiting.pop(item, None)
-
-    def poke(self) -> None:
-        """Have one taker return None. Never blocks."""
-        self._turns.put(None)
 
     def remove(self, item: T) -> bool:
         """Take *item* out; False if it is not there. Never blocks."""
@@ -120,3 +102,12 @@ class FairQueue(Generic[T]):
             return False
         self._waiting.pop(item, None)
         return True
+
+    def _end_turn(self, lane: _Lane[T]) -> None:
+        if lane.items:
+            self._turns.append(lane)
+            return
+        self._lanes.pop(lane.key, None)
+        lane.active.release()
+        if lane.items and lane.active.acquire(False):  # it came just before the release
+            self._turns.append(lane)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent
+
 from greendata.errors import JobAborted
+from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import nearest
 from greendata.hub.result import Result, Status
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from greendata.hub.pool import Pool
 
 __all__ = ("Job",)
+
+# Who is told of the results that are submitted in a context: a group that adopts them.
+adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
 
 
 class Job:
@@ -64,7 +70,7 @@ class Job:
         if self.deadline is not None:
             self.seconds = max(0.0, self.deadline - monotonic())
             if bridge is not None:
-                self._timer = bridge.hub.loop.timer(self.seconds, ref=False)
+                self._timer = bridge.hub.loop.timer(min(self.seconds, native.TIMEOUT_MAX), ref=False)
                 self._timer.start(self.result.expire, update=True)
 
     def run(self, worker: str) -> None:
@@ -78,11 +84,12 @@ class Job:
         try:
             value = self.context.run(self.func, *self.args)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
-            trace = error.__traceback__
-            error.__traceback__ = trace.tb_next if trace is not None else None  # without this frame: no cycle
+            # Without this frame, and not by way of a local: either would be a cycle that keeps the job alive.
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             if not isinstance(error, Exception):
                 error = JobAborted(result.label, error)
             result.settle(Status.FAILED, error=error)
+            del self, result  # the job's frames, which its error keeps, have this one as their caller
         else:
             result.settle(Status.DONE, value)
 
@@ -102,7 +109,7 @@ class Job:
         if bridge is None:
             if self.returned:
                 self.result.part()
-        elif bridge.is_here:
+        elif getcurrent() is bridge.hub:
             self._at_home()
         else:
             bridge.ring(self._number)

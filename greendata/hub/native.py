@@ -10,12 +10,14 @@ import _queue
 import _thread
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gevent.monkey import get_original
 
 __all__ = (
+    "Empty",
     "Local",
     "Lock",
     "RLock",
@@ -39,6 +41,7 @@ else:
 
 RLock: Callable[[], Any] = get_original("_thread", "RLock")
 SimpleQueue = _queue.SimpleQueue
+Empty = _queue.Empty
 TIMEOUT_MAX = _thread.TIMEOUT_MAX  # seconds
 allocate_lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
@@ -50,7 +53,7 @@ _TASKS = Path("/proc/self/task")  # Linux; elsewhere threads have no names that 
 
 def name_this_thread(name: str) -> None:
     """Give the calling native thread the name that ``top -H``, gdb and py-spy show (15 bytes count)."""
-    if _TASKS.exists():
+    with suppress(OSError):  # no /proc, or one that is read only
         (_TASKS / str(get_native_id()) / "comm").write_text(name[:15])
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
@@ -58,6 +59,7 @@ class Work(Protocol):
         """Have the result's own hub notify its waiters. Safe from any thread."""
 
 
+_making_ends = native.RLock()
 _NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
 
 
@@ -83,8 +85,10 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
     """
 
     __slots__ = (
+        "_abroad",
         "_began",
         "_born",
+        "_end",
         "_ended",
         "_home",
         "_outcome",
@@ -97,12 +101,15 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         "worker",
     )
 
+    is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
+
     def __init__(self, label: str = "result") -> None:
         super().__init__()
         self.label = label
         self.worker = ""  # the worker writes it before the outcome
         self._seal = native.allocate_lock()  # whoever acquires it decides the outcome; any thread
         self._outcome: tuple[Status, Any, BaseException | None, Any] | None = None  # the seal's holder, once
+        self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
         self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
         self._home: object = None  # the hub that settles it; set before the job is queued, then read only
@@ -111,6 +118,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         self._born = monotonic()
         self._began: float | None = None  # the worker, once
         self._ended: float | None = None  # the seal's holder, once
+        self._end: Result[None] | None = None  # who waits for `end`; any thread makes it, once in need
 
     # -- what it holds: any thread ------------------------------------------------------------------
 
@@ -212,25 +220,34 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Have the hub of the calling thread call ``callback(self)`` once there is an outcome.
 
-        A link made in a thread without a hub runs in the hub that submitted the job.
+        A link made in a thread without a hub runs in the hub that submitted the job, or at once where the outcome
+        has come there already.
         """
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
         hub = get_hub() if self._home is _NOWHERE else get_hub_if_exists()
-        if hub is None or not self._is_abroad(hub):
+        if hub is None and self._home is not None:
+            self._link_at_home(callback)
+        elif hub is None or not self._is_abroad(hub):
             super().rawlink(callback)
         else:
             link = Link(self, hub, callback)
+            self._abroad = self._abroad or []
+            self._abroad.append(link)
             if not self.add_waker(link.wake):
                 link.wake()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
-        """Take a link back; nothing happens if it is not there."""
-        for wake in tuple(self._wakers):
-            link = getattr(wake, "__self__", None)
-            if isinstance(link, Link) and link.callback == callback:
-                self.drop_waker(wake)
+        """Take back a link that this thread has made; nothing happens if it is not there."""
+        for link in tuple(self._abroad or ()):
+            if link.is_here and link.callback == callback:
+                self.drop_waker(link.wake)
                 link.drop()
+                return
+        for stray in tuple(self._sleepers):
+            if isinstance(stray, partial) and stray.args[1] == callback:
+                with suppress(ValueError):  # it is being called
+                    self._sleepers.remove(stray)
                 return
         super().unlink(callback)
 
@@ -250,22 +267,52 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         if self.settle(Status.FAILED, error=exception):
             self._withdraw()
 
-    def cancel(self) -> bool:  # type: ignore[override]  # gevent's is always False
-        """Give the work up; True if that decided the outcome.
+    def cancel(self, message: str = "") -> bool:  # type: ignore[override]  # gevent's is always False
+        """Give the work up, for the reason that *message* tells; True if that decided the outcome.
 
         A queued job never runs. A running one fails with `JobCancelled` at once for all its waiters; its
         native call goes on, and its slot counts as abandoned until it returns.
         """
-        error = JobCancelled(self.label, running=self._began is not None)
+        error = JobCancelled(self.label, running=self._began is not None, native=self.is_native, message=message)
         if not self.settle(Status.CANCELLED, error=error):
             return False
         self._withdraw()
         return True
 
+    def cancel_wait(self, message: str = "", *, timeout: float | Timeout | None = None) -> bool:
+        """`cancel`, and wait until the work has really come to its end; True if that decided the outcome.
+
+        Raises:
+            ResultTimeout: the work went on for longer than *timeout*; the result is cancelled all the same.
+        """
+        decided = self.cancel(message)
+        self.end().get(timeout=timeout)
+        return decided
+
+    def end(self) -> Result[None]:
+        """The end of the work itself, as a result: the native call has returned, the greenlet is dead.
+
+        A cancelled or expired result is ready before that. Where there is no work, there is nothing to wait for.
+        """
+        with _making_ends:
+            if self._end is None:
+                self._end = Result(f"end of {self.label}")
+                self._end.bind(None, None)
+        if self._work is None:  # looked at after _end is in its place; `part` does it the other way round
+            self._end.over()
+        return self._end
+
+    def over(self) -> None:
+        """Settle as done, for a result that is bound to no hub. Safe from any thread, workers too."""
+        self.settle(Status.DONE)
+        self.wake()
+
     def expire(self) -> None:
         """Fail with `DeadlineExceeded`, unless there is an outcome. Called when the deadline has passed."""
         seconds = self._work.seconds if self._work is not None else 0.0
-        if self.settle(Status.FAILED, error=DeadlineExceeded(self.label, seconds, running=self._began is not None)):
+        running = self._began is not None
+        error = DeadlineExceeded(self.label, seconds, running=running, native=self.is_native)
+        if self.settle(Status.FAILED, error=error):
             self._withdraw()
 
     def settle(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
@@ -289,9 +336,12 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
 
     @property
     def own_deadline(self) -> float | None:
-        """The deadline that the waiter has to watch because no hub does, on time.monotonic's clock."""
+        """The deadline of the work that is not over, on time.monotonic's clock.
+
+        Waiters that are not at home watch it too: there may be no home, or its hub may be gone or blocked.
+        """
         work = self._work
-        return work.deadline if work is not None and self._home is _NOWHERE else None
+        return None if work is None else work.deadline
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
         """Have *wake* called once at the outcome; False if there is one, and *wake* will not be called."""
@@ -336,8 +386,24 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
     def part(self) -> None:
         """Let go of the job. Called on the home hub, or on the worker where there is no home."""
         self._work = None
+        if self._end is not None:
+            self._end.over()
+
+    def drop_link(self, link: Link) -> None:
+        """Know *link* no longer. Safe from any thread."""
+        with suppress(ValueError):
+            (self._abroad or []).remove(link)
 
     # -- private ------------------------------------------------------------------------------------
+
+    def _link_at_home(self, callback: Callable[[Any], object]) -> None:
+        """Have the home hub run *callback*, for a thread that has no hub."""
+        stray = partial(_run_in, self._home, callback)
+        self._sleepers.append(stray)
+        if self.is_home:  # looked at after the stray is in its place, as `come_home` takes it after this
+            with suppress(ValueError):  # it is being called there
+                self._sleepers.remove(stray)
+                callback(self)
 
     def _withdraw(self) -> None:
         self.wake()
@@ -376,3 +442,8 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
 
     __str__ = __repr__
+
+
+def _run_in(hub: Any, callback: Callable[[Any], object], result: Result[Any]) -> None:
+    """Have *hub* run *callback*, and tell of its error as of any callback's. Call from the hub's thread."""
+    hub.loop.run_callback(callback, result)

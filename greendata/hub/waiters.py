@@ -26,15 +26,27 @@ __all__ = ("Link", "sleep_until", "wait_abroad", "wait_native")
 
 
 class Link:
-    """A callback that another hub than the result's own will run, once. Made on that hub's thread."""
+    """A callback that another hub than the result's own will run, once. Made on that hub's thread.
 
-    __slots__ = ("_bridge", "_number", "_result", "callback")
+    It keeps the result's deadline meanwhile.
+    """
+
+    __slots__ = ("_bridge", "_number", "_result", "_timer", "callback")
 
     def __init__(self, result: Result[Any], hub: Any, callback: Callable[[Any], object]) -> None:
         self.callback = callback
         self._result = result
         self._bridge = Bridge.here(hub)
         self._number: int | None = self._bridge.expect(self._deliver)
+        self._timer: Any = None
+        if (limit := _until_deadline(result)) is not None:
+            self._timer = hub.loop.timer(limit, ref=False)
+            self._timer.start(result.expire, update=True)
+
+    @property
+    def is_here(self) -> bool:
+        """True on the thread that made the link. Safe from any thread."""
+        return self._bridge.is_here
 
     def wake(self) -> None:
         """Have the link's hub run the callback. Safe from any thread."""
@@ -47,6 +59,9 @@ class Link:
             self._bridge.release()
             self._bridge.forget(self._number)
             self._number = None
+            self._result.drop_link(self)
+            if self._timer is not None:
+                self._timer.close()
 
     def _deliver(self) -> None:
         if self._number is not None:
@@ -79,16 +94,9 @@ def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
     """Let this greenlet of *hub* sleep until *result* is settled, its deadline passed or *timer* expired."""
     sleepers: list[Callable[[Any], object]] = []
     link = Link(result, hub, lambda _: sleepers[0](None) if sleepers else None)
-    limit = _until_deadline(result)
     try:
-        if not result.add_waker(link.wake):
-            return
-        if limit is None:
+        if result.add_waker(link.wake):
             sleep_until(timer, hub, sleepers)
-            return
-        with Timeout(limit, False):  # type: ignore[arg-type]  # False: expire silently
-            sleep_until(timer, hub, sleepers)
-        _expire_if_due(result)
     finally:
         result.drop_waker(link.wake)
         link.drop()
@@ -103,20 +111,15 @@ def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout
     bell.acquire()
     if result.add_waker(bell.release):
         try:
-            bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
+            is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
         finally:
             result.drop_waker(bell.release)
-        _expire_if_due(result)
+        if not is_rung and limit == min(bounds):
+            result.expire()
     return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
 
 
 def _until_deadline(result: Result[Any]) -> float | None:
-    """Seconds to the deadline of a result that has no hub to keep it, or None."""
+    """Seconds to the deadline of the work, or None."""
     until = result.own_deadline
-    return None if until is None else max(0.0, until - monotonic())
-
-
-def _expire_if_due(result: Result[Any]) -> None:
-    until = result.own_deadline
-    if until is not None and monotonic() >= until:
-        result.expire()
+    return None if until is None else min(max(0.0, until - monotonic()), native.TIMEOUT_MAX)

@@ -1,0 +1,1 @@
+"""The flow floor: pipelines of greenlets, and what they end in."""

@@ -1,0 +1,389 @@
+"""`Run`: one iteration of a pipeline: its channels, its greenlets and its end. `Stream`: the iterator over it.
+
+Every iteration of a stage builds a run anew, on the hub of the thread that iterates. A run ends when its stream
+is exhausted, closed or dropped, or when it fails; then no greenlet of it is left and every ``on_done`` has run.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
+from types import GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import gevent
+from gevent import Timeout
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import get_hub
+from greenlet import GreenletExit
+
+from greendata.errors import StreamBusy
+from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
+from greendata.flow.element import Element, Item, Mark, Place, path_of
+from greendata.hub.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from greendata.flow.stage import Stage
+
+__all__ = ("Flow", "Run", "Stream", "Windows")
+
+T = TypeVar("T")
+
+Windows = list[Window]  # those that hold back the numbering; empty where nothing has to be put in order
+
+
+class Flow(NamedTuple):
+    """Elements to pull.
+
+    Attributes:
+        items: the elements.
+        is_ordered: they come in order; if not, they are numbered without gaps where order is asked for.
+    """
+
+    items: Iterator[Item]
+    is_ordered: bool
+
+
+class _Fork:
+    """The output of a stage that feeds several others."""
+
+    def __init__(self) -> None:
+        self.windows: Windows = []
+        self.branches: list[tuple[Channel, bool]] = []  # and whether it wants the marks
+
+
+class Run:
+    """The greenlets and channels of one iteration. Call from the hub's thread."""
+
+    def __init__(self, exit_: Stage[Any]) -> None:
+        self.hub = get_hub()
+        self.pace = Pace.here(self.hub)
+        self.error: BaseException | None = None
+        self._doors: list[Door] = []
+        self._greenlets: list[gevent.Greenlet] = []
+        self._forks: dict[Stage[Any], _Fork] = {}
+        self._uses: dict[Stage[Any], int] = {}
+        self._reach: dict[Stage[Any], int] = {}
+        self._closer: gevent.Greenlet | None = None
+        self._kept: list[Iterator[Item]] = []
+        self._survey(exit_, 0)
+        self.items = self.pull(exit_, []).items
+        self.pace.join()
+        _live.add(self)
+        if len(_live) == 1:
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        for greenlet in self._greenlets:
+            greenlet.start()
+
+    # -- building -----------------------------------------------------------------------------------
+
+    def _survey(self, stage: Stage[Any], reach: int) -> None:
+        """Count the users of each stage, and note the smallest window behind it (0: nobody wants order)."""
+        known = stage in self._uses
+        self._uses[stage] = self._uses.get(stage, 0) + 1
+        before = self._reach.get(stage, 0)
+        reach = min(before, reach) if before and reach else before or reach
+        if known and reach == before:
+            return
+        self._reach[stage] = reach
+        for source in stage.sources:
+            if known:
+                self._uses[source] -= 1  # it was counted the first time
+            self._survey(source, stage.reach(reach))
+
+    def reach(self, stage: Stage[Any]) -> int:
+        """The smallest window that the elements *stage* puts out will pass; 0 if nobody wants them in order."""
+        return self._reach[stage]
+
+    def pull(self, stage: Stage[Any], windows: Windows) -> Flow:
+        """The elements of *stage*, to be pulled by one greenlet."""
+        if self._uses[stage] > 1:
+            channel = self.channel(stage.maxsize)
+            self.push(stage, channel, windows)
+            return Flow(channel.drain(), False)
+        return stage.flow(self, windows)
+
+    def push(self, stage: Stage[Any], channel: Channel, windows: Windows) -> None:
+        """Have the elements of *stage* come into *channel*."""
+        if self._uses[stage] == 1:
+            stage.feed(self, channel, windows)
+            return
+        fork = self._forks.get(stage)
+        if fork is None:
+            fork = self._forks[stage] = _Fork()
+            trunk = self.channel(stage.maxsize)
+            stage.feed(self, trunk, fork.windows)
+            self.spawn(self._copy, trunk, fork)
+        fork.windows.extend(windows)
+        fork.branches.append((channel, bool(windows)))
+        channel.join()
+
+    def channel(self, maxsize: int) -> Channel:
+        """A new channel."""
+        channel = Channel(self.hub, maxsize)
+        self._doors.append(channel)
+        return channel
+
+    def window(self, size: int) -> Window:
+        """A new window."""
+        window = Window(self.hub, size)
+        self._doors.append(window)
+        return window
+
+    def turnstile(self) -> Turnstile:
+        """A new turnstile."""
+        turnstile = Turnstile(self.hub)
+        self._doors.append(turnstile)
+        return turnstile
+
+    def keep(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Have *items*, a generator, closed at the end, also when whoever pulls it leaves it halfway."""
+        self._kept.append(items)
+        return items
+
+    def spawn(self, func: Callable[..., object], *args: Any) -> None:
+        """Have a greenlet call *func* once the run starts, with the context variables of the consumer."""
+        greenlet = gevent.Greenlet(self._guard, func, *args)
+        greenlet.gr_context = copy_context()
+        self._greenlets.append(greenlet)
+
+    def spawn_feeder(self, flow: Flow, channel: Channel, windows: Windows, *, numbers: bool = True) -> None:
+        """Have a greenlet move the elements of *flow* into *channel*.
+
+        Args:
+            numbers: number them where somebody wants them in order, and hold them back for the windows.
+        """
+        channel.join()
+        self.spawn(self._feed, flow, channel, windows, numbers)
+
+    # -- greenlets ----------------------------------------------------------------------------------
+
+    def _guard(self, func: Callable[..., object], *args: Any) -> None:
+        try:
+            func(*args)
+        except Stopped:
+            return
+        except GreenletExit as exit_:
+            if self._closer is None:  # the function raised it, nobody was killed
+                self.fail(exit_)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the consumer
+            self.fail(error)
+
+    def move(self, items: Iterator[Item], channel: Channel) -> None:
+        """Put *items* into *channel* as long as there is room, and let the loop poll when it is due."""
+        waiting, takers, room = channel.items, channel.takers, channel.room
+        push, pace = waiting.append, self.pace
+        try:
+            for item in items:
+                if len(waiting) >= room:
+                    channel.wait_for_room()
+                push(item)
+                if takers:
+                    channel.wake_taker()
+                if clock() >= pace.due:
+                    pace.rest()
+        finally:
+            _close(items)
+        channel.leave()
+
+    def _feed(self, flow: Flow, channel: Channel, windows: Windows, numbers: bool) -> None:  # noqa: FBT001
+        if windows and flow.is_ordered and numbers:
+            self.move(_numbered(flow.items, windows), channel)
+        else:
+            self.move(flow.items, channel)
+
+    def _copy(self, trunk: Channel, fork: _Fork) -> None:
+        for item in trunk.drain():
+            for branch, wants_marks in fork.branches:
+                if wants_marks or not isinstance(item[1], Mark):
+                    branch.put(item)
+            if clock() >= self.pace.due:
+                self.pace.rest()
+        for branch, _ in fork.branches:
+            branch.leave()
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """End the run because of *error*, which its consumer will get; of several it gets the first."""
+        self._note(error)
+        self.stop()
+
+    def stop(self) -> None:
+        """Have every greenlet of the run killed. Does not wait."""
+        if self._closer is None:
+            self._closer = gevent.Greenlet(self._end)
+            self._closer.gr_context = copy_context()
+            self._closer.start()
+            for door in self._doors:
+                door.stop()
+
+    def close(self) -> None:
+        """End the run and wait until none of its greenlets is left."""
+        if self not in _live:
+            return
+        if self._closer is None and all(greenlet.dead for greenlet in self._greenlets):
+            self._finish()
+            return
+        self.stop()
+        assert self._closer is not None
+        self._closer.join()
+
+    def _end(self) -> None:
+        for greenlet in self._greenlets:
+            greenlet.kill(block=False)
+        gevent.joinall(self._greenlets)
+        self._finish()
+
+    def _note(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        elif self.error is not error:
+            self.error.add_note(f"meanwhile there was also: {error!r}")
+
+    def _finish(self) -> None:
+        for items in (self.items, *reversed(self._kept)):
+            try:
+                if not getattr(items, "gi_running", False):
+                    _close(items)
+            except BaseException as error:  # noqa: BLE001 - it is raised in the consumer
+                self._note(error)
+        _live.discard(self)
+        self.pace.leave()
+        self._greenlets.clear()
+        self._doors.clear()
+        self._forks.clear()
+        self._kept.clear()
+
+
+class Stream(Generic[T]):
+    """An iterator over what a stage gives, and a context manager that ends the run.
+
+    Leaving the block and `close` return when no worker is left and every ``on_done`` has run. A stream that is
+    dropped (by a ``break``, say) or whose consumer was killed ends its run in the hub's next turns.
+
+    Example:
+        >>> from greendata.flow import stages
+        >>> with stages.to_iterable(stages.map(abs, [-1, 2])) as stream:
+        ...     next(stream)
+        1
+    """
+
+    def __init__(self, stage: Stage[Any], *, return_index: bool = False) -> None:
+        self._stage: Stage[Any] | None = stage  # until it starts
+        self._mailbox = Mailbox.here()
+        self._run: Run | None = None
+        self._is_closed = False
+        self._with_index = return_index
+        self._advance: Callable[[], Item] = self._start
+
+    def __iter__(self) -> Stream[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            item = self._advance()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        return item[1] if not self._with_index else Element(path_of(item[0]), item[1])  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """End the run and wait for it.
+
+        Raises:
+            BaseException: what an ``on_done`` raised meanwhile, or a worker that nobody has heard of yet.
+        """
+        self._is_closed = True
+        run = self._run
+        if run is not None:
+            self._run = None
+            run.close()
+            if run.error is not None:
+                raise run.error
+
+    def __enter__(self) -> Stream[T]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        run = getattr(self, "_run", None)
+        if run is not None:
+            self._mailbox.post(run.stop)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "waiting" if self._run is None else "running"
+        return f"<Stream {state} at {id(self):#x}>"
+
+    def _start(self) -> Item:
+        if self._is_closed or self._stage is None:
+            raise StopIteration
+        stage, self._stage = self._stage, None
+        self._run = Run(stage)
+        self._advance = self._run.items.__next__
+        return self._advance()
+
+    def _leave(self, error: BaseException) -> None:
+        """The run is over, by its end, an error, or what struck the consumer while it waited."""
+        run = self._run
+        if run is None:
+            if isinstance(error, Stopped):
+                raise StopIteration from None
+            return
+        if isinstance(error, ValueError) and isinstance(run.items, GeneratorType) and run.items.gi_running:
+            raise StreamBusy from error
+        self._run = None
+        self._is_closed = True
+        self._advance = _ended
+        is_told = not isinstance(error, Stopped | StopIteration)
+        if is_told and run.error is None:
+            run.error = error
+        run.close()
+        if not is_told and run.error is not None:
+            raise run.error
+        if isinstance(error, Stopped):
+            raise StopIteration
+
+
+def _ended() -> Item:
+    raise StopIteration
+
+
+def _numbered(items: Iterator[Item], windows: Windows) -> Iterator[Item]:
+    """*items* in order, as they set out: numbered without gaps, and held back for the windows.
+
+    What their source raises takes its turn as the last of them.
+    """
+    number = 0
+    try:
+        try:
+            for index, value in items:
+                for window in windows:
+                    window.admit(number)
+                yield (index if type(index) is int and index == number else Place(number, path_of(index))), value
+                number += 1
+        finally:
+            _close(items)
+    except (Exception, Timeout) as error:  # noqa: BLE001 - it is raised in its turn
+        yield Place(number, (number,)), Mark(error)
+
+
+def _close(items: Iterable[Item]) -> None:
+    if isinstance(items, GeneratorType):
+        items.close()
+
+
+def _close_all() -> None:
+    """At exit: a loop that was left by a break, and no turn of the hub after it, has its ``on_done`` to run."""
+    here = get_hub_if_exists()
+    for run in [run for run in _live if run.hub is here]:
+        run.close()
+
+
+_live: set[Run] = set()  # runs that have not ended; each hub's thread adds and discards its own

@@ -1,0 +1,322 @@
+"""`Step`: what a stage does with one element: the call, what is injected into it, where it runs, when it fails."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import gevent
+from gevent import Timeout
+
+from greendata.errors import BadArgument, BadChoice, BadSignature, ElementTimeout, NotCallable
+from greendata.flow.channel import clock
+from greendata.flow.element import Mark, path_of
+from greendata.hub import pool
+from greendata.hub.deadline import seconds_of
+
+__all__ = ("Budget", "On", "OnError", "StageStatus", "Step", "WorkerInfo", "checked_count", "shielded")
+
+On = Literal["greenlet", "native", "inline"]
+OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
+
+NATIVE_RUN = 100  # children that one job takes from a native function's iterator: a job costs as much as some 50
+
+_END = object()
+
+
+class WorkerInfo(NamedTuple):
+    """Which worker of its stage this is; injected as ``worker_info``.
+
+    Attributes:
+        index: from 0.
+
+    Example:
+        >>> WorkerInfo(0).index
+        0
+    """
+
+    index: int
+
+
+class StageStatus:
+    """How many workers of the stage are at work; injected as ``stage_status``.
+
+    Example:
+        >>> StageStatus(active_workers=0).done
+        True
+    """
+
+    def __init__(self, active_workers: int) -> None:
+        self.active_workers = active_workers
+
+    @property
+    def done(self) -> bool:
+        """True once no worker is: in ``on_done``, for the last one."""
+        return not self.active_workers
+
+    def __repr__(self) -> str:
+        return f"<StageStatus: {self.active_workers} active>"
+
+
+class Step:
+    """A function with its place of execution, its timeout, its error policy and what comes before and after.
+
+    Args:
+        func: called with an element's value, and by name with what it asks for.
+        label: what the stage is called in notes and errors.
+        on: "greenlet" and "inline" call it on the hub, "native" in the pool.
+        timeout: seconds for the function over one element; 0 or None for no bound.
+        on_error: "raise", "skip", or a function of the error and the value, after which the element is dropped.
+        on_start: called once by each worker; the dict that it returns is there to be asked for.
+        on_done: called once by each worker that has started, however it ends.
+
+    Raises:
+        NotCallable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        label: str,
+        *,
+        on: On = "greenlet",
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        on_start: Callable[..., Any] | None = None,
+        on_done: Callable[..., Any] | None = None,
+    ) -> None:
+        if on not in ("greenlet", "native", "inline"):
+            raise BadChoice("on", on, ("greenlet", "native", "inline"))
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise BadArgument("on_error", on_error, "'raise', 'skip' or a function of the error and the value")
+        self.label = label
+        self.on = on
+        self.timeout = seconds_of(timeout) or 0.0
+        self._func = func
+        self._on_error = on_error
+        self._on_start = on_start
+        self._on_done = on_done
+        asked = _asked(func, ("worker_info", "stage_status", "element_index"), has_element=True, is_open=on_start is not None)
+        self.wants_index = "element_index" in asked
+        self._asked = asked - {"element_index"}
+        self._start_asked = _asked(on_start, ("worker_info", "stage_status")) if on_start is not None else frozenset()
+        self._done_asked = (
+            _asked(on_done, ("worker_info", "stage_status"), is_open=on_start is not None) if on_done is not None else frozenset()
+        )
+
+    @contextmanager
+    def opened(self, info: WorkerInfo, status: StageStatus) -> Iterator[Callable[..., Any]]:
+        """Between ``on_start`` and ``on_done`` of one worker; yields the function with what it asked for."""
+        given: dict[str, Any] = {"worker_info": info, "stage_status": status}
+        try:
+            if self._on_start is not None:
+                started = self.run(partial(self._on_start, **_chosen(given, self._start_asked)))
+                if started is not None and not isinstance(started, dict):
+                    raise BadArgument("what on_start returns", started, "a dict or None")
+                given = {**given, **(started or {})}
+            _check_given(self._func, self._asked, given)
+        except BaseException:
+            status.active_workers -= 1
+            raise
+        try:
+            injected = _chosen(given, self._asked)
+            yield partial(self._func, **injected) if injected else self._func
+        finally:
+            status.active_workers -= 1
+            if self._on_done is not None:
+                shielded(partial(self.run, partial(self._on_done, **_chosen(given, self._done_asked))))
+
+    def run(self, func: Callable[[], Any]) -> Any:
+        """Call *func* where this step runs, without a timeout."""
+        return pool.call(func) if self.on == "native" else func()
+
+    def failed(self, error: BaseException, index: Any, value: Any, *, deferred: bool) -> Mark | None:
+        """What is left of an element over which the function raised *error*: nothing, or a mark.
+
+        Args:
+            deferred: the error is to be raised in its turn, by whoever puts the elements in order.
+
+        Raises:
+            BaseException: *error*, if the policy says so.
+        """
+        if self._on_error == "skip":
+            return None
+        path = path_of(index)
+        error.add_note(f"raised by {self.label} over element {path[0] if len(path) == 1 else path}")
+        if callable(self._on_error):
+            self._on_error(error, value)
+            return None
+        if not deferred:
+            raise error
+        return Mark(error)
+
+    def call_of(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """*call*, where this step runs and within its timeout."""
+        if not self.timeout:
+            return partial(pool.call, call) if self.on == "native" else call
+
+        def within(value: Any, **index: Any) -> Any:
+            return Budget(self).run(call, value, **index)
+
+        return within
+
+    def children(self, call: Callable[..., Any], value: Any, **index: Any) -> Iterator[Any]:
+        """What the iterable gives that the function returns; the timeout bounds the running time of both."""
+        if not self.timeout and self.on != "native":
+            yield from call(value, **index)
+            return
+        budget = Budget(self)
+        iterator: Iterator[Any] = budget.run(lambda: iter(call(value, **index)))
+        if self.on == "native":
+            while run := budget.run(_some_of, iterator):
+                yield from run
+        else:
+            while (child := budget.run(next, iterator, _END)) is not _END:
+                yield child
+
+
+class Budget:
+    """The seconds that a step's function has for one element, spent in one call or in several."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._left = step.timeout
+
+    def run(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call *func* where the step runs.
+
+        Raises:
+            ElementTimeout: the seconds are spent. A native call goes on; its slot counts as abandoned.
+        """
+        step = self._step
+        if not step.timeout:
+            return step.run(partial(func, *args, **kwargs))
+        if step.on == "native":
+            return self._run_native(partial(func, *args, **kwargs))
+        began = clock()
+        try:
+            with Timeout(max(self._left, 0.0)) as timer:
+                return func(*args, **kwargs)
+        except Timeout as expired:
+            if expired is not timer:
+                raise
+            raise ElementTimeout(step.label, step.timeout) from None
+        finally:
+            self._left -= clock() - began
+
+    def _run_native(self, func: Callable[[], Any]) -> Any:
+        """The time in the queue does not count; whether it has begun shows when the seconds have passed."""
+        step = self._step
+        result = pool.submit(func, label=step.label)
+        try:
+            while not result.ready():
+                left = self._left - result.run_seconds
+                if left <= 0:
+                    raise ElementTimeout(step.label, step.timeout)
+                result.wait(left)
+            self._left -= result.run_seconds
+            return result.get()
+        finally:
+            result.cancel()
+
+
+def shielded(func: Callable[[], Any]) -> None:
+    """Call *func* in a greenlet of its own and wait for it, also while the caller is being killed.
+
+    Raises:
+        BaseException: what interrupted the wait, or else what *func* raised.
+    """
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            func()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller
+            raised.append(error)
+
+    helper = gevent.Greenlet(call)
+    helper.gr_context = copy_context()
+    helper.start()
+    interruption: BaseException | None = None
+    while not helper.dead:
+        try:
+            helper.join()
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            interruption = error
+    if interruption is not None:
+        for error in raised:
+            interruption.add_note(f"on_done raised meanwhile: {error!r}")
+        raise interruption
+    if raised:
+        raise raised.pop()
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    """*value*, if it is a whole number that is not less than *least*.
+
+    Raises:
+        BadArgument: it is not.
+
+    Example:
+        >>> checked_count("workers", 4, least=1)
+        4
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadArgument(name, value, f"a whole number >= {least}")
+    return value
+
+
+def _some_of(iterator: Iterator[Any]) -> list[Any]:
+    return list(islice(iterator, NATIVE_RUN))
+
+
+def _asked(
+    func: Callable[..., Any], known: tuple[str, ...], *, has_element: bool = False, is_open: bool = False
+) -> frozenset[str]:
+    """The names that *func* asks for.
+
+    Args:
+        known: what it can have.
+        has_element: its first argument is the element.
+        is_open: it may ask for other names too; whether they are given shows when ``on_start`` has run.
+    """
+    if not callable(func):
+        raise NotCallable(func)
+    try:
+        parameters = list(inspect.signature(func).parameters.values())
+    except ValueError:  # a builtin that does not tell
+        return frozenset()
+    if has_element:
+        parameters = _after_element(func, parameters, known)
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    needed = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    missing = needed - named.keys() if is_open else needed - (named.keys() & set(known))
+    if missing:
+        raise BadSignature(func, missing, known)
+    return frozenset(named if is_open else named.keys() & set(known))
+
+
+def _after_element(
+    func: Callable[..., Any], parameters: list[inspect.Parameter], known: tuple[str, ...]
+) -> list[inspect.Parameter]:
+    first = parameters[0] if parameters else None
+    if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+        raise BadSignature(func, (), known)
+    return parameters if first.kind is first.VAR_POSITIONAL else parameters[1:]
+
+
+def _chosen(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _check_given(func: Callable[..., Any], asked: frozenset[str], given: dict[str, Any]) -> None:
+    """Whether ``on_start`` has returned all that *func* needs, before the first element."""
+    if missing := asked - given.keys():
+        parameters = inspect.signature(func).parameters
+        if needs := {name for name in missing if parameters[name].default is inspect.Parameter.empty}:
+            raise BadSignature(func, needs, given)

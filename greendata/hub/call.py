@@ -1,0 +1,235 @@
+"""A function call on its way through a greenlet of a chosen hub, and its result.
+
+What `Job` is for a native thread, `Errand` is for a greenlet: it comes by the mailbox, runs until it first waits
+without another turn of the loop, and is killed where it is cancelled or out of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import gevent
+from gevent import GreenletExit
+from greenlet import getcurrent
+
+from greendata.errors import JobAborted, JobCancelled, NotCallable
+from greendata.hub import native, pool
+from greendata.hub.deadline import nearest
+from greendata.hub.job import adopter
+from greendata.hub.mailbox import Mailbox
+from greendata.hub.result import Result, Status
+
+__all__ = ("Call", "Errand", "current_job", "name_of")
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    _Greenlet = gevent.Greenlet[..., None]
+else:
+    _Greenlet = gevent.Greenlet
+
+
+class Call(Result[T], Generic[T]):
+    """The outcome of a call that runs in a greenlet of some hub, now or later.
+
+    Attributes:
+        context: the context variables that it runs with.
+        metadata: what was handed to `Caller.schedule_call`.
+    """
+
+    __slots__ = ("context", "metadata")
+
+    is_native = False
+
+    def __init__(self, label: str, context: Context, metadata: dict[str, Any]) -> None:
+        super().__init__(label)
+        self.context = context
+        self.metadata = metadata
+
+
+class Errand(Generic[T]):
+    """The work behind a `Call`: a callable, the hub it is for, and the greenlet that runs it there.
+
+    Any thread makes it; from `start` on all is done on the hub's thread. Its call knows it until its end.
+    """
+
+    __slots__ = (
+        "_delay",
+        "_greenlet",
+        "_is_first_turn",
+        "_is_over",
+        "_mailbox",
+        "_timer",
+        "args",
+        "call",
+        "deadline",
+        "func",
+        "kwargs",
+        "on_end",
+        "seconds",
+    )
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        func: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        context: Context | None = None,
+        metadata: dict[str, Any] | None = None,
+        on_end: Callable[[Call[T]], object] | None = None,
+    ) -> None:
+        if not callable(func):
+            raise NotCallable(func)
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.on_end = on_end  # told once, on the hub's thread, when nothing of it goes on
+        copied = copy_context() if context is None else context.copy()
+        self.call: Call[T] = Call(name_of(func), copied, metadata or {})
+        self.deadline = nearest(None)
+        self.seconds = 0.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
+        self._mailbox = mailbox
+        self._greenlet: gevent.Greenlet[..., Any] | None = None  # from here on: hub's thread only
+        self._is_first_turn = False
+        self._is_over = False
+        self._timer: Any = None  # the deadline's
+        self._delay: Any = None
+        self.call.bind(self, mailbox.bridge)
+
+    def dispatch(self, start: Callable[[], object]) -> Call[T]:
+        """Post *start*, which will start it, and return its result. Safe from any thread."""
+        self._mailbox.post(start)
+        if (adopt := adopter.get()) is not None:
+            adopt(self.call)
+        return self.call
+
+    # -- on the hub's thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run the call in a greenlet until it first waits. Call from the hub itself."""
+        if not self._may_begin():
+            return
+        self._greenlet = runner = _Runner(self._run)
+        runner.call = self.call
+        runner.gr_context = self.call.context
+        self._is_first_turn = True
+        runner.switch()
+        self._is_first_turn = False
+        if runner.dead:
+            self._at_home()
+
+    def start_direct(self) -> None:
+        """Run the call here and now, where it cannot wait. Call from the hub itself."""
+        if self._may_begin():
+            _local.call, self._is_first_turn = self.call, True
+            self.call.context.run(self._run)
+            _local.call, self._is_first_turn = None, False
+            self._at_home()
+
+    def start_later(self, delay: float) -> None:
+        """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
+        if not self.call.ready():
+            self._delay = self._mailbox.hub.loop.timer(delay)
+            self._delay.start(self.start, update=True)
+
+    def _may_begin(self) -> bool:
+        if self.deadline is not None:
+            if monotonic() >= self.deadline:
+                self.call.expire()
+            else:
+                self._timer = self._mailbox.hub.loop.timer(self.deadline - monotonic(), ref=False)
+                self._timer.start(self.call.expire, update=True)
+        if self.call.ready():
+            self._at_home()
+            return False
+        self.call.begin(self._mailbox.thread)
+        return True
+
+    def _run(self) -> None:
+        call = self.call
+        try:
+            call.settle(Status.DONE, self.func(*self.args, **self.kwargs))
+        except GreenletExit:
+            call.settle(Status.CANCELLED, error=JobCancelled(call.label, running=True, native=False, message="killed"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
+            self._fail(error, error)
+        except BaseException as error:  # noqa: BLE001 - it would end the hub's thread
+            self._fail(error, JobAborted(call.label, error))
+            if isinstance(error, KeyboardInterrupt):  # Ctrl-C struck here and is meant for the program
+                self._mailbox.hub.handle_system_error(type(error), error)
+        call.wake()
+        if not self._is_first_turn:
+            self._mailbox.post(self._at_home)
+
+    def _fail(self, error: BaseException, outcome: Exception) -> None:
+        trace = error.__traceback__
+        error.__traceback__ = trace.tb_next if trace is not None else None  # without the frame above: no cycle
+        self.call.settle(Status.FAILED, error=outcome)
+
+    def _at_home(self) -> None:
+        """Notify the waiters of the outcome; let go when the greenlet is dead."""
+        call = self.call
+        if not call.ready() or self._is_over:
+            return
+        if not call.is_home:
+            for timer in (self._timer, self._delay):
+                if timer is not None:
+                    timer.close()
+            call.come_home()
+        if self._greenlet is None or self._greenlet.dead:
+            self._is_over = True
+            self._greenlet = None
+            call.part()
+            if self.on_end is not None:
+                self.on_end(call)
+
+    def _stop(self) -> None:
+        if self._greenlet is not None and not self._greenlet.dead:
+            self._greenlet.kill(block=False)
+
+    # -- what a result asks of its work: any thread ---------------------------------------------------
+
+    def withdraw(self) -> None:
+        """Kill the greenlet; a call that has not begun never will."""
+        self._mailbox.post(self._stop)
+
+    def announce(self) -> None:
+        """Have the hub notify the waiters of the settled result."""
+        self._mailbox.post(self._at_home)
+
+
+class _Runner(_Greenlet):
+    """The greenlet of an errand; `current_job` finds the call by it."""
+
+    call: Call[Any] | None = None
+
+
+def current_job() -> Result[Any] | None:
+    """The result of the job or call that the caller of this function is part of; None outside of one.
+
+    It knows pool jobs on their own worker, and calls of a `Caller` or a `Group` in their own greenlet.
+
+    Example:
+        >>> import greendata
+        >>> current_job() is None
+        True
+        >>> greendata.run(lambda: current_job().label, label="asks").get(timeout=5)
+        'asks'
+    """
+    current = getcurrent()
+    if isinstance(current, _Runner):
+        return current.call
+    return getattr(_local, "call", None) or pool.job_here()
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """What a call of *func* is called in errors."""
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+_local = native.Local()  # the call that runs in the hub itself

@@ -1,0 +1,299 @@
+"""The crew: a pool's native threads, who of them works, and when the hub is woken.
+
+Waking a sleeping thread costs more than a tiny query (some 40 us on an idle core of a virtual machine, against 15),
+and two threads that want the GIL at once wake each other at every native call. So no more threads are awake than
+are of use:
+
+- Somebody who puts a job calls one worker, unless one is called already: the holder of ``_call``.
+- A worker that takes a job while others wait calls a second worker to *stand by*. That one sleeps `GRACE` and
+  looks: if the others got through `QUICK` jobs meanwhile, it leaves them to it; else it takes a job, and calls the
+  next. So long queries run side by side half a millisecond after they were submitted, and tiny ones run one after
+  the other on a thread that is awake.
+- While somebody stands by, a worker with more jobs before it notes who is to be woken, and goes on; the one who
+  stands by rings for it. An outcome waits for that half a millisecond at the most.
+
+The numbers are guesses that measurements bear out: tests/bench/tiny.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+
+from gevent._hub_local import get_hub_if_exists
+
+from greendata.hub import native
+from greendata.hub.bridge import Bridge
+from greendata.hub.fairness import FairQueue
+from greendata.hub.job import Job
+from greendata.hub.settings import Settings
+
+__all__ = ("Crew", "Worker", "inline_on", "is_inline_thread", "job_here", "run_inline_here")
+
+GRACE = 0.0005  # seconds between two looks of the worker that stands by
+QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
+
+_CALL, _STAND_BY, _RETIRE = "call", "stand by", "retire"
+
+_runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see inline_on
+_local = native.Local()
+_names = count()
+
+
+class Worker:
+    """One native thread and its books; the thread writes, any thread reads."""
+
+    __slots__ = ("left", "lost", "name", "since", "taken")
+
+    def __init__(self) -> None:
+        self.name = f"greendata-{next(_names)}"
+        self.since = 0.0  # when its job began
+        self.taken = 0  # jobs
+        self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs by outcome
+        self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
+
+
+class Crew:
+    """The threads that take jobs from a queue.
+
+    Args:
+        settings: returns the settings now in force. Safe from any thread.
+        after_job: called on a worker after each job, when the books are right.
+    """
+
+    def __init__(self, settings: Callable[[], Settings], after_job: Callable[[], None]) -> None:
+        self.queue: FairQueue[Job] = FairQueue()
+        self.running: dict[Job, Worker] = {}  # workers put and pop, any thread reads
+        self._settings = settings
+        self._after_job = after_job
+        self._tokens = native.SimpleQueue[str]()  # where workers sleep; any thread puts
+        self._call = native.allocate_lock()  # held from a call until the called worker has looked
+        self._standing_by = False  # a worker does; it writes, workers read
+        self._unrung: set[Bridge] = set()  # workers add and pop
+        self.lock = native.RLock()  # guards all below
+        self.workers: set[Worker] = set()
+        self.lost: set[Worker] = set()  # written off, and their jobs have not returned
+        self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs of workers that ended, and of none
+        self._watching = False  # a thread looks after stuck jobs
+
+    # -- any thread -------------------------------------------------------------------------------------
+
+    def call(self) -> None:
+        """Have one worker look into the queue, for a job that is there or is about to be. Never blocks."""
+        if self._call.acquire(False):
+            self._tokens.put(_CALL)
+
+    def put(self, job: Job) -> None:
+        """Queue *job*. Never blocks."""
+        if len(self.queue) + len(self.running) >= len(self.workers) or self.lost:
+            self._make_room()
+        self.queue.put(job.key, job)
+        self.call()
+
+    def remove(self, job: Job) -> None:
+        """Take *job*, whose result is settled, out of the queue if it is there."""
+        if self.queue.remove(job):
+            job.returned = True
+            with self.lock:
+                self.left[job.result.status.value] += 1
+
+    def fit(self) -> None:
+        """Start or retire workers after the settings were changed."""
+        with self.lock:
+            wanted = self._settings().max_workers
+            for _ in range(min(len(self.queue), wanted - len(self.workers))):
+                self._start_worker()
+            for _ in range(len(self.workers) - wanted):
+                self._tokens.put(_RETIRE)
+
+    def tally(self) -> dict[str, int]:
+        """Jobs that have left, by outcome."""
+        with self.lock:
+            left = dict(self.left)
+            for worker in (*self.workers, *self.lost):
+                for outcome, number in worker.left.items():
+                    left[outcome] += number
+            return left
+
+    def _make_room(self) -> None:
+        """One more worker if there may be one; else somebody to look after stuck jobs."""
+        with self.lock:
+            if len(self.workers) < self._settings().max_workers:
+                self._start_worker()
+            elif not self._watching:
+                native.start_thread(self._watch, ())
+                self._watching = True
+
+    def _start_worker(self) -> None:
+        worker = Worker()
+        native.start_thread(self._serve, (worker,))
+        self.workers.add(worker)
+
+    # -- workers ----------------------------------------------------------------------------------------
+
+    def _serve(self, worker: Worker) -> None:
+        run_inline_here()
+        _local.here = self.running, worker
+        native.name_this_thread(worker.name)
+        _be_nice(self._settings().nice)
+        called = False  # this worker holds _call
+        while not worker.lost:
+            job = self.queue.take()
+            if called:
+                called = False
+                self._call.release()
+            elif job is None:
+                called = self._sleep(worker)
+            if job is not None:
+                if self.queue.has_more and self._call.acquire(False):
+                    self._tokens.put(_STAND_BY)
+                bridge, number = self._run(worker, job)
+                del job  # before the ring: the hub's reference shall be the last
+                if bridge is not None:
+                    self._ring(bridge, number)
+                    del bridge
+
+    def _sleep(self, worker: Worker) -> bool:
+        """Sleep until called; True if so."""
+        self._ring_unrung()
+        token = self._tokens.get()
+        if token is _RETIRE:
+            self._retire(worker)
+            return False
+        if token is _STAND_BY:
+            self._stand_by()
+        return True
+
+    def _stand_by(self) -> None:
+        """Sleep while the others get through the queue by themselves, and ring for them."""
+        pause = native.allocate_lock()
+        pause.acquire()
+        self._standing_by = True
+        while True:
+            taken = self._taken()
+            pause.acquire(True, GRACE)
+            self._ring_unrung()
+            if not self.queue.has_more or self._taken() - taken < QUICK:
+                break
+        self._standing_by = False
+        self._ring_unrung()  # after the flag: see _ring
+
+    def _taken(self) -> int:
+        return sum(worker.taken for worker in list(self.workers))
+
+    def _run(self, worker: Worker, job: Job) -> tuple[Bridge | None, int]:
+        worker.since = monotonic()
+        worker.taken += 1
+        self.running[job] = worker
+        self.queue.let_go(job)
+        job.run(worker.name)
+        bridge, number = job.come_back()
+        if bridge is not None and not (self._standing_by and self.queue.has_more):
+            bridge.wake()  # its thread takes its time to wake, and this one has the GIL meanwhile
+        hub = get_hub_if_exists()
+        if hub is not None:  # the job slept or used a socket: its hub would keep two descriptors
+            hub.destroy(destroy_loop=True)
+        worker.left[job.result.status.value] += 1
+        job.returned = True
+        self.running.pop(job)
+        if worker.lost:
+            self._end(worker)
+        self._after_job()
+        job.result.wake()
+        return bridge, number
+
+    def _ring(self, bridge: Bridge, number: int) -> None:
+        bridge.write(number)
+        if self._standing_by and self.queue.has_more:
+            self._unrung.add(bridge)
+            if self._standing_by:  # still: whoever stands by clears the flag first, and rings then
+                return
+        bridge.wake()
+
+    def _ring_unrung(self) -> None:
+        while self._unrung:
+            with suppress(KeyError):  # another worker took the last one
+                self._unrung.pop().wake()
+
+    def _retire(self, worker: Worker) -> None:
+        with self.lock:
+            if len(self.workers) > self._settings().max_workers:
+                worker.lost = True
+                self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        with self.lock:
+            self.workers.discard(worker)
+            self.lost.discard(worker)
+            for outcome, number in worker.left.items():
+                self.left[outcome] += number
+
+    # -- stuck jobs: a native thread while jobs queue ---------------------------------------------------
+
+    def _watch(self) -> None:
+        native.name_this_thread("greendata-watch")
+        pause = native.allocate_lock()
+        pause.acquire()
+        while (seconds := self._write_off()) is not None:
+            pause.acquire(True, seconds)
+
+    def _write_off(self) -> float | None:
+        """Replace stuck workers; seconds until the next look, None when nothing waits."""
+        with self.lock:
+            if not len(self.queue):
+                self._watching = False
+                return None
+            settings, now = self._settings(), monotonic()
+            busy = {w for job in list(self.running) if (w := self.running.get(job)) is not None and not w.lost}
+            for worker in busy:
+                if now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers:
+                    worker.lost = True
+                    self.workers.discard(worker)
+                    self.lost.add(worker)
+                    self._start_worker()
+            oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
+            return max(settings.stuck_after - oldest, settings.stuck_after / 10)
+
+
+def inline_on(*prefixes: str) -> None:
+    """Have submits from native threads whose names begin so run inline.
+
+    They are a library's own threads, where waiting for a worker would deadlock. The workers give them their own
+    scheduling priority.
+    """
+    global _runtime_threads
+    _runtime_threads += prefixes
+
+
+def is_inline_thread() -> bool:
+    """True on a worker and on a runtime thread, where waiting for a worker would deadlock."""
+    known: bool | None = getattr(_local, "inline", None)
+    if known is None:
+        name = native.this_thread_name()
+        known = name.startswith(_runtime_threads) if name else get_hub_if_exists() is None
+        _local.inline = known
+    return known
+
+
+def run_inline_here() -> None:
+    """Have the calling thread run inline from now on."""
+    _local.inline = True
+
+
+def job_here() -> Job | None:
+    """The job that the calling thread, a worker, runs now; None on any other thread."""
+    running, worker = getattr(_local, "here", ({}, None))
+    return next((job for job, runs in list(running.items()) if runs is worker), None)
+
+
+def _be_nice(nice: int) -> None:
+    """Let the scheduler prefer the hub's thread to this one and to the runtime's. Linux: nice is per thread."""
+    if not nice or not (names := native.thread_names()):
+        return
+    level = min(19, os.getpriority(os.PRIO_PROCESS, os.getpid()) + nice)
+    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if name.startswith(_runtime_threads))]:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.setpriority(os.PRIO_PROCESS, thread, level)

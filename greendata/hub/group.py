@@ -1,0 +1,383 @@
+"""`Group`: greenlets and jobs that begin and end with a block of code. Leaving the block waits for all of them.
+
+Guarantees:
+
+- No member outlives the block, but for what nobody can stop: a native call that runs is abandoned and listed.
+- A member's failure cancels the others, interrupts the block at its next wait, and leaves it as an ExceptionGroup
+  of the original exceptions. The same goes for an error in the block. What is no `Exception` (a kill, Ctrl-C, a
+  `gevent.Timeout` from around) cancels the members too, and passes through as it is.
+- Out of time, the group cancels its members and says which of them go on.
+
+The books are a dict that any thread may write to; everything else happens on the thread of the group's hub.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextvars import Token
+from functools import partial
+from time import monotonic
+from typing import Any, Literal, Self, TypeVar
+
+from gevent import Greenlet, Timeout
+from gevent.event import AsyncResult
+from gevent.exceptions import LoopExit
+from gevent.hub import get_hub
+from greenlet import getcurrent
+
+from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobCancelled, NotAFrame, NotCallable
+from greendata.hub import pool
+from greendata.hub.arrivals import waitable
+from greendata.hub.call import Call, Errand, name_of
+from greendata.hub.deadline import seconds_of
+from greendata.hub.job import adopter
+from greendata.hub.mailbox import Mailbox
+from greendata.hub.result import Result, Status
+from greendata.hub.waiters import sleep_until
+
+__all__ = ("Group",)
+
+T = TypeVar("T")
+M = TypeVar("M", bound="AsyncResult[Any] | Greenlet[..., Any]")
+
+SLICE = 100  # members cancelled at once, some 10 us each; then the loop polls
+_NEW, _OPEN, _CANCELLED, _LEFT = "was not entered", "", "is being cancelled", "was left"
+_ON_ERROR = ("cancel", "collect")
+_ON_CANCEL = ("ignore", "stop", "cancel", "collect")
+
+
+class Group:
+    """A block of code that waits for all that was started in it, and ends it where one fails.
+
+    Args:
+        timeout: seconds from entering until all members must be done.
+        on_error: "cancel" cancels the other members at the first failure; "collect" lets them go on. Either way all
+            failures are raised in the end.
+        on_cancel: what a member's cancellation means: nothing ("ignore"); the others are cancelled, quietly ("stop")
+            or with its JobCancelled raised ("cancel"); the others go on and it is raised in the end ("collect").
+        adopt: every result that is submitted in the block is a member, also by the members themselves, be they
+            greenlets or jobs on a worker.
+        shield: an interruption from around (an outer group, a kill, a `gevent.Timeout`) while the block waits for its
+            members lets them finish first.
+        grace: seconds that killed greenlets have for their cleanup after a timeout.
+        label: what the group is called in errors.
+
+    Raises, on leaving:
+        ExceptionGroup: of the failures, the block's own error first.
+        GroupTimeout: out of time.
+
+    Enter and leave it in one greenlet; members may be added from any thread.
+
+    Example:
+        >>> import greendata
+        >>> with Group(timeout=5) as group:
+        ...     total = group.run(sum, [1, 2])
+        ...     text = group.spawn(str.upper, "a")
+        >>> total.get(), text.get()
+        (3, 'A')
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        on_error: Literal["cancel", "collect"] = "cancel",
+        on_cancel: Literal["ignore", "stop", "cancel", "collect"] = "ignore",
+        adopt: bool = False,
+        shield: bool = False,
+        grace: float = 1.0,
+        label: str = "group",
+    ) -> None:
+        if on_error not in _ON_ERROR:
+            raise BadChoice("on_error", on_error, _ON_ERROR)
+        if on_cancel not in _ON_CANCEL:
+            raise BadChoice("on_cancel", on_cancel, _ON_CANCEL)
+        self.label = label  # from here to _grace: set once, any thread reads
+        self._seconds = seconds_of(timeout)
+        self._on_error = on_error
+        self._on_cancel = on_cancel
+        self._adopts = adopt
+        self._shield = shield
+        self._grace = seconds_of(grace) or 0.0
+        self._state = _NEW  # home and `cancel` write, any thread reads
+        self._pending: dict[Any, None] = {}  # any thread puts, home pops
+        self._message = ""  # the reason for which members are cancelled
+        self._count = 0  # members that are done; from here on: home's thread only
+        self._failures: dict[int, Exception] = {}  # by identity: the block may raise what a member did
+        self._abandoned: list[Result[Any]] = []
+        self._doomed: deque[Any] = deque()  # to be cancelled, a slice at a time
+        self._leaves_at: float | None = None  # when out of time and of grace, on time.monotonic's clock
+        self._is_overdue = False
+        self._block: Any = None  # the greenlet in the block
+        self._interrupt: _Interrupt | None = None
+        self._sleepers: list[Callable[[object], object]] = []
+        self._timer: Any = None
+        self._token: Token[Any] | None = None
+
+    # -- the block: home ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._state is not _NEW:
+            raise GroupClosed(self.label, "was entered before")
+        self._hub = get_hub()
+        self._mailbox = Mailbox.here()
+        if self._seconds is not None:
+            self._timer = self._hub.loop.timer(self._seconds)
+            self._timer.start(self._on_timeout, update=True)
+        if self._adopts:
+            self._token = adopter.set(self._take)
+        self._block = getcurrent()
+        self._state = _OPEN
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        self._block = None
+        if self._token is not None:
+            adopter.reset(self._token)
+        is_interrupted = error is not None and error is self._interrupt
+        if error is not None and not is_interrupted:
+            self._note_error(error)
+        try:
+            outside = self._wait_for_members()
+        finally:
+            self._state = _LEFT
+            self._interrupt = None
+            if self._timer is not None:
+                self._timer.close()
+        if is_interrupted or error is None or isinstance(error, Exception):
+            self._conclude(outside, error)
+        return is_interrupted
+
+    # -- members: any thread ------------------------------------------------------------------------
+
+    def spawn(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+        """Run ``func(*args, **kwargs)`` in a greenlet of the group's hub, with the caller's context variables.
+
+        Raises:
+            NotCallable: *func* is no callable.
+            GroupClosed: the group takes no members.
+        """
+        self._check_open()
+        errand: Errand[T] = Errand(self._mailbox, func, args, kwargs, on_end=self._on_end)
+        self._pending[errand.call] = None
+        self._mailbox.post(partial(self._start, errand))
+        return errand.call
+
+    def run(
+        self,
+        func: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        key: Hashable = None,
+        label: str | None = None,
+        **kwargs: Any,
+    ) -> Result[T]:
+        """Run ``func(*args, **kwargs)`` in the pool, as `greendata.run` does.
+
+        Raises:
+            NotCallable, PoolFull, PoolClosed: nothing was queued.
+            GroupClosed: the group takes no members.
+        """
+        self._check_open()
+        if not callable(func):
+            raise NotCallable(func)
+        work = partial(func, **kwargs) if kwargs else func
+        result = pool.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func))
+        return self.add(result)
+
+    def collect(self, lf: Any, **options: Any) -> Result[Any]:
+        """``lf.green.collect(**options)``, a Polars query, as a member.
+
+        Raises:
+            NotAFrame: *lf* is no LazyFrame.
+            GroupClosed: the group takes no members.
+        """
+        self._check_open()
+        if not hasattr(lf, "green") or not hasattr(lf, "collect"):
+            raise NotAFrame(lf, "LazyFrame")
+        result: Result[Any] = lf.green.collect(**options)
+        return self.add(result)
+
+    def add(self, result: M) -> M:
+        """Make *result*, a Result, an AsyncResult or a Greenlet, a member; returns it.
+
+        Raises:
+            NotAResult: it is nothing to wait for.
+            WaitsForItself: it is the job that calls.
+            GroupClosed: the group takes no members; the result was cancelled.
+        """
+        waitable(result)
+        if self._state is not _OPEN:
+            self._give_up(result)
+        self._check_open()
+        self._take(result)
+        return result
+
+    def remove(self, result: Result[Any]) -> bool:
+        """Let go of *result*: nobody waits for it here any more; False if it is no member (any more)."""
+        return self._pending.pop(result, self) is not self
+
+    def cancel(self, message: str = "") -> None:
+        """Cancel all members, interrupt the block at its next wait, and take no more members.
+
+        The group leaves quietly, unless something failed before.
+
+        Raises:
+            GroupClosed: it was not entered yet.
+        """
+        if self._state is _NEW:
+            self._check_open()
+        if self._state is _OPEN:
+            self._state = _CANCELLED
+            self._message = message
+            self._mailbox.post(self._doom)
+
+    @property
+    def pending(self) -> tuple[Result[Any], ...]:
+        """The members that are not done. Safe from any thread."""
+        return tuple(self._pending)
+
+    @property
+    def abandoned(self) -> tuple[Result[Any], ...]:
+        """Cancelled members whose native call goes on. Safe from any thread."""
+        return tuple(result for result in self._abandoned if not result.end().ready())
+
+    def __repr__(self) -> str:
+        state = self._state or "open"
+        return f"<Group {self.label!r} {state}: {len(self._pending)} pending, {self._count} done>"
+
+    # -- private: any thread --------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._state is not _OPEN:
+            raise GroupClosed(self.label, self._state)
+
+    def _take(self, result: Any) -> None:
+        """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
+        if result in self._pending or self._state is _LEFT:
+            return
+        self._pending[result] = None
+        if self._mailbox.is_here:
+            self._follow(result)
+        else:
+            self._mailbox.post(partial(self._follow, result))
+
+    # -- private: home --------------------------------------------------------------------------------
+
+    def _start(self, errand: Errand[Any]) -> None:
+        if self._state is not _OPEN:
+            self._give_up(errand.call)
+        errand.start()
+
+    def _follow(self, result: Any) -> None:
+        if isinstance(result, Call):  # it is over when its greenlet is dead
+            result.end().rawlink(lambda _: self._on_end(result))
+        else:
+            result.rawlink(self._on_end)
+        if self._state is not _OPEN:
+            self._give_up(result)
+
+    def _on_end(self, result: Any) -> None:
+        if self._pending.pop(result, self) is self:
+            return
+        self._count += 1
+        if isinstance(result.exception, JobCancelled) and result.cancelled():
+            self._note_cancelled(result)
+        elif isinstance(result.exception, Exception):
+            self._failures[id(result.exception)] = result.exception
+            if self._on_error == "cancel":
+                self.cancel("another member failed")
+        self._wake()
+
+    def _note_cancelled(self, result: Any) -> None:
+        if self._state is not _OPEN:
+            return
+        if self._on_cancel in ("cancel", "collect"):
+            self._failures[id(result.exception)] = result.exception
+        if self._on_cancel in ("cancel", "stop"):
+            self.cancel("another member was cancelled")
+
+    def _note_error(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self._failures = {id(error): error, **self._failures}
+        self.cancel("the block failed")
+
+    def _on_timeout(self) -> None:
+        self._is_overdue = True
+        if self._state is _OPEN:
+            self.cancel("the group was out of time")
+        else:
+            self._count_down()
+
+    def _doom(self) -> None:
+        self._doomed.extend(self._pending)
+        self._cancel_slice()
+        if self._block is not None:
+            self._interrupt = _Interrupt(f"{self.label} {self._state}")
+            self._block.throw(self._interrupt)
+
+    def _cancel_slice(self) -> None:
+        for _ in range(min(SLICE, len(self._doomed))):
+            self._give_up(self._doomed.popleft())
+        if self._doomed:
+            self._mailbox.post(self._cancel_slice)
+        elif self._is_overdue:
+            self._count_down()
+
+    def _count_down(self) -> None:
+        self._leaves_at = monotonic() + self._grace
+        self._wake(always=True)
+
+    def _give_up(self, member: Any) -> None:
+        if isinstance(member, Greenlet):
+            member.kill(block=False)
+        elif isinstance(member, Result):
+            is_running = member.status is Status.RUNNING
+            if member.cancel(self._message) and is_running and member.is_native:
+                self._abandoned.append(member)
+        else:  # nobody can cancel an AsyncResult
+            self._on_end(member)
+
+    def _wake(self, *, always: bool = False) -> None:
+        if self._sleepers and (always or not self._pending):
+            self._sleepers.pop()(None)
+
+    def _wait_for_members(self) -> BaseException | None:
+        """Wait until all are done, or time and grace are over; returns what interrupted the wait, if anything."""
+        outside: BaseException | None = None
+        while self._pending and (self._leaves_at is None or monotonic() < self._leaves_at):
+            seconds = None if self._leaves_at is None else self._leaves_at - monotonic()
+            try:
+                sleep_until(None if seconds is None else Timeout(seconds), self._hub, self._sleepers)
+            except BaseException as interruption:  # noqa: BLE001 - it is raised once the members are done
+                if outside is not None and isinstance(interruption, LoopExit):
+                    break
+                outside = outside or interruption
+                if not self._shield:
+                    self.cancel("the wait was interrupted")
+        return outside
+
+    def _conclude(self, outside: BaseException | None, error: BaseException | None) -> None:
+        failures = list(self._failures.values())
+        found: Exception | None = None
+        if failures:
+            found = ExceptionGroup(f"{self.label}: {_number(failures, self._count)}", failures)
+        if self._is_overdue:
+            assert self._seconds is not None
+            late = GroupTimeout(self.label, self._seconds, [*self._pending, *self.abandoned])
+            late.__cause__, found = found, late
+        raised = outside or found
+        if raised is not None:
+            raised.__suppress_context__ = True  # the block's error is one of them; the interrupt is ours
+            raise raised
+
+
+class _Interrupt(BaseException):
+    """Thrown into the block of a group that is being cancelled; the group takes it back on leaving."""
+
+
+def _number(failures: list[Exception], count: int) -> str:
+    plural = "failure" if len(failures) == 1 else "failures"
+    return f"{len(failures)} {plural} among {count} members and the block"
