@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.conftest import run_python
@@ -21,6 +19,8 @@ CASES = (
     "TestWait_count2",
     "TestWait_notimeout",
 )
+# It starts native threads by way of `threading`: under patching it fails with gevent's own AsyncResult too.
+UNPATCHED_ONLY = {"TestAsyncResultCrossThread"}
 
 PROGRAM = """
 import sys, unittest
@@ -28,34 +28,29 @@ import sys, unittest
 import gevent.tests.test__event as module
 from greendata.hub.result import Result
 
-made = 0
-
 class Counted(Result):
+    made = 0
+
     def __init__(self, *args):
-        global made
-        made += 1
+        Counted.made += 1
         super().__init__(*args)
 
 module.AsyncResult = Counted
-suite = unittest.defaultTestLoader.loadTestsFromName({case!r}, module)
-outcome = unittest.TextTestRunner(stream=sys.stdout).run(suite)
-print("made", made)
-sys.exit(not outcome.wasSuccessful())
+for name in {cases!r}:
+    Counted.made = 0
+    suite = unittest.defaultTestLoader.loadTestsFromName(name, module)
+    outcome = unittest.TextTestRunner(stream=sys.stderr).run(suite)
+    print(name, outcome.testsRun > 0, Counted.made > 0, outcome.wasSuccessful() and not outcome.skipped)
 """
 
 
 @pytest.mark.parametrize("patch", ["", "from gevent.monkey import patch_all; patch_all()"], ids=["plain", "patched"])
-@pytest.mark.parametrize("case", CASES)
-def test_case_passes_with_result_in_the_place_of_async_result(case: str, patch: str) -> None:
-    finished = run_python(PROGRAM.format(case=case, patch=patch), warnings="default")
-    assert finished.returncode == 0, finished
-    ran = re.search(r"Ran (\d+) tests? in", finished.stdout)
-    made = re.search(r"^made (\d+)$", finished.stdout, re.MULTILINE)
-    assert ran is not None
-    assert int(ran[1]) > 0
-    assert made is not None
-    assert int(made[1]) > 0, "the suite did not use Result"
-    assert "skipped" not in finished.stdout
+def test_gevents_tests_pass_with_result_in_the_place_of_async_result(patch: str) -> None:
+    cases = [case for case in CASES if not (patch and case in UNPATCHED_ONLY)]
+    finished = run_python(PROGRAM.format(cases=cases, patch=patch), warnings="default")
+    told = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines())
+    # The case ran tests, they made results of ours, and none failed or was skipped.
+    assert told == dict.fromkeys(cases, "True True True"), finished.stderr
 
 
 def test_the_list_of_cases_is_complete() -> None:
@@ -69,5 +64,5 @@ def test_the_list_of_cases_is_complete() -> None:
         """,
         warnings="default",
     )
-    others = {name for name in finished.stdout.split() if name.startswith(("TestEvent", "TestGeventWaitOnEvent"))}
-    assert set(finished.stdout.split()) - others == set(CASES)
+    named = {name for name in finished.stdout.split() if not name.startswith(("TestEvent", "TestGeventWaitOnEvent"))}
+    assert named == set(CASES)

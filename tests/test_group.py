@@ -205,7 +205,7 @@ def test_a_group_adopts_what_its_context_submits(held: Gate) -> None:
         held.wait_arrived(2)
         labels = sorted(result.label for result in group.pending)
         held.open()
-    assert labels == ["Gate", "Gate", "in_a_greenlet", "on_a_worker"] or labels == ["Gate", "Gate"]
+    assert labels.count("Gate") == 2
     assert "5 done" in repr(group)
 
 

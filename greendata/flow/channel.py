@@ -238,10 +238,6 @@ class Pace:
         if not self._users:
             self._polls.stop()
 
-    def is_due(self) -> bool:
-        """True if the loop has to poll before more is done."""
-        return clock() >= self.due
-
     def rest(self) -> None:
         """Let the loop poll."""
         breathe()

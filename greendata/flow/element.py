@@ -26,7 +26,7 @@ class Element(NamedTuple):
         'a'
     """
 
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]  # a tuple has a method of that name
     value: Any
 
 
@@ -42,6 +42,7 @@ class Place(int):
     path: tuple[int, ...]
 
     def __new__(cls, number: int, path: tuple[int, ...]) -> Place:
+        """The *number*, which people are told is *path*."""
         place = super().__new__(cls, number)
         place.path = path
         return place

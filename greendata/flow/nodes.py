@@ -9,13 +9,14 @@ from typing import Any, Literal
 from gevent import Timeout
 
 from greendata.errors import NotIterable
-from greendata.flow.channel import Channel, Turnstile
+from greendata.flow.channel import Channel, Turnstile, clock
 from greendata.flow.element import Item, Mark, Place, path_of
+from greendata.flow.injection import StageStatus, WorkerInfo
 from greendata.flow.order import merge, reorder, unmarked
 from greendata.flow.progress import bar_class, counted
 from greendata.flow.run import Flow, Run, Windows
 from greendata.flow.stage import Stage
-from greendata.flow.step import StageStatus, Step, WorkerInfo, checked_count
+from greendata.flow.step import Step, checked_count
 from greendata.hub import pool
 
 __all__ = ("Concat", "Kind", "Ordered", "Source", "Work", "as_stage", "in_order")
@@ -39,7 +40,9 @@ def as_stage(source: Any, maxsize: int) -> Stage[Any]:
 class Source(Stage[Any]):
     """Elements from outside the pipeline."""
 
-    def __init__(self, iterable: Iterable[Any], maxsize: int, *, on: Literal["greenlet", "native"] = "greenlet") -> None:
+    def __init__(
+        self, iterable: Iterable[Any], maxsize: int, *, on: Literal["greenlet", "native"] = "greenlet"
+    ) -> None:
         if not isinstance(iterable, Iterable):
             raise NotIterable(iterable)
         super().__init__("source", maxsize, ())
@@ -126,7 +129,7 @@ class Work(Stage[Any]):
         if self._kind == "flat_map" and run.reach(self):
             flow = Flow(in_order(run, self.sources[0], run.reach(self)), True)
             run.spawn_feeder(flow, inbox, [], numbers=False)
-            work = partial(self._work_in_turn, run.turnstile(), [0], windows)
+            work: Callable[..., None] = partial(self._work_in_turn, run.turnstile(), [0], windows)
         else:
             run.push(self.sources[0], inbox, windows)
             work = self._work
@@ -145,26 +148,29 @@ class Work(Stage[Any]):
 
     def _applied(self, run: Run, call: Callable[..., Any], items: Iterator[Item]) -> Iterator[Item]:
         """The loop that every element of a map, a filter and an each passes."""
-        failed, wants_index = self._step.failed, self._step.wants_index
+        failed, wants_index, pace = self._step.failed, self._step.wants_index, run.pace
         maps, filters, keeps_marks = self._kind == "map", self._kind == "filter", bool(run.reach(self))
         for item in items:
             index, value = item
             if keeps_marks and value.__class__ is Mark:
                 yield item
                 continue
+            mark = None
             try:
                 result = call(value, element_index=path_of(index)) if wants_index else call(value)
             except (Exception, Timeout) as error:  # noqa: BLE001 - the policy decides
-                result = failed(error, index, value, deferred=keeps_marks)
+                mark = failed(error, index, value, deferred=keeps_marks) or _DROPPED
+            if mark is not None:
                 if keeps_marks:
-                    yield index, result or _DROPPED
-                continue
-            if maps:
+                    yield index, mark
+            elif maps:
                 yield index, result
             elif filters and result:
                 yield item
             elif keeps_marks:
                 yield index, _DROPPED
+            if clock() >= pace.due:  # also where nothing is put out, or nobody behind it looks at the time
+                pace.rest()
 
     def _expanded(self, run: Run, call: Callable[..., Any], items: Iterator[Item]) -> Iterator[Item]:
         marks = bool(run.reach(self))
@@ -173,6 +179,8 @@ class Work(Stage[Any]):
                 yield from self._children(call, item, marks=marks)
             elif marks:
                 yield item
+            if clock() >= run.pace.due:
+                run.pace.rest()
 
     def _children(self, call: Callable[..., Any], item: Item, *, marks: bool) -> Iterator[Item]:
         """What the function makes of one element; with *marks* at least one, so that the others know it is done."""
@@ -213,7 +221,7 @@ class Work(Stage[Any]):
                     channel.put((Place(count[0], path_of(index)), value))
                     count[0] += 1
                 turnstile.advance()
-                if run.pace.is_due():
+                if clock() >= run.pace.due:
                     run.pace.rest()
         channel.leave()
 

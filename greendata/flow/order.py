@@ -26,8 +26,8 @@ def reorder(items: Iterable[Item], window: Window) -> Iterator[Item]:
             continue
         item: Item | None = arrived
         while item is not None:
+            window.advance()  # before it is taken: `merge` holds one of each source and waits for the next of another
             yield item
-            window.advance()
             expected += 1
             item = early.pop(expected, None)
 

@@ -38,7 +38,7 @@ def bar_class() -> type[Any]:
     except ImportError as missing:
         raise ImportError("progress= needs tqdm; install it with: pip install 'greendata[progress]'") from missing
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # without its stubs it is Any
+    class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # Any without its stubs, generic with them
         monitor_interval = 0  # seconds; 0: no thread that wakes ten times a minute for as long as the process lives
 
     return Bar

@@ -165,7 +165,7 @@ class _Writer:
         if kind in (_DOUBLE, _RAW):
             return bytes(value)
         if kind == _BINARY:
-            return self._varint(len(value)) + value
+            return self._varint(len(value)) + bytes(value)
         if kind == _STRUCT:
             return self.struct(value)
         return self._map(*value) if kind == _MAP else self._list(*value)

@@ -1,4 +1,4 @@
-"""`Run`: one iteration of a pipeline: its channels, its greenlets and its end. `Stream`: the iterator over it.
+"""`Run`: one iteration of a pipeline: its channels, its greenlets and its end.
 
 Every iteration of a stage builds a run anew, on the hub of the thread that iterates. A run ends when its stream
 is exhausted, closed or dropped, or when it fails; then no greenlet of it is left and every ``on_done`` has run.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
-from types import GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 from gevent import Timeout
@@ -18,17 +18,13 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import get_hub
 from greenlet import GreenletExit
 
-from greendata.errors import StreamBusy
 from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
-from greendata.flow.element import Element, Item, Mark, Place, path_of
-from greendata.hub.mailbox import Mailbox
+from greendata.flow.element import Item, Mark, Place, path_of
 
 if TYPE_CHECKING:
     from greendata.flow.stage import Stage
 
-__all__ = ("Flow", "Run", "Stream", "Windows")
-
-T = TypeVar("T")
+__all__ = ("Flow", "Run", "Windows")
 
 Windows = list[Window]  # those that hold back the numbering; empty where nothing has to be put in order
 
@@ -61,11 +57,11 @@ class Run:
         self.pace = Pace.here(self.hub)
         self.error: BaseException | None = None
         self._doors: list[Door] = []
-        self._greenlets: list[gevent.Greenlet] = []
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._forks: dict[Stage[Any], _Fork] = {}
         self._uses: dict[Stage[Any], int] = {}
         self._reach: dict[Stage[Any], int] = {}
-        self._closer: gevent.Greenlet | None = None
+        self._closer: gevent.Greenlet[..., None] | None = None
         self._kept: list[Iterator[Item]] = []
         self._survey(exit_, 0)
         self.items = self.pull(exit_, []).items
@@ -256,103 +252,6 @@ class Run:
         self._doors.clear()
         self._forks.clear()
         self._kept.clear()
-
-
-class Stream(Generic[T]):
-    """An iterator over what a stage gives, and a context manager that ends the run.
-
-    Leaving the block and `close` return when no worker is left and every ``on_done`` has run. A stream that is
-    dropped (by a ``break``, say) or whose consumer was killed ends its run in the hub's next turns.
-
-    Example:
-        >>> from greendata.flow import stages
-        >>> with stages.to_iterable(stages.map(abs, [-1, 2])) as stream:
-        ...     next(stream)
-        1
-    """
-
-    def __init__(self, stage: Stage[Any], *, return_index: bool = False) -> None:
-        self._stage: Stage[Any] | None = stage  # until it starts
-        self._mailbox = Mailbox.here()
-        self._run: Run | None = None
-        self._is_closed = False
-        self._with_index = return_index
-        self._advance: Callable[[], Item] = self._start
-
-    def __iter__(self) -> Stream[T]:
-        return self
-
-    def __next__(self) -> T:
-        try:
-            item = self._advance()
-        except BaseException as error:
-            self._leave(error)
-            raise
-        return item[1] if not self._with_index else Element(path_of(item[0]), item[1])  # type: ignore[return-value]
-
-    def close(self) -> None:
-        """End the run and wait for it.
-
-        Raises:
-            BaseException: what an ``on_done`` raised meanwhile, or a worker that nobody has heard of yet.
-        """
-        self._is_closed = True
-        run = self._run
-        if run is not None:
-            self._run = None
-            run.close()
-            if run.error is not None:
-                raise run.error
-
-    def __enter__(self) -> Stream[T]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        run = getattr(self, "_run", None)
-        if run is not None:
-            self._mailbox.post(run.stop)
-
-    def __repr__(self) -> str:
-        state = "closed" if self._is_closed else "waiting" if self._run is None else "running"
-        return f"<Stream {state} at {id(self):#x}>"
-
-    def _start(self) -> Item:
-        if self._is_closed or self._stage is None:
-            raise StopIteration
-        stage, self._stage = self._stage, None
-        self._run = Run(stage)
-        self._advance = self._run.items.__next__
-        return self._advance()
-
-    def _leave(self, error: BaseException) -> None:
-        """The run is over, by its end, an error, or what struck the consumer while it waited."""
-        run = self._run
-        if run is None:
-            if isinstance(error, Stopped):
-                raise StopIteration from None
-            return
-        if isinstance(error, ValueError) and isinstance(run.items, GeneratorType) and run.items.gi_running:
-            raise StreamBusy from error
-        self._run = None
-        self._is_closed = True
-        self._advance = _ended
-        is_told = not isinstance(error, Stopped | StopIteration)
-        if is_told and run.error is None:
-            run.error = error
-        run.close()
-        if not is_told and run.error is not None:
-            raise run.error
-        if isinstance(error, Stopped):
-            raise StopIteration
-
-
-def _ended() -> Item:
-    raise StopIteration
 
 
 def _numbered(items: Iterator[Item], windows: Windows) -> Iterator[Item]:

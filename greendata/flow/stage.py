@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from greendata.errors import NotIterable
 from greendata.flow.channel import Channel
-from greendata.flow.run import Flow, Run, Stream, Windows
+from greendata.flow.run import Flow, Run, Windows
+from greendata.flow.stream import Stream
 from greendata.hub.call import Errand
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.result import Result
@@ -116,6 +117,7 @@ class Partial(Generic[R]):
         self._make = make
 
     def __call__(self, source: Iterable[Any]) -> R:
+        """The stage, with its source."""
         return self._make(source)
 
     def __ror__(self, source: Iterable[Any]) -> R:

@@ -28,11 +28,12 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from greendata.errors import BadChoice, NotIterable
 from greendata.flow.element import Element
+from greendata.flow.injection import StageStatus, WorkerInfo
 from greendata.flow.nodes import Concat, Kind, Ordered, Source, Work, as_stage
-from greendata.flow.run import Stream
 from greendata.flow.sinks import Written, batch, sink_parquet
 from greendata.flow.stage import Partial, Stage
-from greendata.flow.step import On, OnError, StageStatus, Step, WorkerInfo, checked_count
+from greendata.flow.step import On, OnError, Step, checked_count
+from greendata.flow.stream import Stream
 from greendata.hub.call import name_of
 
 __all__ = (
@@ -144,9 +145,7 @@ def each(
 def each(func: Callable[..., object], source: Iterable[Any], **options: Unpack[Options]) -> Stage[Any]: ...
 @overload
 def each(func: Callable[..., object], **options: Unpack[Options]) -> Partial[Stage[Any]]: ...
-def each(
-    func: Callable[..., object], source: Any = _ABSENT, *, run: bool = False, **options: Unpack[Options]
-) -> Any:
+def each(func: Callable[..., object], source: Any = _ABSENT, *, run: bool = False, **options: Unpack[Options]) -> Any:
     """Calls *func* for each element, for what it does; the stage gives nothing.
 
     Args:

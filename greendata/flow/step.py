@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import gevent
-from gevent import Timeout
+from gevent import GreenletExit, Timeout
 
-from greendata.errors import BadArgument, BadChoice, BadSignature, ElementTimeout, NotCallable
+from greendata.errors import BadArgument, BadChoice, ElementTimeout
 from greendata.flow.channel import clock
 from greendata.flow.element import Mark, path_of
+from greendata.flow.injection import StageStatus, WorkerInfo, asked, check_given, chosen
 from greendata.hub import pool
 from greendata.hub.deadline import seconds_of
 
-__all__ = ("Budget", "On", "OnError", "StageStatus", "Step", "WorkerInfo", "checked_count", "shielded")
+__all__ = ("Budget", "On", "OnError", "Step", "checked_count", "shielded")
 
 On = Literal["greenlet", "native", "inline"]
 OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
@@ -27,40 +27,6 @@ OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
 NATIVE_RUN = 100  # children that one job takes from a native function's iterator: a job costs as much as some 50
 
 _END = object()
-
-
-class WorkerInfo(NamedTuple):
-    """Which worker of its stage this is; injected as ``worker_info``.
-
-    Attributes:
-        index: from 0.
-
-    Example:
-        >>> WorkerInfo(0).index
-        0
-    """
-
-    index: int
-
-
-class StageStatus:
-    """How many workers of the stage are at work; injected as ``stage_status``.
-
-    Example:
-        >>> StageStatus(active_workers=0).done
-        True
-    """
-
-    def __init__(self, active_workers: int) -> None:
-        self.active_workers = active_workers
-
-    @property
-    def done(self) -> bool:
-        """True once no worker is: in ``on_done``, for the last one."""
-        return not self.active_workers
-
-    def __repr__(self) -> str:
-        return f"<StageStatus: {self.active_workers} active>"
 
 
 class Step:
@@ -101,12 +67,16 @@ class Step:
         self._on_error = on_error
         self._on_start = on_start
         self._on_done = on_done
-        asked = _asked(func, ("worker_info", "stage_status", "element_index"), has_element=True, is_open=on_start is not None)
-        self.wants_index = "element_index" in asked
-        self._asked = asked - {"element_index"}
-        self._start_asked = _asked(on_start, ("worker_info", "stage_status")) if on_start is not None else frozenset()
+        names = asked(
+            func, ("worker_info", "stage_status", "element_index"), has_element=True, is_open=on_start is not None
+        )
+        self.wants_index = "element_index" in names
+        self._asked = names - {"element_index"}
+        self._start_asked = asked(on_start, ("worker_info", "stage_status")) if on_start is not None else frozenset()
         self._done_asked = (
-            _asked(on_done, ("worker_info", "stage_status"), is_open=on_start is not None) if on_done is not None else frozenset()
+            asked(on_done, ("worker_info", "stage_status"), is_open=on_start is not None)
+            if on_done is not None
+            else frozenset()
         )
 
     @contextmanager
@@ -115,21 +85,39 @@ class Step:
         given: dict[str, Any] = {"worker_info": info, "stage_status": status}
         try:
             if self._on_start is not None:
-                started = self.run(partial(self._on_start, **_chosen(given, self._start_asked)))
+                started = self.run(partial(self._on_start, **chosen(given, self._start_asked)))
                 if started is not None and not isinstance(started, dict):
                     raise BadArgument("what on_start returns", started, "a dict or None")
                 given = {**given, **(started or {})}
-            _check_given(self._func, self._asked, given)
+            check_given(self._func, self._asked, given)
         except BaseException:
             status.active_workers -= 1
             raise
         try:
-            injected = _chosen(given, self._asked)
+            injected = chosen(given, self._asked)
             yield partial(self._func, **injected) if injected else self._func
-        finally:
-            status.active_workers -= 1
-            if self._on_done is not None:
-                shielded(partial(self.run, partial(self._on_done, **_chosen(given, self._done_asked))))
+        except (Exception, Timeout) as error:
+            self._end(status, given, error)
+            raise
+        except BaseException:  # the worker is sent home
+            self._end(status, given)
+            raise
+        else:
+            self._end(status, given)
+
+    def _end(self, status: StageStatus, given: dict[str, Any], error: BaseException | None = None) -> None:
+        """Call ``on_done``; what it raises after an *error* is a note of that."""
+        status.active_workers -= 1
+        if self._on_done is None:
+            return
+        now = StageStatus(status.active_workers)  # when the others are done is not this worker's business
+        done = partial(self._on_done, **chosen({**given, "stage_status": now}, self._done_asked))
+        try:
+            shielded(partial(self.run, done))
+        except (Exception, Timeout) as second:
+            if error is None:
+                raise
+            error.add_note(f"on_done raised, after that: {second!r}")
 
     def run(self, func: Callable[[], Any]) -> Any:
         """Call *func* where this step runs, without a timeout."""
@@ -229,7 +217,7 @@ def shielded(func: Callable[[], Any]) -> None:
     """Call *func* in a greenlet of its own and wait for it, also while the caller is being killed.
 
     Raises:
-        BaseException: what interrupted the wait, or else what *func* raised.
+        BaseException: what *func* raised, or what interrupted the wait.
     """
     raised: list[BaseException] = []
 
@@ -248,12 +236,12 @@ def shielded(func: Callable[[], Any]) -> None:
             helper.join()
         except BaseException as error:  # noqa: BLE001 - it is raised below
             interruption = error
+    if raised and (interruption is None or isinstance(interruption, GreenletExit)):
+        raise raised.pop()  # a kill tells nobody anything
     if interruption is not None:
-        for error in raised:
-            interruption.add_note(f"on_done raised meanwhile: {error!r}")
+        if raised:
+            interruption.add_note(f"meanwhile there was also: {raised.pop()!r}")
         raise interruption
-    if raised:
-        raise raised.pop()
 
 
 def checked_count(name: str, value: Any, least: int) -> int:
@@ -273,50 +261,3 @@ def checked_count(name: str, value: Any, least: int) -> int:
 
 def _some_of(iterator: Iterator[Any]) -> list[Any]:
     return list(islice(iterator, NATIVE_RUN))
-
-
-def _asked(
-    func: Callable[..., Any], known: tuple[str, ...], *, has_element: bool = False, is_open: bool = False
-) -> frozenset[str]:
-    """The names that *func* asks for.
-
-    Args:
-        known: what it can have.
-        has_element: its first argument is the element.
-        is_open: it may ask for other names too; whether they are given shows when ``on_start`` has run.
-    """
-    if not callable(func):
-        raise NotCallable(func)
-    try:
-        parameters = list(inspect.signature(func).parameters.values())
-    except ValueError:  # a builtin that does not tell
-        return frozenset()
-    if has_element:
-        parameters = _after_element(func, parameters, known)
-    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    needed = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    missing = needed - named.keys() if is_open else needed - (named.keys() & set(known))
-    if missing:
-        raise BadSignature(func, missing, known)
-    return frozenset(named if is_open else named.keys() & set(known))
-
-
-def _after_element(
-    func: Callable[..., Any], parameters: list[inspect.Parameter], known: tuple[str, ...]
-) -> list[inspect.Parameter]:
-    first = parameters[0] if parameters else None
-    if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
-        raise BadSignature(func, (), known)
-    return parameters if first.kind is first.VAR_POSITIONAL else parameters[1:]
-
-
-def _chosen(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in names}
-
-
-def _check_given(func: Callable[..., Any], asked: frozenset[str], given: dict[str, Any]) -> None:
-    """Whether ``on_start`` has returned all that *func* needs, before the first element."""
-    if missing := asked - given.keys():
-        parameters = inspect.signature(func).parameters
-        if needs := {name for name in missing if parameters[name].default is inspect.Parameter.empty}:
-            raise BadSignature(func, needs, given)

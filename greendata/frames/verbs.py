@@ -376,8 +376,8 @@ def _eager(df: object) -> pl.DataFrame:
 
 def _check(polars_function: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
     """Raise what Polars would raise for an argument it does not have, but at the call."""
-    if unknown := sorted(options.keys() - _parameters(polars_function)):
-        raise TypeError(f"{name}() got an unexpected keyword argument {unknown[0]!r}")
+    if not options.keys() <= (known := _parameters(polars_function)):
+        raise TypeError(f"{name}() got an unexpected keyword argument {sorted(options.keys() - known)[0]!r}")
     if "engine" in options:
         engine_of(options["engine"])
 

@@ -52,14 +52,14 @@ class Bridge:
         >>> bridge.forget(number)
     """
 
-    __slots__ = ("_bell", "_callbacks", "_held", "_numbers", "_rung", "hub", "runs_inline")
+    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "rung", "hub")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
-        self.runs_inline = False  # the pool's note about this thread; hub's thread only
-        self._rung: deque[int] = deque()  # any thread appends; hub's thread pops
+        self.rung: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, hub's pops
         self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
+        self._answering = False  # the bell's callback is at work; hub's thread only
         self._held = 0  # expected numbers that hold the loop open; hub's thread only
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
 
@@ -95,7 +95,7 @@ class Bridge:
         Call from the hub's thread.
         """
         number = next(self._numbers)
-        if not self._callbacks:
+        if not self._callbacks and not self._bell.active:
             self._bell.start(self._answer)
         self._callbacks[number] = callback
         if not self._held:
@@ -109,32 +109,29 @@ class Bridge:
         Call from the hub's thread, once for a number.
         """
         self._held -= 1
-        if not self._held and self.hub.loop is not None:  # None: the hub is destroyed
-            self._bell.ref = False
+        if not self._answering:
+            self._settle_down()
 
     def forget(self, number: int) -> None:
         """Take *number* back, after its `release`. A later ring of it does nothing.
 
         Call from the hub's thread.
         """
-        if self._callbacks.pop(number, None) is not None and not self._callbacks and self.hub.loop is not None:
-            self._bell.stop()
+        self._callbacks.pop(number, None)
+        if not self._answering:
+            self._settle_down()
 
     def ring(self, number: int) -> None:
         """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
-        self._rung.append(number)
+        self.rung.append(number)
         self.wake()
 
-    def write(self, number: int) -> None:
-        """The first half of `ring`: the hub calls the callback when it is woken next."""
-        self._rung.append(number)
-
     def wake(self) -> None:
-        """The second half of `ring`: wake the hub. Safe from any thread; never blocks."""
+        """Wake the hub for what has been appended to `rung`. Safe from any thread; never blocks."""
         try:
             self._bell.send()
-        except ValueError:  # the loop is destroyed: there is nobody to tell
-            self._rung.clear()
+        except Exception:  # noqa: BLE001 - each loop has its own for a destroyed loop or a stopped bell: nobody waits
+            self.rung.clear()
 
     def reset(self) -> None:
         """Forget every number, in a child process after a fork. Call from the hub's thread.
@@ -142,22 +139,37 @@ class Bridge:
         The hub gets a new bridge: the numbers of this one may still be released by those who hold them.
         """
         self._callbacks.clear()
-        self._rung.clear()
+        self.rung.clear()
         self._held = 0
         self._bell.stop()
         _local.bridge = None
 
     def _answer(self) -> None:
-        rung, callbacks = self._rung, self._callbacks
+        rung, callbacks = self.rung, self._callbacks
         turn_ends = monotonic() + TURN
+        self._answering = True
         try:
             while rung and monotonic() < turn_ends:
                 callback = callbacks.get(rung.popleft())
                 if callback is not None:
                     callback()
         finally:
+            self._answering = False
+            self._settle_down()
             if rung:
-                self._bell.send()
+                self.wake()
+
+    def _settle_down(self) -> None:
+        """Hang the bell off and let the loop go where nothing is expected any more. Not while answering:
+
+        a greenlet that asks for one thing after the other would have it hung and taken off each time.
+        """
+        if self.hub.loop is None:  # the hub is destroyed
+            return
+        if not self._held:
+            self._bell.ref = False
+        if not self._callbacks:
+            self._bell.stop()
 
     def __repr__(self) -> str:
         return f"<Bridge to {self.hub!r}: {len(self._callbacks)} expected, {self._held} held>"

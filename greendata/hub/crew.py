@@ -46,13 +46,13 @@ _names = count()
 class Worker:
     """One native thread and its books; the thread writes, any thread reads."""
 
-    __slots__ = ("left", "lost", "name", "since", "taken")
+    __slots__ = ("cancelled", "done", "failed", "lost", "name", "since", "taken")
 
     def __init__(self) -> None:
         self.name = f"greendata-{next(_names)}"
         self.since = 0.0  # when its job began
         self.taken = 0  # jobs
-        self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs by outcome
+        self.done = self.failed = self.cancelled = 0  # jobs by outcome
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
 
 
@@ -61,7 +61,7 @@ class Crew:
 
     Args:
         settings: returns the settings now in force. Safe from any thread.
-        after_job: called on a worker after each job, when the books are right.
+        after_job: called after each job that leaves a draining pool, when the books are right.
     """
 
     def __init__(self, settings: Callable[[], Settings], after_job: Callable[[], None]) -> None:
@@ -69,6 +69,7 @@ class Crew:
         self.running: dict[Job, Worker] = {}  # workers put and pop, any thread reads
         self._settings = settings
         self._after_job = after_job
+        self.draining = False  # after_job is to be called; the pool writes, workers read
         self._tokens = native.SimpleQueue[str]()  # where workers sleep; any thread puts
         self._call = native.allocate_lock()  # held from a call until the called worker has looked
         self._standing_by = False  # a worker does; it writes, workers read
@@ -81,17 +82,15 @@ class Crew:
 
     # -- any thread -------------------------------------------------------------------------------------
 
-    def call(self) -> None:
-        """Have one worker look into the queue, for a job that is there or is about to be. Never blocks."""
-        if self._call.acquire(False):
-            self._tokens.put(_CALL)
-
     def put(self, job: Job) -> None:
         """Queue *job*. Never blocks."""
-        if len(self.queue) + len(self.running) >= len(self.workers) or self.lost:
-            self._make_room()
+        # Queued first: whoever looks for stuck jobs goes home when nothing waits, and of two threads that submit
+        # at once the second one sees that there are more jobs than workers.
         self.queue.put(job.key, job)
-        self.call()
+        if len(self.queue.waiting) + len(self.running) > len(self.workers) or self.lost:
+            self._make_room()
+        if self._call.acquire(False):
+            self._tokens.put(_CALL)
 
     def remove(self, job: Job) -> None:
         """Take *job*, whose result is settled, out of the queue if it is there."""
@@ -99,6 +98,8 @@ class Crew:
             job.returned = True
             with self.lock:
                 self.left[job.result.status.value] += 1
+            if self.draining:
+                self._after_job()
 
     def fit(self) -> None:
         """Start or retire workers after the settings were changed."""
@@ -114,8 +115,7 @@ class Crew:
         with self.lock:
             left = dict(self.left)
             for worker in (*self.workers, *self.lost):
-                for outcome, number in worker.left.items():
-                    left[outcome] += number
+                _add_up(left, worker)
             return left
 
     def _make_room(self) -> None:
@@ -129,8 +129,13 @@ class Crew:
 
     def _start_worker(self) -> None:
         worker = Worker()
-        native.start_thread(self._serve, (worker,))
         self.workers.add(worker)
+        try:
+            native.start_thread(self._serve, (worker,))
+        except RuntimeError:  # no more threads to be had: those that are there do the work
+            self.workers.discard(worker)
+            if not self.workers:
+                raise
 
     # -- workers ----------------------------------------------------------------------------------------
 
@@ -148,13 +153,16 @@ class Crew:
             elif job is None:
                 called = self._sleep(worker)
             if job is not None:
-                if self.queue.has_more and self._call.acquire(False):
+                if self.queue.turns and self._call.acquire(False):
                     self._tokens.put(_STAND_BY)
                 bridge, number = self._run(worker, job)
                 del job  # before the ring: the hub's reference shall be the last
                 if bridge is not None:
                     self._ring(bridge, number)
                     del bridge
+        if called:  # written off at the moment when it was called: another one shall look
+            self._tokens.put(_CALL)
+        self._end(worker)
 
     def _sleep(self, worker: Worker) -> bool:
         """Sleep until called; True if so."""
@@ -176,7 +184,7 @@ class Crew:
             taken = self._taken()
             pause.acquire(True, GRACE)
             self._ring_unrung()
-            if not self.queue.has_more or self._taken() - taken < QUICK:
+            if not self.queue.turns or self._taken() - taken < QUICK:
                 break
         self._standing_by = False
         self._ring_unrung()  # after the flag: see _ring
@@ -191,23 +199,29 @@ class Crew:
         self.queue.let_go(job)
         job.run(worker.name)
         bridge, number = job.come_back()
-        if bridge is not None and not (self._standing_by and self.queue.has_more):
-            bridge.wake()  # its thread takes its time to wake, and this one has the GIL meanwhile
         hub = get_hub_if_exists()
         if hub is not None:  # the job slept or used a socket: its hub would keep two descriptors
             hub.destroy(destroy_loop=True)
-        worker.left[job.result.status.value] += 1
+        result = job.result
+        if result.successful():
+            worker.done += 1
+        elif result.cancelled():
+            worker.cancelled += 1
+        else:
+            worker.failed += 1
         job.returned = True
         self.running.pop(job)
         if worker.lost:
             self._end(worker)
-        self._after_job()
-        job.result.wake()
+        if self.draining:
+            self._after_job()
+        result.wake()
+        del job, result  # the frames of a failed job have this one as their caller: see Job.run
         return bridge, number
 
     def _ring(self, bridge: Bridge, number: int) -> None:
-        bridge.write(number)
-        if self._standing_by and self.queue.has_more:
+        bridge.rung.append(number)
+        if self._standing_by and self.queue.turns:
             self._unrung.add(bridge)
             if self._standing_by:  # still: whoever stands by clears the flag first, and rings then
                 return
@@ -226,10 +240,10 @@ class Crew:
 
     def _end(self, worker: Worker) -> None:
         with self.lock:
-            self.workers.discard(worker)
-            self.lost.discard(worker)
-            for outcome, number in worker.left.items():
-                self.left[outcome] += number
+            if worker in self.workers or worker in self.lost:
+                self.workers.discard(worker)
+                self.lost.discard(worker)
+                _add_up(self.left, worker)
 
     # -- stuck jobs: a native thread while jobs queue ---------------------------------------------------
 
@@ -256,6 +270,12 @@ class Crew:
                     self._start_worker()
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
             return max(settings.stuck_after - oldest, settings.stuck_after / 10)
+
+
+def _add_up(left: dict[str, int], worker: Worker) -> None:
+    left["done"] += worker.done
+    left["failed"] += worker.failed
+    left["cancelled"] += worker.cancelled
 
 
 def inline_on(*prefixes: str) -> None:
@@ -295,5 +315,5 @@ def _be_nice(nice: int) -> None:
         return
     level = min(19, os.getpriority(os.PRIO_PROCESS, os.getpid()) + nice)
     for thread in [native.get_native_id(), *(tid for tid, name in names.items() if name.startswith(_runtime_threads))]:
-        with suppress(ProcessLookupError):  # it has ended meanwhile
+        with suppress(OSError):  # it has ended meanwhile, or it is nicer already, which only root may take back
             os.setpriority(os.PRIO_PROCESS, thread, level)

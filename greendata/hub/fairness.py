@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 from greendata.hub import native
@@ -47,67 +46,67 @@ class FairQueue(Generic[T]):
         ['a1', 'b1', 'a2', 'a3']
     """
 
-    __slots__ = ("_lanes", "_turns", "_waiting")
+    __slots__ = ("_lanes", "turns", "waiting")
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[T]] = {}  # any thread; a lane may outlive its entry here
-        self._turns: deque[_Lane[T]] = deque()  # any thread
-        self._waiting: dict[T, _Lane[T]] = {}  # every item and its lane; any thread
+        self.turns: deque[_Lane[T]] = deque()  # true as long as `take` finds something; any thread
+        self.waiting: dict[T, _Lane[T]] = {}  # every item and its lane; any thread
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def items(self) -> list[T]:
         """What waits, in the order it came."""
-        return list(self._waiting)
-
-    @property
-    def has_more(self) -> bool:
-        """True if `take` would find something, unless somebody else takes it first."""
-        return bool(self._turns)
+        return list(self.waiting)
 
     def put(self, key: Hashable, item: T) -> None:
         """Append *item* to the lane of *key*. Never blocks."""
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes.setdefault(key, _Lane(key))
-        self._waiting[item] = lane
+        self.waiting[item] = lane
         lane.items[item] = None
         if lane.active.acquire(False):
-            self._turns.append(lane)
+            self.turns.append(lane)
 
     def take(self) -> T | None:
         """The next item in turn, or None. Never blocks.
 
         It counts as waiting until `let_go`, so that at no moment it is in nobody's books.
         """
-        while self._turns:
-            with suppress(IndexError, KeyError):  # another taker was faster; all its items were removed
-                lane = self._turns.popleft()
-                try:
-                    item, _ = lane.items.popitem(last=False)
-                finally:
-                    self._end_turn(lane)
+        while self.turns:
+            try:
+                lane = self.turns.popleft()
+            except IndexError:  # another taker was faster
+                return None
+            try:
+                item, _ = lane.items.popitem(last=False)
+            except KeyError:  # all its items were removed
+                self._end_turn(lane)
+            else:
+                self._end_turn(lane)
                 return item
         return None
 
     def let_go(self, item: T) -> None:
         """Count *item*, which was taken, no longer; the taker has it in its own books now."""
-        self._waiting.pop(item, None)
+        self.waiting.pop(item, None)
 
     def remove(self, item: T) -> bool:
         """Take *item* out; False if it is not there. Never blocks."""
-        lane = self._waiting.get(item)
+        lane = self.waiting.get(item)
         if lane is None or lane.items.pop(item, lane) is lane:
             return False
-        self._waiting.pop(item, None)
+        self.waiting.pop(item, None)
         return True
 
     def _end_turn(self, lane: _Lane[T]) -> None:
         if lane.items:
-            self._turns.append(lane)
+            self.turns.append(lane)
             return
-        self._lanes.pop(lane.key, None)
+        if self._lanes.get(lane.key) is lane:  # not the one that a later item of the key has opened
+            del self._lanes[lane.key]
         lane.active.release()
         if lane.items and lane.active.acquire(False):  # it came just before the release
-            self._turns.append(lane)
+            self.turns.append(lane)

@@ -150,7 +150,6 @@ class Pool:
             if not self._crew.workers:
                 atexit.unregister(self._at_exit)  # of an earlier crew: after a fork, or when all were lost
                 atexit.register(self._at_exit)
-            self._crew.call()
             job = Job(self, func, args, key, name)
             job.bind(Bridge.of_this_thread(), seconds)
             try:
@@ -192,7 +191,7 @@ class Pool:
 
     def _check_room(self) -> None:
         crew, settings = self._crew, self.settings
-        waiting = len(crew.queue)
+        waiting = len(crew.queue.waiting)
         room = settings.max_queue + settings.max_workers + len(crew.lost)
         if self._closed or waiting + len(crew.running) >= room:
             with self._lock:
@@ -216,6 +215,7 @@ class Pool:
             settings = self.settings = self.settings.changed(**changes)
             self._closed = False
             self._drained = None
+            self._crew.draining = False
             self._crew.fit()
         return settings
 
@@ -259,6 +259,7 @@ class Pool:
             if self._drained is None:
                 self._drained = Result("drain")
                 self._drained.bind(None, None)
+                self._crew.draining = True
         self._check_drained()
         return self._drained
 

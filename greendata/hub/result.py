@@ -368,14 +368,11 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
     def come_home(self) -> None:
         """Notify greenlets that wait on the home hub. Called there, or by `set` of an unbound result."""
         assert self._outcome is not None
-        _, value, error, _ = self._outcome
         self.is_home = True
         while self._sleepers:
             self._sleepers.pop(0)(self)
-        if error is None:
-            super().set(value)
-        else:
-            super().set_exception(error)
+        if self.linkcount():  # gevent's own set() does no more here than to notify them
+            super().set(None)
 
     def lose(self, error: Exception) -> None:
         """Fail without waking anybody: the job belongs to another process. Call after a fork, in the child."""

@@ -196,8 +196,8 @@ def _give_up(items: Iterable[Any]) -> None:
             item.kill(block=False)
 
 
-class _Gathered(Result[list[Any]]):
-    """The result of `gather`. A thread without a hub waits for the items themselves, and so keeps their deadlines."""
+class _GatheredNatively(Result[list[Any]]):
+    """What `gather` returns in a thread without a hub, which waits for the items and so keeps their deadlines."""
 
     __slots__ = ("_items", "_until")
 
@@ -218,7 +218,8 @@ class _Gathering:
     """The work behind the result of `gather`."""
 
     def __init__(self, items: tuple[Any, ...], hub: Any, *, keeps_errors: bool) -> None:
-        self.outcome = _Gathered(items, until="ALL_COMPLETED" if keeps_errors else "FIRST_EXCEPTION")
+        until: _Mode = "ALL_COMPLETED" if keeps_errors else "FIRST_EXCEPTION"
+        self.outcome = Result[list[Any]]("gather") if hub is not None else _GatheredNatively(items, until=until)
         self.seconds = 0.0
         self.deadline: float | None = None  # the items have their own
         self._items = items

@@ -7,7 +7,6 @@ native lock, so it may be called from anywhere and never blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[Any], 
         if expired is not timer:
             raise
     finally:
-        with suppress(ValueError):  # it was called
+        if waiter.switch in sleepers:  # it was not called
             sleepers.remove(waiter.switch)
 
 

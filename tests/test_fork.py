@@ -1,0 +1,153 @@
+"""After a fork in a process where Polars has run, every execution is refused at once; before, nothing is."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from tests.processes import run_python
+
+# Runs one piece of work in a forked child, which answers through a pipe by one line.
+IN_CHILD = """
+import os, sys
+import gevent
+import polars as pl
+import greendata
+{setup}
+
+lf, df = pl.LazyFrame({{"a": [1, 2]}}), pl.DataFrame({{"a": [1, 2]}})
+with open("/dev/null", "wb") as nowhere:
+    pass
+
+def told(work):
+    try:
+        return f"gave {{work()!r}}"
+    except BaseException as error:
+        return f"{{type(error).__name__}}: {{error}}"
+
+def in_child(work):
+    back, out = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(out, told(work).encode())
+        os._exit(0)
+    os.close(out)
+    answer = b"".join(iter(lambda: os.read(back, 4096), b"")).decode()
+    os.close(back)
+    os.waitpid(child, 0)
+    return answer
+"""
+
+REMEDY = "Run no query before the fork: load data in post_worker_init or on the first request"
+
+QUERIES = {
+    "a verb": "greendata.collect(lf)",
+    "another verb": "greendata.write_csv(df)",
+    "run": "greendata.run(sum, [1, 2])",
+    "batches": "next(greendata.batches(lf))",
+    "GreenEngine": "lf.collect(engine=greendata.GreenEngine())",
+    "collect": "lf.collect()",
+    "collect streaming": "lf.collect(engine='streaming')",
+    "collect_all": "pl.collect_all([lf])",
+    "collect_async": "lf.collect_async(gevent=True)",
+    "collect_batches": "next(lf.collect_batches())",
+    "collect in the background": "lf.collect(background=True)",
+    "filter": "df.filter(pl.col('a') > 1)",
+    "group_by": "df.group_by('a').len()",
+    "read_parquet": "pl.read_parquet('nothing.parquet')",
+    "read_csv": "pl.read_csv(b'a\\n1\\n')",
+    "write_parquet": "df.write_parquet('/dev/null')",
+    "sink_csv": "lf.sink_csv('/dev/null')",
+    "explain": "lf.explain()",
+    "SQL": "df.sql('select a from self')",
+    "Series.sort": "df['a'].sort()",
+}
+
+SETUPS = {
+    "unpatched": "pl.select(1)",
+    "patched Polars": "gevent.get_hub(); greendata.patch_polars(); pl.select(1)",
+    "all patched": "from gevent import monkey; monkey.patch_all(); greendata.patch_polars(); pl.select(1)",
+    "after a verb": "greendata.run(pl.select, 1).get()",
+}
+
+
+def run(code: str, setup: str) -> list[str]:
+    finished = run_python(IN_CHILD.format(setup=setup) + textwrap.dedent(code), warnings="default")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    return finished.stdout.splitlines()
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_every_execution_in_the_child_is_refused_with_the_remedy(setup: str) -> None:
+    lines = run("".join(f"print(in_child(lambda: {query}))\n" for query in QUERIES.values()), SETUPS[setup])
+    assert len(lines) == len(QUERIES)
+    for name, line in zip(QUERIES, lines, strict=True):
+        assert line.startswith("PolarsForked: this process was forked after its parent had run"), (name, line)
+        assert REMEDY in line
+
+
+def test_the_parent_goes_on() -> None:
+    code = """
+        in_child(lambda: lf.collect())
+        print(lf.collect().height, greendata.collect(lf).get(timeout=60).height, df.filter(pl.col("a") > 1).height)
+        print(lf.collect_async(gevent=True).get().height)
+    """
+    assert run(code, SETUPS["patched Polars"]) == ["2 2 1", "2"]
+
+
+def test_what_computes_nothing_works_in_the_child() -> None:
+    assert run("print(in_child(lambda: (df.height, df['a'][0], lf.select('a').filter(True) is None)))", "pl.select(1)") == [
+        "gave (2, 1, False)"
+    ]
+
+
+@pytest.mark.parametrize("setup", ["pass", "greendata.patch_polars(); gevent.get_hub()", "greendata.run(int).get()"])
+def test_before_any_query_forking_is_fine(setup: str) -> None:
+    queries = ["lf.collect().height", "greendata.collect(lf).get(timeout=60).height", "df.filter(pl.col('a') > 1).height"]
+    lines = run("".join(f"print(in_child(lambda: {query}))\n" for query in queries), setup)
+    assert lines == ["gave 2", "gave 2", "gave 1"]
+
+
+def test_a_grandchild_is_refused_as_well() -> None:
+    assert run("print(in_child(lambda: in_child(lambda: lf.collect())))", "pl.select(1)")[0].startswith(
+        "gave 'PolarsForked: "
+    )
+
+
+def test_a_child_may_run_polars_and_then_its_children_are_refused() -> None:
+    code = "print(in_child(lambda: (lf.collect().height, in_child(lambda: lf.collect()))))"
+    assert run(code, "pass")[0].startswith("gave (2, 'PolarsForked: ")
+
+
+def test_multiprocessing_by_fork_is_refused_and_by_spawn_is_fine() -> None:
+    finished = run_python(
+        """
+        import multiprocessing, polars as pl, greendata
+
+        def height(method):
+            try:
+                return pl.DataFrame({"a": [1]}).filter(pl.col("a") > 0).height
+            except greendata.PolarsForked as error:
+                return type(error).__name__
+
+        if __name__ == "__main__":
+            pl.select(1)
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                print(pool.map(height, ["fork"]))
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.map(abs, [-1]))
+        """,
+        warnings="default",
+    )
+    assert (finished.returncode, finished.stdout) == (0, "['PolarsForked']\n[1]\n")
+
+
+def test_other_programs_are_not_forks() -> None:
+    code = """
+        import subprocess
+        command = [sys.executable, "-c", "import polars, greendata; print(polars.select(7).item())"]
+        print(subprocess.run(command, capture_output=True, text=True).stdout, end="")
+    """
+    assert run(code, SETUPS["all patched"]) == ["7"]
+    assert run(code, SETUPS["unpatched"]) == ["7"]
