@@ -92,6 +92,7 @@ def test_a_failure_that_nobody_waits_for_is_not_told(patch: str) -> None:
 @both_ways
 def test_the_loop_ends_when_nothing_is_pending(patch: str) -> None:
     code = """
+    gevent.get_hub()  # before the jobs: it is the hub of whoever submits that waits for them
     results = [submit(native_sleep, 0.1) for _ in range(6)]
     print(gevent.get_hub().join(), all(result.ready() for result in results))
     print(gevent.wait(timeout=60), stats().queued + stats().running)

@@ -97,14 +97,18 @@ def test_the_parent_goes_on() -> None:
 
 
 def test_what_computes_nothing_works_in_the_child() -> None:
-    assert run("print(in_child(lambda: (df.height, df['a'][0], lf.select('a').filter(True) is None)))", "pl.select(1)") == [
-        "gave (2, 1, False)"
-    ]
+    assert run(
+        "print(in_child(lambda: (df.height, df['a'][0], lf.select('a').filter(True) is None)))", "pl.select(1)"
+    ) == ["gave (2, 1, False)"]
 
 
 @pytest.mark.parametrize("setup", ["pass", "greendata.patch_polars(); gevent.get_hub()", "greendata.run(int).get()"])
 def test_before_any_query_forking_is_fine(setup: str) -> None:
-    queries = ["lf.collect().height", "greendata.collect(lf).get(timeout=60).height", "df.filter(pl.col('a') > 1).height"]
+    queries = [
+        "lf.collect().height",
+        "greendata.collect(lf).get(timeout=60).height",
+        "df.filter(pl.col('a') > 1).height",
+    ]
     lines = run("".join(f"print(in_child(lambda: {query}))\n" for query in queries), setup)
     assert lines == ["gave 2", "gave 2", "gave 1"]
 

@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import run_python
 
 FORKS = {
-    "os.fork": ("", "os.fork()"),
-    "gevent.os.fork": ("", "gevent.os.fork()"),
-    "patched os.fork": ("from gevent.monkey import patch_all; patch_all()", "os.fork()"),
+    "os.fork": ("", "os"),
+    "gevent.os.fork": ("", "gevent.os"),
+    "patched os.fork": ("from gevent.monkey import patch_all; patch_all()", "os"),
 }
 
 # What the child does is a function; what it prints, its parent prints, after waiting for it.
@@ -25,7 +25,7 @@ from tests.natives import until
 
 def in_child(check):
     sys.stdout.flush()
-    pid = {fork}
+    pid = {module}.fork()
     if not pid:
         try:
             check()
@@ -33,7 +33,7 @@ def in_child(check):
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(0)
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    while {module}.waitpid(pid, os.WNOHANG) == (0, 0):
         gevent.sleep(0.01)
 
 {code}
@@ -41,9 +41,9 @@ def in_child(check):
 
 
 def run_forking(how: str, code: str) -> str:
-    patch, fork = FORKS[how]
+    patch, module = FORKS[how]
     lines = "\n".join(line[4:] for line in code.splitlines())
-    finished = run_python(PROGRAM.format(patch=patch, fork=fork, code=lines), warnings="default")
+    finished = run_python(PROGRAM.format(patch=patch, module=module, code=lines), warnings="default")
     assert (finished.returncode, finished.stderr) == (0, "")
     return finished.stdout
 

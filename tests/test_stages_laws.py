@@ -49,9 +49,7 @@ class Link:
 
     def stage(self, source: Any, on_error: Any = "raise") -> Stage[int]:
         make: Callable[..., Stage[int]] = getattr(stages, self.kind)
-        return make(
-            self.func, source, on=self.on, workers=self.workers, maxsize=self.maxsize, on_error=on_error
-        )
+        return make(self.func, source, on=self.on, workers=self.workers, maxsize=self.maxsize, on_error=on_error)
 
     def plain(self, source: Iterable[int], *, skips: bool = False) -> Iterator[int]:
         for x in source:

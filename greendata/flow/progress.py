@@ -7,7 +7,7 @@ from typing import Any
 
 from greendata.flow.element import Item, Mark
 
-__all__ = ("counted",)
+__all__ = ("bar_class", "counted")
 
 
 def counted(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:

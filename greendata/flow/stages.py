@@ -37,8 +37,6 @@ from greendata.flow.stream import Stream
 from greendata.hub.call import name_of
 
 __all__ = (
-    "MAXSIZE",
-    "WINDOW",
     "Element",
     "Options",
     "Partial",
