@@ -54,6 +54,7 @@ from greendata.frames.verbs import (
 )
 from greendata.hub.deadline import deadline
 from greendata.hub.logs import route_logging
+from greendata.hub.pacing import breathe, paced
 from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
@@ -87,6 +88,7 @@ __all__ = (
     "Status",
     "__version__",
     "batches",
+    "breathe",
     "collect",
     "collect_all",
     "collect_schema",
@@ -95,6 +97,7 @@ __all__ = (
     "drain",
     "explain",
     "is_polars_patched",
+    "paced",
     "patch_polars",
     "read_csv",
     "read_database_uri",

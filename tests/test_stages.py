@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -120,8 +119,11 @@ def test_context_variables_reach_every_function(on: Any) -> None:
     name: ContextVar[str] = ContextVar("name")
     name.set("outer")
     seen: list[str] = []
-    look: Callable[..., Any] = lambda *_: seen.append(name.get())  # noqa: E731
-    stages.map(look, "ab", workers=2, on=on, on_start=lambda: look(), on_done=lambda: look()).run()
+
+    def look(*_: object) -> None:
+        seen.append(name.get())
+
+    stages.map(look, "ab", workers=2, on=on, on_start=look, on_done=look).run()
     assert set(seen) == {"outer"}
     assert len(seen) == 2 + 2 * (1 if on == "inline" else 2)
 

@@ -12,6 +12,7 @@ import pytest
 from gevent.event import Event
 
 from greendata.flow import stages
+from greendata.flow.run import workers
 from greendata.flow.stages import Stage
 from tests.gates import Gate
 from tests.processes import run_python
@@ -37,33 +38,31 @@ class Watched:
         before = list(self.done)
         gevent.idle()
         assert self.done == before
-        assert not workers_left()
+        assert not workers()
 
 
-def workers_left() -> list[Any]:
-    """The greenlets of pipelines that are not dead."""
+def every_greenlet_of_a_pipeline() -> list[Any]:
+    """All that are not dead, found without the help of the pipelines."""
     gc.collect()
-    return [
-        found
-        for found in gc.get_objects()
-        if isinstance(found, gevent.Greenlet) and not found.dead and "greendata.flow" in repr(found._run.__module__)
-    ]
+    greenlets = [found for found in gc.get_objects() if type(found) is gevent.Greenlet and not found.dead]
+    return [found for found in greenlets if "greendata.flow" in found._run.__module__]
 
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     made = Watched()
     yield made
-    assert not workers_left()
+    assert not workers()
 
 
 def test_close_returns_when_every_worker_is_gone(watched: Watched) -> None:
     stream = iter(watched.stage)
     assert next(stream) is not None
-    assert workers_left()
+    assert len(workers()) >= 7
     stream.close()
     assert sorted(watched.done) == sorted(watched.started)
-    assert not workers_left()
+    assert not workers()
+    assert not every_greenlet_of_a_pipeline()
     assert list(stream) == []
     stream.close()
 
@@ -78,7 +77,7 @@ def test_a_break_ends_the_run(watched: Watched) -> None:
     for element in watched.stage:
         if element > 10:
             break
-    while workers_left():
+    while workers():
         gevent.idle()
     watched.assert_is_over()
 
@@ -88,7 +87,8 @@ def test_a_dropped_stream_ends_its_run(watched: Watched) -> None:
     cycle.append(cycle)
     next(cycle[0])
     del cycle
-    while workers_left():  # it collects garbage
+    gc.collect()
+    while workers():
         gevent.idle()
     watched.assert_is_over()
 
@@ -99,7 +99,7 @@ def test_a_stream_dropped_in_another_thread_ends_its_run(watched: Watched) -> No
     box = [iter(watched.stage)]
     next(box[0])
     greendata.run(box.clear).get()
-    while workers_left():
+    while workers():
         gevent.idle()
     watched.assert_is_over()
 
@@ -112,7 +112,7 @@ def test_a_killed_consumer_ends_the_run() -> None:
     gevent.idle()
     consumer.kill()
     assert ended == ["done"] * 2
-    assert not workers_left()
+    assert not workers()
 
 
 def test_a_consumer_killed_between_two_elements_ends_the_run(watched: Watched) -> None:
@@ -126,7 +126,7 @@ def test_a_consumer_killed_between_two_elements_ends_the_run(watched: Watched) -
     while len(watched.started) < 8:
         gevent.idle()
     consumer.kill()
-    while workers_left():
+    while workers():
         gevent.idle()
     watched.assert_is_over()
 
@@ -138,7 +138,7 @@ def test_a_timeout_around_the_consumer_ends_the_run() -> None:
         list(stage)
     assert caught.value is timer
     assert ended == ["done"]
-    assert not workers_left()
+    assert not workers()
 
 
 def test_closed_by_another_greenlet_the_consumer_comes_to_the_end() -> None:
@@ -147,7 +147,7 @@ def test_closed_by_another_greenlet_the_consumer_comes_to_the_end() -> None:
     gevent.idle()
     stream.close()
     assert consumer.get() == []
-    assert not workers_left()
+    assert not workers()
 
 
 def test_cancelling_the_result_ends_the_run(watched: Watched) -> None:
@@ -155,7 +155,7 @@ def test_cancelling_the_result_ends_the_run(watched: Watched) -> None:
     while len(watched.started) < 8:
         gevent.idle()
     assert result.cancel()
-    while workers_left():
+    while workers():
         gevent.idle()
     watched.assert_is_over()
 
@@ -167,7 +167,7 @@ def test_on_done_runs_after_an_error(on: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         stage.run()
     assert ended == ["done"] * (1 if on == "inline" else 3)
-    assert not workers_left()
+    assert not workers()
 
 
 def test_on_done_may_wait_and_is_not_cut_short() -> None:
@@ -218,7 +218,7 @@ def test_a_native_call_is_given_up_and_the_run_ends(held: Gate) -> None:
     consumer = gevent.spawn(list, stream)
     held.wait_arrived()
     stream.close()
-    assert not workers_left()
+    assert not workers()
     assert consumer.get() == []
 
 

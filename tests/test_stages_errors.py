@@ -88,7 +88,7 @@ def test_skip_drops_the_element_and_a_function_is_told(on: Any) -> None:
 @pytest.mark.parametrize("kind", [stages.filter, stages.each, stages.flat_map])
 def test_every_kind_knows_the_policies(kind: Callable[..., Any], on: Any) -> None:
     def work(x: int) -> list[int]:
-        return [1 // x] if x else [][0]
+        return [[1][1 - x]]  # an IndexError for 0
 
     list(kind(work, [1, 0, 1], on_error="skip", on=on))
     with pytest.raises(IndexError):
@@ -121,7 +121,7 @@ def test_an_element_out_of_time(on: Any) -> None:
         return x
 
     assert sorted(stages.map(work, range(3), timeout=0.001, on_error="skip", on=on)) == [0, 2]
-    with pytest.raises(ElementTimeout, match="longer than its timeout of 0.001 seconds") as caught:
+    with pytest.raises(ElementTimeout, match=r"longer than its timeout of 0\.001 seconds") as caught:
         list(stages.map(work, range(3), timeout=0.001, on=on))
     assert caught.value.__notes__ == ["raised by map(work) over element 1"]
     assert isinstance(caught.value, TimeoutError)
@@ -226,7 +226,7 @@ def test_a_function_that_cannot_be_called_is_told_at_the_call() -> None:
         stages.map(3, [1])  # type: ignore[call-overload]
     with pytest.raises(BadSignature, match="takes no positional argument"):
         stages.map(lambda: 1, [1])
-    with pytest.raises(BadSignature, match="2 parameters .*: a, b; by name it can have element_index, stage_status"):
+    with pytest.raises(BadSignature, match=r"2 parameters .*: a, b; by name it can have element_index, stage_status"):
         stages.map(lambda x, b, a, element_index: 1, [1])
     assert list(stages.map(lambda x, y=2, *rest, z=3, **more: x + y + z, [1])) == [6]
 
@@ -237,7 +237,7 @@ def test_what_on_start_does_not_return_is_told_before_the_first_element() -> Non
     def work(x: int, session: str) -> None:
         calls.append(x)
 
-    with pytest.raises(BadSignature, match="1 parameters .*: session"):
+    with pytest.raises(BadSignature, match=r"1 parameters .*: session"):
         stages.map(work, [1], on_start=lambda: {"other": 1}).run()
     with pytest.raises(BadArgument, match="what on_start returns must be a dict or None, got 'session'"):
         stages.map(work, [1], on_start=lambda: "session").run()

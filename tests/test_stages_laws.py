@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greendata.flow import stages
+from greendata.flow.run import workers
 from greendata.flow.stages import Stage
-from tests.test_stages_end import workers_left
 
 EXAMPLES = 60  # a pipeline with native stages costs a millisecond an element
 
@@ -127,7 +127,7 @@ def test_ordered_equals_plain_python_up_to_the_error(chain: list[Link], source: 
     if len(chain) > 1 and any(link.spoils for link in chain[1:]):
         chain = [chain[0], *(Link(link.kind, link.on, link.workers, link.maxsize) for link in chain[1:])]
     assert until_error(stages.ordered(build(chain, source), window=window)) == until_error(plain(chain, source))
-    assert not workers_left()
+    assert not workers()
 
 
 @given(spoilt_chains, sources)
@@ -144,7 +144,7 @@ def test_what_came_before_an_error_is_part_of_the_whole(chain: list[Link], sourc
     whole = Counter(plain(chain, source, skips=True))
     assert Counter(got) <= whole
     assert bool(error) == bool(until_error(plain(chain, source))[1])
-    assert not workers_left()
+    assert not workers()
 
 
 @given(chains, sources, st.integers(0, 5))
@@ -155,7 +155,7 @@ def test_what_came_before_an_early_close_is_part_of_the_whole(chain: list[Link],
     whole = Counter(plain(chain, source))
     assert Counter(got) <= whole
     assert len(got) == min(count, whole.total())
-    assert not workers_left()
+    assert not workers()
 
 
 @given(chains, chains, sources, windows)
@@ -213,7 +213,7 @@ def test_ordered_keeps_within_its_window(chain: list[Link], window: int) -> None
     chain = [link for link in chain if link.kind == "map"]
     door = gevent.event.Event()
     read = itertools.count()
-    held = stages.map(lambda x: (door.wait() if x == 0 else None) or x, read, workers=3, maxsize=2)
+    held = stages.map(lambda x: x if x else x * door.wait(), read, workers=3, maxsize=2)
     with stages.to_iterable(stages.ordered(build(chain, held), window=window)) as stream:
         first = gevent.spawn(next, stream)
         for _ in range(10):
@@ -226,6 +226,6 @@ def test_ordered_keeps_within_its_window(chain: list[Link], window: int) -> None
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_endless_child_streams_through_ordered(workers: int) -> None:
-    endless = stages.flat_map(lambda n: itertools.count(n), range(9), workers=workers)
+    endless = stages.flat_map(itertools.count, range(9), workers=workers)
     chain = endless | stages.map(lambda x: jumble(x) or x, workers=workers) | stages.ordered(window=4)
     assert list(itertools.islice(chain, 500)) == list(range(500))

@@ -24,7 +24,7 @@ from greendata.flow.element import Item, Mark, Place, path_of
 if TYPE_CHECKING:
     from greendata.flow.stage import Stage
 
-__all__ = ("Flow", "Run", "Windows")
+__all__ = ("Flow", "Run", "Windows", "workers")
 
 Windows = list[Window]  # those that hold back the numbering; empty where nothing has to be put in order
 
@@ -252,6 +252,16 @@ class Run:
         self._doors.clear()
         self._forks.clear()
         self._kept.clear()
+
+
+def workers() -> list[gevent.Greenlet[..., None]]:
+    """The greenlets of all pipelines of this process that have not ended.
+
+    Example:
+        >>> workers()
+        []
+    """
+    return [greenlet for run in list(_live) for greenlet in run._greenlets if not greenlet.dead]
 
 
 def _numbered(items: Iterator[Item], windows: Windows) -> Iterator[Item]:

@@ -84,11 +84,7 @@ class Step:
         """Between ``on_start`` and ``on_done`` of one worker; yields the function with what it asked for."""
         given: dict[str, Any] = {"worker_info": info, "stage_status": status}
         try:
-            if self._on_start is not None:
-                started = self.run(partial(self._on_start, **chosen(given, self._start_asked)))
-                if started is not None and not isinstance(started, dict):
-                    raise BadArgument("what on_start returns", started, "a dict or None")
-                given = {**given, **(started or {})}
+            given |= self._start(given, status)
             check_given(self._func, self._asked, given)
         except BaseException:
             status.active_workers -= 1
@@ -104,6 +100,23 @@ class Step:
             raise
         else:
             self._end(status, given)
+
+    def _start(self, given: dict[str, Any], status: StageStatus) -> dict[str, Any]:
+        """Call ``on_start``; a native one, which nobody can stop, is waited for, and ``on_done`` follows it."""
+        if self._on_start is None:
+            return {}
+        returned: list[Any] = []
+        call = partial(self._on_start, **chosen(given, self._start_asked))
+        try:
+            if self.on == "native":
+                shielded(lambda: returned.append(self.run(call)))
+            else:
+                returned.append(call())
+        except GreenletExit:
+            if returned:
+                self._end(StageStatus(status.active_workers), {**given, **_checked(returned[0])})
+            raise
+        return _checked(returned[0])
 
     def _end(self, status: StageStatus, given: dict[str, Any], error: BaseException | None = None) -> None:
         """Call ``on_done``; what it raises after an *error* is a note of that."""
@@ -257,6 +270,12 @@ def checked_count(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadArgument(name, value, f"a whole number >= {least}")
     return value
+
+
+def _checked(started: Any) -> dict[str, Any]:
+    if started is not None and not isinstance(started, dict):
+        raise BadArgument("what on_start returns", started, "a dict or None")
+    return started or {}
 
 
 def _some_of(iterator: Iterator[Any]) -> list[Any]:

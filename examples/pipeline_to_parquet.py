@@ -1,0 +1,79 @@
+"""A pipeline of three stages that ends in one Parquet file, with a progress bar.
+
+Sensors are asked for their readings, twenty at a time; what they answer becomes rows, and the rows a file whose
+row groups are written as they come: memory holds a few frames, however many sensors there are. The sensors here
+are a gevent server on the loopback that takes its time, so the example needs no network.
+
+Run it: ``python examples/pipeline_to_parquet.py``. It needs the extra ``progress``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import gevent
+import polars as pl
+from gevent import socket
+from gevent.server import StreamServer
+
+from greendata.flow import stages
+
+SENSORS = 500
+ROWS = 1_000  # in a row group
+SCHEMA = {"sensor": pl.Int32, "hour": pl.Int8, "celsius": pl.Float64}
+
+
+def answer(connection: socket.socket, _: object) -> None:
+    """Be the sensors: one line with a number comes in, one line with its readings goes out."""
+    with connection, connection.makefile("rw") as line:
+        sensor = int(line.readline())
+        gevent.sleep(0.01)
+        line.write(json.dumps([15 + (sensor + hour) % 10 / 2 for hour in range(24)]) + "\n")
+
+
+def ask(sensor: int, address: tuple[str, int]) -> tuple[int, list[float]]:
+    """The readings of one sensor. It waits for the network, so it runs in greenlets."""
+    with socket.create_connection(address) as connection, connection.makefile("rw") as line:
+        line.write(f"{sensor}\n")
+        line.flush()
+        return sensor, json.loads(line.readline())
+
+
+def rows(reading: tuple[int, list[float]]) -> Iterator[dict[str, Any]]:
+    """A row for each hour. It is cheap, so it runs inline."""
+    sensor, hours = reading
+    for hour, celsius in enumerate(hours):
+        yield {"sensor": sensor, "hour": hour, "celsius": celsius}
+
+
+def main() -> None:
+    """Ask all sensors, write one file, and look into it."""
+    server = StreamServer(("127.0.0.1", 0), answer)
+    server.start()
+    address = ("127.0.0.1", server.server_port)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = (
+            range(SENSORS)
+            | stages.map(ask, workers=20, on_start=lambda: {"address": address}, progress="sensors")
+            | stages.flat_map(rows, on="inline")
+            | stages.batch(rows=ROWS, schema=SCHEMA)
+            | stages.sink_parquet(Path(folder) / "readings.parquet")
+        )
+        with redirect_stderr(sys.stdout):  # where tqdm draws
+            (written,) = pipeline.get(timeout=60)
+        warmest = (
+            pl.scan_parquet(written.path).group_by("hour").agg(pl.mean("celsius")).sort("celsius").last().collect()
+        )
+        print(f"{written.rows} rows in {written.row_groups} row groups, {written.size} bytes")
+        print(f"warmest at {warmest['hour'].item()} o'clock: {warmest['celsius'].item():.2f} degrees")
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

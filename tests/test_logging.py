@@ -1,0 +1,111 @@
+"""A user's function inside a query that logs: the wedge of gevent issue 2013, and the router that cures it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+import greendata
+from greendata.hub import native
+from tests.conftest import Gate, run_python
+
+# Functions in 30 queries log through a patched handler while greenlets do; more of them at once than it takes.
+SERVICE = """
+from gevent import monkey
+monkey.patch_all()
+import logging, os, sys
+import gevent, polars as pl, greendata
+
+handler = logging.StreamHandler(open(os.devnull, "w"))
+log = logging.getLogger("service")
+log.addHandler(handler)
+log.setLevel(logging.INFO)
+seen = []
+handler.addFilter(lambda record: seen.append(record) or True)
+{route}
+
+def noisy(column):
+    for number in range(200):
+        log.info("from a query %d", number)
+    return column
+
+def talk():
+    for _ in range(300):
+        log.info("from a greenlet")
+        gevent.sleep(0.0001)
+
+lf = pl.LazyFrame({{"a": [1, 2, 3]}}).select(pl.col("a").map_batches(noisy, return_dtype=pl.Int64))
+greenlets = [gevent.spawn(talk) for _ in range(4)]
+results = [greendata.collect(lf, engine="in-memory") for _ in range(30)]
+everybody = greenlets + results
+done = gevent.wait(everybody, timeout={patience})
+print(len(done), "of", len(everybody))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_without_the_router_greenlets_park_for_ever() -> None:
+    finished = run_python(SERVICE.format(route="", patience=8))
+    assert finished.returncode == 0, finished.stderr
+    done, everybody = map(int, finished.stdout.split(" of "))
+    assert done < everybody
+
+
+def test_with_the_router_every_query_and_greenlet_comes_to_its_end() -> None:
+    finished = run_python(SERVICE.format(route="greendata.route_logging(handler)", patience=50))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "34 of 34\n"
+
+
+class Recorder(logging.Handler):
+    """Keeps what it handles, and in which thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handled: list[tuple[str, int]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.handled.append((record.getMessage(), native.get_ident()))
+
+
+@pytest.fixture
+def log() -> Iterator[tuple[logging.Logger, Recorder]]:
+    logger, handler = logging.getLogger("tests.router"), Recorder()
+    logger.addHandler(handler)
+    logger.propagate = False
+    yield logger, handler
+    logger.removeHandler(handler)
+
+
+def test_records_from_workers_are_handled_on_the_hubs_thread(log: tuple[logging.Logger, Recorder]) -> None:
+    logger, handler = log
+    with greendata.route_logging(handler):
+        greendata.run(logger.warning, "number %d", 7).get(timeout=10)
+        logger.warning("from the hub")
+    assert sorted(handler.handled) == [("from the hub", native.get_ident()), ("number 7", native.get_ident())]
+
+
+def test_closing_logs_what_is_left_and_lets_go(
+    log: tuple[logging.Logger, Recorder], make_gate: Callable[[], Gate]
+) -> None:
+    logger, handler = log
+    router = greendata.route_logging(handler)
+    greendata.run(logger.warning, "last words").wait()
+    router.close()
+    router.close()
+    assert handler.handled == [("last words", native.get_ident())]
+    assert not handler.filters
+    thread = greendata.run(lambda: (logger.warning("on my own"), native.get_ident())[1]).get(timeout=10)
+    assert handler.handled[1:] == [("on my own", thread)]
+
+
+def test_without_names_it_takes_every_handler_there_is(log: tuple[logging.Logger, Recorder]) -> None:
+    _, handler = log
+    with greendata.route_logging():
+        assert handler.filters
+        assert all(each.filters for each in logging.getLogger().handlers)
+    assert not handler.filters

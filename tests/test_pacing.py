@@ -1,0 +1,76 @@
+"""Pacing: long work in a greenlet leaves the loop its turns, and the collector as it was."""
+
+from __future__ import annotations
+
+import gc
+
+import gevent
+import pytest
+
+from greendata.hub import native
+from greendata.hub.pacing import breathe, paced
+
+
+def test_timers_that_are_due_run_between_slices() -> None:
+    fired: list[int] = []
+    timer = gevent.get_hub().loop.timer(0.0)
+    timer.start(lambda: fired.append(1))
+    try:
+        counts = paced(lambda _: len(fired), range(100), budget=0.0)
+    finally:
+        timer.close()
+    assert counts[0] == 0
+    assert counts[-1] == 1
+
+
+def test_one_slice_is_not_interrupted() -> None:
+    turns: list[int] = []
+    greenlet = gevent.spawn(turns.append, 1)
+    assert paced(lambda _: len(turns), range(50), budget=60.0) == [0] * 50
+    greenlet.join()
+
+
+def test_the_collector_is_off_in_a_slice_and_on_between() -> None:
+    between: list[bool] = []
+    greenlet = gevent.spawn(lambda: between.append(gc.isenabled()))
+    within = paced(lambda _: gc.isenabled(), range(10), budget=0.0)
+    greenlet.join()
+    assert within == [False] * 10
+    assert between == [True]
+    assert gc.isenabled()
+
+
+def test_an_error_leaves_the_collector_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        paced(lambda number: 1 // number, [1, 0, 1])
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        assert paced(str, range(3), budget=0.0) == ["0", "1", "2"]
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_without_a_hub_there_is_nothing_to_wait_for() -> None:
+    told: list[object] = []
+    ended = native.allocate_lock()
+    ended.acquire()
+
+    def plain_thread() -> None:
+        breathe()
+        told.append(paced(str, range(2), budget=0.0))
+        ended.release()
+
+    native.start_thread(plain_thread, ())
+    assert ended.acquire(True, 30)
+    assert told == [["0", "1"]]
+
+
+def test_in_the_hub_itself_it_does_not_wait() -> None:
+    done = gevent.event.Event()
+    gevent.get_hub().loop.run_callback(lambda: (breathe(), done.set()))
+    assert done.wait(timeout=30)
