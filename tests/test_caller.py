@@ -233,6 +233,22 @@ def test_first_set_wins_and_links_can_be_taken_back(caller: Caller) -> None:
     assert told == [call]
 
 
+def test_errors_of_links_keep_their_traceback_and_stop_nobody(caller: Caller, hub_errors: list[str]) -> None:
+    def broken_link(_: object) -> None:
+        fail(LookupError("in a link"))
+
+    told: list[object] = []
+    call = caller.call_soon(int)
+    call.rawlink(broken_link)
+    call.rawlink(told.append)
+    assert call.get() == 0
+    gevent.idle()
+    assert told == [call]
+    printed = hub_errors.pop()
+    assert "in broken_link" in printed
+    assert "LookupError: in a link" in printed
+
+
 def test_calls_are_weakly_referable_and_leave_no_cycle(caller: Caller) -> None:
     gc.disable()
     try:

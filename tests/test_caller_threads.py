@@ -193,6 +193,16 @@ def test_greenlets_that_ask_at_once_get_the_same_child(side: Caller) -> None:
     assert len({greenlet.get() for greenlet in found}) == 1
 
 
+def test_a_child_that_is_stopped_while_it_starts(side: Caller) -> None:
+    asking = gevent.spawn(side.child, "child")
+    gevent.idle()
+    side.stop().get(timeout=60)
+    child = asking.get(timeout=60)
+    child.stopped.get(timeout=60)
+    with pytest.raises(CallerStopped):
+        child.call_soon(int)
+
+
 def test_a_stopped_child_is_replaced(side: Caller) -> None:
     child = side.child("child")
     child.stop().get(timeout=60)
@@ -223,27 +233,31 @@ def test_a_call_may_be_the_last_user_of_its_own_caller() -> None:
 
 
 def test_an_idle_caller_stops_by_itself_and_a_used_one_does_not() -> None:
-    with Caller.new(idle_after=0.001) as used:
-        Caller.new(idle_after=0.01).stopped.get(timeout=60)
+    used = soon_idle(Caller.__enter__)
+    with used:
+        Caller.new(idle_after=0.1).stopped.get(timeout=60)
         assert used.call_soon(int).get() == 0
+    assert not used.is_stopped
+    used.__exit__(None, None, None)
+    assert used.stopped.ready()
 
 
 def test_a_busy_caller_is_not_idle(home: Caller) -> None:
     leave = gevent.event.Event()
-    busy, call = busy_caller(lambda: home.call_soon(leave.wait).get())
+    busy = soon_idle(lambda caller: caller.call_soon(lambda: home.call_soon(leave.wait).get()))
     Caller.new(idle_after=0.1).stopped.get(timeout=60)
     assert not busy.is_stopped
     leave.set()
-    assert call.get() is True
     busy.stopped.get(timeout=60)
 
 
-def busy_caller(func: Callable[[], object]) -> tuple[Caller, Result[object]]:
-    """A caller that would soon be idle, but runs *func*."""
+def soon_idle(use: Callable[[Caller], object]) -> Caller:
+    """A caller that will soon be idle unless *use* keeps it busy."""
     while True:
         caller = Caller.new(idle_after=0.02)
         with suppress(CallerStopped):  # idle already, on a slow machine
-            return caller, caller.call_soon(func)
+            use(caller)
+            return caller
 
 
 def test_a_child_keeps_its_idle_parent() -> None:

@@ -11,12 +11,13 @@ import pytest
 from greendata import GreenDataError, JobCancelled, NotAFrame, NotCallable
 from greendata.errors import BadChoice, BadTimeout, GroupClosed, GroupTimeout, NotAResult, WaitsForItself
 from greendata.hub.call import current_job
+from greendata.hub.caller import Caller
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import shield
 from tests.gates import Gate
-from tests.troubles import fail, forever, raised
+from tests.troubles import fail, forever, raised, until_running
 
 # -- cancellation of members: the modes ---------------------------------------------------------------
 
@@ -44,6 +45,23 @@ def test_cancel_ends_the_group_quietly() -> None:
         group.cancel("enough")
         forever()
     assert "enough" in str(idle.exception)
+
+
+def test_a_call_of_a_caller_is_a_member_until_its_greenlet_is_dead() -> None:
+    cleaned: list[str] = []
+
+    def careful() -> None:
+        try:
+            forever()
+        finally:
+            gevent.sleep(0.001)
+            cleaned.append("up")
+
+    with Caller.new() as side:
+        with Group() as group:
+            until_running(group.add(side.call_soon(careful)))
+            group.cancel()
+        assert cleaned == ["up"]
 
 
 # -- timeouts -----------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ HOUSE = (
     Floor("errors", "errors", {"gevent": EVERY}),
     Floor(
         "hub",
-        "bridge caller deadline fairness job logs native pacing pool result scope settings waiters",
+        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
+        "scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

@@ -229,3 +229,11 @@ def test_an_endless_child_streams_through_ordered(workers: int) -> None:
     endless = stages.flat_map(itertools.count, range(9), workers=workers)
     chain = endless | stages.map(lambda x: jumble(x) or x, workers=workers) | stages.ordered(window=4)
     assert list(itertools.islice(chain, 500)) == list(range(500))
+
+
+@pytest.mark.parametrize("on", ["greenlet", "inline"])
+def test_a_branch_that_gives_nothing_holds_nobody_up(on: Any) -> None:
+    shared = stages.map(lambda x: x, range(200), workers=2, maxsize=1)
+    nothing = stages.flat_map(lambda x: (), shared, workers=2, maxsize=1, on=on)
+    both = stages.concat([nothing, stages.map(lambda x: x, shared, workers=2, maxsize=1)])
+    assert list(stages.ordered(both, window=2)) == list(range(200))

@@ -27,6 +27,7 @@ class Batches:
 
     It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
     `close`, an error, the end and dropping the object stop the query. One consumer at a time, from any thread.
+    A Rust panic reaches nobody: Polars ends the stream there, as if it were complete (``collect`` raises it).
 
     Args:
         start: returns Polars' iterator of batches; called on a worker when the first batch is asked for.
@@ -165,6 +166,6 @@ class _Source:
         start, self._start = self._start, None
         if start is not None and not self.closing:
             self._batches = start()
-            if self.closing:
-                self._batches = None
+        if self.closing:
+            self._batches = None
         return self._batches

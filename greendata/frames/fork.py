@@ -8,6 +8,7 @@ a refusal: every execution there raises `PolarsForked` at once, the verbs and pl
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,11 @@ from greendata.hub import crew, native, pool
 __all__ = ("POLARS_THREADS", "polars_has_run")
 
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
+
+# A thread names itself once it runs, some 100 us after a first tiny query may have returned already; so a thread that
+# nobody knows gets that time. Threads of other libraries that keep no name of their own cost each fork all of it.
+PAUSE = 0.001  # seconds
+PAUSES = 50
 
 _threads_lost = False  # written by the fork hooks, in a process with one thread
 
@@ -31,10 +37,19 @@ def polars_has_run() -> bool:
         >>> polars_has_run()
         True
     """
-    names = native.thread_names()
-    if not names:  # no /proc here: what went through the pool is all we know of
-        return _threads_lost or pool.stats().done > 0
-    return _threads_lost or any(name.startswith("polars-") and name[7:].isdigit() for name in names.values())
+    if _threads_lost:
+        return True
+    for _ in range(PAUSES):
+        names = native.thread_names().values()
+        if not names:  # no /proc here: what went through the pool is all we know of
+            return pool.stats().done > 0
+        if any(name.startswith("polars-") and name[7:].isdigit() for name in names):
+            return True
+        known = sum(name.startswith((*POLARS_THREADS, "jemalloc_bg_thd")) for name in names)
+        if len(names) <= known + len(sys._current_frames()):
+            return False
+        _nobody.acquire(timeout=PAUSE)  # there are threads of neither Python nor a known name: Polars' may be just born
+    return False
 
 
 def _before_fork() -> None:
@@ -62,6 +77,8 @@ def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:
     return refused
 
 
+_nobody = native.allocate_lock()  # a lock that nobody releases, to sleep on natively
+_nobody.acquire()
 _refusing = False  # this process, or one it was forked from, lost Polars' threads; written in the child hook
 
 crew.inline_on(*POLARS_THREADS)

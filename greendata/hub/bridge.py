@@ -52,7 +52,7 @@ class Bridge:
         >>> bridge.forget(number)
     """
 
-    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "rung", "hub")
+    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "hub", "rung")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -160,9 +160,9 @@ class Bridge:
                 self.wake()
 
     def _settle_down(self) -> None:
-        """Hang the bell off and let the loop go where nothing is expected any more. Not while answering:
+        """Take the bell off and let the loop go where nothing is expected any more.
 
-        a greenlet that asks for one thing after the other would have it hung and taken off each time.
+        Not while answering: a greenlet that asks for one thing after the other would have it taken off each time.
         """
         if self.hub.loop is None:  # the hub is destroyed
             return

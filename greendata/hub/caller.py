@@ -67,9 +67,11 @@ class Caller:
         self._started.bind(None, None)
         self._idle_after = idle_after
         self._mailbox: Mailbox
-        self._is_gone: Callable[[], bool] = bool  # True once the thread has ended, or its hub
-        self._lock = native.RLock()  # guards all below; finalizers may call, so it is reentrant
+        self._anchor: Callable[[], object] = object  # None once the thread has ended
+        self._lock = native.RLock()  # guards what is put below; finalizers may call, so it is reentrant
+        self._is_open = False  # it has its mailbox
         self._is_stopping = False
+        self._closing: Callable[[], object] | None = None  # what its own hub does to stop
         self._users = 0
         self._calls: dict[Call[Any], None] = {}  # those that have not ended
         self._queues: dict[Hashable, SerialQueue] = {}
@@ -162,7 +164,8 @@ class Caller:
     @property
     def is_stopped(self) -> bool:
         """True if it takes no more calls: it was stopped, or its thread or hub is gone."""
-        return self._is_stopping or self._is_gone()
+        is_gone = self._is_open and (self._anchor() is None or self._mailbox.hub.loop is None)
+        return self._is_stopping or is_gone
 
     # -- calls: any thread ------------------------------------------------------------------------------
 
@@ -235,6 +238,7 @@ class Caller:
         """
         key = identity_of(func)
         with self._lock:
+            self._check_open()
             errand = self._errand(func, args, kwargs)
             queue = self._queues.get(key)
             if queue is None:
@@ -289,7 +293,9 @@ class Caller:
                     self._forget()
                     self.stopped.over()
                 else:
-                    self._mailbox.post(lambda: gevent.spawn(self._close, seconds))
+                    self._closing = partial(gevent.spawn, self._close, seconds)
+                    if self._is_open:
+                        self._mailbox.post(self._closing)
         return self.stopped
 
     def __enter__(self) -> Self:
@@ -334,7 +340,6 @@ class Caller:
         context: Context | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Errand[T]:
-        self._check_open()
         return Errand(self._mailbox, func, args, kwargs, context=context, metadata=metadata, on_end=self._on_end)
 
     def _dispatch(self, errand: Errand[T], start: Callable[[], object]) -> Call[T]:
@@ -367,9 +372,12 @@ class Caller:
         anchor = getattr(_local, "anchor", None)
         if anchor is None:
             anchor = _local.anchor = _Anchor()
-        thread = weakref.ref(anchor)
-        self._is_gone = lambda: mailbox.is_gone or thread() is None
+        self._anchor = weakref.ref(anchor)
         _callers[self.id] = self
+        with self._lock:
+            self._is_open = True
+            if self._closing is not None:  # its parent was stopped meanwhile
+                mailbox.post(self._closing)
 
     def _serve(self) -> None:
         native.name_this_thread(self.name)
@@ -410,10 +418,10 @@ class Caller:
             self.stopped.over()
 
     def _on_end(self, call: Call[Any]) -> None:
-        with self._lock:
-            self._calls.pop(call, None)
-            self._services.pop(call, None)
-        self._watch_idleness()
+        self._calls.pop(call, None)
+        self._services.pop(call, None)
+        if self._idle_after is not None:
+            self._watch_idleness()
 
     def _on_queued_end(self, queue: SerialQueue, call: Call[Any]) -> None:
         queue.note_end(call)

@@ -1,0 +1,92 @@
+"""The pages of an HTTP API into one frame: a few fetched at a time, each parsed as it arrives, summed up off the hub.
+
+`as_completed` takes from a generator that starts the next fetch only when there is room for it, and the `Group` around
+it sees to it that none is left behind: not after an error, not after the timeout.
+"""
+
+# ruff: noqa: E402 - patching comes before the imports that it patches
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs
+
+import gevent
+import polars as pl
+import requests
+from gevent.pywsgi import WSGIServer
+
+import greendata
+from greendata.hub.group import Group
+from greendata.hub.scope import as_completed
+
+__all__ = ("main", "pages", "serving")
+
+PAGES = 40
+ROWS = 250  # of a page
+AT_ONCE = 8
+
+
+def main() -> None:
+    """Fetch all pages and print what was sold in each country."""
+    with serving(api) as url:
+        sales = pages(url)
+        summary = greendata.collect(
+            sales.lazy().group_by("country").agg(pl.len(), pl.col("amount").sum()).sort("country")
+        )
+        print(f"{sales.height} rows from {PAGES} pages")
+        print(summary.get(timeout=30))
+
+
+def pages(url: str) -> pl.DataFrame:
+    """Every page of the API in one frame, in the order of the pages."""
+    session = requests.Session()
+    first = fetch(session, url, 1)
+    frames = {1: pl.DataFrame(first["rows"])}
+    with Group(timeout=60, label="pages") as group:
+        fetches = (group.spawn(fetch, session, url, number) for number in range(2, first["pages"] + 1))
+        for arrived in as_completed(fetches, max_concurrent=AT_ONCE):
+            page = arrived.get()
+            frames[page["page"]] = pl.DataFrame(page["rows"], schema=frames[1].schema)
+    return pl.concat(frames[number] for number in sorted(frames))
+
+
+def fetch(session: requests.Session, url: str, number: int) -> dict:  # type: ignore[type-arg]  # what JSON holds
+    """Page *number*: its rows, and how many pages there are."""
+    answer = session.get(url, params={"page": number}, timeout=10)
+    answer.raise_for_status()
+    page: dict = answer.json()  # type: ignore[type-arg]
+    return page
+
+
+def api(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """The API: a WSGI application that takes its time."""
+    number = int(parse_qs(environ["QUERY_STRING"])["page"][0])
+    gevent.sleep(0.01)
+    rows = [
+        {"country": ("AT", "CH", "DE", "FR")[sale % 4], "amount": sale % 100}
+        for sale in range((number - 1) * ROWS, number * ROWS)
+    ]
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({"page": number, "pages": PAGES, "rows": rows}).encode()]
+
+
+@contextmanager
+def serving(app: Callable[..., Iterable[bytes]]) -> Iterator[str]:
+    """Serve *app* on loopback; gives its address."""
+    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

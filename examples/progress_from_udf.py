@@ -1,0 +1,92 @@
+"""A function inside a Polars query, on a native thread, asks the hub for an HTTP fetch and moves a progress bar there.
+
+Polars calls `Rates.of` on a worker, where there are no greenlets. Through a `Caller` it has the hub do both: the fetch
+runs in a greenlet with cooperative sockets, and the bar is drawn by the one thread that may draw it.
+"""
+
+# ruff: noqa: E402 - patching comes before the imports that it patches
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import polars as pl
+import requests
+from gevent.pywsgi import WSGIServer
+from tqdm import tqdm
+
+import greendata
+from greendata.hub.caller import Caller
+
+__all__ = ("Rates", "main", "serving")
+
+RATES = {"CHF": 0.94, "CZK": 25.1, "DKK": 7.46, "GBP": 0.84, "HUF": 402.0, "NOK": 11.7, "PLN": 4.27, "SEK": 11.2}
+
+ORDERS = pl.LazyFrame({"currency": list(RATES) * 1_250}).with_columns(amount=pl.int_range(pl.len()) % 97 + 1)
+
+
+class Rates:
+    """Exchange rates of an HTTP service, for functions that run on native threads."""
+
+    def __init__(self, url: str, hub: Caller, bar: tqdm[None]) -> None:
+        self._url = url
+        self._hub = hub
+        self._bar = bar
+
+    def of(self, currency: str) -> float:
+        """The rate of *currency*. Called by Polars, on a worker."""
+        rate = self._hub.call_soon(self._fetch, currency).get(timeout=10)
+        self._hub.call_soon(self._bar.update)
+        return rate
+
+    def _fetch(self, currency: str) -> float:
+        """Ask the service. Called in a greenlet."""
+        answer = requests.get(f"{self._url}/rate/{currency}", timeout=5)
+        answer.raise_for_status()
+        return float(answer.text)
+
+
+def main() -> None:
+    """Turn ten thousand orders into euros and print the sum by currency."""
+    with (
+        serving(exchange) as url,
+        tqdm(desc="rates", total=len(RATES), file=sys.stdout) as bar,
+        greendata.deadline(30),
+    ):
+        rates = Rates(url, Caller.current(), bar)
+        known = ORDERS.select(pl.col("currency").unique()).with_columns(
+            rate=pl.col("currency").map_elements(rates.of, return_dtype=pl.Float64)
+        )
+        euros = ORDERS.join(known, on="currency").select("currency", euros=pl.col("amount") / pl.col("rate"))
+        total = greendata.collect(euros.group_by("currency").sum().sort("currency")).get()
+        Caller.current().call_soon(bar.refresh).get()  # behind the updates, which were called before
+    print(total)
+
+
+def exchange(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """The HTTP service: a WSGI application."""
+    currency = environ["PATH_INFO"].rpartition("/")[2]
+    status = "200 OK" if currency in RATES else "404 Not Found"
+    start_response(status, [("Content-Type", "text/plain")])
+    return [str(RATES.get(currency, "unknown")).encode()]
+
+
+@contextmanager
+def serving(app: Callable[..., Iterable[bytes]]) -> Iterator[str]:
+    """Serve *app* on loopback; gives its address."""
+    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

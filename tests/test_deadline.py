@@ -1,0 +1,145 @@
+"""Deadlines: queue wait and run time together, the nearest one counts, in greenlets, plain threads and on workers."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from greendata.errors import BadTimeout, DeadlineExceeded, GreenDataError
+from greendata.hub.deadline import current_deadline, deadline
+from greendata.hub.pool import stats, submit
+from greendata.hub.result import Status
+from tests.conftest import Gate
+from tests.natives import Native, settle_down, small_pool, submit_expiring, until
+
+
+def test_a_running_job_fails_at_its_deadline_and_its_slot_is_counted(held: Gate) -> None:
+    pool = small_pool(max_workers=1)
+    result = submit_expiring(pool, held, label="slow")
+    with pytest.raises(DeadlineExceeded, match="slow was still running") as caught:
+        result.get()
+    assert caught.value.running
+    assert isinstance(caught.value, TimeoutError)
+    assert result.status is Status.FAILED
+    assert (pool.stats().running, pool.stats().abandoned) == (1, 1)
+    held.open()
+    settle_down(pool)
+    assert pool.stats().failed >= 1
+    assert pool.stats().done == 0  # what it returned in the end is of no account
+
+
+def test_a_queued_job_that_is_out_of_time_never_runs(held: Gate) -> None:
+    pool = small_pool(max_workers=1)
+    blocking = pool.submit(held)
+    held.wait_arrived()
+    ran: list[int] = []
+    result = pool.submit(ran.append, 1, timeout=0.02)
+    with pytest.raises(DeadlineExceeded, match="had not begun") as caught:
+        result.get()
+    assert not caught.value.running
+    assert pool.stats().queued == 0
+    held.open()
+    blocking.get()
+    settle_down(pool)
+    assert ran == []
+
+
+def test_a_job_whose_deadline_passed_while_the_hub_slept_never_runs(held: Gate) -> None:
+    pool = small_pool(max_workers=1)
+    blocking = pool.submit(held)
+    held.wait_arrived()
+    ran: list[int] = []
+    result = pool.submit(ran.append, 1, timeout=0)
+    held.open()
+    while not result.ready():  # the hub does not turn: its timer cannot have done it
+        pass
+    assert isinstance(result.exception, DeadlineExceeded)
+    blocking.get()
+    settle_down(pool)
+    assert ran == []
+
+
+def test_a_deadline_that_is_not_reached_changes_nothing() -> None:
+    assert submit(int, "3", timeout=60).get() == 3
+    assert submit(int, "3", timeout=float("inf")).get() == 3
+    assert submit(int, "3", timeout=1e300).get() == 3
+
+
+def test_a_deadline_fails_it_for_all_who_wait(held: Gate) -> None:
+    result = submit(held, timeout=0.05)
+    waiting = [gevent.spawn(result.wait) for _ in range(3)]
+    plain, other = Native(result.wait), Native(lambda: gevent.spawn(result.wait).get())
+    gevent.joinall(waiting)
+    assert plain.join() is other.join() is None
+    assert isinstance(result.exception, DeadlineExceeded)
+    held.open()
+
+
+def test_in_a_plain_thread_the_waiter_keeps_it(held: Gate) -> None:
+    def wait() -> object:
+        with pytest.raises(DeadlineExceeded):
+            submit(held, timeout=0.02).get()
+        with pytest.raises(DeadlineExceeded):
+            submit(held, timeout=0.02).get(timeout=60)
+        return True
+
+    assert Native(wait).join()
+    held.open()
+
+
+def test_gevent_waits_for_a_result_of_a_plain_thread_until_its_deadline(held: Gate) -> None:
+    result = Native(lambda: submit(held, timeout=0.05)).join()
+    assert gevent.wait([result]) == [result]
+    assert isinstance(result.exception, DeadlineExceeded)
+    held.open()
+
+
+def test_the_nearest_one_wins(held: Gate) -> None:
+    with deadline(60) as far:
+        assert current_deadline() == far
+        with deadline(0.02) as near, deadline(30) as nearest:
+            assert far > near == nearest
+            results = [submit(held), submit(held, timeout=60)]
+        own = submit(held, timeout=0.02)
+        free = submit(int)
+    assert current_deadline() is None
+    for result in (*results, own):
+        with pytest.raises(DeadlineExceeded):
+            result.get()
+    assert free.get() == 0
+    held.open()
+
+
+def test_a_job_inherits_it_and_greenlets_do_not(held: Gate) -> None:
+    with deadline(60) as until_then:
+        assert submit(current_deadline).get() == until_then
+        assert gevent.spawn(current_deadline).get() is None
+    with deadline(float("inf")) as never:
+        assert never == float("inf")
+        assert submit(int).get() == 0
+        assert current_deadline() is None
+    held.open()
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), "2", True, object()], ids=repr)
+def test_what_is_no_timeout(bad: object, held: Gate) -> None:
+    pending = submit(held)
+    before = stats()
+    for use in (
+        lambda: submit(int, timeout=bad),  # type: ignore[arg-type]
+        lambda: pending.get(timeout=bad),  # type: ignore[arg-type]
+        lambda: pending.wait(timeout=bad),  # type: ignore[arg-type]
+        lambda: deadline(bad).__enter__(),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(BadTimeout, match="a number of seconds >= 0") as caught:
+            use()
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(caught.value, GreenDataError)
+    assert (stats().queued, stats().done) == (before.queued, before.done)
+    held.open()
+    until(lambda: pending.ready())
+
+
+def test_a_deadline_needs_a_number() -> None:
+    with pytest.raises(BadTimeout), deadline(None):  # type: ignore[arg-type]
+        pass

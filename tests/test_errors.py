@@ -1,0 +1,129 @@
+"""The errors of the hub floor: each text, each attribute and each parent, as their users meet them."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from greendata import errors
+from greendata.errors import GreenDataError
+from greendata.hub.deadline import deadline
+from greendata.hub.pool import submit
+from greendata.hub.settings import Settings
+from tests.conftest import Gate
+from tests.natives import small_pool, submit_expiring
+
+
+def raised(provoke: Callable[[], object], kind: type[BaseException]) -> BaseException:
+    with pytest.raises(kind) as caught:
+        provoke()
+    return caught.value
+
+
+def test_everything_has_the_root_and_a_page_in_the_tree() -> None:
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert issubclass(kind, GreenDataError)
+        assert name in (errors.__doc__ or ""), f"{name} is missing from the tree"
+
+
+def test_result_timeout(held: Gate) -> None:
+    result = submit(held, label="report")
+    for parent in (errors.ResultTimeout, gevent.Timeout, TimeoutError, GreenDataError, Exception):
+        error = raised(lambda: result.get(timeout=0.01), parent)
+        assert isinstance(error, errors.ResultTimeout)
+        assert error.result is result
+        assert error.seconds == 0.01
+        assert str(error).startswith("no outcome within 0.01 seconds from <Result 'report'")
+    assert str(raised(result.get_nowait, errors.ResultTimeout)).startswith("no outcome without waiting from")
+    assert "call cancel() to give it up" in str(error)
+    held.open()
+
+
+def test_deadline_exceeded(held: Gate) -> None:
+    pool = small_pool(max_workers=1)
+    running = submit_expiring(pool, held, label="report")
+    queued = pool.submit(held, timeout=0, label="export")
+    assert str(raised(queued.get, TimeoutError)) == "export had not begun at its deadline of 0 seconds"
+    error = raised(running.get, errors.DeadlineExceeded)
+    assert isinstance(error, TimeoutError)
+    assert str(error).startswith("report was still running (its native call cannot be stopped) at its deadline of ")
+    held.open()
+
+
+def test_job_cancelled(held: Gate) -> None:
+    pool = small_pool(max_workers=1)
+    running, queued = pool.submit(held, label="report"), pool.submit(held, label="export")
+    held.wait_arrived()
+    running.cancel("the client left")
+    queued.cancel()
+    assert str(raised(queued.get, errors.JobCancelled)) == "export was cancelled before it began"
+    text = str(raised(running.get, errors.JobCancelled))
+    assert text.startswith("report was cancelled while it ran (its native call cannot be stopped)")
+    assert "the client left" in text
+    held.open()
+
+
+def test_job_aborted() -> None:
+    error = raised(submit(exit, 3, label="report").get, RuntimeError)
+    assert isinstance(error, errors.JobAborted)
+    assert str(error) == "report ended with SystemExit: 3"
+    assert isinstance(error.__cause__, SystemExit)
+    shown = "".join(traceback.format_exception(error))
+    assert shown.index("SystemExit: 3") < shown.index("JobAborted: report ended")
+
+
+def test_pool_full_and_pool_closed(held: Gate) -> None:
+    pool = small_pool(max_workers=1, max_queue=1)
+    pool.submit(held)
+    held.wait_arrived()
+    pool.submit(held)
+    full = raised(lambda: pool.submit(held), RuntimeError)
+    assert isinstance(full, errors.PoolFull)
+    assert (full.queued, full.max_queue) == (1, 1)
+    assert str(full) == (
+        "1 jobs wait already and max_queue is 1; try again later, or raise it with greendata.configure(max_queue=...)"
+    )
+    held.open()
+    pool.drain()
+    closed = raised(lambda: pool.submit(int), RuntimeError)
+    assert str(closed) == "the pool is drained and takes no more work; greendata.configure() opens it again"
+    assert isinstance(closed, errors.PoolClosed)
+
+
+def test_what_a_fork_leaves() -> None:
+    lost = errors.ResultLost("report")
+    assert isinstance(lost, RuntimeError)
+    assert str(lost) == "report was submitted before the fork and belongs to the parent process; submit it again here"
+    forked = errors.PolarsForked()
+    assert isinstance(forked, RuntimeError)
+    assert "every query would hang here" in str(forked)
+    assert "gunicorn --preload" in str(forked)
+
+
+def test_bad_arguments() -> None:
+    text = str(raised(lambda: submit(int, timeout=-1), ValueError))
+    assert text == "timeout must be None or a number of seconds >= 0, got -1"
+    assert str(raised(lambda: deadline(float("nan")).__enter__(), errors.BadTimeout)).endswith("got nan")
+    setting = raised(lambda: Settings().changed(nice=20), ValueError)
+    assert isinstance(setting, errors.BadSetting)
+    assert (setting.name, setting.value) == ("nice", 20)
+    assert str(setting) == "nice must be a whole number from 0 to 19, got 20"
+    uncalled = raised(lambda: submit(submit(int).get()), TypeError)
+    assert isinstance(uncalled, errors.NotCallable)
+    assert str(uncalled) == "expected a callable to run, got 0; pass the function itself, not what it returned"
+
+
+def test_bad_variables_in_the_environment() -> None:
+    bad = raised(lambda: Settings.from_environment({"GREENDATA_STUCK_AFTER": "later"}), errors.BadSetting)
+    assert str(bad) == "GREENDATA_STUCK_AFTER must be a number, got 'later'"
+    assert isinstance(bad.__cause__, ValueError)
+
+
+def test_an_error_of_a_job_is_not_wrapped() -> None:
+    error = raised(submit(pickle.loads, b"nonsense").get, pickle.UnpicklingError)
+    assert not isinstance(error, GreenDataError)

@@ -1,0 +1,101 @@
+"""After 100 000 jobs: no descriptor, thread, watcher or hub more than before, and nothing kept of the jobs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import gevent
+import pytest
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import Hub
+
+from greendata.hub import native
+from greendata.hub.bridge import Bridge
+from greendata.hub.job import Job
+from greendata.hub.pool import configure, stats, submit
+from greendata.hub.result import Result
+from tests.natives import Native, until
+
+JOBS = 100_000
+BATCH = 1000
+
+
+def alive(kind: type[object]) -> int:
+    return sum(isinstance(found, kind) for found in gc.get_objects())
+
+
+def run_some(count: int) -> None:
+    """Jobs that succeed, fail, are cancelled and are dropped, some with deadlines, waited for in greenlets."""
+
+    def wait(number: int) -> None:
+        timeout = 60 if number % 5 == 0 else None
+        result = submit(int, "x" if number % 7 == 0 else "1", timeout=timeout, key=number % 11)
+        if number % 13 == 0:
+            result.cancel()
+        elif number % 17:
+            result.wait(60 if number % 3 == 0 else None)
+
+    for _ in range(count // BATCH):
+        gevent.joinall([gevent.spawn(wait, number) for number in range(BATCH)])
+
+
+def settled() -> bool:
+    bridge = Bridge.of_this_thread()
+    assert bridge is not None
+    return not bridge.expected and not stats().running and not stats().queued
+
+
+@pytest.fixture
+def two_workers() -> Iterator[None]:
+    before = configure().max_workers
+    configure(max_workers=2)
+    yield
+    configure(max_workers=before)
+
+
+@pytest.mark.guard(300)
+@pytest.mark.usefixtures("two_workers")
+def test_a_hundred_thousand_jobs_leave_nothing(
+    keeps_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    run_some(BATCH)
+    until(lambda: settled() and stats().workers <= 2)
+    gc.collect()
+    watchers = gevent.get_hub().loop.activecnt
+    threads = len(native.thread_names())
+    before = {kind: alive(kind) for kind in (Job, Result, Hub, gevent.Greenlet, gevent.Timeout)}
+    with keeps_descriptors():
+        done = stats()
+        run_some(JOBS)
+        until(settled)
+    ran = stats()
+    assert (ran.done + ran.failed + ran.cancelled) - (done.done + done.failed + done.cancelled) == JOBS
+    assert ran.workers <= 2
+    assert len(native.thread_names()) <= threads + 3  # two workers, and one that looks after stuck jobs
+    gevent.idle()
+    gc.collect()
+    left = {kind: alive(kind) - count for kind, count in before.items()}
+    assert max(left.values()) <= 0, left
+    assert gevent.get_hub().loop.activecnt <= watchers
+
+
+def test_threads_with_hubs_of_their_own_leave_nothing(
+    keeps_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    def work() -> int:
+        gevent.get_hub()
+        return sum(submit(int, "1").get() for _ in range(20))
+
+    assert Native(work).join() == 20
+    with keeps_descriptors():
+        assert [thread.join() for thread in [Native(work) for _ in range(10)]] == [20] * 10
+
+
+def test_threads_without_a_hub_get_none() -> None:
+    def work() -> object:
+        results = [submit(int, "1") for _ in range(100)]
+        return sum(result.get(timeout=60) for result in results), get_hub_if_exists()
+
+    assert Native(work).join() == (100, None)
