@@ -9,24 +9,39 @@ Importing it has no effect beyond the ``.green`` namespace on Polars' frames: no
 from __future__ import annotations
 
 from greendata.errors import (
+    BadArgument,
+    BadChoice,
     BadEngine,
     BadSetting,
+    BadSignature,
     BadTimeout,
     BatchesBusy,
     BatchesSpent,
+    CallerStopped,
     DeadlineExceeded,
+    ElementTimeout,
+    FrameMismatch,
     GreenDataError,
+    GroupClosed,
+    GroupTimeout,
     JobAborted,
     JobCancelled,
+    NoCaller,
     NotAFrame,
+    NotAResult,
     NotCallable,
+    NotIterable,
     PolarsForked,
     PoolClosed,
     PoolFull,
     ResultLost,
     ResultTimeout,
     SeamMissing,
+    ServiceEnded,
+    StreamBusy,
+    WaitsForItself,
 )
+from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
@@ -52,31 +67,48 @@ from greendata.frames.verbs import (
     write_ndjson,
     write_parquet,
 )
+from greendata.hub.call import current_job
+from greendata.hub.caller import Caller
 from greendata.hub.deadline import deadline
+from greendata.hub.group import Group
 from greendata.hub.logs import route_logging
 from greendata.hub.pacing import breathe, paced
 from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
+from greendata.hub.scope import as_completed, gather, shield, wait
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
 
 __version__ = "0.1.0"
 
 __all__ = (
+    "BadArgument",
+    "BadChoice",
     "BadEngine",
     "BadSetting",
+    "BadSignature",
     "BadTimeout",
     "Batches",
     "BatchesBusy",
     "BatchesSpent",
+    "Caller",
+    "CallerStopped",
     "DeadlineExceeded",
+    "ElementTimeout",
+    "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
     "GreenFrame",
     "GreenLazyFrame",
+    "Group",
+    "GroupClosed",
+    "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "NoCaller",
     "NotAFrame",
+    "NotAResult",
     "NotCallable",
+    "NotIterable",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
@@ -85,17 +117,23 @@ __all__ = (
     "ResultLost",
     "ResultTimeout",
     "SeamMissing",
+    "ServiceEnded",
     "Status",
+    "StreamBusy",
+    "WaitsForItself",
     "__version__",
+    "as_completed",
     "batches",
     "breathe",
     "collect",
     "collect_all",
     "collect_schema",
     "configure",
+    "current_job",
     "deadline",
     "drain",
     "explain",
+    "gather",
     "is_polars_patched",
     "paced",
     "patch_polars",
@@ -106,12 +144,15 @@ __all__ = (
     "read_parquet",
     "route_logging",
     "run",
+    "shield",
     "sink_csv",
     "sink_ipc",
     "sink_ndjson",
     "sink_parquet",
+    "stages",
     "stats",
     "unpatch_polars",
+    "wait",
     "write_csv",
     "write_ipc",
     "write_json",

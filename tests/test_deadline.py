@@ -129,7 +129,7 @@ def test_what_is_no_timeout(bad: object, held: Gate) -> None:
         lambda: submit(int, timeout=bad),  # type: ignore[arg-type]
         lambda: pending.get(timeout=bad),  # type: ignore[arg-type]
         lambda: pending.wait(timeout=bad),  # type: ignore[arg-type]
-        lambda: deadline(bad).__enter__(),  # type: ignore[arg-type]
+        deadline(bad).__enter__,  # type: ignore[arg-type]
     ):
         with pytest.raises(BadTimeout, match="a number of seconds >= 0") as caught:
             use()
@@ -137,7 +137,7 @@ def test_what_is_no_timeout(bad: object, held: Gate) -> None:
         assert isinstance(caught.value, GreenDataError)
     assert (stats().queued, stats().done) == (before.queued, before.done)
     held.open()
-    until(lambda: pending.ready())
+    until(pending.ready)
 
 
 def test_a_deadline_needs_a_number() -> None:

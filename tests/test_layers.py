@@ -40,7 +40,17 @@ HOUSE = (
         {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
-    Floor("flow", "crawl stages", {"requests": "crawl"}),
+    Floor(
+        "flow",
+        "channel crawl element injection nodes order progress rowgroups run sinks stage stages step stream",
+        {
+            "requests": "crawl",
+            "gevent": "channel nodes run step",
+            "greenlet": "channel run",
+            "polars": "sinks",
+            "tqdm": "progress",
+        },
+    ),
     Floor("web", "dashboard flask gunicorn", {"flask": "flask dashboard", "gunicorn": "gunicorn"}),
     Floor("top", "__main__ monkey observe testing", {}),
 )

@@ -220,7 +220,7 @@ def test_what_a_failed_job_kept_alive_dies_with_the_result_on_the_hubs_thread(ki
     died: list[int] = []
     result = _submit_watched(died, partial(fail, kind))
     result.wait()
-    until(lambda: result.end().ready())
+    result.end().get()
     assert len(died) == 1  # the caller's own; everything else is in the traceback
     del result
     until(lambda: len(died) == 4)

@@ -287,8 +287,8 @@ def test_a_result_settled_by_another_thread_wakes_its_own_hub(held: Gate) -> Non
 
 def test_a_settable_result_crosses_threads() -> None:
     def wait_then_tell(result: Result[int], ready: Result[bool]) -> int:
-        ready.set(True)  # noqa: FBT003
-        return result.get()
+        ready.set(True)
+        return result.get(timeout=60)  # without a timeout gevent sees a hub that nobody will ever wake
 
     for wait in (wait_then_tell, lambda *results: gevent.spawn(wait_then_tell, *results).get()):
         result: Result[int] = Result()

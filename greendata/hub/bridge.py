@@ -52,7 +52,7 @@ class Bridge:
         >>> bridge.forget(number)
     """
 
-    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "hub", "rung")
+    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "_standing", "hub", "rung")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -60,6 +60,7 @@ class Bridge:
         self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._answering = False  # the bell's callback is at work; hub's thread only
+        self._standing: set[int] = set()  # numbers of `listen`; hub's thread writes
         self._held = 0  # expected numbers that hold the loop open; hub's thread only
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
 
@@ -84,8 +85,8 @@ class Bridge:
 
     @property
     def expected(self) -> int:
-        """How many numbers are out. Safe from any thread."""
-        return len(self._callbacks)
+        """How many numbers are out, those of `listen` aside. Safe from any thread."""
+        return len(self._callbacks) - len(self._standing)
 
     def expect(self, callback: Callable[[], object]) -> int:
         """Register *callback* and hold the loop open for it; returns its number.
@@ -103,6 +104,16 @@ class Bridge:
         self._held += 1
         return number
 
+    def listen(self, callback: Callable[[], object]) -> int:
+        """`expect` for something that may come at any time, or never: it does not hold the loop open.
+
+        Call from the hub's thread.
+        """
+        number = self.expect(callback)
+        self.release()
+        self._standing.add(number)
+        return number
+
     def release(self) -> None:
         """Hold the loop open for one number less: it may still ring, but nobody waits for it.
 
@@ -118,6 +129,7 @@ class Bridge:
         Call from the hub's thread.
         """
         self._callbacks.pop(number, None)
+        self._standing.discard(number)
         if not self._answering:
             self._settle_down()
 
@@ -139,6 +151,7 @@ class Bridge:
         The hub gets a new bridge: the numbers of this one may still be released by those who hold them.
         """
         self._callbacks.clear()
+        self._standing.clear()
         self.rung.clear()
         self._held = 0
         self._bell.stop()
@@ -172,7 +185,7 @@ class Bridge:
             self._bell.stop()
 
     def __repr__(self) -> str:
-        return f"<Bridge to {self.hub!r}: {len(self._callbacks)} expected, {self._held} held>"
+        return f"<Bridge to {self.hub!r}: {self.expected} expected, {self._held} held>"
 
 
 _local = native.Local()  # one bridge a thread, its own

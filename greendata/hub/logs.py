@@ -82,8 +82,7 @@ class LogRouter:
         self.close()
 
     def _listen(self) -> None:
-        self._number = self._bridge.expect(self._on_ring)
-        self._bridge.release()  # a router does not keep the process
+        self._number = self._bridge.listen(self._on_ring)  # it does not keep the process
 
     def _on_ring(self) -> None:
         if self._writer is None:  # a greenlet, because a handler may wait for its lock

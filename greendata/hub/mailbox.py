@@ -40,8 +40,7 @@ class Mailbox:
         self.thread = native.this_thread_name() or "hub"  # likewise
         self._letters: deque[Callable[[], object]] = deque()  # any thread appends, hub's thread pops
         self._bridge = Bridge.here(hub)
-        self._number = self._bridge.expect(self._deliver)
-        self._bridge.release()
+        self._number = self._bridge.listen(self._deliver)
         self._is_due = False  # a delivery is on its way; hub's thread only
         self._rest: Any = None  # the timer that brings the rest; hub's thread only
 

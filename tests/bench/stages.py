@@ -52,7 +52,9 @@ def one_stage() -> Row:
         "greendata": lambda: pace_of(
             100_000, lambda source: stages.map(increment, source, workers=WORKERS, maxsize=MAXSIZE)
         ),
-        "Pool": lambda: pace_of(10_000, lambda source: Pool(WORKERS).imap_unordered(increment, source, maxsize=MAXSIZE)),
+        "Pool": lambda: pace_of(
+            10_000, lambda source: Pool(WORKERS).imap_unordered(increment, source, maxsize=MAXSIZE)
+        ),
     }
     found = interleaved(contenders, ROUNDS)
     return against("elements a second through one map, against gevent's imap_unordered", found, "Pool", 5.0)
