@@ -15,6 +15,7 @@ monkey.patch_all()
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
 import requests
@@ -34,7 +35,7 @@ ORDERS = pl.LazyFrame({"currency": list(RATES) * 1_250}).with_columns(amount=pl.
 class Rates:
     """Exchange rates of an HTTP service, for functions that run on native threads."""
 
-    def __init__(self, url: str, hub: Caller, bar: tqdm[None]) -> None:
+    def __init__(self, url: str, hub: Caller, bar: tqdm[Any]) -> None:
         self._url = url
         self._hub = hub
         self._bar = bar

@@ -23,6 +23,7 @@ the hub (github.com/gevent/gevent/issues/2212).
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -30,6 +31,7 @@ from time import monotonic
 from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
+from greenlet import GreenletExit
 
 from greendata.hub import native
 
@@ -52,13 +54,14 @@ class Bridge:
         >>> bridge.forget(number)
     """
 
-    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_numbers", "_standing", "hub", "rung")
+    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_is_hung", "_numbers", "_standing", "hub", "rung")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
         self.rung: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, hub's pops
         self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
+        self._is_hung = False  # the bell is started (libuv calls every bell active); hub's thread only
         self._answering = False  # the bell's callback is at work; hub's thread only
         self._standing: set[int] = set()  # numbers of `listen`; hub's thread writes
         self._held = 0  # expected numbers that hold the loop open; hub's thread only
@@ -96,8 +99,9 @@ class Bridge:
         Call from the hub's thread.
         """
         number = next(self._numbers)
-        if not self._callbacks and not self._bell.active:
+        if not self._is_hung:
             self._bell.start(self._answer)
+            self._is_hung = True
         self._callbacks[number] = callback
         if not self._held:
             self._bell.ref = True
@@ -155,6 +159,7 @@ class Bridge:
         self.rung.clear()
         self._held = 0
         self._bell.stop()
+        self._is_hung = False
         _local.bridge = None
 
     def _answer(self) -> None:
@@ -165,7 +170,12 @@ class Bridge:
             while rung and monotonic() < turn_ends:
                 callback = callbacks.get(rung.popleft())
                 if callback is not None:
-                    callback()
+                    try:
+                        callback()
+                    except GreenletExit:  # the hub is being destroyed
+                        raise
+                    except BaseException:  # noqa: BLE001 - the hub's to tell; libuv stops a bell that lets it out
+                        self.hub.handle_error(callback, *sys.exc_info())
         finally:
             self._answering = False
             self._settle_down()
@@ -181,8 +191,9 @@ class Bridge:
             return
         if not self._held:
             self._bell.ref = False
-        if not self._callbacks:
+        if not self._callbacks and self._is_hung:
             self._bell.stop()
+            self._is_hung = False
 
     def __repr__(self) -> str:
         return f"<Bridge to {self.hub!r}: {self.expected} expected, {self._held} held>"
