@@ -23,8 +23,6 @@ import requests
 from gevent.pywsgi import WSGIServer
 
 import greendata
-from greendata.hub.group import Group
-from greendata.hub.scope import as_completed
 
 __all__ = ("main", "pages", "serving")
 
@@ -49,9 +47,9 @@ def pages(url: str) -> pl.DataFrame:
     session = requests.Session()
     first = fetch(session, url, 1)
     frames = {1: pl.DataFrame(first["rows"])}
-    with Group(timeout=60, label="pages") as group:
+    with greendata.Group(timeout=60, label="pages") as group:
         fetches = (group.spawn(fetch, session, url, number) for number in range(2, first["pages"] + 1))
-        for arrived in as_completed(fetches, max_concurrent=AT_ONCE):
+        for arrived in greendata.as_completed(fetches, max_concurrent=AT_ONCE):
             page = arrived.get()
             frames[page["page"]] = pl.DataFrame(page["rows"], schema=frames[1].schema)
     return pl.concat(frames[number] for number in sorted(frames))

@@ -23,7 +23,7 @@ from gevent.pywsgi import WSGIServer
 from tqdm import tqdm
 
 import greendata
-from greendata.hub.caller import Caller
+from greendata import Caller
 
 __all__ = ("Rates", "main", "serving")
 

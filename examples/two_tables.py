@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from greendata.hub.group import Group
+from greendata import Group
 
 __all__ = ("load", "main", "query")
 
