@@ -23,13 +23,6 @@ from greendata.hub.pool import stats, submit
 from tests.gates import Gate
 from tests.natives import until
 
-def is_dead(pid):
-    # Not gevent.os.waitpid: in a child of a child it misses the end of its own child now and then.
-    try:
-        return get_original("os", "waitpid")(pid, os.WNOHANG) != (0, 0)
-    except ChildProcessError:  # gevent's loop was told of it
-        return True
-
 def in_child(check):
     sys.stdout.flush()
     pid = {module}.fork()
@@ -40,8 +33,7 @@ def in_child(check):
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(0)
-    while not is_dead(pid):
-        gevent.sleep(0.01)
+    get_original("os", "waitpid")(pid, 0)  # gevent's misses the end of a child now and then
 
 {code}
 """
@@ -162,7 +154,7 @@ def test_a_fork_inside_a_greenlet_that_waits_abroad(how: str) -> None:
     assert told.splitlines() == ["[0, 1, 2] True", "1"]
 
 
-@pytest.mark.parametrize("how", ["os.fork", "patched os.fork"])  # gevent.os.fork twice over loses timers now and then
+@every_fork
 def test_a_child_of_a_child(how: str) -> None:
     told = run_forking(
         how,
@@ -187,6 +179,7 @@ def test_a_child_that_ends_by_itself_ends_cleanly() -> None:
         """
         import os, sys
         from greendata.hub.pool import submit
+        from gevent.monkey import get_original
         from tests.gates import Gate
 
         gate = Gate()
@@ -196,7 +189,7 @@ def test_a_child_that_ends_by_itself_ends_cleanly() -> None:
         if not pid:
             print("child", submit(int, "1").get())
             sys.exit(5)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        print(os.waitstatus_to_exitcode(get_original('os', 'waitpid')(pid, 0)[1]))
         gate.open()
         """,
         warnings="default",
