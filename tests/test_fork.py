@@ -33,7 +33,7 @@ def in_child(work):
             with open(answer.name, "w") as file:
                 file.write(told(work))
             os._exit(0)
-        get_original("os", "waitpid")(child, 0)  # gevent's misses the end of a child now and then
+        get_original("os", "waitpid")(child, 0)  # see the open hang of greenlets that poll after a fork
         return answer.read().decode()
 """
 

@@ -33,7 +33,7 @@ def in_child(check):
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(0)
-    get_original("os", "waitpid")(pid, 0)  # gevent's misses the end of a child now and then
+    get_original("os", "waitpid")(pid, 0)  # see the open hang of greenlets that poll after a fork
 
 {code}
 """
