@@ -44,8 +44,6 @@ class Module:
     def place(self) -> tuple[str, str]:
         """The floor and the room; a file right in the package that is no floor is a room of the floor ``top``."""
         parts = self.path.relative_to(PACKAGE).with_suffix("").parts
-        if parts == ("errors",):
-            return "errors", "errors"
         return ("top", parts[0]) if len(parts) == 1 else (parts[0], parts[1])
 
     @cached_property

@@ -1,0 +1,131 @@
+"""What was asked for makes no sense: raised at the call, before anything was begun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from greendata.errors.root import GreenDataError
+
+__all__ = (
+    "BadArgument",
+    "BadChoice",
+    "BadSetting",
+    "BadTimeout",
+    "NotAResult",
+    "NotCallable",
+)
+
+
+class BadArgument(GreenDataError, ValueError):
+    """An argument that cannot be used.
+
+    Attributes:
+        name: the argument.
+        value: what was given.
+        expected: what it should be.
+
+    Example:
+        >>> print(BadArgument("workers", 0, "a whole number >= 1"))
+        workers must be a whole number >= 1, got 0
+    """
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(name, value, expected)
+        self.name = name
+        self.value = value
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.name} must be {self.expected}, got {self.value!r}"
+
+
+class BadChoice(GreenDataError, ValueError):
+    """A word that is none of those allowed.
+
+    Attributes:
+        name: the argument.
+        value: what was given.
+        choices: what is allowed.
+
+    Example:
+        >>> print(BadChoice("on_error", "ignore", ("cancel", "collect")))
+        on_error must be 'cancel' or 'collect', got 'ignore'
+    """
+
+    def __init__(self, name: str, value: object, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+        super().__init__(name, value, self.choices)
+        self.name = name
+        self.value = value
+
+    def __str__(self) -> str:
+        *others, last = (repr(choice) for choice in self.choices)
+        return f"{self.name} must be {', '.join(others)} or {last}, got {self.value!r}"
+
+
+class BadSetting(GreenDataError, ValueError):
+    """A setting of `greendata.configure` or of a ``GREENDATA_*`` variable that cannot be used.
+
+    Attributes:
+        name: the setting.
+        value: what was given.
+        expected: what it should be.
+    """
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(name, value, expected)
+        self.name = name
+        self.value = value
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.name} must be {self.expected}, got {self.value!r}"
+
+
+class BadTimeout(GreenDataError, ValueError):
+    """A timeout that is negative, NaN or no number.
+
+    Attributes:
+        timeout: what was given.
+
+    Example:
+        >>> print(BadTimeout(-1))
+        timeout must be None or a number of seconds >= 0, got -1
+    """
+
+    def __init__(self, timeout: object) -> None:
+        super().__init__(timeout)
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"timeout must be None or a number of seconds >= 0, got {self.timeout!r}"
+
+
+class NotAResult(GreenDataError, TypeError):
+    """The thing to wait for is no result, AsyncResult or greenlet.
+
+    Attributes:
+        thing: what was given.
+    """
+
+    def __init__(self, thing: object) -> None:
+        super().__init__(thing)
+        self.thing = thing
+
+    def __str__(self) -> str:
+        return f"expected a Result, an AsyncResult or a Greenlet to wait for, got {self.thing!r}"
+
+
+class NotCallable(GreenDataError, TypeError):
+    """The thing to run is no callable.
+
+    Attributes:
+        func: what was given.
+    """
+
+    def __init__(self, func: object) -> None:
+        super().__init__(func)
+        self.func = func
+
+    def __str__(self) -> str:
+        return f"expected a callable to run, got {self.func!r}; pass the function itself, not what it returned"

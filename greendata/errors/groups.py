@@ -1,0 +1,105 @@
+"""What goes wrong with groups, callers and services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from greendata.errors.root import GreenDataError
+
+if TYPE_CHECKING:
+    from greendata.hub.result import Result
+
+__all__ = (
+    "CallerStopped",
+    "GroupClosed",
+    "GroupTimeout",
+    "NoCaller",
+    "ServiceEnded",
+)
+
+
+class GroupClosed(GreenDataError, RuntimeError):
+    """The group takes no more members: it was left, it is being cancelled, or it was never entered.
+
+    Attributes:
+        label: what the group is called.
+        state: what it is now, in words.
+    """
+
+    def __init__(self, label: str, state: str) -> None:
+        super().__init__(label, state)
+        self.label = label
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.state} and takes no members; start them inside `with Group() as g:`, a new one"
+
+
+class GroupTimeout(GreenDataError, TimeoutError):
+    """A group was out of time; its members were cancelled.
+
+    Attributes:
+        label: what the group is called.
+        seconds: the time it was allowed.
+        survivors: the results of members that cannot be stopped and go on: native calls, and greenlets that do
+            not let themselves be killed.
+    """
+
+    def __init__(self, label: str, seconds: float, survivors: Iterable[Result[Any]]) -> None:
+        super().__init__(label, seconds)
+        self.label = label
+        self.seconds = seconds
+        self.survivors = tuple(survivors)
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted(result.label for result in self.survivors))
+        going = f"{len(self.survivors)} cannot be stopped and go on: {names}" if names else "none of them goes on"
+        return f"{self.label} was not done within {self.seconds:g} seconds; its members were cancelled, {going}"
+
+
+class CallerStopped(GreenDataError, RuntimeError):
+    """The caller was stopped, or its thread or hub is gone, and takes no more calls.
+
+    Attributes:
+        caller: the caller's name.
+    """
+
+    def __init__(self, caller: str) -> None:
+        super().__init__(caller)
+        self.caller = caller
+
+    def __str__(self) -> str:
+        return f"caller {self.caller!r} is stopped, or its hub is gone; Caller.current() and Caller.new() make another"
+
+
+class NoCaller(GreenDataError, RuntimeError):
+    """No caller can be had in this thread.
+
+    Attributes:
+        reason: why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}; take Caller.current() on the hub's thread and hand it over"
+
+
+class ServiceEnded(GreenDataError, RuntimeError):
+    """A service returned before it was told to stop.
+
+    Attributes:
+        label: what the service is called.
+        value: what it returned.
+    """
+
+    def __init__(self, label: str, value: object) -> None:
+        super().__init__(label, value)
+        self.label = label
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"service {self.label} returned {self.value!r} before it was told to stop; it should wait for stopping"

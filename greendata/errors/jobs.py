@@ -1,0 +1,198 @@
+"""What becomes of a job and its result, of the pool, and of both after a fork."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gevent import Timeout
+
+from greendata.errors.root import GreenDataError
+
+if TYPE_CHECKING:
+    from greendata.hub.result import Result
+
+__all__ = (
+    "DeadlineExceeded",
+    "JobAborted",
+    "JobCancelled",
+    "PolarsForked",
+    "PoolClosed",
+    "PoolFull",
+    "ResultLost",
+    "ResultTimeout",
+    "WaitsForItself",
+)
+
+
+class ResultTimeout(GreenDataError, Timeout, TimeoutError):
+    """``Result.get(timeout=)`` gave up waiting. The work goes on for its other waiters.
+
+    It is a `gevent.Timeout`, for code that speaks gevent, and a `TimeoutError`, which is an
+    `Exception`, so that the error handlers of Flask and gunicorn see it.
+
+    Attributes:
+        result: the result that was waited for.
+        seconds: how long the wait was allowed to take.
+
+    Example:
+        >>> from gevent.event import AsyncResult
+        >>> str(ResultTimeout(AsyncResult(), 2.0)).startswith("no outcome within 2 seconds")
+        True
+    """
+
+    def __init__(self, result: Result[Any], seconds: float | None, *, armed: bool = False) -> None:
+        # A gevent.Timeout with seconds takes a timer and so a hub; only the waiting greenlet arms it.
+        Timeout.__init__(self, seconds if armed else None)
+        self.seconds = seconds
+        self.result = result
+
+    def __str__(self) -> str:
+        limit = "without waiting" if self.seconds is None else f"within {self.seconds:g} seconds"
+        return f"no outcome {limit} from {self.result!r}; the work goes on, call cancel() to give it up"
+
+
+class DeadlineExceeded(GreenDataError, TimeoutError):
+    """The job's deadline passed: queue wait and run time together took longer than allowed.
+
+    Attributes:
+        label: what the job was called.
+        seconds: the time it was allowed.
+        running: True if it had begun.
+        native: True if it is a native call, which goes on and is counted as abandoned; a greenlet is killed.
+    """
+
+    def __init__(self, label: str, seconds: float, *, running: bool, native: bool = True) -> None:
+        super().__init__(label, seconds)
+        self.label = label
+        self.seconds = seconds
+        self.running = running
+        self.native = native
+
+    def __str__(self) -> str:
+        where = f"was still running{_goes_on(native=self.native)}" if self.running else "had not begun"
+        return f"{self.label} {where} at its deadline of {self.seconds:g} seconds"
+
+
+class JobCancelled(GreenDataError):
+    """``Result.cancel()`` was called before the job had an outcome.
+
+    Attributes:
+        label: what the job was called.
+        running: True if it had begun.
+        native: True if it is a native call, which goes on and is counted as abandoned; a greenlet is killed.
+        message: the reason that was given, or "".
+    """
+
+    def __init__(self, label: str, *, running: bool, native: bool = True, message: str = "") -> None:
+        super().__init__(label)
+        self.label = label
+        self.running = running
+        self.native = native
+        self.message = message
+
+    def __str__(self) -> str:
+        where = f"while it ran{_goes_on(native=self.native)}" if self.running else "before it began"
+        return f"{self.label} was cancelled {where}" + (f": {self.message}" if self.message else "")
+
+
+class JobAborted(GreenDataError, RuntimeError):
+    """The job let out something that is no `Exception`; ``__cause__`` is the original.
+
+    A Rust panic, `SystemExit`, `KeyboardInterrupt`, `GreenletExit` or a `gevent.Timeout` from inside a
+    job would end the thread or pass through ``except Exception`` in the waiter; so it is wrapped.
+
+    Attributes:
+        label: what the job was called.
+
+    Example:
+        >>> import greendata
+        >>> try:
+        ...     greendata.run(exit, 3).get()
+        ... except JobAborted as error:
+        ...     type(error.__cause__).__name__
+        'SystemExit'
+    """
+
+    def __init__(self, label: str, cause: BaseException) -> None:
+        super().__init__(label)
+        self.label = label
+        self.__cause__ = cause
+
+    def __str__(self) -> str:
+        cause = self.__cause__
+        return f"{self.label} ended with {type(cause).__name__}: {cause}"
+
+
+class PoolFull(GreenDataError, RuntimeError):
+    """The queue is at its bound. Nothing was queued; answer 503, or try again later.
+
+    Attributes:
+        queued: how many jobs wait.
+        max_queue: the bound.
+    """
+
+    def __init__(self, queued: int, max_queue: int) -> None:
+        super().__init__(queued, max_queue)
+        self.queued = queued
+        self.max_queue = max_queue
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queued} jobs wait already and max_queue is {self.max_queue}; "
+            "try again later, or raise it with greendata.configure(max_queue=...)"
+        )
+
+
+class PoolClosed(GreenDataError, RuntimeError):
+    """The pool has been drained, or the process is exiting, and takes no more work."""
+
+    def __str__(self) -> str:
+        return "the pool is drained and takes no more work; greendata.configure() opens it again"
+
+
+class PolarsForked(GreenDataError, RuntimeError):
+    """This process was forked from one that had run a Polars query, where every query hangs for ever.
+
+    Polars' own threads do not survive a fork, and its queries wait for them silently.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "this process was forked after its parent had run a Polars query; every query would hang here. "
+            "Run no query before the fork: load data in post_worker_init or on the first request, "
+            "do without gunicorn --preload, or start children with multiprocessing's 'spawn'"
+        )
+
+
+class ResultLost(GreenDataError, RuntimeError):
+    """The job was pending when this process was forked; it goes on in the parent, not here.
+
+    Attributes:
+        label: what the job was called.
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.label = label
+
+    def __str__(self) -> str:
+        return f"{self.label} was submitted before the fork and belongs to the parent process; submit it again here"
+
+
+class WaitsForItself(GreenDataError, RuntimeError):
+    """A job was to wait for its own result, which would never come.
+
+    Attributes:
+        result: the result.
+    """
+
+    def __init__(self, result: Result[Any]) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        return f"{self.result!r} is the job that asks, and would wait for itself for ever; leave it out"
+
+
+def _goes_on(*, native: bool) -> str:
+    return " (its native call cannot be stopped)" if native else ""

@@ -1,0 +1,98 @@
+"""What goes wrong in a pipeline of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from greendata.errors.root import GreenDataError
+
+__all__ = (
+    "BadSignature",
+    "ElementTimeout",
+    "FrameMismatch",
+    "NotIterable",
+    "StreamBusy",
+)
+
+
+class ElementTimeout(GreenDataError, TimeoutError):
+    """A stage's function took longer over one element than its ``timeout``. A note names the element's index.
+
+    Attributes:
+        label: what the stage is called.
+        seconds: the time it was allowed.
+    """
+
+    def __init__(self, label: str, seconds: float) -> None:
+        super().__init__(label, seconds)
+        self.label = label
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.label} took longer than its timeout of {self.seconds:g} seconds over one element"
+
+
+class StreamBusy(GreenDataError, RuntimeError):
+    """Two greenlets asked one iterator of a pipeline for its next element at once."""
+
+    def __str__(self) -> str:
+        return "another greenlet waits for the next element already; give each consumer its own iter(stage)"
+
+
+class FrameMismatch(GreenDataError, ValueError):
+    """A frame whose schema is not that of the frames before it in the file. Nothing was written.
+
+    Attributes:
+        expected: the schema of the first frame.
+        got: that of the frame at hand.
+    """
+
+    def __init__(self, expected: object, got: object) -> None:
+        super().__init__(expected, got)
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        return (
+            f"a frame has the schema {self.got}, and the frames before it have {self.expected}; "
+            "one file has one schema: give it to batch(schema=...), or cast the frames"
+        )
+
+
+class BadSignature(GreenDataError, TypeError):
+    """A stage cannot call the function with what it has to give.
+
+    Attributes:
+        func: the function.
+        needs: the parameters that nobody gives, sorted.
+        given: the names that could be asked for, sorted.
+    """
+
+    def __init__(self, func: object, needs: Iterable[str], given: Iterable[str]) -> None:
+        self.func = func
+        self.needs = tuple(sorted(needs))
+        self.given = tuple(sorted(given))
+        super().__init__(func, self.needs, self.given)
+
+    def __str__(self) -> str:
+        if not self.needs:
+            return f"{self.func!r} takes no positional argument; the stage calls it with the element"
+        return (
+            f"{len(self.needs)} parameters of {self.func!r} that nobody gives: {', '.join(self.needs)}; "
+            f"by name it can have {', '.join(self.given)}, and what on_start returns in a dict"
+        )
+
+
+class NotIterable(GreenDataError, TypeError):
+    """The source of a pipeline is neither a stage nor an iterable.
+
+    Attributes:
+        source: what was given.
+    """
+
+    def __init__(self, source: object) -> None:
+        super().__init__(source)
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"expected a stage or an iterable as the source, got {self.source!r}; call the function that makes it"

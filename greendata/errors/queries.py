@@ -1,0 +1,82 @@
+"""What goes wrong where Polars is asked for something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from greendata.errors.root import GreenDataError
+
+__all__ = (
+    "BadEngine",
+    "BatchesBusy",
+    "BatchesSpent",
+    "NotAFrame",
+    "SeamMissing",
+)
+
+
+class BatchesBusy(GreenDataError, RuntimeError):
+    """Two greenlets or threads asked one batch stream for its next batch at once."""
+
+    def __str__(self) -> str:
+        return "another greenlet waits for the next batch already; give each consumer its own batches()"
+
+
+class BatchesSpent(GreenDataError, RuntimeError):
+    """A batch stream that has been begun or closed was asked for the whole of it as an Arrow stream."""
+
+    def __str__(self) -> str:
+        return "the stream has been begun or closed already; export it before its first batch, from a new batches()"
+
+
+class SeamMissing(GreenDataError, RuntimeError):
+    """The Polars in place does not have the functions that the patch stands on. Nothing was patched.
+
+    Attributes:
+        missing: the names that were looked for and not found.
+    """
+
+    def __init__(self, missing: Iterable[str], version: str) -> None:
+        self.missing = tuple(sorted(missing))
+        super().__init__(self.missing, version)
+        self.version = version
+
+    def __str__(self) -> str:
+        names = ", ".join(self.missing)
+        return (
+            f"{len(self.missing)} functions not found in Polars {self.version}: {names}; greendata supports "
+            "polars>=2.0,<3. Nothing was patched; greendata.collect() and GreenEngine work without the patch"
+        )
+
+
+class BadEngine(GreenDataError, ValueError):
+    """Neither the name of a Polars engine nor a `polars.Engine` object.
+
+    Attributes:
+        engine: what was given.
+    """
+
+    def __init__(self, engine: object) -> None:
+        super().__init__(engine)
+        self.engine = engine
+
+    def __str__(self) -> str:
+        return f"engine must be 'auto', 'in-memory', 'streaming', 'gpu' or a polars.Engine, got {self.engine!r}"
+
+
+class NotAFrame(GreenDataError, TypeError):
+    """The thing to collect, sink or write is no Polars frame of the kind asked for.
+
+    Attributes:
+        frame: what was given.
+        expected: the kind of frame, "LazyFrame" or "DataFrame".
+    """
+
+    def __init__(self, frame: object, expected: str) -> None:
+        super().__init__(frame, expected)
+        self.frame = frame
+        self.expected = expected
+
+    def __str__(self) -> str:
+        hint = {"LazyFrame": "df.lazy() makes one of a DataFrame", "DataFrame": "collect the LazyFrame first"}
+        return f"expected a polars.{self.expected}, got {type(self.frame).__name__}; {hint[self.expected]}"
