@@ -341,7 +341,6 @@ def test_a_forked_child_has_its_own_callers() -> None:
     finished = run_python(
         """
         import os, gevent
-        from gevent.monkey import get_original
         from greendata.hub.caller import Caller
         home, side = Caller.current(), Caller.new()
         pending = side.call_soon(gevent.sleep, 3600)
@@ -351,7 +350,7 @@ def test_a_forked_child_has_its_own_callers() -> None:
             print(Caller.current() is home, Caller.current().call_soon(int).get())
             os.sys.stdout.flush()
             os._exit(0)
-        get_original("os", "waitpid")(pid, 0)
+        os.waitpid(pid, 0)
         print(side.call_soon(int, "7").get())
     """,
         warnings="ignore",
