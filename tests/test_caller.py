@@ -229,6 +229,33 @@ def test_a_deadline_around_the_call_holds(caller: Caller) -> None:
         late.end().get(timeout=60)
 
 
+def test_a_deadline_around_a_call_that_waits_for_its_turn_holds(caller: Caller) -> None:
+    leave, ran = Event(), list[str]()
+
+    def work(name: str) -> None:
+        ran.append(name)
+        leave.wait()
+
+    first = caller.queue_call(work, "first")
+    with deadline(0.001):
+        waiting = [caller.queue_call(work, "second"), caller.call_later(3600, work, "later")]
+    for call in waiting:
+        with pytest.raises(DeadlineExceeded, match="work had not begun"):
+            call.get()
+        call.end().get(timeout=60)
+    leave.set()
+    first.get()
+    assert ran == ["first"]
+
+
+def test_a_deadline_that_is_never_reached_changes_nothing(caller: Caller) -> None:
+    for seconds in (1e300, float("inf")):
+        with deadline(seconds):
+            assert caller.call_soon(int).get() == 0
+            assert caller.queue_call(int).get() == 0
+        caller.call_later(seconds, forever).cancel()
+
+
 def test_first_set_wins_and_links_can_be_taken_back(caller: Caller) -> None:
     told: list[object] = []
     call = caller.call_soon(forever)

@@ -302,6 +302,22 @@ def test_a_caller_whose_thread_is_gone_refuses_calls() -> None:
     orphan.stop().get(timeout=60)
 
 
+def test_a_thread_that_ends_fails_the_calls_it_has_not_made() -> None:
+    def work() -> tuple[Caller, Caller, list[Result[Any]]]:
+        caller = Caller.current()
+        child = caller.child("child")
+        service = caller.service(lambda service: service.stopping.wait())
+        return caller, child, [caller.call_soon(int), caller.call_later(3600, int), service.started, service.stopped]
+
+    caller, child, lost = in_a_plain_thread(work)
+    for result in lost:
+        with pytest.raises(CallerStopped):
+            result.get(timeout=60)
+        result.end().get(timeout=60)
+    caller.stopped.get(timeout=60)
+    child.stopped.get(timeout=60)
+
+
 def test_a_caller_whose_hub_is_gone_refuses_calls() -> None:
     def destroy() -> Caller:
         caller = Caller.current()
@@ -345,8 +361,12 @@ def test_a_forked_child_has_its_own_callers() -> None:
         from greendata.hub.caller import Caller
         home, side = Caller.current(), Caller.new()
         pending = side.call_soon(gevent.sleep, 3600)
+        service = side.service(lambda service: service.stopping.wait())
+        side.__enter__()
         pid = os.fork()
         if pid == 0:
+            side.__exit__(None, None, None)
+            print(type(service.started.exception).__name__)
             print(home.is_stopped, side.is_stopped, type(pending.exception).__name__, Caller.all())
             print(Caller.current() is home, Caller.current().call_soon(int).get())
             os.sys.stdout.flush()
@@ -356,7 +376,7 @@ def test_a_forked_child_has_its_own_callers() -> None:
     """,
         warnings="ignore",
     )
-    assert finished.stdout.splitlines() == ["True True ResultLost ()", "False 0", "7"]
+    assert finished.stdout.splitlines() == ["ResultLost", "True True ResultLost ()", "False 0", "7"]
     assert (finished.returncode, finished.stderr) == (0, "")
 
 

@@ -130,7 +130,7 @@ class Caller(Resident):
                 queue = self._queues[key] = SerialQueue(func, self._mailbox, self._drop_queue)
             errand.on_end = partial(self._on_queued_end, queue)
             queue.append(errand)
-            return self._dispatch(errand, queue.proceed)
+            return self._dispatch(errand, partial(queue.take, errand))
 
     def queue_get(self, func: Callable[..., Any]) -> SerialQueue | None:
         """The queue of *func*, or None where none of its queued calls waits or runs."""

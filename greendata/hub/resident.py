@@ -97,7 +97,7 @@ class Resident:
 
         Raises:
             BadSetting, BadTimeout: an argument that cannot be used.
-            RuntimeError, OSError: the system has no thread, or no descriptors for a hub, to give.
+            RuntimeError: the system has no more threads to give.
         """
         made = cls._make(name, None, idle_after)
         try:
@@ -122,7 +122,7 @@ class Resident:
         """The child of that *name*, made with `new` if there is none. It stops with its parent.
 
         Raises:
-            BadSetting, BadTimeout, RuntimeError, OSError: as `new`.
+            BadSetting, BadTimeout, RuntimeError: as `new`.
             CallerStopped: this caller takes no more calls.
         """
         with self._lock:
