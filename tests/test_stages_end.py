@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import itertools
 from collections.abc import Iterator
@@ -230,3 +231,23 @@ def test_a_break_at_the_end_of_a_program_still_runs_on_done() -> None:
             break
     """)
     assert finished == (0, "done\ndone\n", "")
+
+
+def test_also_a_native_one_whose_pool_was_drained_before() -> None:
+    finished = run_python("""
+        import itertools
+        import greendata
+        from greendata.flow import stages
+        stages.map(abs, [1]).run()
+        for _ in stages.map(abs, itertools.count(), on="native", workers=2, on_done=lambda: print("done")):
+            break
+    """)
+    assert finished == (0, "done\ndone\n", "")
+
+
+def test_runs_leave_nothing_for_the_end_of_the_program() -> None:
+    stages.map(abs, [1]).run()
+    before = atexit._ncallbacks()
+    for _ in range(3):
+        stages.map(abs, [1]).run()
+    assert atexit._ncallbacks() == before

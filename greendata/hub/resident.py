@@ -11,7 +11,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -223,8 +223,7 @@ class Resident:
         if name is not None and (not isinstance(name, str) or not name):
             raise BadSetting("name", name, "None or a text that is not empty")
         made = cls(name or f"caller-{next(_numbers)}", parent=parent, idle_after=seconds_of(idle_after))
-        atexit.unregister(_stop_all)
-        atexit.register(_stop_all)
+        _stop_at_exit()
         native.start_thread(made._serve, ())
         return made
 
@@ -322,6 +321,11 @@ class _Anchor:
 
 def _nothing() -> None:
     return None
+
+
+@cache  # once: CPython keeps a slot for every registration, also one that was taken back
+def _stop_at_exit() -> None:
+    atexit.register(_stop_all)
 
 
 def _stop_all() -> None:
