@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import gevent
 import polars as pl
 
+from greendata.errors import JobAborted
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
@@ -125,6 +126,29 @@ def test_a_failure_that_the_block_saw_first_is_raised_once() -> None:
     with raised() as caught, Group() as group:
         group.run(fail, ValueError("once")).get()
     assert [str(error) for error in caught.value.exceptions] == ["once"]
+
+
+def test_a_greenlet_that_fails_with_a_cancelled_job_is_a_failure(held: Gate, hub_errors: list[str]) -> None:
+    job = submit(held)
+    with raised() as caught, Group() as group:
+        group.add(gevent.spawn(job.get))
+        job.cancel("by somebody else")
+        forever()
+    assert [str(error) for error in caught.value.exceptions] == [str(job.exception)]
+    assert "by somebody else" in hub_errors.pop()  # gevent tells of every greenlet that fails
+    held.open()
+
+
+def test_a_greenlet_that_ends_with_no_exception_is_a_failure_too(hub_errors: list[str]) -> None:
+    own = gevent.Timeout(None)
+    with raised() as caught, Group() as group:
+        greenlet = group.add(gevent.spawn(fail, own))
+        forever()
+    (error,) = caught.value.exceptions
+    assert isinstance(error, JobAborted)
+    assert error.__cause__ is own
+    assert greenlet.name in str(error)
+    hub_errors.clear()
 
 
 def test_collecting_lets_the_others_go_on_and_raises_all() -> None:

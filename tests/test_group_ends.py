@@ -9,7 +9,16 @@ import polars as pl
 import pytest
 
 from greendata import GreenDataError, JobCancelled, NotAFrame, NotCallable
-from greendata.errors import BadChoice, BadTimeout, GroupClosed, GroupTimeout, NotAResult, WaitsForItself
+from greendata.errors import (
+    BadChoice,
+    BadTimeout,
+    ForeignGreenlet,
+    GroupClosed,
+    GroupTimeout,
+    NotAResult,
+    WaitsForItself,
+)
+from greendata.hub import native
 from greendata.hub.call import current_job
 from greendata.hub.caller import Caller
 from greendata.hub.group import Group
@@ -62,6 +71,19 @@ def test_a_call_of_a_caller_is_a_member_until_its_greenlet_is_dead() -> None:
             until_running(group.add(side.call_soon(careful)))
             group.cancel()
         assert cleaned == ["up"]
+
+
+def test_cancelled_by_two_threads_at_once_the_block_is_interrupted_once() -> None:
+    cleaned: list[str] = []
+    with Group() as group:
+        group.cancel()
+        group._mailbox.post(group._doom)  # what the slower of two threads does that both found the group open
+        try:
+            forever()
+        finally:
+            gevent.sleep(0.001)
+            cleaned.append("up")
+    assert cleaned == ["up"]
 
 
 # -- timeouts -----------------------------------------------------------------------------------------
@@ -210,6 +232,51 @@ def test_a_group_that_is_being_cancelled_takes_no_members() -> None:
         with pytest.raises(GroupClosed):
             group.add(late)
     assert late.cancelled()
+
+
+def test_a_worker_that_comes_too_late_kills_no_greenlet_itself() -> None:
+    killed_in: list[int] = []
+
+    def work() -> None:
+        try:
+            forever()
+        finally:
+            killed_in.append(native.get_ident())
+
+    late = gevent.spawn(work)
+    with Group() as group:
+        pass
+    with pytest.raises(GroupClosed):
+        submit(group.add, late).get()
+    late.join()
+    assert killed_in == [native.get_ident()]
+
+
+def test_greenlets_of_another_thread_are_no_members() -> None:
+    with Caller.new() as side:
+        foreign = side.call_soon(gevent.spawn, forever).get()
+        with (
+            Group() as group,
+            pytest.raises(ForeignGreenlet, match=r"belongs to another thread; start it with Caller\.call_soon"),
+        ):
+            group.add(foreign)
+        side.call_soon(foreign.kill).get()
+
+
+def test_another_thread_may_add_a_greenlet_of_the_groups_own() -> None:
+    greenlet = gevent.spawn(lambda: gevent.sleep(0.001) or "done")
+    with Group() as group:
+        assert submit(group.add, greenlet).get() is greenlet
+    assert greenlet.value == "done"
+
+
+def test_a_greenlet_is_no_member_of_its_own_group() -> None:
+    def work() -> str:
+        with Group() as group, pytest.raises(WaitsForItself):
+            group.add(gevent.getcurrent())  # type: ignore[type-var]
+        return "left"
+
+    assert gevent.spawn(work).get() == "left"
 
 
 def test_members_must_be_what_they_should() -> None:

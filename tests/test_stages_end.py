@@ -15,6 +15,7 @@ from gevent.event import Event
 from greendata.flow import stages
 from greendata.flow.run import workers
 from greendata.flow.stages import Stage
+from greendata.hub.caller import Caller
 from tests.gates import Gate
 from tests.processes import run_python
 
@@ -102,6 +103,15 @@ def test_a_stream_dropped_in_another_thread_ends_its_run(watched: Watched) -> No
     greendata.run(box.clear).get()
     while workers():
         gevent.idle()
+    watched.assert_is_over()
+
+
+def test_a_stream_belongs_to_the_thread_that_starts_it(watched: Watched) -> None:
+    box = [iter(watched.stage)]
+    with Caller.new() as side:
+        side.call_soon(lambda: (next(box[0]), box.clear())).get()
+        while workers():
+            gevent.sleep(0.001)
     watched.assert_is_over()
 
 
