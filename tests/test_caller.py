@@ -25,8 +25,9 @@ from greendata import (
 from greendata.errors import CallerStopped
 from greendata.hub.call import current_job
 from greendata.hub.caller import Caller
-from greendata.hub.pool import submit
+from greendata.hub.pool import stats, submit
 from greendata.hub.result import Result
+from tests.frames import one_worker
 from tests.gates import Gate
 from tests.troubles import fail, forever, raised, until_running
 
@@ -104,9 +105,30 @@ def test_a_context_of_choice_and_metadata(caller: Caller) -> None:
     assert caller.call_soon(int).metadata == {}
 
 
-def test_to_thread_uses_the_one_pool(caller: Caller) -> None:
-    workers = {caller.to_thread(lambda: current_job().worker).get() for _ in range(60)}  # type: ignore[union-attr]
-    assert 1 <= len(workers) <= configure().max_workers
+def test_to_thread_uses_the_one_pool(caller: Caller, make_gate: Callable[[], Gate]) -> None:
+    most = configure().max_workers
+    held = make_gate()
+    jobs = [caller.to_thread(held) for _ in range(60)]
+    held.wait_arrived(most)
+    assert (stats().running, stats().queued) == (most, 60 - most)
+    held.open()
+    for job in jobs:
+        job.get()
+    assert len(set(held.arrived)) <= most
+
+
+def test_a_worker_whose_job_was_given_up_gets_no_other_before_it_is_done(caller: Caller, held: Gate) -> None:
+    with one_worker():
+        late = caller.to_thread(held)
+        held.wait_arrived()
+        with pytest.raises(ResultTimeout):
+            late.get(timeout=0)
+        late.cancel()
+        following = caller.to_thread(lambda: held.is_open)
+        gevent.idle()
+        assert not following.ready()
+        held.open()
+        assert following.get() is True
 
 
 def test_the_current_job_is_known(caller: Caller) -> None:

@@ -8,7 +8,7 @@ import gevent
 import polars as pl
 import pytest
 
-from greendata import GreenDataError, JobCancelled, NotAFrame, NotCallable
+from greendata import DeadlineExceeded, GreenDataError, JobCancelled, NotAFrame, NotCallable, deadline
 from greendata.errors import (
     BadChoice,
     BadTimeout,
@@ -25,6 +25,7 @@ from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import shield
+from tests.frames import gated
 from tests.gates import Gate
 from tests.troubles import fail, forever, raised, until_running
 
@@ -124,6 +125,16 @@ def test_a_timeout_names_a_greenlet_that_will_not_die() -> None:
     assert not member.end().ready()
     leave.set()
     member.end().get(timeout=30)
+
+
+def test_a_deadline_around_the_block_holds_for_every_member(held: Gate) -> None:
+    with deadline(0.05), raised() as caught, Group(on_error="collect") as group:
+        late = {group.run(held), group.spawn(forever), group.collect(gated(held))}
+        with deadline(60):
+            late.add(group.spawn(forever))
+    assert {type(error) for error in caught.value.exceptions} == {DeadlineExceeded}
+    assert len(caught.value.exceptions) == len(late) == 4
+    held.open()
 
 
 def test_a_timeout_keeps_the_failures_as_its_cause(held: Gate) -> None:
