@@ -19,8 +19,8 @@ from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.conftest import PATCHED
 from tests.gates import Gate
+from tests.natives import in_a_plain_thread
 from tests.processes import run_python
-from tests.test_gather import in_a_plain_thread
 from tests.troubles import fail, forever, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")

@@ -15,26 +15,10 @@ from greendata.hub import native
 from greendata.hub.call import current_job
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
-from greendata.hub.result import Result
 from greendata.hub.scope import as_completed, gather, shield, wait
 from tests.gates import Gate
-from tests.troubles import fail, forever
-
-
-def in_a_plain_thread(func: Callable[[], Any]) -> Any:
-    """What *func* returns in a native thread that has no hub."""
-    result: Result[Any] = Result("plain")
-    result.bind(None, None)
-
-    def run() -> None:
-        try:
-            result.set(func())
-        except BaseException as error:  # noqa: BLE001 - the test shall see it
-            result.set_exception(error)
-
-    native.start_thread(run, ())
-    return result.get(timeout=60)
-
+from tests.natives import in_a_plain_thread
+from tests.troubles import Careful, fail
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -82,20 +66,13 @@ def test_cancelling_what_was_gathered_cancels_the_work(held: Gate) -> None:
 
 
 def test_cancelling_from_another_thread_kills_greenlets_in_their_own(held: Gate) -> None:
-    killed_in: list[int] = []
-
-    def work() -> None:
-        try:
-            forever()
-        finally:
-            killed_in.append(native.get_ident())
-
-    greenlet, job = gevent.spawn(work), submit(held)
+    careful = Careful()
+    greenlet, job = gevent.spawn(careful), submit(held)
     gevent.idle()
     assert in_a_plain_thread(gather(greenlet, job).cancel)
     assert job.cancelled()
     greenlet.join()
-    assert killed_in == [native.get_ident()]
+    assert careful.cleaned_in == [native.get_ident()]
     held.open()
 
 

@@ -12,7 +12,7 @@ from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.gates import Gate
-from tests.troubles import fail, forever, raised, until_running
+from tests.troubles import Careful, fail, forever, raised, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
 
@@ -196,20 +196,12 @@ def test_a_killed_waiter_cancels_its_members() -> None:
 
 
 def test_killed_greenlets_clean_up_before_the_block_is_left() -> None:
-    cleaned: list[str] = []
-
-    def careful() -> None:
-        try:
-            forever()
-        finally:
-            gevent.sleep(0.001)
-            cleaned.append("up")
-
+    careful = Careful()
     with raised(), Group() as group:
         group.spawn(careful)
         gevent.sleep(0.001)
         group.spawn(fail, ValueError())
-    assert cleaned == ["up"]
+    assert len(careful.cleaned_in) == 1
 
 
 # -- adoption -----------------------------------------------------------------------------------------

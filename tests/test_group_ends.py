@@ -27,7 +27,7 @@ from greendata.hub.result import Result
 from greendata.hub.scope import shield
 from tests.frames import gated
 from tests.gates import Gate
-from tests.troubles import fail, forever, raised, until_running
+from tests.troubles import Careful, fail, forever, raised, until_running
 
 # -- cancellation of members: the modes ---------------------------------------------------------------
 
@@ -58,33 +58,21 @@ def test_cancel_ends_the_group_quietly() -> None:
 
 
 def test_a_call_of_a_caller_is_a_member_until_its_greenlet_is_dead() -> None:
-    cleaned: list[str] = []
-
-    def careful() -> None:
-        try:
-            forever()
-        finally:
-            gevent.sleep(0.001)
-            cleaned.append("up")
-
+    careful = Careful()
     with Caller.new() as side:
         with Group() as group:
             until_running(group.add(side.call_soon(careful)))
             group.cancel()
-        assert cleaned == ["up"]
+        assert careful.cleaned_in == [side.id]
 
 
 def test_cancelled_by_two_threads_at_once_the_block_is_interrupted_once() -> None:
-    cleaned: list[str] = []
+    careful = Careful()
     with Group() as group:
         group.cancel()
         group._mailbox.post(group._doom)  # what the slower of two threads does that both found the group open
-        try:
-            forever()
-        finally:
-            gevent.sleep(0.001)
-            cleaned.append("up")
-    assert cleaned == ["up"]
+        careful()
+    assert len(careful.cleaned_in) == 1
 
 
 # -- timeouts -----------------------------------------------------------------------------------------
@@ -246,21 +234,15 @@ def test_a_group_that_is_being_cancelled_takes_no_members() -> None:
 
 
 def test_a_worker_that_comes_too_late_kills_no_greenlet_itself() -> None:
-    killed_in: list[int] = []
-
-    def work() -> None:
-        try:
-            forever()
-        finally:
-            killed_in.append(native.get_ident())
-
-    late = gevent.spawn(work)
+    careful = Careful()
+    late = gevent.spawn(careful)
+    gevent.idle()
     with Group() as group:
         pass
     with pytest.raises(GroupClosed):
         submit(group.add, late).get()
     late.join()
-    assert killed_in == [native.get_ident()]
+    assert careful.cleaned_in == [native.get_ident()]
 
 
 def test_greenlets_of_another_thread_are_no_members() -> None:
