@@ -259,10 +259,9 @@ class Group:
     def _refuse(self, result: Any) -> None:
         if isinstance(result, Result):
             result.cancel(self._message)
-        elif isinstance(result, Greenlet) and self._state is not _NEW and not self._mailbox.is_here:
-            self._mailbox.post(partial(result.kill, block=False))
-        elif isinstance(result, Greenlet):
-            result.kill(block=False)
+        elif isinstance(result, Greenlet):  # its thread is the group's, where there is one already
+            kill = partial(result.kill, block=False)
+            kill() if self._state is _NEW else self._mailbox.post(kill)
 
     def _take(self, result: Any) -> None:
         """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
