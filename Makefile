@@ -55,7 +55,7 @@ lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff form
 types: $(READY)  ## Check the types with mypy --strict
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure greendata against inline calls, collect_async and gevent's ThreadPool
+bench: $(READY)  ## Measure greendata against inline calls, collect_async, gevent's pools and pypeln
 	$(BIN)/python -m tests.bench
 
 examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)

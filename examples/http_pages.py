@@ -13,8 +13,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from urllib.parse import parse_qs
 
 import gevent
@@ -24,7 +23,7 @@ from gevent.pywsgi import WSGIServer
 
 import greendata
 
-__all__ = ("main", "pages", "serving")
+__all__ = ("main", "pages")
 
 PAGES = 40
 ROWS = 250  # of a page
@@ -33,8 +32,9 @@ AT_ONCE = 8
 
 def main() -> None:
     """Fetch all pages and print what was sold in each country."""
-    with serving(api) as url:
-        sales = pages(url)
+    with WSGIServer(("127.0.0.1", 0), api, log=None) as server:
+        server.start()
+        sales = pages(f"http://127.0.0.1:{server.server_port}")
         summary = greendata.collect(
             sales.lazy().group_by("country").agg(pl.len(), pl.col("amount").sum()).sort("country")
         )
@@ -73,17 +73,6 @@ def api(environ: dict[str, str], start_response: Callable[..., object]) -> Itera
     ]
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps({"page": number, "pages": PAGES, "rows": rows}).encode()]
-
-
-@contextmanager
-def serving(app: Callable[..., Iterable[bytes]]) -> Iterator[str]:
-    """Serve *app* on loopback; gives its address."""
-    server = WSGIServer(("127.0.0.1", 0), app, log=None)
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

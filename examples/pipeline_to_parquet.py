@@ -54,10 +54,9 @@ def rows(reading: tuple[int, list[float]]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Ask all sensors, write one file, and look into it."""
-    server = StreamServer(("127.0.0.1", 0), answer)
-    server.start()
-    address = ("127.0.0.1", server.server_port)
-    with tempfile.TemporaryDirectory() as folder:
+    with StreamServer(("127.0.0.1", 0), answer) as server, tempfile.TemporaryDirectory() as folder:
+        server.start()
+        address = ("127.0.0.1", server.server_port)
         pipeline = (
             range(SENSORS)
             | stages.map(ask, workers=20, on_start=lambda: {"address": address}, progress="sensors")
@@ -72,7 +71,6 @@ def main() -> None:
         )
         print(f"{written.rows} rows in {written.row_groups} row groups, {written.size} bytes")
         print(f"warmest at {warmest['hour'].item()} o'clock: {warmest['celsius'].item():.2f} degrees")
-    server.stop()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import polars as pl
@@ -25,7 +24,7 @@ from tqdm import tqdm
 import greendata
 from greendata import Caller
 
-__all__ = ("Rates", "main", "serving")
+__all__ = ("Rates", "main")
 
 RATES = {"CHF": 0.94, "CZK": 25.1, "DKK": 7.46, "GBP": 0.84, "HUF": 402.0, "NOK": 11.7, "PLN": 4.27, "SEK": 11.2}
 
@@ -56,11 +55,12 @@ class Rates:
 def main() -> None:
     """Turn ten thousand orders into euros and print the sum by currency."""
     with (
-        serving(exchange) as url,
+        WSGIServer(("127.0.0.1", 0), exchange, log=None) as server,
         tqdm(desc="rates", total=len(RATES), file=sys.stdout) as bar,
         greendata.deadline(30),
     ):
-        rates = Rates(url, Caller.current(), bar)
+        server.start()
+        rates = Rates(f"http://127.0.0.1:{server.server_port}", Caller.current(), bar)
         known = ORDERS.select(pl.col("currency").unique()).with_columns(
             rate=pl.col("currency").map_elements(rates.of, return_dtype=pl.Float64)
         )
@@ -76,17 +76,6 @@ def exchange(environ: dict[str, str], start_response: Callable[..., object]) -> 
     status = "200 OK" if currency in RATES else "404 Not Found"
     start_response(status, [("Content-Type", "text/plain")])
     return [str(RATES.get(currency, "unknown")).encode()]
-
-
-@contextmanager
-def serving(app: Callable[..., Iterable[bytes]]) -> Iterator[str]:
-    """Serve *app* on loopback; gives its address."""
-    server = WSGIServer(("127.0.0.1", 0), app, log=None)
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from greendata.hub.result import Result
 from greendata.hub.settings import Settings
 from tests.gates import Gate, rest
 
-__all__ = ("Native", "settle_down", "small_pool", "submit_expiring", "until")
+__all__ = ("Native", "in_a_plain_thread", "settle_down", "small_pool", "submit_expiring", "until")
 
 T = TypeVar("T")
 
@@ -45,6 +45,11 @@ class Native(Generic[T]):
         if error is not None:
             raise error
         return value  # type: ignore[return-value]
+
+
+def in_a_plain_thread(func: Callable[[], T]) -> T:
+    """What *func* returns in a native thread that has no hub."""
+    return Native(func).join()
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import as_completed
 from tests.gates import Gate
-from tests.test_gather import in_a_plain_thread
+from tests.natives import in_a_plain_thread
 from tests.troubles import fail, forever
 
 MakeGate = Callable[[], Gate]

@@ -25,8 +25,9 @@ from greendata import (
 from greendata.errors import CallerStopped
 from greendata.hub.call import current_job
 from greendata.hub.caller import Caller
-from greendata.hub.pool import submit
+from greendata.hub.pool import stats, submit
 from greendata.hub.result import Result
+from tests.frames import one_worker
 from tests.gates import Gate
 from tests.troubles import fail, forever, raised, until_running
 
@@ -104,9 +105,30 @@ def test_a_context_of_choice_and_metadata(caller: Caller) -> None:
     assert caller.call_soon(int).metadata == {}
 
 
-def test_to_thread_uses_the_one_pool(caller: Caller) -> None:
-    workers = {caller.to_thread(lambda: current_job().worker).get() for _ in range(60)}  # type: ignore[union-attr]
-    assert 1 <= len(workers) <= configure().max_workers
+def test_to_thread_uses_the_one_pool(caller: Caller, make_gate: Callable[[], Gate]) -> None:
+    most = configure().max_workers
+    held = make_gate()
+    jobs = [caller.to_thread(held) for _ in range(60)]
+    held.wait_arrived(most)
+    assert (stats().running, stats().queued) == (most, 60 - most)
+    held.open()
+    for job in jobs:
+        job.get()
+    assert len(set(held.arrived)) <= most
+
+
+def test_a_worker_whose_job_was_given_up_gets_no_other_before_it_is_done(caller: Caller, held: Gate) -> None:
+    with one_worker():
+        late = caller.to_thread(held)
+        held.wait_arrived()
+        with pytest.raises(ResultTimeout):
+            late.get(timeout=0)
+        late.cancel()
+        following = caller.to_thread(lambda: held.is_open)
+        gevent.idle()
+        assert not following.ready()
+        held.open()
+        assert following.get() is True
 
 
 def test_the_current_job_is_known(caller: Caller) -> None:
@@ -227,6 +249,33 @@ def test_a_deadline_around_the_call_holds(caller: Caller) -> None:
         with pytest.raises(DeadlineExceeded, match=r"forever was still running at its deadline"):
             late.get()
         late.end().get(timeout=60)
+
+
+def test_a_deadline_around_a_call_that_waits_for_its_turn_holds(caller: Caller) -> None:
+    leave, ran = Event(), list[str]()
+
+    def work(name: str) -> None:
+        ran.append(name)
+        leave.wait()
+
+    first = caller.queue_call(work, "first")
+    with deadline(0.001):
+        waiting = [caller.queue_call(work, "second"), caller.call_later(3600, work, "later")]
+    for call in waiting:
+        with pytest.raises(DeadlineExceeded, match="work had not begun"):
+            call.get()
+        call.end().get(timeout=60)
+    leave.set()
+    first.get()
+    assert ran == ["first"]
+
+
+def test_a_deadline_that_is_never_reached_changes_nothing(caller: Caller) -> None:
+    for seconds in (1e300, float("inf")):
+        with deadline(seconds):
+            assert caller.call_soon(int).get() == 0
+            assert caller.queue_call(int).get() == 0
+        caller.call_later(seconds, forever).cancel()
 
 
 def test_first_set_wins_and_links_can_be_taken_back(caller: Caller) -> None:

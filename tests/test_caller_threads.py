@@ -17,10 +17,8 @@ from greendata.hub import native
 from greendata.hub.caller import Caller
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
-from tests.conftest import PATCHED
 from tests.gates import Gate
-from tests.processes import run_python
-from tests.test_gather import in_a_plain_thread
+from tests.natives import in_a_plain_thread
 from tests.troubles import fail, forever, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -302,6 +300,22 @@ def test_a_caller_whose_thread_is_gone_refuses_calls() -> None:
     orphan.stop().get(timeout=60)
 
 
+def test_a_thread_that_ends_fails_the_calls_it_has_not_made() -> None:
+    def work() -> tuple[Caller, Caller, list[Result[Any]]]:
+        caller = Caller.current()
+        child = caller.child("child")
+        service = caller.service(lambda service: service.stopping.wait())
+        return caller, child, [caller.call_soon(int), caller.call_later(3600, int), service.started, service.stopped]
+
+    caller, child, lost = in_a_plain_thread(work)
+    for result in lost:
+        with pytest.raises(CallerStopped):
+            result.get(timeout=60)
+        result.end().get(timeout=60)
+    caller.stopped.get(timeout=60)
+    child.stopped.get(timeout=60)
+
+
 def test_a_caller_whose_hub_is_gone_refuses_calls() -> None:
     def destroy() -> Caller:
         caller = Caller.current()
@@ -311,52 +325,6 @@ def test_a_caller_whose_hub_is_gone_refuses_calls() -> None:
         return caller
 
     assert in_a_plain_thread(destroy).is_stopped
-
-
-# -- the process --------------------------------------------------------------------------------------
-
-EXIT = """
-    {patch}
-    import gevent, time
-    from greendata.hub.caller import Caller
-    side = Caller.new()
-    child = side.child("child")
-    child.call_soon(gevent.sleep, 3600)
-    side.call_soon(lambda: gevent.sleep(3600))
-    side.call_later(3600, print, "never")
-    Caller.current().call_later(3600, print, "never")
-    print(side.call_soon(int).get())
-    {end}
-"""
-
-
-@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise SystemExit(3)", 3)])
-def test_callers_never_keep_the_process(end: str, code: int) -> None:
-    patch = "from gevent import monkey; monkey.patch_all()" if PATCHED else ""
-    finished = run_python(EXIT.format(patch=patch, end=end))
-    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "0\n", "")
-
-
-def test_a_forked_child_has_its_own_callers() -> None:
-    finished = run_python(
-        """
-        import os, gevent
-        from greendata.hub.caller import Caller
-        home, side = Caller.current(), Caller.new()
-        pending = side.call_soon(gevent.sleep, 3600)
-        pid = os.fork()
-        if pid == 0:
-            print(home.is_stopped, side.is_stopped, type(pending.exception).__name__, Caller.all())
-            print(Caller.current() is home, Caller.current().call_soon(int).get())
-            os.sys.stdout.flush()
-            os._exit(0)
-        os.waitpid(pid, 0)
-        print(side.call_soon(int, "7").get())
-    """,
-        warnings="ignore",
-    )
-    assert finished.stdout.splitlines() == ["True True ResultLost ()", "False 0", "7"]
-    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 # -- bad input ----------------------------------------------------------------------------------------

@@ -10,31 +10,15 @@ import pytest
 from gevent.event import AsyncResult
 
 from greendata import DeadlineExceeded, JobCancelled, ResultTimeout, deadline
-from greendata.errors import BadChoice, BadTimeout, NotAResult, WaitsForItself
+from greendata.errors import BadChoice, BadTimeout, ForeignGreenlet, NotAResult, WaitsForItself
 from greendata.hub import native
 from greendata.hub.call import current_job
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
-from greendata.hub.result import Result
-from greendata.hub.scope import gather, shield, wait
+from greendata.hub.scope import as_completed, gather, shield, wait
 from tests.gates import Gate
-from tests.troubles import fail
-
-
-def in_a_plain_thread(func: Callable[[], Any]) -> Any:
-    """What *func* returns in a native thread that has no hub."""
-    result: Result[Any] = Result("plain")
-    result.bind(None, None)
-
-    def run() -> None:
-        try:
-            result.set(func())
-        except BaseException as error:  # noqa: BLE001 - the test shall see it
-            result.set_exception(error)
-
-    native.start_thread(run, ())
-    return result.get(timeout=60)
-
+from tests.natives import in_a_plain_thread
+from tests.troubles import Careful, fail
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -78,6 +62,17 @@ def test_cancelling_what_was_gathered_cancels_the_work(held: Gate) -> None:
         gathered.get()
     assert job.cancelled()
     assert done.successful()
+    held.open()
+
+
+def test_cancelling_from_another_thread_kills_greenlets_in_their_own(held: Gate) -> None:
+    careful = Careful()
+    greenlet, job = gevent.spawn(careful), submit(held)
+    gevent.idle()
+    assert in_a_plain_thread(gather(greenlet, job).cancel)
+    assert job.cancelled()
+    greenlet.join()
+    assert careful.cleaned_in == [native.get_ident()]
     held.open()
 
 
@@ -206,6 +201,18 @@ def test_only_what_can_be_waited_for(use: Callable[[Any], object]) -> None:
     for thing in (None, 3, int):
         with pytest.raises(NotAResult, match="expected a Result, an AsyncResult or a Greenlet"):
             use(thing)
+
+
+@pytest.mark.parametrize("use", [gather, lambda item: wait([item]), lambda item: next(as_completed([item]))])
+def test_greenlets_are_waited_for_in_their_own_thread(use: Callable[[Any], object]) -> None:
+    leave = gevent.event.Event()
+    greenlet = gevent.spawn(leave.wait)
+    for elsewhere in (lambda: use(greenlet), lambda: (gevent.get_hub(), use(greenlet))):
+        with pytest.raises(ForeignGreenlet, match="belongs to another thread"):
+            in_a_plain_thread(elsewhere)
+    leave.set()
+    greenlet.join()
+    assert in_a_plain_thread(lambda: wait([greenlet])) == ({greenlet}, set())
 
 
 def test_wait_checks_its_arguments() -> None:

@@ -7,11 +7,12 @@ from contextvars import ContextVar
 import gevent
 import polars as pl
 
+from greendata.errors import JobAborted
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.gates import Gate
-from tests.troubles import fail, forever, raised, until_running
+from tests.troubles import Careful, fail, forever, raised, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
 
@@ -127,6 +128,29 @@ def test_a_failure_that_the_block_saw_first_is_raised_once() -> None:
     assert [str(error) for error in caught.value.exceptions] == ["once"]
 
 
+def test_a_greenlet_that_fails_with_a_cancelled_job_is_a_failure(held: Gate, hub_errors: list[str]) -> None:
+    job = submit(held)
+    with raised() as caught, Group() as group:
+        group.add(gevent.spawn(job.get))
+        job.cancel("by somebody else")
+        forever()
+    assert [str(error) for error in caught.value.exceptions] == [str(job.exception)]
+    assert "by somebody else" in hub_errors.pop()  # gevent tells of every greenlet that fails
+    held.open()
+
+
+def test_a_greenlet_that_ends_with_no_exception_is_a_failure_too(hub_errors: list[str]) -> None:
+    own = gevent.Timeout(None)
+    with raised() as caught, Group() as group:
+        greenlet = group.add(gevent.spawn(fail, own))
+        forever()
+    (error,) = caught.value.exceptions
+    assert isinstance(error, JobAborted)
+    assert error.__cause__ is own
+    assert greenlet.name in str(error)
+    hub_errors.clear()
+
+
 def test_collecting_lets_the_others_go_on_and_raises_all() -> None:
     with raised() as caught, Group(on_error="collect") as group:
         group.spawn(fail, ValueError("a"))
@@ -172,20 +196,12 @@ def test_a_killed_waiter_cancels_its_members() -> None:
 
 
 def test_killed_greenlets_clean_up_before_the_block_is_left() -> None:
-    cleaned: list[str] = []
-
-    def careful() -> None:
-        try:
-            forever()
-        finally:
-            gevent.sleep(0.001)
-            cleaned.append("up")
-
+    careful = Careful()
     with raised(), Group() as group:
         group.spawn(careful)
         gevent.sleep(0.001)
         group.spawn(fail, ValueError())
-    assert cleaned == ["up"]
+    assert len(careful.cleaned_in) == 1
 
 
 # -- adoption -----------------------------------------------------------------------------------------

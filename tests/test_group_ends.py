@@ -8,16 +8,26 @@ import gevent
 import polars as pl
 import pytest
 
-from greendata import GreenDataError, JobCancelled, NotAFrame, NotCallable
-from greendata.errors import BadChoice, BadTimeout, GroupClosed, GroupTimeout, NotAResult, WaitsForItself
+from greendata import DeadlineExceeded, GreenDataError, JobCancelled, NotAFrame, NotCallable, deadline
+from greendata.errors import (
+    BadChoice,
+    BadTimeout,
+    ForeignGreenlet,
+    GroupClosed,
+    GroupTimeout,
+    NotAResult,
+    WaitsForItself,
+)
+from greendata.hub import native
 from greendata.hub.call import current_job
 from greendata.hub.caller import Caller
 from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import shield
+from tests.frames import gated
 from tests.gates import Gate
-from tests.troubles import fail, forever, raised, until_running
+from tests.troubles import Careful, fail, forever, raised, until_running
 
 # -- cancellation of members: the modes ---------------------------------------------------------------
 
@@ -48,20 +58,21 @@ def test_cancel_ends_the_group_quietly() -> None:
 
 
 def test_a_call_of_a_caller_is_a_member_until_its_greenlet_is_dead() -> None:
-    cleaned: list[str] = []
-
-    def careful() -> None:
-        try:
-            forever()
-        finally:
-            gevent.sleep(0.001)
-            cleaned.append("up")
-
+    careful = Careful()
     with Caller.new() as side:
         with Group() as group:
             until_running(group.add(side.call_soon(careful)))
             group.cancel()
-        assert cleaned == ["up"]
+        assert careful.cleaned_in == [side.id]
+
+
+def test_cancelled_by_two_threads_at_once_the_block_is_interrupted_once() -> None:
+    careful = Careful()
+    with Group() as group:
+        group.cancel()
+        group._mailbox.post(group._doom)  # what the slower of two threads does that both found the group open
+        careful()
+    assert len(careful.cleaned_in) == 1
 
 
 # -- timeouts -----------------------------------------------------------------------------------------
@@ -102,6 +113,16 @@ def test_a_timeout_names_a_greenlet_that_will_not_die() -> None:
     assert not member.end().ready()
     leave.set()
     member.end().get(timeout=30)
+
+
+def test_a_deadline_around_the_block_holds_for_every_member(held: Gate) -> None:
+    with deadline(0.05), raised() as caught, Group(on_error="collect") as group:
+        late = {group.run(held), group.spawn(forever), group.collect(gated(held))}
+        with deadline(60):
+            late.add(group.spawn(forever))
+    assert {type(error) for error in caught.value.exceptions} == {DeadlineExceeded}
+    assert len(caught.value.exceptions) == len(late) == 4
+    held.open()
 
 
 def test_a_timeout_keeps_the_failures_as_its_cause(held: Gate) -> None:
@@ -210,6 +231,45 @@ def test_a_group_that_is_being_cancelled_takes_no_members() -> None:
         with pytest.raises(GroupClosed):
             group.add(late)
     assert late.cancelled()
+
+
+def test_a_worker_that_comes_too_late_kills_no_greenlet_itself() -> None:
+    careful = Careful()
+    late = gevent.spawn(careful)
+    gevent.idle()
+    with Group() as group:
+        pass
+    with pytest.raises(GroupClosed):
+        submit(group.add, late).get()
+    late.join()
+    assert careful.cleaned_in == [native.get_ident()]
+
+
+def test_greenlets_of_another_thread_are_no_members() -> None:
+    with Caller.new() as side:
+        foreign = side.call_soon(gevent.spawn, forever).get()
+        with (
+            Group() as group,
+            pytest.raises(ForeignGreenlet, match=r"belongs to another thread; start it with Caller\.call_soon"),
+        ):
+            group.add(foreign)
+        side.call_soon(foreign.kill).get()
+
+
+def test_another_thread_may_add_a_greenlet_of_the_groups_own() -> None:
+    greenlet = gevent.spawn(lambda: gevent.sleep(0.001) or "done")
+    with Group() as group:
+        assert submit(group.add, greenlet).get() is greenlet
+    assert greenlet.value == "done"
+
+
+def test_a_greenlet_is_no_member_of_its_own_group() -> None:
+    def work() -> str:
+        with Group() as group, pytest.raises(WaitsForItself):
+            group.add(gevent.getcurrent())  # type: ignore[type-var]
+        return "left"
+
+    assert gevent.spawn(work).get() == "left"
 
 
 def test_members_must_be_what_they_should() -> None:

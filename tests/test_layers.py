@@ -30,8 +30,8 @@ HOUSE = (
     Floor("errors", "arguments groups jobs pipelines queries root", {"gevent": "jobs"}),
     Floor(
         "hub",
-        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
-        "scope service settings waiters",
+        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues resident "
+        "result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import itertools
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from gevent.event import Event
 from greendata.flow import stages
 from greendata.flow.run import workers
 from greendata.flow.stages import Stage
+from greendata.hub.caller import Caller
 from tests.gates import Gate
 from tests.processes import run_python
 
@@ -101,6 +103,15 @@ def test_a_stream_dropped_in_another_thread_ends_its_run(watched: Watched) -> No
     greendata.run(box.clear).get()
     while workers():
         gevent.idle()
+    watched.assert_is_over()
+
+
+def test_a_stream_belongs_to_the_thread_that_starts_it(watched: Watched) -> None:
+    box = [iter(watched.stage)]
+    with Caller.new() as side:
+        side.call_soon(lambda: (next(box[0]), box.clear())).get()
+        while workers():
+            gevent.sleep(0.001)
     watched.assert_is_over()
 
 
@@ -230,3 +241,23 @@ def test_a_break_at_the_end_of_a_program_still_runs_on_done() -> None:
             break
     """)
     assert finished == (0, "done\ndone\n", "")
+
+
+def test_also_a_native_one_whose_pool_was_drained_before() -> None:
+    finished = run_python("""
+        import itertools
+        import greendata
+        from greendata.flow import stages
+        stages.map(abs, [1]).run()
+        for _ in stages.map(abs, itertools.count(), on="native", workers=2, on_done=lambda: print("done")):
+            break
+    """)
+    assert finished == (0, "done\ndone\n", "")
+
+
+def test_runs_leave_nothing_for_the_end_of_the_program() -> None:
+    stages.map(abs, [1]).run()
+    before = atexit._ncallbacks()
+    for _ in range(3):
+        stages.map(abs, [1]).run()
+    assert atexit._ncallbacks() == before

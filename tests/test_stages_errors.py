@@ -221,6 +221,15 @@ def test_bad_options_are_told_at_the_call(options: dict[str, Any], error: type[E
             kind(abs, **options)
 
 
+@pytest.mark.parametrize("timeout", [math.nan, -1, "1", True])
+def test_a_bad_timeout_of_get_runs_nothing(timeout: Any) -> None:
+    calls: list[int] = []
+    with pytest.raises(BadTimeout):
+        stages.map(calls.append, [1]).get(timeout=timeout)
+    gevent.idle()
+    assert not calls
+
+
 def test_a_function_that_cannot_be_called_is_told_at_the_call() -> None:
     with pytest.raises(NotCallable):
         stages.map(3, [1])  # type: ignore[call-overload]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gevent
@@ -82,6 +84,7 @@ spoilt_links = st.builds(
 )
 chains = st.lists(links, min_size=1, max_size=4)
 spoilt_chains = st.lists(spoilt_links, min_size=1, max_size=3)
+ends = st.lists(links.filter(lambda link: link.kind == "map"), min_size=1, max_size=3)
 sources = st.lists(st.integers(0, 100), max_size=30)
 windows = st.integers(1, 8)
 
@@ -156,6 +159,78 @@ def test_what_came_before_an_early_close_is_part_of_the_whole(chain: list[Link],
     assert Counter(got) <= whole
     assert len(got) == min(count, whole.total())
     assert not workers()
+
+
+@given(st.sampled_from(["close", "break", "kill", "collect", "error"]), ends, st.integers(0, 5), windows)
+@settings(max_examples=EXAMPLES)
+def test_whatever_ends_a_run_every_worker_is_gone_and_done(
+    end: str, chain: list[Link], count: int, window: int
+) -> None:
+    started, done = Counter[int](), Counter[int]()
+    source: Any = itertools.count()
+    for number, link in enumerate(chain):
+        source = stages.map(
+            link.func,
+            source,
+            on=link.on,
+            workers=link.workers,
+            maxsize=link.maxsize or 1,
+            on_start=partial(started.update, [number]),
+            on_done=partial(done.update, [number]),
+        )
+    ENDS[end](stages.ordered(source, window=window), count)
+    gevent.idle()
+    while workers() or done.total() < started.total():  # native ones take their time
+        gevent.idle()
+    assert done == started
+    assert all(started[number] <= link.workers for number, link in enumerate(chain))
+
+
+def close_early(stage: Stage[int], count: int) -> None:
+    with stages.to_iterable(stage) as stream:
+        assert len(list(itertools.islice(stream, count))) == count
+
+
+def break_off(stage: Stage[int], count: int) -> None:
+    for number, _ in enumerate(stage):
+        if number >= count:
+            break
+
+
+def kill_consumer(stage: Stage[int], count: int) -> None:
+    reached = gevent.event.Event()
+
+    def consume() -> None:
+        for number, _ in enumerate(stage):
+            if number >= count:
+                reached.set()
+
+    consumer = gevent.spawn(consume)
+    reached.wait()
+    consumer.kill()
+
+
+def drop_in_a_cycle(stage: Stage[int], count: int) -> None:
+    cycle: list[Any] = [iter(stage)]
+    cycle.append(cycle)
+    list(itertools.islice(cycle[0], count))
+    del cycle
+    gc.collect()
+
+
+def fail_late(stage: Stage[int], count: int) -> None:
+    seen = itertools.count()
+    with pytest.raises(ZeroDivisionError):
+        stages.map(lambda _: 1 // (count - next(seen)), stage).run()
+
+
+ENDS: dict[str, Callable[[Stage[int], int], None]] = {
+    "close": close_early,
+    "break": break_off,
+    "kill": kill_consumer,
+    "collect": drop_in_a_cycle,
+    "error": fail_late,
+}
 
 
 @given(chains, chains, sources, windows)

@@ -9,13 +9,33 @@ from typing import Any, NoReturn
 import gevent
 import pytest
 
-__all__ = ("Raised", "fail", "forever", "raised", "until_running")
+from greendata.hub import native
+
+__all__ = ("Careful", "Raised", "fail", "forever", "raised", "until_running")
 
 
 class Raised:
     """What came out of a block, once it has."""
 
     value: Any
+
+
+class Careful:
+    """A call that waits until it is killed, and then takes its time to clean up.
+
+    Attributes:
+        cleaned_in: the native threads in which it has cleaned up.
+    """
+
+    def __init__(self) -> None:
+        self.cleaned_in: list[int] = []
+
+    def __call__(self) -> None:
+        try:
+            forever()
+        finally:
+            gevent.sleep(0.001)
+            self.cleaned_in.append(native.get_ident())
 
 
 @contextmanager

@@ -13,6 +13,7 @@
     ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
     ├── GroupTimeout                a group was out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
+    ├── ForeignGreenlet             a greenlet of another thread was to be waited for; also RuntimeError
     ├── NoCaller                    no caller can be had in this thread; also RuntimeError
     ├── ServiceEnded                a service returned before it was told to stop; also RuntimeError
     ├── WaitsForItself              a job was to wait for its own result; also RuntimeError
@@ -47,6 +48,7 @@ from greendata.errors.arguments import (
 )
 from greendata.errors.groups import (
     CallerStopped,
+    ForeignGreenlet,
     GroupClosed,
     GroupTimeout,
     NoCaller,
@@ -93,6 +95,7 @@ __all__ = (
     "CallerStopped",
     "DeadlineExceeded",
     "ElementTimeout",
+    "ForeignGreenlet",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",

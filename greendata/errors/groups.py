@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CallerStopped",
+    "ForeignGreenlet",
     "GroupClosed",
     "GroupTimeout",
     "NoCaller",
@@ -71,6 +72,23 @@ class CallerStopped(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return f"caller {self.caller!r} is stopped, or its hub is gone; Caller.current() and Caller.new() make another"
+
+
+class ForeignGreenlet(GreenDataError, RuntimeError):
+    """A greenlet of another thread's hub was to be waited for: it tells only that hub of its end.
+
+    Attributes:
+        greenlet: the greenlet.
+    """
+
+    def __init__(self, greenlet: object) -> None:
+        super().__init__(greenlet)
+        self.greenlet = greenlet
+
+    def __str__(self) -> str:
+        return (
+            f"{self.greenlet!r} belongs to another thread; start it with Caller.call_soon, whose result crosses threads"
+        )
 
 
 class NoCaller(GreenDataError, RuntimeError):

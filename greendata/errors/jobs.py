@@ -180,13 +180,13 @@ class ResultLost(GreenDataError, RuntimeError):
 
 
 class WaitsForItself(GreenDataError, RuntimeError):
-    """A job was to wait for its own result, which would never come.
+    """A job was to wait for its own result, or a greenlet for its own end, which would never come.
 
     Attributes:
-        result: the result.
+        result: the result, or the greenlet.
     """
 
-    def __init__(self, result: Result[Any]) -> None:
+    def __init__(self, result: object) -> None:
         super().__init__(result)
         self.result = result
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
+from functools import cache
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,9 +68,7 @@ class Run:
         self.items = self.pull(exit_, []).items
         self.pace.join()
         _live.add(self)
-        if len(_live) == 1:
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)
+        _close_at_exit()
         for greenlet in self._greenlets:
             greenlet.start()
 
@@ -288,10 +287,15 @@ def _close(items: Iterable[Item]) -> None:
         items.close()
 
 
+@cache  # once: CPython keeps a slot for every registration, also one that was taken back
+def _close_at_exit() -> None:
+    atexit.register(_close_all)
+
+
 def _close_all() -> None:
     """At exit: a loop that was left by a break, and no turn of the hub after it, has its ``on_done`` to run."""
     here = get_hub_if_exists()
-    for run in [run for run in _live if run.hub is here]:
+    for run in [run for run in list(_live) if run.hub is here]:
         run.close()
 
 

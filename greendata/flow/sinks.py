@@ -207,10 +207,12 @@ class _ParquetFile:
     def discard(self) -> None:
         """Remove what was written."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._unfinished.unlink(missing_ok=True)
             self._is_over = True
+            if self._file is not None:
+                try:
+                    self._file.close()  # writes what is left, where the disk may be full
+                finally:
+                    self._unfinished.unlink(missing_ok=True)
 
 
 def _discard(file: _ParquetFile) -> None:

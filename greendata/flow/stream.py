@@ -35,7 +35,7 @@ class Stream(Generic[T]):
 
     def __init__(self, stage: Stage[Any], *, return_index: bool = False) -> None:
         self._stage: Stage[Any] | None = stage  # until it starts
-        self._mailbox = Mailbox.here()
+        self._mailbox: Mailbox  # of the hub that the run is on
         self._run: Run | None = None
         self._is_closed = False
         self._with_index = return_index
@@ -87,6 +87,7 @@ class Stream(Generic[T]):
         if self._is_closed or self._stage is None:
             raise StopIteration
         stage, self._stage = self._stage, None
+        self._mailbox = Mailbox.here()
         self._run = Run(stage)
         self._advance = self._run.items.__next__
         return self._advance()

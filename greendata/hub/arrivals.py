@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 from gevent import Greenlet, Timeout
 from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
+from greenlet import getcurrent
 
-from greendata.errors import NotAResult, WaitsForItself
+from greendata.errors import ForeignGreenlet, NotAResult, WaitsForItself
 from greendata.hub import native
 from greendata.hub.call import current_job
 from greendata.hub.result import Result
@@ -97,17 +98,20 @@ class Arrivals(Generic[R]):
                 self._bell.get(timeout=seconds)
 
 
-def waitable(item: R) -> R:
-    """*item*, if one can wait for it here.
+def waitable(item: R, hub: Any) -> R:
+    """*item*, if *hub*, or a thread without one, can wait for it.
 
     Raises:
         NotAResult: it is no Result, AsyncResult or Greenlet.
-        WaitsForItself: it is the job that calls.
+        WaitsForItself: it is the job or the greenlet that calls.
+        ForeignGreenlet: it is a greenlet of another hub.
     """
     if not isinstance(item, AsyncResult | Greenlet):
         raise NotAResult(item)
-    if isinstance(item, Result) and item is current_job():
+    if item is current_job() or item is getcurrent():
         raise WaitsForItself(item)
+    if isinstance(item, Greenlet) and not item.dead and item.parent is not hub:
+        raise ForeignGreenlet(item)
     return item
 
 

@@ -21,12 +21,13 @@ from time import monotonic
 from typing import Any, Literal, Self, TypeVar
 
 from gevent import Greenlet, Timeout
+from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 from gevent.exceptions import LoopExit
 from gevent.hub import get_hub
 from greenlet import getcurrent
 
-from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobCancelled, NotAFrame, NotCallable
+from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.hub import pool
 from greendata.hub.arrivals import waitable
 from greendata.hub.call import Call, Errand, name_of
@@ -205,12 +206,13 @@ class Group:
 
         Raises:
             NotAResult: it is nothing to wait for.
-            WaitsForItself: it is the job that calls.
+            WaitsForItself: it is the job or the greenlet that calls.
+            ForeignGreenlet: it is a greenlet of another thread than the group's.
             GroupClosed: the group takes no members; the result was cancelled.
         """
-        waitable(result)
+        waitable(result, get_hub_if_exists() if self._state is _NEW else self._hub)
         if self._state is not _OPEN:
-            self._give_up(result)
+            self._refuse(result)
         self._check_open()
         self._take(result)
         return result
@@ -254,6 +256,13 @@ class Group:
         if self._state is not _OPEN:
             raise GroupClosed(self.label, self._state)
 
+    def _refuse(self, result: Any) -> None:
+        if isinstance(result, Result):
+            result.cancel(self._message)
+        elif isinstance(result, Greenlet):  # its thread is the group's, where there is one already
+            kill = partial(result.kill, block=False)
+            kill() if self._state is _NEW else self._mailbox.post(kill)
+
     def _take(self, result: Any) -> None:
         """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
         if result in self._pending or self._state is _LEFT:
@@ -283,19 +292,23 @@ class Group:
         if self._pending.pop(result, self) is self:
             return
         self._count += 1
-        if isinstance(result.exception, JobCancelled) and result.cancelled():
-            self._note_cancelled(result)
-        elif isinstance(result.exception, Exception):
-            self._failures[id(result.exception)] = result.exception
-            if self._on_error == "cancel":
-                self.cancel("another member failed")
+        error = result.exception
+        if isinstance(result, Result) and result.cancelled():
+            self._note_cancelled(error)
+        elif error is not None:
+            self._note_failure(error if isinstance(error, Exception) else JobAborted(_label_of(result), error))
         self._wake()
 
-    def _note_cancelled(self, result: Any) -> None:
+    def _note_failure(self, error: Exception) -> None:
+        self._failures[id(error)] = error
+        if self._on_error == "cancel":
+            self.cancel("another member failed")
+
+    def _note_cancelled(self, error: Any) -> None:
         if self._state is not _OPEN:
             return
         if self._on_cancel in ("cancel", "collect"):
-            self._failures[id(result.exception)] = result.exception
+            self._failures[id(error)] = error
         if self._on_cancel in ("cancel", "stop"):
             self.cancel("another member was cancelled")
 
@@ -314,7 +327,7 @@ class Group:
     def _doom(self) -> None:
         self._doomed.extend(self._pending)
         self._cancel_slice()
-        if self._block is not None:
+        if self._block is not None and self._interrupt is None:
             self._interrupt = _Interrupt(f"{self.label} {self._state}")
             self._block.throw(self._interrupt)
 
@@ -376,6 +389,10 @@ class Group:
 
 class _Interrupt(BaseException):
     """Thrown into the block of a group that is being cancelled; the group takes it back on leaving."""
+
+
+def _label_of(member: Any) -> str:
+    return str(getattr(member, "label", None) or getattr(member, "name", None) or type(member).__name__)
 
 
 def _number(failures: list[Exception], count: int) -> str:

@@ -36,7 +36,7 @@ class SerialQueue:
         return len(self._waiting) + (self._running is not None)
 
     def append(self, errand: Errand[Any]) -> None:
-        """Have *errand* started when those before it have ended; the caller posts `proceed`."""
+        """Have *errand* started when those before it have ended; the caller posts `take`."""
         self._waiting.append(errand)
 
     def close(self) -> None:
@@ -44,8 +44,12 @@ class SerialQueue:
         for errand in tuple(self._waiting):
             errand.call.cancel("its queue was closed")
 
-    def proceed(self) -> None:
-        """Start the next call unless one runs. Call from the hub itself."""
+    def take(self, errand: Errand[Any]) -> None:
+        """*errand*, which was appended, has arrived at the hub. Call from the hub itself."""
+        errand.keep_deadline()
+        self._proceed()
+
+    def _proceed(self) -> None:
         while self._running is None and self._waiting:
             errand = self._waiting.popleft()
             if not errand.call.ready():
@@ -58,7 +62,7 @@ class SerialQueue:
         """*call* has ended. Call from the hub itself."""
         if call is self._running:
             self._running = None
-            self._mailbox.post(self.proceed)
+            self._mailbox.post(self._proceed)
 
     def __repr__(self) -> str:
         return f"<SerialQueue of {name_of(self.func)}: {len(self)} calls>"

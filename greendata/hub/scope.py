@@ -1,7 +1,7 @@
 """Waiting for many results: all of them, the first of them, each as it comes; and a shield before one.
 
-Everything here takes Results, AsyncResults and Greenlets. In a thread with a hub the calling greenlet yields; in a
-plain thread Results are waited for natively, and no hub is made.
+Everything here takes Results of any thread, and AsyncResults and Greenlets of the calling one. In a thread with a hub
+the calling greenlet yields; in a plain thread Results are waited for natively, and no hub is made.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ def gather(*results: Any, return_exceptions: bool = False) -> Result[list[Any]]:
     Raises:
         NotAResult: one of them is nothing to wait for.
         WaitsForItself: one of them is the job that calls.
+        ForeignGreenlet: one of them is a greenlet of another thread.
 
     Example:
         >>> import greendata
         >>> gather(greendata.run(sum, [1, 2]), greendata.run(max, 3, 4)).get(timeout=5)
         [3, 4]
     """
-    items = tuple(waitable(result) for result in results)
-    return _Gathering(items, get_hub_if_exists(), keeps_errors=return_exceptions).outcome
+    hub = get_hub_if_exists()
+    items = tuple(waitable(result, hub) for result in results)
+    return _Gathering(items, hub, keeps_errors=return_exceptions).outcome
 
 
 def wait(
@@ -68,6 +70,7 @@ def wait(
         BadTimeout, BadChoice: an argument that cannot be used.
         NotAResult: one of the items is nothing to wait for.
         WaitsForItself: one of them is the job that calls.
+        ForeignGreenlet: one of them is a greenlet of another thread.
 
     Example:
         >>> import greendata
@@ -78,7 +81,8 @@ def wait(
     if return_when not in _MODES:
         raise BadChoice("return_when", return_when, _MODES)
     seconds = seconds_of(timeout)
-    pending = {waitable(item) for item in items}
+    hub = get_hub_if_exists()
+    pending = {waitable(item, hub) for item in items}
     done = {item for item in pending if item.ready()}
     pending -= done
     ends = None if seconds is None else monotonic() + seconds
@@ -115,7 +119,7 @@ def as_completed(
     Raises:
         BadSetting: *max_concurrent* is no whole number >= 1.
         TypeError: *items* is not iterable.
-        NotAResult, WaitsForItself: at the item in question.
+        NotAResult, WaitsForItself, ForeignGreenlet: at the item in question.
 
     Example:
         >>> import greendata
@@ -165,6 +169,7 @@ def _is_enough(return_when: str, done: Collection[Any]) -> bool:
 
 
 def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished: bool) -> Iterator[R]:
+    hub = get_hub_if_exists()
     arrivals: Arrivals[R] = Arrivals()
     error: Exception | None = None
     is_spent = False
@@ -173,7 +178,7 @@ def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished:
             has_room = not is_spent and (max_concurrent is None or len(arrivals) < max_concurrent)
             if has_room and (first := arrivals.take(0)) is None:
                 try:
-                    arrivals.add(waitable(next(source)))
+                    arrivals.add(waitable(next(source), hub))
                 except StopIteration:
                     is_spent = True
                 except Exception as raised:  # noqa: BLE001 - it comes after what is on its way
@@ -235,8 +240,11 @@ class _Gathering:
             self._conclude()
 
     def withdraw(self) -> None:
-        """Cancel what is not ready."""
-        _give_up(item for item in self._items if not item.ready())
+        """Cancel what is not ready. Safe from any thread."""
+        left = [item for item in self._items if not item.ready()]
+        _give_up(item for item in left if isinstance(item, Result))
+        if self._mailbox is not None:  # greenlets are killed in their own thread
+            self._mailbox.post(partial(_give_up, left))
 
     def announce(self) -> None:
         """Notify those that wait for the gathered result."""

@@ -108,13 +108,16 @@ def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout
     bounds = [bound for bound in (seconds, limit) if bound is not None]
     bell = native.allocate_lock()
     bell.acquire()
-    if result.add_waker(bell.release):
-        try:
-            is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
-        finally:
-            result.drop_waker(bell.release)
-        if not is_rung and limit == min(bounds):
-            result.expire()
+    if not result.add_waker(bell.release):
+        return None
+    try:
+        is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
+    finally:
+        result.drop_waker(bell.release)
+    if is_rung:
+        return None
+    if limit == min(bounds):
+        result.expire()
     return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
 
 

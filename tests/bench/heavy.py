@@ -6,8 +6,6 @@ would serve its peer as well.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from statistics import median
@@ -19,6 +17,7 @@ import polars as pl
 
 import greendata
 from examples.demo.figures import quantile
+from tests.bench.apart import apart, tell
 from tests.bench.rows import Row, interleaved, ratio
 
 __all__ = ("rows",)
@@ -57,7 +56,7 @@ def rows() -> list[Row]:
 
     def contender(name: str) -> Callable[[], float]:
         def run() -> float:
-            tick, rate = in_a_process(name)
+            tick, rate = apart(__name__, name)
             rates[name].append(rate)
             return tick
 
@@ -77,13 +76,6 @@ def rows() -> list[Row]:
             at_most=False,
         ),
     ]
-
-
-def in_a_process(name: str) -> tuple[float, float]:
-    """The tick's p99 in seconds and the queries a second of a contender in a fresh process."""
-    done = subprocess.run([sys.executable, "-m", __name__, name], check=True, capture_output=True, text=True)
-    tick, rate = json.loads(done.stdout)
-    return tick, rate
 
 
 def query() -> pl.LazyFrame:
@@ -127,4 +119,4 @@ def _tick_row(peer: str, ticks: dict[str, list[float]], bound: float) -> Row:
 
 
 if __name__ == "__main__":
-    print(json.dumps(CONTENDERS[sys.argv[1]]()))
+    tell(CONTENDERS[sys.argv[1]]())
