@@ -51,8 +51,19 @@ HOUSE = (
             "tqdm": "progress",
         },
     ),
+    # Below the web, which shows what is observed; it knows the pool and Polars' seam, and no server.
+    Floor(
+        "observe",
+        "blame doctor histogram inline lag metrics record running site stats top trace watch",
+        {
+            "gevent": "blame doctor inline lag site",
+            "polars": "doctor site",
+            "prometheus_client": "metrics",
+            "rich": "top",
+        },
+    ),
     Floor("web", "dashboard flask gunicorn", {"flask": "flask dashboard", "gunicorn": "gunicorn"}),
-    Floor("top", "__main__ monkey observe testing", {}),
+    Floor("top", "__main__ monkey testing", {}),
 )
 FLOORS = {floor.name: floor for floor in HOUSE}
 HEIGHT = {floor.name: height for height, floor in enumerate(HOUSE)}
