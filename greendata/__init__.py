@@ -28,9 +28,13 @@ from greendata.errors import (
     JobAborted,
     JobCancelled,
     NoCaller,
+    NoCheckout,
+    NoSnapshot,
     NotAFrame,
     NotAResult,
+    NotASnapshot,
     NotCallable,
+    NotImportable,
     NotIterable,
     PolarsForked,
     PoolClosed,
@@ -78,6 +82,7 @@ from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
 from greendata.hub.scope import as_completed, gather, shield, wait
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
+from greendata.observe import doctor
 
 __version__ = "0.1.0"
 
@@ -106,9 +111,13 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoCheckout",
+    "NoSnapshot",
     "NotAFrame",
     "NotAResult",
+    "NotASnapshot",
     "NotCallable",
+    "NotImportable",
     "NotIterable",
     "PolarsForked",
     "PoolClosed",
@@ -132,6 +141,7 @@ __all__ = (
     "configure",
     "current_job",
     "deadline",
+    "doctor",
     "drain",
     "explain",
     "gather",
