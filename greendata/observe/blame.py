@@ -102,7 +102,7 @@ class BlockWatch:
 
     def _call_witness(self) -> None:
         self._witness_in = os.getpid()
-        if self._probe.hub.periodic_monitoring_thread is not None:
+        if self._probe.hub.start_periodic_monitoring_thread() is not None:  # the hub's own, if gevent is to have one
             gevent.events.subscribers.append(self._on_event)
         else:
             native.start_thread(self._watch, ())
