@@ -24,7 +24,7 @@ __all__ = ("Job",)
 adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
 
 # Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
-# not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 20 ns.
+# not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
 listeners: tuple[Callable[[Job], object], ...] = ()
 
 

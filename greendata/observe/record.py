@@ -2,7 +2,8 @@
 
 Entries are made by the hub that a job comes home to, before its waiters go on, so that whoever has a result finds it
 in the books. What has no such moment is not in them: a job that a worker submits runs inline and is part of the job
-around it; one of a thread without a hub is in the pool's own counters (`PoolStats`) alone.
+around it; one of a thread without a hub is in the pool's own counters (`PoolStats`) alone. Greenlets of groups and
+calls of a `Caller` are no jobs of the pool.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from greendata.hub.job import Job
 from greendata.hub.result import Result, Status
 from greendata.observe.histogram import Durations, Histogram
 
-__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "unhear")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "text_of", "unhear")
 
 LABELS = 100  # labels with books of their own: a label made of an identifier must not eat the memory
 OTHER = "other"  # the label of the rest
@@ -171,7 +172,7 @@ class Recorder:
 
     def _failure(self, result: Result[Any]) -> Failure:
         error = result.exception
-        text = _text_of(error) if self.keep_texts else None
+        text = text_of(error, TEXT) if self.keep_texts else None
         return Failure(result.label, type(error).__name__, time(), text)
 
     def _check_process(self) -> None:
@@ -180,10 +181,16 @@ class Recorder:
             self._begin()
 
 
-def _text_of(error: object) -> str:
+def text_of(thing: object, length: int) -> str:
+    """What *thing* says of itself, up to *length* characters; never an error, whatever its ``__str__`` does.
+
+    Example:
+        >>> text_of(ValueError("no such shop"), 7)
+        'no such'
+    """
     try:
-        return str(error)[:TEXT]
-    except Exception as broken:  # noqa: BLE001 - a user's __str__; the job's waiters come after it
+        return str(thing)[:length]
+    except Exception as broken:  # noqa: BLE001 - the job's waiters come after this
         return f"(its text raised {type(broken).__name__})"
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
 from dataclasses import dataclass
 from time import monotonic
 
 from greendata.hub import pool
+from greendata.observe.record import text_of
 
 __all__ = ("RunningJob", "cancel", "running")
 
@@ -48,7 +48,7 @@ def running() -> tuple[RunningJob, ...]:
         RunningJob(
             id=_id_of(worker.name, number),
             label=job.result.label,
-            key=_text_of(job.key),
+            key=None if job.key is None else text_of(job.key, KEY),
             worker=worker.name,
             seconds=max(0.0, now - worker.since),
             abandoned=job.result.ready(),
@@ -76,7 +76,3 @@ def cancel(job_id: str) -> bool:
 
 def _id_of(worker: str, number: int) -> str:
     return f"{os.getpid()}.{worker}.{number}"
-
-
-def _text_of(key: Hashable) -> str | None:
-    return None if key is None else str(key)[:KEY]
