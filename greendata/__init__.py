@@ -8,6 +8,7 @@ Importing it has no effect beyond the ``.green`` namespace on Polars' frames: no
 
 from __future__ import annotations
 
+from greendata import observe
 from greendata.errors import (
     BadArgument,
     BadChoice,
@@ -28,9 +29,13 @@ from greendata.errors import (
     JobAborted,
     JobCancelled,
     NoCaller,
+    NoCheckout,
+    NoSnapshot,
     NotAFrame,
     NotAResult,
+    NotASnapshot,
     NotCallable,
+    NotImportable,
     NotIterable,
     PolarsForked,
     PoolClosed,
@@ -78,6 +83,7 @@ from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
 from greendata.hub.scope import as_completed, gather, shield, wait
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
+from greendata.observe import doctor
 
 __version__ = "0.1.0"
 
@@ -107,9 +113,13 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoCheckout",
+    "NoSnapshot",
     "NotAFrame",
     "NotAResult",
+    "NotASnapshot",
     "NotCallable",
+    "NotImportable",
     "NotIterable",
     "PolarsForked",
     "PoolClosed",
@@ -133,10 +143,12 @@ __all__ = (
     "configure",
     "current_job",
     "deadline",
+    "doctor",
     "drain",
     "explain",
     "gather",
     "is_polars_patched",
+    "observe",
     "paced",
     "patch_polars",
     "read_csv",

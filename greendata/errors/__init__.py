@@ -21,6 +21,10 @@
     ├── SeamMissing                 the Polars in place cannot be patched; also RuntimeError
     ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
     ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
+    ├── NoSnapshot                  no process answers there with its snapshot; also ConnectionError
+    ├── NotASnapshot                what answers there is no snapshot; also ValueError
+    ├── NotImportable               a module to examine raised at its import; also ImportError
+    ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
     ├── BadSignature                a stage cannot call the function; also TypeError
@@ -65,6 +69,12 @@ from greendata.errors.jobs import (
     ResultTimeout,
     WaitsForItself,
 )
+from greendata.errors.observe import (
+    NoCheckout,
+    NoSnapshot,
+    NotASnapshot,
+    NotImportable,
+)
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
@@ -103,9 +113,13 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoCheckout",
+    "NoSnapshot",
     "NotAFrame",
     "NotAResult",
+    "NotASnapshot",
     "NotCallable",
+    "NotImportable",
     "NotIterable",
     "PolarsForked",
     "PoolClosed",

@@ -16,7 +16,7 @@ from greendata.errors import PolarsForked
 from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
 from greendata.hub import crew, native, pool
 
-__all__ = ("POLARS_THREADS", "polars_has_run")
+__all__ = ("POLARS_THREADS", "polars_has_run", "polars_was_lost")
 
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
 
@@ -52,6 +52,16 @@ def polars_has_run() -> bool:
     return False
 
 
+def polars_was_lost() -> bool:
+    """True if this process was forked after Polars had run, so that every execution raises `PolarsForked`.
+
+    Example:
+        >>> polars_was_lost()
+        False
+    """
+    return _refusing
+
+
 def _before_fork() -> None:
     global _threads_lost
     _threads_lost = polars_has_run()
@@ -67,7 +77,7 @@ def _after_fork_in_child() -> None:
     if _threads_lost and not _refusing:
         _refusing = True
         pool.refuse(PolarsForked)
-        Seam(EXECUTIONS + HANDOFFS).divert(_refuse)
+        Seam(EXECUTIONS + HANDOFFS, "refusal").divert(_refuse)
 
 
 def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:

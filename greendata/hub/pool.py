@@ -38,7 +38,7 @@ from greenlet import getcurrent
 from greendata.errors import JobAborted, NotCallable, PoolClosed, PoolFull, ResultLost
 from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
-from greendata.hub.crew import Crew, is_inline_thread
+from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
 from greendata.hub.job import Job, adopter
 from greendata.hub.result import Result, Status
@@ -48,6 +48,7 @@ from greendata.hub.waiters import wait_native
 __all__ = (
     "Pool",
     "PoolStats",
+    "at_work",
     "call",
     "configure",
     "drain",
@@ -233,6 +234,13 @@ class Pool:
             **crew.tally(),
         )
 
+    def at_work(self) -> list[tuple[Job, Worker, int]]:
+        """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
+
+        A worker and a number name a job for as long as the process lives. Safe from any thread.
+        """
+        return self._crew.at_work()
+
     def refuse(self, error: Callable[[], Exception] | None) -> None:
         """Raise ``error()`` at every submit and call from now on; None takes that back."""
         self._refusal = error
@@ -304,6 +312,7 @@ def job_here() -> Result[Any] | None:
 
 
 shared = Pool()
+at_work = shared.at_work
 submit = shared.submit
 call = shared.call
 configure = shared.configure

@@ -1,0 +1,178 @@
+"""Prometheus metrics, as prometheus-client's own parser reads them, in one process and in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+import greendata
+from greendata import observe
+from greendata.hub import job as jobs
+from greendata.observe.histogram import BOUNDS
+from greendata.observe.metrics import Metrics
+from greendata.observe.record import LABELS
+from tests.conftest import Gate, run_python
+from tests.natives import until
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    made = Metrics(CollectorRegistry())
+    yield made
+    made.close()
+    observe.stop()
+    assert not jobs.listeners
+
+
+def samples(metrics: Metrics) -> Samples:
+    body, content_type = metrics.exposition()
+    assert content_type.startswith("text/plain")
+    return read(body.decode())
+
+
+def read(text: str) -> Samples:
+    families = parse(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def labels(**names: str) -> frozenset[tuple[str, str]]:
+    return frozenset(names.items())
+
+
+def broken() -> None:
+    raise ValueError("a value of the data: 4711")
+
+
+def test_outcomes_waits_and_runs_by_label(metrics: Metrics) -> None:
+    for func in (int, int, broken):
+        greendata.run(func, label="report").wait()
+    found = samples(metrics)
+    assert found["greendata_jobs_total", labels(label="report", outcome="done")] == 2
+    assert found["greendata_jobs_total", labels(label="report", outcome="failed")] == 1
+    for name in ("greendata_job_wait_seconds", "greendata_job_run_seconds"):
+        assert found[f"{name}_count", labels(label="report")] == 3
+        assert found[f"{name}_bucket", labels(label="report", le="+Inf")] == 3
+        assert {dict(key[1])["le"] for key in found if key[0] == f"{name}_bucket"} == {*map(str, BOUNDS), "+Inf"}
+    assert "4711" not in metrics.exposition()[0].decode()
+
+
+def test_gauges_are_those_of_the_moment(metrics: Metrics, held: Gate) -> None:
+    result = greendata.run(held)
+    held.wait_arrived()
+    assert samples(metrics)["greendata_jobs_running", labels()] == 1
+    result.cancel()
+    found = samples(metrics)
+    assert (found["greendata_jobs_running", labels()], found["greendata_jobs_abandoned", labels()]) == (1, 1)
+    assert found["greendata_jobs_queued", labels()] == 0
+    assert found["greendata_pool_workers", labels()] >= 1
+    assert found["greendata_hub_lag_seconds", labels()] >= 0
+    held.open()
+    until(lambda: not observe.running())
+    assert samples(metrics)["greendata_jobs_running", labels()] == 0
+
+
+def test_a_rejected_submit_is_counted(metrics: Metrics) -> None:
+    before = samples(metrics)["greendata_jobs_rejected_total", labels()]
+    greendata.drain()
+    with pytest.raises(greendata.PoolClosed):
+        greendata.run(int)
+    greendata.configure()
+    assert samples(metrics)["greendata_jobs_rejected_total", labels()] == before + 1
+
+
+def test_labels_are_bounded(metrics: Metrics) -> None:
+    gevent.joinall([greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)])
+    found = samples(metrics)
+    assert found["greendata_jobs_total", labels(label="other", outcome="done")] == 20
+    assert sum(name == "greendata_jobs_total" for name, _ in found) == LABELS + 1
+
+
+def test_nobody_has_to_ask_for_them_to_be_written() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    greendata.run(int, label="report").get(timeout=10)
+    until(lambda: registry.get_sample_value("greendata_jobs_total", {"label": "report", "outcome": "done"}) == 1)
+    metrics.close()
+    observe.stop()
+
+
+def test_openmetrics_where_it_is_asked_for(metrics: Metrics) -> None:
+    greendata.run(int, label='a "label"\n').get(timeout=10)
+    body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    families = {family.name: family for family in parse_openmetrics(body.decode())}
+    assert families["greendata_jobs"].samples[0].labels["label"] == 'a "label"\n'
+
+
+def test_a_registry_has_them_once_until_they_are_closed() -> None:
+    registry = CollectorRegistry()
+    first = Metrics(registry)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Metrics(registry)
+    first.close()
+    first.close()
+    Metrics(registry).close()
+    observe.stop()
+
+
+WORKER = """
+import os, sys
+import greendata
+from greendata.observe.metrics import Metrics
+metrics = Metrics()
+for _ in range(int(sys.argv[1])):
+    greendata.run(int, label="report").get(timeout=10)
+text = metrics.exposition()[0].decode()
+if sys.argv[2] == "dead":
+    from prometheus_client.multiprocess import mark_process_dead
+    mark_process_dead(os.getpid())
+print(text)
+"""
+
+
+def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path) -> None:
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    first = run_python(["-c", WORKER, "3", "dead"], env=env)
+    second = run_python(["-c", WORKER, "4", "alive"], env=env)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    alone, together = read(first.stdout), read(second.stdout)
+    done = "greendata_jobs_total", labels(label="report", outcome="done")
+    assert (alone[done], together[done]) == (3, 7)
+    assert together["greendata_job_run_seconds_count", labels(label="report")] == 7
+    assert together["greendata_pool_workers", labels()] == 1  # those of the process that lives
+    assert together["greendata_hub_lag_seconds", labels()] >= 0
+
+
+def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
+    finished = run_python(
+        """
+        import os
+        from gevent.monkey import get_original
+        import greendata
+        from greendata.observe.metrics import Metrics
+        metrics = Metrics()
+        pid = os.fork()
+        greendata.run(int, label="report").get(timeout=10)
+        if not pid:
+            metrics.exposition()
+            os._exit(0)
+        get_original("os", "waitpid")(pid, 0)
+        print(metrics.exposition()[0].decode())
+        """,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+    )
+    assert read(finished.stdout)["greendata_jobs_total", labels(label="report", outcome="done")] == 2, finished.stderr
+    assert len(list(tmp_path.glob("counter_*.db"))) == 2
+
+
+def test_without_the_library_the_extra_is_named() -> None:
+    finished = run_python("import sys; sys.modules['prometheus_client'] = None; import greendata.observe.metrics")
+    assert "pip install 'greendata[metrics]'" in finished.stderr
