@@ -27,6 +27,12 @@
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
+    ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
+    ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
+    ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
+    ├── ColumnUnreadable            a query returns a type that Polars has no form for; also TypeError
+    ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
+    ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
     ├── NotCallable                 the thing to run is no callable; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
@@ -80,6 +86,14 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.sql import (
+    ColumnUnreadable,
+    ColumnUnwritable,
+    ConnectionBusy,
+    DatabaseUnreachable,
+    QueryFailed,
+    UnknownDatabase,
+)
 
 __all__ = (
     "BadArgument",
@@ -91,6 +105,10 @@ __all__ = (
     "BatchesBusy",
     "BatchesSpent",
     "CallerStopped",
+    "ColumnUnreadable",
+    "ColumnUnwritable",
+    "ConnectionBusy",
+    "DatabaseUnreachable",
     "DeadlineExceeded",
     "ElementTimeout",
     "FrameMismatch",
@@ -107,10 +125,12 @@ __all__ = (
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
+    "QueryFailed",
     "ResultLost",
     "ResultTimeout",
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "UnknownDatabase",
     "WaitsForItself",
 )
