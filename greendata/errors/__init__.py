@@ -33,6 +33,12 @@
     ├── ColumnUnreadable            a query returns a type that Polars has no form for; also TypeError
     ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
     ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
+    ├── FetchFailed                 no answer, or one of another status than 200; also RuntimeError
+    ├── FetchTimeout                an answer was not complete in time; also TimeoutError
+    ├── UrlRefused                  a scheme, an address or a redirect too many; also ValueError
+    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
+    ├── BodyBroken                  an answer came incomplete or garbled; also ValueError
+    ├── WrongContentType            an answer of another kind than asked for; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
@@ -50,6 +56,14 @@ from greendata.errors.arguments import (
     BadTimeout,
     NotAResult,
     NotCallable,
+)
+from greendata.errors.fetch import (
+    BodyBroken,
+    BodyTooLarge,
+    FetchFailed,
+    FetchTimeout,
+    UrlRefused,
+    WrongContentType,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -104,6 +118,8 @@ __all__ = (
     "BadTimeout",
     "BatchesBusy",
     "BatchesSpent",
+    "BodyBroken",
+    "BodyTooLarge",
     "CallerStopped",
     "ColumnUnreadable",
     "ColumnUnwritable",
@@ -111,6 +127,8 @@ __all__ = (
     "DatabaseUnreachable",
     "DeadlineExceeded",
     "ElementTimeout",
+    "FetchFailed",
+    "FetchTimeout",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
@@ -132,5 +150,7 @@ __all__ = (
     "ServiceEnded",
     "StreamBusy",
     "UnknownDatabase",
+    "UrlRefused",
     "WaitsForItself",
+    "WrongContentType",
 )

@@ -109,7 +109,9 @@ class ColumnUnwritable(GreenDataError, TypeError):
 
     def __str__(self) -> str:
         names = ", ".join(f"{name!r} ({dtype})" for name, dtype in sorted(self.columns.items()))
-        return f"{len(self.columns)} columns have no form in {self.database}: {names}; cast or drop them before the write"
+        return (
+            f"{len(self.columns)} columns have no form in {self.database}: {names}; cast or drop them before the write"
+        )
 
 
 class ConnectionBusy(GreenDataError, RuntimeError):
@@ -125,8 +127,8 @@ class ConnectionBusy(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.holder} still uses this connection, and it serves one job at a time; wait for its result, close its "
-            "stream, or give each its own connection"
+            f"{self.holder} still uses this connection, and it serves one job at a time; wait for its result, close "
+            "its stream, or give each its own connection"
         )
 
 

@@ -2,7 +2,8 @@
 
 Polars' own reader of single batches (`polars.scan_arrow_c_stream`) and nanoarrow's hold the GIL while they wait for
 the next one: a query that is silent for a second silences the hub for a second. A foreign call through ctypes does not.
-The structures are those of the Arrow C data interface, which is a stable ABI: arrow.apache.org/docs/format/CDataInterface
+The structures are those of the Arrow C data interface, a stable ABI:
+arrow.apache.org/docs/format/CDataInterface
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def schema_of_stream(stream: ArrowStream) -> pl.Schema:
             _check_form(found.children[number].contents)
     finally:
         found.release(found)
-    return pl.Schema(stream)  # type: ignore[arg-type]  # it takes what has __arrow_c_schema__
+    return pl.Schema(stream)
 
 
 def frames_of(stream: ArrowStream) -> Iterator[pl.DataFrame]:

@@ -117,7 +117,7 @@ def _cast(column: pl.Series, dtype: Any) -> pl.Series:
 
 
 def _moments(column: pl.Series, dtype: Any) -> pl.Series:
-    unit = getattr(dtype, "time_unit", None) or "us"
+    unit: Any = getattr(dtype, "time_unit", None) or "us"
     zone = getattr(dtype, "time_zone", None)
     naive = column.str.replace(" ", "T", literal=True).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=unit)
     return naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else naive  # as it was written

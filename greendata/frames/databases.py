@@ -108,6 +108,8 @@ class Address:
         """Nothing: nobody else has this connection."""
 
     def _connect(self, manager: Any) -> tuple[Any, Any]:
+        if self.kind == SQLITE and not (self.may_create or self._in_memory or Path(self._address).exists()):
+            raise DatabaseUnreachable(self.shown, "there is no such file")
         try:
             database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._for_driver())
             try:
@@ -125,10 +127,14 @@ class Address:
         raise DatabaseUnreachable(self.shown, str(failure).strip()) from failure
 
     def _for_driver(self) -> str:
-        if self.kind == POSTGRES or self._address == ":memory:":
+        if self.kind == POSTGRES or self._in_memory:
             return self._address
         mode = "rwc" if self.may_create else "rw"
         return f"file:{quote(str(Path(self._address).absolute()))}?mode={mode}"
+
+    @property
+    def _in_memory(self) -> bool:
+        return self._address == ":memory:"
 
     @property
     def shown(self) -> str:
@@ -140,6 +146,8 @@ class Address:
 
     def _scrubbed(self, error: Any) -> Any:
         """*error*, or one like it without the secrets: drivers quote the parts of an address that they cannot read."""
+        if self.kind == SQLITE:
+            return error
         text, address = str(error), self._address
         found = re.findall(r"(?s)^\w+://[^:@]*:(.*)@", address) + re.findall(r"(?i)password=([^&]*)", address)
         for secret in [address, *found, *map(unquote, found)]:

@@ -103,11 +103,14 @@ def ingest(database: Database, stopper: Stopper, frame: pl.DataFrame, table: str
     """Write *frame* wholly or not at all; the number of rows."""
     what = f"write to {table}"
     try:
-        with database.session() as connection, _savepoint(connection, stopper, what):
-            with stopper.statement(connection, what) as statement:
-                statement.set_options(**{"adbc.ingest.target_table": table, **options})
-                statement.bind_stream(frame)
-                statement.execute_update()
+        with (
+            database.session() as connection,
+            _savepoint(connection, stopper, what),
+            stopper.statement(connection, what) as statement,
+        ):
+            statement.set_options(**{"adbc.ingest.target_table": table, **options})
+            statement.bind_stream(frame)
+            statement.execute_update()
         return frame.height
     finally:
         database.release()
