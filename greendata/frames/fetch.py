@@ -134,7 +134,7 @@ class GuardedSession:
         self, *, allow_private: bool | Iterable[str] = False, headers: Mapping[str, str] | None = None
     ) -> None:
         self._headers = dict(headers or {})
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "gzip"
         adapter = GuardedAdapter(Peers(allow_private))
@@ -197,6 +197,13 @@ class GuardedSession:
         return f"<GuardedSession at {id(self):#x}>"
 
 
+class _Session(requests.Session):
+    """One that leaves redirects to `_Request`: requests would parse their targets even where it does not follow them."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: there are no redirects here."""
+
+
 class _Request:
     """One request on its way through redirects."""
 
@@ -224,7 +231,7 @@ class _Request:
 
     def _follow(self, target: str) -> None:
         try:
-            target = urljoin(self.url, target)
+            target = urljoin(self.url, target.encode("latin-1").decode(errors="replace"))
             leaves = _origin(self.url) != _origin(target)
         except ValueError as error:
             raise UrlRefused(self.url, "it redirects to no URL") from error
@@ -261,16 +268,22 @@ def _checked(
 @contextmanager
 def _told(request: _Request, seconds: float) -> Iterator[None]:
     """Tell of what the libraries below raise in our words."""
+    begun = monotonic()
     try:
         yield
     except (TimeoutError, Timeout, ReadTimeoutError) as error:
-        raise FetchTimeout(request.url, seconds) from error
+        raise FetchTimeout(request.url, _allowed(begun, seconds)) from error
     except (RequestException, HTTPError, zlib.error) as error:
         if _is_timeout(error):
-            raise FetchTimeout(request.url, seconds) from error
+            raise FetchTimeout(request.url, _allowed(begun, seconds)) from error
         if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
             raise FetchFailed(request.url, f"no answer ({_reason(error)})") from error
         raise BodyBroken(request.url, f"it is cut short or garbled ({_reason(error)})") from error
+
+
+def _allowed(begun: float, seconds: float) -> float:
+    """The total, or how long it took until a connection or a byte did not come."""
+    return min(seconds, round(monotonic() - begun, 1))
 
 
 def _is_timeout(error: BaseException) -> bool:

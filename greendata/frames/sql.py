@@ -225,15 +225,15 @@ def _submitted(work: Any, place: Database, stopper: Stopper, timeout: Any, key: 
 
 
 def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
-    """*result*, whose statement is stopped where it is settled before the statement has ended."""
-    stop = partial(_stop, stopper)
+    """*result*, whose statement is stopped where it is given up before the statement has answered."""
+    stop = partial(_stop, result, stopper)
     if not result.add_waker(stop):
         stop()
     return result
 
 
-def _stop(stopper: Stopper) -> None:
-    if stopper.is_active:
+def _stop(result: Result[Any], stopper: Stopper) -> None:
+    if stopper.is_active and not result.successful():
         with suppress(GreenDataError):  # no room for the job: the statement goes on, as any native call does
             Context().run(pool.submit, stopper.stop, label="stop statement")
 
