@@ -136,9 +136,9 @@ def test_a_redirect_to_an_address_that_is_not_allowed() -> None:
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/", "gopher://x/", "http://", "http://[::1"])
 def test_a_redirect_to_another_scheme(target: str) -> None:
-    with serving({"/": answer(status="301 Moved Permanently", Location=target)}) as server:
-        with pytest.raises(UrlRefused):
-            fetch(server.url + "/")
+    page = answer(status="301 Moved Permanently", Location=target)
+    with serving({"/": page}) as server, pytest.raises(UrlRefused):
+        fetch(server.url + "/")
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["status", "headers", "body", "chunk", "chunk size"],
 )
 def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
-    with serving({"/": drip(begin)}) as server:
-        with pytest.raises(FetchTimeout, match=r"was not fetched within 0\.3 seconds"):
-            fetch(server.url + "/", timeout=0.3)
+    told = r"was not fetched within 0\.3 seconds"
+    with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=told):
+        fetch(server.url + "/", timeout=0.3)
 
 
 def test_a_deadline_that_has_passed_already() -> None:
@@ -287,9 +287,8 @@ def test_no_answer() -> None:
 
 
 def test_secrets_are_in_no_text() -> None:
-    with serving({}) as server:
-        with pytest.raises(FetchFailed) as caught:
-            fetch(server.url.replace("//", "//ann:secret@") + "/a?token=secret#secret")
+    with serving({}) as server, pytest.raises(FetchFailed) as caught:
+        fetch(server.url.replace("//", "//ann:secret@") + "/a?token=secret#secret")
     assert str(caught.value) == f"{server.url}/a could not be fetched: the status is 404"
     assert "secret" not in repr(caught.value)
 

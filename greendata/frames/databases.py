@@ -175,7 +175,7 @@ class Given:
 
     @contextmanager
     def session(self) -> Iterator[Any]:
-        """The connection, so that a failure leaves the caller's transaction as it was before.
+        """The connection, in the caller's transaction.
 
         Where the connection commits by itself, what is done here is one transaction.
         """

@@ -198,7 +198,7 @@ class GuardedSession:
 
 
 class _Session(requests.Session):
-    """One that leaves redirects to `_Request`: requests would parse their targets even where it does not follow them."""
+    """One that leaves redirects to `_Request`: requests parses their targets even where it does not follow them."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: there are no redirects here."""

@@ -133,7 +133,8 @@ def write_sql(
     """Write *frame* to *table*, wholly or not at all; the result is the number of rows.
 
     With an address it is one transaction. On a connection of the caller's nothing is committed: a rollback takes the
-    rows back, and a write that fails leaves the transaction as it was. Names are quoted, whatever they are.
+    rows back. A write that fails leaves the transaction as it was in SQLite; PostgreSQL's is aborted then, as by any
+    failed statement, and all that is left is to roll it back. Names are quoted, whatever they are.
 
     Args:
         database: an address, where an SQLite file is made if need be, or a connection; see `read_sql`.

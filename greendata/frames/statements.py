@@ -105,7 +105,7 @@ def ingest(database: Database, stopper: Stopper, frame: pl.DataFrame, table: str
     try:
         with (
             database.session() as connection,
-            _savepoint(connection, stopper, what),
+            _savepoint(connection, database.kind, stopper, what),
             stopper.statement(connection, what) as statement,
         ):
             statement.set_options(**{"adbc.ingest.target_table": table, **options})
@@ -151,8 +151,14 @@ def _in_batches(frames: Iterator[pl.DataFrame], rows: int | None) -> Iterator[pl
 
 
 @contextmanager
-def _savepoint(connection: Any, stopper: Stopper, what: str) -> Iterator[None]:
-    """Take back what the block did if it fails, and leave the transaction around it as it was."""
+def _savepoint(connection: Any, kind: str, stopper: Stopper, what: str) -> Iterator[None]:
+    """Take back what the block did if it fails, and leave the transaction around it as it was.
+
+    In SQLite alone: PostgreSQL has aborted the transaction then, and its driver lets nothing through but a rollback.
+    """
+    if kind == POSTGRES:
+        yield
+        return
     _run(connection, stopper, f"SAVEPOINT {_SAVEPOINT}", what)
     try:
         yield
