@@ -14,7 +14,7 @@ import polars as pl
 
 import greendata
 
-__all__ = ("load", "main", "report", "try_prices")
+__all__ = ("load", "main", "report", "tick", "try_prices")
 
 SALES = pl.DataFrame({"sale": range(60_000)}).with_columns(
     city=pl.format("City {}", pl.col("sale") % 7), amount=(pl.col("sale") % 200).cast(pl.Float64)
@@ -24,8 +24,8 @@ BEST = "SELECT city, sum(amount) AS amount FROM sales WHERE amount >= :least GRO
 
 def main() -> None:
     """Load, report and try, with a greenlet that ticks meanwhile."""
-    ticks = []
-    ticker = gevent.spawn(lambda: [(ticks.append(1), gevent.sleep(0.001)) for _ in range(10**9)])
+    ticks: list[int] = []
+    ticker = gevent.spawn(tick, ticks)
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "shop.sqlite"
         print(f"{load(database)} sales in all")
@@ -33,6 +33,13 @@ def main() -> None:
         print(f"{try_prices(database):,.0f} if everything were twice as dear")
     ticker.kill()
     print("the hub went on" if len(ticks) > 1 else "the hub stood still")
+
+
+def tick(ticks: list[int]) -> None:
+    """Count the turns of the hub."""
+    while True:
+        ticks.append(len(ticks))
+        gevent.sleep(0.001)
 
 
 def load(database: Path) -> int:
