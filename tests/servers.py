@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
+import _socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from gevent.monkey import get_original
 
 __all__ = ("Server", "answer", "drip", "serving")
 
-_socket: Any = get_original("socket", "socket")
 _start_thread: Any = get_original("_thread", "start_new_thread")
 _sleep: Any = get_original("time", "sleep")
 
@@ -22,7 +21,7 @@ class Server:
     def __init__(self, host: str, respond: Callable[[str], Iterator[bytes]]) -> None:
         self.requests: list[str] = []
         self._respond = respond
-        self._listener = _socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)  # of C: nothing there is patched
         self._listener.bind((host, 0))
         self._listener.listen(50)
         self.port: int = self._listener.getsockname()[1]
@@ -30,17 +29,17 @@ class Server:
         _start_thread(self._serve, ())
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.shutdown(_socket.SHUT_RDWR)
         self._listener.close()
 
     def _serve(self) -> None:
         with suppress(OSError):  # closed
             while True:
-                connection, _ = self._listener.accept()
-                _start_thread(self._talk, (connection,))
+                number, _ = self._listener._accept()
+                _start_thread(self._talk, (_socket.socket(fileno=number),))
 
     def _talk(self, connection: Any) -> None:
-        with suppress(OSError), connection:  # the client has gone
+        with suppress(OSError), closing(connection):  # the client has gone
             request = b""
             while not request.endswith(b"\r\n\r\n"):
                 if not (piece := connection.recv(4096)):
