@@ -29,12 +29,11 @@ from greendata.errors import (
     WrongContentType,
 )
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
+from greendata.frames.urls import MAX_BYTES, TIMEOUT
 from greendata.hub.deadline import seconds_of
 
-__all__ = ("Answer", "GuardedSession", "MAX_BYTES", "TIMEOUT")
+__all__ = ("Answer", "GuardedSession")
 
-MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
-TIMEOUT = 60.0  # seconds for all of it
 CONNECT = 10.0  # seconds for a connection
 SILENCE = 30.0  # seconds without a byte
 REDIRECTS = 5

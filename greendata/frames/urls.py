@@ -9,21 +9,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import is_module_patched
 
 from greendata.errors import BadTimeout, UrlRefused
-from greendata.frames.fetch import MAX_BYTES, TIMEOUT, GuardedSession
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
 from greendata.hub.deadline import deadline, seconds_of
 from greendata.hub.result import Result
 
-__all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
+__all__ = ("MAX_BYTES", "STORES", "TIMEOUT", "read_csv_url", "read_ndjson_url", "read_parquet_url")
 
+if TYPE_CHECKING:
+    from greendata.frames.fetch import GuardedSession
+
+MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
+TIMEOUT = 60.0  # seconds for all of it
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
@@ -86,6 +90,9 @@ def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
             return pool.submit(work, timeout=seconds, key=key, label=label)
         if scheme not in ("http", "https"):
             raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
+        # Here and not above: it imports ssl, which is to be patched before anything has imported it.
+        from greendata.frames.fetch import GuardedSession
+
         session = GuardedSession(allow_private=allow_private, headers=headers)
         work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, options)
         return _submit(work, seconds, key, label)
