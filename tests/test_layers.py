@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs observe pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments fetch groups jobs observe pipelines queries root sql", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues resident "
@@ -36,8 +36,16 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace seam sql typed verbs",
-        {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
+        "arrays batches columns databases engine fetch fork formats models namespace peers seam sql statements typed "
+        "urls verbs",
+        {
+            "polars": EVERY,
+            "pydantic": "models typed",
+            "adbc_driver_manager": "databases",
+            "requests": "fetch peers",
+            "urllib3": "fetch peers",
+            "gevent": "urls",
+        },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(

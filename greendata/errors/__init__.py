@@ -32,6 +32,18 @@
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
+    ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
+    ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
+    ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
+    ├── ColumnUnreadable            a query returns a type that Polars has no form for; also TypeError
+    ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
+    ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
+    ├── FetchFailed                 no answer, or one of another status than 200; also RuntimeError
+    ├── FetchTimeout                an answer was not complete in time; also TimeoutError
+    ├── UrlRefused                  a scheme, an address or a redirect too many; also ValueError
+    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
+    ├── BodyBroken                  an answer came incomplete or garbled; also ValueError
+    ├── WrongContentType            an answer of another kind than asked for; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
@@ -49,6 +61,14 @@ from greendata.errors.arguments import (
     BadTimeout,
     NotAResult,
     NotCallable,
+)
+from greendata.errors.fetch import (
+    BodyBroken,
+    BodyTooLarge,
+    FetchFailed,
+    FetchTimeout,
+    UrlRefused,
+    WrongContentType,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -92,6 +112,14 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.sql import (
+    ColumnUnreadable,
+    ColumnUnwritable,
+    ConnectionBusy,
+    DatabaseUnreachable,
+    QueryFailed,
+    UnknownDatabase,
+)
 
 __all__ = (
     "BadArgument",
@@ -102,9 +130,17 @@ __all__ = (
     "BadTimeout",
     "BatchesBusy",
     "BatchesSpent",
+    "BodyBroken",
+    "BodyTooLarge",
     "CallerStopped",
+    "ColumnUnreadable",
+    "ColumnUnwritable",
+    "ConnectionBusy",
+    "DatabaseUnreachable",
     "DeadlineExceeded",
     "ElementTimeout",
+    "FetchFailed",
+    "FetchTimeout",
     "ForeignGreenlet",
     "FrameMismatch",
     "GreenDataError",
@@ -124,10 +160,14 @@ __all__ = (
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
+    "QueryFailed",
     "ResultLost",
     "ResultTimeout",
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "UnknownDatabase",
+    "UrlRefused",
     "WaitsForItself",
+    "WrongContentType",
 )

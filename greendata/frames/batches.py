@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from contextvars import Context
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -60,6 +61,7 @@ class Batches:
         self._next: Result[pl.DataFrame | None] | None = None  # the batch in advance; the consumer's thread
         self._waiting = False  # a consumer waits; consumers test and set it without a call between
         self._closed = False
+        self._ending: Result[None] | None = None  # of the source; whoever closes
 
     def __iter__(self) -> Batches:
         return self
@@ -102,7 +104,8 @@ class Batches:
         self._source.closing = True
         if self._source.is_open:
             with suppress(GreenDataError):  # no room for the job: the query stops when the source is dropped
-                pool.submit(self._source.close, label=f"close {self._label}")
+                # in a context of its own, where no deadline that has passed already keeps it from running
+                self._ending = Context().run(pool.submit, self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:
         return self

@@ -1,0 +1,71 @@
+"""A report from SQLite while the hub goes on: a load that is one transaction, a query with parameters, a stream.
+
+The caller's own connection is the caller's transaction: what was written on it is gone after a rollback.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import adbc_driver_sqlite.dbapi
+import gevent
+import polars as pl
+
+import greendata
+
+__all__ = ("load", "main", "report", "tick", "try_prices")
+
+SALES = pl.DataFrame({"sale": range(60_000)}).with_columns(
+    city=pl.format("City {}", pl.col("sale") % 7), amount=(pl.col("sale") % 200).cast(pl.Float64)
+)
+BEST = "SELECT city, sum(amount) AS amount FROM sales WHERE amount >= :least GROUP BY city ORDER BY amount DESC LIMIT 3"
+
+
+def main() -> None:
+    """Load, report and try, with a greenlet that ticks meanwhile."""
+    ticks: list[int] = []
+    ticker = gevent.spawn(tick, ticks)
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "shop.sqlite"
+        print(f"{load(database)} sales in all")
+        print(report(database, least=100))
+        print(f"{try_prices(database):,.0f} if everything were twice as dear")
+    ticker.kill()
+    print("the hub went on" if len(ticks) > 1 else "the hub stood still")
+
+
+def tick(ticks: list[int]) -> None:
+    """Count the turns of the hub."""
+    while True:
+        ticks.append(len(ticks))
+        gevent.sleep(0.001)
+
+
+def load(database: Path) -> int:
+    """Write the sales, wholly or not at all, and count them in batches."""
+    greendata.write_sql(SALES, "sales", database).get()
+    with greendata.read_sql("SELECT sale FROM sales", database, batch_rows=10_000) as batches:
+        return sum(batch.height for batch in batches)
+
+
+def report(database: Path, *, least: float) -> pl.DataFrame:
+    """The three cities that sold most, counting sales of *least* and more."""
+    return greendata.read_sql(BEST, database, params={"least": least}, timeout=10).get()
+
+
+def try_prices(database: Path) -> float:
+    """What the sales would sum up to at twice the prices; the table stays as it is."""
+    connection = greendata.run(adbc_driver_sqlite.dbapi.connect, str(database)).get()
+    try:
+        dearer = SALES.with_columns(pl.col("amount") * 2)
+        greendata.write_sql(dearer, "sales", connection, if_exists="replace").get()
+        total = greendata.read_sql("SELECT sum(amount) FROM sales", connection).get().item()
+        greendata.run(connection.rollback).get()
+    finally:
+        greendata.run(connection.close).get()
+    return float(total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What goes wrong while something is fetched by its URL. No text shows user names, passwords or query strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from greendata.errors.root import GreenDataError
+
+__all__ = ("BodyBroken", "BodyTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
+
+
+class FetchFailed(GreenDataError, RuntimeError):
+    """No answer that could be used: no connection, a broken one, or a status that is not 200.
+
+    Attributes:
+        url: what was asked for, after redirects, without its secrets.
+        reason: why.
+        status: of the answer, or None where there was none.
+
+    Example:
+        >>> print(FetchFailed("https://ann:secret@example.com/a?token=1", "the status is 404", 404))
+        https://example.com/a could not be fetched: the status is 404
+    """
+
+    def __init__(self, url: str, reason: str, status: int | None = None) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, reason, status)
+        self.reason = reason
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.url} could not be fetched: {self.reason}"
+
+
+class FetchTimeout(GreenDataError, TimeoutError):
+    """The answer was not complete in time.
+
+    Attributes:
+        url: what was asked for, after redirects, without its secrets.
+        seconds: the time that was allowed, all in all.
+    """
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.url} was not fetched within {self.seconds:g} seconds"
+
+
+class UrlRefused(GreenDataError, ValueError):
+    """A URL, or what it redirects to, is not one to fetch from: its scheme, its address, or a redirect too many.
+
+    Attributes:
+        url: the URL, without its secrets.
+        reason: why.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.url} is refused: {self.reason}"
+
+
+class BodyTooLarge(GreenDataError, ValueError):
+    """An answer is larger than allowed, as it comes or unpacked.
+
+    Attributes:
+        url: what was asked for, without its secrets.
+        max_bytes: what was allowed.
+    """
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, max_bytes)
+        self.max_bytes = max_bytes
+
+    def __str__(self) -> str:
+        return f"{self.url} is larger than {self.max_bytes} bytes; raise max_bytes if that is expected"
+
+
+class BodyBroken(GreenDataError, ValueError):
+    """An answer came incomplete, or packed in a way that cannot be undone.
+
+    Attributes:
+        url: what was asked for, without its secrets.
+        reason: what is wrong.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the answer of {self.url} is broken: {self.reason}; try again"
+
+
+class WrongContentType(GreenDataError, ValueError):
+    """An answer is of another kind than asked for, say an HTML page.
+
+    Attributes:
+        url: what was asked for, without its secrets.
+        got: the media type that came.
+        expected: those that are taken.
+    """
+
+    def __init__(self, url: str, got: str, expected: Iterable[str]) -> None:
+        self.url = _without_secrets(url)
+        self.expected = tuple(sorted(expected))
+        super().__init__(self.url, got, self.expected)
+        self.got = got
+
+    def __str__(self) -> str:
+        return f"{self.url} is of type {self.got}, expected one of {', '.join(self.expected)}"
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:  # no URL at all, and who knows what it holds
+        return "the URL"
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else "the URL"

@@ -1,0 +1,159 @@
+"""Connections that look at whom they are connected to before they say a word, and that have an absolute deadline.
+
+A check of the name or of what it resolves to is no check: the next look-up may answer otherwise (DNS rebinding). The
+address that counts is that of the peer of the connected socket. A timeout of a socket begins anew with each byte, so a
+server that drips would never be cut off; here every read has what is left until the deadline.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+from collections.abc import Iterable
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from greendata.errors import BadArgument, UrlRefused
+
+__all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
+
+# The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
+until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def seconds_left() -> float:
+    """Seconds until the deadline of the request.
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    left = until.get()[0] - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+class Peers:
+    """Which addresses may be connected to: public ones, and those that *allowed* names.
+
+    Args:
+        allowed: True for every address, or addresses and networks (``10.1.0.0/16``).
+
+    Example:
+        >>> peers = Peers(["10.1.0.0/16"])
+        >>> peers.allow("8.8.8.8"), peers.allow("10.1.2.3"), peers.allow("127.0.0.1"), peers.allow("::ffff:127.0.0.1")
+        (True, True, False, False)
+    """
+
+    def __init__(self, allowed: bool | Iterable[str]) -> None:  # noqa: FBT001 - the value of allow_private=
+        self._all = allowed is True
+        try:
+            self._networks = () if isinstance(allowed, bool) else tuple(map(ipaddress.ip_network, allowed))
+        except (TypeError, ValueError) as error:
+            raise BadArgument("allow_private", allowed, "True, False, or addresses and networks") from error
+
+    def allow(self, address: str) -> bool:
+        """True if *address*, of a connected peer, may be talked to."""
+        if self._all:
+            return True
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        if any(ip in network for network in self._networks):
+            return True
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+
+
+def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, where it stands for one."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
+
+
+class GuardedAdapter(HTTPAdapter):
+    """The transport of a session whose connections are guarded by *peers*. Safe from any thread."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._pools = {
+            "http": _pool_of(HTTPConnectionPool, HTTPConnection, peers),
+            "https": _pool_of(HTTPSConnectionPool, HTTPSConnection, peers),
+        }
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pool manager, with our kind of pools."""
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+
+def _pool_of(
+    pool: type[HTTPConnectionPool], connection: type[HTTPConnection], peers: Peers
+) -> type[HTTPConnectionPool]:
+    class GuardedConnection(connection):  # type: ignore[misc, valid-type]  # a class that is an argument
+        timeout: Any
+        sock: Any
+
+        def _new_conn(self) -> Any:
+            sock = super()._new_conn()
+            address = str(sock.getpeername()[0])
+            if not peers.allow(address):
+                sock.close()
+                raise UrlRefused(f"{self._scheme}://{self.host}:{self.port}", f"its address {address} is not public")
+            return sock
+
+        def connect(self) -> None:
+            self.timeout = min(self.timeout or seconds_left(), seconds_left())
+            super().connect()
+            self.sock = _TimedSocket(self.sock)
+
+        _scheme = "https" if issubclass(connection, HTTPSConnection) else "http"
+
+    class GuardedPool(pool):  # type: ignore[misc, valid-type]
+        ConnectionCls = GuardedConnection
+
+    return GuardedPool
+
+
+class _TimedSocket:
+    """A connected socket whose reads end at the deadline of the request, however many bytes drip in."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
+        """A reader, as http.client wants one for each answer."""
+        return io.BufferedReader(_TimedReader(self._sock, self._sock.makefile(mode, buffering=0)))
+
+    def sendall(self, data: Any) -> None:
+        """Send *data*, all of it before the deadline."""
+        self._sock.settimeout(seconds_left())
+        self._sock.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: Any, raw: Any) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(min(seconds_left(), until.get()[1]))
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

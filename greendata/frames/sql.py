@@ -1,0 +1,268 @@
+"""Frames out of databases and into them, in the pool: SQLite and PostgreSQL, through their ADBC drivers.
+
+``pip install greendata[sql]`` brings the drivers. A database is an address (``sqlite:///path``, a path,
+``postgresql://...``) or a connection of the caller's, from ``adbc_driver_sqlite.dbapi.connect`` or its like, made with
+`greendata.run` so that the hub goes on. A connection serves one job at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import polars as pl
+
+from greendata.errors import BadArgument, BadChoice, GreenDataError, NotAFrame
+from greendata.frames.batches import Batches
+from greendata.frames.columns import parameters, writable
+from greendata.frames.databases import Address, Database, database_of
+from greendata.frames.statements import INGEST_MODES, Stopper, ingest, rows_of
+from greendata.hub import pool
+from greendata.hub.result import Result
+
+__all__ = ("SqlBatches", "read_sql", "write_sql")
+
+Params = Sequence[object] | Mapping[str, object]
+
+
+@overload
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame]: ...
+
+
+@overload
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: int,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> SqlBatches: ...
+
+
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: int | None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame] | SqlBatches:
+    """What one statement returns, as a frame, or as a stream of frames of *batch_rows* rows.
+
+    With an address it is one transaction, committed when all rows are read. A result that is cancelled or out of time
+    stops the statement in PostgreSQL; SQLite's driver cannot. A statement that returns no rows gives a frame without
+    columns. Of several statements SQLite executes the first alone, and PostgreSQL refuses them.
+
+    Args:
+        query: one SQL statement.
+        database: an address or a connection. ``sqlite:///`` is followed by the path, an absolute one with its own
+            slash; an SQLite file that is not there is an error.
+        params: bound by the driver, never put into the text: a sequence for ``?`` (SQLite) or ``$1`` (PostgreSQL), or a
+            mapping for SQLite's ``:name``.
+        schema_overrides: types of columns, for what a database does not tell: SQLite has no dates, booleans or
+            decimals and types an empty column as Int64, PostgreSQL's numeric has no bound and comes as text.
+        batch_rows: rows a frame. SQLite's driver takes the type of a column from the first 10 000 rows or
+            the first batch, the larger; without *batch_rows*, from all.
+        timeout: the deadline in seconds; of the whole stream with *batch_rows*.
+
+    Raises:
+        UnknownDatabase, ConnectionBusy, BadArgument, ColumnUnwritable, ImportError: at the call; of a stream on a
+            busy connection too.
+        DatabaseUnreachable, QueryFailed, ColumnUnreadable: from the result.
+
+    Example:
+        >>> read_sql("SELECT ? + 1 AS a", "sqlite://", params=[41]).get(timeout=5).item()
+        42
+        >>> with read_sql("VALUES (1), (2), (3)", "sqlite://", batch_rows=2) as stream:
+        ...     [batch.height for batch in stream]
+        [2, 1]
+    """
+    label = label or "read_sql"
+    if not isinstance(query, str):
+        raise BadArgument("query", query, "one SQL statement as text")
+    if batch_rows is not None and (not isinstance(batch_rows, int) or isinstance(batch_rows, bool) or batch_rows < 1):
+        raise BadArgument("batch_rows", batch_rows, "None or a whole number >= 1")
+    if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
+        raise BadArgument("params", params, "None, a sequence or a mapping")
+    place, stopper = database_of(database, label), Stopper()
+    try:
+        if params:
+            parameters(params, place.kind)
+        start = partial(rows_of, place, stopper, query, params, dict(schema_overrides or {}), batch_rows)
+        if batch_rows is not None:
+            return SqlBatches(start, place, stopper, timeout=timeout, key=key, label=label)
+        return _submitted(partial(_whole, start), place, stopper, timeout, key, label)
+    except BaseException:
+        place.release()
+        raise
+
+
+def write_sql(
+    frame: pl.DataFrame,
+    table: str,
+    database: str | PathLike[str] | object,
+    *,
+    if_exists: Literal["fail", "append", "replace"] = "fail",
+    schema: str | None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[int]:
+    """Write *frame* to *table*, wholly or not at all; the result is the number of rows.
+
+    With an address it is one transaction. On a connection of the caller's nothing is committed: a rollback takes the
+    rows back. A write that fails leaves the transaction as it was in SQLite; PostgreSQL's is aborted then, as by any
+    failed statement, and all that is left is to roll it back. Names are quoted, whatever they are.
+
+    Args:
+        database: an address, where an SQLite file is made if need be, or a connection; see `read_sql`.
+        if_exists: what to do with a table that is there; one that is not is made.
+        schema: the schema of the table, in PostgreSQL.
+
+    Raises:
+        NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
+        DatabaseUnreachable, QueryFailed: from the result.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     written = write_sql(pl.DataFrame({"a": [1, 2]}), "t", folder + "/a.sqlite").get(timeout=5)
+        ...     read_sql("SELECT sum(a) FROM t", folder + "/a.sqlite").get(timeout=5).item(), written
+        (3, 2)
+    """
+    label = label or "write_sql"
+    if not isinstance(frame, pl.DataFrame):
+        raise NotAFrame(frame, "DataFrame")
+    if not frame.width:
+        raise BadArgument("frame", frame.shape, "a frame with at least one column")
+    if not isinstance(table, str) or not table or "\0" in table:
+        raise BadArgument("table", table, "the name of a table")
+    if if_exists not in INGEST_MODES:
+        raise BadChoice("if_exists", if_exists, INGEST_MODES)
+    place, stopper = database_of(database, label), Stopper()
+    try:
+        if isinstance(place, Address):
+            place.may_create = True
+        ways = writable(frame.schema, place.kind)
+        options = {"adbc.ingest.mode": f"adbc.ingest.mode.{INGEST_MODES[if_exists]}"}
+        if schema is not None:
+            options["adbc.ingest.target_db_schema"] = schema
+        work = partial(_written, place, stopper, frame.clone(), ways, table, options)
+        return _submitted(work, place, stopper, timeout, key, label)
+    except BaseException:
+        place.release()
+        raise
+
+
+class SqlBatches(Batches):
+    """A query's rows as frames, an iterator and a context manager: `Batches` over a statement of a database.
+
+    The statement, and the connection if it is ours, are closed at the end, by an error, and by leaving the block, which
+    waits for that; `close` and dropping the stream do so without waiting. A stream that is not read to its end
+    rolls its own transaction back.
+
+    Example:
+        >>> stream = read_sql("VALUES (1), (2)", "sqlite://", batch_rows=1)
+        >>> next(stream).item()
+        1
+        >>> stream.close()
+    """
+
+    def __init__(
+        self, start: Any, place: Database, stopper: Stopper, *, timeout: float | None, key: Hashable, label: str
+    ) -> None:
+        super().__init__(start, timeout=timeout, key=key, label=label)
+        self._place = place
+        self._stopper = stopper
+        self._jobs: list[Result[Any]] = []  # what may still use the connection; whoever closes, once
+
+    def close(self) -> None:
+        """Stop the statement; nothing happens if it has stopped. Never blocks. Safe from any thread."""
+        if self._closed:
+            return
+        reading = self._next
+        super().close()
+        if self._ending is not None or not self._source.is_open:
+            self._jobs = [job for job in (reading, self._ending) if job is not None]
+            _after(self._jobs, self._place.release)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for job in self._jobs:
+            job.end().wait()
+
+    def _fetch(self) -> Result[pl.DataFrame | None]:
+        return _stoppable(super()._fetch(), self._stopper)
+
+
+def _submitted(work: Any, place: Database, stopper: Stopper, timeout: Any, key: Hashable, label: str) -> Result[Any]:
+    result = pool.submit(work, timeout=timeout, key=key, label=label)
+    result.end().add_waker(place.release)  # it may never run
+    return _stoppable(result, stopper)
+
+
+def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
+    """*result*, whose statement is stopped where it is given up before the statement has answered."""
+    stop = partial(_stop, result, stopper)
+    if not result.add_waker(stop):
+        stop()
+    return result
+
+
+def _stop(result: Result[Any], stopper: Stopper) -> None:
+    if stopper.is_active and not result.successful():
+        with suppress(GreenDataError):  # no room for the job: the statement goes on, as any native call does
+            Context().run(pool.submit, stopper.stop, label="stop statement")
+
+
+def _after(jobs: list[Result[Any]], func: Callable[[], object]) -> None:
+    """Call *func* when all of *jobs* have really ended, in whichever thread sees it."""
+    if not jobs:
+        func()
+    elif not jobs[0].end().add_waker(partial(_after, jobs[1:], func)):
+        _after(jobs[1:], func)
+
+
+def _whole(start: Any) -> pl.DataFrame:
+    frames: Iterator[pl.DataFrame] = start()
+    return pl.concat(list(frames))
+
+
+def _written(
+    place: Database,
+    stopper: Stopper,
+    frame: pl.DataFrame,
+    ways: list[pl.Expr],
+    table: str,
+    options: Mapping[str, str],
+) -> int:
+    try:
+        rows = frame.select(ways)
+    except BaseException:
+        place.release()
+        raise
+    return ingest(place, stopper, rows, table, options)

@@ -1,0 +1,133 @@
+"""Frames by URL: fetched into a temporary file under guard, and read from there in the pool.
+
+One rule says where the fetch runs: in a greenlet of the calling thread's hub where gevent has patched the sockets, and
+in the pool where it has not. The temporary file is removed in every case.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import is_module_patched
+
+from greendata.errors import BadTimeout, UrlRefused
+from greendata.hub import crew, pool
+from greendata.hub.caller import Caller
+from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.result import Result
+
+__all__ = ("MAX_BYTES", "STORES", "TIMEOUT", "read_csv_url", "read_ndjson_url", "read_parquet_url")
+
+if TYPE_CHECKING:
+    from greendata.frames.fetch import GuardedSession
+
+MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
+TIMEOUT = 60.0  # seconds for all of it
+STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
+_BYTES = ("application/octet-stream", "binary/octet-stream")
+_TYPES = {
+    "read_csv": ("text/csv", "text/plain", "application/csv", "application/vnd.ms-excel", *_BYTES),
+    "read_ndjson": (
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json",
+        "text/plain",
+        *_BYTES,
+    ),
+    "read_parquet": ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", *_BYTES),
+}
+
+_DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **options)``.
+
+``http`` and ``https`` are fetched through a `GuardedSession`; the object stores ``s3://``, ``gs://``, ``az://`` and so
+on go to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``, and of the guards the deadline
+alone holds for them.
+
+Args:
+    timeout: the deadline in seconds, of the fetch to its last byte and of the reading.
+    max_bytes: of the body, packed and unpacked.
+    allow_private: True for every address, or the addresses and networks that are allowed besides the public ones.
+    headers: sent to the host of *url*, and to no other that it redirects to.
+
+Raises:
+    UrlRefused, BadTimeout: at the call.
+    UrlRefused, FetchFailed, FetchTimeout, BodyTooLarge, BodyBroken, WrongContentType: from the result, beside what
+        Polars raises.
+
+Example:
+    >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
+    >>> refused.wait() is None, refused.successful()
+    (True, False)
+"""
+
+
+def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
+    def read_url(
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        max_bytes: int = MAX_BYTES,
+        allow_private: bool | Iterable[str] = False,
+        headers: dict[str, str] | None = None,
+        key: Hashable = None,
+        label: str | None = None,
+        **options: Any,
+    ) -> Result[pl.DataFrame]:
+        seconds = seconds_of(timeout)
+        if seconds is None:
+            raise BadTimeout(timeout)
+        label = label or f"read_{suffix}_url"
+        scheme = str(url).partition("://")[0].lower()
+        if scheme in STORES:
+            work = partial(_read_store, f"scan_{suffix}", url, options)
+            return pool.submit(work, timeout=seconds, key=key, label=label)
+        if scheme not in ("http", "https"):
+            raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
+        # Here and not above: it imports ssl, which is to be patched before anything has imported it.
+        from greendata.frames.fetch import GuardedSession
+
+        session = GuardedSession(allow_private=allow_private, headers=headers)
+        work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, options)
+        return _submit(work, seconds, key, label)
+
+    read_url.__name__ = read_url.__qualname__ = f"read_{suffix}_url"
+    read_url.__doc__ = _DOC.format(suffix=suffix, format=name)
+    return read_url
+
+
+read_csv_url = _reader("csv", "CSV")
+read_ndjson_url = _reader("ndjson", "NDJSON")
+read_parquet_url = _reader("parquet", "Parquet")
+
+
+def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, label: str) -> Result[pl.DataFrame]:
+    if is_module_patched("socket") and get_hub_if_exists() is not None and not crew.is_inline_thread():
+        with deadline(seconds):
+            call = Caller.current().call_soon(work)
+        call.label = label
+        return call
+    return pool.submit(work, timeout=seconds, key=key, label=label)
+
+
+def _read_body(
+    session: GuardedSession, url: str, reader: str, seconds: float, max_bytes: int, options: dict[str, Any]
+) -> pl.DataFrame:
+    with tempfile.NamedTemporaryFile(prefix="greendata-") as file:
+        with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
+            for piece in answer.chunks():
+                file.write(piece)
+        file.flush()
+        frame: pl.DataFrame = pool.call(getattr(pl, reader), file.name, **options)
+        return frame
+
+
+def _read_store(scanner: str, url: str, options: dict[str, Any]) -> pl.DataFrame:
+    lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
+    return lf.collect()

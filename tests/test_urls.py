@@ -1,0 +1,185 @@
+"""Frames by URL: what is read, what is refused, and that no temporary file is left in any case."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import greendata
+from greendata.errors import (
+    BadTimeout,
+    BodyBroken,
+    BodyTooLarge,
+    DeadlineExceeded,
+    FetchFailed,
+    FetchTimeout,
+    JobCancelled,
+    UrlRefused,
+    WrongContentType,
+)
+from tests.conftest import PATCHED
+from tests.gates import Gate
+from tests.servers import answer, drip, serving
+
+ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
+PARQUET = "application/vnd.apache.parquet"
+LOOPBACK = ("127.0.0.1",)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files are made; it must be empty in the end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def parquet() -> bytes:
+    file = io.BytesIO()
+    ROWS.write_parquet(file)
+    return file.getvalue()
+
+
+def test_the_three_formats() -> None:
+    pages = {
+        "/a.parquet": answer(parquet(), PARQUET),
+        "/a.csv": answer(ROWS.write_csv().encode(), "text/csv; charset=utf-8"),
+        "/a.ndjson": answer(ROWS.write_ndjson().encode(), "application/x-ndjson"),
+    }
+    readers = (greendata.read_parquet_url, greendata.read_csv_url, greendata.read_ndjson_url)
+    with serving(pages) as server:
+        for path, read in zip(pages, readers, strict=True):
+            assert_frame_equal(read(server.url + path, allow_private=LOOPBACK).get(), ROWS)
+        only = greendata.read_csv_url(server.url + "/a.csv", columns=["b"], allow_private=True, label="prices")
+        assert only.label == "prices"
+        assert_frame_equal(only.get(), ROWS.select("b"))
+
+
+def test_where_it_runs() -> None:
+    """Patched in a greenlet of this hub, unpatched on a worker."""
+    with serving({"/a.csv": answer(ROWS.write_csv().encode())}) as server:
+        result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True)
+        result.get()
+    assert result.is_native is not PATCHED
+
+
+def test_the_hub_goes_on_while_a_server_is_slow() -> None:
+    """The server answers when a greenlet lets it."""
+    gate = Gate()
+
+    def slow() -> Iterator[bytes]:
+        gate()
+        yield answer(ROWS.write_csv().encode())
+
+    with serving({"/a.csv": slow}) as server:
+        result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True)
+
+        def open_when_asked() -> None:
+            gate.wait_arrived()
+            gate.open()
+
+        ticker = gevent.spawn(open_when_asked)
+        assert result.get().height == ROWS.height
+        ticker.get()
+
+
+BAD: dict[str, tuple[Any, type[Exception], dict[str, Any]]] = {
+    "status": (answer(status="500 Internal Server Error"), FetchFailed, {}),
+    "html": (answer(b"<html>", "text/html"), WrongContentType, {}),
+    "large": (answer(b"a\n" * 1_000), BodyTooLarge, {"max_bytes": 1_000}),
+    "cut": (answer(b"a\n1", length=100), BodyBroken, {}),
+    "redirect": (answer(status="302 Found", Location="http://127.0.0.2:1/"), FetchFailed, {}),
+    "private": (answer(b"a\n1"), UrlRefused, {"allow_private": ["10.0.0.0/8"]}),
+    "no csv": (answer(b'a\n"1,2\n3,4,5\n'), pl.exceptions.ComputeError, {}),
+    "drips": (drip(answer(b"a\n", length=10**6)), TimeoutError, {"timeout": 0.3}),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_goes_wrong_leaves_no_file(case: str) -> None:
+    page, error, options = BAD[case]
+    with serving({"/a.csv": page}) as server:
+        result = greendata.read_csv_url(server.url + "/a.csv", **{"allow_private": ["127.0.0.0/8"], **options})
+        with pytest.raises(error):
+            result.get()
+        result.end().get()
+
+
+def test_a_truncated_parquet_file() -> None:
+    with serving({"/": answer(parquet()[:-20], PARQUET)}) as server, pytest.raises(pl.exceptions.PolarsError):
+        greendata.read_parquet_url(server.url + "/", allow_private=True).get()
+
+
+def test_a_cancelled_fetch_leaves_no_file() -> None:
+    with serving({"/": drip(answer(b"a\n", length=10**6))}) as server:
+        result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=1.0)
+        while not server.requests:
+            gevent.sleep(0.001)
+        result.cancel()
+        with pytest.raises(JobCancelled):
+            result.get()
+        result.end().get()
+
+
+def test_the_deadline_of_a_block_counts() -> None:
+    with serving({"/": drip(answer(b"a\n", length=10**6))}) as server:
+        with greendata.deadline(0.2):
+            result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=1.0)
+        with pytest.raises((DeadlineExceeded, FetchTimeout)):
+            result.get()
+        result.end().get()
+
+
+def test_what_is_refused_at_the_call() -> None:
+    for url in ("file:///etc/passwd", "ftp://example.com/a.csv", "/etc/passwd", "a.csv"):
+        with pytest.raises(UrlRefused, match="expected http, https or one of s3"):
+            greendata.read_csv_url(url)
+    with pytest.raises(UrlRefused, match="is not public"):
+        _read_from_localhost()
+    for timeout in (None, -1):
+        with pytest.raises(BadTimeout):
+            greendata.read_csv_url("http://example.com/a.csv", timeout=timeout)
+
+
+def _read_from_localhost() -> None:
+    with serving({"/": answer(b"a\n1")}) as server:
+        greendata.read_csv_url(f"http://localhost:{server.port}/").get()
+
+
+def test_object_stores_go_to_polars() -> None:
+    """A bucket of one object, on loopback: the guards are for URLs of others, the store is the caller's choice."""
+    body = parquet()
+
+    def head_or_get() -> Iterator[bytes]:
+        head = server.requests[-1].startswith("HEAD")
+        lines = server.requests[-1].lower().split("\r\n")
+        span = next((line.partition("=")[2] for line in lines if line.startswith("range:")), f"0-{len(body) - 1}")
+        first, _, last = span.partition("-")
+        begin, end = (int(first), int(last or len(body) - 1)) if first else (max(0, len(body) - int(last)), len(body))
+        end = min(end, len(body) - 1)
+        part = body if head else body[begin : end + 1]
+        dated = {"Last_Modified": "Sat, 01 Feb 2020 00:00:00 GMT", "ETag": '"1"'}
+        span_told = {} if head else {"Content_Range": f"bytes {begin}-{end}/{len(body)}"}
+        status = "200 OK" if head else "206 Partial Content"
+        found = answer(part, PARQUET, status, **dated, **span_told)
+        yield found[: -len(part)] if head else found
+
+    options = {
+        "aws_endpoint_url": "",
+        "aws_allow_http": "true",
+        "aws_access_key_id": "ann",
+        "aws_secret_access_key": "secret",
+        "aws_region": "eu-central-1",
+    }
+    with serving({"/bucket/a.parquet": head_or_get}) as server:
+        options["aws_endpoint_url"] = server.url
+        result = greendata.read_parquet_url("s3://bucket/a.parquet", storage_options=options, timeout=30)
+        assert_frame_equal(result.get(), ROWS)
