@@ -36,7 +36,7 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace seam sql typed verbs",
+        "batches engine fork formats models namespace patch seam sql threads typed verbs",
         {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
@@ -51,7 +51,17 @@ HOUSE = (
             "tqdm": "progress",
         },
     ),
-    Floor("web", "dashboard flask gunicorn", {"flask": "flask dashboard", "gunicorn": "gunicorn"}),
+    Floor(
+        "web",
+        "body dashboard drain flask gunicorn health negotiation problems respond scope shell",
+        {
+            "click": "shell",
+            "flask": "body dashboard flask health negotiation problems respond scope shell",
+            "gevent": "drain scope",
+            "gunicorn": "gunicorn",
+            "werkzeug": "body negotiation problems respond",
+        },
+    ),
     Floor("top", "__main__ monkey observe testing", {}),
 )
 FLOORS = {floor.name: floor for floor in HOUSE}

@@ -52,6 +52,7 @@ __all__ = (
     "configure",
     "drain",
     "job_here",
+    "pending",
     "refuse",
     "shared",
     "stats",
@@ -233,6 +234,10 @@ class Pool:
             **crew.tally(),
         )
 
+    def pending(self) -> tuple[Result[Any], ...]:
+        """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
+        return tuple(job.result for job in (*self._crew.queue.items(), *tuple(self._crew.running)))
+
     def refuse(self, error: Callable[[], Exception] | None) -> None:
         """Raise ``error()`` at every submit and call from now on; None takes that back."""
         self._refusal = error
@@ -308,6 +313,7 @@ submit = shared.submit
 call = shared.call
 configure = shared.configure
 drain = shared.drain
+pending = shared.pending
 refuse = shared.refuse
 stats = shared.stats
 
