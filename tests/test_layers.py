@@ -57,7 +57,7 @@ HOUSE = (
         {
             "click": "shell",
             "flask": "body dashboard flask health negotiation problems respond scope shell",
-            "gevent": "drain scope",
+            "gevent": "drain gunicorn scope",
             "gunicorn": "gunicorn",
             "werkzeug": "body negotiation problems respond",
         },

@@ -76,7 +76,7 @@ def reset() -> None:
 def abandon() -> Abandoned:
     """Close the pool, cancel all its jobs, and return which they were. Their waiters get `JobCancelled` at once.
 
-    Safe from any thread. `greendata.configure` opens the pool again.
+    Call from a greenlet or a plain thread. `greendata.configure` opens the pool again.
 
     Example:
         >>> import greendata

@@ -16,6 +16,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import gevent
+
 try:
     from gunicorn.arbiter import Arbiter
     from gunicorn.workers.ggevent import GeventWorker
@@ -73,14 +75,14 @@ class GreenWorker(GeventWorker):
         super().run()
 
     def notify(self) -> None:
-        """Tell the parent that the worker is alive; once it is to end, for whatever reason, begin to drain."""
+        """Tell the parent that the worker is alive; begin to drain once it is to end, for whatever reason."""
         super().notify()
         if not self.alive:
             _begin(self)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """End at once, as gunicorn does on SIGINT and SIGQUIT, and name what was running."""
-        worker_int(self)
+        gevent.spawn(worker_int, self)  # out of the signal handler, as gunicorn's own part is
         super().handle_quit(sig, frame)
 
 
