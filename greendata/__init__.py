@@ -8,6 +8,7 @@ Importing it has no effect beyond the ``.green`` namespace on Polars' frames: no
 
 from __future__ import annotations
 
+from greendata import observe
 from greendata.errors import (
     BadArgument,
     BadChoice,
@@ -135,6 +136,7 @@ __all__ = (
     "explain",
     "gather",
     "is_polars_patched",
+    "observe",
     "paced",
     "patch_polars",
     "read_csv",

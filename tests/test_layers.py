@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments groups jobs pipelines queries root web", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -51,6 +51,17 @@ HOUSE = (
             "tqdm": "progress",
         },
     ),
+    # Below the web, which shows what is observed; it knows the pool and Polars' seam, and no server.
+    Floor(
+        "observe",
+        "blame doctor histogram inline lag metrics record running site stats top trace watch",
+        {
+            "gevent": "blame doctor inline lag site",
+            "polars": "doctor site",
+            "prometheus_client": "metrics",
+            "rich": "top",
+        },
+    ),
     Floor(
         "web",
         "body dashboard drain flask gunicorn health negotiation problems respond scope shell",
@@ -62,7 +73,7 @@ HOUSE = (
             "werkzeug": "body negotiation problems respond",
         },
     ),
-    Floor("top", "__main__ monkey observe testing", {}),
+    Floor("top", "__main__ monkey testing", {}),
 )
 FLOORS = {floor.name: floor for floor in HOUSE}
 HEIGHT = {floor.name: height for height, floor in enumerate(HOUSE)}

@@ -151,7 +151,7 @@ def test_where_a_function_is_missing_nothing_is_patched(owner: Any, name: str, m
 
 def test_missing_modules_and_classes_are_missing_functions() -> None:
     names = ("polars._plr:PyLazyFrame.collect", "polars.nowhere:f", "polars._plr:PyNothing.f")
-    seam = Seam(names)
+    seam = Seam(names, "a test")
     before = vars(plr.PyLazyFrame)["collect"]
     with pytest.raises(SeamMissing) as caught:
         seam.divert(lambda function: function)

@@ -30,6 +30,13 @@
     ├── NotCallable                 the thing to run is no callable; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
+    ├── FormatUnknown               ?format= names no format; also ValueError
+    ├── NotAcceptable               the client accepts none of the formats; also ValueError
+    ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
+    ├── BodyTooLarge                a request's body above the limit; also ValueError
+    ├── BodyMalformed               a request's body that cannot be read; also ValueError
+    ├── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
+    ├── ClientGone                  the client left before its answer was complete; also ConnectionResetError
     └── NotAFrame                   the thing to collect or write is no frame; also TypeError
 
 The text of an error lives in its class, and the object it is about is its attribute.
@@ -80,6 +87,15 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.web import (
+    BodyInvalid,
+    BodyMalformed,
+    BodyTooLarge,
+    BodyUnsupported,
+    ClientGone,
+    FormatUnknown,
+    NotAcceptable,
+)
 
 __all__ = (
     "BadArgument",
@@ -90,9 +106,15 @@ __all__ = (
     "BadTimeout",
     "BatchesBusy",
     "BatchesSpent",
+    "BodyInvalid",
+    "BodyMalformed",
+    "BodyTooLarge",
+    "BodyUnsupported",
     "CallerStopped",
+    "ClientGone",
     "DeadlineExceeded",
     "ElementTimeout",
+    "FormatUnknown",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
@@ -102,6 +124,7 @@ __all__ = (
     "NoCaller",
     "NotAFrame",
     "NotAResult",
+    "NotAcceptable",
     "NotCallable",
     "NotIterable",
     "PolarsForked",

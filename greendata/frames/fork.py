@@ -67,7 +67,7 @@ def _after_fork_in_child() -> None:
     if _threads_lost and not _refusing:
         _refusing = True
         pool.refuse(PolarsForked)
-        Seam(EXECUTIONS + HANDOFFS).divert(_refuse)
+        Seam(EXECUTIONS + HANDOFFS, "refusal").divert(_refuse)
 
 
 def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from greendata.hub import pool
 
 __all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
 
-_seam = Seam(EXECUTIONS)
+_seam = Seam(EXECUTIONS, "the pool")
 
 
 def patch_polars() -> None:

@@ -16,7 +16,9 @@ import polars as pl
 
 from greendata.errors import SeamMissing
 
-__all__ = ("EXECUTIONS", "HANDOFFS", "Seam")
+__all__ = ("EXECUTIONS", "HANDOFFS", "Seam", "diverted_for")
+
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 EXECUTIONS = (
     # Lazy frames: every engine, sink, eager operation and eager reader ends in one of these.
@@ -72,51 +74,84 @@ HANDOFFS = (
 
 
 class Seam:
-    """A set of native functions, and what stands before them.
+    """A set of native functions, and what one purpose puts before them.
+
+    Several seams may be diverted at once, and restored in any order. Of two that divert the same function, the one
+    that was diverted last is called first; one with ``innermost=True`` is called last, where the function is.
+
+    Args:
+        names: of the functions.
+        purpose: what `diverted_for` asks for.
 
     Example:
         >>> seen = []
-        >>> seam = Seam(("polars._plr:PyLazyFrame.collect",))
+        >>> seam = Seam(("polars._plr:PyLazyFrame.collect",), "an example")
         >>> seam.divert(lambda func: lambda *args: seen.append("collect") or func(*args))
         >>> pl.LazyFrame({"a": [1]}).collect().height, seen
         (1, ['collect'])
         >>> seam.restore()
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
-        self._originals: dict[str, Any] = {}  # by name, while diverted
+    def __init__(self, names: tuple[str, ...], purpose: str, *, innermost: bool = False) -> None:
+        self.purpose = purpose
+        self.names = names
+        self.wrap: Wrap | None = None  # while diverted
+        self._innermost = innermost
 
     @property
     def is_diverted(self) -> bool:
         """True between `divert` and `restore`."""
-        return bool(self._originals)
+        return self.wrap is not None
 
-    def divert(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    def divert(self, wrap: Wrap) -> None:
         """Put ``wrap(func)`` in the place of every function, or of none.
 
         Raises:
             SeamMissing: the Polars in place lacks some of them.
         """
-        found = {name: _look_up(name) for name in self._names}
-        missing = [name for name, place in found.items() if place is None]
+        missing = [name for name in self.names if _look_up(name) is None]
         if missing:
             raise SeamMissing(missing, pl.__version__)
-        for name, place in found.items():
-            assert place is not None
-            owner, attribute, original = place
-            is_static = isinstance(original, staticmethod)
-            replacement = wraps(getattr(owner, attribute))(wrap(getattr(owner, attribute)))
-            setattr(owner, attribute, staticmethod(replacement) if is_static else replacement)
-            self._originals[name] = original
+        self.restore()
+        self.wrap = wrap
+        _diverted.insert(0 if self._innermost else len(_diverted), self)
+        self._put_in_place()
 
     def restore(self) -> None:
         """Put the functions back; nothing happens if they are in place."""
-        while self._originals:
-            name, original = self._originals.popitem()
+        if self.wrap is not None:
+            self.wrap = None
+            _diverted.remove(self)
+            self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        for name in self.names:
             place = _look_up(name)
             assert place is not None
-            setattr(place[0], place[1], original)
+            owner, attribute, found = place
+            original = _originals.setdefault(name, found)
+            layers = [seam.wrap for seam in _diverted if seam.wrap is not None and name in seam.names]
+            setattr(owner, attribute, _layered(original, owner, layers) if layers else _originals.pop(name))
+
+
+def diverted_for(purpose: str) -> bool:
+    """True while a seam of that purpose is diverted.
+
+    Example:
+        >>> diverted_for("an example")
+        False
+    """
+    return any(seam.purpose == purpose for seam in _diverted)
+
+
+def _layered(original: Any, owner: Any, layers: list[Wrap]) -> Any:
+    """*original*, as the owner holds it, with the layers before it: the last one is called first."""
+    is_static = isinstance(original, staticmethod)
+    native: Callable[..., Any] = original.__get__(None, owner) if is_static else original
+    func = native
+    for wrap in layers:
+        func = wraps(native)(wrap(func))
+    return staticmethod(func) if is_static else func
 
 
 def _look_up(name: str) -> tuple[Any, str, Any] | None:
@@ -130,3 +165,7 @@ def _look_up(name: str) -> tuple[Any, str, Any] | None:
     for parent in parents:
         owner = getattr(owner, parent, None)
     return None if attribute not in vars(owner or object) else (owner, attribute, vars(owner)[attribute])
+
+
+_diverted: list[Seam] = []  # innermost first
+_originals: dict[str, Any] = {}  # by name, while something stands before them: as their owners hold them

@@ -118,6 +118,11 @@ class Crew:
                 _add_up(left, worker)
             return left
 
+    def at_work(self) -> list[tuple[Job, Worker, int]]:
+        """What runs now: the job, its worker, and its number among the worker's jobs."""
+        found = [(job, worker, worker.taken) for job, worker in list(self.running.items())]
+        return [entry for entry in found if entry[0] in self.running]  # of the others the number may be the next job's
+
     def _make_room(self) -> None:
         """One more worker if there may be one; else somebody to look after stuck jobs."""
         with self.lock:

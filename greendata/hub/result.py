@@ -172,6 +172,11 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         """How long the job has run, or did run until its outcome was decided."""
         return 0.0 if self._began is None else (self._ended or monotonic()) - self._began
 
+    @property
+    def times(self) -> tuple[float, float | None, float | None]:
+        """When it was submitted, began and was decided, on `time.monotonic`'s clock; None for what has not been."""
+        return self._born, self._began, self._ended
+
     # -- waiting: any thread ------------------------------------------------------------------------
 
     def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:  # noqa: FBT001, FBT002

@@ -1,0 +1,44 @@
+"""Seeing what happens: counters and histograms, the hub's lag, who blocked it, metrics and traces.
+
+    from greendata import observe
+
+    observe.start()
+    print(observe.stats())
+
+Nothing is recorded before `start`, and importing it has no effect.
+"""
+
+from __future__ import annotations
+
+from greendata.observe.blame import Block, BlockWatch, watch_blocks
+from greendata.observe.histogram import Histogram
+from greendata.observe.inline import HubBlockedWarning, warn_on_block
+from greendata.observe.lag import LagProbe, watch_lag
+from greendata.observe.record import Failure, LabelStats
+from greendata.observe.running import RunningJob, cancel, running
+from greendata.observe.stats import Lag, Stats, snapshot_json, stats
+from greendata.observe.watch import Observer, Second, start, stop
+
+__all__ = (
+    "Block",
+    "BlockWatch",
+    "Failure",
+    "Histogram",
+    "HubBlockedWarning",
+    "LabelStats",
+    "Lag",
+    "LagProbe",
+    "Observer",
+    "RunningJob",
+    "Second",
+    "Stats",
+    "cancel",
+    "running",
+    "snapshot_json",
+    "start",
+    "stats",
+    "stop",
+    "warn_on_block",
+    "watch_blocks",
+    "watch_lag",
+)
