@@ -33,8 +33,6 @@
     ├── FormatUnknown               ?format= names no format; also ValueError
     ├── NotAcceptable               the client accepts none of the formats; also ValueError
     ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
-    ├── BodyTooLarge                a request's body above the limit; also ValueError
-    ├── BodyMalformed               a request's body that cannot be read; also ValueError
     ├── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
     ├── ClientGone                  the client left before its answer was complete; also ConnectionResetError
     └── NotAFrame                   the thing to collect or write is no frame; also TypeError
@@ -89,8 +87,6 @@ from greendata.errors.root import (
 )
 from greendata.errors.web import (
     BodyInvalid,
-    BodyMalformed,
-    BodyTooLarge,
     BodyUnsupported,
     ClientGone,
     FormatUnknown,
@@ -107,8 +103,6 @@ __all__ = (
     "BatchesBusy",
     "BatchesSpent",
     "BodyInvalid",
-    "BodyMalformed",
-    "BodyTooLarge",
     "BodyUnsupported",
     "CallerStopped",
     "ClientGone",

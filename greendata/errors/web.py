@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BodyInvalid",
-    "BodyMalformed",
-    "BodyTooLarge",
     "BodyUnsupported",
     "ClientGone",
     "FormatUnknown",
@@ -104,46 +102,8 @@ class BodyUnsupported(GreenDataError, ValueError):
         return f"{self.header}: got {self.value!r}, expected one of {', '.join(self.available)}"
 
 
-class BodyTooLarge(GreenDataError, ValueError):
-    """A request's body is larger than allowed: answer 413.
-
-    Attributes:
-        limit: bytes.
-
-    Example:
-        >>> print(BodyTooLarge(1000))
-        the body is larger than the 1000 bytes that are allowed here
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return f"the body is larger than the {self.limit} bytes that are allowed here"
-
-
-class BodyMalformed(GreenDataError, ValueError):
-    """A request's body is not what its ``Content-Type`` says: answer 400. ``__cause__`` is the reader's error.
-
-    Attributes:
-        media_type: what it was read as.
-
-    Example:
-        >>> print(BodyMalformed("text/csv"))
-        the body cannot be read as text/csv
-    """
-
-    def __init__(self, media_type: str) -> None:
-        super().__init__(media_type)
-        self.media_type = media_type
-
-    def __str__(self) -> str:
-        return f"the body cannot be read as {self.media_type}"
-
-
 class BodyInvalid(GreenDataError, ValueError):
-    """A request's body breaks the rules of its model: answer 422. ``__cause__`` is the `FrameInvalid`.
+    """A request's body breaks the rules of its model: answer 422. ``__cause__`` is the model's verdict.
 
     Attributes:
         failures: one row for each failure, as `FrameInvalid` has them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from contextvars import Context
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -102,7 +103,8 @@ class Batches:
         self._source.closing = True
         if self._source.is_open:
             with suppress(GreenDataError):  # no room for the job: the query stops when the source is dropped
-                pool.submit(self._source.close, label=f"close {self._label}")
+                # In a context of its own: a deadline or a request that is over must not be over for this as well.
+                Context().run(pool.submit, self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:
         return self

@@ -236,6 +236,11 @@ class Pool:
             **crew.tally(),
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """True while it takes no work: drained, or at exit. Safe from any thread."""
+        return self._closed
+
     def pending(self) -> tuple[Result[Any], ...]:
         """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
         return tuple(job.result for job in (*self._crew.queue.items(), *tuple(self._crew.running)))

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from flask import Request
 
-from greendata.errors import BadChoice, FormatUnknown, NotAcceptable
+from greendata.errors import FormatUnknown, NotAcceptable
+from greendata.frames.formats import FORMATS, MEDIA_TYPES, Format, format_of
 
-__all__ = ("FORMATS", "bare", "choose_format", "check_format")
+__all__ = ("BY_TYPE", "bare", "choose_format")
 
-# Bare media types by format, the registered one first; see RFC 9110 12.5.1 for the header they are matched against.
-FORMATS: dict[str, tuple[str, ...]] = {
-    "json": ("application/json",),
-    "ndjson": ("application/x-ndjson", "application/jsonl", "application/ndjson"),
-    "csv": ("text/csv",),
-    "arrow": ("application/vnd.apache.arrow.stream",),
-    "parquet": ("application/vnd.apache.parquet", "application/parquet"),
+# What else clients call them.
+_ALIASES: dict[str, Format] = {
+    "application/jsonl": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/parquet": "parquet",
+    "application/x-parquet": "parquet",
 }
-DEFAULT = "json"
-_BY_TYPE = {media_type: name for name, types in FORMATS.items() for media_type in types}
+_DEFAULT: Format = "json"
 
 
-def check_format(name: str) -> str:
-    """*name*, which the service itself has chosen.
-
-    Raises:
-        BadChoice: there is no such format.
-
-    Example:
-        >>> check_format("csv")
-        'csv'
-    """
-    if name not in FORMATS:
-        raise BadChoice("format", name, FORMATS)
-    return name
-
-
-def choose_format(request: Request) -> str:
+def choose_format(request: Request) -> Format:
     """The format of the answer to *request*.
 
     A media type that ``Accept`` names decides, the one with the highest q-value. Where it names none of ours (a
@@ -60,15 +44,15 @@ def choose_format(request: Request) -> str:
     asked = request.args.get("format")
     if asked is not None and asked not in FORMATS:
         raise FormatUnknown(asked, FORMATS)
-    named = [(quality, _BY_TYPE[bare(item)]) for item, quality in accept if bare(item) in _BY_TYPE]
-    best = max(named, key=lambda entry: entry[0], default=(0, ""))  # the first of those with the highest
-    if best[0] > 0:
+    named = [(quality, found) for item, quality in accept if (found := BY_TYPE.get(bare(item))) is not None]
+    best = max(named, key=lambda entry: entry[0], default=None)  # the first of those with the highest
+    if best is not None and best[0] > 0:
         return best[1]
-    suffix = request.path.rpartition(".")[2]
-    for name in (asked, suffix if suffix in FORMATS else None, DEFAULT, *FORMATS):
-        if name is not None and (not accept or any(accept[media_type] > 0 for media_type in FORMATS[name])):
+    wishes = (asked, request.path.rpartition(".")[2], _DEFAULT, *FORMATS)
+    for name in (format_of(wish) for wish in wishes if wish in FORMATS):
+        if not accept or accept[bare(MEDIA_TYPES[name])] > 0:
             return name
-    raise NotAcceptable(request.headers.get("Accept", ""), [types[0] for types in FORMATS.values()])
+    raise NotAcceptable(request.headers.get("Accept", ""), [bare(MEDIA_TYPES[name]) for name in FORMATS])
 
 
 def bare(media_type: str) -> str:
@@ -79,3 +63,6 @@ def bare(media_type: str) -> str:
         'text/csv'
     """
     return media_type.partition(";")[0].strip().lower()
+
+
+BY_TYPE: dict[str, Format] = {bare(MEDIA_TYPES[name]): name for name in FORMATS} | _ALIASES

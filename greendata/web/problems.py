@@ -14,13 +14,13 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from greendata.errors import (
     BodyInvalid,
-    BodyMalformed,
     BodyTooLarge,
     BodyUnsupported,
     DeadlineExceeded,
     FormatUnknown,
     GreenDataError,
     JobCancelled,
+    Malformed,
     NotAcceptable,
     PoolClosed,
     PoolFull,
@@ -39,7 +39,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the log: nobody reads this an
 # What the client has done, and may read about.
 _ITS_OWN: tuple[tuple[type[GreenDataError], int, str], ...] = (
     (FormatUnknown, 400, "There is no such format"),
-    (BodyMalformed, 400, "The body cannot be read"),
+    (Malformed, 400, "The body cannot be read"),
     (NotAcceptable, 406, "There is no format that the client accepts"),
     (BodyTooLarge, 413, "The body is too large"),
     (BodyUnsupported, 415, "The body is of a kind that is not read here"),
