@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments formats groups jobs pipelines queries root", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -36,13 +36,14 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace seam sql typed verbs",
-        {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
+        "arrowstream batches decoders encoders engine fork formats models namespace objects readers rowgroups seam sql texts "
+        "typed verbs wire writers",
+        {"polars": EVERY, "pydantic": "models objects typed", "pydantic_core": "objects", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(
         "flow",
-        "channel crawl element injection nodes order progress rowgroups run sinks stage stages step stream",
+        "channel crawl element injection nodes order progress run sinks stage stages step stream",
         {
             "requests": "crawl",
             "gevent": "channel nodes run step",
