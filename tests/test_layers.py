@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root web", {"gevent": "jobs"}),
+    Floor("errors", "arguments formats groups jobs pipelines queries root validation web", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -36,13 +36,20 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace patch seam sql threads typed verbs",
-        {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
+        "arrowstream batches decoders encoders engine fields fork formats forms models namespace objects patch readers "
+        "rowgroups seam sql texts threads typed validation verdicts wire writers verbs",
+        {
+            "polars": EVERY,
+            "pydantic": "fields forms models objects typed validation verdicts",
+            "pydantic_core": "fields forms objects verdicts",
+            "annotated_types": "fields forms",
+            "adbc_driver_manager": "sql",
+        },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(
         "flow",
-        "channel crawl element injection nodes order progress rowgroups run sinks stage stages step stream",
+        "channel crawl element injection nodes order progress run sinks stage stages step stream",
         {
             "requests": "crawl",
             "gevent": "channel nodes run step",

@@ -10,6 +10,7 @@
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
     ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
+    ├── ChunksBusy                  two greenlets asked one encoder at once; also RuntimeError
     ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
     ├── GroupTimeout                a group was out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
@@ -22,6 +23,9 @@
     ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
+    ├── BodyTooLarge                more bytes than allowed; also ValueError
+    ├── Malformed                   bytes that are not what they were said to be; also ValueError
+    ├── NotWritable                 columns that a format has no form for; also TypeError
     ├── BadSignature                a stage cannot call the function; also TypeError
     ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
@@ -50,6 +54,13 @@ from greendata.errors.arguments import (
     NotAResult,
     NotCallable,
 )
+from greendata.errors.formats import (
+    BodyTooLarge,
+    ChunksBusy,
+    FrameMismatch,
+    Malformed,
+    NotWritable,
+)
 from greendata.errors.groups import (
     CallerStopped,
     GroupClosed,
@@ -71,7 +82,6 @@ from greendata.errors.jobs import (
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
-    FrameMismatch,
     NotIterable,
     StreamBusy,
 )
@@ -103,8 +113,10 @@ __all__ = (
     "BatchesBusy",
     "BatchesSpent",
     "BodyInvalid",
+    "BodyTooLarge",
     "BodyUnsupported",
     "CallerStopped",
+    "ChunksBusy",
     "ClientGone",
     "DeadlineExceeded",
     "ElementTimeout",
@@ -115,12 +127,14 @@ __all__ = (
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "Malformed",
     "NoCaller",
     "NotAFrame",
     "NotAResult",
     "NotAcceptable",
     "NotCallable",
     "NotIterable",
+    "NotWritable",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
