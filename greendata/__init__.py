@@ -19,7 +19,9 @@ from greendata.errors import (
     BatchesSpent,
     CallerStopped,
     DeadlineExceeded,
+    DuplicateColumn,
     ElementTimeout,
+    FrameInvalid,
     FrameMismatch,
     GreenDataError,
     GroupClosed,
@@ -27,7 +29,9 @@ from greendata.errors import (
     JobAborted,
     JobCancelled,
     NoCaller,
+    NoColumnForm,
     NotAFrame,
+    NotAModel,
     NotAResult,
     NotCallable,
     NotIterable,
@@ -44,7 +48,9 @@ from greendata.errors import (
 from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
+from greendata.frames.models import model_of, schema_of
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
+from greendata.frames.validation import Filtered, filter_valid, validate
 from greendata.frames.verbs import (
     batches,
     collect,
@@ -93,7 +99,10 @@ __all__ = (
     "Caller",
     "CallerStopped",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
+    "Filtered",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
@@ -105,7 +114,9 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoColumnForm",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotCallable",
     "NotIterable",
@@ -133,8 +144,10 @@ __all__ = (
     "deadline",
     "drain",
     "explain",
+    "filter_valid",
     "gather",
     "is_polars_patched",
+    "model_of",
     "paced",
     "patch_polars",
     "read_csv",
@@ -144,6 +157,7 @@ __all__ = (
     "read_parquet",
     "route_logging",
     "run",
+    "schema_of",
     "shield",
     "sink_csv",
     "sink_ipc",
@@ -152,6 +166,7 @@ __all__ = (
     "stages",
     "stats",
     "unpatch_polars",
+    "validate",
     "wait",
     "write_csv",
     "write_ipc",

@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments groups jobs pipelines queries root validation", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -36,8 +36,8 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace seam sql typed verbs",
-        {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
+        "batches engine fields fork formats forms models namespace nested rules seam sql typed validation verbs verdicts",
+        {"polars": EVERY, "pydantic": "fields models typed validation verdicts", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(
