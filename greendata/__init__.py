@@ -20,7 +20,9 @@ from greendata.errors import (
     BatchesSpent,
     CallerStopped,
     DeadlineExceeded,
+    DuplicateColumn,
     ElementTimeout,
+    FrameInvalid,
     FrameMismatch,
     GreenDataError,
     GroupClosed,
@@ -28,7 +30,9 @@ from greendata.errors import (
     JobAborted,
     JobCancelled,
     NoCaller,
+    NoColumnForm,
     NotAFrame,
+    NotAModel,
     NotAResult,
     NotCallable,
     NotIterable,
@@ -45,7 +49,9 @@ from greendata.errors import (
 from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
+from greendata.frames.models import model_of, schema_of
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
+from greendata.frames.validation import Filtered, filter_valid, validate
 from greendata.frames.verbs import (
     batches,
     collect,
@@ -94,7 +100,10 @@ __all__ = (
     "Caller",
     "CallerStopped",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
+    "Filtered",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
@@ -106,7 +115,9 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoColumnForm",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotCallable",
     "NotIterable",
@@ -134,8 +145,10 @@ __all__ = (
     "deadline",
     "drain",
     "explain",
+    "filter_valid",
     "gather",
     "is_polars_patched",
+    "model_of",
     "observe",
     "paced",
     "patch_polars",
@@ -146,6 +159,7 @@ __all__ = (
     "read_parquet",
     "route_logging",
     "run",
+    "schema_of",
     "shield",
     "sink_csv",
     "sink_ipc",
@@ -154,6 +168,7 @@ __all__ = (
     "stages",
     "stats",
     "unpatch_polars",
+    "validate",
     "wait",
     "write_csv",
     "write_ipc",

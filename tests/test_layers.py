@@ -36,13 +36,12 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrowstream batches decoders encoders engine fields fork formats forms models namespace objects patch readers "
-        "rowgroups seam sql texts threads typed validation verdicts wire writers verbs",
+        "arrowstream batches decoders encoders engine fields fork formats forms models namespace nested objects patch "
+        "readers rowgroups rules seam sql texts threads typed validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "fields forms models objects typed validation verdicts",
-            "pydantic_core": "fields forms objects verdicts",
-            "annotated_types": "fields forms",
+            "pydantic": "fields models objects typed validation verdicts",
+            "pydantic_core": "objects",
             "adbc_driver_manager": "sql",
         },
     ),

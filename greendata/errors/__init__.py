@@ -32,6 +32,10 @@
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
+    ├── FrameInvalid                rows that do not fit the model; also ValueError
+    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── NoColumnForm                a field that no column can hold; also TypeError
+    ├── NotAModel                   the thing to validate against is no model; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
     ├── FormatUnknown               ?format= names no format; also ValueError
@@ -95,6 +99,12 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.validation import (
+    DuplicateColumn,
+    FrameInvalid,
+    NoColumnForm,
+    NotAModel,
+)
 from greendata.errors.web import (
     BodyInvalid,
     BodyUnsupported,
@@ -119,8 +129,10 @@ __all__ = (
     "ChunksBusy",
     "ClientGone",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FormatUnknown",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
@@ -129,7 +141,9 @@ __all__ = (
     "JobCancelled",
     "Malformed",
     "NoCaller",
+    "NoColumnForm",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotAcceptable",
     "NotCallable",
