@@ -73,10 +73,11 @@ HOUSE = (
         "body dashboard drain flask gunicorn health negotiation problems respond scope shell",
         {
             "click": "shell",
-            "flask": "body dashboard flask health negotiation problems respond scope shell",
+            "flask": "body dashboard flask health negotiation problems respond shell",
             "gevent": "drain gunicorn scope",
             "gunicorn": "gunicorn",
-            "werkzeug": "body negotiation problems respond",
+            "polars": "body respond",
+            "werkzeug": "body problems respond",
         },
     ),
     Floor("top", "__main__ monkey testing", {}),

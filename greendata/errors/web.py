@@ -75,8 +75,8 @@ class NotAcceptable(GreenDataError, ValueError):
         super().__init__(accept, self.available)
 
     def __str__(self) -> str:
-        types = ", ".join(self.available)
-        return f"Accept: got {self.accept!r}, which takes none of the {len(self.available)} media types there are: {types}"
+        types = f"{len(self.available)} media types there are: {', '.join(self.available)}"
+        return f"Accept: got {self.accept!r}, which takes none of the {types}"
 
 
 class BodyUnsupported(GreenDataError, ValueError):

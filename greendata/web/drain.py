@@ -36,7 +36,7 @@ class Abandoned(NamedTuple):
     queued: tuple[str, ...]
 
 
-_drain: gevent.Greenlet[[], None] | None = None  # the main thread's hub; a fork before any request leaves it None
+_drain: gevent.Greenlet[..., None] | None = None  # the main thread's hub; a fork before any request leaves it None
 
 
 def is_draining() -> bool:
@@ -62,7 +62,7 @@ def begin(seconds: float, tell: Callable[[Abandoned], object]) -> None:
     """
     global _drain
     if _drain is None:
-        _drain = gevent.spawn_later(seconds, lambda: tell(abandon()))
+        _drain = gevent.spawn_later(seconds, _end, tell)
 
 
 def reset() -> None:
@@ -91,3 +91,7 @@ def abandon() -> Abandoned:
         result.cancel(REASON)
     pool.drain(0)
     return Abandoned(tuple(sorted(running)), tuple(sorted(queued)))
+
+
+def _end(tell: Callable[[Abandoned], object]) -> None:
+    tell(abandon())

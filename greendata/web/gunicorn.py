@@ -135,7 +135,8 @@ def _begin(worker: Any) -> None:
 
 
 def _reserve(worker: Worker) -> float:
-    return min(RESERVE, worker.cfg.graceful_timeout / 2)
+    seconds: float = worker.cfg.graceful_timeout
+    return min(RESERVE, seconds / 2)
 
 
 def _tell(worker: Worker, abandoned: drain.Abandoned) -> None:

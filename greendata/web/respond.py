@@ -35,12 +35,12 @@ LONGEST = 200  # characters of a file name
 
 def respond(
     data: Frames | Result[pl.DataFrame] | Result[pl.LazyFrame],
-    format: Format | None = None,  # noqa: A002 - what everyone calls it
+    format: Format | None = None,
     *,
     filename: str | None = None,
     escape_formulas: bool = False,
 ) -> Response:
-    """An answer with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
+    r"""An answer with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
 
     Args:
         data: a frame, a query (it runs while its result is sent), frames of one schema, or a result of these.
@@ -60,7 +60,7 @@ def respond(
         >>> from flask import Flask
         >>> with Flask("service").test_request_context("/?format=csv"):
         ...     respond(pl.DataFrame({"a": [1, 2]})).get_data(as_text=True)
-        'a\\n1\\n2\\n'
+        'a\n1\n2\n'
     """
     chosen = choose_format(request) if format is None else format
     source = data.get() if isinstance(data, Result) else data

@@ -53,14 +53,14 @@ class Scope:
         True
     """
 
-    __slots__ = ("_block", "_client", "_hub", "_is_over", "_reason", "_refs", "_tokens", "_watcher", "is_held", "is_left")
+    __slots__ = ("_block", "_client", "_hub", "_reason", "_refs", "_tokens", "_watcher", "is_held", "is_left")
 
     def __init__(self, client: GreenSocket | None) -> None:
         self.is_left = False  # the client has gone; from here on: the hub's thread writes, any thread reads
         self.is_held = False  # a stream goes on after the view, and ends the scope
         self._reason = ""  # once it is over
-        self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each; finished ones leave by themselves
-        self._hub = get_hub_if_exists()
+        self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
+        self._hub: Any = get_hub_if_exists()
         self._client = client if self._hub is not None else None  # from here on: the hub's thread only
         self._watcher: Any = None
         self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
@@ -190,8 +190,7 @@ def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
     if found is None:  # gevent.pywsgi has it in the file that the body is read from
         reader = getattr(environ.get("wsgi.input"), "rfile", None)
         found = getattr(getattr(reader, "raw", None), "_sock", None)
-    is_plain = isinstance(found, GreenSocket) and not hasattr(found, "context")
-    return found if is_plain and found.fileno() >= 0 else None
+    return found if isinstance(found, GreenSocket) and not hasattr(found, "context") else None
 
 
 def _has_left(descriptor: int) -> bool:

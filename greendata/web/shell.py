@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from greendata.frames.patch import is_polars_patched
 from greendata.hub import pool
 
-__all__ = ("commands",)
+__all__ = ("commands", "status")
 
 commands = AppGroup("greendata", help="Polars for greenlets: settings and state.")
 
