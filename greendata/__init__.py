@@ -30,11 +30,15 @@ from greendata.errors import (
     JobAborted,
     JobCancelled,
     NoCaller,
+    NoCheckout,
     NoColumnForm,
+    NoSnapshot,
     NotAFrame,
     NotAModel,
     NotAResult,
+    NotASnapshot,
     NotCallable,
+    NotImportable,
     NotIterable,
     PolarsForked,
     PoolClosed,
@@ -84,6 +88,7 @@ from greendata.hub.pool import PoolStats, configure, drain, stats
 from greendata.hub.result import Result, Status
 from greendata.hub.scope import as_completed, gather, shield, wait
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
+from greendata.observe import doctor
 
 __version__ = "0.1.0"
 
@@ -115,11 +120,15 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "NoCaller",
+    "NoCheckout",
     "NoColumnForm",
+    "NoSnapshot",
     "NotAFrame",
     "NotAModel",
     "NotAResult",
+    "NotASnapshot",
     "NotCallable",
+    "NotImportable",
     "NotIterable",
     "PolarsForked",
     "PoolClosed",
@@ -143,6 +152,7 @@ __all__ = (
     "configure",
     "current_job",
     "deadline",
+    "doctor",
     "drain",
     "explain",
     "filter_valid",

@@ -1,4 +1,4 @@
-"""Requests that end before their queries, in a real gunicorn: the client leaves, the time is over, a stream is closed."""
+"""Requests that end before their queries, in a real gunicorn: clients that leave, deadlines, streams."""
 
 from __future__ import annotations
 

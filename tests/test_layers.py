@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments formats groups jobs pipelines queries root validation web", {"gevent": "jobs"}),
+    Floor("errors", "arguments formats groups jobs observe pipelines queries root validation web", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -60,9 +60,9 @@ HOUSE = (
     # Below the web, which shows what is observed; it knows the pool and Polars' seam, and no server.
     Floor(
         "observe",
-        "blame doctor histogram inline lag metrics record running site stats top trace watch",
+        "blame client doctor histogram inline lag metrics record running site stats top trace watch",
         {
-            "gevent": "blame doctor inline lag site",
+            "gevent": "blame doctor inline lag metrics site",
             "polars": "doctor site",
             "prometheus_client": "metrics",
             "rich": "top",

@@ -21,6 +21,10 @@
     ├── SeamMissing                 the Polars in place cannot be patched; also RuntimeError
     ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
     ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
+    ├── NoSnapshot                  no process answers there with its snapshot; also ConnectionError
+    ├── NotASnapshot                what answers there is no snapshot; also ValueError
+    ├── NotImportable               a module to examine raised at its import; also ImportError
+    ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
     ├── BodyTooLarge                more bytes than allowed; also ValueError
@@ -83,6 +87,12 @@ from greendata.errors.jobs import (
     ResultTimeout,
     WaitsForItself,
 )
+from greendata.errors.observe import (
+    NoCheckout,
+    NoSnapshot,
+    NotASnapshot,
+    NotImportable,
+)
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
@@ -141,12 +151,16 @@ __all__ = (
     "JobCancelled",
     "Malformed",
     "NoCaller",
+    "NoCheckout",
     "NoColumnForm",
+    "NoSnapshot",
     "NotAFrame",
     "NotAModel",
     "NotAResult",
+    "NotASnapshot",
     "NotAcceptable",
     "NotCallable",
+    "NotImportable",
     "NotIterable",
     "NotWritable",
     "PolarsForked",

@@ -16,7 +16,7 @@ from greendata.errors import PolarsForked
 from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
 from greendata.hub import crew, native, pool
 
-__all__ = ("POLARS_THREADS", "polars_has_run")
+__all__ = ("POLARS_THREADS", "polars_has_run", "polars_was_lost")
 
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
 
@@ -50,6 +50,16 @@ def polars_has_run() -> bool:
             return False
         _nobody.acquire(timeout=PAUSE)  # there are threads of neither Python nor a known name: Polars' may be just born
     return False
+
+
+def polars_was_lost() -> bool:
+    """True if this process was forked after Polars had run, so that every execution raises `PolarsForked`.
+
+    Example:
+        >>> polars_was_lost()
+        False
+    """
+    return _refusing
 
 
 def _before_fork() -> None:

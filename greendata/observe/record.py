@@ -20,7 +20,7 @@ from greendata.hub.job import Job
 from greendata.hub.result import Result, Status
 from greendata.observe.histogram import Durations, Histogram
 
-__all__ = ("Failure", "LabelStats", "Recorder", "hear", "unhear")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "unhear")
 
 LABELS = 100  # labels with books of their own: a label made of an identifier must not eat the memory
 OTHER = "other"  # the label of the rest
@@ -62,6 +62,29 @@ class LabelStats:
     cancelled: int
     waits: Histogram
     runs: Histogram
+
+
+class Labels:
+    """The first `LABELS` labels that it is asked for, and "other" for all after them. Its owner guards it.
+
+    Example:
+        >>> labels = Labels()
+        >>> {labels.of(f"report {number}") for number in range(1_000)} > {"report 0", "other"}
+        True
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def of(self, label: str) -> str:
+        """*label*, or what stands for it."""
+        if label not in self._known:
+            if len(self._known) >= LABELS:
+                return OTHER
+            self._known.add(label)
+        return label
 
 
 class _Books:
@@ -110,6 +133,7 @@ class Recorder:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lock = native.RLock()  # hubs of several threads write; guards all below
+        self._labels = Labels()
         self._books: dict[str, _Books] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
 
@@ -137,10 +161,10 @@ class Recorder:
         self._check_process()
         result = job.result
         with self._lock:
-            books = self._books.get(result.label)
+            label = self._labels.of(result.label)
+            books = self._books.get(label)
             if books is None:
-                label = result.label if len(self._books) < LABELS else OTHER
-                books = self._books.setdefault(label, _Books())
+                books = self._books[label] = _Books()
             books.add(result)
             if result.status is Status.FAILED:
                 self._failures.append(self._failure(result))

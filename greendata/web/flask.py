@@ -83,7 +83,7 @@ class GreenData:
 
     @staticmethod
     def deadline(seconds: float | None) -> Callable[[V], V]:
-        """A decorator that gives a view's queries *seconds*, in place of ``GREENDATA_REQUEST_TIMEOUT``; None for no end.
+        """A decorator that gives a view's queries *seconds*, None for no end, in place of the app's timeout.
 
         Raises:
             BadTimeout: *seconds* is negative or no number.

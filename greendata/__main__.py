@@ -1,0 +1,116 @@
+"""The command line: ``python -m greendata doctor | top | demo | bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from greendata.errors import GreenDataError, NoCheckout, NotImportable
+from greendata.observe.client import fetch
+from greendata.observe.doctor import Verdict, examine
+
+SOURCE = Path(__file__).resolve().parents[1]
+PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0, 1 if the doctor found a failure, 2 with a reason on stderr."""
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.command not in PARTS:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return int(options.run(options, rest) or 0)
+    except (GreenDataError, ImportError) as error:
+        print(f"greendata {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m greendata", description="Polars for greenlets: tools.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="doctor | top | demo | bench")
+    doctor = commands.add_parser("doctor", help="examine a process: is it patched, in order, of the right size?")
+    doctor.add_argument("module", nargs="?", help="imported first, for example the module of your app")
+    doctor.add_argument("--workers", type=_count, help="server processes on this machine (default: WEB_CONCURRENCY)")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(run=_doctor)
+    top = commands.add_parser("top", help="watch a server: its queries, its queue, its hub's lag")
+    top.add_argument("address", help="the URL of its snapshot, or the path of its Unix socket")
+    top.add_argument("--header", action="append", default=[], type=_header, metavar="NAME:VALUE", help="sent along")
+    top.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two looks (default: 1)")
+    top.add_argument("--once", action="store_true", help="print one frame and end")
+    top.set_defaults(run=_top)
+    for name in PARTS:
+        text = f"run the {name}, in a checkout of the source; its own arguments follow"
+        commands.add_parser(name, help=text, add_help=False).set_defaults(run=_part)
+    return parser
+
+
+def _doctor(options: argparse.Namespace, _rest: list[str]) -> int:
+    if options.module:
+        sys.path.insert(0, "")
+        try:
+            importlib.import_module(options.module)
+        except Exception as error:
+            raise NotImportable(options.module, error) from error
+    findings = examine(workers=options.workers)
+    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    if options.json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            print(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.text}")
+    return int(failed)
+
+
+def _top(options: argparse.Namespace, _rest: list[str]) -> None:
+    top = importlib.import_module("greendata.observe.top")  # it needs the extra `cli`, which the doctor does not
+    look = partial(fetch, options.address, dict(options.header))
+    console = top.Console()
+    if options.once:
+        top.show(look, console)
+    else:
+        top.follow(look, console, interval=options.interval)
+
+
+def _part(options: argparse.Namespace, rest: list[str]) -> None:
+    module = PARTS[options.command]
+    if not SOURCE.joinpath(*module.split("."), "__main__.py").is_file():
+        raise NoCheckout(options.command, SOURCE)
+    sys.path.insert(0, str(SOURCE))
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number >= 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 3600.0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected seconds from 0.1 to 3600")
+    return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not name.strip() or not colon:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME:VALUE")
+    return name.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Snapshots from another process: over HTTP, or over HTTP on a Unix socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from base64 import b64encode
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from greendata.errors import BadArgument, NoSnapshot, NotASnapshot
+
+__all__ = ("PATH", "fetch")
+
+PATH = "/greendata/stats.json"  # where a server of ours has its snapshot, unless it is told otherwise
+TIMEOUT = 10.0  # seconds: for a server that does not answer
+LIMIT = 4 * 2**20  # bytes of a snapshot; one of 100 labels and 5 minutes has 60 KB
+SHAPE = {"at": float, "pid": int, "pool": dict, "jobs": list, "lag": dict, "history": list}
+
+Snapshot = dict[str, Any]
+
+
+def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
+    """The snapshot that a process serves now, as `greendata.observe.snapshot_json` made it.
+
+    Args:
+        address: an http or https URL, or the path of a Unix socket; without a path of its own a URL means `PATH`.
+            A user and a password in it are sent (HTTP Basic).
+        headers: sent with the request.
+
+    Raises:
+        BadArgument: *address* is neither, or the headers cannot be sent.
+        NoSnapshot: nobody answers, or with an error.
+        NotASnapshot: the answer is something else.
+
+    Example:
+        >>> fetch("http://127.0.0.1:1/")
+        Traceback (most recent call last):
+        greendata.errors.observe.NoSnapshot: no snapshot from http://127.0.0.1:1/: Connection refused; ...
+    """
+    connection, path, own_headers = _connection(address)
+    try:
+        connection.request("GET", path, headers={"Accept": "application/json", **own_headers, **(headers or {})})
+        response = connection.getresponse()
+        body = response.read(LIMIT)
+    except (OSError, HTTPException) as error:
+        raise NoSnapshot(address, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+    except ValueError as error:  # http.client's word for a line break, or what is not Latin-1
+        raise BadArgument("headers", headers, f"headers that HTTP can send ({error})") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise NoSnapshot(address, f"it answers {response.status} {response.reason}")
+    return _snapshot(address, body)
+
+
+def _snapshot(address: str, body: bytes) -> Snapshot:
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise NotASnapshot(address, body[:40].decode("utf-8", "replace")) from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in SHAPE.items()):
+        raise NotASnapshot(address, body[:40].decode("utf-8", "replace"))
+    return found
+
+
+def _connection(address: str) -> tuple[HTTPConnection, str, dict[str, str]]:
+    if address.startswith(("http://", "https://")):
+        try:
+            url = urlsplit(address)
+            port = url.port
+        except ValueError as error:
+            raise BadArgument("address", address, f"a URL ({error})") from error
+        if not url.hostname:
+            raise BadArgument("address", address, "a URL with a host")
+        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+        path = url.path if url.path not in ("", "/") else PATH
+        return kind(url.hostname, port, timeout=TIMEOUT), path + (f"?{url.query}" if url.query else ""), _basic(url)
+    if Path(address).is_socket():
+        return _UnixConnection(address), PATH, {}
+    raise BadArgument("address", address, "an http or https URL, or the path of a Unix socket that is there")
+
+
+def _basic(url: Any) -> dict[str, str]:
+    if url.username is None:
+        return {}
+    pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return {"Authorization": "Basic " + b64encode(pair.encode()).decode()}
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -1,0 +1,236 @@
+"""The doctor: does this process do what a gevent process with Polars should?
+
+`examine` looks at the process it is called in, so the place for it is the running server: the worker's
+``post_worker_init``, or a shell in it. It changes nothing, runs no query and opens no connection.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+
+import gevent
+import polars as pl
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original, is_module_patched
+
+from greendata.errors import BadArgument
+from greendata.frames.fork import polars_has_run, polars_was_lost
+from greendata.frames.seam import diverted_for
+
+__all__ = ("Finding", "Verdict", "examine")
+
+# Worth knowing in a report; what is not installed is left out.
+PACKAGES = (
+    "greendata",
+    "polars",
+    "gevent",
+    "greenlet",
+    "flask",
+    "gunicorn",
+    "psycopg",
+    "psycopg2",
+    "ray",
+    "distributed",
+)
+
+# What blocks the whole process where a module has taken it before gevent put its own in the place.
+BLOCKING = (
+    ("socket", "socket"),
+    ("socket", "create_connection"),
+    ("ssl", "SSLContext"),
+    ("select", "select"),
+    ("subprocess", "Popen"),
+    ("time", "sleep"),
+)
+MODULES_SHOWN = 5
+
+
+class Verdict(StrEnum):
+    """How a finding is to be taken.
+
+    Example:
+        >>> Verdict.FAIL == "fail"
+        True
+    """
+
+    OK = "ok"
+    WARN = "warn"  # it works, and may be slow
+    FAIL = "fail"  # requests will hang, or fail
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        verdict: how it is.
+        text: what was found and, unless it is ok, what to do.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def examine(*, workers: int | None = None) -> tuple[Finding, ...]:
+    """What there is to say about the calling process, in the order in which things go wrong.
+
+    Args:
+        workers: server processes on this machine; ``WEB_CONCURRENCY``, or 1, if None.
+
+    Raises:
+        BadArgument: *workers* is no whole number >= 1.
+
+    Example:
+        >>> {finding.name: finding.verdict.value for finding in examine(workers=1)}["fork"]
+        'ok'
+    """
+    checks: tuple[Callable[[], Finding | None], ...] = (
+        _patched,
+        _order,
+        _polars_patched,
+        _psycopg,
+        _fork,
+        lambda: _threads(_count_of(workers)),
+        _cluster_clients,
+        _monitor,
+        _versions,
+    )
+    _count_of(workers)
+    return tuple(finding for check in checks if (finding := check()) is not None)
+
+
+def _patched() -> Finding:
+    missing = [name for name in ("socket", "threading", "time", "ssl") if not is_module_patched(name)]
+    if not missing:
+        return Finding("gevent patch", Verdict.OK, "the standard library is cooperative")
+    text = f"not patched: {', '.join(missing)}; call gevent.monkey.patch_all() first of all, or use gunicorn -k gevent"
+    return Finding("gevent patch", Verdict.WARN, text)
+
+
+def _order() -> Finding | None:
+    """Modules that hold a blocking function which gevent has replaced since they were imported."""
+    if not is_module_patched("socket"):
+        return None
+    late = sorted(set(_holders()))
+    if not late:
+        return Finding("order of imports", Verdict.OK, "no module was imported too early for the patch")
+    shown = ", ".join(f"{module} ({name})" for module, name in late[:MODULES_SHOWN])
+    more = f" and {len(late) - MODULES_SHOWN} more" if len(late) > MODULES_SHOWN else ""
+    text = f"imported before patch_all, so they block the hub: {shown}{more}; patch before every other import"
+    return Finding("order of imports", Verdict.FAIL, text)
+
+
+def _holders() -> Iterator[tuple[str, str]]:
+    originals = {
+        id(original): f"{module}.{name}"
+        for module, name in BLOCKING
+        if (original := get_original(module, name)) is not getattr(_NOW[module], name)
+    }
+    for name, module in list(sys.modules.items()):
+        package = name.partition(".")[0]
+        if package not in sys.stdlib_module_names and package not in {"gevent", "greendata"}:
+            for value in list(getattr(module, "__dict__", {}).values()):
+                if id(value) in originals:
+                    yield name, originals[id(value)]
+
+
+_NOW = {"socket": socket, "ssl": ssl, "select": select, "subprocess": subprocess, "time": time}
+
+
+def _polars_patched() -> Finding:
+    if diverted_for("the pool"):
+        return Finding("Polars patch", Verdict.OK, "every Polars execution yields to the hub")
+    text = (
+        "plain Polars calls block the hub; greendata's verbs do not. "
+        "Set GREENDATA_AUTOPATCH=1, or call greendata.patch_polars()"
+    )
+    return Finding("Polars patch", Verdict.WARN, text)
+
+
+def _psycopg() -> Finding | None:
+    if not is_module_patched("socket"):
+        return None
+    if "psycopg" in sys.modules:
+        waiting = getattr(sys.modules.get("psycopg.waiting"), "wait", None)
+        if getattr(waiting, "__name__", "") == "wait_c":
+            return Finding("psycopg", Verdict.FAIL, "it blocks the hub: import it after patch_all")
+        return Finding("psycopg", Verdict.OK, "it waits cooperatively")
+    if "psycopg2" in sys.modules:
+        extensions = sys.modules.get("psycopg2.extensions")
+        if extensions is None or extensions.get_wait_callback() is None:
+            return Finding("psycopg2", Verdict.FAIL, "it blocks the hub: use psycogreen, or psycopg 3")
+        return Finding("psycopg2", Verdict.OK, "it waits by a callback")
+    return None
+
+
+def _fork() -> Finding:
+    if polars_was_lost():
+        text = (
+            "this process was forked after Polars ran, and no query can run here; run none before the fork (--preload)"
+        )
+        return Finding("fork", Verdict.FAIL, text)
+    if polars_has_run():
+        return Finding("fork", Verdict.OK, "Polars has run here: a process forked from this one could run no query")
+    return Finding("fork", Verdict.OK, "Polars has not run here yet")
+
+
+def _threads(workers: int) -> Finding:
+    threads, cores = pl.thread_pool_size(), len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1
+    figures = f"{threads} Polars threads x {workers} processes on {cores} cores"
+    if threads == 1:
+        return Finding("threads", Verdict.FAIL, f"{figures}: Polars can deadlock with one; set POLARS_MAX_THREADS >= 2")
+    if threads * workers > max(cores, 2 * workers):
+        best = max(2, cores // workers)
+        return Finding("threads", Verdict.WARN, f"{figures}; set POLARS_MAX_THREADS={best} before Polars is imported")
+    return Finding("threads", Verdict.OK, figures)
+
+
+_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+
+
+def _cluster_clients() -> Finding | None:
+    found = [name for name in ("ray", "distributed") if name in sys.modules]
+    if not found or not is_module_patched("socket"):
+        return None
+    text = f"{' and '.join(found)} hang in a patched process, from any thread; use them in an unpatched child process"
+    return Finding("cluster clients", Verdict.FAIL, text)
+
+
+def _monitor() -> Finding:
+    hub = get_hub_if_exists()
+    if hub is not None and hub.periodic_monitoring_thread is not None:
+        return Finding("gevent monitor", Verdict.OK, f"on, tells of {gevent.config.max_blocking_time:g} s")
+    text = "off; greendata.observe.watch_blocks() tells who blocks the hub without it"
+    return Finding("gevent monitor", Verdict.OK, text)
+
+
+def _versions() -> Finding:
+    found = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return Finding("versions", Verdict.OK, ", ".join(found))
+
+
+def _count_of(workers: int | None) -> int:
+    if workers is None:
+        given = os.environ.get("WEB_CONCURRENCY", "")
+        return max(1, int(given)) if given.isdecimal() else 1
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise BadArgument("workers", workers, "a whole number >= 1")
+    return workers

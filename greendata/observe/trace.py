@@ -1,0 +1,175 @@
+"""A trace of queries, queue and hub lag in Chrome's format: ui.perfetto.dev and chrome://tracing open it.
+
+Each job is an async slice on the track of its worker, from its submit to its outcome, with a slice inside for the time
+on the worker. The format is Google's "Trace Event Format":
+docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+from greendata.errors import BadArgument
+from greendata.hub import pool
+from greendata.hub.job import Job
+from greendata.hub.pacing import paced
+from greendata.hub.result import Result
+from greendata.observe.lag import LagProbe
+from greendata.observe.record import hear, unhear
+
+__all__ = ("Trace", "trace")
+
+JOBS = 50_000  # that a trace keeps, the last ones: some 25 MB of memory, and as much of JSON
+BEATS = 50_000  # samples of queue and lag, the last ones: 40 minutes at 50 ms
+
+Event = dict[str, Any]
+
+
+class _Slice(NamedTuple):
+    """A job: times in seconds on `time.monotonic`'s clock."""
+
+    label: str
+    status: str
+    worker: str
+    born: float
+    began: float | None
+    ended: float
+
+
+class _Beat(NamedTuple):
+    """The hub and the queue at one moment."""
+
+    at: float
+    lag: float
+    queued: int
+    running: int
+
+
+class Trace:
+    """What a `trace` block has seen so far.
+
+    Attributes:
+        path: the file that will be.
+        dropped: jobs that it keeps no longer, because there were more than `JOBS`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dropped = 0  # hubs write
+        self._slices: deque[_Slice] = deque(maxlen=JOBS)  # hubs append
+        self._beats: deque[_Beat] = deque(maxlen=BEATS)  # hub's thread appends
+        self._began = monotonic()
+        self._probe = LagProbe()
+        self._probe.on_beat(self._on_beat)
+
+    def start(self) -> None:
+        """See from now on what comes home. Call from the hub's thread."""
+        self._probe.start()
+        hear(self._on_home)
+
+    def stop(self) -> None:
+        """See no more; jobs that still run end with the trace. Call from the hub's thread."""
+        unhear(self._on_home)
+        self._probe.close()
+        for job, _, _ in pool.at_work():
+            if not job.result.is_home:
+                self._on_home(job)
+
+    def write(self) -> None:
+        """Write the file, whole or not at all; the hub goes on meanwhile."""
+        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}-{id(self):x}.unfinished")
+        try:
+            with unfinished.open("x", encoding="utf-8") as file:
+                file.write('{"displayTimeUnit":"ms","otherData":')
+                file.write(json.dumps({"jobs_dropped": self.dropped}))
+                file.write(',"traceEvents":[\n')
+                file.write(",\n".join(paced(json.dumps, self.events())))
+                file.write("\n]}\n")
+            unfinished.replace(self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def events(self) -> Iterator[Event]:
+        """The events in the trace's format; times are microseconds since its begin."""
+        workers = dict.fromkeys(each.worker for each in self._slices)
+        threads = {worker: number for number, worker in enumerate(workers, start=1)}
+        pid = os.getpid()
+        yield {"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": "greendata"}}
+        for worker, thread in threads.items():
+            name = worker or "never began"
+            yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread, "args": {"name": name}}
+        slices = (self._slice(number, each, pid, threads[each.worker]) for number, each in enumerate(self._slices))
+        beats = (self._counters(beat, pid) for beat in self._beats)
+        yield from chain.from_iterable(slices)
+        yield from chain.from_iterable(beats)
+
+    def _slice(self, number: int, job: _Slice, pid: int, thread: int) -> Iterator[Event]:
+        where = {"cat": "query", "id": number, "pid": pid, "tid": thread}
+        born, ended = self._time(job.born), self._time(job.ended)
+        yield {"ph": "b", "name": job.label, "ts": born, **where, "args": {"status": job.status, "worker": job.worker}}
+        if job.began is not None:
+            yield {"ph": "b", "name": "run", "ts": self._time(job.began), **where}
+            yield {"ph": "e", "name": "run", "ts": ended, **where}
+        yield {"ph": "e", "name": job.label, "ts": ended, **where}
+
+    def _counters(self, beat: _Beat, pid: int) -> Iterator[Event]:
+        at = {"ph": "C", "pid": pid, "tid": 0, "ts": self._time(beat.at)}
+        yield {**at, "name": "hub lag", "args": {"ms": round(beat.lag * 1000, 3)}}
+        yield {**at, "name": "jobs", "args": {"running": beat.running, "queued": beat.queued}}
+
+    def _time(self, at: float) -> float:
+        return round(max(0.0, at - self._began) * 1e6, 1)
+
+    def _on_home(self, job: Job) -> None:
+        self.dropped += len(self._slices) == JOBS
+        self._slices.append(_slice_of(job.result, monotonic()))
+
+    def _on_beat(self, lag: float) -> None:
+        counts = pool.stats()
+        self._beats.append(_Beat(monotonic(), lag, counts.queued, counts.running))
+
+
+def _slice_of(result: Result[Any], now: float) -> _Slice:
+    born, began, ended = result.times
+    return _Slice(result.label, result.status.value, result.worker, born, began, ended or now)
+
+
+@contextmanager
+def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
+    """Trace the jobs that come home inside the block, and this hub's lag, into a JSON file for Perfetto.
+
+    The file is written when the block is left, also by an error; it appears whole or not at all. It has labels, times
+    and outcomes, no data and no texts of errors. Call from the hub's thread.
+
+    Args:
+        path: of the file; its folder has to be there.
+
+    Raises:
+        BadArgument: no file can be written there.
+
+    Example:
+        >>> import greendata, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with trace(folder + "/out.json"):
+        ...         total = greendata.run(sum, [1, 2], label="example").get(timeout=5)
+        ...     [e["ph"] for e in json.loads(Path(folder, "out.json").read_text())["traceEvents"] if e["ph"] in "be"]
+        ['b', 'b', 'e', 'e']
+    """
+    file = Path(path)
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise BadArgument("path", str(path), "a file in a folder that is there and can be written to")
+    seen = Trace(file)
+    seen.start()
+    try:
+        yield seen
+    finally:
+        seen.stop()
+        seen.write()
