@@ -36,8 +36,8 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrowstream batches decoders encoders engine fork formats models namespace objects readers rowgroups seam sql texts "
-        "typed verbs wire writers",
+        "arrowcheck arrowstream batches casts csvreader decoders encoders engine fork formats jsonreader lines models "
+        "namespace objects readers rowgroups seam sql texts typed validation verbs wire writers",
         {"polars": EVERY, "pydantic": "models objects typed", "pydantic_core": "objects", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
