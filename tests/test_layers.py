@@ -36,8 +36,9 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrowstream batches decoders encoders engine fields fork formats forms models namespace nested objects patch "
-        "readers rowgroups rules seam sql texts threads typed validation verbs verdicts wire writers",
+        "arrowcheck arrowstream batches casts csvreader decoders encoders engine fields fork formats forms "
+        "jsonreader lines models namespace nested objects patch readers rowgroups rules seam sql texts "
+        "threads typed validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "fields models objects typed validation verdicts",

@@ -93,15 +93,23 @@ class Malformed(GreenDataError, ValueError):
     Attributes:
         format: what was expected.
         reason: what is wrong.
-        line: where, counted from 1; None where a format has no lines or none could be made out.
+        line: where, counted from 1; None where a format has no lines, or none could be made out.
+        row: likewise, counted from 0.
+        column: likewise, by name.
     """
 
-    def __init__(self, format: str, reason: str, *, line: int | None = None) -> None:
-        super().__init__(format, reason, line)
+    def __init__(
+        self, format: str, reason: str, *, line: int | None = None, row: int | None = None, column: str | None = None
+    ) -> None:
+        super().__init__(format, reason, line, row, column)
         self.format = format
         self.reason = reason
         self.line = line
+        self.row = row
+        self.column = column
 
     def __str__(self) -> str:
-        place = "" if self.line is None else f", line {self.line}"
-        return f"not valid {self.format}{place}: {self.reason}"
+        line = "" if self.line is None else f", line {self.line}"
+        row = "" if self.row is None else f", row {self.row}"
+        column = "" if self.column is None else f", column {self.column!r}"
+        return f"not valid {self.format}{line}{row}{column}: {self.reason}"

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from io import BytesIO
-from typing import IO, TYPE_CHECKING
+from time import perf_counter
+from typing import IO
 
 import polars as pl
 
 from greendata.errors import BadArgument, BodyTooLarge
-from greendata.frames import readers
 from greendata.frames.formats import Format, format_of
+from greendata.frames.readers import read
 from greendata.hub import pool
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from greendata.hub.pacing import BUDGET, breathe
 
 __all__ = ("MAX_BYTES", "decode")
 
-MAX_BYTES = 1 << 26  # 64 MiB: some 600 000 rows of NDJSON; a body that is larger than that is asked for by name
+MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; who expects more than that asks for it by name
 READ_BYTES = 1 << 18  # in one call of read: a copy of that size holds the GIL for some 50 microseconds
+
+Source = bytes | bytearray | memoryview | IO[bytes]
 
 
 def decode(
-    source: bytes | bytearray | memoryview | IO[bytes],
+    source: Source,
     format: Format,
     *,
     schema: pl.Schema | None = None,
-    model: type[BaseModel] | None = None,
+    model: type | None = None,
     max_bytes: int = MAX_BYTES,
     timeout: float | None = None,
     key: Hashable = None,
@@ -35,13 +37,15 @@ def decode(
 ) -> pl.DataFrame:
     """The frame that *source* holds. The calling greenlet reads and waits; the pool parses.
 
-    JSON may be an array of objects (rows) or an object of arrays (columns).
+    JSON is an array of objects (rows) or an object of arrays (columns). Text has values in the forms of
+    `greendata.frames.wire`. A column of strings takes the JSON numbers and booleans in it as their text.
 
     Args:
-        source: the bytes, or a binary file, read in the calling greenlet to its end and left open.
-        schema: the columns, by name and in this order. Columns that *source* lacks are null, others are left out;
-            in Arrow and Parquet it has to be the schema that is found. Without it types are inferred.
-        model: a pydantic model that the rows must satisfy; without *schema* it gives that too.
+        source: the bytes, or a binary file, which is read in the calling greenlet to its end and left open.
+        schema: the columns, by name and in this order; other columns are left out. In JSON and NDJSON a column may
+            be absent, its values are null then. Arrow and Parquet must have these very dtypes. Without a schema
+            the types are inferred from all rows.
+        model: a pydantic model that the rows must satisfy: see `greendata.frames.validation.validate`.
         max_bytes: read at most, plus one.
         timeout: the deadline of the parsing in seconds.
         key: for fairness, see `greendata.hub.pool.Pool.submit`.
@@ -50,31 +54,55 @@ def decode(
     Raises:
         BadChoice, BadArgument, BadTimeout: the arguments cannot be used.
         BodyTooLarge: there is more than *max_bytes*; what was read is dropped.
-        Malformed: the bytes are not *format*, or do not have the columns or types of *schema*.
+        Malformed: the bytes are not *format*, or do not have the columns and types of *schema*; or the frame in
+            them would be out of all proportion to their number.
         FrameInvalid: rows that *model* refuses.
 
     Example:
-        >>> decode(b'{"a": 1}', "ndjson").rows()
-        [(1,)]
+        >>> decode(b'{"a": [1, 2]}', "json").rows()
+        [(1,), (2,)]
     """
-    read = readers.reader_of(format_of(format))
+    known = format_of(format)
     content = _content(source, max_bytes)
-    label = label or f"decode {format}"
-    return pool.submit(read, content, schema, timeout=timeout, key=key, label=label).get()
+    as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
+    work = partial(read, content, known, schema, as_text=as_text)
+    del content
+    df = pool.submit(work, timeout=timeout, key=key, label=label or f"decode {known}").get()
+    if model is None:
+        return df
+    from greendata.frames.validation import validate
+
+    return validate(df, model)
 
 
-def _content(source: bytes | bytearray | memoryview | IO[bytes], max_bytes: int) -> bytes:
-    if isinstance(source, bytes | bytearray | memoryview):
-        size = memoryview(source).nbytes
-        if size > max_bytes:
+def _content(source: Source, max_bytes: int) -> bytes:
+    """All of *source*, gathered in pieces with a breath between them."""
+    if isinstance(source, bytes):
+        if len(source) > max_bytes:
             raise BodyTooLarge(max_bytes)
-        return bytes(source)
-    read: Callable[[int], bytes] | None = getattr(source, "read", None)
-    if read is None:
-        raise BadArgument("source", source, "bytes or a binary file")
+        return source
     content = BytesIO()
-    while piece := read(min(READ_BYTES, max_bytes + 1 - content.tell())):
+    breath = perf_counter() + BUDGET
+    for piece in _pieces(source, max_bytes + 1):
         content.write(piece)
         if content.tell() > max_bytes:
             raise BodyTooLarge(max_bytes)
+        if perf_counter() >= breath:
+            breathe()
+            breath = perf_counter() + BUDGET
     return content.getvalue()
+
+
+def _pieces(source: bytearray | memoryview | IO[bytes], most: int) -> Iterator[bytes | memoryview]:
+    if isinstance(source, bytearray | memoryview):
+        view = memoryview(source).cast("B")
+        yield from (view[begin : begin + READ_BYTES] for begin in range(0, min(len(view), most), READ_BYTES))
+        return
+    read_some: Callable[[int], object] | None = getattr(source, "read", None)
+    if read_some is None:
+        raise BadArgument("source", source, "bytes or a binary file")
+    while piece := read_some(min(READ_BYTES, most)):
+        if not isinstance(piece, bytes):
+            raise BadArgument("source", source, "bytes or a binary file")
+        yield piece
+        most -= len(piece)

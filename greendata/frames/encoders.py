@@ -166,7 +166,7 @@ class Chunks:
         if frame is None:
             self._ended = True
             if self._schema is None:
-                self._body.begin(pl.DataFrame(schema=self._lazy and pool.call(self._lazy.collect_schema)))
+                self._body.begin(pl.DataFrame(schema=self._schema_of_none()))
             self._body.finish()
             return
         if not isinstance(frame, pl.DataFrame):
@@ -177,6 +177,9 @@ class Chunks:
         elif frame.schema != self._schema:
             raise FrameMismatch(self._schema, frame.schema)
         self._body.begin(frame)
+
+    def _schema_of_none(self) -> pl.Schema | None:
+        return None if self._lazy is None else pool.call(self._lazy.collect_schema)
 
     def _in_pool(self, func: Callable[[], bytes]) -> bytes:
         left = None if self._until is None else max(0.0, self._until - monotonic())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from greendata.errors import BadChoice
 
@@ -41,4 +41,4 @@ def format_of(name: object) -> Format:
     """
     if name not in FORMATS:
         raise BadChoice("format", name, FORMATS)
-    return cast(Format, name)
+    return name

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import Literal
 
 import polars as pl
 
 __all__ = ("SLICE_BYTES", "csv_lines", "json_lists", "json_text", "ndjson_lines", "ndjson_text", "slices")
+
+QuoteStyle = Literal["necessary", "non_numeric"]
 
 SLICE_BYTES = 1 << 18  # of columns in memory, which is about what they are as text: a millisecond of the GIL
 SLICE_ROWS = 5_000  # at most, however narrow they are
@@ -64,7 +67,7 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[memoryview]:
         >>> [bytes(lines) for lines in csv_lines(pl.DataFrame({"a": [1], "b": ["x"]}), quote_text=True)]
         [b'1,"x"\n']
     """
-    style = "non_numeric" if quote_text else "necessary"
+    style: QuoteStyle = "non_numeric" if quote_text else "necessary"
     return _written(df, lambda piece, file: piece.write_csv(file, include_header=False, quote_style=style))
 
 
