@@ -10,13 +10,11 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid
 from greendata.frames.decoders import decode
-from greendata.frames.validation import validate
 from greendata.web.negotiation import BY_TYPE, bare
 
 __all__ = ("MAX_BODY", "body")
 
 MAX_BODY = 16 << 20  # bytes: some 100 000 rows of JSON, which take half a second of a core to check
-PIECE = 1 << 16  # bytes read at once
 
 
 def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
@@ -50,23 +48,11 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     found = BY_TYPE.get(request.mimetype)
     if found is None:
         raise BodyUnsupported("Content-Type", bare(request.content_type or ""), BY_TYPE)
-    frame = decode(_read(limit), found, max_bytes=limit)
-    try:
-        return validate(frame, model)
-    except FrameInvalid as invalid:
-        raise BodyInvalid(invalid.failures) from invalid
-
-
-def _read(limit: int) -> bytes:
-    """The whole body; no more than the limit is ever in memory."""
     if (request.content_length or 0) > limit:
         raise BodyTooLarge(limit)
-    read = bytearray()
     try:
-        while piece := request.stream.read(min(PIECE, limit + 1 - len(read))):
-            read += piece
-            if len(read) > limit:
-                raise BodyTooLarge(limit)
+        return decode(request.stream, found, model=model, max_bytes=limit)
+    except FrameInvalid as invalid:
+        raise BodyInvalid(invalid.failures) from invalid
     except RequestEntityTooLarge as error:
         raise BodyTooLarge(cast(int, request.max_content_length)) from error
-    return bytes(read)
