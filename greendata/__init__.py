@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from greendata import observe
 from greendata.errors import (
+    AnswerTooLarge,
     BadArgument,
     BadChoice,
     BadEngine,
@@ -26,10 +27,12 @@ from greendata.errors import (
     ConnectionBusy,
     DatabaseUnreachable,
     DeadlineExceeded,
+    DuplicateColumn,
     ElementTimeout,
     FetchFailed,
     FetchTimeout,
     ForeignGreenlet,
+    FrameInvalid,
     FrameMismatch,
     GreenDataError,
     GroupClosed,
@@ -38,8 +41,10 @@ from greendata.errors import (
     JobCancelled,
     NoCaller,
     NoCheckout,
+    NoColumnForm,
     NoSnapshot,
     NotAFrame,
+    NotAModel,
     NotAResult,
     NotASnapshot,
     NotCallable,
@@ -62,9 +67,11 @@ from greendata.errors import (
 from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
+from greendata.frames.models import model_of, schema_of
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
 from greendata.frames.sql import SqlBatches, read_sql, write_sql
 from greendata.frames.urls import read_csv_url, read_ndjson_url, read_parquet_url
+from greendata.frames.validation import Filtered, filter_valid, validate
 from greendata.frames.verbs import (
     batches,
     collect,
@@ -102,6 +109,7 @@ from greendata.observe import doctor
 __version__ = "0.1.0"
 
 __all__ = (
+    "AnswerTooLarge",
     "BadArgument",
     "BadChoice",
     "BadEngine",
@@ -120,10 +128,13 @@ __all__ = (
     "ConnectionBusy",
     "DatabaseUnreachable",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FetchFailed",
     "FetchTimeout",
+    "Filtered",
     "ForeignGreenlet",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
@@ -136,8 +147,10 @@ __all__ = (
     "JobCancelled",
     "NoCaller",
     "NoCheckout",
+    "NoColumnForm",
     "NoSnapshot",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotASnapshot",
     "NotCallable",
@@ -173,8 +186,10 @@ __all__ = (
     "doctor",
     "drain",
     "explain",
+    "filter_valid",
     "gather",
     "is_polars_patched",
+    "model_of",
     "observe",
     "paced",
     "patch_polars",
@@ -189,6 +204,7 @@ __all__ = (
     "read_sql",
     "route_logging",
     "run",
+    "schema_of",
     "shield",
     "sink_csv",
     "sink_ipc",
@@ -197,6 +213,7 @@ __all__ = (
     "stages",
     "stats",
     "unpatch_polars",
+    "validate",
     "wait",
     "write_csv",
     "write_ipc",

@@ -10,6 +10,7 @@
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
     ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
+    ├── ChunksBusy                  two greenlets asked one encoder at once; also RuntimeError
     ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
     ├── GroupTimeout                a group was out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
@@ -27,6 +28,9 @@
     ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
+    ├── BodyTooLarge                more bytes than allowed; also ValueError
+    ├── Malformed                   bytes that are not what they were said to be; also ValueError
+    ├── NotWritable                 columns that a format has no form for; also TypeError
     ├── BadSignature                a stage cannot call the function; also TypeError
     ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
@@ -41,12 +45,21 @@
     ├── FetchFailed                 no answer, or one of another status than 200; also RuntimeError
     ├── FetchTimeout                an answer was not complete in time; also TimeoutError
     ├── UrlRefused                  a scheme, an address or a redirect too many; also ValueError
-    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
+    ├── AnswerTooLarge              an answer is larger than allowed; also ValueError
     ├── BodyBroken                  an answer came incomplete or garbled; also ValueError
     ├── WrongContentType            an answer of another kind than asked for; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
+    ├── FrameInvalid                rows that do not fit the model; also ValueError
+    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── NoColumnForm                a field that no column can hold; also TypeError
+    ├── NotAModel                   the thing to validate against is no model; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
+    ├── FormatUnknown               ?format= names no format; also ValueError
+    ├── NotAcceptable               the client accepts none of the formats; also ValueError
+    ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
+    ├── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
+    ├── ClientGone                  the client left before its answer was complete; also ConnectionResetError
     └── NotAFrame                   the thing to collect or write is no frame; also TypeError
 
 The text of an error lives in its class, and the object it is about is its attribute.
@@ -63,12 +76,19 @@ from greendata.errors.arguments import (
     NotCallable,
 )
 from greendata.errors.fetch import (
+    AnswerTooLarge,
     BodyBroken,
-    BodyTooLarge,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
     WrongContentType,
+)
+from greendata.errors.formats import (
+    BodyTooLarge,
+    ChunksBusy,
+    FrameMismatch,
+    Malformed,
+    NotWritable,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -98,7 +118,6 @@ from greendata.errors.observe import (
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
-    FrameMismatch,
     NotIterable,
     StreamBusy,
 )
@@ -120,8 +139,22 @@ from greendata.errors.sql import (
     QueryFailed,
     UnknownDatabase,
 )
+from greendata.errors.validation import (
+    DuplicateColumn,
+    FrameInvalid,
+    NoColumnForm,
+    NotAModel,
+)
+from greendata.errors.web import (
+    BodyInvalid,
+    BodyUnsupported,
+    ClientGone,
+    FormatUnknown,
+    NotAcceptable,
+)
 
 __all__ = (
+    "AnswerTooLarge",
     "BadArgument",
     "BadChoice",
     "BadEngine",
@@ -131,32 +164,44 @@ __all__ = (
     "BatchesBusy",
     "BatchesSpent",
     "BodyBroken",
+    "BodyInvalid",
     "BodyTooLarge",
+    "BodyUnsupported",
     "CallerStopped",
+    "ChunksBusy",
+    "ClientGone",
     "ColumnUnreadable",
     "ColumnUnwritable",
     "ConnectionBusy",
     "DatabaseUnreachable",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FetchFailed",
     "FetchTimeout",
     "ForeignGreenlet",
+    "FormatUnknown",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "Malformed",
     "NoCaller",
     "NoCheckout",
+    "NoColumnForm",
     "NoSnapshot",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotASnapshot",
+    "NotAcceptable",
     "NotCallable",
     "NotImportable",
     "NotIterable",
+    "NotWritable",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",

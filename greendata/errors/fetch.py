@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from greendata.errors.root import GreenDataError
 
-__all__ = ("BodyBroken", "BodyTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
+__all__ = ("AnswerTooLarge", "BodyBroken", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
 
 
 class FetchFailed(GreenDataError, RuntimeError):
@@ -67,7 +67,7 @@ class UrlRefused(GreenDataError, ValueError):
         return f"{self.url} is refused: {self.reason}"
 
 
-class BodyTooLarge(GreenDataError, ValueError):
+class AnswerTooLarge(GreenDataError, ValueError):
     """An answer is larger than allowed, as it comes or unpacked.
 
     Attributes:

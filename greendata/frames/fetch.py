@@ -19,10 +19,10 @@ from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from greendata.errors import (
+    AnswerTooLarge,
     BadArgument,
     BadTimeout,
     BodyBroken,
-    BodyTooLarge,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
@@ -62,25 +62,25 @@ class Answer:
         """The body, unpacked, in pieces of 64 kB at most.
 
         Raises:
-            BodyTooLarge, BodyBroken, FetchTimeout: it is not to be had whole.
+            AnswerTooLarge, BodyBroken, FetchTimeout: it is not to be had whole.
         """
         size = 0
         for piece in self._unpacked():
             size += len(piece)
             if size > self._max_bytes:
-                raise BodyTooLarge(self.url, self._max_bytes)
+                raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
 
     def _packed(self) -> Iterator[bytes]:
         announced = self.headers.get("Content-Length", "")
         length = int(announced) if announced.isdigit() and "Transfer-Encoding" not in self.headers else None
         if (length or 0) > self._max_bytes:
-            raise BodyTooLarge(self.url, self._max_bytes)
+            raise AnswerTooLarge(self.url, self._max_bytes)
         size = 0
         while piece := self._raw.read(_CHUNK, decode_content=False):
             size += len(piece)
             if size > self._max_bytes:
-                raise BodyTooLarge(self.url, self._max_bytes)
+                raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
         if length is not None and size != length:
             raise BodyBroken(self.url, f"it ends after {size} of {length} bytes")
@@ -172,7 +172,7 @@ class GuardedSession:
             statuses: those that are no error.
 
         Raises:
-            UrlRefused, FetchFailed, FetchTimeout, BodyTooLarge, BodyBroken, WrongContentType: in the block too.
+            UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, BodyBroken, WrongContentType: in the block too.
             BadTimeout, BadArgument: at once.
         """
         seconds = seconds_of(timeout)
