@@ -1,7 +1,7 @@
 """A report service as one finds it: plain Flask and plain Polars over one Parquet file.
 
-What is greendata's here is the extension: a deadline for requests, an end for the queries of clients that have left, the
-export streamed in the format that the client wants, and two pages for whoever watches the server.
+What is greendata's here is the extension: a deadline for requests, an end for the queries of clients that have left,
+the export streamed in the format that the client wants, and two pages for whoever watches the server.
 
 The file is made on first use, in the folder that `SALES_DATA` names (else `examples/data`), with `SALES_ROWS` rows.
 """

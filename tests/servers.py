@@ -13,11 +13,14 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
+from gevent.monkey import get_original
+
 from tests.gates import rest
 from tests.processes import ROOT
 
 __all__ = ("GUARD", "Pipe", "Server")
 
+_close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
 GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
 
 
@@ -47,7 +50,7 @@ class Pipe:
     def close(self) -> None:
         """Close this end, if it is open."""
         if self._end is not None:
-            os.close(self._end)
+            _close(self._end)
             self._end = None
 
 
@@ -111,6 +114,12 @@ class Server:
     def terminate(self) -> None:
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End it now, whatever it does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.wait_end()
 
     def wait_end(self) -> int:
         """The code with which it ends; it is killed after the guard."""

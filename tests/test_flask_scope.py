@@ -116,8 +116,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "gunicorn.conf.py").write_text(HOOKS, encoding="utf-8")
     started = Server(tmp_path, SERVICE, ["-k", request.param, "--graceful-timeout", "2"], {})
     yield started
-    started.terminate()
-    started.wait_end()
+    started.stop()
 
 
 def outcome(server: Server) -> str:

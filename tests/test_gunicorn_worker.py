@@ -79,8 +79,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for server in started:
-        server.terminate()
-        server.wait_end()
+        server.stop()
 
 
 @pytest.mark.parametrize("way", WAYS)
