@@ -7,6 +7,7 @@ the length of the stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from types import TracebackType
 
@@ -20,6 +21,7 @@ from greendata.frames.wire import refuse_unwritable
 from greendata.frames.writers import Body, Writer, writer_of
 from greendata.hub import pool
 from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
@@ -67,7 +69,8 @@ class Chunks:
     """An iterator over the bytes of a body, each chunk made in the pool when it is asked for.
 
     Leaving its block, `close`, an error and the end close the source, which stops its query. An error comes up where
-    the next chunk was asked for, however late. One consumer at a time, from any thread.
+    the next chunk was asked for, however late; `PoolFull` at the first only. One consumer at a time, from any
+    thread.
 
     Raises:
         NotAFrame: *source* gave something else than a DataFrame.
@@ -99,6 +102,7 @@ class Chunks:
         self._format = format
         self._body = Body(writer, CHUNK_BYTES)
         self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
+        self._begun = False  # a job was admitted
         self._working: Result[bytes] | None = None
         self._waiting = False  # consumers test and set it without a call between
         self._ended = False
@@ -171,6 +175,7 @@ class Chunks:
             return
         if not isinstance(frame, pl.DataFrame):
             raise NotAFrame(frame, "DataFrame")
+        self._begun = self._begun or self._lazy is not None
         if self._schema is None:
             refuse_unwritable(frame.schema, self._format)
             self._schema = frame.schema
@@ -183,7 +188,9 @@ class Chunks:
 
     def _in_pool(self, func: Callable[[], bytes]) -> bytes:
         left = None if self._until is None else max(0.0, self._until - monotonic())
-        self._working = pool.submit(func, timeout=left, key=self._key, label=self._label)
+        submit = partial(pool.submit, func, timeout=left, key=self._key, label=self._label)
+        self._working = go_on(submit) if self._begun else submit()
+        self._begun = True
         try:
             return self._working.get()
         finally:
