@@ -1,4 +1,4 @@
-"""The service that load and faults are put on: a report, a stream, a query that is out of time, and what became of them."""
+"""The service that load and faults are put on: reports, streams, queries out of time, and what became of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 
 import polars as pl
+import pydantic
 from flask import Flask, Response, jsonify, request
 
 import greendata
-from greendata.web.flask import GreenData, health, respond
+from greendata.web.flask import GreenData, body, health, respond
 from tests.gates import Gate
 
 __all__ = ("app",)
@@ -75,6 +76,16 @@ def long() -> Response:
     return respond(pl.scan_parquet(request.args["path"]), "ndjson")
 
 
+class Row(pydantic.BaseModel):
+    a: int
+
+
+@app.post("/rows")
+def rows() -> str:
+    """The number of rows in the body."""
+    return str(body(Row).height)
+
+
 @app.get("/open")
 def opened() -> str:
     """Open the gate."""
@@ -90,6 +101,7 @@ def state() -> Response:
         pid=os.getpid(),
         running=stats.running,
         queued=stats.queued,
+        done=stats.done,
         cancelled=stats.cancelled,
         abandoned=stats.abandoned,
         arrived=len(gate.arrived),
