@@ -58,13 +58,15 @@ class Outcome:
         statuses: how often each path had each status: ``{"/report": {"200": 10}}``.
         faults: requests without a whole answer, as text, with how often each happened.
         unexplained: answers of 503 without ``Retry-After``.
-        spans: seconds from the connection to the end of the answer, of each whole answer, by path.
+        received: bytes of all bodies, with what frames them.
+        spans: of each whole answer, by path, when the client set out and when it had it all, on the machine's clock.
     """
 
     statuses: dict[str, dict[str, int]] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     unexplained: int = 0
-    spans: dict[str, list[float]] = field(default_factory=dict)
+    received: int = 0
+    spans: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def by_status(self) -> dict[str, int]:
@@ -119,15 +121,16 @@ class Clients:
         begun = monotonic()
         try:
             with gevent.Timeout(self.load.guard, TimeoutError("no whole answer in time")):
-                head, is_whole = fetch(self.load.port, path)
+                head, length, is_whole = fetch(self.load.port, path)
         except OSError as error:
             return self._fault(f"{path}: {type(error).__name__}: {error}")
         status = head.split(b" ", 2)[1].decode() if head else "none"
         if not is_whole:
             return self._fault(f"{path}: an answer of status {status} is not whole")
+        self.outcome.received += length
         counts = self.outcome.statuses.setdefault(path, {})
         counts[status] = counts.get(status, 0) + 1
-        self.outcome.spans.setdefault(path, []).append(monotonic() - begun)
+        self.outcome.spans.setdefault(path, []).append((begun, monotonic()))
         return self._retry_after(head) if status == "503" else self.load.pause
 
     def _fault(self, text: str) -> float:
@@ -140,14 +143,14 @@ class Clients:
         return float(found) if found is not None and self.load.heeds_retry_after else self.load.pause
 
 
-def fetch(port: int, path: str) -> tuple[bytes, bool]:
-    """The head of the answer to one GET, and whether the answer is whole. The body is not kept."""
+def fetch(port: int, path: str) -> tuple[bytes, int, bool]:
+    """The head of the answer to one GET, the length of its body, and whether that is whole. The body is not kept."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         received = b""
         while b"\r\n\r\n" not in received:
             if not (piece := connection.recv(PIECE)):
-                return b"", False
+                return b"", 0, False
             received += piece
         head, _, last = received.partition(b"\r\n\r\n")
         length = len(last)
@@ -155,7 +158,7 @@ def fetch(port: int, path: str) -> tuple[bytes, bool]:
             length += len(piece)
             last = (last + piece)[-5:]
     said = header(head, b"content-length")
-    return head, last.endswith(b"0\r\n\r\n") if said is None else length == int(said)
+    return head, length, last.endswith(b"0\r\n\r\n") if said is None else length == int(said)
 
 
 def header(head: bytes, name: bytes) -> bytes | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tests.gates import rest
 from tests.servers import Server
 
-__all__ = ("Service", "Vitals", "forget_peak", "serving", "vitals")
+__all__ = ("Service", "Vitals", "forget_peak", "serving", "vitals", "worker_of")
 
 GREEN = ("-k", "greendata.web.gunicorn.GreenWorker")
 SOURCE = "from tests.load_app import app\n"
@@ -45,6 +45,12 @@ def vitals(pid: int) -> Vitals:
 def forget_peak(pid: int) -> None:
     """Begin anew with the peak of process *pid* (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def worker_of(server: Server) -> int:
+    """The process that serves, the only child of *server* that has answered."""
+    pid = server.process.pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
 
 
 @dataclass(frozen=True, slots=True)
