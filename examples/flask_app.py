@@ -1,4 +1,7 @@
-"""A report service as one finds it: plain Flask and plain Polars over one Parquet file, and nothing about greenlets.
+"""A report service as one finds it: plain Flask and plain Polars over one Parquet file.
+
+What is greendata's here is the extension: a deadline for requests, an end for the queries of clients that have left,
+the export streamed in the format that the client wants, and two pages for whoever watches the server.
 
 The file is made on first use, in the folder that `SALES_DATA` names (else `examples/data`), with `SALES_ROWS` rows.
 """
@@ -8,7 +11,6 @@ __all__ = ("app", "create_app", "report", "sales_file")
 import os
 import threading
 import uuid
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import polars as pl
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from greendata.web.flask import GreenData, health, respond
+
 ROWS = 3_000_000
 FOLDER = Path(__file__).parent / "data"
 STORES = 200
@@ -24,12 +28,12 @@ PRODUCTS = 5_000
 FIRST_DAY = date(2024, 1, 1)
 DAYS = 730
 MOST_ROWS = 1_000  # of one answer in JSON
-EXPORT_ROWS = 10_000  # of one chunk: some tenths of a megabyte of text
-EXPORTS = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
+TIMEOUT = 30  # seconds for the queries of a request
 
 REVENUE = pl.col("price") * pl.col("quantity")
 
 routes = Blueprint("sales", __name__)
+green = GreenData()
 making = threading.Lock()  # one maker in a process; between processes the rename decides
 
 
@@ -38,7 +42,10 @@ def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
     service = Flask(__name__)
     service.config["SALES_DATA"] = Path(folder or os.environ.get("SALES_DATA") or FOLDER)
     service.config["SALES_ROWS"] = rows or int(os.environ.get("SALES_ROWS") or ROWS)
+    service.config["GREENDATA_REQUEST_TIMEOUT"] = TIMEOUT
+    green.init_app(service)
     service.register_blueprint(routes)
+    service.register_blueprint(health())
     service.register_error_handler(HTTPException, in_json)
     return service
 
@@ -69,15 +76,13 @@ def search() -> Response:
 
 
 @routes.get("/export")
+@green.deadline(600)
 def export() -> Response:
-    """Every sale of one store, or of all, as a stream of CSV or NDJSON."""
-    kind = request.args.get("format", "csv")
-    if kind not in EXPORTS:
-        abort(400, f"format: got {kind!r}, expected one of {', '.join(sorted(EXPORTS))}")
+    """Every sale of one store, or of all, in the format that `Accept` or `format=` names."""
     sales = pl.scan_parquet(sales_file())
     if "store" in request.args:
         sales = sales.filter(pl.col("store") == whole_number("store", low=0, high=STORES - 1))
-    return Response(chunks(sales, kind), content_type=EXPORTS[kind])
+    return respond(sales, filename="sales")
 
 
 def report(top: int) -> pl.LazyFrame:
@@ -95,20 +100,6 @@ def report(top: int) -> pl.LazyFrame:
         .head(top)
         .with_columns(pl.col("quarter").cast(pl.String))
     )
-
-
-def chunks(sales: pl.LazyFrame, kind: str) -> Iterator[bytes]:
-    """The rows as text, chunk after chunk.
-
-    The batches live in this frame alone: when the client leaves, the server closes this generator, the iterator goes
-    with it, and the query behind it stops.
-    """
-    header = sales.collect_schema().names()
-    if kind == "csv":
-        yield (",".join(header) + "\n").encode()
-    for batch in sales.collect_batches(chunk_size=EXPORT_ROWS):
-        text = batch.write_csv(include_header=False) if kind == "csv" else batch.write_ndjson()
-        yield text.encode()
 
 
 def sales_file() -> Path:

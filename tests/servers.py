@@ -1,87 +1,129 @@
-"""HTTP servers on loopback that behave as told, badly too: raw bytes out, in native threads of their own."""
+"""A real gunicorn on loopback, and pipes at which its native jobs wait: for what only a whole server can show."""
 
 from __future__ import annotations
 
-import _socket
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from typing import Any
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 
 from gevent.monkey import get_original
 
-__all__ = ("Server", "answer", "drip", "serving")
+from tests.gates import rest
+from tests.processes import ROOT
 
-_start_thread: Any = get_original("_thread", "start_new_thread")
-_sleep: Any = get_original("time", "sleep")
+__all__ = ("GUARD", "Pipe", "Server")
+
+_close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
+GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
+
+
+class Pipe:
+    """A named pipe: a job of another process that reads it is held until the test opens it."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._end: int | None = None
+
+    def wait_arrived(self) -> None:
+        """Wait until somebody reads."""
+        while self._end is None:
+            try:
+                self._end = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                rest()
+
+    def open(self) -> None:
+        """Let whoever reads go on."""
+        self.wait_arrived()
+        self.close()
+
+    def close(self) -> None:
+        """Close this end, if it is open."""
+        if self._end is not None:
+            _close(self._end)
+            self._end = None
 
 
 class Server:
-    """One that listens. Attributes: ``url`` up to the path, ``port``, and the ``requests`` it got, as text."""
+    """A running gunicorn, which serves ``app`` of the source text *service*.
 
-    def __init__(self, host: str, respond: Callable[[str], Iterator[bytes]]) -> None:
-        self.requests: list[str] = []
-        self._respond = respond
-        self._listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)  # of C: nothing there is patched
-        self._listener.bind((host, 0))
-        self._listener.listen(50)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
-        _start_thread(self._serve, ())
+    Args:
+        folder: where the service and the log go.
+        service: a module's source.
+        arguments: gunicorn's, the worker class among them.
+        env: more of the environment; nothing of ``GREENDATA_*`` is inherited.
+    """
 
-    def close(self) -> None:
-        self._listener.shutdown(_socket.SHUT_RDWR)
-        self._listener.close()
+    def __init__(self, folder: Path, service: str, arguments: Sequence[str], env: dict[str, str]) -> None:
+        (folder / "service.py").write_text(service, encoding="utf-8")
+        self.log = folder / "gunicorn.log"
+        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
+            self.port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{listener.fileno()}", "--chdir", str(folder)]
+            command += ["--pythonpath", str(ROOT), "--no-control-socket", *arguments, "service:app"]
+            inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=inherited | env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+            )
 
-    def _serve(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                number, _ = self._listener._accept()
-                _start_thread(self._talk, (_socket.socket(fileno=number),))
+    def ask(self, path: str, **headers: str) -> str:
+        """What the server answers; fails after the guard."""
+        with self.asked(path, **headers) as answer:
+            return answer().read().decode()
 
-    def _talk(self, connection: Any) -> None:
-        with suppress(OSError), closing(connection):  # the client has gone
-            request = b""
-            while not request.endswith(b"\r\n\r\n"):
-                if not (piece := connection.recv(4096)):
-                    return
-                request += piece
-            self.requests.append(request.decode())
-            for piece in self._respond(request.split(b" ", 2)[1].decode()):
-                connection.sendall(piece)
+    @contextmanager
+    def asked(self, path: str, **headers: str) -> Iterator[Callable[[], HTTPResponse]]:
+        """A request that is on its way; the function that is handed out waits for the answer."""
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=GUARD)) as connection:
+            connection.request("GET", path, headers={"Connection": "close", **headers})
+            yield connection.getresponse
 
+    @contextmanager
+    def connected(self, request: bytes) -> Iterator[socket.socket]:
+        """A bare connection on which *request* was sent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=GUARD) as connection:
+            connection.sendall(request)
+            yield connection
 
-def answer(
-    body: bytes = b"", content_type: str = "text/csv", status: str = "200 OK", length: int | None = None, **headers: str
-) -> bytes:
-    """A whole answer, as it goes over the wire."""
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", "Connection: close"]
-    lines += [f"Content-Type: {content_type}"] if content_type else []
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    def read_log(self) -> str:
+        """What the server has said so far."""
+        return self.log.read_text(encoding="utf-8")
 
+    def wait_log(self, text: str) -> None:
+        """Wait until the log has *text*, or the server is gone."""
+        while text not in self.read_log() and self.process.poll() is None:
+            rest(0.01)
+        assert text in self.read_log()
 
-@contextmanager
-def serving(pages: dict[str, bytes | Callable[[], Iterator[bytes]]], host: str = "127.0.0.1") -> Iterator[Server]:
-    """A server whose paths answer with bytes, or with what a function yields."""
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
 
-    def respond(path: str) -> Iterator[bytes]:
-        page = pages.get(path.partition("?")[0], answer(status="404 Not Found"))
-        yield from iter([page]) if isinstance(page, bytes) else page()
+    def stop(self) -> None:
+        """End it now, whatever it does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.wait_end()
 
-    server = Server(host, respond)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-def drip(begin: bytes) -> Callable[[], Iterator[bytes]]:
-    """*begin*, and then a byte every 20 ms, for ever."""
-
-    def dripping() -> Iterator[bytes]:
-        yield begin
-        while True:
-            _sleep(0.02)
-            yield b"1"
-
-    return dripping
+    def wait_end(self) -> int:
+        """The code with which it ends; it is killed after the guard."""
+        try:
+            return self.process.wait(GUARD)
+        finally:
+            self.process.kill()

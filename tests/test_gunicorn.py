@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from tests.gates import rest
-from tests.processes import ROOT
-
-GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
+from tests.servers import Server
 
 # /held answers once /open was asked for, by the same worker, so one that stands still never answers it.
 SERVICE = """
@@ -51,67 +42,20 @@ def app(environ, start_response):
 """
 
 
-class Server:
-    """A running gunicorn."""
-
-    def __init__(self, folder: Path, at_import: str, arguments: list[str], env: dict[str, str]) -> None:
-        (folder / "service.py").write_text(SERVICE.format(at_import=at_import), encoding="utf-8")
-        self.log = folder / "gunicorn.log"
-        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
-            self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"fd://{listener.fileno()}"]
-            command += [
-                "--chdir",
-                str(folder),
-                "--pythonpath",
-                str(ROOT),
-                "--no-control-socket",
-                *arguments,
-                "service:app",
-            ]
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env={name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")} | env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[listener.fileno()],
-            )
-
-    def ask(self, path: str) -> str:
-        """What the server answers; fails after the guard."""
-        with self.asked(path) as answer:
-            return answer()
-
-    @contextmanager
-    def asked(self, path: str) -> Iterator[Callable[[], str]]:
-        """A request that is on its way; the function that is handed out waits for the answer."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=GUARD)) as connection:
-            connection.request("GET", path, headers={"Connection": "close"})
-            yield lambda: connection.getresponse().read().decode()
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(GUARD)
-        finally:
-            self.process.kill()
-
-
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """A function that starts gunicorn on a free port; it is stopped when the test is over."""
     started: list[Server] = []
 
     def start(*arguments: str, at_import: str = "", **env: str) -> Server:
-        started.append(Server(tmp_path, at_import, list(arguments), env))
+        service = SERVICE.format(at_import=at_import)
+        started.append(Server(tmp_path, service, ["-k", "gevent", *arguments], env))
         return started[-1]
 
     yield start
     for server in started:
-        server.stop()
-        assert server.process.returncode == 0, server.log.read_text(encoding="utf-8")
+        server.terminate()
+        assert server.wait_end() == 0, server.read_log()
 
 
 def test_preloading_with_a_query_is_told_at_once(serve: Callable[..., Server]) -> None:
@@ -138,11 +82,11 @@ def test_autopatch_keeps_a_worker_serving_while_polars_runs(serve: Callable[...,
     with server.asked("/held") as report:
         assert server.ask("/open") == "open"
         assert server.ask("/ping") == first
-        assert report() == "3"
+        assert report().read() == b"3"
 
 
 def test_autopatch_with_preloading_works_if_no_query_was_run(serve: Callable[..., Server]) -> None:
     server = serve("--preload", at_import="import greendata", GREENDATA_AUTOPATCH="1")
     with server.asked("/held") as report:
         assert server.ask("/open") == "open"
-        assert report() == "3"
+        assert report().read() == b"3"

@@ -27,7 +27,11 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments fetch groups jobs observe pipelines queries root sql", {"gevent": "jobs"}),
+    Floor(
+        "errors",
+        "arguments fetch formats groups jobs observe pipelines queries root sql validation web",
+        {"gevent": "jobs"},
+    ),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues resident "
@@ -36,11 +40,11 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrays batches columns databases engine fetch fork formats models namespace peers seam sql statements typed "
-        "urls verbs",
+        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders encoders engine fetch fields fork formats forms jsonreader lines models namespace nested objects patch peers readers rowgroups rules seam sql statements texts threads typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "models typed",
+            "pydantic": "fields models objects typed validation verdicts",
+            "pydantic_core": "objects",
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
@@ -50,7 +54,7 @@ HOUSE = (
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(
         "flow",
-        "channel crawl element injection nodes order progress rowgroups run sinks stage stages step stream",
+        "channel crawl element injection nodes order progress run sinks stage stages step stream",
         {
             "requests": "crawl",
             "gevent": "channel nodes run step",
@@ -70,7 +74,18 @@ HOUSE = (
             "rich": "top",
         },
     ),
-    Floor("web", "dashboard flask gunicorn", {"flask": "flask dashboard", "gunicorn": "gunicorn"}),
+    Floor(
+        "web",
+        "body dashboard drain flask gunicorn health negotiation problems respond scope shell",
+        {
+            "click": "shell",
+            "flask": "body dashboard flask health negotiation problems respond shell",
+            "gevent": "drain gunicorn scope",
+            "gunicorn": "gunicorn",
+            "polars": "body respond",
+            "werkzeug": "body problems respond",
+        },
+    ),
     Floor("top", "__main__ monkey testing", {}),
 )
 FLOORS = {floor.name: floor for floor in HOUSE}

@@ -9,45 +9,68 @@
     ├── PoolClosed                  the pool is drained and takes no more work; also RuntimeError
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
-    ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
+    ├── WaitsForItself              a job was to wait for its own result; also RuntimeError
+    │
     ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
     ├── GroupTimeout                a group was out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
     ├── ForeignGreenlet             a greenlet of another thread was to be waited for; also RuntimeError
     ├── NoCaller                    no caller can be had in this thread; also RuntimeError
     ├── ServiceEnded                a service returned before it was told to stop; also RuntimeError
-    ├── WaitsForItself              a job was to wait for its own result; also RuntimeError
+    │
+    ├── BadArgument                 an argument that cannot be used; also ValueError
+    ├── BadChoice                   a word that is none of those allowed; also ValueError
+    ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
+    ├── BadTimeout                  a timeout that is negative or no number; also ValueError
+    ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
+    ├── NotCallable                 the thing to run is no callable; also TypeError
+    │
+    ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
     ├── BatchesSpent                a batch stream that was begun cannot be exported; also RuntimeError
     ├── SeamMissing                 the Polars in place cannot be patched; also RuntimeError
-    ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
-    ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
-    ├── NoSnapshot                  no process answers there with its snapshot; also ConnectionError
-    ├── NotASnapshot                what answers there is no snapshot; also ValueError
-    ├── NotImportable               a module to examine raised at its import; also ImportError
-    ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
-    ├── BadArgument                 an argument that cannot be used; also ValueError
-    ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
-    ├── BadSignature                a stage cannot call the function; also TypeError
-    ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
-    ├── BadTimeout                  a timeout that is negative or no number; also ValueError
-    ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
+    ├── NotAFrame                   the thing to collect or write is no frame; also TypeError
+    │
+    ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
+    ├── NotWritable                 columns that a format has no form for; also TypeError
+    ├── ChunksBusy                  two greenlets asked one encoder at once; also RuntimeError
+    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
+    ├── Malformed                   bytes that are not what they were said to be; also ValueError
+    │
+    ├── NotAModel                   the thing to validate against is no model; also TypeError
+    ├── NoColumnForm                a field that no column can hold; also TypeError
+    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── FrameInvalid                rows that do not fit the model; also ValueError
+    │
     ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
     ├── ColumnUnreadable            a query returns a type that Polars has no form for; also TypeError
     ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
     ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
+    │
     ├── FetchFailed                 no answer, or one of another status than 200; also RuntimeError
     ├── FetchTimeout                an answer was not complete in time; also TimeoutError
     ├── UrlRefused                  a scheme, an address or a redirect too many; also ValueError
-    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
-    ├── BodyBroken                  an answer came incomplete or garbled; also ValueError
+    ├── AnswerTooLarge              an answer is larger than allowed; also ValueError
+    ├── AnswerBroken                an answer came incomplete or garbled; also ValueError
     ├── WrongContentType            an answer of another kind than asked for; also ValueError
-    ├── NotCallable                 the thing to run is no callable; also TypeError
-    ├── BadChoice                   a word that is none of those allowed; also ValueError
-    ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
-    └── NotAFrame                   the thing to collect or write is no frame; also TypeError
+    │
+    ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
+    ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
+    ├── BadSignature                a stage cannot call the function; also TypeError
+    ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
+    │
+    ├── NoSnapshot                  no process answers there with its snapshot; also ConnectionError
+    ├── NotASnapshot                what answers there is no snapshot; also ValueError
+    ├── NotImportable               a module to examine raised at its import; also ImportError
+    ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
+    │
+    ├── ClientGone                  the client left before its answer was complete; also ConnectionResetError
+    ├── FormatUnknown               ?format= names no format; also ValueError
+    ├── NotAcceptable               the client accepts none of the formats; also ValueError
+    ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
+    └── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
 
 The text of an error lives in its class, and the object it is about is its attribute.
 """
@@ -63,12 +86,19 @@ from greendata.errors.arguments import (
     NotCallable,
 )
 from greendata.errors.fetch import (
-    BodyBroken,
-    BodyTooLarge,
+    AnswerBroken,
+    AnswerTooLarge,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
     WrongContentType,
+)
+from greendata.errors.formats import (
+    BodyTooLarge,
+    ChunksBusy,
+    FrameMismatch,
+    Malformed,
+    NotWritable,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -98,7 +128,6 @@ from greendata.errors.observe import (
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
-    FrameMismatch,
     NotIterable,
     StreamBusy,
 )
@@ -120,8 +149,23 @@ from greendata.errors.sql import (
     QueryFailed,
     UnknownDatabase,
 )
+from greendata.errors.validation import (
+    DuplicateColumn,
+    FrameInvalid,
+    NoColumnForm,
+    NotAModel,
+)
+from greendata.errors.web import (
+    BodyInvalid,
+    BodyUnsupported,
+    ClientGone,
+    FormatUnknown,
+    NotAcceptable,
+)
 
 __all__ = (
+    "AnswerBroken",
+    "AnswerTooLarge",
     "BadArgument",
     "BadChoice",
     "BadEngine",
@@ -130,33 +174,44 @@ __all__ = (
     "BadTimeout",
     "BatchesBusy",
     "BatchesSpent",
-    "BodyBroken",
+    "BodyInvalid",
     "BodyTooLarge",
+    "BodyUnsupported",
     "CallerStopped",
+    "ChunksBusy",
+    "ClientGone",
     "ColumnUnreadable",
     "ColumnUnwritable",
     "ConnectionBusy",
     "DatabaseUnreachable",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FetchFailed",
     "FetchTimeout",
     "ForeignGreenlet",
+    "FormatUnknown",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "Malformed",
     "NoCaller",
     "NoCheckout",
+    "NoColumnForm",
     "NoSnapshot",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotASnapshot",
+    "NotAcceptable",
     "NotCallable",
     "NotImportable",
     "NotIterable",
+    "NotWritable",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",

@@ -16,10 +16,10 @@ from greendata.errors import FrameMismatch, GreenDataError, NotAFrame
 from greendata.flow.element import Item
 from greendata.flow.nodes import as_stage, in_order
 from greendata.flow.order import unmarked
-from greendata.flow.rowgroups import MAGIC, RowGroups
 from greendata.flow.run import Flow, Run, Windows
 from greendata.flow.stage import Partial, Stage
 from greendata.flow.step import checked_count, shielded
+from greendata.frames.rowgroups import MAGIC, RowGroups
 from greendata.hub import native, pool
 
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")

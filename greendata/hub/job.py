@@ -23,6 +23,9 @@ __all__ = ("Job",)
 # Who is told of the results that are submitted in a context: a group that adopts them.
 adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
 
+# The key of what is submitted in a context without one: a tenant, a route.
+turn: ContextVar[Hashable] = ContextVar("greendata.turn", default=None)
+
 # Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
 # not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
 listeners: tuple[Callable[[Job], object], ...] = ()

@@ -40,7 +40,7 @@ from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
-from greendata.hub.job import Job, adopter
+from greendata.hub.job import Job, adopter, turn
 from greendata.hub.result import Result, Status
 from greendata.hub.settings import Settings
 from greendata.hub.waiters import wait_native
@@ -53,6 +53,7 @@ __all__ = (
     "configure",
     "drain",
     "job_here",
+    "pending",
     "refuse",
     "shared",
     "stats",
@@ -128,7 +129,7 @@ class Pool:
         Args:
             timeout: the deadline in seconds, queue wait and run time together; the nearest one counts,
                 this or that of a `deadline` block.
-            key: jobs of different keys take turns; a tenant or a route.
+            key: jobs of different keys take turns; a tenant or a route. None takes that of the request, if it has one.
             label: what the job is called in errors and statistics; the function's name if None.
 
         Raises:
@@ -140,6 +141,7 @@ class Pool:
             raise NotCallable(func)
         seconds = seconds_of(timeout)
         self._check_refusal()
+        key = turn.get() if key is None else key
         name = label or str(getattr(func, "__name__", type(func).__name__))
         if is_inline_thread():
             job = Job(self, func, args, key, name)
@@ -234,6 +236,15 @@ class Pool:
             **crew.tally(),
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """True while it takes no work: drained, or at exit. Safe from any thread."""
+        return self._closed
+
+    def pending(self) -> tuple[Result[Any], ...]:
+        """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
+        return tuple(job.result for job in (*self._crew.queue.items(), *tuple(self._crew.running)))
+
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
 
@@ -317,6 +328,7 @@ submit = shared.submit
 call = shared.call
 configure = shared.configure
 drain = shared.drain
+pending = shared.pending
 refuse = shared.refuse
 stats = shared.stats
 

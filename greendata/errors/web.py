@@ -1,0 +1,117 @@
+"""What a client asks for or sends that cannot be had or read, and clients that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from errno import ECONNRESET
+from typing import TYPE_CHECKING
+
+from greendata.errors.root import GreenDataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = (
+    "BodyInvalid",
+    "BodyUnsupported",
+    "ClientGone",
+    "FormatUnknown",
+    "NotAcceptable",
+)
+
+
+class ClientGone(GreenDataError, ConnectionResetError):
+    """The client left while its answer was being computed. Servers close the connection and say no more.
+
+    Example:
+        >>> ClientGone("export").errno == ECONNRESET
+        True
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__(ECONNRESET, label)
+        self.label = label
+
+    def __str__(self) -> str:
+        return f"the client left before {self.label} was over"
+
+
+class FormatUnknown(GreenDataError, ValueError):
+    """``?format=`` names no format that there is: answer 400.
+
+    Attributes:
+        name: what was asked for.
+        available: the formats.
+
+    Example:
+        >>> print(FormatUnknown("xml", ["csv", "json"]))
+        format: got 'xml', expected one of csv, json
+    """
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        self.name = name
+        self.available = tuple(available)
+        super().__init__(name, self.available)
+
+    def __str__(self) -> str:
+        return f"format: got {self.name!r}, expected one of {', '.join(self.available)}"
+
+
+class NotAcceptable(GreenDataError, ValueError):
+    """The client accepts none of the media types that there are: answer 406.
+
+    Attributes:
+        accept: its ``Accept`` header.
+        available: the media types.
+
+    Example:
+        >>> print(NotAcceptable("image/png", ["text/csv"]))
+        Accept: got 'image/png', which takes none of the 1 media types there are: text/csv
+    """
+
+    def __init__(self, accept: str, available: Iterable[str]) -> None:
+        self.accept = accept
+        self.available = tuple(available)
+        super().__init__(accept, self.available)
+
+    def __str__(self) -> str:
+        types = f"{len(self.available)} media types there are: {', '.join(self.available)}"
+        return f"Accept: got {self.accept!r}, which takes none of the {types}"
+
+
+class BodyUnsupported(GreenDataError, ValueError):
+    """A request's body is of a media type, or in a content coding, that is not read: answer 415.
+
+    Attributes:
+        header: the header that says so.
+        value: what it says.
+        available: what is read.
+
+    Example:
+        >>> print(BodyUnsupported("Content-Type", "text/html", ["text/csv"]))
+        Content-Type: got 'text/html', expected one of text/csv
+    """
+
+    def __init__(self, header: str, value: str, available: Iterable[str]) -> None:
+        self.header = header
+        self.value = value
+        self.available = tuple(available)
+        super().__init__(header, value, self.available)
+
+    def __str__(self) -> str:
+        return f"{self.header}: got {self.value!r}, expected one of {', '.join(self.available)}"
+
+
+class BodyInvalid(GreenDataError, ValueError):
+    """A request's body breaks the rules of its model: answer 422. ``__cause__`` is the model's verdict.
+
+    Attributes:
+        failures: one row for each failure, as `FrameInvalid` has them.
+    """
+
+    def __init__(self, failures: pl.DataFrame) -> None:
+        super().__init__(failures.height)
+        self.failures = failures
+
+    def __str__(self) -> str:
+        return f"the body breaks {self.failures.height} rules of its model"

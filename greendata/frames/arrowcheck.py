@@ -1,0 +1,172 @@
+"""Is an Arrow IPC stream whole, and are its claims in proportion? Asked before Polars reads one from a stranger.
+
+Polars takes a stream that ends between two messages for a whole one. And it allocates what a compressed buffer claims
+to hold: a claim of 2**60 bytes ends the process, which no error can prevent. So the metadata of each message is looked
+at first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding). All of it is for workers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from greendata.errors import Malformed
+
+__all__ = ("DECODED_BYTES", "check_stream")
+
+DECODED_BYTES = 1 << 31  # at most, of all decompressed buffers: 2 GiB
+NODE_ROWS = 1 << 28  # at most, of all columns: a column of nulls costs a stream nothing, and a frame something
+FIELDS = 1 << 14  # at most, nested ones included: tables may be shared, so that few bytes are many fields
+DEPTH = 64  # of nested fields, as in Arrow's own readers
+
+_CONTINUED = b"\xff\xff\xff\xff"
+_SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # the kinds of a message's header
+_KIND, _HEADER, _BODY_LENGTH = 1, 2, 3  # the fields of a message
+_NODES, _BUFFERS, _COMPRESSION = 1, 2, 3  # of a record batch
+_DATA = 1  # of a dictionary batch: the record batch in it
+_FIELDS, _CHILDREN = 1, 5  # of a schema and of a field
+
+
+def check_stream(content: bytes) -> None:
+    """Raise Malformed unless *content* is one whole stream, of a size in memory that can be borne.
+
+    Example:
+        >>> from io import BytesIO
+        >>> import polars as pl
+        >>> file = BytesIO()
+        >>> pl.DataFrame({"a": [1]}).write_ipc_stream(file)
+        >>> check_stream(file.getvalue())
+        >>> check_stream(file.getvalue()[:-8])
+        Traceback (most recent call last):
+        greendata.errors.formats.Malformed: not valid arrow: it is cut short: there is no end mark
+    """
+    try:
+        _check(content)
+    except struct.error as error:
+        raise Malformed("arrow", f"the metadata of a message points out of it ({error})") from error
+
+
+class _Table:
+    """A flatbuffers table at *at* of *content*."""
+
+    def __init__(self, content: bytes, at: int) -> None:
+        self.content = content
+        self.at = at
+
+    def number(self, field: int, form: str, default: int = 0) -> int:
+        """A field that is a number; *form* as `struct` has it."""
+        at = self._place(field)
+        return _number(self.content, at, form) if at else default
+
+    def table(self, field: int) -> _Table | None:
+        """A field that is a table."""
+        at = self._place(field)
+        return _Table(self.content, at + _number(self.content, at, "<I")) if at else None
+
+    def vector(self, field: int, size: int) -> Iterator[int]:
+        """The places of the elements of a vector, of *size* bytes each."""
+        at = self._place(field)
+        if not at:
+            return iter(())
+        at += _number(self.content, at, "<I")
+        count = _number(self.content, at, "<I")
+        return iter(range(at + 4, at + 4 + size * count, size))
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        """The elements of a vector of tables."""
+        return (_Table(self.content, at + _number(self.content, at, "<I")) for at in self.vector(field, 4))
+
+    def _place(self, field: int) -> int:
+        """Where a field is; 0 if it is absent."""
+        layout = self.at - _number(self.content, self.at, "<i")
+        slot = 4 + 2 * field
+        if slot >= _number(self.content, layout, "<H"):
+            return 0
+        offset = _number(self.content, layout + slot, "<H")
+        return self.at + offset if offset else 0
+
+
+def _check(content: bytes) -> None:
+    at = decoded = rows = 0
+    kinds: list[int] = []
+    while True:
+        if content[at : at + 4] != _CONTINUED:
+            raise Malformed(
+                "arrow", "it is cut short: there is no end mark" if at >= len(content) else "no message here"
+            )
+        length = _number(content, at + 4, "<i")
+        at += 8
+        if length == 0:
+            break
+        metadata = content[at : at + length]
+        if length < 0 or len(metadata) < length:
+            raise Malformed("arrow", f"it is cut short: a message of {length} bytes, and {len(metadata)} are left")
+        message = _Table(metadata, _number(metadata, 0, "<I"))
+        body, size = at + length, message.number(_BODY_LENGTH, "<q")
+        if not 0 <= size <= len(content) - body:
+            raise Malformed("arrow", f"it is cut short: a body of {size} bytes, and {len(content) - body} are left")
+        kinds.append(message.number(_KIND, "<B"))
+        more_decoded, more_rows = _check_message(message, kinds[-1], content, body, size)
+        decoded, rows = decoded + more_decoded, rows + more_rows
+        if decoded > DECODED_BYTES or rows > NODE_ROWS:
+            raise Malformed("arrow", f"it claims {decoded} bytes and {rows} values, more than can be borne")
+        at = body + size
+    if kinds[:1] != [_SCHEMA] or not set(kinds[1:]) <= {_DICTIONARY, _RECORDS}:
+        raise Malformed("arrow", "expected a schema and then batches; a stream of the IPC streaming format")
+    if at != len(content):
+        raise Malformed("arrow", f"{len(content) - at} bytes come after the end mark; streams cannot be put end to end")
+
+
+def _check_message(message: _Table, kind: int, content: bytes, body: int, size: int) -> tuple[int, int]:
+    """How many bytes and values a message claims."""
+    header = message.table(_HEADER)
+    if header is None:
+        raise Malformed("arrow", "a message without header")
+    if kind == _SCHEMA:
+        _check_fields(header)
+        return 0, 0
+    batch = header.table(_DATA) if kind == _DICTIONARY else header
+    if batch is None:
+        raise Malformed("arrow", "a dictionary without values")
+    rows = 0
+    for node in batch.vector(_NODES, 16):
+        length = _number(batch.content, node, "<q")
+        if not 0 <= length <= NODE_ROWS:
+            raise Malformed("arrow", f"a column of {length} values")
+        rows += length
+    return sum(_decoded(batch, content, body, size)), rows
+
+
+def _decoded(batch: _Table, content: bytes, body: int, size: int) -> Iterator[int]:
+    """The bytes that each buffer claims."""
+    is_compressed = batch.table(_COMPRESSION) is not None
+    for at in batch.vector(_BUFFERS, 16):
+        offset, length = _number(batch.content, at, "<q"), _number(batch.content, at + 8, "<q")
+        if offset < 0 or length < 0 or offset + length > size:
+            raise Malformed("arrow", "a buffer lies out of its message")
+        if is_compressed and length:
+            claimed = _number(content, body + offset, "<q") if length >= 8 else -2
+            if not -1 <= claimed <= DECODED_BYTES:  # -1: this one is not compressed
+                raise Malformed("arrow", f"a compressed buffer claims {claimed} bytes")
+            yield max(claimed, 0)
+
+
+def _check_fields(schema: _Table) -> None:
+    level = list(islice(schema.tables(_FIELDS), FIELDS + 1))
+    count = 0
+    for _ in range(DEPTH):
+        count += len(level)
+        if not level:
+            return
+        if count > FIELDS:
+            raise Malformed("arrow", f"more than {FIELDS} fields")
+        level = list(islice((child for field in level for child in field.tables(_CHILDREN)), FIELDS + 1))
+    raise Malformed("arrow", f"fields within fields more than {DEPTH} deep")
+
+
+def _number(content: bytes, at: int, form: str) -> int:
+    if at < 0:
+        raise struct.error(f"offset {at}")
+    number: int = struct.unpack_from(form, content, at)[0]
+    return number

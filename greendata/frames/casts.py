@@ -1,0 +1,197 @@
+"""From what text can hold to the types of a schema, and nothing on the way is rounded, cut off or made null.
+
+The reverse of `greendata.frames.wire`. A schema has two forms more: `native_form` for readers that are strict about
+numbers themselves, and `text_form` for those that are not and have to hand over numbers as text. All of it is for
+workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from greendata.errors import Malformed
+from greendata.frames.formats import Format
+
+__all__ = ("cast_to", "native_form", "text_form", "told")
+
+_NARROW = {pl.Int8: pl.Int32(), pl.Int16: pl.Int32(), pl.UInt8: pl.UInt32(), pl.UInt16: pl.UInt32()}
+_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)  # by Polars' NDJSON reader
+_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
+
+Form = Callable[[pl.DataType], pl.DataType]
+
+
+def native_form(dtype: pl.DataType) -> pl.DataType:
+    """The dtype to read *dtype* as, by a reader that refuses numbers which do not fit.
+
+    Example:
+        >>> native_form(pl.List(pl.Date()))
+        List(String)
+    """
+    kind = type(dtype)
+    if kind in _NARROW:
+        return _NARROW[kind]
+    if isinstance(dtype, _READ):
+        return dtype
+    return _form(dtype, native_form)
+
+
+def text_form(dtype: pl.DataType) -> pl.DataType:
+    """The dtype to read *dtype* as, by a reader that would round numbers or make them null.
+
+    Example:
+        >>> text_form(pl.Int8())
+        String
+    """
+    return _form(dtype, text_form)
+
+
+def _form(dtype: pl.DataType, form: Form) -> pl.DataType:
+    if isinstance(dtype, pl.List | pl.Array):
+        return pl.List(form(_inner(dtype)))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct([pl.Field(field.name, form(_of(field.dtype))) for field in dtype.fields])
+    return dtype if isinstance(dtype, pl.Boolean | pl.Null) else pl.String()
+
+
+def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame:
+    """The columns of *schema* from *df*, where they have their native or text form.
+
+    Raises:
+        Malformed: a value is not of its column's type; it names the row and the column.
+
+    Example:
+        >>> cast_to(pl.DataFrame({"a": ["P1DT2S"]}), pl.Schema({"a": pl.Duration("ms")}), "csv").item()
+        datetime.timedelta(days=1, seconds=2)
+    """
+    return pl.DataFrame([_cast(df[name], dtype, format) for name, dtype in schema.items()])
+
+
+def told(error: BaseException) -> str:
+    r"""The first line of what Polars says, which tells what is wrong; the others give advice on its own options.
+
+    Example:
+        >>> told(ValueError("no.\n\nTry something else."))
+        'no'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
+    if series.dtype == dtype:
+        return series
+    frame = series.alias("value").to_frame()
+    value = _typed(pl.col("value"), series.dtype, dtype).alias("value")
+    try:
+        done = frame.select(value).to_series()
+    except (PolarsError, PanicException) as error:
+        row = _first(frame, value)
+        cell = frame.item(row, 0)
+        reason = f"{cell!r:.200} is no {dtype}"
+        raise Malformed(format, reason, row=row, column=series.name) from error
+    return done.alias(series.name)
+
+
+def _first(frame: pl.DataFrame, value: pl.Expr) -> int:
+    """The first row for which *value* fails."""
+    begin, end = 0, frame.height
+    while end - begin > 1:
+        middle = (begin + end) // 2
+        try:
+            frame.slice(begin, middle - begin).select(value)
+        except (PolarsError, PanicException):
+            end = middle
+        else:
+            begin = middle
+    return begin
+
+
+def _typed(value: pl.Expr, got: pl.DataType, dtype: pl.DataType) -> pl.Expr:
+    if got == dtype:
+        return value
+    match dtype:
+        case pl.List():
+            return value.list.eval(_typed(pl.element(), _inner(got), _inner(dtype)))
+        case pl.Array():
+            return value.list.eval(_typed(pl.element(), _inner(got), _inner(dtype))).list.to_array(dtype.size)
+        case pl.Struct():
+            return _struct(value, got, dtype)
+        case _ if isinstance(got, pl.String):
+            return _from_text(value, dtype)
+        case _:
+            return value.cast(dtype)
+
+
+def _struct(value: pl.Expr, got: pl.DataType, dtype: pl.Struct) -> pl.Expr:
+    assert isinstance(got, pl.Struct)
+    numbered = value.struct.rename_fields([str(number) for number in range(len(dtype.fields))])
+    fields = [
+        _typed(numbered.struct.field(str(number)), _of(had.dtype), _of(field.dtype)).alias(field.name)
+        for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
+    ]
+    return pl.when(value.is_not_null()).then(pl.struct(fields))
+
+
+def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    match dtype:
+        case pl.Decimal():
+            return _decimal(value, dtype)
+        case pl.Datetime():
+            return _datetime(value, dtype)
+        case pl.Date():
+            return value.str.to_date("%Y-%m-%d")
+        case pl.Time():
+            return value.str.to_time("%H:%M:%S%.f")
+        case pl.Duration():
+            return _duration(value, dtype)
+        case pl.Binary():
+            return value.str.decode("base64")
+        case _:
+            return value.cast(dtype)
+
+
+def _decimal(value: pl.Expr, dtype: pl.Decimal) -> pl.Expr:
+    """Polars rounds what has too many places; such text gets something behind it that it does not take."""
+    is_longer = value.str.contains(rf"\.\d{{{dtype.scale}}}\d*[1-9]")
+    return pl.when(is_longer).then(value + pl.lit(" has more places")).otherwise(value).cast(dtype)
+
+
+def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
+    text = value.str.replace(" ", "T", literal=True)
+    if dtype.time_zone is None:
+        return text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=dtype.time_unit)
+    with_offset = text.str.replace("[Zz]$", "+00:00")
+    in_utc = with_offset.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit=dtype.time_unit, time_zone="UTC")
+    return in_utc.dt.convert_time_zone(dtype.time_zone)
+
+
+def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
+    """ISO 8601 in days, hours, minutes and seconds, as `polars.Expr.dt.to_string` writes it, counted in the unit."""
+    digits = _DIGITS[dtype.time_unit]
+    pattern = _DURATION % digits
+    parts = value.str.extract_groups(pattern)
+
+    def part(number: int) -> pl.Expr:
+        return parts.struct.field(str(number))
+
+    days, hours, minutes, seconds = (part(number).cast(pl.Int128).fill_null(0) for number in range(2, 6))
+    fraction = part(6).str.pad_end(digits, "0").cast(pl.Int128).fill_null(0)
+    count = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 10**digits + fraction
+    sign = pl.when(part(1) == "-").then(-1).otherwise(1)
+    is_one = value.str.contains(pattern) & ~value.str.contains("[PT]$")
+    return pl.when(is_one).then((sign * count).cast(pl.String)).otherwise(value).cast(pl.Int64).cast(dtype)
+
+
+def _inner(dtype: object) -> pl.DataType:
+    assert isinstance(dtype, pl.List | pl.Array)
+    return _of(dtype.inner)
+
+
+def _of(dtype: object) -> pl.DataType:
+    assert isinstance(dtype, pl.DataType)
+    return dtype

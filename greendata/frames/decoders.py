@@ -1,0 +1,108 @@
+"""Bytes to frames: a body read with a bound on its size, parsed in the pool, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from io import BytesIO
+from time import perf_counter
+from typing import IO
+
+import polars as pl
+
+from greendata.errors import BadArgument, BodyTooLarge
+from greendata.frames.formats import Format, format_of
+from greendata.frames.readers import read
+from greendata.hub import pool
+from greendata.hub.pacing import BUDGET, breathe
+
+__all__ = ("MAX_BYTES", "decode")
+
+MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; who expects more than that asks for it by name
+READ_BYTES = 1 << 18  # in one call of read: a copy of that size holds the GIL for some 50 microseconds
+
+Source = bytes | bytearray | memoryview | IO[bytes]
+
+
+def decode(
+    source: Source,
+    format: Format,
+    *,
+    schema: pl.Schema | None = None,
+    model: type | None = None,
+    max_bytes: int = MAX_BYTES,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> pl.DataFrame:
+    """The frame that *source* holds. The calling greenlet reads and waits; the pool parses.
+
+    JSON is an array of objects (rows) or an object of arrays (columns). Text has values in the forms of
+    `greendata.frames.wire`. A column of strings takes the JSON numbers and booleans in it as their text.
+
+    Args:
+        source: the bytes, or a binary file, which is read in the calling greenlet to its end and left open.
+        schema: the columns, by name and in this order; other columns are left out. In JSON and NDJSON a column may
+            be absent, its values are null then. Arrow and Parquet must have these very dtypes. Without a schema
+            the types are inferred from all rows.
+        model: a pydantic model that the rows must satisfy: see `greendata.frames.validation.validate`.
+        max_bytes: read at most, plus one.
+        timeout: the deadline of the parsing in seconds.
+        key: for fairness, see `greendata.hub.pool.Pool.submit`.
+        label: what its job is called.
+
+    Raises:
+        BadChoice, BadArgument, BadTimeout: the arguments cannot be used.
+        BodyTooLarge: there is more than *max_bytes*; what was read is dropped.
+        Malformed: the bytes are not *format*, or do not have the columns and types of *schema*; or the frame in
+            them would be out of all proportion to their number.
+        FrameInvalid: rows that *model* refuses.
+
+    Example:
+        >>> decode(b'{"a": [1, 2]}', "json").rows()
+        [(1,), (2,)]
+    """
+    known = format_of(format)
+    content = _content(source, max_bytes)
+    as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
+    work = partial(read, content, known, schema, as_text=as_text)
+    del content
+    df = pool.submit(work, timeout=timeout, key=key, label=label or f"decode {known}").get()
+    if model is None:
+        return df
+    from greendata.frames.validation import validate
+
+    return validate(df, model)
+
+
+def _content(source: Source, max_bytes: int) -> bytes:
+    """All of *source*, gathered in pieces with a breath between them."""
+    if isinstance(source, bytes):
+        if len(source) > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        return source
+    content = BytesIO()
+    breath = perf_counter() + BUDGET
+    for piece in _pieces(source, max_bytes + 1):
+        content.write(piece)
+        if content.tell() > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        if perf_counter() >= breath:
+            breathe()
+            breath = perf_counter() + BUDGET
+    return content.getvalue()
+
+
+def _pieces(source: bytearray | memoryview | IO[bytes], most: int) -> Iterator[bytes | memoryview]:
+    if isinstance(source, bytearray | memoryview):
+        view = memoryview(source).cast("B")
+        yield from (view[begin : begin + READ_BYTES] for begin in range(0, min(len(view), most), READ_BYTES))
+        return
+    read_some: Callable[[int], object] | None = getattr(source, "read", None)
+    if read_some is None:
+        raise BadArgument("source", source, "bytes or a binary file")
+    while piece := read_some(min(READ_BYTES, most)):
+        if not isinstance(piece, bytes):
+            raise BadArgument("source", source, "bytes or a binary file")
+        yield piece
+        most -= len(piece)

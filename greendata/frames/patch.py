@@ -1,0 +1,60 @@
+"""The patch: Polars' own functions, sent through the pool when a greenlet calls them. See `greendata.monkey`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from greendata.frames import fork  # noqa: F401 - its hooks tell a forked child that Polars' threads are gone
+from greendata.frames.seam import EXECUTIONS, Seam
+from greendata.hub import pool
+
+__all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
+
+_seam = Seam(EXECUTIONS, "the pool")
+
+
+def patch_polars() -> None:
+    """Make every Polars execution yield to the hub. Idempotent; before or after `patch_all`, as you like.
+
+    Each execution becomes a switch point: another greenlet may run between ``df.filter(...)`` and the next line.
+
+    Raises:
+        SeamMissing: the Polars in place cannot be patched; nothing was.
+
+    Example:
+        >>> patch_polars()
+        >>> is_polars_patched()
+        True
+        >>> unpatch_polars()
+    """
+    if not _seam.is_diverted:
+        _seam.divert(_through_the_pool)
+
+
+def unpatch_polars() -> None:
+    """Take the patch back. Idempotent; executions that are on their way come to their end.
+
+    Example:
+        >>> unpatch_polars()
+    """
+    _seam.restore()
+
+
+def is_polars_patched() -> bool:
+    """True between `patch_polars` and `unpatch_polars`.
+
+    Example:
+        >>> is_polars_patched()
+        False
+    """
+    return _seam.is_diverted
+
+
+def _through_the_pool(func: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(func)
+    def run_in_the_pool(*args: Any, **kwargs: Any) -> Any:
+        return pool.call(func, *args, **kwargs)
+
+    return run_in_the_pool

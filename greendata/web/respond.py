@@ -1,0 +1,126 @@
+"""Frames as answers: in the format that the client asks for, streamed while the query runs.
+
+The first chunk is made before the headers are sent, so an error until then has its proper status. A later one leaves
+the body unfinished, which clients of HTTP/1.1 notice. A slow reader holds no worker, and memory for a few batches.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextvars import copy_context
+from urllib.parse import quote
+
+import polars as pl
+from flask import Response, request
+from werkzeug.datastructures import Headers
+from werkzeug.http import dump_options_header
+
+from greendata.errors import ClientGone, JobCancelled
+from greendata.frames.encoders import Chunks, encode
+from greendata.frames.formats import MEDIA_TYPES, SUFFIXES, Format
+from greendata.hub.result import Result
+from greendata.web.negotiation import choose_format
+from greendata.web.scope import current_scope
+
+__all__ = ("respond",)
+
+Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
+
+COMPRESSED: tuple[Format, ...] = ("parquet",)  # inside: HTTP compression on top costs much and saves nothing
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
+LONGEST = 200  # characters of a file name
+
+
+def respond(
+    data: Frames | Result[pl.DataFrame] | Result[pl.LazyFrame],
+    format: Format | None = None,
+    *,
+    filename: str | None = None,
+    escape_formulas: bool = False,
+) -> Response:
+    r"""An answer with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
+
+    Args:
+        data: a frame, a query (it runs while its result is sent), frames of one schema, or a result of these.
+        format: one format; None lets the client choose, see `greendata.web.negotiation`.
+        filename: the name under which a browser is to save it; the format's suffix is added if it has none. It may
+            come from the client: what does not belong in a file's name is replaced.
+        escape_formulas: in CSV, keep a spreadsheet from taking text for a formula.
+
+    Raises:
+        FormatUnknown, NotAcceptable: as the client asked; the extension answers 400 and 406.
+        BadChoice: *format* is none.
+        NotIterable, NotAFrame, NotWritable: *data* cannot be sent.
+
+    What the query raises before the first chunk is raised here. Call in a request.
+
+    Example:
+        >>> from flask import Flask
+        >>> with Flask("service").test_request_context("/?format=csv"):
+        ...     respond(pl.DataFrame({"a": [1, 2]})).get_data(as_text=True)
+        'a\n1\n2\n'
+    """
+    chosen = choose_format(request) if format is None else format
+    source = data.get() if isinstance(data, Result) else data
+    label = request.endpoint or "respond"
+    stream = _Stream(encode(source, chosen, escape_formulas=escape_formulas, label=label), label)
+    headers = Headers({"X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"})
+    if format is None:
+        headers["Vary"] = "Accept"
+    if chosen in COMPRESSED:
+        headers["Cache-Control"] = "no-transform"
+    if filename is not None:
+        headers["Content-Disposition"] = _disposition(filename, SUFFIXES[chosen])
+    return Response(stream, content_type=MEDIA_TYPES[chosen], headers=headers)
+
+
+class _Stream:
+    """The chunks of an answer, made in the context of the view also after it has returned."""
+
+    def __init__(self, chunks: Chunks, label: str) -> None:
+        self._chunks = chunks
+        self._label = label
+        self._context = copy_context()
+        self._first: bytes | None = self._context.run(next, chunks, b"")
+        self._scope = current_scope()
+        if self._scope is not None:
+            self._scope.is_held = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        try:
+            return self._context.run(next, self._chunks)
+        except JobCancelled as cancelled:
+            if self._scope is not None and self._scope.is_left:
+                raise ClientGone(self._label) from cancelled
+            raise
+
+    def close(self) -> None:
+        """Stop the query. The server calls it at the end, at an error, and when the client has left."""
+        self._chunks.close()
+        if self._scope is not None:
+            self._scope.end()
+            self._scope = None
+
+    def __del__(self) -> None:  # the answer was dropped before the server had it
+        if hasattr(self, "_scope"):
+            self.close()
+
+
+def _disposition(filename: str, suffix: str) -> str:
+    """The header's value: RFC 6266, and RFC 8187 for what is not ASCII."""
+    name = _UNSAFE.sub("_", filename).strip(". ")[:LONGEST] or "data"
+    if "." not in name:
+        name += suffix
+    if name.isascii():
+        return dump_options_header("attachment", {"filename": name})
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    exact = quote(name, safe="!#$&+-.^_`|~", errors="replace")
+    return dump_options_header("attachment", {"filename": plain, "filename*": f"UTF-8''{exact}"})

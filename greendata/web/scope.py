@@ -1,0 +1,204 @@
+"""What one request has begun: its deadline, its turn in the queue, and an end for its queries when it ends.
+
+Everything that is submitted while a request is handled belongs to it: the verbs and plain ``lf.collect()`` under the
+patch. Those queries are cancelled when the view and its stream are over, and when the client leaves before.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import socket
+import weakref
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, closing, suppress
+from contextvars import ContextVar, Token
+from typing import Any
+
+from gevent._hub_local import get_hub_if_exists
+from gevent.socket import socket as GreenSocket
+
+from greendata.errors import NotAResult
+from greendata.hub.deadline import deadline
+from greendata.hub.job import adopter, turn
+from greendata.hub.result import Result
+
+__all__ = ("Scope", "current_scope", "keep", "socket_of")
+
+LEFT = "the client left"
+OVER = "the request is over"
+READABLE = 1  # libev's and libuv's flag
+
+# Where a server that runs on gevent's sockets puts the client's: gunicorn's gevent worker, its pywsgi worker, werkzeug.
+_KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
+
+_scope: ContextVar[Scope | None] = ContextVar("greendata.scope", default=None)
+
+
+class Scope:
+    """The queries of one request. Its greenlet enters and leaves it; results may be adopted by any thread.
+
+    Args:
+        client: the client's socket, or None where the server does not tell. It is looked at while queries are
+            pending; nothing is read from it.
+
+    Example:
+        >>> import greendata
+        >>> scope = Scope(None)
+        >>> scope.enter(seconds=5.0, key="tenant")
+        >>> result = greendata.run(sum, [1, 2])
+        >>> scope.leave()
+        >>> scope.end()
+        >>> result.ready()
+        True
+    """
+
+    __slots__ = ("_block", "_client", "_hub", "_reason", "_refs", "_tokens", "_watcher", "is_held", "is_left")
+
+    def __init__(self, client: GreenSocket | None) -> None:
+        self.is_left = False  # the client has gone; from here on: the hub's thread writes, any thread reads
+        self.is_held = False  # a stream goes on after the view, and ends the scope
+        self._reason = ""  # once it is over
+        self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
+        self._hub: Any = get_hub_if_exists()
+        self._client = client if self._hub is not None else None  # from here on: the hub's thread only
+        self._watcher: Any = None
+        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
+        self._block: AbstractContextManager[float] | None = None
+
+    def enter(self, *, seconds: float | None, key: Hashable) -> None:
+        """Make what is submitted in this context part of the scope. Call from the request's greenlet.
+
+        Args:
+            seconds: the deadline of all its queries, from now; None for none.
+            key: for fairness, see `greendata.hub.pool.Pool.submit`.
+
+        Raises:
+            BadTimeout: *seconds* is negative or no number; nothing was entered.
+        """
+        if seconds is not None:
+            self._block = deadline(seconds)
+            self._block.__enter__()
+        self._set(_scope, self)
+        self._set(adopter, self.adopt)
+        if key is not None:
+            self._set(turn, key)
+
+    def leave(self) -> None:
+        """Undo `enter`. Idempotent; in another context than that of `enter` there is nothing to undo."""
+        tokens, self._tokens = self._tokens, []
+        for variable, token in reversed(tokens):
+            with suppress(ValueError):  # another context
+                variable.reset(token)
+        block, self._block = self._block, None
+        if block is not None:
+            with suppress(ValueError):
+                block.__exit__(None, None, None)
+
+    def adopt(self, result: Result[Any]) -> None:
+        """Make *result* part of the scope; cancel it if that is over. Safe from any thread."""
+        if result.ready():
+            return
+        self._refs.add(weakref.ref(result, self._refs.discard))
+        if self._reason:
+            result.cancel(self._reason)
+        elif self._client is not None and self._watcher is None and get_hub_if_exists() is self._hub:
+            self._watch(self._client)
+
+    def keep(self, result: Result[Any]) -> None:
+        """Let go of *result*: it outlives the request. Safe from any thread."""
+        self._refs.discard(weakref.ref(result))
+
+    def cancel(self, reason: str) -> None:
+        """Cancel what is pending and what will be submitted, for that reason. Call from the hub's thread."""
+        self._reason = self._reason or reason
+        for ref in tuple(self._refs):
+            result = ref()
+            if result is not None:
+                result.cancel(self._reason)
+        self._refs.clear()
+
+    def end(self) -> None:
+        """Cancel what is pending, and look at the client no more. Idempotent. Call from the hub's thread."""
+        self._client = None
+        self._unwatch()
+        self.cancel(OVER)
+
+    def _set(self, variable: ContextVar[Any], value: object) -> None:
+        self._tokens.append((variable, variable.set(value)))
+
+    def _watch(self, client: GreenSocket) -> None:
+        self._watcher = self._hub.loop.io(client.fileno(), READABLE)
+        self._watcher.start(self._on_readable)
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
+    def _on_readable(self) -> None:
+        """The client has sent something, or has left. Called in the hub."""
+        client = self._client
+        if client is None:
+            return
+        is_left = _has_left(client.fileno())
+        self._unwatch()
+        if is_left:
+            self.is_left = True
+            self.cancel(LEFT)
+        else:  # a body that nobody has read, or the next request: until it is read, nothing more is to be seen
+            self._client = None
+
+
+def current_scope() -> Scope | None:
+    """The scope of the request that the caller handles, also inside its jobs; None outside a request.
+
+    Example:
+        >>> current_scope() is None
+        True
+    """
+    return _scope.get()
+
+
+def keep(result: Result[Any]) -> Result[Any]:
+    """Let *result* outlive the request that submitted it, and return it: for work that nobody waits for.
+
+    Raises:
+        NotAResult: it is no Result.
+
+    Example:
+        >>> import greendata
+        >>> keep(greendata.run(sum, [1, 2])).get(timeout=5)
+        3
+    """
+    if not isinstance(result, Result):
+        raise NotAResult(result)
+    scope = _scope.get()
+    if scope is not None:
+        scope.keep(result)
+    return result
+
+
+def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
+    """The client's socket, where the server tells it and it can be looked at: not through TLS.
+
+    Example:
+        >>> socket_of({}) is None
+        True
+    """
+    found = next((environ[key] for key in _KEYS if key in environ), None)
+    if found is None:  # gevent.pywsgi has it in the file that the body is read from
+        reader = getattr(environ.get("wsgi.input"), "rfile", None)
+        found = getattr(getattr(reader, "raw", None), "_sock", None)
+    return found if isinstance(found, GreenSocket) and not hasattr(found, "context") else None
+
+
+def _has_left(descriptor: int) -> bool:
+    """True if there is nothing to read but the end. A descriptor of our own, so that nobody waits on gevent's."""
+    with closing(_socket.socket(fileno=os.dup(descriptor))) as client:
+        try:
+            return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:  # reset
+            return True

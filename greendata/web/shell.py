@@ -1,0 +1,62 @@
+"""``flask greendata status | doctor | top``: the command line, in the environment of an app."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from functools import partial
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from greendata.errors import GreenDataError
+from greendata.frames.patch import is_polars_patched
+from greendata.hub import pool
+from greendata.observe.client import fetch
+from greendata.observe.doctor import Verdict, examine
+
+__all__ = ("commands", "doctor", "status", "top")
+
+commands = AppGroup("greendata", help="Polars for greenlets: settings, health, a look at a server.")
+
+
+@commands.command()
+def status() -> None:
+    """Print the settings of this app and of the pool."""
+    settings = {name: value for name, value in current_app.config.items() if name.startswith("GREENDATA_")}
+    settings |= {f"pool {name}": value for name, value in asdict(pool.shared.settings).items()}
+    settings["Polars patched"] = is_polars_patched()
+    width = max(map(len, settings))
+    for name, value in sorted(settings.items()):
+        click.echo(f"{name:{width}}  {value}")
+
+
+@commands.command()
+@click.option("--workers", type=click.IntRange(1), help="Server processes on this machine.")
+def doctor(workers: int | None) -> None:
+    """Examine this process with the app imported; exit code 1 if something is wrong."""
+    findings = examine(workers=workers)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        click.echo(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.text}")
+    sys.exit(any(finding.verdict is Verdict.FAIL for finding in findings))
+
+
+@commands.command()
+@click.argument("address")
+@click.option("--interval", type=click.FloatRange(0.1, 3600.0), default=1.0, help="Seconds between two looks.")
+@click.option("--once", is_flag=True, help="Print one picture and end.")
+def top(address: str, interval: float, *, once: bool) -> None:
+    """Watch the server at ADDRESS, the URL or Unix socket of its snapshot."""
+    from greendata.observe import top as pictures  # it needs the extra `cli`, which the others do not
+
+    console = pictures.Console()  # type: ignore[attr-defined]  # rich's, by way of the one room that imports it
+    look = partial(fetch, address, {})
+    try:
+        if once:
+            pictures.show(look, console)
+        else:
+            pictures.follow(look, console, interval=interval)
+    except GreenDataError as error:
+        raise click.ClickException(str(error)) from error
