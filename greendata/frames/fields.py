@@ -10,12 +10,10 @@ from __future__ import annotations
 import collections
 import ipaddress
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
-from operator import attrgetter
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -27,9 +25,9 @@ from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
-from greendata.frames.forms import Form, Leaf, Listed, Pairs, Struct, Unfit, fields_of_tuple, leaf
+from greendata.frames.forms import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
 
-__all__ = ("Column", "columns_of")
+__all__ = ("columns_of",)
 
 DIGITS = 38  # of a Decimal that does not say how many: all that a column holds,
 PLACES = 18  # and of these behind the point, which leaves as many before it as 64 bits have
@@ -66,34 +64,6 @@ TEXTS = (
 LISTS = (list, tuple, collections.deque, Sequence, collections.abc.MutableSequence)
 SETS = (set, frozenset, Set, collections.abc.MutableSet)
 DICTS = (dict, Mapping, collections.abc.MutableMapping, collections.OrderedDict)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One field of a model as a column.
-
-    Attributes:
-        name: the column: the field's first validation alias, or its name.
-        field: the field.
-        sources: the columns that it may come from, the first that is there counting; none if it is computed.
-        form: how its values are kept.
-        nullable: True if its type admits None.
-        missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
-            makes each).
-        default: the value where *missing* is "fixed", packed.
-    """
-
-    name: str
-    field: str
-    sources: tuple[str, ...]
-    form: Form
-    nullable: bool
-    missing: Literal["fails", "fixed", "made"] = "fails"
-    default: Any = None
-
-    def source(self, columns: Sequence[str] | Mapping[str, Any]) -> str | None:
-        """Which of *columns* it comes from, or None."""
-        return next((source for source in self.sources if source in columns), None)
 
 
 def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
@@ -168,7 +138,7 @@ def _default(
     if validated or (factory is not None and factory not in {list, dict, set, tuple, frozenset, str, int, float, bool}):
         return "made", None
     try:
-        return "fixed", form.pack(info.default if factory is None else factory())  # type: ignore[call-arg]
+        return "fixed", form.pack(info.default if factory is None else factory())
     except Unfit:
         return "made", None  # it fails there, with a row and a reason
 
@@ -242,7 +212,7 @@ def _tuple(forms: list[Form]) -> Form:
     first = forms[0]
     if isinstance(first, Leaf) and all(isinstance(form, Leaf) and form.dtype == first.dtype for form in forms):
         return Listed(pl.Array(first.dtype, len(forms)), first)
-    return fields_of_tuple(forms)
+    return tuple_of(forms)
 
 
 def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form:
@@ -254,12 +224,7 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form
         info = model.model_fields["root"]
         root = _form(info.annotation, info.metadata, where, (*inside, model))
         return Leaf(root.dtype, lambda value: root.pack(value.root))
-    columns = _fields(model, where, inside)
-    fields = {column.name: column.form for column in columns}
-    names = [column.field for column in columns]
-    take = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
-    sources = {column.name: column.sources for column in columns}
-    return Struct(pl.Struct({name: form.dtype for name, form in fields.items()}), fields, take, sources=sources)
+    return struct_of(_fields(model, where, inside))
 
 
 def _choices(annotation: Any, values: list[Any], where: str) -> Form:
