@@ -36,8 +36,13 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches engine fields fork formats forms models namespace nested rules seam sql typed validation verbs verdicts",
-        {"polars": EVERY, "pydantic": "fields models typed validation verdicts", "adbc_driver_manager": "sql"},
+        "batches engine fields fork formats forms models namespace nested rules seam sieve sql trust typed validation "
+        "verbs verdicts",
+        {
+            "polars": EVERY,
+            "pydantic": "fields models nested sieve typed validation verdicts",
+            "adbc_driver_manager": "sql",
+        },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(

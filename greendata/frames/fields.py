@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -61,6 +61,7 @@ TEXTS = (
     ipaddress.IPv6Network,
     pydantic.AnyUrl,
 )
+UNIONS = (Union, UnionType)
 LISTS = (list, tuple, collections.deque, Sequence, collections.abc.MutableSequence)
 SETS = (set, frozenset, Set, collections.abc.MutableSet)
 DICTS = (dict, Mapping, collections.abc.MutableMapping, collections.OrderedDict)
@@ -128,9 +129,7 @@ def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> t
     return tuple(dict.fromkeys([*found, name] if by_name or not found else found))
 
 
-def _default(
-    model: type[BaseModel], info: FieldInfo, form: Form
-) -> tuple[Literal["fails", "fixed", "made"], Any]:
+def _default(model: type[BaseModel], info: FieldInfo, form: Form) -> tuple[Literal["fails", "fixed", "made"], Any]:
     if info.is_required():
         return "fails", None
     factory = info.default_factory
@@ -148,32 +147,27 @@ def _default(
 
 def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
     """The form of *annotation* at *where*, a field of the last of the models *inside*."""
-    for tag in metadata:
-        if isinstance(tag, pl.DataType) or (isinstance(tag, type) and issubclass(tag, pl.DataType)):
-            return _named(annotation, tag() if isinstance(tag, type) else tag, metadata, where, inside)
+    named = next((tag for tag in metadata if _is_dtype(tag)), None)
+    if named is not None:
+        return _named(annotation, named() if isinstance(named, type) else named, where, inside)
     if (plain := _alias_of(annotation)) is not None:
         return _form(plain, metadata, where, inside)
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         tags = [part for tag in args[1:] for part in (tag.metadata if isinstance(tag, FieldInfo) else (tag,))]
         return _form(args[0], (*tags, *metadata), where, inside)
-    if origin in {Union, UnionType}:
+    if origin in UNIONS:
         members = [member for member in args if member is not NoneType]
         if len(members) != 1:
             raise NoColumnForm(where, annotation, "it is one of several types")
         return _form(members[0], metadata, where, inside)
     if origin is Literal:
         return _choices(annotation, list(args), where)
-    if annotation is Decimal:
-        return leaf(_decimal(metadata))
-    if annotation in LEAVES:
-        return leaf(LEAVES[annotation])
-    kind = origin or annotation
-    if isinstance(kind, type):
-        found = _of_class(annotation, kind, args, where, inside)
-        if found is not None:
-            return found
-    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+    return _of_class(annotation, metadata, where, inside)
+
+
+def _is_dtype(tag: object) -> bool:
+    return isinstance(tag, pl.DataType) or (isinstance(tag, type) and issubclass(tag, pl.DataType))
 
 
 def _alias_of(annotation: Any) -> Any:
@@ -182,30 +176,35 @@ def _alias_of(annotation: Any) -> Any:
     return supertype if supertype is not None else getattr(annotation, "__value__", None)
 
 
-def _of_class(
-    annotation: Any, kind: type, args: tuple[Any, ...], where: str, inside: tuple[type, ...]
-) -> Form | None:
-    inner = partial(_form, metadata=(), where=where, inside=inside)
-    if issubclass(kind, Enum):
-        return _choices(annotation, [member.value for member in kind], where)
-    if issubclass(kind, BaseModel):
-        return _model(kind, where, inside)
-    if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
-        return leaf(pl.String(), as_text=True)
-    if kind is tuple and args and args[-1] is not Ellipsis:
-        return _tuple([inner(arg) for arg in args])
-    if kind in LISTS and args:
-        items = inner(args[0])
-        return Listed(pl.List(items.dtype), items)
-    if kind in SETS and args:
-        items = inner(args[0])
-        return Listed(pl.List(items.dtype), items, is_set=True)
-    if kind in DICTS and len(args) == 2:
-        keys, values = inner(args[0]), inner(args[1])
-        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
-    if kind in (*LISTS, *SETS, *DICTS):
+def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+    if annotation is Decimal:
+        return leaf(_decimal(metadata))
+    if annotation in LEAVES:
+        return leaf(LEAVES[annotation])
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type):
+        if issubclass(kind, Enum):
+            return _choices(annotation, [member.value for member in kind], where)
+        if issubclass(kind, BaseModel):
+            return _model(kind, where, inside)
+        if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
+            return leaf(pl.String(), as_text=True)
+    if kind in {*LISTS, *SETS, *DICTS}:
+        return _container(annotation, kind, where, inside)
+    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+
+
+def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> Form:
+    args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
+    if not args:
         raise NoColumnForm(where, annotation, "it does not say what is in it")
-    return None
+    inner = [_form(arg, (), where, inside) for arg in args]
+    if kind is tuple and Ellipsis not in get_args(annotation):
+        return _tuple(inner)
+    if kind in DICTS:
+        keys, values = inner
+        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
+    return Listed(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
 
 
 def _tuple(forms: list[Form]) -> Form:
@@ -248,9 +247,7 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
     return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
 
 
-def _named(
-    annotation: Any, dtype: pl.DataType, metadata: Sequence[Any], where: str, inside: tuple[type, ...]
-) -> Form:
+def _named(annotation: Any, dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
     """The form that an annotation names: that of its type, in another dtype."""
     kind = get_origin(annotation) or annotation
     if isinstance(dtype, pl.List | pl.Array) and kind in LISTS:
@@ -269,5 +266,4 @@ def _is_optional(annotation: Any) -> bool:
         return _is_optional(args[0])
     if origin is Literal:
         return None in args
-    return annotation is NoneType or (origin in {Union, UnionType} and any(map(_is_optional, args)))
-
+    return annotation is NoneType or (origin in UNIONS and any(map(_is_optional, args)))

@@ -17,7 +17,20 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-__all__ = ("Column", "Form", "Leaf", "Listed", "Pairs", "Struct", "Unfit", "leaf", "struct_of", "tuple_of", "unpackers_of")
+__all__ = (
+    "Column",
+    "Form",
+    "Leaf",
+    "Listed",
+    "Pairs",
+    "Struct",
+    "Unfit",
+    "bounds_of",
+    "leaf",
+    "struct_of",
+    "tuple_of",
+    "unpackers_of",
+)
 
 Pack = Callable[[Any], Any]
 Dtype = pl.DataType | DataTypeClass  # as Polars types the inside of nested dtypes
@@ -58,6 +71,7 @@ class Leaf(Form):
     into: Pack
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         return None if value is None else self.into(value)
 
 
@@ -69,6 +83,7 @@ class Listed(Form):
     is_set: bool = False
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
         packed = [self.items.pack(item) for item in value]
@@ -79,6 +94,7 @@ class Listed(Form):
         return packed
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         inner = getattr(dtype, "inner", None)
         unpack = None if inner is None else self.items.unpacker(inner)
         if unpack is None:
@@ -94,6 +110,7 @@ class Pairs(Form):
     values: Form
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
         if not isinstance(value, Mapping):
@@ -101,6 +118,7 @@ class Pairs(Form):
         return [{"key": self.keys.pack(key), "value": self.values.pack(item)} for key, item in value.items()]
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
             return None
         kinds = dict(dtype.inner)
@@ -153,17 +171,21 @@ class Struct(Form):
     is_tuple: bool = False
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
         items = value if self.is_tuple else [getattr(value, column.field) for column in self.columns]
         return {column.name: column.form.pack(item) for column, item in zip(self.columns, items, strict=True)}
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         if not isinstance(dtype, pl.Struct):
             return None
         unpackers = unpackers_of(self.columns, dict(dtype))
         if not self.is_tuple:
-            return (unpackers or None) and (lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers})
+            if not unpackers:
+                return None
+            return lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers}
         if [field.name for field in dtype.fields] != [column.name for column in self.columns]:
             return None
         takes = [dict(unpackers).get(column.name, _same) for column in self.columns]
@@ -191,13 +213,18 @@ def tuple_of(forms: Iterable[Form]) -> Struct:
     return struct_of(tuple(Column(name, name, (name,), form) for name, form in names), is_tuple=True)
 
 
+def bounds_of(dtype: Dtype) -> tuple[int, int]:
+    """The smallest integer that a column of *dtype* holds, and the first that is too large."""
+    bits = int(str(dtype).lstrip("UInt"))
+    return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+
 def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
     """The form of single values in a column of *dtype*; *as_text*: of anything, by its text."""
     if as_text:
         return Leaf(dtype, lambda value: _text(str(value)))
     if dtype.is_integer():
-        bits = int(str(dtype).lstrip("UInt"))
-        low, high = (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+        low, high = bounds_of(dtype)
         return Leaf(dtype, _checked(int, dtype, lambda value: low <= value < high))
     match dtype:
         case pl.Decimal():

@@ -12,12 +12,11 @@ import polars as pl
 from pydantic import BaseModel
 
 from greendata.frames.forms import Column, Dtype, Form, Listed, Pairs, Struct
-from greendata.frames.rules import LEAF_RULES, Context, Node, Rule, all_of, knows, never_null
+from greendata.frames.rules import LEAF_RULES, TRUE, Context, Node, Rule, all_of, knows, never_null
 
 __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 
 SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # what Python and Polars put in the same order
-TRUE = pl.lit(value=True)
 
 
 def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:

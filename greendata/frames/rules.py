@@ -20,13 +20,14 @@ import polars as pl
 
 from greendata.frames.forms import Dtype, Form, Leaf, Unfit
 
-__all__ = ("LEAF_RULES", "Context", "Rule", "all_of", "is_readable", "knows", "never_null")
+__all__ = ("LEAF_RULES", "TRUE", "Context", "Rule", "all_of", "is_readable", "knows", "never_null")
 
 Node = Mapping[str, Any]
 
+DIGITS = 38  # that a Decimal column holds
 EXACT = 2**53  # up to here a Float64 holds every integer
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
-FIRST, LAST = datetime.min, datetime.max  # noqa: DTZ901 - what Python can hold
+EPOCH = datetime(1970, 1, 1)  # of local time
+FIRST, LAST = datetime.min, datetime.max  # what Python can hold
 BOUNDS = ("ge", "gt", "le", "lt")
 EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
 
@@ -36,6 +37,7 @@ NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,6})?$"
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
+TRUE = pl.lit(value=True)
 YES = ("1", "on", "t", "true", "y", "yes")
 NO = ("0", "f", "false", "n", "no", "off")
 
@@ -46,11 +48,11 @@ class Rule:
 
     Attributes:
         value: the values in the field's form; of no account where they are not sure.
-        sure: True for those that pydantic accepts, for values that are not null; None if it accepts them all.
+        sure: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
     """
 
     value: pl.Expr
-    sure: pl.Expr | None = None
+    sure: pl.Expr = TRUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,15 @@ def knows(node: Node, *keys: str) -> bool:
     return EVERYWHERE.issuperset(node.keys() - set(keys))
 
 
-def all_of(*conditions: pl.Expr | None) -> pl.Expr | None:
-    """All of them that are not None; None if that leaves nothing."""
-    found = [condition for condition in conditions if condition is not None]
-    return reduce(and_, found) if found else None
+def all_of(*conditions: pl.Expr | None) -> pl.Expr:
+    """All of them that are not None."""
+    found = [condition for condition in conditions if condition is not None and condition is not TRUE]
+    return reduce(and_, found) if found else TRUE
 
 
 def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
     """Where *rule* is sure of values of *expr*, nulls counted as invalid; itself never null."""
-    return expr.is_not_null() if rule.sure is None else (expr.is_not_null() & rule.sure).fill_null(value=False)
+    return all_of(expr.is_not_null(), rule.sure).fill_null(value=False)
 
 
 # -- leaves: one function for a type of node, each of (node, context, expr, dtype, form) ----------------
@@ -121,7 +123,7 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     lax = not context.is_strict(node)
     value = expr.cast(pl.Float64, strict=False)
     if dtype.is_float() or dtype.is_integer() or (dtype == pl.Boolean and lax):
-        sure = None
+        sure = TRUE
     elif dtype == pl.String and lax:
         sure = expr.str.contains(NUMBER)
     else:
@@ -195,16 +197,15 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
         scale = 0
     else:
         return None
-    places, digits = node.get("decimal_places", scale), node.get("max_digits", 38)
-    whole = digits - node.get("decimal_places", 0) if "max_digits" in node else 38
-    if scale > min(places, to.scale) or (digits < 38 and "decimal_places" not in node):
+    digits, places = node.get("max_digits"), node.get("decimal_places")
+    if scale > min(to.scale, scale if places is None else places) or (digits is not None and places is None):
         return None
-    value = expr.cast(to, strict=False)
-    whole = min(whole, (to.precision or 38) - to.scale)
+    whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places  # before the point
     if whole < 1:
         return None
-    fits = value.is_not_null() & (value.abs() < pl.lit(Decimal(10) ** whole)) if whole < 38 - to.scale else value.is_not_null()
-    return _within(node, form, Rule(value, fits))
+    value = expr.cast(to, strict=False)
+    small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
+    return _within(node, form, Rule(value, all_of(value.is_not_null(), small)))
 
 
 def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -231,7 +232,7 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
     if isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) is (zone is None):
         sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
     elif dtype == pl.Date and lax and zone is None:
-        sure = is_readable(expr, dtype)
+        sure = all_of(is_readable(expr, dtype))
     elif dtype == pl.String and lax and zone is None:
         text = expr.str.replace("T", " ", literal=True)
         micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
@@ -348,7 +349,7 @@ def _bound(value: Any, form: Form) -> pl.Expr:
         raise Unfit(f"{value} is no bound of {form.dtype}")
     if form.dtype.is_decimal() and isinstance(value, int):
         value = Decimal(value)
-    if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # noqa: PLR0124 - NaN
+    if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
         raise Unfit(f"{value} is no bound of {form.dtype}")
     return pl.lit(form.pack(value), dtype=form.dtype)
 
@@ -374,7 +375,8 @@ def is_readable(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
             inner = is_readable(pl.element(), dtype.inner)
             return None if inner is None else values.list.eval(inner.fill_null(value=True)).list.all()
         case pl.Struct():
-            return all_of(*_readable_fields(expr, dtype))
+            checks = [check for check in _readable_fields(expr, dtype) if check is not None]
+            return reduce(and_, checks) if checks else None
     return None
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_
 
 import polars as pl
 from pydantic import BaseModel
 
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import is_plain, resolved, rule_of_field
-from greendata.frames.rules import Context, is_readable
+from greendata.frames.rules import Context, all_of, is_readable
 from greendata.frames.verdicts import FAILURES, ROW_KEY
 
 __all__ = ("Sieve", "Sifted")
@@ -70,7 +68,8 @@ class Sieve:
             sure = pl.lit(value=False)
         else:
             *values, sure = values
-            seen = df.with_columns(pl.lit(None).alias(name) for name in unused) if extra == "forbid" else df.drop(unused)
+            blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
+            seen = df.with_columns(blank) if extra == "forbid" else df.drop(unused)
         sifted = df.select(*values, _numbers().alias(ROW_KEY), sure.alias(SURE))
         doubtful, beyond = _readable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
         return Sifted(
@@ -101,23 +100,32 @@ class Sieve:
                 return None
             values.append(rule.value.alias(column.name))
             sures.append(rule.sure)
-        return [*values, reduce(and_, sures, pl.lit(value=True))]
+        return [*values, all_of(*sures)]
 
 
 def _readable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
     """The numbers of *doubtful* rows that Python can hold, and the failures of the others."""
-    checks = {name: check for name, dtype in rows.schema.items() if (check := is_readable(pl.col(name), dtype)) is not None}
-    beyond = pl.DataFrame(schema=FAILURES)
-    if not checks or not doubtful.len():
-        return doubtful, beyond
+    checks = {name: is_readable(pl.col(name), dtype) for name, dtype in rows.schema.items()}
+    found = [pl.DataFrame(schema=FAILURES)]
     for name, check in checks.items():
-        dtype = rows.schema[name]
-        value = pl.lit(None) if dtype.is_nested() else pl.col(name).to_physical().cast(pl.String)
-        found = rows.lazy().select(_numbers().alias("row"), value.alias("value"), check.alias(SURE)).filter(~pl.col(SURE))
-        failing = pl.lit(name).alias("column"), pl.lit("column_form").alias("rule"), pl.lit(BEYOND).alias("message")
-        beyond.vstack(found.with_columns(failing).select(pl.col(name).cast(kind) for name, kind in FAILURES.items()).collect(), in_place=True)
+        if check is not None and doubtful.len():
+            failing = rows.lazy().with_columns(_numbers().alias(ROW_KEY)).filter(~check)
+            found.append(failing.select(*_failure(name, rows.schema[name])).collect())
+    beyond = pl.concat(found)
     beyond = beyond.filter(pl.col("row").is_in(doubtful.implode()))
     return doubtful.filter(~doubtful.is_in(beyond["row"].implode())), beyond
+
+
+def _failure(name: str, dtype: Dtype) -> tuple[pl.Expr, ...]:
+    """The columns of `FAILURES` for values of column *name*; Polars has no text for them either, so it is ticks."""
+    value = pl.lit(None, pl.String) if dtype.is_nested() else pl.col(name).to_physical().cast(pl.String)
+    return (
+        pl.col(ROW_KEY).alias("row"),
+        pl.lit(name).alias("column"),
+        value.alias("value"),
+        pl.lit("column_form").alias("rule"),
+        pl.lit(BEYOND).alias("message"),
+    )
 
 
 def _numbers() -> pl.Expr:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
 from greendata.frames.sieve import Sieve, Sifted
+from greendata.frames.trust import shape_failures, trusted
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge
 from greendata.hub import pool
 
@@ -78,7 +79,7 @@ def validate(
     """
     if (own := _own_validate(model)) is not None:
         return pool.call(_validated_by, own, _known(frame))
-    rows, found = _checked(frame, model, trust, strict)
+    rows, found = _checked(frame, model, trust=trust, strict=strict)
     if found.failures.height:
         raise FrameInvalid(model.__name__, rows, found.failures)
     return found.good
@@ -101,24 +102,29 @@ def filter_valid(
         >>> filter_valid(pl.DataFrame({"age": [7, None]}), User).good.height
         1
     """
-    return _checked(frame, model, trust, strict)[1]
+    return _checked(frame, model, trust=trust, strict=strict)[1]
 
 
 def _checked(
-    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], trust: Trust, strict: bool | None
+    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust, strict: bool | None
 ) -> tuple[int, Filtered]:
     """The rows of the frame, and what became of them."""
     frame = _known(frame)
     if trust not in get_args(Trust):
         raise BadChoice("trust", trust, get_args(Trust))
     columns = columns_of(model)
+    extra = model.model_config.get("extra") or "ignore"
+    if trust != "off":
+        rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
+        return rows, Filtered(*parts)
     sifted = pool.call(Sieve(model, columns, strict), frame)
     judge = Judge(model, columns, strict)
     good, failures = judge(sifted.doubtful, sifted.rows)
     spoilt = None
-    if sifted.is_spoilt and sifted.sure.height:
-        first = sifted.sure[ROW_KEY].head(1)
-        spoilt = judge(first, sifted.rows)[1]
+    if not sifted.rows.height:
+        spoilt = failures_of(shape_failures(sifted.rows.schema, columns, extra=extra))
+    elif sifted.is_spoilt and sifted.sure.height:
+        spoilt = judge(sifted.sure[ROW_KEY].head(1), sifted.rows)[1]
     return pool.call(_merged, sifted, good, failures, spoilt)
 
 
@@ -133,7 +139,9 @@ def _merged(
         spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
     """
     parts = [failures, sifted.beyond]
-    if spoilt is not None:
+    if not sifted.rows.height and spoilt is not None:
+        parts.append(spoilt)
+    elif spoilt is not None:
         numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
         parts.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
     elif sifted.sure.height:
