@@ -238,6 +238,7 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
             return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
     kinds: dict[type[pl.DataType], Pack] = {
         pl.Boolean: _checked(bool, dtype),
+        pl.Float16: _checked(float, dtype),
         pl.Float32: _checked(float, dtype),
         pl.Float64: _checked(float, dtype),
         pl.String: _text,

@@ -18,7 +18,7 @@ from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
 from greendata.frames.sieve import Sieve, Sifted
 from greendata.frames.trust import shape_failures, trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")

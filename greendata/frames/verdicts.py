@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import paced
 
-__all__ = ("FAILURES", "ROW_KEY", "Judge", "failures_of")
+__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "text_of")
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
@@ -25,7 +25,7 @@ ROW_KEY = "\0row"  # no column of a user's is called so
 SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
 TEXT = 200  # characters of a value in the failures
 
-Failure = tuple[int, str | None, str | None, str, str]
+Failure = tuple[int | None, str | None, str | None, str, str]
 
 
 @dataclass(frozen=True, slots=True)
