@@ -133,6 +133,11 @@ def _zoned(moments: pl.Series, dtype: pl.Datetime) -> pl.Series:
     return in_unit.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else in_unit
 
 
+PAIRS = tuple(  # the inside of the forms of the dicts that are tried
+    pl.Struct({"key": key, "value": value})
+    for key in (pl.String, pl.Int64)
+    for value in (pl.Int64, pl.String, pl.Float64)
+)
 ZONES = (None, "UTC", "Europe/Paris", "Asia/Kathmandu")
 COLUMNS: Mapping[str, st.SearchStrategy[pl.Series]] = {
     "integers": _some(
@@ -196,7 +201,9 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
     )
     if readable.height < df.height:  # pydantic cannot be asked about the others
         return holds(readable, model, strict=strict)
-    dicts = df.to_dicts()
+    forms = greendata.schema_of(model)
+    dicts = [{name: _natural(value, forms.get(name)) for name, value in row.items()} for row in df.to_dicts()]
+    dicts = dicts or [{} for _ in range(df.height)]
     expected = _failures(dicts, model, strict=strict)
     assert found - {*unfit.select("row", "column").rows()} == expected
     rows = iter(ours.good.iter_rows(named=True))
@@ -215,6 +222,16 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
             assert all(_alike(mine[name], value) for name, value in values.items()), (mine, values)
     assert next(rows, None) is None
     return None
+
+
+def _natural(value: Any, form: pl.DataType | None) -> Any:
+    """A value in a column form of ours as Python has it: of a dict's pairs a dict, of a tuple's struct a tuple."""
+    if isinstance(form, pl.Struct) and isinstance(value, dict) and [*value] == [*dict(form)] and "field_0" in value:
+        return tuple(value.values())
+    is_of_pairs = isinstance(form, pl.List) and form.inner in PAIRS
+    if is_of_pairs and isinstance(value, list) and all(item and item.keys() == {"key", "value"} for item in value):
+        return {pair["key"]: pair["value"] for pair in value}
+    return value
 
 
 def _failures(
