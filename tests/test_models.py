@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, Optional, Union
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
 import polars as pl
@@ -98,7 +98,6 @@ FORMS: list[tuple[Any, pl.DataType]] = [
     (Literal[True], pl.Boolean()),
     (Literal[Colour.RED], pl.Enum(["red"])),
     (None, pl.Null()),
-    (Optional[int], pl.Int64()),
     (int | None, pl.Int64()),
     (list[int], pl.List(pl.Int64())),
     (list[list[str | None]], pl.List(pl.List(pl.String()))),
@@ -137,7 +136,7 @@ FORMLESS: list[tuple[Any, str]] = [
     (Any, "none of the types"),
     (object, "none of the types"),
     (int | str, "one of several types"),
-    (Union[int, str, None], "one of several types"),
+    (int | str | None, "one of several types"),
     (list, "does not say what is in it"),
     (dict, "does not say what is in it"),
     (list[Any], "none of the types"),

@@ -71,7 +71,7 @@ def test_the_error_counts_first_and_shows_one_of_each_kind() -> None:
 
 def test_the_error_says_how_many_kinds_it_leaves_out() -> None:
     model = greendata.model_of(pl.Schema({f"c{number}": pl.UInt8 for number in range(9)}))
-    with pytest.raises(FrameInvalid, match="  and 4 kinds more$"):
+    with pytest.raises(FrameInvalid, match=r"  and 4 kinds more$"):
         greendata.validate(pl.DataFrame({f"c{number}": [300] for number in range(9)}), model)
 
 

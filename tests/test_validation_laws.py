@@ -83,7 +83,7 @@ LEAVES: Mapping[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("kind", LEAVES)
 @given(data=st.data(), strict=STRICT)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_values_of_one_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
     annotation = data.draw(st.sampled_from(LEAVES[kind]))
     if data.draw(st.booleans()):
@@ -121,7 +121,7 @@ NESTED: Mapping[str, tuple[Any, ...]] = {
     "set": (set[int], frozenset[str | None], Annotated[set[str], Field(min_length=2)], set[float], set[bool]),
     "tuple": (tuple[int, ...], tuple[int, int], tuple[int, str], tuple[str, str, str]),
     "dict": (dict[str, int], dict[int, str | None], Annotated[dict[str, float], Field(max_length=1)]),
-    "model": (Inner, Closed, Careful, list[Closed], Optional[Careful]),
+    "model": (Inner, Closed, Careful, list[Closed], Careful | None),
 }
 SMALL = (
     pl.Int64,
@@ -181,7 +181,7 @@ NESTED_DTYPES: Mapping[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("kind", NESTED)
 @given(data=st.data(), strict=STRICT)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_values_of_a_nested_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
     annotation = data.draw(st.sampled_from(NESTED[kind]))
     if data.draw(st.booleans()):
@@ -205,7 +205,7 @@ CONFIGS: tuple[Mapping[str, Any], ...] = (
 
 
 @given(data=st.data(), strict=STRICT)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_configurations_of_a_model(data: st.DataObject, *, strict: bool | None) -> None:
     config = data.draw(st.sampled_from(CONFIGS))
     types = (str, Annotated[str, Field(pattern="^[a-zA-Z]")], float, list[str], Colour, datetime, Decimal)
@@ -227,21 +227,16 @@ class Forbidding(Row):
 
 
 @given(data=st.data(), strict=STRICT)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_rows_of_several_columns(data: st.DataObject, *, strict: bool | None) -> None:
     names = data.draw(
         st.lists(st.sampled_from(("id", "fullName", "price", "on", "kind", "ok", "name", "more")), unique=True)
     )
     height = data.draw(st.integers(1, 4))
-    likely = {
-        "id": "integers",
-        "fullName": "texts",
-        "price": "decimals",
-        "on": "dates",
-        "kind": "categories",
-        "ok": "booleans",
-    }
-    kinds = {name: (likely[name],) if name in likely and data.draw(st.booleans()) else tuple(COLUMNS) for name in names}
+    likely = {"id": "integers", "price": "decimals", "on": "dates", "kind": "categories", "ok": "booleans"}
+    likely |= dict.fromkeys(("fullName", "name", "more"), "texts")
+    any_kind = {name: data.draw(st.booleans()) for name in names if name not in {"name", "more"}}
+    kinds = {name: tuple(COLUMNS) if any_kind.get(name) else (likely[name],) for name in names}
     df = pl.DataFrame({name: data.draw(columns(height, kinds[name])) for name in names})
     df = df if names else pl.DataFrame(height=height)
     holds(df, data.draw(st.sampled_from((Row, Forbidding))), strict=strict)
