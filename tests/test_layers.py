@@ -34,18 +34,20 @@ HOUSE = (
     ),
     Floor(
         "hub",
-        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues resident "
-        "result scope service settings waiters",
+        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues "
+        "resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
         "frames",
-        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders encoders engine fetch fields fork formats forms jsonreader lines models namespace nested objects patch peers readers rowgroups rules seam sql statements texts threads typed urls validation verbs verdicts wire writers",
+        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders encoders engine fetch "
+        "fields fork formats forms jsonreader lines models namespace nested objects patch peers readers rowgroups "
+        "rules seam sieve sql statements texts threads trust urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "fields models objects typed validation verdicts",
+            "pydantic": "fields models nested objects sieve validation verdicts",
             "pydantic_core": "objects",
-            "adbc_driver_manager": "databases",
+            "adbc_driver_manager": "databases sql",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
             "gevent": "urls",

@@ -52,7 +52,7 @@ class NoColumnForm(GreenDataError, TypeError):
         User.id: int | str has no column form: it is one of several types; Annotated[..., polars.String] names one
     """
 
-    def __init__(self, field: str, type: object, reason: str) -> None:  # noqa: A002 - the attribute's name
+    def __init__(self, field: str, type: object, reason: str) -> None:
         super().__init__(field, type, reason)
         self.field = field
         self.type = type
