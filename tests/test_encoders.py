@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import gevent
+import gevent.event
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -298,7 +299,7 @@ def test_a_query_that_fails_late_comes_up() -> None:
     def fail_late(number: object) -> object:
         return 1 // (number - 5)  # type: ignore[operator]
 
-    with pytest.raises(pl.exceptions.PolarsError, match="ZeroDivisionError"):
+    with pytest.raises(ZeroDivisionError):
         body(gated_batches(fail_late, 10), "ndjson")
 
 
@@ -371,15 +372,19 @@ def test_one_consumer_at_a_time(held: Gate) -> None:
 
 def test_closing_frees_a_consumer_that_waits(held: Gate) -> None:
     chunks = encode(gated_batches(held, 3), "ndjson")
-    waiting = gevent.spawn(list, chunks)
+
+    def consume() -> None:
+        with pytest.raises(JobCancelled):
+            next(chunks)
+
+    waiting = gevent.spawn(consume)
     held.wait_arrived()
     chunks.close()
-    with pytest.raises(JobCancelled):
-        waiting.get()
+    waiting.get()
     held.open()
 
 
-def test_closing_while_the_source_is_asked(make_gate: Callable[[], Gate]) -> None:
+def test_closing_while_the_source_is_asked() -> None:
     closed: list[int] = []
     gate = gevent.event.Event()
 

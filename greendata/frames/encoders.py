@@ -155,6 +155,8 @@ class Chunks:
         while not self._closed:
             if self._body.is_idle and not self._ended:
                 self._take()
+            if self._closed:
+                break
             chunk = self._in_pool(self._body.chunk)
             if chunk or self._ended:
                 return chunk
