@@ -12,7 +12,16 @@ import polars as pl
 import pytest
 from hypothesis import given
 from polars.testing.parametric import dataframes
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from greendata.errors import NotAFrame
 from greendata.frames.objects import iter_dicts, iter_models, to_columns, to_dicts, to_models
@@ -111,20 +120,19 @@ def test_other_errors_pass_and_the_collector_is_left_on() -> None:
     def fail(value: int) -> int:
         raise ZeroDivisionError(value)
 
-    class Broken(BaseModel):
-        id: Annotated[int, AfterValidator(fail)]
-
     with pytest.raises(ZeroDivisionError):
-        to_models(users(), Broken)
+        to_models(users(), create_model("Broken", id=(Annotated[int, AfterValidator(fail)], ...)))
     assert gc.isenabled()
 
 
 def test_the_collector_rests_during_a_slice_and_never_longer() -> None:
     seen: list[bool] = []
 
-    class Watching(BaseModel):
-        id: Annotated[int, AfterValidator(lambda value: seen.append(gc.isenabled()) or value)]
+    def watch(value: int) -> int:
+        seen.append(gc.isenabled())
+        return value
 
+    Watching = create_model("Watching", id=(Annotated[int, AfterValidator(watch)], ...))  # noqa: N806
     between: list[bool] = []
     for _ in iter_models(users(), Watching):
         between.append(gc.isenabled())
