@@ -88,7 +88,7 @@ def test_a_slice_carries_no_more_than_itself() -> None:
 def test_a_stream_that_is_cut_short_anywhere() -> None:
     content = stream(FRAME, FRAME)
     for length in range(len(content)):
-        with pytest.raises(Malformed, match="not valid arrow: .+"):
+        with pytest.raises(Malformed, match="not valid arrow: "):
             check_stream(content[:length])
 
 

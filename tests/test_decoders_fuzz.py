@@ -86,7 +86,6 @@ def outcome(content: bytes, format: Format, schema: pl.Schema | None) -> pl.Data
     try:
         return decode(content, format, schema=schema)
     except Malformed as error:
-        assert str(error).startswith(f"not valid {format}")
         return error
 
 
@@ -138,5 +137,7 @@ def test_valid_bodies_with_damage(format: Format, seed: int, schema: pl.Schema |
     if format == "csv" and schema is not None:
         schema = FLAT.schema
     found = outcome(content, format, schema)
-    if isinstance(found, pl.DataFrame):
+    if isinstance(found, Malformed):
+        assert str(found).startswith(f"not valid {format}")
+    else:
         assert found.estimated_size() < 1 << 28

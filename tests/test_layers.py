@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments formats groups jobs pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments formats groups jobs pipelines queries root validation", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
@@ -36,9 +36,15 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrowcheck arrowstream batches casts csvreader decoders encoders engine fork formats jsonreader lines models "
-        "namespace objects readers rowgroups seam sql texts typed validation verbs wire writers",
-        {"polars": EVERY, "pydantic": "models objects typed", "pydantic_core": "objects", "adbc_driver_manager": "sql"},
+        "arrowcheck arrowstream batches casts csvreader decoders encoders engine fields fork formats forms jsonreader "
+        "lines models namespace nested objects readers rowgroups rules seam sieve sql texts trust typed validation "
+        "verbs verdicts wire writers",
+        {
+            "polars": EVERY,
+            "pydantic": "fields models nested objects sieve typed validation verdicts",
+            "pydantic_core": "objects",
+            "adbc_driver_manager": "sql",
+        },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(

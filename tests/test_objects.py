@@ -133,9 +133,7 @@ def test_the_collector_rests_during_a_slice_and_never_longer() -> None:
         return value
 
     Watching = create_model("Watching", id=(Annotated[int, AfterValidator(watch)], ...))  # noqa: N806
-    between: list[bool] = []
-    for _ in iter_models(users(), Watching):
-        between.append(gc.isenabled())
+    between = [gc.isenabled() for _ in iter_models(users(), Watching)]
     assert seen == [False] * MANY
     assert set(between) == {True}
     slices = iter_models(users(), Watching)

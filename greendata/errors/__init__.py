@@ -32,6 +32,10 @@
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
+    ├── FrameInvalid                rows that do not fit the model; also ValueError
+    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── NoColumnForm                a field that no column can hold; also TypeError
+    ├── NotAModel                   the thing to validate against is no model; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
     └── NotAFrame                   the thing to collect or write is no frame; also TypeError
@@ -90,6 +94,12 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.validation import (
+    DuplicateColumn,
+    FrameInvalid,
+    NoColumnForm,
+    NotAModel,
+)
 
 __all__ = (
     "BadArgument",
@@ -104,7 +114,9 @@ __all__ = (
     "CallerStopped",
     "ChunksBusy",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
@@ -113,7 +125,9 @@ __all__ = (
     "JobCancelled",
     "Malformed",
     "NoCaller",
+    "NoColumnForm",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotCallable",
     "NotIterable",

@@ -195,4 +195,4 @@ def _inner(dtype: object) -> pl.DataType:
 
 def _of(dtype: object) -> pl.DataType:
     """The dtype within another, which may have been given as a class."""
-    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[no-any-return, return-value]
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]
