@@ -7,13 +7,14 @@ import json
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from pydantic import BaseModel, Field
 
-from greendata.errors import BadArgument, BadChoice, BadTimeout, BodyTooLarge, DeadlineExceeded, Malformed
+from greendata.errors import BadArgument, BadChoice, BadTimeout, BodyTooLarge, DeadlineExceeded, FrameInvalid, Malformed
 from greendata.frames import lines
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
@@ -345,6 +346,31 @@ def test_bad_arguments() -> None:
     for source in ("a,b", 5, None, io.StringIO("a")):
         with pytest.raises(BadArgument, match="source must be bytes or a binary file, got "):
             decode(source, "csv")  # type: ignore[arg-type]
+
+
+class Item(BaseModel):
+    code: str
+    count: Annotated[int, Field(ge=0)]
+    at: datetime
+    price: Decimal
+    note: str = "-"
+
+
+ITEMS = {
+    "json": b'[{"code":"007","count":1,"at":"2024-01-02T03:04:05","price":"1.10"}]',
+    "ndjson": b'{"code":"007","count":1,"at":"2024-01-02T03:04:05","price":"1.10","other":1}\n',
+    "csv": b"count,code,price,at\n1,007,1.10,2024-01-02T03:04:05\n",
+}
+
+
+@pytest.mark.parametrize("format", ITEMS)
+def test_rows_of_a_model(format: Format) -> None:
+    df = decode(ITEMS[format], format, model=Item)
+    assert df.rows() == [("007", 1, datetime(2024, 1, 2, 3, 4, 5), Decimal("1.10"), "-")]
+    with pytest.raises(FrameInvalid):
+        decode(ITEMS[format].replace(b"1,", b"-1,", 1), format, model=Item)
+    with pytest.raises(FrameInvalid):
+        decode(ITEMS[format].replace(b"code", b"cod"), format, model=Item)
 
 
 def test_an_error_of_the_source_passes() -> None:

@@ -24,7 +24,7 @@ from greendata.hub.result import Result
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
-CHUNK_BYTES = 1 << 18  # at most in a chunk
+CHUNK_BYTES = 1 << 20  # at most in a chunk
 _END = object()  # of the frames
 
 
