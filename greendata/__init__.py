@@ -74,9 +74,12 @@ from greendata.errors import (
 )
 from greendata.flow import stages
 from greendata.frames.batches import Batches
+from greendata.frames.decoders import decode
+from greendata.frames.encoders import Chunks, encode
 from greendata.frames.engine import GreenEngine
 from greendata.frames.models import model_of, schema_of
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
+from greendata.frames.objects import to_columns, to_dicts, to_models
 from greendata.frames.sql import SqlBatches, read_sql, write_sql
 from greendata.frames.urls import read_csv_url, read_ndjson_url, read_parquet_url
 from greendata.frames.validation import Filtered, filter_valid, validate
@@ -133,6 +136,7 @@ __all__ = (
     "BodyUnsupported",
     "Caller",
     "CallerStopped",
+    "Chunks",
     "ChunksBusy",
     "ClientGone",
     "ColumnUnreadable",
@@ -199,8 +203,10 @@ __all__ = (
     "configure",
     "current_job",
     "deadline",
+    "decode",
     "doctor",
     "drain",
+    "encode",
     "explain",
     "filter_valid",
     "gather",
@@ -228,6 +234,9 @@ __all__ = (
     "sink_parquet",
     "stages",
     "stats",
+    "to_columns",
+    "to_dicts",
+    "to_models",
     "unpatch_polars",
     "validate",
     "wait",

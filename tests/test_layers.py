@@ -47,7 +47,7 @@ HOUSE = (
             "polars": EVERY,
             "pydantic": "fields models nested objects sieve validation verdicts",
             "pydantic_core": "objects",
-            "adbc_driver_manager": "databases sql",
+            "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
             "gevent": "urls",

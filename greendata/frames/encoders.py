@@ -24,7 +24,8 @@ from greendata.hub.result import Result
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
-CHUNK_BYTES = 1 << 18  # at most in a chunk
+CHUNK_BYTES = 1 << 20  # at most in a chunk
+_END = object()  # of the frames
 
 
 def encode(
@@ -95,7 +96,7 @@ class Chunks:
         self._key = key
         self._label = label
         self._lazy = source if isinstance(source, pl.LazyFrame) else None  # for its schema, if it gives no batch
-        self._frames = _frames(source, timeout=timeout, key=key, label=label)
+        self._frames: Iterator[object] = _frames(source, timeout=timeout, key=key, label=label)
         self._format = format
         self._body = Body(writer, CHUNK_BYTES)
         self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
@@ -153,22 +154,24 @@ class Chunks:
     def _next_chunk(self) -> bytes:
         """The next bytes; none at the end."""
         while not self._closed:
-            if self._body.is_idle and not self._ended:
-                self._take()
+            if self._body.is_idle and not self._ended and not self._take():
+                break
             chunk = self._in_pool(self._body.chunk)
             if chunk or self._ended:
                 return chunk
         return b""
 
-    def _take(self) -> None:
-        """Give the body the next frame, or its end."""
-        frame = next(self._frames, None)
-        if frame is None:
+    def _take(self) -> bool:
+        """Give the body the next frame, or its end; False if this was closed while it came."""
+        frame = next(self._frames, _END)
+        if self._closed:
+            return False
+        if frame is _END:
             self._ended = True
             if self._schema is None:
                 self._body.begin(pl.DataFrame(schema=self._schema_of_none()))
             self._body.finish()
-            return
+            return True
         if not isinstance(frame, pl.DataFrame):
             raise NotAFrame(frame, "DataFrame")
         if self._schema is None:
@@ -177,6 +180,7 @@ class Chunks:
         elif frame.schema != self._schema:
             raise FrameMismatch(self._schema, frame.schema)
         self._body.begin(frame)
+        return True
 
     def _schema_of_none(self) -> pl.Schema | None:
         return None if self._lazy is None else pool.call(self._lazy.collect_schema)

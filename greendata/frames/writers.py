@@ -55,7 +55,6 @@ class Body:
         self._writer = writer
         self._chunk_bytes = chunk_bytes
         self._pieces: Pieces = iter(())
-        self._left = bytearray()
         self.is_idle = True  # wants a frame, or its end
 
     def begin(self, df: pl.DataFrame) -> None:
@@ -69,23 +68,26 @@ class Body:
         self.is_idle = False
 
     def chunk(self) -> bytes:
-        """The next bytes; none when all that has been begun is out."""
-        left, most = self._left, self._chunk_bytes
-        while len(left) < most and not self.is_idle:
+        """The next bytes, of small pieces as many as make half a chunk; none when all that has been begun is out."""
+        parts: list[bytes | memoryview] = []
+        size = 0
+        while size < self._chunk_bytes // 2 and not self.is_idle:
             piece = next(self._pieces, None)
             if piece is None:
                 self.is_idle = True
-            elif len(piece) > most:
-                self._pieces = chain(_cut(piece, most), self._pieces)
+            elif size + len(piece) > self._chunk_bytes:
+                self._pieces = chain(_cut(piece, self._chunk_bytes), self._pieces)
+                if parts:
+                    break
             else:
-                left += piece
-        with memoryview(left) as view:
-            chunk = bytes(view[:most])
-        del left[:most]
-        return chunk
+                parts.append(piece)
+                size += len(piece)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
 
 
 def _cut(piece: bytes | memoryview, size: int) -> Pieces:
+    if len(piece) <= size:
+        return iter((piece,))
     view = memoryview(piece)
     return (view[begin : begin + size] for begin in range(0, len(view), size))
 
