@@ -27,22 +27,22 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root", {"gevent": "jobs"}),
+    Floor("errors", "arguments groups jobs pipelines queries root typed", {"gevent": "jobs"}),
     Floor(
         "hub",
-        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues result "
-        "scope service settings waiters",
+        "arrivals bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool queues "
+        "result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
         "frames",
-        "batches engine fork formats models namespace seam sql typed verbs",
+        "batches engine fork formats framefile models namespace plan roots rowgroups seam sql typed verbs",
         {"polars": EVERY, "pydantic": "models typed", "adbc_driver_manager": "sql"},
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(
         "flow",
-        "channel crawl element injection nodes order progress rowgroups run sinks stage stages step stream",
+        "channel crawl element injection nodes order progress run sinks stage stages step stream",
         {
             "requests": "crawl",
             "gevent": "channel nodes run step",

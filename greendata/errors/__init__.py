@@ -30,6 +30,15 @@
     ├── NotCallable                 the thing to run is no callable; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
+    ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
+    ├── FileMissing                 no file of that name, or no folder for it; also FileNotFoundError
+    ├── ModelMismatch               a frame whose columns cannot be the model's; also ValueError
+    ├── NoModel                     a typed frame without a model; also TypeError
+    ├── NotArrow                    the thing has no Arrow stream; also TypeError
+    ├── PathRefused                 a path that leads out of its root; also ValueError
+    ├── PlanRefused                 an operation that its frame's columns do not allow; also ValueError
+    │   └── UnknownColumn           it names a column that is not there; also LookupError
+    ├── UnreadableFile              a file that is not what it should be; also ValueError
     └── NotAFrame                   the thing to collect or write is no frame; also TypeError
 
 The text of an error lives in its class, and the object it is about is its attribute.
@@ -80,6 +89,17 @@ from greendata.errors.queries import (
 from greendata.errors.root import (
     GreenDataError,
 )
+from greendata.errors.typed import (
+    ColumnsUnequal,
+    FileMissing,
+    ModelMismatch,
+    NoModel,
+    NotArrow,
+    PathRefused,
+    PlanRefused,
+    UnknownColumn,
+    UnreadableFile,
+)
 
 __all__ = (
     "BadArgument",
@@ -91,19 +111,26 @@ __all__ = (
     "BatchesBusy",
     "BatchesSpent",
     "CallerStopped",
+    "ColumnsUnequal",
     "DeadlineExceeded",
     "ElementTimeout",
+    "FileMissing",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "ModelMismatch",
     "NoCaller",
+    "NoModel",
     "NotAFrame",
     "NotAResult",
+    "NotArrow",
     "NotCallable",
     "NotIterable",
+    "PathRefused",
+    "PlanRefused",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
@@ -112,5 +139,7 @@ __all__ = (
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "UnknownColumn",
+    "UnreadableFile",
     "WaitsForItself",
 )
