@@ -54,6 +54,7 @@ from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
+from greendata.frames.typed import Frame
 from greendata.frames.verbs import (
     batches,
     collect,
@@ -105,6 +106,7 @@ __all__ = (
     "DeadlineExceeded",
     "ElementTimeout",
     "FileMissing",
+    "Frame",
     "FrameMismatch",
     "GreenDataError",
     "GreenEngine",

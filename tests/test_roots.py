@@ -73,7 +73,8 @@ def test_without_a_root_a_path_is_polars_own_business() -> None:
 def test_what_leads_out_is_refused(root: Path, path: str, reason: str) -> None:
     (root / "out").symlink_to(root.parent / "outside")
     (root / "link.csv").symlink_to("../outside/secret.csv")
-    (root / "circle").symlink_to("circle")
+    if path == "circle":
+        (root / "circle").symlink_to("circle")
     os.mkfifo(root / "pipe")
     with pytest.raises(PathRefused, match=reason) as caught:
         roots.sources(path.format(tmp=root.parent), root)

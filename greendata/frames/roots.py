@@ -42,8 +42,8 @@ class Sources:
     paths: tuple[str, ...]
     root: Path | None
 
-    def check(self) -> None:
-        """Make sure that the files are still where they were found. Call on a worker, right before they are read.
+    def check(self, *, must_exist: bool = True) -> None:
+        """Make sure that the files are still where they were found. Call on a worker, right before they are opened.
 
         Raises:
             PathRefused: a part of the path has become a link meanwhile.
@@ -51,7 +51,7 @@ class Sources:
         """
         if self.root is not None:
             for path in self.paths:
-                if _inside(Path(path), self.root, self.shown) != Path(path):
+                if _inside(Path(path), self.root, self.shown, must_exist=must_exist) != Path(path):
                     raise PathRefused(self.shown, "it has become a link since it was checked")
 
     def cleaned(self, text: str) -> str:
