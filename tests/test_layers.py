@@ -30,15 +30,19 @@ HOUSE = (
     Floor("errors", "arguments groups jobs pipelines queries root typed", {"gevent": "jobs"}),
     Floor(
         "hub",
-        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool queues "
-        "result scope service settings waiters",
+        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool "
+        "queues result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
         "frames",
-        "batches derive engine fork formats framefile instances intake models modelstream namespace plan relation roots "
-        "rowgroups scans seam sql typed verbs",
-        {"polars": EVERY, "pydantic": "derive instances models modelstream relation scans typed", "adbc_driver_manager": "sql"},
+        "batches derive engine fork formats framefile instances intake models modelstream namespace plan relation "
+        "roots rowgroups scans seam sql typed verbs",
+        {
+            "polars": EVERY,
+            "pydantic": "derive instances models modelstream relation scans typed",
+            "adbc_driver_manager": "sql",
+        },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
     Floor(

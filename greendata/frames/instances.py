@@ -92,8 +92,8 @@ def _packed(
         instance = check(row)
     except ValidationError as error:
         for line in error.errors(include_url=False):
-            column = str(line["loc"][0]) if line["loc"] else None
-            failures.append((number, column, repr(line["input"]), line["type"], line["msg"]))
+            place = str(line["loc"][0]) if line["loc"] else None
+            failures.append((number, place, repr(line["input"]), line["type"], line["msg"]))
         return ()
     packed: list[Any] = []
     for column in columns:

@@ -40,21 +40,20 @@ def frame_of_arrow(data: object) -> pl.DataFrame:
 
 
 def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
-    """A frame of columns that are Series, NumPy or Arrow arrays; None where some are Python sequences."""
-    if any(isinstance(values, list | tuple) for values in columns.values()):
-        return None
-    _check_lengths(columns)
-    return pool.call(pl.DataFrame, dict(columns))
-
-
-def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The same values as rows, made in slices on the hub.
+    """A frame of columns that are Series, NumPy or Arrow arrays; None where some are Python sequences.
 
     Raises:
         ColumnsUnequal: the columns have not one length.
         BadArgument: one of them has none.
     """
     _check_lengths(columns)
+    if any(isinstance(values, list | tuple) for values in columns.values()):
+        return None
+    return pool.call(pl.DataFrame, dict(columns))
+
+
+def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The same values as rows, made in slices on the hub; the columns have one length."""
     names = tuple(columns)
     return paced(lambda values: dict(zip(names, values, strict=True)), zip(*columns.values(), strict=True))
 
@@ -71,5 +70,4 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
 
 
 def _from_arrow(data: Any) -> pl.DataFrame:
-    made = pl.DataFrame(data)
-    return made
+    return pl.DataFrame(data)

@@ -55,10 +55,10 @@ def planned(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.Laz
 
 
 def first_words(error: BaseException) -> str:
-    """What Polars says went wrong, without the plan and the advice that it prints behind it.
+    r"""What Polars says went wrong, without the plan and the advice that it prints behind it.
 
     Example:
-        >>> first_words(ValueError("bad line\\n\\nResolved plan until failure: ..."))
+        >>> first_words(ValueError("bad line\n\nResolved plan until failure: ..."))
         'bad line'
     """
     first, *others = (" ".join(part.split()) for part in str(error).split("\n\n"))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 import polars as pl
@@ -68,16 +68,18 @@ class Relation(Generic[M]):
 
         As every operation it raises `UnknownColumn` and `PlanRefused`.
         """
-        return self._kept("filter", lambda lf: lf.filter(*predicates, **constraints))  # type: ignore[arg-type]
+        held = _held(predicates)
+        return self._kept("filter", lambda lf: lf.filter(*held, **constraints))
 
     def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
         """Rows in order; *options* as of `polars.LazyFrame.sort`."""
-        return self._kept("sort", lambda lf: lf.sort(by, *more_by, **options))
+        held = _held((by, *more_by))
+        return self._kept("sort", lambda lf: lf.sort(*held, **options))
 
     def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
         """Rows that differ, in any column or in those of *subset*, in the order in which they came."""
-        columns = [subset] if isinstance(subset, str) else subset
-        return self._kept("unique", lambda lf: lf.unique(columns and list(columns), keep=keep, maintain_order=True))
+        columns = [subset] if isinstance(subset, str) else subset and list(subset)
+        return self._kept("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
 
     def head(self, rows: int = 5) -> Self:
         """The first *rows* rows."""
@@ -99,7 +101,8 @@ class Relation(Generic[M]):
         Raises:
             ModelMismatch: a column of the model would get a type that it cannot have.
         """
-        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*exprs, **named))
+        held = _held(exprs)
+        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*held, **named))
         check_fit(schema, self.model)
         before = pl.Schema({name: schema[name] for name in self.schema})
         model = model_after("with_columns", self.model, before, schema)
@@ -109,7 +112,8 @@ class Relation(Generic[M]):
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """These columns."""
-        lf, schema = self._planned("select", lambda lf: lf.select(*exprs, **named))
+        held = _held(exprs)
+        lf, schema = self._planned("select", lambda lf: lf.select(*held, **named))
         return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
 
     def drop(self, *columns: str) -> Frame[BaseModel]:
@@ -206,6 +210,7 @@ class GroupedFrame:
     """Rows of a frame in groups. Get one from `Frame.group_by`.
 
     Example:
+        >>> from greendata import Frame
         >>> class Sale(BaseModel):
         ...     city: str
         ...     amount: int
@@ -214,23 +219,28 @@ class GroupedFrame:
         {'city': ['Oslo', 'Rome'], 'amount': [2, 4]}
     """
 
-    def __init__(self, frame: Frame[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    def __init__(self, frame: Relation[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         self._frame = frame
-        self._by = by
+        self._by = _held(by)
         self._named = dict(named)
 
     def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """One row for each group, in the order of their first rows; the columns computed get fields of their types."""
-        frame = self._frame
+        frame, held = self._frame, _held(exprs)
         keys = frame.select(*self._by, **self._named).schema
 
         def build(lf: pl.LazyFrame) -> pl.LazyFrame:
-            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*exprs, **named)
+            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*held, **named)
 
         lf, schema = frame._planned("agg", build)
         computed = schema.keys() - keys.keys()
         model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
         return frame._next(model, lf, schema)
+
+
+def _held(exprs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """*exprs* for more than one use: they are tried on no rows before."""
+    return tuple(list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
 
 
 def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...]]:

@@ -171,6 +171,8 @@ class Frame(Relation[M]):
     def collect(self) -> list[M]:
         """All rows as models. The query runs in the pool; the models are made on the hub, in slices.
 
+        pydantic makes each of them, and so looks at every value, whatever *trust* says.
+
         Raises:
             FrameInvalid: rows that do not fit: each with its number, column, value and rule.
             UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
