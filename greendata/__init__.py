@@ -20,8 +20,10 @@ from greendata.errors import (
     CallerStopped,
     ColumnsUnequal,
     DeadlineExceeded,
+    DuplicateColumn,
     ElementTimeout,
     FileMissing,
+    FrameInvalid,
     FrameMismatch,
     GreenDataError,
     GroupClosed,
@@ -30,8 +32,10 @@ from greendata.errors import (
     JobCancelled,
     ModelMismatch,
     NoCaller,
+    NoColumnForm,
     NoModel,
     NotAFrame,
+    NotAModel,
     NotAResult,
     NotArrow,
     NotCallable,
@@ -53,8 +57,10 @@ from greendata.errors import (
 from greendata.flow import stages
 from greendata.frames.batches import Batches
 from greendata.frames.engine import GreenEngine
+from greendata.frames.models import model_of, schema_of
 from greendata.frames.namespace import GreenFrame, GreenLazyFrame
 from greendata.frames.typed import Frame
+from greendata.frames.validation import Filtered, filter_valid, validate
 from greendata.frames.verbs import (
     batches,
     collect,
@@ -104,9 +110,12 @@ __all__ = (
     "CallerStopped",
     "ColumnsUnequal",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FileMissing",
+    "Filtered",
     "Frame",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
@@ -119,8 +128,10 @@ __all__ = (
     "JobCancelled",
     "ModelMismatch",
     "NoCaller",
+    "NoColumnForm",
     "NoModel",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotArrow",
     "NotCallable",
@@ -153,8 +164,10 @@ __all__ = (
     "deadline",
     "drain",
     "explain",
+    "filter_valid",
     "gather",
     "is_polars_patched",
+    "model_of",
     "paced",
     "patch_polars",
     "read_csv",
@@ -164,6 +177,7 @@ __all__ = (
     "read_parquet",
     "route_logging",
     "run",
+    "schema_of",
     "shield",
     "sink_csv",
     "sink_ipc",
@@ -172,6 +186,7 @@ __all__ = (
     "stages",
     "stats",
     "unpatch_polars",
+    "validate",
     "wait",
     "write_csv",
     "write_ipc",

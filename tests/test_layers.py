@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root typed", {"gevent": "jobs"}),
+    Floor("errors", "arguments groups jobs pipelines queries root typed validation", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool "
@@ -36,12 +36,12 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches derive engine fork formats framefile instances intake models modelstream namespace plan relation "
-        "roots rowgroups scans seam sql typed verbs",
+        "batches derive engine fields fork formats forms framefile instances intake models modelstream "
+        "namespace nested plan relation roots rowgroups rules scans seam sql typed validation verbs verdicts",
         {
-            "polars": EVERY,
-            "pydantic": "derive instances models modelstream relation scans typed",
             "adbc_driver_manager": "sql",
+            "polars": EVERY,
+            "pydantic": "derive fields instances models modelstream relation scans typed validation verdicts",
         },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),

@@ -28,6 +28,10 @@
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
     ├── BadEngine                   no such Polars engine; also ValueError
     ├── NotCallable                 the thing to run is no callable; also TypeError
+    ├── FrameInvalid                rows that do not fit the model; also ValueError
+    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── NoColumnForm                a field that no column can hold; also TypeError
+    ├── NotAModel                   the thing to validate against is no model; also TypeError
     ├── BadChoice                   a word that is none of those allowed; also ValueError
     ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
     ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
@@ -100,6 +104,12 @@ from greendata.errors.typed import (
     UnknownColumn,
     UnreadableFile,
 )
+from greendata.errors.validation import (
+    DuplicateColumn,
+    FrameInvalid,
+    NoColumnForm,
+    NotAModel,
+)
 
 __all__ = (
     "BadArgument",
@@ -113,8 +123,10 @@ __all__ = (
     "CallerStopped",
     "ColumnsUnequal",
     "DeadlineExceeded",
+    "DuplicateColumn",
     "ElementTimeout",
     "FileMissing",
+    "FrameInvalid",
     "FrameMismatch",
     "GreenDataError",
     "GroupClosed",
@@ -123,8 +135,10 @@ __all__ = (
     "JobCancelled",
     "ModelMismatch",
     "NoCaller",
+    "NoColumnForm",
     "NoModel",
     "NotAFrame",
+    "NotAModel",
     "NotAResult",
     "NotArrow",
     "NotCallable",

@@ -1,0 +1,125 @@
+"""What goes wrong between a model and a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from greendata.errors.root import GreenDataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = (
+    "DuplicateColumn",
+    "FrameInvalid",
+    "NoColumnForm",
+    "NotAModel",
+)
+
+SHOWN = 5  # kinds of failure in the text of an error; all of them are in its frame
+
+
+class NotAModel(GreenDataError, TypeError):
+    """The thing to validate against is no model.
+
+    Attributes:
+        model: what was given.
+
+    Example:
+        >>> print(NotAModel(int))
+        expected a pydantic model class, or a class with its own validate(frame), got <class 'int'>
+    """
+
+    def __init__(self, model: object) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return f"expected a pydantic model class, or a class with its own validate(frame), got {self.model!r}"
+
+
+class NoColumnForm(GreenDataError, TypeError):
+    """A field whose type no column can hold, or a column whose type no field can have.
+
+    Attributes:
+        field: the field, with the model it is in; or the column.
+        type: its type.
+        reason: why it has no form.
+
+    Example:
+        >>> print(NoColumnForm("User.id", int | str, "it is one of several types"))
+        User.id: int | str has no column form: it is one of several types; Annotated[..., polars.String] names one
+    """
+
+    def __init__(self, field: str, type: object, reason: str) -> None:  # noqa: A002 - the attribute's name
+        super().__init__(field, type, reason)
+        self.field = field
+        self.type = type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        name = self.type.__qualname__ if isinstance(self.type, type) else str(self.type)
+        return f"{self.field}: {name} has no column form: {self.reason}; Annotated[..., polars.String] names one"
+
+
+class DuplicateColumn(GreenDataError, ValueError):
+    """Two fields of one model would be kept in one column.
+
+    Attributes:
+        model: the model's name.
+        column: the column.
+        fields: the fields.
+
+    Example:
+        >>> print(DuplicateColumn("User", "id", ("key", "number")))
+        2 fields of User have the column 'id': key, number; give each an alias of its own
+    """
+
+    def __init__(self, model: str, column: str, fields: Iterable[str]) -> None:
+        self.fields = tuple(fields)
+        super().__init__(model, column, self.fields)
+        self.model = model
+        self.column = column
+
+    def __str__(self) -> str:
+        names = ", ".join(self.fields)
+        count = len(self.fields)
+        return f"{count} fields of {self.model} have the column {self.column!r}: {names}; give each an alias of its own"
+
+
+class FrameInvalid(GreenDataError, ValueError):
+    """Rows of a frame that do not fit the model. Nothing was returned.
+
+    Attributes:
+        model: the model's name.
+        rows: the rows of the frame that was validated.
+        failures: every failure, one a row: ``row`` (its number from 0; null where the column as a whole fails),
+            ``column``, ``value``, ``rule``, ``message``.
+    """
+
+    def __init__(self, model: str, rows: int, failures: pl.DataFrame) -> None:
+        super().__init__(model, rows, failures)
+        self.model = model
+        self.rows = rows
+        self.failures = failures
+
+    def __str__(self) -> str:
+        kinds = self._kinds()
+        bad = self.failures["row"].n_unique()
+        lines = [f"{len(self.failures)} failures in {bad} of {self.rows} rows of {self.model}; see .failures"]
+        lines += [_line(*kind) for kind in kinds[:SHOWN]]
+        if len(kinds) > SHOWN:
+            lines.append(f"  and {len(kinds) - SHOWN} kinds more")
+        return "\n".join(lines)
+
+    def _kinds(self) -> list[tuple[int, int | None, str | None, str | None, str, str]]:
+        """The failures by column and rule: how many, and the first of each, in the order of the frame."""
+        kinds = self.failures.group_by("column", "rule", maintain_order=True)
+        return [(len(group), *group.select("row", "column", "value", "rule", "message").row(0)) for _, group in kinds]
+
+
+def _line(count: int, row: int | None, column: str | None, value: str | None, rule: str, message: str) -> str:
+    where = "the column" if row is None else f"row {row}"
+    times = f"{count} times {rule}, first in {where}" if count > 1 else f"{rule} in {where}"
+    return f"  {column or 'the row'}: {times}, got {value}: {message}"

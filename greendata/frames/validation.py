@@ -1,0 +1,143 @@
+"""Validation: frames held against a pydantic model, and the rows that do not fit it.
+
+The verdict is pydantic's, row for row: that of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``. One
+query in the pool finds the rows that are surely valid, and their values; the others go through pydantic itself,
+on the hub, in slices (`greendata.frames.verdicts`). Three things differ, since a frame is no list of dicts:
+a dict and a tuple of different types may come in their columns' form; a valid value that its column cannot hold
+fails (rule ``column_form``); so does one that Python cannot hold, such as a date of the year 10 000.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import polars as pl
+from pydantic import BaseModel
+
+from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
+from greendata.frames.fields import Column, columns_of
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
+from greendata.hub import pool
+
+__all__ = ("Filtered", "Trust", "filter_valid", "validate")
+
+Trust = Literal["off", "shape_only", "strict"]
+
+
+class Filtered(NamedTuple):
+    """A frame in two parts.
+
+    Attributes:
+        good: the valid rows, in the model's schema and their order.
+        failures: every failure of the others, in the order of the rows: ``row`` (its number in the frame, from 0;
+            null where the column as a whole fails), ``column`` (with the place inside of it: ``address.zip``,
+            ``tags.3``; null where the row as a whole fails), ``value`` as text, ``rule`` and ``message``.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int
+        >>> good, failures = filter_valid(pl.DataFrame({"age": ["7", "x"]}), User)
+        >>> good["age"].to_list(), failures["row"].to_list(), failures["rule"].to_list()
+        ([7], [1], ['int_parsing'])
+    """
+
+    good: pl.DataFrame
+    failures: pl.DataFrame
+
+
+def validate(
+    frame: pl.DataFrame | pl.LazyFrame, model: type, *, trust: Trust = "off", strict: bool | None = None
+) -> pl.DataFrame:
+    """*frame* in the schema of *model*, its values coerced as pydantic coerces them, or an error with all failures.
+
+    Columns come in the order of the fields. A missing one is filled from the field's default; one that is no
+    field's is dropped (``extra="ignore"``), fails (``"forbid"``) or is kept as it is (``"allow"``). The caller's
+    greenlet waits, the hub goes on. Validators run on the caller's greenlet; they must not wait.
+
+    Args:
+        model: a pydantic model; or a class with its own ``validate(frame)`` (patito, dataframely, pandera), which
+            runs in the pool: *trust* and *strict* are not for it, and its errors are its own.
+        trust: "off" checks everything. "shape_only" checks that the columns are there, and that there is no null
+            where none may be, and leaves the dtypes as they are. "strict" checks that the dtypes are the model's
+            as well. Neither looks at a value.
+        strict: pydantic's strict mode; None leaves it to the model. A column's values are what ``to_dicts`` makes
+            of them, so no column is strictly a UUID, an Enum, a set or a tuple.
+
+    Raises:
+        FrameInvalid: rows that do not fit.
+        NotAFrame, NotAModel, BadChoice: at the call.
+        NoColumnForm, DuplicateColumn: the model has no schema, see `schema_of`.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     id: int
+        ...     name: str = "?"
+        >>> validate(pl.DataFrame({"id": ["1", "2"]}), User).rows()
+        [(1, '?'), (2, '?')]
+    """
+    if (own := _own_validate(model)) is not None:
+        return pool.call(_validated_by, own, _known(frame))
+    rows, found = _checked(frame, model, trust, strict)
+    if found.failures.height:
+        raise FrameInvalid(model.__name__, rows, found.failures)
+    return found.good
+
+
+def filter_valid(
+    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust = "off", strict: bool | None = None
+) -> Filtered:
+    """The rows of *frame* that fit *model*, and the failures of the others. For the arguments see `validate`.
+
+    Where the frame as a whole fails, for want of a column, no row is good.
+
+    Raises:
+        NotAFrame, NotAModel, BadChoice: at the call.
+        NoColumnForm, DuplicateColumn: the model has no schema, see `schema_of`.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int
+        >>> filter_valid(pl.DataFrame({"age": [7, None]}), User).good.height
+        1
+    """
+    return _checked(frame, model, trust, strict)[1]
+
+
+def _checked(
+    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], trust: Trust, strict: bool | None
+) -> tuple[int, Filtered]:
+    """The rows of the frame, and what became of them."""
+    frame = _known(frame)
+    if trust not in get_args(Trust):
+        raise BadChoice("trust", trust, get_args(Trust))
+    columns = columns_of(model)
+    df = pool.call(_collected, frame)
+    rows = pl.int_range(df.height, dtype=pl.UInt32, eager=True)
+    good, failures = Judge(model, columns, strict)(rows, df)
+    return df.height, Filtered(good.drop(ROW_KEY), failures)
+
+
+def _collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+
+
+def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
+    if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        raise NotAFrame(frame, "DataFrame")
+    return frame
+
+
+def _own_validate(model: object) -> Any:
+    """The ``validate`` of a model that brings its own; None for pydantic's models, whose own takes an object."""
+    if not isinstance(model, type):
+        raise NotAModel(model)
+    own = getattr(model, "validate", None)
+    if issubclass(model, BaseModel) and getattr(own, "__func__", None) is BaseModel.__dict__["validate"].__func__:
+        return None
+    return own if callable(own) else None
+
+
+def _validated_by(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    df = _collected(frame)
+    valid = own(df)
+    return valid if isinstance(valid, pl.DataFrame) else df

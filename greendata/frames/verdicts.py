@@ -1,0 +1,142 @@
+"""Verdicts: what pydantic says of rows, one by one, in slices that leave the hub its time.
+
+The slow way, for the rows that a query alone cannot judge. Whatever comes out of it, the verdict, the value and
+the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule ``column_form``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ValidationError
+
+from greendata.frames.fields import Column
+from greendata.frames.forms import Unfit
+from greendata.hub.pacing import paced
+
+__all__ = ("FAILURES", "Judge", "failures_of")
+
+FAILURES = pl.Schema(
+    {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
+)
+ROW = "row"
+SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
+TEXT = 200  # characters of a value in the failures
+
+Failure = tuple[int, str | None, str | None, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """pydantic's verdict on rows of a frame.
+
+    Attributes:
+        model: the model; a row is what ``model.model_validate(row, strict=strict)`` says it is.
+        columns: its columns.
+        strict: pydantic's strict mode; None leaves it to the model.
+    """
+
+    model: type[BaseModel]
+    columns: Sequence[Column]
+    strict: bool | None
+
+    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The valid rows of *frame* in their columns' form, with their numbers, and the failures of the others.
+
+        Call from the greenlet that waits for it: the hub turns between slices, and validators run here.
+
+        Args:
+            rows: the numbers of the rows.
+            frame: what they hold.
+        """
+        size = max(1, SLICE_CELLS // max(1, frame.width, len(self.columns)))
+        unpackers = self._unpackers(frame.schema)
+
+        def judged(start: int) -> tuple[pl.DataFrame, list[Failure]]:
+            piece = frame.slice(start, size)
+            return self._slice(rows.slice(start, size).to_list(), _dicts(piece, unpackers))
+
+        pieces = paced(judged, range(0, frame.height, size))
+        failures = paced(failures_of, [found for _, found in pieces if found])
+        good = pl.concat([piece for piece, _ in pieces]) if pieces else self._packed([], [])
+        return good, pl.concat([pl.DataFrame(schema=FAILURES), *failures])
+
+    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, list[Failure]]:
+        validate = self.model.__pydantic_validator__.validate_python
+        good: list[int] = []
+        packed: list[list[Any]] = []
+        failures: list[Failure] = []
+        for number, row in zip(numbers, rows, strict=True):
+            try:
+                value = validate(row, strict=self.strict)
+            except ValidationError as error:
+                failures += _failures(number, error)
+                continue
+            found = self._pack(number, value, failures)
+            if found is not None:
+                good.append(number)
+                packed.append(found)
+        return self._packed(good, packed), failures
+
+    def _pack(self, number: int, value: BaseModel, failures: list[Failure]) -> list[Any] | None:
+        packed = []
+        unfit = len(failures)
+        for column in self.columns:
+            item = getattr(value, column.field)
+            try:
+                packed.append(column.form.pack(item))
+            except Unfit as reason:
+                failures.append((number, column.name, text_of(item), "column_form", str(reason)))
+        return packed if len(failures) == unfit else None
+
+    def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
+        values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
+        series = [
+            pl.Series(column.name, list(items), dtype=column.form.dtype)
+            for column, items in zip(self.columns, values, strict=True)
+        ]
+        return pl.DataFrame([*series, pl.Series(ROW_KEY, numbers, dtype=pl.UInt32)])
+
+    def _unpackers(self, schema: Mapping[str, pl.DataType]) -> dict[str, Callable[[Any], Any]]:
+        found = {}
+        for column in self.columns:
+            for source in column.sources:
+                if source in schema and (unpack := column.form.unpacker(schema[source])) is not None:
+                    found[source] = unpack
+        return found
+
+
+ROW_KEY = "\0row"  # no column of a user's is called so
+
+
+def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
+    """*failures* as a frame."""
+    return pl.DataFrame(failures, schema=FAILURES, orient="row")
+
+
+def text_of(value: object) -> str | None:
+    """*value* as it stands among the failures: short, and a string as it is."""
+    if value is None:
+        return None
+    if isinstance(value, list | dict | set | tuple) and len(value) > TEXT:
+        return f"{type(value).__name__} of {len(value)}"
+    text = str(value)
+    return text if len(text) <= TEXT else text[: TEXT - 3] + "..."
+
+
+def _failures(number: int, error: ValidationError) -> Iterator[Failure]:
+    for found in error.errors(include_url=False, include_context=False):
+        column = ".".join(map(str, found["loc"])) or None
+        value = None if found["type"] == "missing" else text_of(found["input"])
+        yield number, column, value, found["type"], found["msg"]
+
+
+def _dicts(piece: pl.DataFrame, unpackers: Mapping[str, Callable[[Any], Any]]) -> Iterator[Mapping[str, Any]]:
+    rows: list[dict[str, Any]] = piece.to_dicts() if piece.width else [{} for _ in range(piece.height)]
+    for row in rows:
+        for name, unpack in unpackers.items():
+            row[name] = unpack(row[name])
+        yield row
