@@ -27,7 +27,7 @@ class Floor:
 
 # From the ground up.
 HOUSE = (
-    Floor("errors", "arguments groups jobs pipelines queries root typed validation", {"gevent": "jobs"}),
+    Floor("errors", "arguments formats groups jobs pipelines queries root typed validation", {"gevent": "jobs"}),
     Floor(
         "hub",
         "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool "
@@ -36,12 +36,14 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "batches derive engine fields fork formats forms framefile instances intake models modelstream "
-        "namespace nested plan relation roots rowgroups rules scans seam sql typed validation verbs verdicts",
+        "arrowstream batches decoders derive encoders engine fields fork formats forms framefile instances "
+        "intake models modelstream namespace nested objects plan readers relation roots rowgroups rules scans "
+        "seam sql texts typed validation verbs verdicts wire writers",
         {
             "adbc_driver_manager": "sql",
             "polars": EVERY,
-            "pydantic": "derive fields instances models modelstream relation scans typed validation verdicts",
+            "pydantic": "derive fields instances models modelstream objects relation scans typed validation verdicts",
+            "pydantic_core": "objects",
         },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),

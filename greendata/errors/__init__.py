@@ -10,6 +10,7 @@
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
     ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
+    ├── ChunksBusy                  two greenlets asked one encoder at once; also RuntimeError
     ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
     ├── GroupTimeout                a group was out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
@@ -22,6 +23,9 @@
     ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
+    ├── BodyTooLarge                more bytes than allowed; also ValueError
+    ├── Malformed                   bytes that are not what they were said to be; also ValueError
+    ├── NotWritable                 columns that a format has no form for; also TypeError
     ├── BadSignature                a stage cannot call the function; also TypeError
     ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
     ├── BadTimeout                  a timeout that is negative or no number; also ValueError
@@ -58,6 +62,13 @@ from greendata.errors.arguments import (
     NotAResult,
     NotCallable,
 )
+from greendata.errors.formats import (
+    BodyTooLarge,
+    ChunksBusy,
+    FrameMismatch,
+    Malformed,
+    NotWritable,
+)
 from greendata.errors.groups import (
     CallerStopped,
     GroupClosed,
@@ -79,7 +90,6 @@ from greendata.errors.jobs import (
 from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
-    FrameMismatch,
     NotIterable,
     StreamBusy,
 )
@@ -120,7 +130,9 @@ __all__ = (
     "BadTimeout",
     "BatchesBusy",
     "BatchesSpent",
+    "BodyTooLarge",
     "CallerStopped",
+    "ChunksBusy",
     "ColumnsUnequal",
     "DeadlineExceeded",
     "DuplicateColumn",
@@ -133,6 +145,7 @@ __all__ = (
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "Malformed",
     "ModelMismatch",
     "NoCaller",
     "NoColumnForm",
@@ -143,6 +156,7 @@ __all__ = (
     "NotArrow",
     "NotCallable",
     "NotIterable",
+    "NotWritable",
     "PathRefused",
     "PlanRefused",
     "PolarsForked",

@@ -9,7 +9,6 @@ from greendata.errors.root import GreenDataError
 __all__ = (
     "BadSignature",
     "ElementTimeout",
-    "FrameMismatch",
     "NotIterable",
     "StreamBusy",
 )
@@ -37,26 +36,6 @@ class StreamBusy(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return "another greenlet waits for the next element already; give each consumer its own iter(stage)"
-
-
-class FrameMismatch(GreenDataError, ValueError):
-    """A frame whose schema is not that of the frames before it in the file. Nothing was written.
-
-    Attributes:
-        expected: the schema of the first frame.
-        got: that of the frame at hand.
-    """
-
-    def __init__(self, expected: object, got: object) -> None:
-        super().__init__(expected, got)
-        self.expected = expected
-        self.got = got
-
-    def __str__(self) -> str:
-        return (
-            f"a frame has the schema {self.got}, and the frames before it have {self.expected}; "
-            "one file has one schema: give it to batch(schema=...), or cast the frames"
-        )
 
 
 class BadSignature(GreenDataError, TypeError):

@@ -17,8 +17,8 @@ from typing import Any
 import polars as pl
 
 from greendata.errors import FrameMismatch, GreenDataError
-from greendata.frames.formats import ndjson_text
 from greendata.frames.rowgroups import MAGIC, RowGroups
+from greendata.frames.writers import writer_of
 from greendata.hub import native, pool
 from greendata.hub.cleanup import shielded
 
@@ -148,10 +148,14 @@ class CsvFile(FrameFile):
 
 
 class NdjsonFile(FrameFile):
-    """The lines of all frames."""
+    """The lines of all frames, with values as `greendata.frames.wire` tells."""
+
+    def __init__(self, path: Path, options: dict[str, Any]) -> None:
+        super().__init__(path, options)
+        self._writer = writer_of("ndjson", escape_formulas=False)
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
-        return ndjson_text(frame).encode()
+        return b"".join(self._writer.add(frame))
 
 
 class IpcFile(FrameFile):

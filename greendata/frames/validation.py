@@ -15,8 +15,8 @@ import polars as pl
 from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
-from greendata.frames.fields import Column, columns_of
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
+from greendata.frames.fields import columns_of
+from greendata.frames.verdicts import ROW_KEY, Judge
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")

@@ -25,7 +25,7 @@ import polars as pl
 from greendata.errors import NotAFrame, NotCallable
 from greendata.frames.batches import Batches
 from greendata.frames.engine import engine_of
-from greendata.frames.formats import json_text, ndjson_text
+from greendata.frames.texts import json_text, ndjson_text
 from greendata.hub import pool
 from greendata.hub.result import Result
 

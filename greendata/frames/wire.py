@@ -1,0 +1,117 @@
+"""What values look like in text: the columns of a frame in the forms that JSON and CSV have for them.
+
+Datetimes are ISO 8601, to the last digit of their unit and with the offset of their zone; before 1972, when offsets
+had odd seconds, in UTC. Durations are ISO 8601 (``P1DT2.5S``). Binary is base64 (RFC 4648). Decimals are exact: a
+string in JSON. NaN and the infinities, which JSON does not have, are null there, as in JavaScript, Polars and pydantic.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+
+from greendata.errors import NotWritable
+from greendata.frames.formats import Format
+
+__all__ = ("defused", "refuse_unwritable", "textual")
+
+_FORMULA = r"\A[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
+_WHOLE_MINUTES = 1972  # the year since which no zone's offset has seconds (Liberia was the last)
+
+
+def refuse_unwritable(schema: pl.Schema, format: Format) -> None:
+    """Raise NotWritable if *format* has no form for a column of *schema*: objects, and in CSV anything nested.
+
+    Example:
+        >>> refuse_unwritable(pl.Schema({"a": pl.List(pl.Int64)}), "json")
+    """
+    columns = {
+        name: dtype for name, dtype in schema.items() if _has_object(dtype) or (format == "csv" and dtype.is_nested())
+    }
+    if columns:
+        raise NotWritable(format, columns)
+
+
+def textual(df: pl.DataFrame) -> pl.DataFrame:
+    """*df* with datetimes, durations and binary, also within lists and structs, as strings. Call on a worker.
+
+    Example:
+        >>> textual(pl.DataFrame({"a": [b"abc"]})).item()
+        'YWJj'
+    """
+    if not any(_is_changed(dtype) for dtype in df.dtypes):
+        return df
+    by_number = df.clone()  # a name may look like a pattern to pl.col
+    by_number.columns = [str(number) for number in range(df.width)]
+    texts = by_number.select(_text(pl.col(name), dtype).alias(name) for name, dtype in by_number.schema.items())
+    texts.columns = df.columns
+    return texts
+
+
+def defused(df: pl.DataFrame) -> pl.DataFrame:
+    """*df* with ``'`` before every text that a spreadsheet would take for a formula. Call on a worker.
+
+    Example:
+        >>> defused(pl.DataFrame({"a": ["=1+1", "1+1"]}))["a"].to_list()
+        ["'=1+1", '1+1']
+    """
+    texts = [
+        series.cast(pl.String).str.replace(_FORMULA, "'$0")
+        if isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum)
+        else series
+        for series in df.iter_columns()
+    ]
+    return pl.DataFrame(texts)
+
+
+def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if not _is_changed(dtype):
+        return value
+    match dtype:
+        case pl.Datetime():
+            return _datetime_text(value, dtype)
+        case pl.Duration():
+            return value.dt.to_string("iso")
+        case pl.List(inner=pl.DataType() as inner):
+            return value.list.eval(_text(pl.element(), inner))
+        case pl.Array(inner=pl.DataType() as inner):
+            return value.arr.to_list().list.eval(_text(pl.element(), inner))
+        case pl.Struct():
+            return _struct_text(value, dtype)
+        case _:
+            return value.bin.encode("base64")
+
+
+def _datetime_text(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
+    local = value.dt.to_string("iso:strict")
+    if dtype.time_zone is None:
+        return local
+    in_utc = value.dt.convert_time_zone("UTC").dt.to_string("iso:strict")
+    border = pl.lit(datetime(_WHOLE_MINUTES, 1, 1)).dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
+    return pl.when(value >= border).then(local).otherwise(in_utc)
+
+
+def _struct_text(value: pl.Expr, dtype: pl.Struct) -> pl.Expr:
+    numbered = value.struct.rename_fields([str(number) for number in range(len(dtype.fields))])
+    fields = [
+        _text(numbered.struct.field(str(number)), field.dtype).alias(field.name)  # type: ignore[arg-type]
+        for number, field in enumerate(dtype.fields)
+    ]
+    return pl.when(value.is_not_null()).then(pl.struct(fields))
+
+
+def _is_changed(dtype: object) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return _is_changed(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(_is_changed(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.Datetime | pl.Duration | pl.Binary)
+
+
+def _has_object(dtype: object) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has_object(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(_has_object(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.Object)
