@@ -62,8 +62,8 @@ def test_a_frame_is_bound_to_its_model_once() -> None:
     assert Frame[User].model is User
     assert repr(Frame[User].from_frame(GOOD)) == "<Frame[User] of name: String, age: Int64>"
     for thing in (int, "User", None, GOOD):
-        with pytest.raises(NoModel, match="write Frame\\[User\\]"):
-            Frame[thing]  # type: ignore[type-var, valid-type]  # noqa: B018
+        with pytest.raises(NoModel, match=r"write Frame\[User\]"):
+            Frame[thing]  # type: ignore[type-var, valid-type]
     with pytest.raises(NoModel, match="got none"):
         Frame.from_frame(GOOD)
 
@@ -252,14 +252,14 @@ def test_a_malformed_csv_is_named_with_value_column_and_place(tmp_path: Path) ->
 
 def test_malformed_ndjson_is_refused(tmp_path: Path) -> None:
     (tmp_path / "users.ndjson").write_text('{"name":"Ann","age":1,"nick":"a"}\n' * 300 + '{"name":\n')
-    with pytest.raises(UnreadableFile, match="users.ndjson: error parsing line"):
+    with pytest.raises(UnreadableFile, match=r"users\.ndjson: error parsing line"):
         Frame[User].scan_ndjson("users.ndjson", root=tmp_path).collect()
 
 
 def test_missing_files_are_named_below_the_root(tmp_path: Path) -> None:
     for kind in FORMATS:
         scan = getattr(Frame[User], f"scan_{kind}")
-        with pytest.raises(FileMissing, match="^there is no file or folder 'no'$"):
+        with pytest.raises(FileMissing, match=r"^there is no file or folder 'no'$"):
             scan("no", root=tmp_path)
         with pytest.raises(FileNotFoundError):
             scan(tmp_path / "no")

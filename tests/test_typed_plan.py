@@ -174,6 +174,7 @@ def test_join_takes_every_kind_of_frame(sales: Frame[Sale]) -> None:
         assert joined.to_dict() == {
             "city": ["Rome", "Oslo", "Rome"],
             "amount": [1, 20, 3],
+            "kind": ["cash", "cash", "cash"],
             "land": ["Italy", "Norway", "Italy"],
         }
     assert type(sales.join(places, ["city"], how="semi")) is Frame[Sale]

@@ -18,14 +18,16 @@ from greendata.errors import FrameInvalid
 from greendata.frames.fields import Column, columns_of
 from greendata.frames.forms import Unfit
 from greendata.frames.validation import validate
+from greendata.frames.verdicts import failures_of, text_of
 from greendata.hub.pacing import paced, sliced
 
 __all__ = ("frame_of_rows", "models_of")
 
 M = TypeVar("M", bound=BaseModel)
 
+Failure = tuple[int, str | None, str | None, str, str]
+
 _FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: some two milliseconds for a wide row
-_FAILURES = {"row": pl.UInt32, "column": pl.String, "value": pl.String, "rule": pl.String, "message": pl.String}
 
 
 def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
@@ -68,12 +70,11 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
         ['Ann', 'Bob']
     """
     columns = [column for column in columns_of(model) if column.sources]
-    failures: list[tuple[int, str | None, str, str, str]] = []
+    failures: list[Failure] = []
     take = partial(_packed, TypeAdapter(model).validate_python, columns, failures)
     packed = paced(take, enumerate(rows))
     if failures:
-        made = pl.DataFrame(failures, schema=_FAILURES, orient="row")
-        raise FrameInvalid(model.__name__, len(packed), made)
+        raise FrameInvalid(model.__name__, len(packed), failures_of(failures))
     schema = pl.Schema({column.name: column.form.dtype for column in columns})
     parts = range(0, max(1, len(packed)), _FRAME_ROWS)
     frames = paced(lambda at: pl.DataFrame(packed[at : at + _FRAME_ROWS], schema=schema, orient="row"), parts)
@@ -83,7 +84,7 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
 def _packed(
     check: Callable[[Any], Any],
     columns: list[Column],
-    failures: list[tuple[int, str | None, str, str, str]],
+    failures: list[Failure],
     numbered: tuple[int, object],
 ) -> tuple[Any, ...]:
     """The values of a row, as their columns hold them; what is wrong with them goes to *failures*."""
@@ -92,8 +93,8 @@ def _packed(
         instance = check(row)
     except ValidationError as error:
         for line in error.errors(include_url=False):
-            place = str(line["loc"][0]) if line["loc"] else None
-            failures.append((number, place, repr(line["input"]), line["type"], line["msg"]))
+            place = ".".join(map(str, line["loc"])) or None
+            failures.append((number, place, text_of(line["input"]), line["type"], line["msg"]))
         return ()
     packed: list[Any] = []
     for column in columns:
@@ -101,7 +102,7 @@ def _packed(
         try:
             packed.append(column.form.pack(value))
         except Unfit as unfit:
-            failures.append((number, column.name, repr(value), "column", str(unfit)))
+            failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
     return tuple(packed)
 
 
