@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.errors import FrameInvalid
+from greendata.errors import BatchesBusy, FrameInvalid
 from greendata.frames.batches import Batches
 from greendata.frames.instances import models_of
 from greendata.frames.roots import Sources
@@ -52,6 +52,7 @@ class ModelStream(Generic[M]):
         self._trust: Trust = trust
         self._sources = sources
         self._rows = 0  # given so far; the consumer's thread
+        self._busy = False  # a batch is on its way; consumers test and set it without a call between
 
     def __iter__(self) -> ModelStream[M]:
         return self
@@ -100,18 +101,21 @@ class ModelStream(Generic[M]):
         return f"<ModelStream of {self._model.__name__} after {self._rows} rows: {self._batches!r}>"
 
     def _take(self, use: Callable[[pl.DataFrame], T]) -> T:
+        if self._busy:
+            raise BatchesBusy
+        self._busy = True
         try:
             with reading(self._sources):
                 batch = next(self._batches)
             used = use(batch)
-        except StopIteration:
-            raise
         except FrameInvalid as error:
             self.close()
             failures = error.failures.with_columns(pl.col("row") + self._rows)
             raise FrameInvalid(error.model, self._rows + error.rows, failures) from error
-        except BaseException:
+        except BaseException:  # the end as well
             self.close()
             raise
+        finally:
+            self._busy = False
         self._rows += batch.height
         return used
