@@ -68,6 +68,15 @@ def test_a_frame_is_bound_to_its_model_once() -> None:
         Frame.from_frame(GOOD)
 
 
+def test_a_bound_frame_can_be_a_class_of_ones_own() -> None:
+    class Users(Frame[User]):
+        def adults(self) -> Users:
+            return self.filter(pl.col("age") >= 18)
+
+    assert Users.from_frame(GOOD).adults().collect() == [ANN, EVE]
+    assert type(Users.from_frame(GOOD).select("age").as_model(create_model("Age", age=(int, ...)))).__base__ is Frame
+
+
 def test_a_model_that_nobody_needs_dies_with_its_frames() -> None:
     model = create_model("Passing", name=(str, ...))
     frame = Frame[model].from_columns({"name": ["Ann"]})  # type: ignore[valid-type]

@@ -58,7 +58,9 @@ class Relation(Generic[M]):
             raise NoModel(model)
         bound = _bound.get(model)
         if bound is None:
-            bound = _bound[model] = type(f"Frame[{model.__name__}]", (cls,), {"__slots__": (), "model": model})
+            bound = _bound[model] = type(
+                f"Frame[{model.__name__}]", (cls._family(),), {"__slots__": (), "model": model}
+            )
         return bound
 
     # -- operations that keep the model -----------------------------------------------------------------
@@ -174,8 +176,8 @@ class Relation(Generic[M]):
 
     @classmethod
     def _family(cls) -> Any:
-        """The class that takes a model in brackets: a bound one stands right on it."""
-        return cls.__base__
+        """The class that takes a model in brackets: the nearest one that is bound to none."""
+        return next(base for base in cls.__mro__ if not hasattr(base, "model"))
 
     def _planned(
         self, verb: str, build: Callable[..., pl.LazyFrame], *others: tuple[pl.LazyFrame, pl.Schema]
