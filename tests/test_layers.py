@@ -30,8 +30,8 @@ HOUSE = (
     Floor("errors", "arguments formats groups jobs pipelines queries root typed validation", {"gevent": "jobs"}),
     Floor(
         "hub",
-        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing pool "
-        "queues result scope service settings waiters",
+        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native pacing "
+        "pool queues result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
