@@ -38,11 +38,12 @@ HOUSE = (
         "frames",
         "arrowstream batches decoders derive encoders engine fields fork formats forms framefile instances "
         "intake models modelstream namespace nested objects plan readers relation roots rowgroups rules scans "
-        "seam sql texts typed validation verbs verdicts wire writers",
+        "seam sieve sql texts typed validation verbs verdicts wire writers",
         {
             "adbc_driver_manager": "sql",
             "polars": EVERY,
-            "pydantic": "derive fields instances models modelstream objects relation scans typed validation verdicts",
+            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed "
+            "validation verdicts",
             "pydantic_core": "objects",
         },
     ),

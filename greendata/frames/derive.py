@@ -16,7 +16,8 @@ from pydantic import field_validator as decorated
 from pydantic.fields import FieldInfo
 
 from greendata.errors import ModelMismatch
-from greendata.frames.fields import Column, columns_of
+from greendata.frames.fields import columns_of
+from greendata.frames.forms import Column
 from greendata.frames.models import model_of
 
 __all__ = ("check_fit", "model_after")

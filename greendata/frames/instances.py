@@ -15,8 +15,8 @@ import polars as pl
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from greendata.errors import FrameInvalid
-from greendata.frames.fields import Column, columns_of
-from greendata.frames.forms import Unfit
+from greendata.frames.fields import columns_of
+from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.frames.validation import validate
 from greendata.frames.verdicts import failures_of, text_of
 from greendata.hub.pacing import paced, sliced
@@ -108,11 +108,7 @@ def _packed(
 
 def _unpacker(schema: pl.Schema, model: type[BaseModel]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
     """What turns a row into what pydantic knows, where a column keeps a value in another way; None if none does."""
-    unpackers = {}
-    for column in columns_of(model):
-        source = column.source(schema)
-        if source is not None and (unpack := column.form.unpacker(schema[source])) is not None:
-            unpackers[source] = unpack
+    unpackers = unpackers_of(columns_of(model), schema)
     if not unpackers:
         return None
-    return lambda row: row | {name: unpack(row[name]) for name, unpack in unpackers.items()}
+    return lambda row: row | {name: unpack(row[name]) for name, unpack in unpackers}

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
-from greendata.frames.verdicts import ROW_KEY, Judge
+from greendata.frames.sieve import Sieve, Sifted
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")
@@ -111,14 +112,35 @@ def _checked(
     if trust not in get_args(Trust):
         raise BadChoice("trust", trust, get_args(Trust))
     columns = columns_of(model)
-    df = pool.call(_collected, frame)
-    rows = pl.int_range(df.height, dtype=pl.UInt32, eager=True)
-    good, failures = Judge(model, columns, strict)(rows, df)
-    return df.height, Filtered(good.drop(ROW_KEY), failures)
+    sifted = pool.call(Sieve(model, columns, strict), frame)
+    judge = Judge(model, columns, strict)
+    good, failures = judge(sifted.doubtful, sifted.rows)
+    spoilt = None
+    if sifted.is_spoilt and sifted.sure.height:
+        first = sifted.sure[ROW_KEY].head(1)
+        spoilt = judge(first, sifted.rows)[1]
+    return pool.call(_merged, sifted, good, failures, spoilt)
 
 
-def _collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+def _merged(
+    sifted: Sifted, good: pl.DataFrame, failures: pl.DataFrame, spoilt: pl.DataFrame | None
+) -> tuple[int, Filtered]:
+    """All rows together, in their order. Call on a worker.
+
+    Args:
+        good: the rows that pydantic found valid.
+        failures: those of the others.
+        spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
+    """
+    parts = [failures, sifted.beyond]
+    if spoilt is not None:
+        numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
+        parts.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
+    elif sifted.sure.height:
+        good = sifted.sure.vstack(good).sort(ROW_KEY) if good.height else sifted.sure
+    if sifted.extras.width:
+        good = good.hstack(sifted.extras[good[ROW_KEY]])
+    return sifted.rows.height, Filtered(good.drop(ROW_KEY), pl.concat(parts).sort("row", maintain_order=True))
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
@@ -138,6 +160,6 @@ def _own_validate(model: object) -> Any:
 
 
 def _validated_by(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    df = _collected(frame)
+    df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     valid = own(df)
     return valid if isinstance(valid, pl.DataFrame) else df

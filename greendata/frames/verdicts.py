@@ -13,16 +13,15 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from greendata.frames.fields import Column
-from greendata.frames.forms import Unfit
+from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import paced
 
-__all__ = ("FAILURES", "Judge", "failures_of")
+__all__ = ("FAILURES", "ROW_KEY", "Judge", "failures_of")
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
-ROW = "row"
+ROW_KEY = "\0row"  # no column of a user's is called so
 SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
 TEXT = 200  # characters of a value in the failures
 
@@ -44,22 +43,23 @@ class Judge:
     strict: bool | None
 
     def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The valid rows of *frame* in their columns' form, with their numbers, and the failures of the others.
+        """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
 
         Call from the greenlet that waits for it: the hub turns between slices, and validators run here.
 
         Args:
-            rows: the numbers of the rows.
-            frame: what they hold.
+            rows: the numbers of rows of *frame*.
         """
+        is_whole = rows.len() == frame.height
         size = max(1, SLICE_CELLS // max(1, frame.width, len(self.columns)))
-        unpackers = self._unpackers(frame.schema)
+        unpackers = unpackers_of(self.columns, frame.schema)
 
         def judged(start: int) -> tuple[pl.DataFrame, list[Failure]]:
-            piece = frame.slice(start, size)
-            return self._slice(rows.slice(start, size).to_list(), _dicts(piece, unpackers))
+            numbers = rows.slice(start, size)
+            piece = frame.slice(start, size) if is_whole else frame[numbers]
+            return self._slice(numbers.to_list(), _dicts(piece, unpackers))
 
-        pieces = paced(judged, range(0, frame.height, size))
+        pieces = paced(judged, range(0, rows.len(), size))
         failures = paced(failures_of, [found for _, found in pieces if found])
         good = pl.concat([piece for piece, _ in pieces]) if pieces else self._packed([], [])
         return good, pl.concat([pl.DataFrame(schema=FAILURES), *failures])
@@ -100,17 +100,6 @@ class Judge:
         ]
         return pl.DataFrame([*series, pl.Series(ROW_KEY, numbers, dtype=pl.UInt32)])
 
-    def _unpackers(self, schema: Mapping[str, pl.DataType]) -> dict[str, Callable[[Any], Any]]:
-        found = {}
-        for column in self.columns:
-            for source in column.sources:
-                if source in schema and (unpack := column.form.unpacker(schema[source])) is not None:
-                    found[source] = unpack
-        return found
-
-
-ROW_KEY = "\0row"  # no column of a user's is called so
-
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
     """*failures* as a frame."""
@@ -130,13 +119,13 @@ def text_of(value: object) -> str | None:
 def _failures(number: int, error: ValidationError) -> Iterator[Failure]:
     for found in error.errors(include_url=False, include_context=False):
         column = ".".join(map(str, found["loc"])) or None
-        value = None if found["type"] == "missing" else text_of(found["input"])
+        value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 
 
-def _dicts(piece: pl.DataFrame, unpackers: Mapping[str, Callable[[Any], Any]]) -> Iterator[Mapping[str, Any]]:
+def _dicts(piece: pl.DataFrame, unpackers: Sequence[tuple[str, Callable[[Any], Any]]]) -> Iterator[Mapping[str, Any]]:
     rows: list[dict[str, Any]] = piece.to_dicts() if piece.width else [{} for _ in range(piece.height)]
     for row in rows:
-        for name, unpack in unpackers.items():
+        for name, unpack in unpackers:
             row[name] = unpack(row[name])
         yield row

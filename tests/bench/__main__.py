@@ -9,7 +9,7 @@ import gevent
 
 from tests.bench.rows import Row, table
 
-PARTS = ("tiny", "heavy", "jobs", "http", "typed")
+PARTS = ("tiny", "heavy", "jobs", "http", "typed", "validation")
 
 
 def main(chosen: list[str]) -> None:
