@@ -29,25 +29,26 @@ class Floor:
 HOUSE = (
     Floor(
         "errors",
-        "arguments fetch formats groups jobs observe pipelines queries root sql validation web",
+        "arguments fetch formats groups jobs observe pipelines queries root sql typed validation web",
         {"gevent": "jobs"},
     ),
     Floor(
         "hub",
-        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues "
-        "resident result scope service settings waiters",
+        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native "
+        "pacing pool queues resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
         "frames",
-        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders encoders engine fetch "
-        "fields fork formats forms jsonreader lines models namespace nested objects patch peers readers rowgroups "
-        "rules seam sieve sql statements texts threads trust urls validation verbs verdicts wire writers",
+        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders derive encoders engine "
+        "fetch fields fork formats forms framefile instances intake jsonreader lines models modelstream namespace "
+        "nested objects patch peers plan readers relation roots rowgroups rules scans seam sieve sql statements "
+        "texts threads trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "fields models nested objects sieve validation verdicts",
+            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed validation verdicts",
             "pydantic_core": "objects",
-            "adbc_driver_manager": "databases",
+            "adbc_driver_manager": "databases sql",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
             "gevent": "urls",

@@ -42,6 +42,16 @@
     ├── DuplicateColumn             two fields of a model have one alias; also ValueError
     ├── FrameInvalid                rows that do not fit the model; also ValueError
     │
+    ├── PathRefused                 a path that leads out of its root; also ValueError
+    ├── FileMissing                 no file of that name, or no folder for it; also FileNotFoundError
+    ├── UnreadableFile              a file that is not what it should be; also ValueError
+    ├── NoModel                     a typed frame without a model; also TypeError
+    ├── NotArrow                    the thing has no Arrow stream; also TypeError
+    ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
+    ├── ModelMismatch               a frame whose columns cannot be the model's; also ValueError
+    ├── PlanRefused                 an operation that its frame's columns do not allow; also ValueError
+    ├── UnknownColumn               it names a column that is not there; also LookupError
+    │
     ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
@@ -149,6 +159,17 @@ from greendata.errors.sql import (
     QueryFailed,
     UnknownDatabase,
 )
+from greendata.errors.typed import (
+    ColumnsUnequal,
+    FileMissing,
+    ModelMismatch,
+    NoModel,
+    NotArrow,
+    PathRefused,
+    PlanRefused,
+    UnknownColumn,
+    UnreadableFile,
+)
 from greendata.errors.validation import (
     DuplicateColumn,
     FrameInvalid,
@@ -182,6 +203,7 @@ __all__ = (
     "ClientGone",
     "ColumnUnreadable",
     "ColumnUnwritable",
+    "ColumnsUnequal",
     "ConnectionBusy",
     "DatabaseUnreachable",
     "DeadlineExceeded",
@@ -189,6 +211,7 @@ __all__ = (
     "ElementTimeout",
     "FetchFailed",
     "FetchTimeout",
+    "FileMissing",
     "ForeignGreenlet",
     "FormatUnknown",
     "FrameInvalid",
@@ -199,19 +222,24 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "Malformed",
+    "ModelMismatch",
     "NoCaller",
     "NoCheckout",
     "NoColumnForm",
+    "NoModel",
     "NoSnapshot",
     "NotAFrame",
     "NotAModel",
     "NotAResult",
     "NotASnapshot",
     "NotAcceptable",
+    "NotArrow",
     "NotCallable",
     "NotImportable",
     "NotIterable",
     "NotWritable",
+    "PathRefused",
+    "PlanRefused",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
@@ -221,7 +249,9 @@ __all__ = (
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "UnknownColumn",
     "UnknownDatabase",
+    "UnreadableFile",
     "UrlRefused",
     "WaitsForItself",
     "WrongContentType",
