@@ -46,7 +46,9 @@ HOUSE = (
         "seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed validation verdicts",
+            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed "
+            "validation verdicts",
+            "verdicts",
             "pydantic_core": "objects",
             "adbc_driver_manager": "databases sql",
             "requests": "fetch peers",
