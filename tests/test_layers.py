@@ -48,9 +48,8 @@ HOUSE = (
             "polars": EVERY,
             "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed "
             "validation verdicts",
-            "verdicts",
             "pydantic_core": "objects",
-            "adbc_driver_manager": "databases sql",
+            "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
             "gevent": "urls",
