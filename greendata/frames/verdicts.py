@@ -94,11 +94,11 @@ class Judge:
 
     def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
         values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
-        series = [
-            pl.Series(column.name, list(items), dtype=column.form.dtype)
+        series = {
+            column.name: pl.Series(list(items), dtype=column.form.dtype)
             for column, items in zip(self.columns, values, strict=True)
-        ]
-        return pl.DataFrame([*series, pl.Series(ROW_KEY, numbers, dtype=pl.UInt32)])
+        }
+        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
