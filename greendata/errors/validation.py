@@ -106,7 +106,7 @@ class FrameInvalid(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         kinds = self._kinds()
-        bad = self.failures["row"].n_unique()
+        bad = self.rows if self.failures["row"].has_nulls() else self.failures["row"].n_unique()
         lines = [f"{len(self.failures)} failures in {bad} of {self.rows} rows of {self.model}; see .failures"]
         lines += [_line(*kind) for kind in kinds[:SHOWN]]
         if len(kinds) > SHOWN:

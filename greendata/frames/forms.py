@@ -88,7 +88,7 @@ class Listed(Form):
             return None
         packed = [self.items.pack(item) for item in value]
         if self.is_set:
-            packed.sort(key=_null_first)
+            packed.sort(key=_as_polars_sorts)
         elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
             raise Unfit(f"{len(packed)} values do not fit {self.dtype}")
         return packed
@@ -238,6 +238,7 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
             return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
     kinds: dict[type[pl.DataType], Pack] = {
         pl.Boolean: _checked(bool, dtype),
+        pl.Float16: _checked(float, dtype),
         pl.Float32: _checked(float, dtype),
         pl.Float64: _checked(float, dtype),
         pl.String: _text,
@@ -317,8 +318,10 @@ def _fits_ticks(unit: str) -> Callable[[timedelta], bool]:
     return fits
 
 
-def _null_first(value: Any) -> tuple[bool, Any]:
-    return (value is not None, str(value) if isinstance(value, dict | list) else value)
+def _as_polars_sorts(value: Any) -> tuple[bool, bool, Any]:
+    """Nulls first, NaN last; values that have no order, by their text."""
+    is_nan = value != value
+    return (value is not None, is_nan, "" if is_nan else str(value) if isinstance(value, dict | list) else value)
 
 
 def _short(value: object) -> str:

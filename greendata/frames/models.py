@@ -64,7 +64,7 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
         ...     id: int
         ...     name: str | None = Field(default=None, alias="fullName")
         >>> schema_of(User)
-        Schema({'id': Int64, 'fullName': String})
+        Schema([('id', Int64), ('fullName', String)])
     """
     return pl.Schema({column.name: column.form.dtype for column in columns_of(model)})
 
@@ -82,7 +82,7 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
         >>> Row.model_validate({"id": 7, "unit price": None})
         Row(id=7, column_1=None)
         >>> schema_of(Row)
-        Schema({'id': UInt8, 'unit price': Float64})
+        Schema([('id', UInt8), ('unit price', Float64)])
     """
     columns = pl.Schema(schema)
     fields: dict[str, Any] = {}
@@ -98,13 +98,13 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
 
 def _annotation(dtype: Dtype, where: str) -> Any:
     """A type of which *dtype* is the form."""
-    if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type,call-overload]
+    if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type]
         return plain
     if dtype.is_integer():
         return Annotated[int, _bounds(dtype), dtype]
+    if dtype.is_float():
+        return Annotated[float, dtype]
     match dtype:
-        case pl.Float32():
-            return Annotated[float, dtype]
         case pl.Decimal():
             return Annotated[Decimal, Field(max_digits=dtype.precision, decimal_places=dtype.scale)]
         case pl.Datetime():

@@ -20,7 +20,7 @@ import polars as pl
 
 from greendata.frames.forms import Dtype, Form, Leaf, Unfit
 
-__all__ = ("LEAF_RULES", "TRUE", "Context", "Rule", "all_of", "is_readable", "knows", "never_null")
+__all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "is_readable", "knows", "never_null")
 
 Node = Mapping[str, Any]
 

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from greendata.frames.forms import Column, Dtype
-from greendata.frames.verdicts import FAILURES, failures_of
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, failures_of
 
 __all__ = ("shape_failures", "trusted")
 
 MADE = "Field required: its default is made row by row, which trust='off' does"
 COMPUTED = "Field required: it is computed row by row, which trust='off' does"
-
-ShapeFailure = tuple[None, str, str | None, str, str]
 
 
 def trusted(
@@ -38,18 +36,17 @@ def trusted(
     if failures:
         return df.height, df.clear(), failures_of(failures)
     nulls = pl.concat([pl.DataFrame(schema=FAILURES), *_nulls(df, columns, sources)]).sort("row", maintain_order=True)
-    good = df.select(*taken, pl.int_range(pl.len(), dtype=pl.UInt32).alias("\0row"))
+    good = df.select(*taken, pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY))
     if nulls.height:
-        good = good.filter(~pl.col("\0row").is_in(nulls["row"].implode()))
-    return df.height, good.drop("\0row"), nulls
+        good = good.filter(~pl.col(ROW_KEY).is_in(nulls["row"].implode()))
+    return df.height, good.drop(ROW_KEY), nulls
 
 
-def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, extra: str) -> list[ShapeFailure]:
+def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, extra: str) -> list[Failure]:
     """What is wrong with a frame of *dtypes* whatever is in it: the columns that it lacks, and those forbidden."""
-    found: list[ShapeFailure] = []
-    for column in columns:
-        if column.sources and column.missing == "fails" and column.source(dtypes) is None:
-            found.append((None, column.name, None, "missing", "Field required"))
+    required = (column for column in columns if column.sources and column.missing == "fails")
+    missing = [column.name for column in required if column.source(dtypes) is None]
+    found: list[Failure] = [(None, name, None, "missing", "Field required") for name in missing]
     if extra == "forbid":
         known = {_source(column, dtypes) for column in columns}
         unknown = [name for name in dtypes if name not in known]
@@ -62,7 +59,7 @@ def _source(column: Column, dtypes: Mapping[str, Dtype]) -> str | None:
     return column.source(dtypes) if column.sources else column.name if column.name in dtypes else None
 
 
-def _unmade(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[ShapeFailure]:
+def _unmade(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[Failure]:
     for column in columns:
         if sources[column.name] is None and (not column.sources or column.missing == "made"):
             yield None, column.name, None, "missing", MADE if column.sources else COMPUTED
@@ -70,7 +67,7 @@ def _unmade(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Ite
 
 def _wrong_dtypes(
     dtypes: Mapping[str, Dtype], columns: Sequence[Column], sources: Mapping[str, str | None]
-) -> Iterator[ShapeFailure]:
+) -> Iterator[Failure]:
     for column in columns:
         source = sources[column.name]
         if source is not None and dtypes[source] != column.form.dtype:

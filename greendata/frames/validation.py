@@ -18,7 +18,7 @@ from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
 from greendata.frames.sieve import Sieve, Sifted
 from greendata.frames.trust import shape_failures, trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")
@@ -122,14 +122,14 @@ def _checked(
     good, failures = judge(sifted.doubtful, sifted.rows)
     spoilt = None
     if not sifted.rows.height:
-        spoilt = failures_of(shape_failures(sifted.rows.schema, columns, extra=extra))
+        failures.append(failures_of(shape_failures(sifted.rows.schema, columns, extra=extra)))
     elif sifted.is_spoilt and sifted.sure.height:
-        spoilt = judge(sifted.sure[ROW_KEY].head(1), sifted.rows)[1]
+        spoilt = judge(sifted.sure[ROW_KEY].head(1), sifted.rows)[1][0]
     return pool.call(_merged, sifted, good, failures, spoilt)
 
 
 def _merged(
-    sifted: Sifted, good: pl.DataFrame, failures: pl.DataFrame, spoilt: pl.DataFrame | None
+    sifted: Sifted, good: list[pl.DataFrame], failures: list[pl.DataFrame], spoilt: pl.DataFrame | None
 ) -> tuple[int, Filtered]:
     """All rows together, in their order. Call on a worker.
 
@@ -138,17 +138,17 @@ def _merged(
         failures: those of the others.
         spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
     """
-    parts = [failures, sifted.beyond]
-    if not sifted.rows.height and spoilt is not None:
-        parts.append(spoilt)
-    elif spoilt is not None:
+    failures = [*failures, sifted.beyond]
+    if spoilt is not None:
         numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
-        parts.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
-    elif sifted.sure.height:
-        good = sifted.sure.vstack(good).sort(ROW_KEY) if good.height else sifted.sure
+        failures.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
+    elif not sifted.is_spoilt:
+        good = [sifted.sure, *good]
+    rows = pl.concat(good)
+    rows = rows if rows.height == sifted.sure.height else rows.sort(ROW_KEY)
     if sifted.extras.width:
-        good = good.hstack(sifted.extras[good[ROW_KEY]])
-    return sifted.rows.height, Filtered(good.drop(ROW_KEY), pl.concat(parts).sort("row", maintain_order=True))
+        rows = rows.hstack(sifted.extras[rows[ROW_KEY]])
+    return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failures).sort("row", maintain_order=True))
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:

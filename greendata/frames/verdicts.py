@@ -16,16 +16,17 @@ from pydantic import BaseModel, ValidationError
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import paced
 
-__all__ = ("FAILURES", "ROW_KEY", "Judge", "failures_of")
+__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "text_of")
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
+NONE = pl.DataFrame(schema=FAILURES)
 ROW_KEY = "\0row"  # no column of a user's is called so
 SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
 TEXT = 200  # characters of a value in the failures
 
-Failure = tuple[int, str | None, str | None, str, str]
+Failure = tuple[int | None, str | None, str | None, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,11 @@ class Judge:
     columns: Sequence[Column]
     strict: bool | None
 
-    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
         """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
 
-        Call from the greenlet that waits for it: the hub turns between slices, and validators run here.
+        Both in pieces, at least one, to be put together on a worker. Call from the greenlet that waits for it: the
+        hub turns between slices, and validators run here.
 
         Args:
             rows: the numbers of rows of *frame*.
@@ -54,17 +56,15 @@ class Judge:
         size = max(1, SLICE_CELLS // max(1, frame.width, len(self.columns)))
         unpackers = unpackers_of(self.columns, frame.schema)
 
-        def judged(start: int) -> tuple[pl.DataFrame, list[Failure]]:
+        def judged(start: int) -> tuple[pl.DataFrame, pl.DataFrame]:
             numbers = rows.slice(start, size)
             piece = frame.slice(start, size) if is_whole else frame[numbers]
             return self._slice(numbers.to_list(), _dicts(piece, unpackers))
 
-        pieces = paced(judged, range(0, rows.len(), size))
-        failures = paced(failures_of, [found for _, found in pieces if found])
-        good = pl.concat([piece for piece, _ in pieces]) if pieces else self._packed([], [])
-        return good, pl.concat([pl.DataFrame(schema=FAILURES), *failures])
+        pieces = paced(judged, range(0, max(1, rows.len()), size))
+        return [good for good, _ in pieces], [failures for _, failures in pieces if failures.height] or [NONE]
 
-    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, list[Failure]]:
+    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
         validate = self.model.__pydantic_validator__.validate_python
         good: list[int] = []
         packed: list[list[Any]] = []
@@ -79,7 +79,7 @@ class Judge:
             if found is not None:
                 good.append(number)
                 packed.append(found)
-        return self._packed(good, packed), failures
+        return self._packed(good, packed), failures_of(failures) if failures else NONE
 
     def _pack(self, number: int, value: BaseModel, failures: list[Failure]) -> list[Any] | None:
         packed = []
@@ -94,11 +94,11 @@ class Judge:
 
     def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
         values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
-        series = [
-            pl.Series(column.name, list(items), dtype=column.form.dtype)
+        series = {
+            column.name: pl.Series(list(items), dtype=column.form.dtype)
             for column, items in zip(self.columns, values, strict=True)
-        ]
-        return pl.DataFrame([*series, pl.Series(ROW_KEY, numbers, dtype=pl.UInt32)])
+        }
+        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
