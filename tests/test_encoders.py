@@ -199,7 +199,7 @@ def test_csv_has_one_header_and_is_what_every_parser_reads() -> None:
     assert body(df, "csv") == df.write_csv().encode()
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
 def test_formulas_are_defused_where_asked(first: str) -> None:
     df = pl.DataFrame({f"{first}name": [f'{first}cmd("x"),;1', "safe=1"], "n": [-1, -2], "c": ["-a", "b"]})
     df = df.with_columns(pl.col("c").cast(pl.Categorical))

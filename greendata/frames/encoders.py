@@ -6,6 +6,7 @@ the length of the stream.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
@@ -100,7 +101,8 @@ class Chunks:
         self._format = format
         self._body = Body(writer, CHUNK_BYTES)
         self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
-        self._working: Result[bytes] | None = None
+        self._working: Result[list[bytes]] | None = None
+        self._made: deque[bytes] = deque()
         self._waiting = False  # consumers test and set it without a call between
         self._ended = False
         self._closed = False
@@ -153,13 +155,13 @@ class Chunks:
 
     def _next_chunk(self) -> bytes:
         """The next bytes; none at the end."""
-        while not self._closed:
+        while not self._made and not self._closed:
             if self._body.is_idle and not self._ended and not self._take():
                 break
-            chunk = self._in_pool(self._body.chunk)
-            if chunk or self._ended:
-                return chunk
-        return b""
+            self._made.extend(self._in_pool(self._body.chunks))
+            if self._made or self._ended:
+                break
+        return self._made.popleft() if self._made else b""
 
     def _take(self) -> bool:
         """Give the body the next frame, or its end; False if this was closed while it came."""
@@ -185,7 +187,7 @@ class Chunks:
     def _schema_of_none(self) -> pl.Schema | None:
         return None if self._lazy is None else pool.call(self._lazy.collect_schema)
 
-    def _in_pool(self, func: Callable[[], bytes]) -> bytes:
+    def _in_pool(self, func: Callable[[], list[bytes]]) -> list[bytes]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
         self._working = pool.submit(func, timeout=left, key=self._key, label=self._label)
         try:
@@ -195,6 +197,7 @@ class Chunks:
             self._working = None
 
     def _close_source(self) -> None:
+        self._made.clear()
         frames, self._frames = self._frames, iter(())
         close: Callable[[], object] | None = getattr(frames, "close", None)
         if close is not None:

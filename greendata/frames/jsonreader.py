@@ -10,7 +10,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, text_form, told
-from greendata.frames.lines import count_lines, first_failure
+from greendata.frames.lines import count, first_failure
 
 __all__ = ("read_json", "read_ndjson", "refuse_sparse")
 
@@ -46,7 +46,7 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         if schema is None:
             _refuse_many_keys(content, "ndjson")
             return pl.read_ndjson(content, infer_schema_length=None)
-        refuse_sparse(count_lines(content), len(schema), len(content), format="ndjson")
+        refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
         return _ndjson(content, schema)
     except _FAILURES as error:
         raise _at_its_line(content, schema, error) from error
@@ -121,7 +121,7 @@ def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
         _refuse_many_keys(content, "json")
         return pl.read_json(content, infer_schema_length=None)
-    refuse_sparse(_count(content, b"{"), len(schema), len(content), format="json")
+    refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
     return cast_to(pl.read_json(content, schema=forms), schema, "json")
 
@@ -158,13 +158,9 @@ def _refuse_many_keys(content: bytes, format: str) -> None:
     Polars takes the time of rows by columns for it, and then the memory. The keys are looked for, in windows, by what
     they look like, before anything is parsed.
     """
-    rows = _count(content, b"{")
+    rows = count(content, b"{")
     keys: set[str] = set()
     for begin in range(0, len(content), WINDOW_BYTES):
         window = pl.Series([content[begin : begin + WINDOW_BYTES].decode(errors="replace")])
         keys.update(window.str.extract_all(_KEY).explode().drop_nulls().unique())
         refuse_sparse(rows, len(keys), len(content), format=format)
-
-
-def _count(content: bytes, what: bytes) -> int:
-    return sum(content.count(what, begin, begin + WINDOW_BYTES) for begin in range(0, len(content), WINDOW_BYTES))

@@ -22,6 +22,8 @@ BLOCK_ROWS = 1 << 16
 GROUP_BYTES = 1 << 26  # of columns in a Parquet row group at most
 GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
 
+AT_ONCE = 4  # chunks in one job: the way of a job and back costs the hub as much as a chunk of text costs to make
+
 Pieces = Iterator[bytes | memoryview]
 
 
@@ -67,8 +69,15 @@ class Body:
         self._pieces = chain(self._pieces, (self._writer.end() for _ in range(1)))
         self.is_idle = False
 
-    def chunk(self) -> bytes:
-        """The next bytes, of small pieces as many as make half a chunk; none when all that has been begun is out."""
+    def chunks(self) -> list[bytes]:
+        """The next chunks, a few of them; none when all that has been begun is out."""
+        made: list[bytes] = []
+        while len(made) < AT_ONCE and (chunk := self._chunk()):
+            made.append(chunk)
+        return made
+
+    def _chunk(self) -> bytes:
+        """The next bytes, of small pieces as many as make half a chunk."""
         parts: list[bytes | memoryview] = []
         size = 0
         while size < self._chunk_bytes // 2 and not self.is_idle:
@@ -77,7 +86,7 @@ class Body:
                 self.is_idle = True
             elif size + len(piece) > self._chunk_bytes:
                 self._pieces = chain(_cut(piece, self._chunk_bytes), self._pieces)
-                if parts:
+                if size:
                     break
             else:
                 parts.append(piece)
