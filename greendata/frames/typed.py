@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 from pydantic import BaseModel
@@ -31,13 +31,9 @@ from greendata.hub import pool
 from greendata.hub.background import in_background
 from greendata.hub.result import Result
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ("Frame",)
 
 M = TypeVar("M", bound=BaseModel)
-N = TypeVar("N", bound=BaseModel)
 
 BATCH_ROWS = 50_000  # rows of a batch, some megabytes: few enough to wait for, enough that a job's cost is nothing
 
