@@ -12,10 +12,10 @@ import pytest
 
 import greendata
 from greendata.errors import (
+    AnswerBroken,
     AnswerTooLarge,
     BadArgument,
     BadTimeout,
-    BodyBroken,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
@@ -24,7 +24,7 @@ from greendata.errors import (
 from greendata.frames.fetch import REDIRECTS, GuardedSession
 from greendata.frames.peers import Peers
 from tests.conftest import PATCHED
-from tests.pages import answer, drip, serving
+from tests.rawservers import answer, drip, serving
 
 LOOPBACK = ("127.0.0.1",)
 CSV = b"a,b\n1,2\n"
@@ -253,7 +253,7 @@ def test_bodies_that_are_cut_short_or_garbled() -> None:
     }
     with serving({path.replace(" ", "-"): page for path, page in pages.items()}) as server:
         for path in pages:
-            with pytest.raises(BodyBroken, match="is broken: "):
+            with pytest.raises(AnswerBroken, match="is broken: "):
                 fetch(server.url + path.replace(" ", "-"))
 
 

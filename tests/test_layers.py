@@ -29,23 +29,25 @@ class Floor:
 HOUSE = (
     Floor(
         "errors",
-        "arguments fetch formats groups jobs observe pipelines queries root sql validation web",
+        "arguments fetch formats groups jobs observe pipelines queries root sql typed validation web",
         {"gevent": "jobs"},
     ),
     Floor(
         "hub",
-        "arrivals bridge call caller crew deadline fairness group job logs mailbox native pacing pool queues resident "
-        "result scope service settings waiters",
+        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native "
+        "pacing pool queues resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(
         "frames",
-        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders encoders engine fetch fields "
-        "fork formats forms jsonreader lines models namespace nested objects patch peers readers rowgroups rules seam "
-        "sql statements texts threads typed urls validation verbs verdicts wire writers",
+        "arrays arrowcheck arrowstream batches casts columns csvreader databases decoders derive encoders "
+        "engine fetch fields fork formats forms framefile instances intake jsonreader lines models "
+        "modelstream namespace nested objects patch peers plan readers relation roots rowgroups rules scans "
+        "seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "fields models objects typed validation verdicts",
+            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed "
+            "validation verdicts",
             "pydantic_core": "objects",
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",

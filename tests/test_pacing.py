@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greendata.hub import native
-from greendata.hub.pacing import breathe, paced
+from greendata.hub.pacing import breathe, give_way, paced, sliced
 
 
 def test_timers_that_are_due_run_between_slices() -> None:
@@ -74,3 +74,50 @@ def test_in_the_hub_itself_it_does_not_wait() -> None:
     done = gevent.event.Event()
     gevent.get_hub().loop.run_callback(lambda: (breathe(), done.set()))
     assert done.wait(timeout=30)
+
+
+def test_slices_cover_everything_once() -> None:
+    for count in (0, 1, 63, 64, 65, 1000):
+        for budget in (0.0, 60.0):
+            slices = list(sliced(lambda start, length: range(start, start + length), count, budget=budget))
+            assert [number for some in slices for number in some] == list(range(count))
+
+
+def test_slices_follow_the_budget() -> None:
+    assert [len(some) for some in sliced(lambda _, length: [0] * length, 1000, budget=60.0)] == [64, 256, 680]
+    lengths = [len(some) for some in sliced(lambda _, length: [0] * length, 100, budget=0.0)]
+    assert lengths == [64] + [1] * 36
+
+
+def test_the_collector_rests_in_slices() -> None:
+    within: list[bool] = []
+    between = [gc.isenabled() for _ in sliced(lambda *_: within.append(gc.isenabled()), 500, budget=0.0)]
+    assert set(within) == {False}
+    assert set(between) == {True}
+    with pytest.raises(ZeroDivisionError):
+        list(sliced(lambda start, _: 1 // start, 3))
+    assert gc.isenabled()
+
+
+def test_what_was_frozen_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        list(sliced(lambda *_: [], 100))
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+
+
+def test_a_thread_that_gives_way_is_passed_by_the_hub() -> None:
+    turns: list[int] = []
+    over: list[int] = []
+
+    def work() -> None:
+        while not turns:
+            give_way()
+        over.append(1)
+
+    native.start_thread(work, ())
+    gevent.spawn(turns.append, 1)
+    while not over:
+        gevent.sleep(0.001)

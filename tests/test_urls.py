@@ -15,9 +15,9 @@ from polars.testing import assert_frame_equal
 
 import greendata
 from greendata.errors import (
+    AnswerBroken,
     AnswerTooLarge,
     BadTimeout,
-    BodyBroken,
     DeadlineExceeded,
     FetchFailed,
     FetchTimeout,
@@ -27,7 +27,7 @@ from greendata.errors import (
 )
 from tests.conftest import PATCHED
 from tests.gates import Gate
-from tests.pages import answer, drip, serving
+from tests.rawservers import answer, drip, serving
 
 ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
 PARQUET = "application/vnd.apache.parquet"
@@ -95,7 +95,7 @@ BAD: dict[str, tuple[Any, type[Exception], dict[str, Any]]] = {
     "status": (answer(status="500 Internal Server Error"), FetchFailed, {}),
     "html": (answer(b"<html>", "text/html"), WrongContentType, {}),
     "large": (answer(b"a\n" * 1_000), AnswerTooLarge, {"max_bytes": 1_000}),
-    "cut": (answer(b"a\n1", length=100), BodyBroken, {}),
+    "cut": (answer(b"a\n1", length=100), AnswerBroken, {}),
     "redirect": (answer(status="302 Found", Location="http://127.0.0.2:1/"), FetchFailed, {}),
     "private": (answer(b"a\n1"), UrlRefused, {"allow_private": ["10.0.0.0/8"]}),
     "no csv": (answer(b'a\n"1,2\n3,4,5\n'), pl.exceptions.ComputeError, {}),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from greendata.errors.root import GreenDataError
 
-__all__ = ("AnswerTooLarge", "BodyBroken", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
+__all__ = ("AnswerBroken", "AnswerTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
 
 
 class FetchFailed(GreenDataError, RuntimeError):
@@ -84,7 +84,7 @@ class AnswerTooLarge(GreenDataError, ValueError):
         return f"{self.url} is larger than {self.max_bytes} bytes; raise max_bytes if that is expected"
 
 
-class BodyBroken(GreenDataError, ValueError):
+class AnswerBroken(GreenDataError, ValueError):
     """An answer came incomplete, or packed in a way that cannot be undone.
 
     Attributes:

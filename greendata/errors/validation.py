@@ -52,7 +52,7 @@ class NoColumnForm(GreenDataError, TypeError):
         User.id: int | str has no column form: it is one of several types; Annotated[..., polars.String] names one
     """
 
-    def __init__(self, field: str, type: object, reason: str) -> None:  # noqa: A002 - the attribute's name
+    def __init__(self, field: str, type: object, reason: str) -> None:
         super().__init__(field, type, reason)
         self.field = field
         self.type = type
@@ -106,7 +106,7 @@ class FrameInvalid(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         kinds = self._kinds()
-        bad = self.failures["row"].n_unique()
+        bad = self.rows if self.failures["row"].has_nulls() else self.failures["row"].n_unique()
         lines = [f"{len(self.failures)} failures in {bad} of {self.rows} rows of {self.model}; see .failures"]
         lines += [_line(*kind) for kind in kinds[:SHOWN]]
         if len(kinds) > SHOWN:

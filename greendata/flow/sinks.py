@@ -5,22 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import polars as pl
 
-from greendata.errors import FrameMismatch, GreenDataError, NotAFrame
+from greendata.errors import NotAFrame
 from greendata.flow.element import Item
 from greendata.flow.nodes import as_stage, in_order
 from greendata.flow.order import unmarked
 from greendata.flow.run import Flow, Run, Windows
 from greendata.flow.stage import Partial, Stage
-from greendata.flow.step import checked_count, shielded
-from greendata.frames.rowgroups import MAGIC, RowGroups
-from greendata.hub import native, pool
+from greendata.flow.step import checked_count
+from greendata.frames.framefile import ParquetFile, discard
+from greendata.hub import pool
 
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")
 
@@ -148,75 +146,14 @@ class ParquetSink(Stage[Written]):
         return Flow(run.keep(self._write(items)), True)
 
     def _write(self, items: Iterator[Item]) -> Iterator[Item]:
-        file = _ParquetFile(self._path, self._options)
+        file = ParquetFile(self._path, self._options)
         try:
             for _, frame in items:
                 if not isinstance(frame, pl.DataFrame):
                     raise NotAFrame(frame, "DataFrame")
                 pool.call(file.append, frame)
-            written = pool.call(file.finish)
+            size = pool.call(file.finish)
         except BaseException:
-            shielded(partial(_discard, file))
+            discard(file)
             raise
-        yield 0, written
-
-
-class _ParquetFile:
-    """A file under another name until it is complete. Workers call it, one at a time but for `discard`."""
-
-    def __init__(self, path: Path, options: dict[str, Any]) -> None:
-        self._path = path
-        self._options = options
-        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}-{id(self):x}.unfinished")
-        self._lock = native.allocate_lock()  # a write that was abandoned ends before the file is closed
-        self._is_over = False
-        self._file: Any = None
-        self._schema: pl.Schema | None = None
-        self._groups = RowGroups()
-
-    def append(self, frame: pl.DataFrame) -> None:
-        """Write *frame* as row groups of its own."""
-        if self._schema is None:
-            self._schema = frame.schema
-        elif frame.schema != self._schema:
-            raise FrameMismatch(self._schema, frame.schema)
-        whole = BytesIO()
-        frame.write_parquet(whole, **self._options)
-        with self._lock:
-            if self._is_over:
-                return
-            if self._file is None:
-                self._file = self._unfinished.open("xb")
-                self._file.write(MAGIC)
-            self._file.write(self._groups.add(whole.getbuffer(), self._file.tell()))
-
-    def finish(self) -> Written:
-        """Write the end, and give the file its name."""
-        with self._lock:
-            size = 0
-            if self._file is not None and not self._is_over:
-                self._file.write(self._groups.footer())
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                size = self._file.tell()
-                self._file.close()
-                self._unfinished.replace(self._path)
-            self._is_over = True
-            return Written(self._path, self._groups.rows, self._groups.count, size)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with self._lock:
-            self._is_over = True
-            if self._file is not None:
-                try:
-                    self._file.close()  # writes what is left, where the disk may be full
-                finally:
-                    self._unfinished.unlink(missing_ok=True)
-
-
-def _discard(file: _ParquetFile) -> None:
-    try:
-        pool.call(file.discard)
-    except GreenDataError:  # the pool takes no more work: then here
-        file.discard()
+        yield 0, Written(self._path, file.rows, file.row_groups, size)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
-import gevent
 from gevent import GreenletExit, Timeout
 
 from greendata.errors import BadArgument, BadChoice, ElementTimeout
@@ -17,9 +15,10 @@ from greendata.flow.channel import clock
 from greendata.flow.element import Mark, path_of
 from greendata.flow.injection import StageStatus, WorkerInfo, asked, check_given, chosen
 from greendata.hub import pool
+from greendata.hub.cleanup import shielded
 from greendata.hub.deadline import seconds_of
 
-__all__ = ("Budget", "On", "OnError", "Step", "checked_count", "shielded")
+__all__ = ("Budget", "On", "OnError", "Step", "checked_count")
 
 On = Literal["greenlet", "native", "inline"]
 OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
@@ -224,37 +223,6 @@ class Budget:
             return result.get()
         finally:
             result.cancel()
-
-
-def shielded(func: Callable[[], Any]) -> None:
-    """Call *func* in a greenlet of its own and wait for it, also while the caller is being killed.
-
-    Raises:
-        BaseException: what *func* raised, or what interrupted the wait.
-    """
-    raised: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            func()
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller
-            raised.append(error)
-
-    helper = gevent.Greenlet(call)
-    helper.gr_context = copy_context()
-    helper.start()
-    interruption: BaseException | None = None
-    while not helper.dead:
-        try:
-            helper.join()
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            interruption = error
-    if raised and (interruption is None or isinstance(interruption, GreenletExit)):
-        raise raised.pop()  # a kill tells nobody anything
-    if interruption is not None:
-        if raised:
-            interruption.add_note(f"meanwhile there was also: {raised.pop()!r}")
-        raise interruption
 
 
 def checked_count(name: str, value: Any, least: int) -> int:

@@ -106,7 +106,7 @@ class Batches:
         self._source.closing = True
         if self._source.is_open:
             with suppress(GreenDataError):  # the pool is closed: the query stops when the source is dropped
-                # in a context of its own, where no deadline that has passed already keeps it from running
+                # In a context of its own: a deadline or a request that is over must not be over for this as well.
                 self._ending = Context().run(go_on, pool.submit, self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:

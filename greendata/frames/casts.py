@@ -184,7 +184,8 @@ def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
     count = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 10**digits + fraction
     sign = pl.when(part(1) == "-").then(-1).otherwise(1)
     is_one = value.str.contains(pattern) & ~value.str.contains("[PT]$")
-    return pl.when(is_one).then((sign * count).cast(pl.String)).otherwise(value).cast(pl.Int64).cast(dtype)
+    number = pl.when(is_one).then((sign * count).cast(pl.String)).otherwise(value + pl.lit(" is none"))
+    return number.cast(pl.Int64).cast(dtype)
 
 
 def _inner(dtype: object) -> pl.DataType:
@@ -193,5 +194,5 @@ def _inner(dtype: object) -> pl.DataType:
 
 
 def _of(dtype: object) -> pl.DataType:
-    assert isinstance(dtype, pl.DataType)
-    return dtype
+    """The dtype within another, which may have been given as a class."""
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, told
 from greendata.frames.jsonreader import refuse_sparse
-from greendata.frames.lines import count_lines, first_failure, records
+from greendata.frames.lines import count, first_failure, records
 from greendata.frames.wire import refuse_unwritable
 
 __all__ = ("read_csv",)
@@ -34,7 +34,7 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
         [('x',)]
     """
     names = _header(content)
-    refuse_sparse(count_lines(content), len(names), len(content), format="csv")
+    refuse_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
     if schema is not None:
         refuse_unwritable(schema, "csv")
         missing = sorted(schema.keys() - set(names))

@@ -13,6 +13,7 @@ import polars as pl
 from greendata.errors import BadArgument, BodyTooLarge
 from greendata.frames.formats import Format, format_of
 from greendata.frames.readers import read
+from greendata.frames.validation import validate
 from greendata.hub import pool
 from greendata.hub.pacing import BUDGET, breathe
 
@@ -68,11 +69,7 @@ def decode(
     work = partial(read, content, known, schema, as_text=as_text)
     del content
     df = pool.submit(work, timeout=timeout, key=key, label=label or f"decode {known}").get()
-    if model is None:
-        return df
-    from greendata.frames.validation import validate
-
-    return validate(df, model)
+    return df if model is None else validate(df, model)
 
 
 def _content(source: Source, max_bytes: int) -> bytes:

@@ -6,6 +6,7 @@ the length of the stream.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from time import monotonic
@@ -26,7 +27,8 @@ from greendata.hub.result import Result
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
-CHUNK_BYTES = 1 << 18  # at most in a chunk
+CHUNK_BYTES = 1 << 20  # at most in a chunk
+_END = object()  # of the frames
 
 
 def encode(
@@ -98,12 +100,13 @@ class Chunks:
         self._key = key
         self._label = label
         self._lazy = source if isinstance(source, pl.LazyFrame) else None  # for its schema, if it gives no batch
-        self._frames = _frames(source, timeout=timeout, key=key, label=label)
+        self._frames: Iterator[object] = _frames(source, timeout=timeout, key=key, label=label)
         self._format = format
         self._body = Body(writer, CHUNK_BYTES)
         self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
         self._begun = False  # a job was admitted
-        self._working: Result[bytes] | None = None
+        self._working: Result[list[bytes]] | None = None
+        self._made: deque[bytes] = deque()
         self._waiting = False  # consumers test and set it without a call between
         self._ended = False
         self._closed = False
@@ -156,23 +159,25 @@ class Chunks:
 
     def _next_chunk(self) -> bytes:
         """The next bytes; none at the end."""
-        while not self._closed:
-            if self._body.is_idle and not self._ended:
-                self._take()
-            chunk = self._in_pool(self._body.chunk)
-            if chunk or self._ended:
-                return chunk
-        return b""
+        while not self._made and not self._closed:
+            if self._body.is_idle and not self._ended and not self._take():
+                break
+            self._made.extend(self._in_pool(self._body.chunks))
+            if self._made or self._ended:
+                break
+        return self._made.popleft() if self._made else b""
 
-    def _take(self) -> None:
-        """Give the body the next frame, or its end."""
-        frame = next(self._frames, None)
-        if frame is None:
+    def _take(self) -> bool:
+        """Give the body the next frame, or its end; False if this was closed while it came."""
+        frame = next(self._frames, _END)
+        if self._closed:
+            return False
+        if frame is _END:
             self._ended = True
             if self._schema is None:
                 self._body.begin(pl.DataFrame(schema=self._schema_of_none()))
             self._body.finish()
-            return
+            return True
         if not isinstance(frame, pl.DataFrame):
             raise NotAFrame(frame, "DataFrame")
         self._begun = self._begun or self._lazy is not None
@@ -182,11 +187,12 @@ class Chunks:
         elif frame.schema != self._schema:
             raise FrameMismatch(self._schema, frame.schema)
         self._body.begin(frame)
+        return True
 
     def _schema_of_none(self) -> pl.Schema | None:
         return None if self._lazy is None else pool.call(self._lazy.collect_schema)
 
-    def _in_pool(self, func: Callable[[], bytes]) -> bytes:
+    def _in_pool(self, func: Callable[[], list[bytes]]) -> list[bytes]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
         submit = partial(pool.submit, func, timeout=left, key=self._key, label=self._label)
         self._working = go_on(submit) if self._begun else submit()
@@ -198,6 +204,7 @@ class Chunks:
             self._working = None
 
     def _close_source(self) -> None:
+        self._made.clear()
         frames, self._frames = self._frames, iter(())
         close: Callable[[], object] | None = getattr(frames, "close", None)
         if close is not None:

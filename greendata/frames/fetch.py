@@ -19,10 +19,10 @@ from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from greendata.errors import (
+    AnswerBroken,
     AnswerTooLarge,
     BadArgument,
     BadTimeout,
-    BodyBroken,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
@@ -62,7 +62,7 @@ class Answer:
         """The body, unpacked, in pieces of 64 kB at most.
 
         Raises:
-            AnswerTooLarge, BodyBroken, FetchTimeout: it is not to be had whole.
+            AnswerTooLarge, AnswerBroken, FetchTimeout: it is not to be had whole.
         """
         size = 0
         for piece in self._unpacked():
@@ -83,7 +83,7 @@ class Answer:
                 raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
         if length is not None and size != length:
-            raise BodyBroken(self.url, f"it ends after {size} of {length} bytes")
+            raise AnswerBroken(self.url, f"it ends after {size} of {length} bytes")
 
     def _unpacked(self) -> Iterator[bytes]:
         packing = self.headers.get("Content-Encoding", "identity").strip().lower()
@@ -91,7 +91,7 @@ class Answer:
             yield from self._packed()
             return
         if packing not in ("gzip", "x-gzip"):
-            raise BodyBroken(self.url, f"it is packed with {packing}, and gzip was asked for")
+            raise AnswerBroken(self.url, f"it is packed with {packing}, and gzip was asked for")
         unpack = zlib.decompressobj(wbits=31)
         for piece in self._packed():
             rest = piece
@@ -100,10 +100,10 @@ class Answer:
                 rest = unpack.unconsumed_tail
                 yield unpacked
             if unpack.eof and (rest or unpack.unused_data):
-                raise BodyBroken(self.url, "there is more after the end of its gzip stream")
+                raise AnswerBroken(self.url, "there is more after the end of its gzip stream")
         yield unpack.flush()
         if not unpack.eof:
-            raise BodyBroken(self.url, "its gzip stream is cut short")
+            raise AnswerBroken(self.url, "its gzip stream is cut short")
 
 
 class GuardedSession:
@@ -172,7 +172,7 @@ class GuardedSession:
             statuses: those that are no error.
 
         Raises:
-            UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, BodyBroken, WrongContentType: in the block too.
+            UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: in the block too.
             BadTimeout, BadArgument: at once.
         """
         seconds = seconds_of(timeout)
@@ -277,7 +277,7 @@ def _told(request: _Request, seconds: float) -> Iterator[None]:
             raise FetchTimeout(request.url, _allowed(begun, seconds)) from error
         if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
             raise FetchFailed(request.url, f"no answer ({_reason(error)})") from error
-        raise BodyBroken(request.url, f"it is cut short or garbled ({_reason(error)})") from error
+        raise AnswerBroken(request.url, f"it is cut short or garbled ({_reason(error)})") from error
 
 
 def _allowed(begun: float, seconds: float) -> float:

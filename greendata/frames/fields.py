@@ -10,12 +10,10 @@ from __future__ import annotations
 import collections
 import ipaddress
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache, partial
-from operator import attrgetter
+from functools import lru_cache
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -27,9 +25,9 @@ from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
-from greendata.frames.forms import Form, Leaf, Listed, Pairs, Struct, Unfit, fields_of_tuple, leaf
+from greendata.frames.forms import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
 
-__all__ = ("Column", "columns_of")
+__all__ = ("columns_of",)
 
 DIGITS = 38  # of a Decimal that does not say how many: all that a column holds,
 PLACES = 18  # and of these behind the point, which leaves as many before it as 64 bits have
@@ -63,37 +61,10 @@ TEXTS = (
     ipaddress.IPv6Network,
     pydantic.AnyUrl,
 )
+UNIONS = (Union, UnionType)
 LISTS = (list, tuple, collections.deque, Sequence, collections.abc.MutableSequence)
 SETS = (set, frozenset, Set, collections.abc.MutableSet)
 DICTS = (dict, Mapping, collections.abc.MutableMapping, collections.OrderedDict)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One field of a model as a column.
-
-    Attributes:
-        name: the column: the field's first validation alias, or its name.
-        field: the field.
-        sources: the columns that it may come from, the first that is there counting; none if it is computed.
-        form: how its values are kept.
-        nullable: True if its type admits None.
-        missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
-            makes each).
-        default: the value where *missing* is "fixed", packed.
-    """
-
-    name: str
-    field: str
-    sources: tuple[str, ...]
-    form: Form
-    nullable: bool
-    missing: Literal["fails", "fixed", "made"] = "fails"
-    default: Any = None
-
-    def source(self, columns: Sequence[str] | Mapping[str, Any]) -> str | None:
-        """Which of *columns* it comes from, or None."""
-        return next((source for source in self.sources if source in columns), None)
 
 
 def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
@@ -158,9 +129,7 @@ def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> t
     return tuple(dict.fromkeys([*found, name] if by_name or not found else found))
 
 
-def _default(
-    model: type[BaseModel], info: FieldInfo, form: Form
-) -> tuple[Literal["fails", "fixed", "made"], Any]:
+def _default(model: type[BaseModel], info: FieldInfo, form: Form) -> tuple[Literal["fails", "fixed", "made"], Any]:
     if info.is_required():
         return "fails", None
     factory = info.default_factory
@@ -168,7 +137,7 @@ def _default(
     if validated or (factory is not None and factory not in {list, dict, set, tuple, frozenset, str, int, float, bool}):
         return "made", None
     try:
-        return "fixed", form.pack(info.default if factory is None else factory())  # type: ignore[call-arg]
+        return "fixed", form.pack(info.default if factory is None else factory())
     except Unfit:
         return "made", None  # it fails there, with a row and a reason
 
@@ -178,32 +147,27 @@ def _default(
 
 def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
     """The form of *annotation* at *where*, a field of the last of the models *inside*."""
-    for tag in metadata:
-        if isinstance(tag, pl.DataType) or (isinstance(tag, type) and issubclass(tag, pl.DataType)):
-            return _named(annotation, tag() if isinstance(tag, type) else tag, metadata, where, inside)
+    named = next((tag for tag in metadata if _is_dtype(tag)), None)
+    if named is not None:
+        return _named(annotation, named() if isinstance(named, type) else named, where, inside)
     if (plain := _alias_of(annotation)) is not None:
         return _form(plain, metadata, where, inside)
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         tags = [part for tag in args[1:] for part in (tag.metadata if isinstance(tag, FieldInfo) else (tag,))]
         return _form(args[0], (*tags, *metadata), where, inside)
-    if origin in {Union, UnionType}:
+    if origin in UNIONS:
         members = [member for member in args if member is not NoneType]
         if len(members) != 1:
             raise NoColumnForm(where, annotation, "it is one of several types")
         return _form(members[0], metadata, where, inside)
     if origin is Literal:
         return _choices(annotation, list(args), where)
-    if annotation is Decimal:
-        return leaf(_decimal(metadata))
-    if annotation in LEAVES:
-        return leaf(LEAVES[annotation])
-    kind = origin or annotation
-    if isinstance(kind, type):
-        found = _of_class(annotation, kind, args, where, inside)
-        if found is not None:
-            return found
-    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+    return _of_class(annotation, metadata, where, inside)
+
+
+def _is_dtype(tag: object) -> bool:
+    return isinstance(tag, pl.DataType) or (isinstance(tag, type) and issubclass(tag, pl.DataType))
 
 
 def _alias_of(annotation: Any) -> Any:
@@ -212,37 +176,42 @@ def _alias_of(annotation: Any) -> Any:
     return supertype if supertype is not None else getattr(annotation, "__value__", None)
 
 
-def _of_class(
-    annotation: Any, kind: type, args: tuple[Any, ...], where: str, inside: tuple[type, ...]
-) -> Form | None:
-    inner = partial(_form, metadata=(), where=where, inside=inside)
-    if issubclass(kind, Enum):
-        return _choices(annotation, [member.value for member in kind], where)
-    if issubclass(kind, BaseModel):
-        return _model(kind, where, inside)
-    if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
-        return leaf(pl.String(), as_text=True)
-    if kind is tuple and args and args[-1] is not Ellipsis:
-        return _tuple([inner(arg) for arg in args])
-    if kind in LISTS and args:
-        items = inner(args[0])
-        return Listed(pl.List(items.dtype), items)
-    if kind in SETS and args:
-        items = inner(args[0])
-        return Listed(pl.List(items.dtype), items, is_set=True)
-    if kind in DICTS and len(args) == 2:
-        keys, values = inner(args[0]), inner(args[1])
-        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
-    if kind in (*LISTS, *SETS, *DICTS):
+def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+    if annotation is Decimal:
+        return leaf(_decimal(metadata))
+    if annotation in LEAVES:
+        return leaf(LEAVES[annotation])
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type):
+        if issubclass(kind, Enum):
+            return _choices(annotation, [member.value for member in kind], where)
+        if issubclass(kind, BaseModel):
+            return _model(kind, where, inside)
+        if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
+            return leaf(pl.String(), as_text=True)
+    if kind in {*LISTS, *SETS, *DICTS}:
+        return _container(annotation, kind, where, inside)
+    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+
+
+def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> Form:
+    args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
+    if not args:
         raise NoColumnForm(where, annotation, "it does not say what is in it")
-    return None
+    inner = [_form(arg, (), where, inside) for arg in args]
+    if kind is tuple and Ellipsis not in get_args(annotation):
+        return _tuple(inner)
+    if kind in DICTS:
+        keys, values = inner
+        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
+    return Listed(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
 
 
 def _tuple(forms: list[Form]) -> Form:
     first = forms[0]
     if isinstance(first, Leaf) and all(isinstance(form, Leaf) and form.dtype == first.dtype for form in forms):
         return Listed(pl.Array(first.dtype, len(forms)), first)
-    return fields_of_tuple(forms)
+    return tuple_of(forms)
 
 
 def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form:
@@ -254,12 +223,7 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form
         info = model.model_fields["root"]
         root = _form(info.annotation, info.metadata, where, (*inside, model))
         return Leaf(root.dtype, lambda value: root.pack(value.root))
-    columns = _fields(model, where, inside)
-    fields = {column.name: column.form for column in columns}
-    names = [column.field for column in columns]
-    take = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
-    sources = {column.name: column.sources for column in columns}
-    return Struct(pl.Struct({name: form.dtype for name, form in fields.items()}), fields, take, sources=sources)
+    return struct_of(_fields(model, where, inside))
 
 
 def _choices(annotation: Any, values: list[Any], where: str) -> Form:
@@ -283,9 +247,7 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
     return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
 
 
-def _named(
-    annotation: Any, dtype: pl.DataType, metadata: Sequence[Any], where: str, inside: tuple[type, ...]
-) -> Form:
+def _named(annotation: Any, dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
     """The form that an annotation names: that of its type, in another dtype."""
     kind = get_origin(annotation) or annotation
     if isinstance(dtype, pl.List | pl.Array) and kind in LISTS:
@@ -304,5 +266,4 @@ def _is_optional(annotation: Any) -> bool:
         return _is_optional(args[0])
     if origin is Literal:
         return None in args
-    return annotation is NoneType or (origin in {Union, UnionType} and any(map(_is_optional, args)))
-
+    return annotation is NoneType or (origin in UNIONS and any(map(_is_optional, args)))

@@ -6,18 +6,34 @@ column while it builds one; a form refuses it (`Unfit`), so that no value is cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
-__all__ = ("Form", "Leaf", "Listed", "Pairs", "Struct", "Unfit", "fields_of_tuple", "leaf")
+__all__ = (
+    "Column",
+    "Form",
+    "Leaf",
+    "Listed",
+    "Pairs",
+    "Struct",
+    "Unfit",
+    "bounds_of",
+    "leaf",
+    "struct_of",
+    "tuple_of",
+    "unpackers_of",
+)
 
 Pack = Callable[[Any], Any]
+Dtype = pl.DataType | DataTypeClass  # as Polars types the inside of nested dtypes
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -43,7 +59,7 @@ class Form:
         """
         raise NotImplementedError
 
-    def unpacker(self, dtype: pl.DataType) -> Pack | None:
+    def unpacker(self, dtype: Dtype) -> Pack | None:
         """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""
         return None
 
@@ -55,6 +71,7 @@ class Leaf(Form):
     into: Pack
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         return None if value is None else self.into(value)
 
 
@@ -66,16 +83,18 @@ class Listed(Form):
     is_set: bool = False
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
         packed = [self.items.pack(item) for item in value]
         if self.is_set:
-            packed.sort(key=_null_first)
+            packed.sort(key=_as_polars_sorts)
         elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
             raise Unfit(f"{len(packed)} values do not fit {self.dtype}")
         return packed
 
-    def unpacker(self, dtype: pl.DataType) -> Pack | None:
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         inner = getattr(dtype, "inner", None)
         unpack = None if inner is None else self.items.unpacker(inner)
         if unpack is None:
@@ -91,13 +110,15 @@ class Pairs(Form):
     values: Form
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
         if not isinstance(value, Mapping):
             raise Unfit(f"{type(value).__name__} is no mapping")
         return [{"key": self.keys.pack(key), "value": self.values.pack(item)} for key, item in value.items()]
 
-    def unpacker(self, dtype: pl.DataType) -> Pack | None:
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
             return None
         kinds = dict(dtype.inner)
@@ -115,52 +136,87 @@ class Pairs(Form):
 
 
 @dataclass(frozen=True, slots=True)
-class Struct(Form):
-    """Several values a row, each with a form of its own: a nested model, or a tuple of different types.
+class Column:
+    """One field of a model as a column, of a frame or of a struct.
 
     Attributes:
-        fields: the form of each field of the struct.
-        take: the values of these fields, of one Python value.
-        is_tuple: True if Python has a tuple.
-        sources: for each field, the names under which it may come in.
+        name: the column: the field's first validation alias, or its name.
+        field: the field.
+        sources: the columns that it may come from, the first that is there counting; none if it is computed.
+        form: how its values are kept.
+        nullable: True if its type admits None.
+        missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
+            makes each).
+        default: the value where *missing* is "fixed", packed.
     """
 
-    fields: Mapping[str, Form]
-    take: Callable[[Any], Iterable[Any]]
+    name: str
+    field: str
+    sources: tuple[str, ...]
+    form: Form
+    nullable: bool = False
+    missing: Literal["fails", "fixed", "made"] = "fails"
+    default: Any = None
+
+    def source(self, columns: Container[str]) -> str | None:
+        """Which of *columns* it comes from, or None."""
+        return next((source for source in self.sources if source in columns), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Struct(Form):
+    """Several values a row, each with a form of its own: a nested model, or a tuple of different types."""
+
+    columns: tuple[Column, ...]
     is_tuple: bool = False
-    sources: Mapping[str, Sequence[str]] | None = None
 
     def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
         if value is None:
             return None
-        return {name: form.pack(item) for (name, form), item in zip(self.fields.items(), self.take(value), strict=True)}
+        items = value if self.is_tuple else [getattr(value, column.field) for column in self.columns]
+        return {column.name: column.form.pack(item) for column, item in zip(self.columns, items, strict=True)}
 
-    def unpacker(self, dtype: pl.DataType) -> Pack | None:
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
         if not isinstance(dtype, pl.Struct):
             return None
-        unpackers = self._unpackers(dict(dtype))
-        if self.is_tuple:
-            if [*dict(dtype)] != [*self.fields]:
+        unpackers = unpackers_of(self.columns, dict(dtype))
+        if not self.is_tuple:
+            if not unpackers:
                 return None
-            takes = [unpackers.get(name, _same) for name in self.fields]
-            return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
-        if not unpackers:
+            return lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers}
+        if [field.name for field in dtype.fields] != [column.name for column in self.columns]:
             return None
-        return lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers.items()}
-
-    def _unpackers(self, kinds: Mapping[str, Any]) -> dict[str, Pack]:
-        found = {}
-        for name, form in self.fields.items():
-            for source in (self.sources or {}).get(name, (name,)):
-                if source in kinds and (unpack := form.unpacker(kinds[source])) is not None:
-                    found[source] = unpack
-        return found
+        takes = [dict(unpackers).get(column.name, _same) for column in self.columns]
+        return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
 
 
-def fields_of_tuple(forms: Sequence[Form]) -> Struct:
+def unpackers_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Pack]]:
+    """What of columns of *dtypes* has to be unpacked before pydantic sees it, and what does it."""
+    return [
+        (source, unpack)
+        for column in columns
+        for source in column.sources
+        if source in dtypes and (unpack := column.form.unpacker(dtypes[source])) is not None
+    ]
+
+
+def struct_of(columns: tuple[Column, ...], *, is_tuple: bool = False) -> Struct:
+    """The form of a struct with *columns*."""
+    return Struct(pl.Struct({column.name: column.form.dtype for column in columns}), columns, is_tuple)
+
+
+def tuple_of(forms: Iterable[Form]) -> Struct:
     """The form of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
-    fields = {f"field_{number}": form for number, form in enumerate(forms)}
-    return Struct(pl.Struct({name: form.dtype for name, form in fields.items()}), fields, tuple, is_tuple=True)
+    names = ((f"field_{number}", form) for number, form in enumerate(forms))
+    return struct_of(tuple(Column(name, name, (name,), form) for name, form in names), is_tuple=True)
+
+
+def bounds_of(dtype: Dtype) -> tuple[int, int]:
+    """The smallest integer that a column of *dtype* holds, and the first that is too large."""
+    bits = int(str(dtype).lstrip("UInt"))
+    return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
 def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
@@ -168,12 +224,11 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
     if as_text:
         return Leaf(dtype, lambda value: _text(str(value)))
     if dtype.is_integer():
-        bits = int(str(dtype).lstrip("UInt"))
-        low, high = (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+        low, high = bounds_of(dtype)
         return Leaf(dtype, _checked(int, dtype, lambda value: low <= value < high))
     match dtype:
         case pl.Decimal():
-            return Leaf(dtype, _checked(Decimal, dtype, _fits_decimal(dtype.precision or 38, dtype.scale)))
+            return Leaf(dtype, _into_decimal(dtype))
         case pl.Enum():
             known = frozenset(dtype.categories)
             return Leaf(dtype, _checked(str, dtype, known.__contains__))
@@ -183,6 +238,7 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
             return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
     kinds: dict[type[pl.DataType], Pack] = {
         pl.Boolean: _checked(bool, dtype),
+        pl.Float16: _checked(float, dtype),
         pl.Float32: _checked(float, dtype),
         pl.Float64: _checked(float, dtype),
         pl.String: _text,
@@ -220,29 +276,36 @@ def _text(value: Any) -> str:
     return value
 
 
-def _fits_decimal(precision: int, scale: int) -> Callable[[Decimal], bool]:
-    def fits(value: Decimal) -> bool:
-        if not value.is_finite():
-            return False
-        _, digits, exponent = value.as_tuple()
+def _into_decimal(dtype: pl.Decimal) -> Pack:
+    scale, whole = dtype.scale, (dtype.precision or 38) - dtype.scale
+
+    def into(value: Any) -> Decimal:
+        if not isinstance(value, Decimal) or not value.is_finite():
+            raise Unfit(f"{_short(value)} does not fit {dtype}")
+        sign, digits, exponent = value.as_tuple()
         assert isinstance(exponent, int)
         if not any(digits):
-            return True
-        if len(digits) + exponent > precision - scale:  # too large, however many zeros lead
-            return len(str(abs(int(value)))) <= precision - scale and exponent <= 0
-        cut = -scale - exponent
-        return cut <= 0 or not any(digits[-cut:])
+            return Decimal(0)
+        cut = max(0, -scale - exponent)
+        if any(digits[len(digits) - cut :]) or len(digits) <= cut or value.adjusted() >= whole:
+            raise Unfit(f"{_short(value)} does not fit {dtype}")
+        return Decimal((sign, digits[:-cut], -scale)) if cut else value
 
-    return fits
+    return into
 
 
 def _fits_datetime(dtype: pl.Datetime) -> Callable[[datetime], bool]:
     in_ticks = _fits_ticks(dtype.time_unit)
+    zone = None if dtype.time_zone is None else ZoneInfo(dtype.time_zone)
 
     def fits(value: datetime) -> bool:
-        if (value.tzinfo is None) is not (dtype.time_zone is None):
+        if (value.tzinfo is None) is not (zone is None):
             return False
-        return in_ticks((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH)
+        try:
+            local = value.replace(tzinfo=UTC) if zone is None else value.astimezone(zone)
+        except OverflowError:  # it could not be read out of the column
+            return False
+        return in_ticks(local - EPOCH)
 
     return fits
 
@@ -255,8 +318,10 @@ def _fits_ticks(unit: str) -> Callable[[timedelta], bool]:
     return fits
 
 
-def _null_first(value: Any) -> tuple[bool, Any]:
-    return (value is not None, str(value) if isinstance(value, dict | list) else value)
+def _as_polars_sorts(value: Any) -> tuple[bool, bool, Any]:
+    """Nulls first, NaN last; values that have no order, by their text."""
+    is_nan = value != value
+    return (value is not None, is_nan, "" if is_nan else str(value) if isinstance(value, dict | list) else value)
 
 
 def _short(value: object) -> str:

@@ -10,13 +10,16 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, text_form, told
-from greendata.frames.lines import count_lines, first_failure
+from greendata.frames.lines import count, first_failure
 
 __all__ = ("read_json", "read_ndjson", "refuse_sparse")
 
 CELLS_A_BYTE = 1  # of a frame; rows that have all their columns need five bytes and more for each
 CELLS_ALWAYS = 1 << 20  # whatever the number of bytes: 16 MiB
 
+WINDOW_BYTES = 1 << 18  # looked at in one call, for the GIL's sake
+
+_KEY = r'"(?:[^"\\]|\\.)*"\s*:'
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
@@ -41,8 +44,9 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         return pl.DataFrame()
     try:
         if schema is None:
+            _refuse_many_keys(content, "ndjson")
             return pl.read_ndjson(content, infer_schema_length=None)
-        refuse_sparse(count_lines(content), len(schema), len(content), format="ndjson")
+        refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
         return _ndjson(content, schema)
     except _FAILURES as error:
         raise _at_its_line(content, schema, error) from error
@@ -92,10 +96,14 @@ def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException)
 def _syntax(record: bytes, error: Exception) -> str:
     """Why *record* is no JSON, in better words than those of the parser of Polars; its words if it is JSON."""
     try:
-        json.loads(record)
+        value = json.loads(record, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as found:
         return str(found)
-    return told(error)
+    return told(error) if isinstance(value, dict) else f"expected an object, got {value!r:.80}"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
@@ -111,8 +119,9 @@ def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
 
 def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
+        _refuse_many_keys(content, "json")
         return pl.read_json(content, infer_schema_length=None)
-    refuse_sparse(_count(content, b"{"), len(schema), len(content), format="json")
+    refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
     return cast_to(pl.read_json(content, schema=forms), schema, "json")
 
@@ -143,6 +152,15 @@ def _column(series: pl.Series) -> pl.Series | None:
     return values
 
 
-def _count(content: bytes, what: bytes) -> int:
-    step = 1 << 20
-    return sum(content.count(what, begin, begin + step) for begin in range(0, len(content), step))
+def _refuse_many_keys(content: bytes, format: str) -> None:
+    """Raise Malformed if inferring a schema would make a column of every key of a dictionary, say.
+
+    Polars takes the time of rows by columns for it, and then the memory. The keys are looked for, in windows, by what
+    they look like, before anything is parsed.
+    """
+    rows = count(content, b"{")
+    keys: set[str] = set()
+    for begin in range(0, len(content), WINDOW_BYTES):
+        window = pl.Series([content[begin : begin + WINDOW_BYTES].decode(errors="replace")])
+        keys.update(window.str.extract_all(_KEY).explode().drop_nulls().unique())
+        refuse_sparse(rows, len(keys), len(content), format=format)

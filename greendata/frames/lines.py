@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ("Failure", "count_lines", "first_failure", "records")
+from greendata.hub.pacing import give_way
+
+__all__ = ("Failure", "count", "first_failure", "records")
 
 PIECE_BYTES = 1 << 20
 
@@ -30,15 +32,18 @@ class Failure(NamedTuple):
     error: Exception
 
 
-def count_lines(content: bytes) -> int:
-    r"""How many lines there are, counted in pieces, for the GIL's sake.
+def count(content: bytes, byte: bytes) -> int:
+    r"""How often *byte* is in *content*, counted piece by piece, for the GIL's sake.
 
     Example:
-        >>> count_lines(b"a\nb")
+        >>> count(b"a\nb\n", b"\n")
         2
     """
-    ends = sum(content.count(b"\n", begin, begin + PIECE_BYTES) for begin in range(0, len(content), PIECE_BYTES))
-    return ends + (not content.endswith(b"\n"))
+    found = 0
+    for begin in range(0, len(content), PIECE_BYTES):
+        found += content.count(byte, begin, begin + PIECE_BYTES)
+        give_way()
+    return found
 
 
 def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | None:
@@ -58,6 +63,7 @@ def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | No
         if check(piece, begin) is not None:
             return _within(piece, begin, line, check=check, quoted=quoted)
         line += piece.count(b"\n")
+        give_way()
     return None
 
 

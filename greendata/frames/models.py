@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime,
 
 from greendata.errors import NoColumnForm
 from greendata.frames.fields import columns_of
+from greendata.frames.forms import Dtype, bounds_of
 
 __all__ = ("model_of", "schema_of")
 
@@ -63,7 +64,7 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
         ...     id: int
         ...     name: str | None = Field(default=None, alias="fullName")
         >>> schema_of(User)
-        Schema({'id': Int64, 'fullName': String})
+        Schema([('id', Int64), ('fullName', String)])
     """
     return pl.Schema({column.name: column.form.dtype for column in columns_of(model)})
 
@@ -81,12 +82,12 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
         >>> Row.model_validate({"id": 7, "unit price": None})
         Row(id=7, column_1=None)
         >>> schema_of(Row)
-        Schema({'id': UInt8, 'unit price': Float64})
+        Schema([('id', UInt8), ('unit price', Float64)])
     """
     columns = pl.Schema(schema)
     fields: dict[str, Any] = {}
     for number, (column, dtype) in enumerate(columns.items()):
-        annotation = Optional[_annotation(dtype, f"{name}.{column}")]  # noqa: UP045 - of a type made at run time
+        annotation = _or_none(_annotation(dtype, f"{name}.{column}"))
         if _is_field_name(column):
             fields[column] = (annotation, ...)
         else:
@@ -95,43 +96,45 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
     return made
 
 
-def _annotation(dtype: pl.DataType, where: str) -> Any:
+def _annotation(dtype: Dtype, where: str) -> Any:
     """A type of which *dtype* is the form."""
-    if dtype in PLAIN:
-        return PLAIN[dtype]
+    if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type]
+        return plain
     if dtype.is_integer():
-        return Annotated[int, *_bounds(dtype), dtype]
+        return Annotated[int, _bounds(dtype), dtype]
+    if dtype.is_float():
+        return Annotated[float, dtype]
     match dtype:
-        case pl.Float32():
-            return Annotated[float, dtype]
         case pl.Decimal():
             return Annotated[Decimal, Field(max_digits=dtype.precision, decimal_places=dtype.scale)]
         case pl.Datetime():
             return Annotated[NaiveDatetime if dtype.time_zone is None else AwareDatetime, dtype]
         case pl.Duration():
             return Annotated[timedelta, dtype]
-        case pl.Enum() if len(dtype.categories):
-            return Literal[*dtype.categories]
         case pl.Enum() | pl.Categorical():
-            return Annotated[str, dtype]
-        case pl.Array():
-            return Annotated[list[_item(dtype, where)], Field(min_length=dtype.size, max_length=dtype.size), dtype]
-        case pl.List():
-            return list[_item(dtype, where)]
-        case pl.Struct() if dtype.fields:
-            return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
+            words = dtype.categories.to_list() if isinstance(dtype, pl.Enum) else []
+            return Literal[tuple(words)] if words else Annotated[str, dtype]
+    return _nested(dtype, where)
+
+
+def _nested(dtype: Dtype, where: str) -> Any:
+    if isinstance(dtype, pl.List | pl.Array):
+        items = list.__class_getitem__(_or_none(_annotation(dtype.inner, where)))
+        if isinstance(dtype, pl.List):
+            return items
+        return Annotated[items, Field(min_length=dtype.size, max_length=dtype.size), dtype]
+    if isinstance(dtype, pl.Struct) and dtype.fields:
+        return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
     raise NoColumnForm(where, dtype, "pydantic has no type for it")
 
 
-def _item(dtype: pl.List | pl.Array, where: str) -> Any:
-    return Optional[_annotation(dtype.inner, where)]  # noqa: UP045 - as above
+def _or_none(annotation: Any) -> Any:
+    return Optional[annotation]  # noqa: UP045 - a None has no | with None
 
 
-def _bounds(dtype: pl.DataType) -> tuple[Any, ...]:
-    bits = int(str(dtype).lstrip("UInt"))
-    if dtype.is_unsigned_integer():
-        return (Field(ge=0, lt=2**bits),)
-    return (Field(ge=-(2 ** (bits - 1)), lt=2 ** (bits - 1)),)
+def _bounds(dtype: Dtype) -> Any:
+    low, high = bounds_of(dtype)
+    return Field(ge=low, lt=high)
 
 
 def _is_field_name(column: str) -> bool:

@@ -58,7 +58,7 @@ Args:
 
 Raises:
     UrlRefused, BadTimeout: at the call.
-    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, BodyBroken, WrongContentType: from the result, beside what
+    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
         Polars raises.
 
 Example:

@@ -15,7 +15,9 @@ import polars as pl
 from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
-from greendata.frames.fields import Column, columns_of
+from greendata.frames.fields import columns_of
+from greendata.frames.sieve import Sieve, Sifted
+from greendata.frames.trust import shape_failures, trusted
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
 from greendata.hub import pool
 
@@ -77,7 +79,7 @@ def validate(
     """
     if (own := _own_validate(model)) is not None:
         return pool.call(_validated_by, own, _known(frame))
-    rows, found = _checked(frame, model, trust, strict)
+    rows, found = _checked(frame, model, trust=trust, strict=strict)
     if found.failures.height:
         raise FrameInvalid(model.__name__, rows, found.failures)
     return found.good
@@ -100,25 +102,53 @@ def filter_valid(
         >>> filter_valid(pl.DataFrame({"age": [7, None]}), User).good.height
         1
     """
-    return _checked(frame, model, trust, strict)[1]
+    return _checked(frame, model, trust=trust, strict=strict)[1]
 
 
 def _checked(
-    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], trust: Trust, strict: bool | None
+    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust, strict: bool | None
 ) -> tuple[int, Filtered]:
     """The rows of the frame, and what became of them."""
     frame = _known(frame)
     if trust not in get_args(Trust):
         raise BadChoice("trust", trust, get_args(Trust))
     columns = columns_of(model)
-    df = pool.call(_collected, frame)
-    rows = pl.int_range(df.height, dtype=pl.UInt32, eager=True)
-    good, failures = Judge(model, columns, strict)(rows, df)
-    return df.height, Filtered(good.drop(ROW_KEY), failures)
+    extra = model.model_config.get("extra") or "ignore"
+    if trust != "off":
+        rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
+        return rows, Filtered(*parts)
+    sifted = pool.call(Sieve(model, columns, strict), frame)
+    judge = Judge(model, columns, strict)
+    good, failures = judge(sifted.doubtful, sifted.rows)
+    spoilt = None
+    if not sifted.rows.height:
+        failures.append(failures_of(shape_failures(sifted.rows.schema, columns, extra=extra)))
+    elif sifted.is_spoilt and sifted.sure.height:
+        spoilt = judge(sifted.sure[ROW_KEY].head(1), sifted.rows)[1][0]
+    return pool.call(_merged, sifted, good, failures, spoilt)
 
 
-def _collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+def _merged(
+    sifted: Sifted, good: list[pl.DataFrame], failures: list[pl.DataFrame], spoilt: pl.DataFrame | None
+) -> tuple[int, Filtered]:
+    """All rows together, in their order. Call on a worker.
+
+    Args:
+        good: the rows that pydantic found valid.
+        failures: those of the others.
+        spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
+    """
+    failures = [*failures, sifted.beyond]
+    if spoilt is not None:
+        numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
+        failures.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
+    elif not sifted.is_spoilt:
+        good = [sifted.sure, *good]
+    rows = pl.concat(good)
+    rows = rows if rows.height == sifted.sure.height else rows.sort(ROW_KEY)
+    if sifted.extras.width:
+        rows = rows.hstack(sifted.extras[rows[ROW_KEY]])
+    return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failures).sort("row", maintain_order=True))
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
@@ -138,6 +168,6 @@ def _own_validate(model: object) -> Any:
 
 
 def _validated_by(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    df = _collected(frame)
+    df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     valid = own(df)
     return valid if isinstance(valid, pl.DataFrame) else df

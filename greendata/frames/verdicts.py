@@ -13,20 +13,20 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from greendata.frames.fields import Column
-from greendata.frames.forms import Unfit
+from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import paced
 
-__all__ = ("FAILURES", "Judge", "failures_of")
+__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "text_of")
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
-ROW = "row"
+NONE = pl.DataFrame(schema=FAILURES)
+ROW_KEY = "\0row"  # no column of a user's is called so
 SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
 TEXT = 200  # characters of a value in the failures
 
-Failure = tuple[int, str | None, str | None, str, str]
+Failure = tuple[int | None, str | None, str | None, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +43,28 @@ class Judge:
     columns: Sequence[Column]
     strict: bool | None
 
-    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The valid rows of *frame* in their columns' form, with their numbers, and the failures of the others.
+    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+        """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
 
-        Call from the greenlet that waits for it: the hub turns between slices, and validators run here.
+        Both in pieces, at least one, to be put together on a worker. Call from the greenlet that waits for it: the
+        hub turns between slices, and validators run here.
 
         Args:
-            rows: the numbers of the rows.
-            frame: what they hold.
+            rows: the numbers of rows of *frame*.
         """
+        is_whole = rows.len() == frame.height
         size = max(1, SLICE_CELLS // max(1, frame.width, len(self.columns)))
-        unpackers = self._unpackers(frame.schema)
+        unpackers = unpackers_of(self.columns, frame.schema)
 
-        def judged(start: int) -> tuple[pl.DataFrame, list[Failure]]:
-            piece = frame.slice(start, size)
-            return self._slice(rows.slice(start, size).to_list(), _dicts(piece, unpackers))
+        def judged(start: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+            numbers = rows.slice(start, size)
+            piece = frame.slice(start, size) if is_whole else frame[numbers]
+            return self._slice(numbers.to_list(), _dicts(piece, unpackers))
 
-        pieces = paced(judged, range(0, frame.height, size))
-        failures = paced(failures_of, [found for _, found in pieces if found])
-        good = pl.concat([piece for piece, _ in pieces]) if pieces else self._packed([], [])
-        return good, pl.concat([pl.DataFrame(schema=FAILURES), *failures])
+        pieces = paced(judged, range(0, max(1, rows.len()), size))
+        return [good for good, _ in pieces], [failures for _, failures in pieces if failures.height] or [NONE]
 
-    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, list[Failure]]:
+    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
         validate = self.model.__pydantic_validator__.validate_python
         good: list[int] = []
         packed: list[list[Any]] = []
@@ -79,7 +79,7 @@ class Judge:
             if found is not None:
                 good.append(number)
                 packed.append(found)
-        return self._packed(good, packed), failures
+        return self._packed(good, packed), failures_of(failures) if failures else NONE
 
     def _pack(self, number: int, value: BaseModel, failures: list[Failure]) -> list[Any] | None:
         packed = []
@@ -94,22 +94,11 @@ class Judge:
 
     def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
         values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
-        series = [
-            pl.Series(column.name, list(items), dtype=column.form.dtype)
+        series = {
+            column.name: pl.Series(list(items), dtype=column.form.dtype)
             for column, items in zip(self.columns, values, strict=True)
-        ]
-        return pl.DataFrame([*series, pl.Series(ROW_KEY, numbers, dtype=pl.UInt32)])
-
-    def _unpackers(self, schema: Mapping[str, pl.DataType]) -> dict[str, Callable[[Any], Any]]:
-        found = {}
-        for column in self.columns:
-            for source in column.sources:
-                if source in schema and (unpack := column.form.unpacker(schema[source])) is not None:
-                    found[source] = unpack
-        return found
-
-
-ROW_KEY = "\0row"  # no column of a user's is called so
+        }
+        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
@@ -130,13 +119,13 @@ def text_of(value: object) -> str | None:
 def _failures(number: int, error: ValidationError) -> Iterator[Failure]:
     for found in error.errors(include_url=False, include_context=False):
         column = ".".join(map(str, found["loc"])) or None
-        value = None if found["type"] == "missing" else text_of(found["input"])
+        value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 
 
-def _dicts(piece: pl.DataFrame, unpackers: Mapping[str, Callable[[Any], Any]]) -> Iterator[Mapping[str, Any]]:
+def _dicts(piece: pl.DataFrame, unpackers: Sequence[tuple[str, Callable[[Any], Any]]]) -> Iterator[Mapping[str, Any]]:
     rows: list[dict[str, Any]] = piece.to_dicts() if piece.width else [{} for _ in range(piece.height)]
     for row in rows:
-        for name, unpack in unpackers.items():
+        for name, unpack in unpackers:
             row[name] = unpack(row[name])
         yield row

@@ -16,7 +16,7 @@ from greendata.frames.formats import Format
 
 __all__ = ("defused", "refuse_unwritable", "textual")
 
-_FORMULA = r"\A[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = r"\A[=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
 _WHOLE_MINUTES = 1972  # the year since which no zone's offset has seconds (Liberia was the last)
 
 

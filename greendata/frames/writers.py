@@ -22,6 +22,8 @@ BLOCK_ROWS = 1 << 16
 GROUP_BYTES = 1 << 26  # of columns in a Parquet row group at most
 GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
 
+AT_ONCE = 4  # chunks in one job: the way of a job and back costs the hub as much as a chunk of text costs to make
+
 Pieces = Iterator[bytes | memoryview]
 
 
@@ -55,7 +57,6 @@ class Body:
         self._writer = writer
         self._chunk_bytes = chunk_bytes
         self._pieces: Pieces = iter(())
-        self._left = bytearray()
         self.is_idle = True  # wants a frame, or its end
 
     def begin(self, df: pl.DataFrame) -> None:
@@ -68,24 +69,34 @@ class Body:
         self._pieces = chain(self._pieces, (self._writer.end() for _ in range(1)))
         self.is_idle = False
 
-    def chunk(self) -> bytes:
-        """The next bytes; none when all that has been begun is out."""
-        left, most = self._left, self._chunk_bytes
-        while len(left) < most and not self.is_idle:
+    def chunks(self) -> list[bytes]:
+        """The next chunks, a few of them; none when all that has been begun is out."""
+        made: list[bytes] = []
+        while len(made) < AT_ONCE and (chunk := self._chunk()):
+            made.append(chunk)
+        return made
+
+    def _chunk(self) -> bytes:
+        """The next bytes, of small pieces as many as make half a chunk."""
+        parts: list[bytes | memoryview] = []
+        size = 0
+        while size < self._chunk_bytes // 2 and not self.is_idle:
             piece = next(self._pieces, None)
             if piece is None:
                 self.is_idle = True
-            elif len(piece) > most:
-                self._pieces = chain(_cut(piece, most), self._pieces)
+            elif size + len(piece) > self._chunk_bytes:
+                self._pieces = chain(_cut(piece, self._chunk_bytes), self._pieces)
+                if size:
+                    break
             else:
-                left += piece
-        with memoryview(left) as view:
-            chunk = bytes(view[:most])
-        del left[:most]
-        return chunk
+                parts.append(piece)
+                size += len(piece)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
 
 
 def _cut(piece: bytes | memoryview, size: int) -> Pieces:
+    if len(piece) <= size:
+        return iter((piece,))
     view = memoryview(piece)
     return (view[begin : begin + size] for begin in range(0, len(view), size))
 

@@ -27,6 +27,7 @@ __all__ = (
     "get_ident",
     "get_native_id",
     "name_this_thread",
+    "sleep",
     "start_thread",
     "this_thread_name",
     "thread_names",
@@ -46,6 +47,7 @@ TIMEOUT_MAX = _thread.TIMEOUT_MAX  # seconds
 allocate_lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 get_native_id: Callable[[], int] = _thread.get_native_id
+sleep: Callable[[float], None] = get_original("time", "sleep")
 start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 
 _TASKS = Path("/proc/self/task")  # Linux; elsewhere threads have no names that we could read

@@ -1,0 +1,180 @@
+"""What goes wrong with typed frames: their paths, their plans, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from greendata.errors.root import GreenDataError
+
+__all__ = (
+    "ColumnsUnequal",
+    "FileMissing",
+    "ModelMismatch",
+    "NoModel",
+    "NotArrow",
+    "PathRefused",
+    "PlanRefused",
+    "UnknownColumn",
+    "UnreadableFile",
+)
+
+
+class PathRefused(GreenDataError, ValueError):
+    """A path that leads out of its root, or cannot be a path inside it. Nothing was opened.
+
+    Attributes:
+        path: relative to the root, or as it was given.
+        reason: what is wrong with it.
+
+    Example:
+        >>> print(PathRefused("../secret", "it has '..' in it"))
+        path '../secret' is refused: it has '..' in it; name a file inside the root
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"path {self.path!r} is refused: {self.reason}; name a file inside the root"
+
+
+class FileMissing(GreenDataError, FileNotFoundError):
+    """There is no file of that name, or no folder to write it into.
+
+    Attributes:
+        path: relative to the root if there is one.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"there is no file or folder {self.path!r}"
+
+
+class UnreadableFile(GreenDataError, ValueError):
+    """A file is not what it should be, or what is computed from it fails; ``__cause__`` is Polars' error.
+
+    Attributes:
+        paths: the files that the plan reads, relative to their roots.
+        reason: what Polars says, first line.
+    """
+
+    def __init__(self, paths: Iterable[str], reason: str) -> None:
+        self.paths = tuple(paths)
+        super().__init__(self.paths, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read {', '.join(self.paths)}: {self.reason}"
+
+
+class NoModel(GreenDataError, TypeError):
+    """A typed frame was asked for without a pydantic model.
+
+    Attributes:
+        thing: what stood in the model's place, or None.
+    """
+
+    def __init__(self, thing: object = None) -> None:
+        super().__init__(thing)
+        self.thing = thing
+
+    def __str__(self) -> str:
+        got = "got none" if self.thing is None else f"got {self.thing!r}"
+        return f"a typed frame needs a pydantic model, {got}; write Frame[User], with class User(pydantic.BaseModel)"
+
+
+class NotArrow(GreenDataError, TypeError):
+    """The thing to take data from has no Arrow C stream.
+
+    Attributes:
+        thing: what was given.
+    """
+
+    def __init__(self, thing: object) -> None:
+        super().__init__(thing)
+        self.thing = thing
+
+    def __str__(self) -> str:
+        return f"expected an object with __arrow_c_stream__ or __arrow_c_array__, got {type(self.thing).__name__}"
+
+
+class ColumnsUnequal(GreenDataError, ValueError):
+    """Columns that should make one frame have not one length.
+
+    Attributes:
+        lengths: rows, by column.
+    """
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__(lengths)
+        self.lengths = dict(lengths)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name}: {rows}" for name, rows in sorted(self.lengths.items()))
+        return f"{len(self.lengths)} columns of {len(set(self.lengths.values()))} lengths: {shown}; they must be equal"
+
+
+class ModelMismatch(GreenDataError, ValueError):
+    """The columns of a frame cannot be those of the model, whatever the rows are.
+
+    Attributes:
+        model: the name of the model.
+        missing: columns that the model requires and the frame lacks, sorted.
+        misfits: by column, what the frame has and what the model takes.
+    """
+
+    def __init__(self, model: str, missing: Iterable[str], misfits: Mapping[str, tuple[object, object]]) -> None:
+        self.missing = tuple(sorted(missing))
+        self.misfits = dict(sorted(misfits.items()))
+        super().__init__(model, self.missing, self.misfits)
+        self.model = model
+
+    def __str__(self) -> str:
+        count = len(self.missing) + len(self.misfits)
+        parts = [f"no column {name!r}" for name in self.missing]
+        parts += [f"column {name!r} is {got}, not {expected}" for name, (got, expected) in self.misfits.items()]
+        return f"{count} columns do not fit {self.model}: {', '.join(parts)}; rename(), select() or cast() them first"
+
+
+class PlanRefused(GreenDataError, ValueError):
+    """Polars cannot plan an operation over these columns; ``__cause__`` is its error. The frame is as it was.
+
+    Attributes:
+        verb: the operation.
+        reason: what Polars says, first line.
+        columns: the frame's columns and their types.
+    """
+
+    def __init__(self, verb: str, reason: str, columns: Mapping[str, object]) -> None:
+        super().__init__(verb, reason, columns)
+        self.verb = verb
+        self.reason = reason
+        self.columns = dict(columns)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name}: {dtype}" for name, dtype in self.columns.items())
+        return f"{self.verb}() cannot be planned: {self.reason}; the columns are {shown}"
+
+
+class UnknownColumn(PlanRefused, LookupError):
+    """An operation names a column that the frame does not have; ``__cause__`` is Polars' error.
+
+    Attributes:
+        column: the name.
+    """
+
+    def __init__(self, verb: str, column: str, columns: Mapping[str, object]) -> None:
+        super().__init__(verb, f"no column {column!r}", columns)
+        self.column = column
+
+    def __str__(self) -> str:
+        names = sorted(self.columns)
+        close = get_close_matches(self.column, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{self.verb}() names the column {self.column!r}, and there are {', '.join(names) or 'none'}{hint}"

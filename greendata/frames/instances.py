@@ -1,0 +1,114 @@
+"""The rows of a frame as instances of a model, and Python rows as a frame: pydantic's own doing, in slices on the hub.
+
+Each value is seen by pydantic as the frame has it, not as a validation before has left it; so the instances are those
+of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``, whatever the validators of the model do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
+
+import polars as pl
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from greendata.errors import FrameInvalid
+from greendata.frames.fields import columns_of
+from greendata.frames.forms import Column, Unfit, unpackers_of
+from greendata.frames.validation import validate
+from greendata.frames.verdicts import failures_of, text_of
+from greendata.hub.pacing import paced, sliced
+
+__all__ = ("frame_of_rows", "models_of")
+
+M = TypeVar("M", bound=BaseModel)
+
+Failure = tuple[int, str | None, str | None, str, str]
+
+_FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: some two milliseconds for a wide row
+
+
+def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
+    """The rows of *df* as instances of *model*, each of them valid.
+
+    Raises:
+        FrameInvalid: rows that do not fit.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     name: str
+        >>> models_of(pl.DataFrame({"name": ["Ann"]}), User)
+        [User(name='Ann')]
+    """
+    unpack = _unpacker(df.schema, model)
+    make = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
+
+    def some(start: int, length: int) -> list[M]:
+        rows = df.slice(start, length).to_dicts()
+        made: list[M] = make(rows if unpack is None else [unpack(row) for row in rows])
+        return made
+
+    try:
+        return list(chain.from_iterable(sliced(some, df.height)))
+    except ValidationError:
+        validate(df, model)  # tells of all failures, and of the columns they are in
+        raise
+
+
+def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFrame:
+    """A frame of dicts and of instances of *model*, validated one by one.
+
+    Raises:
+        FrameInvalid: rows that do not fit, or values that no column can hold.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     name: str
+        >>> frame_of_rows([{"name": "Ann"}, User(name="Bob")], User)["name"].to_list()
+        ['Ann', 'Bob']
+    """
+    columns = [column for column in columns_of(model) if column.sources]
+    failures: list[Failure] = []
+    take = partial(_packed, TypeAdapter(model).validate_python, columns, failures)
+    packed = paced(take, enumerate(rows))
+    if failures:
+        raise FrameInvalid(model.__name__, len(packed), failures_of(failures))
+    schema = pl.Schema({column.name: column.form.dtype for column in columns})
+    parts = range(0, max(1, len(packed)), _FRAME_ROWS)
+    frames = paced(lambda at: pl.DataFrame(packed[at : at + _FRAME_ROWS], schema=schema, orient="row"), parts)
+    return pl.concat(frames)
+
+
+def _packed(
+    check: Callable[[Any], Any],
+    columns: list[Column],
+    failures: list[Failure],
+    numbered: tuple[int, object],
+) -> tuple[Any, ...]:
+    """The values of a row, as their columns hold them; what is wrong with them goes to *failures*."""
+    number, row = numbered
+    try:
+        instance = check(row)
+    except ValidationError as error:
+        for line in error.errors(include_url=False):
+            place = ".".join(map(str, line["loc"])) or None
+            failures.append((number, place, text_of(line["input"]), line["type"], line["msg"]))
+        return ()
+    packed: list[Any] = []
+    for column in columns:
+        value = getattr(instance, column.field)
+        try:
+            packed.append(column.form.pack(value))
+        except Unfit as unfit:
+            failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
+    return tuple(packed)
+
+
+def _unpacker(schema: pl.Schema, model: type[BaseModel]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """What turns a row into what pydantic knows, where a column keeps a value in another way; None if none does."""
+    unpackers = unpackers_of(columns_of(model), schema)
+    if not unpackers:
+        return None
+    return lambda row: row | {name: unpack(row[name]) for name, unpack in unpackers}

@@ -1,0 +1,73 @@
+"""Python objects and Arrow data on their way into a frame.
+
+Rows and columns of Python values are validated as they come in, by pydantic itself and in slices on the hub: a frame
+cannot hold what is no valid value. Arrow data goes in as it is, off the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from greendata.errors import BadArgument, ColumnsUnequal, NotArrow, PlanRefused
+from greendata.frames.plan import first_words
+from greendata.hub import pool
+from greendata.hub.pacing import paced
+
+__all__ = ("frame_of_arrow", "frame_of_columns", "rows_of_columns")
+
+
+def frame_of_arrow(data: object) -> pl.DataFrame:
+    """A frame of anything that has an Arrow C stream or array; pyarrow is not needed.
+
+    Raises:
+        NotArrow: it has none.
+        PlanRefused: Polars cannot take it: a type that it does not know, a stream that breaks off.
+
+    Example:
+        >>> frame_of_arrow(pl.DataFrame({"a": [1, 2]})).height
+        2
+    """
+    if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
+        raise NotArrow(data)
+    try:
+        return pool.call(_from_arrow, data)
+    except PolarsError as error:
+        raise PlanRefused("from_arrow", first_words(error), {}) from error
+
+
+def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
+    """A frame of columns that are Series, NumPy or Arrow arrays; None where some are Python sequences.
+
+    Raises:
+        ColumnsUnequal: the columns have not one length.
+        BadArgument: one of them has none.
+    """
+    _check_lengths(columns)
+    if any(isinstance(values, list | tuple) for values in columns.values()):
+        return None
+    return pool.call(pl.DataFrame, dict(columns))
+
+
+def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The same values as rows, made in slices on the hub; the columns have one length."""
+    names = tuple(columns)
+    return paced(lambda values: dict(zip(names, values, strict=True)), zip(*columns.values(), strict=True))
+
+
+def _check_lengths(columns: Mapping[str, Any]) -> None:
+    if not isinstance(columns, Mapping):
+        raise BadArgument("columns", columns, "a mapping of names to sequences of values")
+    for name, values in columns.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise BadArgument(f"column {name!r}", values, "a sequence of values")
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ColumnsUnequal(lengths)
+
+
+def _from_arrow(data: Any) -> pl.DataFrame:
+    return pl.DataFrame(data)

@@ -1,0 +1,121 @@
+"""`ModelStream`: the rows of a query in validated batches, while the query still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import polars as pl
+from pydantic import BaseModel
+
+from greendata.errors import BatchesBusy, FrameInvalid
+from greendata.frames.batches import Batches
+from greendata.frames.instances import models_of
+from greendata.frames.roots import Sources
+from greendata.frames.scans import reading
+from greendata.frames.validation import Trust, validate
+
+__all__ = ("ModelStream",)
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+
+class ModelStream(Generic[M]):
+    """An iterator over DataFrames of valid rows, and a context manager that stops the query.
+
+    Memory holds the batch at hand, the one in advance, and Polars' own buffer. Leaving the block, `close`, an error,
+    the end and dropping the object stop the query. One consumer at a time. Get one from `Frame.stream`.
+
+    Args:
+        batches: the rows, not validated.
+        model: what they are to be.
+        trust: see `greendata.frames.validation.validate`.
+        sources: the files that are read, for errors.
+
+    Example:
+        >>> from greendata.frames.typed import Frame
+        >>> class User(BaseModel):
+        ...     name: str
+        >>> with Frame[User].from_columns({"name": ["Ann", "Bob", "Eve"]}).stream(batch_size=2) as stream:
+        ...     [batch.height for batch in stream]
+        [2, 1]
+    """
+
+    def __init__(
+        self, batches: Batches, model: type[M], *, trust: Trust = "off", sources: tuple[Sources, ...] = ()
+    ) -> None:
+        self._batches = batches
+        self._model = model
+        self._trust: Trust = trust
+        self._sources = sources
+        self._rows = 0  # given so far; the consumer's thread
+        self._busy = False  # a batch is on its way; consumers test and set it without a call between
+
+    def __iter__(self) -> ModelStream[M]:
+        return self
+
+    def __next__(self) -> pl.DataFrame:
+        """The next batch.
+
+        Raises:
+            FrameInvalid: it has rows that do not fit; their numbers count from the first row of the stream.
+            UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
+            BatchesBusy: another greenlet asks already.
+        """
+        return self._take(partial(validate, model=self._model, trust=self._trust))
+
+    def models(self) -> Iterator[list[M]]:
+        """The batches as lists of models, made in slices on the hub; it raises what `__next__` does.
+
+        Example:
+            >>> from greendata.frames.typed import Frame
+            >>> class User(BaseModel):
+            ...     name: str
+            >>> with Frame[User].from_columns({"name": ["Ann", "Bob", "Eve"]}).stream(batch_size=2) as stream:
+            ...     next(stream.models())
+            [User(name='Ann'), User(name='Bob')]
+        """
+        while True:
+            try:
+                models = self._take(partial(models_of, model=self._model))
+            except StopIteration:
+                return
+            yield models
+
+    def close(self) -> None:
+        """Stop the query. Never blocks. Safe from any thread."""
+        self._batches.close()
+
+    def __enter__(self) -> ModelStream[M]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ModelStream of {self._model.__name__} after {self._rows} rows: {self._batches!r}>"
+
+    def _take(self, use: Callable[[pl.DataFrame], T]) -> T:
+        if self._busy:
+            raise BatchesBusy
+        self._busy = True
+        try:
+            with reading(self._sources):
+                batch = next(self._batches)
+            used = use(batch)
+        except FrameInvalid as error:
+            self.close()
+            failures = error.failures.with_columns(pl.col("row") + self._rows)
+            raise FrameInvalid(error.model, self._rows + error.rows, failures) from error
+        except BaseException:  # the end as well
+            self.close()
+            raise
+        finally:
+            self._busy = False
+        self._rows += batch.height
+        return used

@@ -1,0 +1,389 @@
+"""Rules: which values of a column pydantic surely accepts, and what it makes of them, as Polars expressions.
+
+A rule is read off a node of pydantic's core schema, for a column of a given dtype. It need not know every valid
+value: what it is not sure of goes through pydantic itself. It must never be sure of an invalid one, and never of
+a value that pydantic would make into another. So a node with a key that is not known here has no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import polars as pl
+
+from greendata.frames.forms import Dtype, Form, Leaf, Unfit
+
+__all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "is_readable", "knows", "never_null")
+
+Node = Mapping[str, Any]
+
+DIGITS = 38  # that a Decimal column holds
+EXACT = 2**53  # up to here a Float64 holds every integer
+EPOCH = datetime(1970, 1, 1)  # of local time
+FIRST, LAST = datetime.min, datetime.max  # what Python can hold
+BOUNDS = ("ge", "gt", "le", "lt")
+EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
+
+# Strings that have one meaning in every grammar: Rust's, Polars' and pydantic's.
+WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
+NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
+DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,6})?$"
+UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
+TRUE = pl.lit(value=True)
+YES = ("1", "on", "t", "true", "y", "yes")
+NO = ("0", "f", "false", "n", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is sure of a column's values.
+
+    Attributes:
+        value: the values in the field's form; of no account where they are not sure.
+        sure: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
+    """
+
+    value: pl.Expr
+    sure: pl.Expr = TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a node's meaning depends on.
+
+    Attributes:
+        definitions: the nodes that others refer to.
+        config: the configuration of the model it is in.
+        strict: the caller's strict mode; None leaves it to node and model.
+    """
+
+    definitions: Mapping[str, Node]
+    config: Mapping[str, Any]
+    strict: bool | None
+
+    def is_strict(self, node: Node) -> bool:
+        """True if pydantic is strict with *node*."""
+        if self.strict is not None:
+            return self.strict
+        return bool(node.get("strict", self.config.get("strict", False)))
+
+
+def knows(node: Node, *keys: str) -> bool:
+    """True if *node* has no key but *keys* and those without a say in validity."""
+    return EVERYWHERE.issuperset(node.keys() - set(keys))
+
+
+def all_of(*conditions: pl.Expr | None) -> pl.Expr:
+    """All of them that are not None."""
+    found = [condition for condition in conditions if condition is not None and condition is not TRUE]
+    return reduce(and_, found) if found else TRUE
+
+
+def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
+    """Where *rule* is sure of values of *expr*, nulls counted as invalid; itself never null."""
+    return all_of(expr.is_not_null(), rule.sure).fill_null(value=False)
+
+
+# -- leaves: one function for a type of node, each of (node, context, expr, dtype, form) ----------------
+
+
+def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "multiple_of", *BOUNDS) and form.dtype.is_integer()):
+        return None
+    value = expr.cast(form.dtype, strict=False)
+    lax = not context.is_strict(node)
+    if dtype.is_integer():
+        sure = value.is_not_null() if dtype != form.dtype else None
+    elif dtype == pl.Boolean and lax:
+        sure = None
+    elif dtype.is_float() and lax:
+        sure = all_of(expr.is_finite(), expr == expr.floor(), expr.abs() < EXACT, value.is_not_null())
+    elif dtype == pl.String and lax:
+        sure = all_of(expr.str.contains(WHOLE), value.is_not_null())
+    else:
+        return None
+    factor = node.get("multiple_of", 1)
+    if not 0 < factor < 2**62 or isinstance(factor, float):
+        return None
+    divisible = (value.cast(pl.Int128) % factor == 0) if factor != 1 else None
+    return _within(node, form, Rule(value, all_of(sure, divisible)))
+
+
+def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "allow_inf_nan", *BOUNDS) and form.dtype.is_float()):
+        return None
+    lax = not context.is_strict(node)
+    value = expr.cast(pl.Float64, strict=False)
+    if dtype.is_float() or dtype.is_integer() or (dtype == pl.Boolean and lax):
+        sure = TRUE
+    elif dtype == pl.String and lax:
+        sure = expr.str.contains(NUMBER)
+    else:
+        return None
+    if not node.get("allow_inf_nan", context.config.get("allow_inf_nan", True)):
+        sure = all_of(sure, value.is_finite())
+    elif node.keys() & {*BOUNDS}:
+        sure = all_of(sure, value.is_not_nan())  # Polars orders NaN above all numbers
+    rule = _within(node, _FLOAT, Rule(value, sure))
+    return rule and Rule(rule.value.cast(form.dtype), rule.sure)
+
+
+def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node) and form.dtype == pl.Boolean):
+        return None
+    if dtype == pl.Boolean:
+        return Rule(expr)
+    if context.is_strict(node):
+        return None
+    if dtype.is_integer():
+        return Rule(expr == 1, (expr == 0) | (expr == 1))
+    if dtype == pl.String:
+        word = expr.str.to_lowercase()
+        return Rule(word.is_in(YES), word.is_in((*YES, *NO)))
+    return None
+
+
+def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
+    if not (knows(node, *known) and isinstance(form.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
+        return None
+    say = {key: node.get(key, context.config.get("str_" + key)) for key in known}
+    text = expr.cast(pl.String)
+    sure = None
+    if say["strip_whitespace"] or say["to_lower"] or say["to_upper"]:
+        sure = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
+        text = text.str.strip_chars(" \t\n\r\x0b\x0c") if say["strip_whitespace"] else text
+    if say["min_length"]:
+        sure = all_of(sure, text.str.len_chars() >= say["min_length"])
+    if say["max_length"] is not None:
+        sure = all_of(sure, text.str.len_chars() <= say["max_length"])
+    if (pattern := node.get("pattern")) is not None:
+        engine = node.get("regex_engine", context.config.get("regex_engine", "rust-regex"))
+        if not isinstance(pattern, str) or engine != "rust-regex":
+            return None
+        sure = all_of(sure, text.str.contains(pattern))
+    if say["to_lower"]:
+        text = text.str.to_lowercase()
+    elif say["to_upper"]:
+        text = text.str.to_uppercase()
+    return _cast(text, form, sure)
+
+
+def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    is_text = dtype == pl.String and not context.is_strict(node)
+    if not (knows(node, "max_length", "min_length") and form.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
+        return None
+    value = expr.cast(pl.Binary)
+    low, high = node.get("min_length"), node.get("max_length")
+    at_least = None if low is None else value.bin.size() >= low
+    return Rule(value, all_of(at_least, None if high is None else value.bin.size() <= high))
+
+
+def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    to = form.dtype
+    if not (knows(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
+        return None
+    if isinstance(dtype, pl.Decimal):
+        scale = dtype.scale
+    elif dtype.is_integer() and not context.is_strict(node):
+        scale = 0
+    else:
+        return None
+    digits, places = node.get("max_digits"), node.get("decimal_places")
+    if scale > min(to.scale, scale if places is None else places) or (digits is not None and places is None):
+        return None
+    whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places  # before the point
+    if whole < 1:
+        return None
+    value = expr.cast(to, strict=False)
+    small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
+    return _within(node, form, Rule(value, all_of(value.is_not_null(), small)))
+
+
+def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, *BOUNDS) and form.dtype == pl.Date):
+        return None
+    if dtype == pl.Date:
+        value, sure = expr, None
+    elif dtype == pl.String and not context.is_strict(node):
+        value, sure = expr.str.to_date("%Y-%m-%d", strict=False), expr.str.contains(DAY)
+    else:
+        return None
+    return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date()))))
+
+
+def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    to = form.dtype
+    if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
+        return None
+    zone, lax = to.time_zone, not context.is_strict(node)
+    if node.get("tz_constraint") not in {None, "naive" if zone is None else "aware"}:
+        return None
+    unit = pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None)
+    micros = expr.cast(unit, strict=False)
+    if isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) is (zone is None):
+        sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
+    elif dtype == pl.Date and lax and zone is None:
+        sure = all_of(is_readable(expr, dtype))
+    elif dtype == pl.String and lax and zone is None:
+        text = expr.str.replace("T", " ", literal=True)
+        micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+        sure = all_of(expr.str.contains(MOMENT), is_readable(micros, unit))
+    else:
+        return None
+    value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
+    exact = _is_exact(value, micros if zone is None else micros.dt.convert_time_zone(zone), pl.Datetime("us", zone))
+    return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to))))
+
+
+def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
+    if not (known and dtype == form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
+        return None
+    return _within(node, form, Rule(expr, expr.cast(pl.Int64) % 1000 == 0))
+
+
+def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = knows(node, "microseconds_precision", *BOUNDS)
+    if not (known and isinstance(dtype, pl.Duration) and isinstance(form.dtype, pl.Duration)):
+        return None
+    micros = expr.cast(pl.Duration("us"), strict=False)
+    value = micros.cast(form.dtype, strict=False)
+    is_same = micros.cast(dtype, strict=False) == expr
+    sure = all_of(is_readable(expr, dtype), is_same, _is_exact(value, micros, pl.Duration("us")))
+    return _within(node, form, Rule(value, sure))
+
+
+def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "version") and dtype == form.dtype == pl.String) or context.is_strict(node):
+        return None
+    version = node.get("version")
+    pattern = UUID % (("[0-9a-f]", "[0-9a-f]") if version is None else (version, "[89ab]"))
+    return Rule(expr, expr.str.contains(pattern))
+
+
+def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
+        return None
+    return _one_of([member.value for member in node["members"]], expr, dtype, form)
+
+
+def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not knows(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
+        return None
+    return _one_of(node["expected"], expr, dtype, form)
+
+
+def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    kinds = {type(value) for value in values}
+    if kinds == {str} and _is_text(dtype):
+        return _cast(expr.cast(pl.String), form, expr.cast(pl.String).is_in(values))
+    if kinds == {int} and dtype.is_integer() and all(-(2**63) <= value < 2**63 for value in values):
+        return _cast(expr, form, expr.cast(pl.Int64, strict=False).is_in(values))
+    if kinds == {bool} and dtype == pl.Boolean:
+        return _cast(expr, form, expr.is_in(values))
+    return None
+
+
+LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | None]] = {
+    "bool": _bool,
+    "bytes": _bytes,
+    "date": _date,
+    "datetime": _datetime,
+    "decimal": _decimal,
+    "enum": _enum,
+    "float": _float,
+    "int": _int,
+    "literal": _literal,
+    "str": _str,
+    "time": _time,
+    "timedelta": _timedelta,
+    "uuid": _uuid,
+}
+
+
+# -- what they have in common ---------------------------------------------------------------------------
+
+
+def _is_exact(value: pl.Expr, micros: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Where *value*, in the form's unit, is what it was in microseconds."""
+    return (value.cast(dtype, strict=False) == micros).fill_null(value=False)
+
+
+def _is_text(dtype: Dtype) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _cast(value: pl.Expr, form: Form, sure: pl.Expr | None) -> Rule:
+    """*value* in another dtype, not sure where that cannot hold it."""
+    cast = value.cast(form.dtype, strict=False)
+    may_fail = not isinstance(form.dtype, pl.String | pl.Int64 | pl.Boolean)
+    return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None))
+
+
+def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
+    """*rule*, sure only of values within the bounds of *node*; None for a bound that the form cannot hold."""
+    try:
+        bounds = {key: _bound(node[key], form) for key in BOUNDS if node.get(key) is not None}
+    except Unfit:
+        return None
+    compare: dict[str, Callable[[Any], pl.Expr]] = {
+        "ge": rule.value.__ge__,
+        "gt": rule.value.__gt__,
+        "le": rule.value.__le__,
+        "lt": rule.value.__lt__,
+    }
+    return Rule(rule.value, all_of(rule.sure, *(compare[key](bound) for key, bound in bounds.items())))
+
+
+def _bound(value: Any, form: Form) -> pl.Expr:
+    if isinstance(value, bool) or (isinstance(value, int) and form.dtype.is_float() and abs(value) > EXACT):
+        raise Unfit(f"{value} is no bound of {form.dtype}")
+    if form.dtype.is_decimal() and isinstance(value, int):
+        value = Decimal(value)
+    if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
+        raise Unfit(f"{value} is no bound of {form.dtype}")
+    return pl.lit(form.pack(value), dtype=form.dtype)
+
+
+def is_readable(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
+    """Where Python can hold values of a column of *dtype*; None if it holds them all. Nulls are null."""
+    match dtype:
+        case pl.Date():
+            return expr.is_between(pl.lit(FIRST.date()), pl.lit(LAST.date()))
+        case pl.Datetime(time_unit="us" | "ms" as unit):
+            tick = timedelta(microseconds=1) if unit == "us" else timedelta(milliseconds=1)
+            first, last, day = (FIRST - EPOCH) // tick, (LAST - EPOCH) // tick, timedelta(days=1) // tick
+            ticks = expr.to_physical()
+            if dtype.time_zone is not None:  # it is the local time that Python has to hold
+                near = ticks.clip(first - 2 * day, last + 2 * day).cast(dtype)  # Polars panics far from there
+                ticks = near.dt.replace_time_zone(None).to_physical()
+            return ticks.is_between(first, last)
+        case pl.Duration(time_unit="ms"):
+            longest = timedelta.max // timedelta(milliseconds=1)
+            return expr.cast(pl.Int64).is_between(-longest, longest)
+        case pl.List() | pl.Array():
+            values = expr if isinstance(dtype, pl.List) else expr.arr.to_list()
+            inner = is_readable(pl.element(), dtype.inner)
+            return None if inner is None else values.list.eval(inner.fill_null(value=True)).list.all()
+        case pl.Struct():
+            checks = [check for check in _readable_fields(expr, dtype) if check is not None]
+            return reduce(and_, checks) if checks else None
+    return None
+
+
+def _readable_fields(expr: pl.Expr, dtype: pl.Struct) -> Iterator[pl.Expr | None]:
+    for field in dtype.fields:
+        readable = is_readable(expr.struct.field(field.name), field.dtype)
+        yield None if readable is None else readable.fill_null(value=True)
+
+
+_FLOAT = Leaf(pl.Float64(), float)

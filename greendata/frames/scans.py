@@ -1,0 +1,120 @@
+"""Files as lazy frames, read the way a model wants them. All of this reads files: workers call it.
+
+The types of a CSV column and whether an NDJSON key is there at all are guesses from a file's first lines; where the
+model knows better, it is asked. What Polars says of a bad file becomes an error that names the file as its caller did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from glob import escape
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+from polars.exceptions import PolarsError
+from pydantic import BaseModel
+
+from greendata.errors import FileMissing, UnreadableFile
+from greendata.frames.models import schema_of
+from greendata.frames.plan import first_words
+from greendata.frames.roots import Sources, StrPath, sources
+
+__all__ = ("Scan", "reading", "scan")
+
+Kind = Literal["parquet", "csv", "ndjson", "ipc"]
+
+# What a CSV field can be read as. The rest comes as text and is the validation's business, row by row.
+_CSV_TYPES = (pl.Float32, pl.Float64, pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Time)
+
+
+class Scan(NamedTuple):
+    """A file as a lazy frame.
+
+    Attributes:
+        frame: the lazy frame.
+        schema: its columns.
+        sources: the files, to be checked before each run.
+    """
+
+    frame: pl.LazyFrame
+    schema: pl.Schema
+    sources: Sources
+
+
+def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel], options: dict[str, Any]) -> Scan:
+    """The lazy frame over *path*, of which no more is read than its schema.
+
+    Args:
+        kind: which ``polars.scan_*`` reads it.
+        path: see `greendata.frames.roots.sources`.
+        root: likewise.
+        model: what the rows are to be.
+        options: those of ``polars.scan_*``; they win over what the model knows.
+
+    Raises:
+        PathRefused, FileMissing, BadArgument: the path.
+        UnreadableFile: the file is not of that kind, or is cut short.
+    """
+    found = sources(path, root)
+    if found.root is None:
+        places: Any = path
+    elif kind == "ndjson":  # which has no glob=False
+        places = [escape(place) for place in found.paths]
+    else:
+        places, options = list(found.paths), {**options, "glob": False}
+    with reading((found,)):
+        if kind == "csv":
+            options = {"schema_overrides": _csv_types(model), **options}
+        lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
+        schema = lf.collect_schema()
+        if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
+            lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
+            schema = lf.collect_schema()
+    return Scan(lf, schema, found)
+
+
+@contextmanager
+def reading(files: tuple[Sources, ...]) -> Iterator[None]:
+    """Have what Polars raises in the block be about *files*; without files it is left as it is.
+
+    Raises:
+        UnreadableFile, FileMissing: in the place of Polars' errors, with them as the cause.
+    """
+    try:
+        yield
+    except PolarsError as error:
+        if not files:
+            raise
+        raise UnreadableFile([file.shown for file in files], _cleaned(files)(first_words(error))) from error
+    except FileNotFoundError as error:
+        if not files or isinstance(error, FileMissing):
+            raise
+        raise FileMissing(", ".join(file.shown for file in files)) from error
+
+
+def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
+    def clean(text: str) -> str:
+        for file in files:
+            text = file.cleaned(text)
+        return text
+
+    return clean
+
+
+def _csv_types(model: type[BaseModel]) -> dict[str, pl.DataType]:
+    return {
+        name: dtype for name, dtype in schema_of(model).items() if dtype.is_integer() or isinstance(dtype, _CSV_TYPES)
+    }
+
+
+def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, Any]:
+    """Read on for keys that may come late, and numbers as floats where floats are wanted."""
+    wanted = schema_of(model)
+    floats = {
+        name: dtype
+        for name, dtype in wanted.items()
+        if name in schema and dtype.is_float() and schema[name].is_integer()
+    }
+    late = {"infer_schema_length": None} if wanted.keys() - schema.keys() else {}
+    return {"schema_overrides": floats, **late}

@@ -1,0 +1,184 @@
+"""Rules judge what is usual without pydantic; what they are sure of is held to the law in test_validation_laws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import polars as pl
+import pytest
+from pydantic import (
+    UUID4,
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PastDate,
+    create_model,
+    field_validator,
+)
+
+import greendata
+from greendata.frames.fields import columns_of
+from greendata.frames.sieve import Sieve, Sifted
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Inner(BaseModel):
+    x: int
+    y: list[str] = ["y"]
+
+
+def sifted(df: pl.DataFrame, model: type[BaseModel]) -> Sifted:
+    return Sieve(model, columns_of(model), None)(df)
+
+
+def sure(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
+    """The values of one column that need no pydantic."""
+    model = create_model("Model", __config__=config or None, a=(annotation, ...))
+    return sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model).sure["a"].to_list()
+
+
+UUID_TEXT = "123e4567-e89b-42d3-a456-426614174000"
+NOON = datetime(2024, 2, 29, 12)
+
+USUAL: list[tuple[Any, list[Any]]] = [
+    (int, [1, -1, 2**62]),
+    (Annotated[int, Field(ge=0, lt=10, multiple_of=3)], [0, 3, 9]),
+    (float, [0.5, float("inf")]),
+    (Annotated[float, Field(gt=0, allow_inf_nan=False)], [0.5]),
+    (bool, [True, False]),
+    (str, ["", "é"]),
+    (Annotated[str, Field(min_length=1, max_length=2, pattern="^é")], ["é", "éa"]),
+    (bytes, [b"a"]),
+    (Annotated[Decimal, Field(max_digits=5, decimal_places=2, ge=0)], [Decimal("1.50"), Decimal("999.99")]),
+    (date, [date(2024, 2, 29)]),
+    (datetime, [NOON]),
+    (time, [time(12)]),
+    (timedelta, [timedelta(days=-1)]),
+    (UUID, [UUID_TEXT]),
+    (UUID4, [UUID_TEXT]),
+    (Colour, ["red"]),
+    (Literal["a", "b"], ["b"]),
+    (Literal[1, 2], [2]),
+    (int | None, [1, None]),
+    (list[int], [[1, 2], []]),
+    (list[str | None], [["a", None]]),
+    (set[int], [[1, 2]]),
+    (tuple[int, ...], [[1]]),
+    (dict[str, int], [[{"key": "a", "value": 1}]]),
+    (Inner, [{"x": 1, "y": ["a"]}]),
+    (list[Inner], [[{"x": 1, "y": ["a"]}], []]),
+]
+
+
+@pytest.mark.parametrize(("annotation", "values"), USUAL, ids=lambda case: str(case)[:40])
+def test_usual_values_need_no_pydantic(annotation: Any, values: list[Any]) -> None:
+    assert sure(annotation, *values) == values
+
+
+LAX: list[tuple[Any, list[Any], list[Any]]] = [
+    (int, ["7", "-12", "0"], [7, -12, 0]),
+    (int, [1.0, -2.0], [1, -2]),
+    (int, [True], [1]),
+    (float, ["1.5", "-7"], [1.5, -7.0]),
+    (float, [1, 2], [1.0, 2.0]),
+    (bool, ["yes", "OFF"], [True, False]),
+    (bool, [0, 1], [False, True]),
+    (bytes, ["é"], ["é".encode()]),
+    (Decimal, [5], [Decimal(5)]),
+    (date, ["2024-02-29"], [date(2024, 2, 29)]),
+    (datetime, ["2024-02-29T12:00:00", "2024-02-29 12:00:00.000"], [NOON, NOON]),
+    (datetime, [date(2024, 2, 29)], [datetime(2024, 2, 29)]),
+]
+
+
+@pytest.mark.parametrize(("annotation", "values", "expected"), LAX, ids=lambda case: str(case)[:40])
+def test_plain_coercions_need_no_pydantic(annotation: Any, values: list[Any], expected: list[Any]) -> None:
+    assert sure(annotation, *values) == expected
+
+
+def test_lengths_and_letters_follow_the_configuration() -> None:
+    assert sure(str, " a ", "\tb", str_strip_whitespace=True, str_to_upper=True) == ["A", "B"]
+    assert sure(str, "abc", "ab", str_max_length=2) == ["ab"]
+    assert sure(int, "1", strict=True) == []
+
+
+def test_what_only_pydantic_can_tell() -> None:
+    doubtful: Iterator[tuple[Any, Any]] = iter(
+        [
+            (int, " 1 "),
+            (int, "1_000"),
+            (float, "1e3"),
+            (date, "1709164800"),
+            (UUID, UUID_TEXT.upper()),
+            (PastDate, date(2020, 1, 1)),
+            (Annotated[float, Field(multiple_of=0.1)], 0.3),
+            (Annotated[int, AfterValidator(abs)], 1),
+            (AwareDatetime, "2024-02-29T12:00:00Z"),
+            (Annotated[Decimal, Field(max_digits=5)], 1),
+        ]
+    )
+    for annotation, value in doubtful:
+        assert sure(annotation, value) == []
+        model = create_model("Model", a=(annotation, ...))
+        assert greendata.validate(pl.DataFrame({"a": [value]}), model).height == 1
+
+
+def test_a_pattern_of_pythons_engine_is_pythons() -> None:
+    lookahead = create_model(
+        "Model", __config__=ConfigDict(regex_engine="python-re"), a=(Annotated[str, Field(pattern="^(?=a)")], ...)
+    )
+    df = pl.DataFrame({"a": ["ab", "b"]})
+    assert not sifted(df, lookahead).sure.height
+    assert greendata.filter_valid(df, lookahead).good["a"].to_list() == ["ab"]
+
+
+def test_bounds_that_no_column_holds() -> None:
+    assert sure(Annotated[int, Field(le=2**70)], 1) == []
+    assert sure(Annotated[float, Field(ge=2**60 + 1)], 1.0) == []
+    huge = create_model("Model", a=(Annotated[int, Field(le=2**70)], ...))
+    assert greendata.validate(pl.DataFrame({"a": [1]}), huge)["a"].to_list() == [1]
+
+
+def test_only_the_doubtful_rows_go_to_pydantic() -> None:
+    model = create_model("Model", a=(int, ...), b=(str, "b"))
+    found = sifted(pl.DataFrame({"a": ["1", " 2 ", "x", None, "5"]}), model)
+    assert found.sure["a"].to_list() == [1, 5]
+    assert found.sure["b"].to_list() == ["b", "b"]
+    assert found.doubtful.to_list() == [1, 2, 3]
+
+
+def test_a_column_of_nulls_alone() -> None:
+    assert sure(int | None, None, dtype=pl.Null) == [None]
+    assert sure(Inner | None, None, dtype=pl.Null) == [None]
+    assert sure(int, None, dtype=pl.Null) == []
+
+
+def test_values_that_python_cannot_hold_are_no_rows_for_pydantic() -> None:
+    days = pl.Series("on", [[0], [10**7], None], dtype=pl.List(pl.Int32)).cast(pl.List(pl.Date))
+    model = create_model("Model", on=(list[date], ...))
+    found = sifted(days.to_frame(), model)
+    assert found.doubtful.to_list() == [2]
+    assert found.beyond.select("row", "column", "rule").rows() == [(1, "on", "column_form")]
+
+
+def test_a_validator_needs_the_whole_row() -> None:
+    class Checked(BaseModel):
+        a: int
+        b: int = 1
+
+        @field_validator("a")
+        @classmethod
+        def same(cls, a: int) -> int:
+            return a
+
+    assert sifted(pl.DataFrame({"a": [1, 2]}), Checked).doubtful.to_list() == [0, 1]
