@@ -156,7 +156,7 @@ def fetch(port: int, path: str) -> tuple[bytes, int, bool]:
         length = len(last)
         while piece := connection.recv(PIECE):
             length += len(piece)
-            last = (last + piece)[-5:]
+            last = piece[-5:] if len(piece) >= 5 else (last + piece)[-5:]
     said = header(head, b"content-length")
     return head, length, last.endswith(b"0\r\n\r\n") if said is None else length == int(said)
 

@@ -13,13 +13,13 @@ from flask import Flask
 
 import greendata
 from greendata.errors import PoolFull
-from greendata.frames.encoders import CHUNK_BYTES, encode
+from greendata.frames.encoders import encode
 from greendata.web.flask import respond
 from tests.frames import gated_batches
 from tests.gates import Gate
 from tests.natives import until
 
-ROWS = pl.DataFrame({"a": range(200_000)})
+ROWS = pl.DataFrame({"a": range(2_000_000)})
 PIECES = 10
 
 
@@ -79,7 +79,7 @@ def test_what_has_begun_goes_on(start: Callable[[], Iterator[Any]]) -> None:
         pieces += rest.get()
     whole = pl.concat(pieces) if isinstance(pieces[0], pl.DataFrame) else pl.read_csv(b"".join(pieces))
     assert whole.equals(ROWS)
-    assert isinstance(pieces[0], pl.DataFrame) or len(pieces) > len(b"".join(pieces)) // CHUNK_BYTES > 1
+    assert isinstance(pieces[0], pl.DataFrame) or len(pieces) > 10
 
 
 @every_stream

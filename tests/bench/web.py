@@ -29,6 +29,7 @@ ROWS = 1_000_000
 FORMATS = ("ndjson", "csv", "arrow")
 ROUNDS = 1
 SECONDS = 3.0  # of downloads, one after the other
+ENV: dict[str, str] = {}
 PAUSE = 0.005  # seconds between two pings
 PINGS = 500  # in a row, a measurement of the overhead
 PING_ROUNDS = 31
@@ -135,7 +136,7 @@ def served(app: str, path: Path) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         source = f"from tests.bench.web_app import {app} as app\n"
         arguments = ["-k", CLASSES[app], "--workers", "1", "--graceful-timeout", "2", "--keep-alive", "60"]
-        server = Server(Path(folder), source, arguments, {"BENCH_ROWS": str(path)})
+        server = Server(Path(folder), source, arguments, {"BENCH_ROWS": str(path), **ENV})
         try:
             server.ask("/ping")
             yield server
