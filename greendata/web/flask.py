@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 try:
-    from flask import Flask, current_app, request
+    from flask import Flask, Request, current_app, request
 except ImportError as missing:
     raise ImportError("Flask is not installed: pip install greendata[flask]") from missing
 
@@ -105,9 +105,11 @@ class GreenData:
         return mark
 
     def _enter(self) -> None:
-        view = current_app.view_functions.get(request.endpoint or "")
-        seconds = getattr(view, _MARK, current_app.config["GREENDATA_REQUEST_TIMEOUT"])
-        scope = Scope(socket_of(request.environ))
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxies take 1 us a look
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        view = app.view_functions.get(asked.endpoint or "")
+        seconds = getattr(view, _MARK, app.config["GREENDATA_REQUEST_TIMEOUT"])
+        scope = Scope(socket_of(asked.environ))
         scope.enter(seconds=seconds, key=None if self._key is None else self._key())
 
 

@@ -87,12 +87,11 @@ class Scope:
     def leave(self) -> None:
         """Undo `enter`. Idempotent; in another context than that of `enter` there is nothing to undo."""
         tokens, self._tokens = self._tokens, []
-        for variable, token in reversed(tokens):
-            with suppress(ValueError):  # another context
-                variable.reset(token)
         block, self._block = self._block, None
-        if block is not None:
-            with suppress(ValueError):
+        with suppress(ValueError):  # another context
+            for variable, token in reversed(tokens):
+                variable.reset(token)
+            if block is not None:
                 block.__exit__(None, None, None)
 
     def adopt(self, result: Result[Any]) -> None:
@@ -186,7 +185,7 @@ def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
         >>> socket_of({}) is None
         True
     """
-    found = next((environ[key] for key in _KEYS if key in environ), None)
+    found = next(filter(None, map(environ.get, _KEYS)), None)
     if found is None:  # gevent.pywsgi has it in the file that the body is read from
         reader = getattr(environ.get("wsgi.input"), "rfile", None)
         found = getattr(getattr(reader, "raw", None), "_sock", None)
