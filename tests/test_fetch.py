@@ -307,6 +307,7 @@ def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContext
     pages = {"/": answer(CSV), "/cut": answer(CSV, length=100), "/slow": drip(answer(b"", length=10))}
     with serving(pages) as server:
         fetch(server.url + "/")
+        server.wait_idle()
         with keeps_descriptors():
             fetch(server.url + "/")
             for path, options in (("/cut", {}), ("/slow", {"timeout": 0.1}), ("/", {"allow_private": False})):
