@@ -235,6 +235,14 @@ def test_bodies_that_are_too_large() -> None:
             fetch(server.url + "/fits", max_bytes=99_999)
 
 
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "x"])
+def test_an_announced_length_that_is_none(length: str) -> None:
+    """Python's own ``int`` refuses the first two: a digit that is no decimal, and more digits than it reads."""
+    page = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode("latin-1") + CSV
+    with serving({"/": page}) as server:
+        assert fetch(server.url + "/") == CSV
+
+
 # -- what is wrong with it ----------------------------------------------------------------------------------
 
 
