@@ -97,6 +97,8 @@ def test_the_answer_tells_where_it_came_from() -> None:
         "::ffff:10.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "fec0::a9fe:a9fe",
+        "::127.0.0.1",
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
