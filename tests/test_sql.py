@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_manager
 import adbc_driver_sqlite.dbapi
 import polars as pl
 import pytest
@@ -20,7 +21,7 @@ import greendata
 from greendata import BadArgument, BadChoice, ConnectionBusy, DatabaseUnreachable, NotAFrame, QueryFailed
 from greendata.errors import ColumnUnreadable, ColumnUnwritable, JobCancelled, UnknownDatabase
 from greendata.frames import databases
-from greendata.frames.databases import database_of
+from greendata.frames.databases import _execute, database_of
 from tests.databases import EVERY_TYPE, closing
 from tests.frames import crowded, one_worker
 from tests.gates import Gate
@@ -264,6 +265,24 @@ def test_a_connection_that_commits_by_itself(strict: Path) -> None:
         assert count(strict, "strict") == 0
         greendata.write_sql(pl.DataFrame({"a": [1]}), "strict", connection, if_exists="append").get()
         assert count(strict, "strict") == 1
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_commit_that_is_refused(write: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """A constraint that is checked at the end of the transaction: the statement itself succeeds."""
+    connect = partial(adbc_driver_sqlite.dbapi.connect, str(tmp_path / "a.sqlite"), autocommit=True)
+    with closing(greendata.run(connect).get()) as connection:
+        read("CREATE TABLE parent (id INTEGER PRIMARY KEY)", connection)
+        read("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)", connection)
+        greendata.run(_execute, adbc_driver_manager, connection.adbc_connection, "PRAGMA foreign_keys = ON").get()
+        orphans = pl.DataFrame({"id": [7]})
+        insert = partial(greendata.write_sql, orphans, "child", if_exists="append")
+        if not write:
+            insert = partial(greendata.read_sql, "INSERT INTO child VALUES (7)")
+        with pytest.raises(QueryFailed, match=r"refused 'COMMIT': .*FOREIGN KEY constraint failed"):
+            insert(database=connection).get()
+        assert connection.adbc_connection.get_option("adbc.connection.autocommit") == "true"
+        assert count(connection, "child") == 0
 
 
 def test_the_low_level_connection_serves_too(connection: Any) -> None:
