@@ -31,9 +31,6 @@ from greendata.hub import pool
 from greendata.hub.background import in_background
 from greendata.hub.result import Result
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ("Frame",)
 
 M = TypeVar("M", bound=BaseModel)
