@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -520,17 +518,3 @@ def test_types_that_polars_has_no_form_for_are_named() -> None:
     assert str(ColumnUnreadable("a", "+ud:1")) == (
         "column 'a' is of the Arrow type '+ud:1', which Polars cannot hold; cast it in the query, to text for example"
     )
-
-
-def test_a_missing_driver_names_the_extra() -> None:
-    code = """
-        import sys
-        sys.modules["adbc_driver_sqlite"] = None
-        import greendata
-        try:
-            greendata.read_sql("SELECT 1", "a.sqlite")
-        except ImportError as error:
-            print(error)
-    """
-    found = subprocess.run([sys.executable, "-c", "if 1:" + code], capture_output=True, text=True, check=True)
-    assert found.stdout == "adbc_driver_sqlite is not installed; pip install greendata[sql]\n"

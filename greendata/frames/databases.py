@@ -46,7 +46,8 @@ def driver(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(f"{name} is not installed; pip install greendata[sql]", name=name) from error
+        text = f"this database needs {name}; install it with: pip install 'greendata[sql]'"
+        raise ImportError(text, name=name) from error
 
 
 def database_of(given: object, label: str) -> Database:

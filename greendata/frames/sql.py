@@ -1,6 +1,6 @@
 """Frames out of databases and into them, in the pool: SQLite and PostgreSQL, through their ADBC drivers.
 
-``pip install greendata[sql]`` brings the drivers. A database is an address (``sqlite:///path``, a path,
+``pip install 'greendata[sql]'`` brings the drivers. A database is an address (``sqlite:///path``, a path,
 ``postgresql://...``) or a connection of the caller's, from ``adbc_driver_sqlite.dbapi.connect`` or its like, made with
 `greendata.run` so that the hub goes on. A connection serves one job at a time.
 """
