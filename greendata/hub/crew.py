@@ -31,7 +31,16 @@ from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
 from greendata.hub.settings import Settings
 
-__all__ = ("Crew", "Worker", "aside", "inline_on", "is_inline_thread", "job_here", "run_in_pool_here", "run_inline_here")
+__all__ = (
+    "Crew",
+    "Worker",
+    "aside",
+    "inline_on",
+    "is_inline_thread",
+    "job_here",
+    "run_in_pool_here",
+    "run_inline_here",
+)
 
 GRACE = 0.0005  # seconds between two looks of the worker that stands by
 QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
