@@ -31,7 +31,16 @@ from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
 from greendata.hub.settings import Settings
 
-__all__ = ("Crew", "Worker", "aside", "inline_on", "is_inline_thread", "job_here", "run_inline_here")
+__all__ = (
+    "Crew",
+    "Worker",
+    "aside",
+    "inline_on",
+    "is_inline_thread",
+    "job_here",
+    "run_in_pool_here",
+    "run_inline_here",
+)
 
 GRACE = 0.0005  # seconds between two looks of the worker that stands by
 QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
@@ -298,7 +307,7 @@ def is_inline_thread() -> bool:
     known: bool | None = getattr(_local, "inline", None)
     if known is None:
         name = native.this_thread_name()
-        known = name.startswith(_runtime_threads) if name else get_hub_if_exists() is None
+        known = _is_runtime(native.get_native_id(), name) if name else get_hub_if_exists() is None
         _local.inline = known
     return known
 
@@ -306,6 +315,11 @@ def is_inline_thread() -> bool:
 def run_inline_here() -> None:
     """Have the calling thread run inline from now on."""
     _local.inline = True
+
+
+def run_in_pool_here() -> None:
+    """Have the calling thread use the pool, whatever its name."""
+    _local.inline = False
 
 
 def aside(func: Callable[[], object]) -> bool:
@@ -332,11 +346,15 @@ def job_here() -> Job | None:
     return next((job for job, runs in list(running.items()) if runs is worker), None)
 
 
+def _is_runtime(thread: int, name: str) -> bool:
+    return thread != os.getpid() and name.startswith(_runtime_threads)  # the main thread has the program's name
+
+
 def _be_nice(nice: int) -> None:
     """Let the scheduler prefer the hub's thread to this one and to the runtime's. Linux: nice is per thread."""
     if not nice or not (names := native.thread_names()):
         return
     level = min(19, os.getpriority(os.PRIO_PROCESS, os.getpid()) + nice)
-    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if name.startswith(_runtime_threads))]:
+    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if _is_runtime(tid, name))]:
         with suppress(OSError):  # it has ended meanwhile, or it is nicer already, which only root may take back
             os.setpriority(os.PRIO_PROCESS, thread, level)

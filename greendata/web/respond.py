@@ -121,7 +121,7 @@ def _disposition(filename: str, suffix: str) -> str:
         name += suffix
     if name.isascii():
         return dump_options_header("attachment", {"filename": name})
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()  # U+FF0F becomes a slash
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()  # wide signs become plain
     stem, dot, ending = _UNSAFE.sub("_", plain).rpartition(".")
     plain = (stem.strip(". ") or "data") + dot + ending
     exact = quote(name, safe="!#$&+-.^_`|~", errors="replace")
