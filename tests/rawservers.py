@@ -11,7 +11,7 @@ from gevent.monkey import get_original
 
 from tests.gates import rest
 
-__all__ = ("Server", "answer", "drip", "serving")
+__all__ = ("Server", "answer", "drip", "serving", "serving_unasked")
 
 _start_thread: Any = get_original("_thread", "start_new_thread")
 _sleep: Any = get_original("time", "sleep")
@@ -85,6 +85,23 @@ def serving(pages: dict[str, bytes | Callable[[], Iterator[bytes]]], host: str =
         yield from iter([page]) if isinstance(page, bytes) else page()
 
     server = Server(host, respond)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def serving_unasked(page: Callable[[], Iterator[bytes]]) -> Iterator[Server]:
+    """A server that answers whoever connects, before there is a request."""
+
+    class Hasty(Server):
+        def _talk(self, connection: Any) -> None:
+            with suppress(OSError), closing(connection):
+                for piece in page():
+                    connection.sendall(piece)
+
+    server = Hasty("127.0.0.1", lambda _: page())
     try:
         yield server
     finally:

@@ -24,7 +24,7 @@ from greendata.errors import (
 from greendata.frames.fetch import REDIRECTS, GuardedSession
 from greendata.frames.peers import Peers
 from tests.conftest import PATCHED
-from tests.rawservers import answer, drip, serving
+from tests.rawservers import answer, drip, serving, serving_unasked
 
 LOOPBACK = ("127.0.0.1",)
 CSV = b"a,b\n1,2\n"
@@ -205,6 +205,14 @@ def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
     told = r"was not fetched within 0\.3 seconds"
     with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=told):
         fetch(server.url + "/", timeout=0.3)
+
+
+def test_a_handshake_that_drips_is_cut_off() -> None:
+    """The head of a TLS record of 16 kB, whose bytes come one by one, each in time."""
+    record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
+    told = r"was not fetched within 0\.3 seconds"
+    with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=told):
+        fetch(f"https://127.0.0.1:{server.port}/", timeout=0.3)
 
 
 def test_a_deadline_that_has_passed_already() -> None:

@@ -52,7 +52,7 @@ HOUSE = (
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
-            "gevent": "urls",
+            "gevent": "peers urls",
         },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
