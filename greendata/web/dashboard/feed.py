@@ -7,7 +7,7 @@ the bytes of that one; so nothing at all is done while nobody looks, and a viewe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -70,7 +70,7 @@ class Feed:
                 self._snapshot = snapshot_json(now).encode()
             return self._snapshot
 
-    def follow(self, is_over: Callable[[], bool]) -> Iterator[bytes]:
+    def follow(self, is_over: Callable[[], bool]) -> Generator[bytes, None, None]:
         """The pictures as server-sent events, one a second, until *is_over* or the time is.
 
         Close it, or let go of it, and the viewer is gone.

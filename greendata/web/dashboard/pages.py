@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
@@ -31,6 +32,7 @@ from greendata.web.scope import socket_of
 __all__ = ("dashboard",)
 
 PREFIX = "/greendata"
+PAGE = Path(__file__).with_name("static") / "page.html"
 VIEWERS = 50  # streams at once: each holds a connection of the server
 STALLED = 30.0  # seconds in which a viewer must take a picture
 
@@ -76,7 +78,7 @@ def _observe() -> None:
 
 
 def _page() -> Response:
-    return give_token(current_app.blueprints["greendata"].send_static_file("page.html"))
+    return give_token(Response(PAGE.read_bytes(), mimetype="text/html"))
 
 
 def _stats() -> Response:

@@ -9,7 +9,7 @@ const OUTCOMES = {
   409: "was not cancelled: other workers answered. Try again.",
 };
 
-/** Cancel the job of that id, and return what became of it, to be said after its name. */
+/** Cancel the job of that id, and return whether that is over with, and what became of it, to be said after its name. */
 export async function cancelJob(id) {
   let status = 409;
   for (let attempt = 0; attempt < ATTEMPTS && status === 409; attempt += 1) {
@@ -18,7 +18,8 @@ export async function cancelJob(id) {
     }
     status = await ask(id);
   }
-  return OUTCOMES[status] ?? "was not cancelled: the server did not answer as it should. Try again.";
+  const text = OUTCOMES[status] ?? "was not cancelled: the server did not answer as it should. Try again.";
+  return { isOver: status === 204 || status === 404, text };
 }
 
 async function ask(id) {

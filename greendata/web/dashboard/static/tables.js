@@ -3,10 +3,13 @@
 import { cancelJob } from "./cancel.js";
 import { age, ago } from "./words.js";
 
+const SAID = 15000; // ms that a message stays
+
 const said = document.getElementById("said");
 const jobs = table("jobs");
 const failures = table("failures");
 const rowOf = new Map(); // of the running queries, by id: a row stays, and keeps its focus, as long as its query
+let quiet = 0; // the timer that takes a message away
 
 export function showJobs(found) {
   const ids = new Set(found.map((job) => job.id));
@@ -47,13 +50,13 @@ export function showFailures(found) {
 }
 
 function jobRow(job) {
-  const label = cell("th", "", job.label);
+  const label = element("th", "", job.label);
   label.scope = "row";
   if (job.key !== null) {
     label.append(element("span", "detail", job.key));
   }
-  const since = cell("td", "number");
-  const action = cell("td", "action");
+  const since = element("td", "number");
+  const action = element("td", "action");
   const button = action.appendChild(element("button", "", "Cancel"));
   button.type = "button";
   button.setAttribute("aria-label", `Cancel ${job.label}`);
@@ -63,7 +66,8 @@ function jobRow(job) {
 
   const finish = () => {
     const hadFocus = action.contains(document.activeElement);
-    action.replaceChildren(element("span", "detail", "cancelled, still computing"));
+    action.replaceChildren();
+    label.append(element("span", "detail", "given up, still computing"));
     if (hadFocus) {
       focusNear(row);
     }
@@ -77,18 +81,27 @@ async function press(button, job) {
   }
   button.setAttribute("aria-disabled", "true");
   button.textContent = "Cancelling";
-  said.textContent = `${job.label} ${await cancelJob(job.id)}`;
-  button.removeAttribute("aria-disabled");
-  button.textContent = "Cancel";
+  const { isOver, text } = await cancelJob(job.id);
+  say(`${job.label} ${text}`);
+  if (!isOver) {
+    button.removeAttribute("aria-disabled");
+    button.textContent = "Cancel";
+  }
+}
+
+function say(text) {
+  said.textContent = text;
+  clearTimeout(quiet);
+  quiet = setTimeout(() => said.replaceChildren(), SAID);
 }
 
 function failureRow() {
-  const label = cell("th");
+  const label = element("th");
   label.scope = "row";
-  const error = cell("td", "error");
+  const error = element("td", "error");
   error.append(element("span"), element("span", "detail"));
   const row = element("tr");
-  row.append(label, error, cell("td", "number"));
+  row.append(label, error, element("td", "number"));
   return row;
 }
 
@@ -126,10 +139,6 @@ function element(name, className = "", text = "") {
   made.className = className;
   made.textContent = text;
   return made;
-}
-
-function cell(name, className = "", text = "") {
-  return element(name, className, text);
 }
 
 function setText(node, text) {
