@@ -59,7 +59,7 @@ class Feed:
         """What the page shows, at most a second old."""
         with self._latest() as now:
             if self._picture is None:
-                text = picture(now, max_queue=pool.shared.settings.max_queue, viewers=self.viewers)
+                text = picture(now, pool.shared.settings, viewers=self.viewers)
                 self._picture = text.encode()
             return self._picture
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from greendata.hub.settings import Settings
 from greendata.observe.record import Failure
 from greendata.observe.running import RunningJob
 from greendata.observe.stats import Stats
@@ -20,25 +21,26 @@ NAME = 200  # characters of a label that are sent
 FAILURES = 10  # that are sent, of those remembered
 
 
-def picture(now: Stats, *, max_queue: int, viewers: int) -> str:
+def picture(now: Stats, settings: Settings, *, viewers: int) -> str:
     """*now* for the page.
 
     ``history`` has a row for each second, the oldest first: its age in seconds, the worst lag of the hub in it in
     milliseconds, and the jobs that waited and that ran at its end.
 
     Args:
-        max_queue: jobs that may wait.
+        settings: of the pool.
         viewers: streams that are open.
 
     Example:
         >>> from greendata.observe import stats
-        >>> json.loads(picture(stats(), max_queue=64, viewers=1))["pool"]["queued"]
+        >>> json.loads(picture(stats(), Settings(), viewers=1))["pool"]["queued"]
         0
     """
     seen = {
         "pid": now.pid,
         "pool": asdict(now.pool),
-        "max_queue": max_queue,
+        "max_workers": settings.max_workers,
+        "max_queue": settings.max_queue,
         "viewers": viewers,
         "lag": round(now.lag.last * 1_000, 1),
         "jobs": [_job(job) for job in now.jobs],

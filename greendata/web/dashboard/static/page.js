@@ -54,7 +54,7 @@ function show(seen) {
   for (const name of ["running", "queued", "done", "failed", "cancelled", "rejected"]) {
     put(name, count(seen.pool[name]));
   }
-  put("workers", `of ${count(seen.pool.workers)} threads`);
+  put("workers", `of ${count(seen.max_workers)} threads`);
   put("room", `of ${count(seen.max_queue)}`);
   drawLag(column(seen.history, 1), lagReading(seen));
   drawQueue(column(seen.history, 2), queueReading(seen));

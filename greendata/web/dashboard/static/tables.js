@@ -41,7 +41,8 @@ export function showFailures(found) {
   found.forEach((failure, index) => {
     const row = failures.body.rows[index] ?? failures.body.appendChild(failureRow());
     const [label, error, when] = row.cells;
-    setText(label, failure.label);
+    setText(label.firstChild, failure.label);
+    label.firstChild.title = failure.label;
     setText(error.firstChild, failure.error);
     setText(error.lastChild, failure.text ?? "");
     setText(when, ago(failure.age));
@@ -50,8 +51,7 @@ export function showFailures(found) {
 }
 
 function jobRow(job) {
-  const label = element("th", "", job.label);
-  label.scope = "row";
+  const label = rowHead(job.label);
   if (job.key !== null) {
     label.append(element("span", "detail", job.key));
   }
@@ -96,13 +96,18 @@ function say(text) {
 }
 
 function failureRow() {
-  const label = element("th");
-  label.scope = "row";
   const error = element("td", "error");
   error.append(element("span"), element("span", "detail"));
   const row = element("tr");
-  row.append(label, error, element("td", "number"));
+  row.append(rowHead(""), error, element("td", "number"));
   return row;
+}
+
+function rowHead(text) {
+  const made = element("th");
+  made.scope = "row";
+  made.appendChild(element("span", "name", text)).title = text; // a long one is cut
+  return made;
 }
 
 function takeOut(row) {
