@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from gevent._hub_local import get_hub_if_exists
 from gevent.socket import socket as GreenSocket
@@ -50,6 +50,7 @@ def dashboard(auth: Auth | None) -> Blueprint:
         DashboardOpen: when it is registered: without *auth*, and the app is not in debug mode.
 
     Example:
+        >>> from flask import Flask
         >>> app = Flask("service")
         >>> app.register_blueprint(dashboard(lambda: True))
         >>> app.test_client().get("/greendata/").status
