@@ -1,6 +1,6 @@
 // The request behind the button.
 
-const ATTEMPTS = 6;
+const ATTEMPTS = 12;
 const PAUSE = 2500; // ms: longer than a server keeps an idle connection, so that the next one may reach another worker
 const OUTCOMES = {
   204: "was cancelled.",
