@@ -25,6 +25,7 @@ __all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
 # The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
 until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
 
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # private networks of old, which Python calls global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -66,7 +67,7 @@ class Peers:
         ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self._networks):
             return True
-        return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL)
 
 
 def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -31,7 +31,7 @@ from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
 from greendata.hub.settings import Settings
 
-__all__ = ("Crew", "Worker", "inline_on", "is_inline_thread", "job_here", "run_inline_here")
+__all__ = ("Crew", "Worker", "aside", "inline_on", "is_inline_thread", "job_here", "run_inline_here")
 
 GRACE = 0.0005  # seconds between two looks of the worker that stands by
 QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
@@ -306,6 +306,24 @@ def is_inline_thread() -> bool:
 def run_inline_here() -> None:
     """Have the calling thread run inline from now on."""
     _local.inline = True
+
+
+def aside(func: Callable[[], object]) -> bool:
+    """Run *func*, which may block and must not raise, in a native thread that ends with it; False if there is none.
+
+    Only for what ends a job that runs: in the pool it would wait behind the job that it is to end.
+    """
+    try:
+        native.start_thread(_aside, (func,))
+    except RuntimeError:  # the system has no more threads to give
+        return False
+    return True
+
+
+def _aside(func: Callable[[], object]) -> None:
+    run_inline_here()
+    native.name_this_thread("greendata-aside")
+    func()
 
 
 def job_here() -> Job | None:

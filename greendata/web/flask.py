@@ -18,7 +18,7 @@ from typing import TypeVar
 try:
     from flask import Flask, current_app, request
 except ImportError as missing:
-    raise ImportError("Flask is not installed: pip install greendata[flask]") from missing
+    raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
 from greendata.errors import BadSetting, GreenDataError
 from greendata.hub.deadline import seconds_of

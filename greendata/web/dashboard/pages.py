@@ -53,8 +53,8 @@ def dashboard(auth: Auth | None) -> Blueprint:
         >>> from flask import Flask
         >>> app = Flask("service")
         >>> app.register_blueprint(dashboard(lambda: True))
-        >>> app.test_client().get("/greendata/").status
-        '200 OK'
+        >>> app.url_map.bind("localhost").match("/greendata/")
+        ('greendata.page', {})
     """
     pages = Blueprint("greendata", __name__, url_prefix=PREFIX, static_folder="static", static_url_path="/static")
     pages.add_url_rule("/", "page", _page)
