@@ -84,7 +84,7 @@ HOUSE = (
         {
             "click": "shell",
             "flask": "body dashboard flask health negotiation problems respond shell",
-            "gevent": "drain gunicorn scope",
+            "gevent": "dashboard drain gunicorn scope",
             "gunicorn": "gunicorn",
             "polars": "body respond",
             "werkzeug": "body problems respond",
