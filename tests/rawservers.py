@@ -96,10 +96,9 @@ def serving_unasked(page: Callable[[], Iterator[bytes]]) -> Iterator[Server]:
     """A server that answers whoever connects, before there is a request."""
 
     class Hasty(Server):
-        def _talk(self, connection: Any) -> None:
-            with suppress(OSError), closing(connection):
-                for piece in page():
-                    connection.sendall(piece)
+        def _answer(self, connection: Any) -> None:
+            for piece in page():
+                connection.sendall(piece)
 
     server = Hasty("127.0.0.1", lambda _: page())
     try:
