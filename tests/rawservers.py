@@ -34,6 +34,7 @@ class Server:
     def close(self) -> None:
         self._listener.shutdown(_socket.SHUT_RDWR)
         self._listener.close()
+        self.wait_idle()
 
     def _serve(self) -> None:
         with suppress(OSError):  # closed
