@@ -18,6 +18,7 @@ import polars as pl
 from greendata.errors import BatchesBusy, BatchesSpent, GreenDataError, PoolFull
 from greendata.hub import pool
 from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
 __all__ = ("Batches",)
@@ -28,6 +29,7 @@ class Batches:
 
     It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
     `close`, an error, the end and dropping the object stop the query. One consumer at a time, from any thread.
+    `PoolFull` comes up at the first batch or not at all: what has begun goes on.
     A Rust panic reaches nobody: Polars ends the stream there, as if it were complete (``collect`` raises it).
 
     Args:
@@ -74,7 +76,7 @@ class Batches:
         self._waiting = True
         try:
             if self._next is None:
-                self._next = self._fetch()
+                self._next = go_on(self._fetch) if self._source.is_open else self._fetch()
             batch = self._next.get()
             self._next = None
             if batch is not None and not self._closed:
@@ -103,9 +105,9 @@ class Batches:
             self._next = None
         self._source.closing = True
         if self._source.is_open:
-            with suppress(GreenDataError):  # no room for the job: the query stops when the source is dropped
+            with suppress(GreenDataError):  # the pool is closed: the query stops when the source is dropped
                 # In a context of its own: a deadline or a request that is over must not be over for this as well.
-                self._ending = Context().run(pool.submit, self._source.close, label=f"close {self._label}")
+                self._ending = Context().run(go_on, pool.submit, self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:
         return self

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 
 import polars as pl
 
-from greendata.errors import ChunksBusy, FrameMismatch, NotAFrame, NotIterable
+from greendata.errors import ChunksBusy, FrameMismatch, NotAFrame, NotIterable, PoolFull
 from greendata.frames import verbs
 from greendata.frames.batches import Batches
 from greendata.frames.formats import Format, format_of
@@ -21,6 +22,7 @@ from greendata.frames.wire import refuse_unwritable
 from greendata.frames.writers import Body, Writer, writer_of
 from greendata.hub import pool
 from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
@@ -69,7 +71,8 @@ class Chunks:
     """An iterator over the bytes of a body, each chunk made in the pool when it is asked for.
 
     Leaving its block, `close`, an error and the end close the source, which stops its query. An error comes up where
-    the next chunk was asked for, however late. One consumer at a time, from any thread.
+    the next chunk was asked for, however late; `PoolFull` at the first only. One consumer at a time, from any
+    thread.
 
     Raises:
         NotAFrame: *source* gave something else than a DataFrame.
@@ -101,6 +104,7 @@ class Chunks:
         self._format = format
         self._body = Body(writer, CHUNK_BYTES)
         self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
+        self._begun = False  # a job was admitted
         self._working: Result[list[bytes]] | None = None
         self._made: deque[bytes] = deque()
         self._waiting = False  # consumers test and set it without a call between
@@ -156,9 +160,12 @@ class Chunks:
     def _next_chunk(self) -> bytes:
         """The next bytes; none at the end."""
         while not self._made and not self._closed:
-            if self._body.is_idle and not self._ended and not self._take():
-                break
-            self._made.extend(self._in_pool(self._body.chunks))
+            if self._working is None:
+                if self._body.is_idle and not self._ended and not self._take():
+                    break
+                self._working = go_on(self._begin) if self._begun else self._begin()
+                self._begun = True
+            self._made.extend(self._finish())
             if self._made or self._ended:
                 break
         return self._made.popleft() if self._made else b""
@@ -176,6 +183,7 @@ class Chunks:
             return True
         if not isinstance(frame, pl.DataFrame):
             raise NotAFrame(frame, "DataFrame")
+        self._begun = self._begun or self._lazy is not None
         if self._schema is None:
             refuse_unwritable(frame.schema, self._format)
             self._schema = frame.schema
@@ -187,14 +195,22 @@ class Chunks:
     def _schema_of_none(self) -> pl.Schema | None:
         return None if self._lazy is None else pool.call(self._lazy.collect_schema)
 
-    def _in_pool(self, func: Callable[[], list[bytes]]) -> list[bytes]:
+    def _begin(self) -> Result[list[bytes]]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
-        self._working = pool.submit(func, timeout=left, key=self._key, label=self._label)
+        return pool.submit(self._body.chunks, timeout=left, key=self._key, label=self._label)
+
+    def _finish(self) -> list[bytes]:
+        """The chunks that are being made; the next ones are begun, so that they are made while these are sent."""
+        assert self._working is not None
         try:
-            return self._working.get()
+            made = self._working.get()
         finally:
             self._working.cancel()  # nothing happens if it has ended
             self._working = None
+        if made and not self._body.is_idle and not self._closed:
+            with suppress(PoolFull):  # then when they are asked for
+                self._working = self._begin()
+        return made
 
     def _close_source(self) -> None:
         self._made.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
@@ -18,7 +18,10 @@ from greendata.hub.result import Result, Status
 if TYPE_CHECKING:
     from greendata.hub.pool import Pool
 
-__all__ = ("Job",)
+__all__ = ("Job", "go_on")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Who is told of the results that are submitted in a context: a group that adopts them.
 adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
@@ -26,9 +29,25 @@ adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greend
 # The key of what is submitted in a context without one: a tenant, a route.
 turn: ContextVar[Hashable] = ContextVar("greendata.turn", default=None)
 
+# True where something goes on that was admitted when it began, a stream or a half-sent answer: what is submitted there
+# is queued also when the queue is full. Turned away it would be lost, with all the work that went into it.
+underway: ContextVar[bool] = ContextVar("greendata.underway", default=False)
+
 # Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
 # not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
 listeners: tuple[Callable[[Job], object], ...] = ()
+
+
+def go_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``func(*args, **kwargs)`` in a copy of the caller's context, as part of what is under way.
+
+    Example:
+        >>> go_on(underway.get), underway.get()
+        (True, False)
+    """
+    context = copy_context()
+    context.run(underway.set, True)
+    return context.run(func, *args, **kwargs)
 
 
 class Job:

@@ -8,8 +8,9 @@ Guarantees:
 
 - `Pool.submit` never blocks and never runs the job, except where waiting for a worker would deadlock: on a
   worker and on a thread of the library that it runs, the job runs inline and the result comes back settled.
-- Admission is bounded (`PoolFull`), fair (round robin over keys, first in first out within a key), and a job
-  leaves exactly once: run, cancelled, out of time, or lost to a fork.
+- Admission is bounded (`PoolFull`; what a stream asks for once it has begun is let in beyond the bound), fair (round
+  robin over keys, first in first out within a key), and a job leaves exactly once: run, cancelled, out of time, or
+  lost to a fork.
 - A worker appends to a deque and rings: it never logs, warns, prints or touches a gevent object. It drops its
   references to a job before it rings, so that what the job kept alive dies on the hub's thread.
 - A slot whose job does not return costs its slot, not the pool: it is counted (abandoned), and after
@@ -40,7 +41,7 @@ from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
-from greendata.hub.job import Job, adopter, turn
+from greendata.hub.job import Job, adopter, turn, underway
 from greendata.hub.result import Result, Status
 from greendata.hub.settings import Settings
 from greendata.hub.waiters import wait_native
@@ -196,7 +197,7 @@ class Pool:
         crew, settings = self._crew, self.settings
         waiting = len(crew.queue.waiting)
         room = settings.max_queue + settings.max_workers + len(crew.lost)
-        if self._closed or waiting + len(crew.running) >= room:
+        if self._closed or (waiting + len(crew.running) >= room and not underway.get()):
             with self._lock:
                 self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)

@@ -20,6 +20,7 @@ from werkzeug.http import dump_options_header
 from greendata.errors import ClientGone, JobCancelled
 from greendata.frames.encoders import Chunks, encode
 from greendata.frames.formats import MEDIA_TYPES, SUFFIXES, Format
+from greendata.hub.job import underway
 from greendata.hub.result import Result
 from greendata.web.negotiation import choose_format
 from greendata.web.scope import current_scope
@@ -84,6 +85,7 @@ class _Stream:
         self._label = label
         self._context = copy_context()
         self._first: bytes | None = self._context.run(next, chunks, b"")
+        self._context.run(underway.set, True)  # the queries that *chunks* begins from here on, too
         self._scope = current_scope()
         if self._scope is not None:
             self._scope.is_held = True

@@ -9,7 +9,7 @@ import gevent
 
 from tests.bench.rows import Row, table
 
-PARTS = ("tiny", "heavy", "jobs", "stages", "callers", "sql", "validation", "formats", "typed", "http")
+PARTS = ("tiny", "heavy", "jobs", "stages", "callers", "sql", "validation", "formats", "typed", "http", "web", "load")
 
 
 def main(chosen: list[str]) -> None:

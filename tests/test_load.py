@@ -1,0 +1,39 @@
+"""Five hundred clients at once on one worker with four threads and a queue of fifty: each gets a whole answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.load import Load, drive
+from tests.service import serving, vitals
+
+CLIENTS = 500
+REQUESTS = 3  # of each
+LOOKS = 100  # at /livez and at /readyz meanwhile
+PATHS = ("/report", "/export", "/frames", "/brief", "/report")
+GROWTH = 48  # MiB that allocators may keep of a load that is over, once they have seen one
+
+
+def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
+    with serving(tmp_path, workers=4, queue=50) as service:
+        load = Load(service.server.port, PATHS, clients=CLIENTS, requests=REQUESTS)
+        drive(load)
+        service.wait(running=0, queued=0)
+        before = vitals(service.pid)
+
+        busy, alive = drive(load, Load(load.port, ["/livez", "/readyz"], clients=2, requests=LOOKS))
+        assert busy.faults == {}
+        assert busy.unexplained == 0, "a 503 without Retry-After"
+        assert set(busy.by_status) <= {"200", "503", "504"}
+        assert sum(busy.by_status.values()) == CLIENTS * REQUESTS
+        assert {"200", "503"} <= set(busy.by_status), "that was no overload"
+        assert alive.faults == {}
+        assert alive.statuses["/livez"] == {"200": LOOKS}
+        assert set(alive.statuses["/readyz"]) <= {"200", "503"}
+
+        service.wait(running=0, queued=0, abandoned=0)
+        service.wait_descriptors(before.descriptors)
+        assert vitals(service.pid).memory < before.memory + GROWTH
+        assert service.server.ask("/readyz") == "ok\n"
+        assert service.state()["pid"] == service.pid
+        assert "Traceback" not in service.server.read_log()
