@@ -4,6 +4,7 @@
 #   PYTHON=python3.12   the interpreter to build .venv with (default: the first found that is new enough)
 #   PORT=8000           where `make serve` listens
 #   ARGS="-k pool -x"   more arguments for pytest in `make test`, `make test-min` and `make examples`
+#   ARGS="sql typed"    the parts that `make bench` is to measure (default: all)
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -55,8 +56,8 @@ lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff form
 types: $(READY)  ## Check the types with mypy --strict
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure greendata against inline calls, collect_async, gevent's pools and pypeln
-	$(BIN)/python -m tests.bench
+bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, gevent's pools and pypeln (ARGS=...)
+	$(BIN)/python -m tests.bench $(ARGS)
 
 examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)
 	$(BIN)/python -m pytest tests/test_examples.py tests/test_demo.py tests/test_readme.py $(ARGS)

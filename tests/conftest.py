@@ -19,6 +19,7 @@ import polars
 import pytest
 from gevent.monkey import is_module_patched
 
+from greendata.hub.caller import Caller
 from tests.gates import Gate, open_from_hub, rest
 from tests.processes import ROOT, Finished, run_python
 
@@ -73,6 +74,14 @@ def hub_alive(make_gate: Callable[[], Gate]) -> Iterator[Gate]:
     ticker = open_from_hub(gate)
     yield gate
     ticker.kill()
+
+
+@pytest.fixture
+def caller() -> Iterator[Caller]:
+    """The caller of this thread, which is stopped after the test."""
+    caller = Caller.current()
+    yield caller
+    caller.stop().get(timeout=60)
 
 
 @pytest.fixture

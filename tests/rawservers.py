@@ -9,7 +9,9 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-__all__ = ("Server", "answer", "drip", "serving")
+from tests.gates import rest
+
+__all__ = ("Server", "answer", "drip", "serving", "serving_unasked")
 
 _start_thread: Any = get_original("_thread", "start_new_thread")
 _sleep: Any = get_original("time", "sleep")
@@ -20,6 +22,7 @@ class Server:
 
     def __init__(self, host: str, respond: Callable[[str], Iterator[bytes]]) -> None:
         self.requests: list[str] = []
+        self._open: set[Any] = set()  # connections; each is added by the listener and taken out by its own thread
         self._respond = respond
         self._listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)  # of C: nothing there is patched
         self._listener.bind((host, 0))
@@ -31,23 +34,37 @@ class Server:
     def close(self) -> None:
         self._listener.shutdown(_socket.SHUT_RDWR)
         self._listener.close()
+        self.wait_idle()
 
     def _serve(self) -> None:
         with suppress(OSError):  # closed
             while True:
                 number, _ = self._listener._accept()
-                _start_thread(self._talk, (_socket.socket(fileno=number),))
+                connection = _socket.socket(fileno=number)
+                self._open.add(connection)
+                _start_thread(self._talk, (connection,))
+
+    def wait_idle(self) -> None:
+        """Wait until every connection is closed."""
+        while self._open:
+            rest()
 
     def _talk(self, connection: Any) -> None:
-        with suppress(OSError), closing(connection):  # the client has gone
-            request = b""
-            while not request.endswith(b"\r\n\r\n"):
-                if not (piece := connection.recv(4096)):
-                    return
-                request += piece
-            self.requests.append(request.decode())
-            for piece in self._respond(request.split(b" ", 2)[1].decode()):
-                connection.sendall(piece)
+        try:
+            with suppress(OSError), closing(connection):  # the client has gone
+                self._answer(connection)
+        finally:
+            self._open.discard(connection)
+
+    def _answer(self, connection: Any) -> None:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            if not (piece := connection.recv(4096)):
+                return
+            request += piece
+        self.requests.append(request.decode())
+        for piece in self._respond(request.split(b" ", 2)[1].decode()):
+            connection.sendall(piece)
 
 
 def answer(
@@ -69,6 +86,22 @@ def serving(pages: dict[str, bytes | Callable[[], Iterator[bytes]]], host: str =
         yield from iter([page]) if isinstance(page, bytes) else page()
 
     server = Server(host, respond)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def serving_unasked(page: Callable[[], Iterator[bytes]]) -> Iterator[Server]:
+    """A server that answers whoever connects, before there is a request."""
+
+    class Hasty(Server):
+        def _answer(self, connection: Any) -> None:
+            for piece in page():
+                connection.sendall(piece)
+
+    server = Hasty("127.0.0.1", lambda _: page())
     try:
         yield server
     finally:

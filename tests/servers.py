@@ -18,10 +18,21 @@ from gevent.monkey import get_original
 from tests.gates import rest
 from tests.processes import ROOT
 
-__all__ = ("GUARD", "Pipe", "Server")
+__all__ = ("GUARD", "ROUTED", "Pipe", "Server")
 
 _close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
 GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
+
+# A service, to be put behind a module with ROUTES: paths, and functions whose outcome is the answer.
+ROUTED = """
+def app(environ, start_response):
+    try:
+        status, answer = "200 OK", str(ROUTES[environ["PATH_INFO"]]())
+    except Exception as error:
+        status, answer = "500 Internal Server Error", f"{type(error).__name__}: {error}"
+    start_response(status, [("Content-Type", "text/plain")])
+    return [answer.encode()]
+"""
 
 
 class Pipe:

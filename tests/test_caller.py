@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -32,14 +32,6 @@ from tests.gates import Gate
 from tests.troubles import fail, forever, raised, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
-
-
-@pytest.fixture
-def caller() -> Iterator[Caller]:
-    """The caller of this thread, which is stopped after the test."""
-    caller = Caller.current()
-    yield caller
-    caller.stop().get(timeout=60)
 
 
 # -- calls --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -13,15 +13,6 @@ from greendata.errors import ServiceEnded
 from greendata.hub.caller import Caller
 from greendata.hub.service import Service
 from tests.troubles import fail, forever, raised, until_running
-
-
-@pytest.fixture
-def caller() -> Iterator[Caller]:
-    """The caller of this thread, which is stopped after the test."""
-    caller = Caller.current()
-    yield caller
-    caller.stop().get(timeout=60)
-
 
 # -- queues -------------------------------------------------------------------------------------------
 

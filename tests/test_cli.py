@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from greendata import errors, observe
-from greendata.observe import top
+from greendata.observe import client, top
 from tests.conftest import Finished, run_python
 
 # A server with a query that runs and one that failed, and the command line in the same process.
@@ -156,6 +156,23 @@ def test_top_with_a_header_and_with_a_password() -> None:
     assert served("top", "--once", "BASE/key", "--header", "X-Key: s3cret").returncode == 0
     assert served("top", "--once", "http://a:b@HOST/password").returncode == 0
     fails(served("top", "--once", "BASE/key"), "it answers 403 Forbidden; is the server up, and its greendata page on?")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://ann:s3cret@127.0.0.1:1/?key=s3cret",
+        "http://ann:s3cret@127.0.0.1:port/",
+        "http://ann:s3cret/4@127.0.0.1/",
+        "http://ann:s3cret@/",
+        "ftp://ann:s3cret@127.0.0.1/",
+    ],
+)
+def test_no_error_tells_a_secret(address: str) -> None:
+    for end in ("", "\n"):
+        with pytest.raises(errors.GreenDataError) as caught:
+            client.fetch(address, {"X-Key": f"s3cret{end}"})
+        assert "s3cret" not in f"{caught.value} {caught.value!r}"
 
 
 def test_top_of_something_else() -> None:

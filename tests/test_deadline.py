@@ -5,10 +5,11 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from greendata.errors import BadTimeout, DeadlineExceeded, GreenDataError
+from greendata.errors import BadTimeout, DeadlineExceeded, GreenDataError, ResultTimeout
 from greendata.hub.deadline import current_deadline, deadline
 from greendata.hub.pool import stats, submit
 from greendata.hub.result import Status
+from greendata.hub.scope import wait
 from tests.conftest import Gate
 from tests.natives import Native, settle_down, small_pool, submit_expiring, until
 
@@ -85,6 +86,37 @@ def test_in_a_plain_thread_the_waiter_keeps_it(held: Gate) -> None:
 
     assert Native(wait).join()
     held.open()
+
+
+@pytest.mark.parametrize("ends", ["get", "wait"])
+def test_who_waits_for_the_end_in_a_plain_thread_keeps_it_too(held: Gate, ends: str) -> None:
+    pool = small_pool(max_workers=1)
+    blocking = pool.submit(held)
+    held.wait_arrived()
+
+    def wait_for_end() -> object:
+        result = pool.submit(held, timeout=0.02)
+        wait([result.end()], timeout=30) if ends == "wait" else result.end().get(timeout=30)
+        return result.end().ready() and isinstance(result.exception, DeadlineExceeded)
+
+    assert Native(wait_for_end).join()
+    held.open()
+    blocking.get()
+
+
+def test_the_end_of_what_runs_is_awaited_beyond_the_deadline(held: Gate) -> None:
+    def wait_for_end() -> tuple[object, ...]:
+        result = submit(held, timeout=0.05)
+        with pytest.raises(ResultTimeout):
+            result.end().get(timeout=0.2)
+        expired, ended = isinstance(result.exception, DeadlineExceeded), result.end().ready()
+        is_running = bool(held.arrived)
+        held.open()
+        result.end().get(timeout=30)
+        return expired, ended, is_running
+
+    expired, ended, is_running = Native(wait_for_end).join()
+    assert (expired, ended) == (True, not is_running)
 
 
 def test_gevent_waits_for_a_result_of_a_plain_thread_until_its_deadline(held: Gate) -> None:

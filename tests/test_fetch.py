@@ -24,7 +24,7 @@ from greendata.errors import (
 from greendata.frames.fetch import REDIRECTS, GuardedSession
 from greendata.frames.peers import Peers
 from tests.conftest import PATCHED
-from tests.rawservers import answer, drip, serving
+from tests.rawservers import answer, drip, serving, serving_unasked
 
 LOOPBACK = ("127.0.0.1",)
 CSV = b"a,b\n1,2\n"
@@ -97,6 +97,8 @@ def test_the_answer_tells_where_it_came_from() -> None:
         "::ffff:10.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "fec0::a9fe:a9fe",
+        "::127.0.0.1",
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -205,6 +207,14 @@ def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
         fetch(server.url + "/", timeout=0.3)
 
 
+def test_a_handshake_that_drips_is_cut_off() -> None:
+    """The head of a TLS record of 16 kB, whose bytes come one by one, each in time."""
+    record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
+    told = r"was not fetched within 0\.3 seconds"
+    with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=told):
+        fetch(f"https://127.0.0.1:{server.port}/", timeout=0.3)
+
+
 def test_a_deadline_that_has_passed_already() -> None:
     with serving({"/": answer(CSV)}) as server:
         with pytest.raises(FetchTimeout):
@@ -233,6 +243,14 @@ def test_bodies_that_are_too_large() -> None:
         assert len(fetch(server.url + "/fits", max_bytes=100_000)) == 100_000
         with pytest.raises(AnswerTooLarge):
             fetch(server.url + "/fits", max_bytes=99_999)
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "x"])
+def test_an_announced_length_that_is_none(length: str) -> None:
+    """Python's own ``int`` refuses the first two: a digit that is no decimal, and more digits than it reads."""
+    page = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode("latin-1") + CSV
+    with serving({"/": page}) as server:
+        assert fetch(server.url + "/") == CSV
 
 
 # -- what is wrong with it ----------------------------------------------------------------------------------
@@ -307,6 +325,7 @@ def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContext
     pages = {"/": answer(CSV), "/cut": answer(CSV, length=100), "/slow": drip(answer(b"", length=10))}
     with serving(pages) as server:
         fetch(server.url + "/")
+        server.wait_idle()
         with keeps_descriptors():
             fetch(server.url + "/")
             for path, options in (("/cut", {}), ("/slow", {"timeout": 0.1}), ("/", {"allow_private": False})):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gates import rest
-from tests.servers import Server
+from tests.servers import ROUTED, Server
 
 # /held answers once /open was asked for, by the same worker, so one that stands still never answers it.
 SERVICE = """
@@ -31,14 +31,6 @@ def total():
     return pl.DataFrame({{"a": [1, 2, 3]}}).filter(pl.col("a") > 1)["a"].sum()
 
 ROUTES = {{"/ping": os.getpid, "/held": held, "/open": opened, "/total": total}}
-
-def app(environ, start_response):
-    try:
-        status, answer = "200 OK", str(ROUTES[environ["PATH_INFO"]]())
-    except Exception as error:
-        status, answer = "500 Internal Server Error", f"{{type(error).__name__}}: {{error}}"
-    start_response(status, [("Content-Type", "text/plain")])
-    return [answer.encode()]
 """
 
 
@@ -48,7 +40,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
     def start(*arguments: str, at_import: str = "", **env: str) -> Server:
-        service = SERVICE.format(at_import=at_import)
+        service = SERVICE.format(at_import=at_import) + ROUTED
         started.append(Server(tmp_path, service, ["-k", "gevent", *arguments], env))
         return started[-1]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import run_python
-from tests.servers import Pipe, Server
+from tests.servers import ROUTED, Pipe, Server
 
 # /held and /stuck wait natively at a pipe that the test opens; /held is plain Polars.
 SERVICE = """
@@ -35,14 +35,6 @@ def threads():
     return os.environ["POLARS_MAX_THREADS"], pl.thread_pool_size()
 
 ROUTES = {{"/ping": os.getpid, "/held": held, "/stuck": stuck, "/threads": threads}}
-
-def app(environ, start_response):
-    try:
-        status, answer = "200 OK", str(ROUTES[environ["PATH_INFO"]]())
-    except Exception as error:
-        status, answer = "500 Internal Server Error", f"{{type(error).__name__}}: {{error}}"
-    start_response(status, [("Content-Type", "text/plain")])
-    return [answer.encode()]
 """
 
 HOOKS = """
@@ -73,7 +65,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     (tmp_path / "gunicorn.conf.py").write_text(HOOKS, encoding="utf-8")
 
     def start(*arguments: str, at_import: str = "", **env: str) -> Server:
-        service = SERVICE.format(at_import=at_import)
+        service = SERVICE.format(at_import=at_import) + ROUTED
         started.append(Server(tmp_path, service, arguments, {"POLARS_MAX_THREADS": "2"} | env))
         return started[-1]
 

@@ -52,7 +52,7 @@ HOUSE = (
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",
-            "gevent": "urls",
+            "gevent": "peers urls",
         },
     ),
     Floor("engines", "process ray", {"polars": EVERY, "ray": "ray"}),
@@ -84,7 +84,7 @@ HOUSE = (
         {
             "click": "shell",
             "flask": "body dashboard flask health negotiation problems respond shell",
-            "gevent": "drain gunicorn scope",
+            "gevent": "dashboard drain gunicorn scope",
             "gunicorn": "gunicorn",
             "polars": "body respond",
             "werkzeug": "body problems respond",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -13,9 +14,11 @@ from gevent.hub import Hub
 
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
+from greendata.hub.caller import Caller
 from greendata.hub.job import Job
 from greendata.hub.pool import configure, stats, submit
 from greendata.hub.result import Result
+from greendata.hub.scope import gather
 from tests.natives import Native, until
 
 JOBS = 100_000
@@ -104,3 +107,38 @@ def test_threads_without_a_hub_get_none() -> None:
         return sum(result.get(timeout=60) for result in results), get_hub_if_exists()
 
     assert Native(work).join() == (100, None)
+
+
+class Kept:
+    """What a job has in hand."""
+
+
+def call_that_fails(kept: Kept) -> Result[object]:
+    def fail() -> None:
+        raise ValueError(kept)
+
+    return Caller.current().call_soon(fail)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        call_that_fails,
+        lambda kept: gather(submit(lambda: kept)),
+        lambda kept: gather(call_that_fails(kept)),
+        lambda kept: submit(lambda: kept),
+    ],
+    ids=["call", "gather", "gather a failure", "job"],
+)
+def test_what_is_over_is_let_go_without_the_collector(begin: Callable[[Kept], Result[object]]) -> None:
+    """No cycle of references: frames and connections are not kept until a collection comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        kept = Kept()
+        known = weakref.ref(kept)
+        begin(kept).wait()
+        del kept
+        until(lambda: known() is None)
+    finally:
+        gc.enable()

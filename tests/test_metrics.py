@@ -171,8 +171,3 @@ def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
     )
     assert read(finished.stdout)["greendata_jobs_total", labels(label="report", outcome="done")] == 2, finished.stderr
     assert len(list(tmp_path.glob("counter_*.db"))) == 2
-
-
-def test_without_the_library_the_extra_is_named() -> None:
-    finished = run_python("import sys; sys.modules['prometheus_client'] = None; import greendata.observe.metrics")
-    assert "pip install 'greendata[metrics]'" in finished.stderr

@@ -92,6 +92,13 @@ def test_importing_it_has_no_effect() -> None:
     assert finished == (0, "[]\n", "")
 
 
+def test_importing_it_imports_nothing_that_waits_to_be_patched() -> None:
+    """What has imported ssl before gevent patched it keeps its own ``SSLContext``."""
+    unwanted = ("ssl", "requests", "urllib3", "flask", "gunicorn", "rich", "prometheus_client", "adbc_driver_manager")
+    code = f"import greendata, sys; print([name for name in {unwanted} if name in sys.modules])"
+    assert run_python(code) == (0, "[]\n", "")
+
+
 def test_it_may_be_imported_before_or_after_patching() -> None:
     for order in ("import greendata; patch_all()", "patch_all(); import greendata"):
         assert run_python(f"from gevent.monkey import patch_all; {order}") == (0, "", "")

@@ -88,6 +88,23 @@ def test_nested_submits_run_inline_on_the_worker() -> None:
     assert pool.submit(outer).get() == (True, True, ValueError)
 
 
+def test_a_program_or_a_caller_may_be_named_like_threads_of_polars() -> None:
+    """The main thread has the name of the program; 15 letters of it count."""
+    finished = run_python(
+        """
+        from _thread import get_ident
+        from greendata.hub import native
+        native.name_this_thread("polars-service")
+        import gevent, greendata
+        gevent.get_hub()
+        loader = greendata.Caller.new(name="polars-loader")
+        print(greendata.run(get_ident).get() == get_ident())
+        print(loader.call_soon(lambda: greendata.run(get_ident).get() == get_ident()).get())
+        """
+    )
+    assert finished == (0, "False\nFalse\n", "")
+
+
 def test_a_plain_thread_without_a_hub_submits_too(held: Gate) -> None:
     result = Native(submit, held, 42).join()
     held.open()

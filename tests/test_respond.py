@@ -129,6 +129,11 @@ def test_proxies_neither_hold_it_back_nor_compress_it_again(client: FlaskClient)
         ("Übersicht.csv", "attachment; filename=Ubersicht.csv; filename*=UTF-8''%C3%9Cbersicht.csv"),
         ("a\r\nSet-Cookie: b=c", 'attachment; filename="a_Set-Cookie: b=c.csv"'),
         ("../../etc/passwd", "attachment; filename=_.._etc_passwd"),
+        ("日本.csv", "attachment; filename=data.csv; filename*=UTF-8''%E6%97%A5%E6%9C%AC.csv"),
+        (
+            "\u2024\u2024\uff0fetc\uff3cpasswd.csv",
+            "attachment; filename=_etc_passwd.csv; filename*=UTF-8''%E2%80%A4%E2%80%A4%EF%BC%8Fetc%EF%BC%BCpasswd.csv",
+        ),
         ('a";filename="b.exe', 'attachment; filename="a\\";filename=\\"b.exe"'),
         ("", "attachment; filename=data.csv"),
         ("\x00", "attachment; filename=_.csv"),

@@ -38,6 +38,15 @@ def test_files_folders_and_globs(root: Path) -> None:
     assert found("deep/*/e.csv", root) == ["deep/er/e.csv"]
 
 
+def test_a_glob_of_many_stars_is_no_more_work_than_one(tmp_path: Path) -> None:
+    """Forty million ways lead to these files, by which nobody should go."""
+    folder = tmp_path.joinpath(*["d"] * 14)
+    folder.mkdir(parents=True)
+    (folder / "a.csv").touch()
+    (tmp_path / "a.csv").touch()
+    assert found("**/" * 14 + "a.csv", tmp_path) == ["a.csv", "d/" * 14 + "a.csv"]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(root: Path) -> None:
     (root / "[ab].csv").write_text("a\n1\n")
     assert found("[ab].csv", root) == ["[ab].csv"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_manager
 import adbc_driver_sqlite.dbapi
 import polars as pl
 import pytest
@@ -20,7 +19,7 @@ import greendata
 from greendata import BadArgument, BadChoice, ConnectionBusy, DatabaseUnreachable, NotAFrame, QueryFailed
 from greendata.errors import ColumnUnreadable, ColumnUnwritable, JobCancelled, UnknownDatabase
 from greendata.frames import databases
-from greendata.frames.databases import database_of
+from greendata.frames.databases import _execute, database_of
 from tests.databases import EVERY_TYPE, closing
 from tests.frames import crowded, one_worker
 from tests.gates import Gate
@@ -266,6 +265,24 @@ def test_a_connection_that_commits_by_itself(strict: Path) -> None:
         assert count(strict, "strict") == 1
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_a_commit_that_is_refused(write: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """A constraint that is checked at the end of the transaction: the statement itself succeeds."""
+    connect = partial(adbc_driver_sqlite.dbapi.connect, str(tmp_path / "a.sqlite"), autocommit=True)
+    with closing(greendata.run(connect).get()) as connection:
+        read("CREATE TABLE parent (id INTEGER PRIMARY KEY)", connection)
+        read("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)", connection)
+        greendata.run(_execute, adbc_driver_manager, connection.adbc_connection, "PRAGMA foreign_keys = ON").get()
+        orphans = pl.DataFrame({"id": [7]})
+        insert = partial(greendata.write_sql, orphans, "child", if_exists="append")
+        if not write:
+            insert = partial(greendata.read_sql, "INSERT INTO child VALUES (7)")
+        with pytest.raises(QueryFailed, match=r"refused 'COMMIT': .*FOREIGN KEY constraint failed"):
+            insert(database=connection).get()
+        assert connection.adbc_connection.get_option("adbc.connection.autocommit") == "true"
+        assert count(connection, "child") == 0
+
+
 def test_the_low_level_connection_serves_too(connection: Any) -> None:
     assert count(connection.adbc_connection) == 3
 
@@ -501,17 +518,3 @@ def test_types_that_polars_has_no_form_for_are_named() -> None:
     assert str(ColumnUnreadable("a", "+ud:1")) == (
         "column 'a' is of the Arrow type '+ud:1', which Polars cannot hold; cast it in the query, to text for example"
     )
-
-
-def test_a_missing_driver_names_the_extra() -> None:
-    code = """
-        import sys
-        sys.modules["adbc_driver_sqlite"] = None
-        import greendata
-        try:
-            greendata.read_sql("SELECT 1", "a.sqlite")
-        except ImportError as error:
-            print(error)
-    """
-    found = subprocess.run([sys.executable, "-c", "if 1:" + code], capture_output=True, text=True, check=True)
-    assert found.stdout == "adbc_driver_sqlite is not installed; pip install greendata[sql]\n"

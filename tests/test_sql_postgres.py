@@ -19,6 +19,8 @@ from greendata import ColumnUnreadable, DatabaseUnreachable, QueryFailed
 from greendata.errors import BadArgument, ColumnUnwritable, ConnectionBusy, JobCancelled
 from greendata.frames import databases
 from tests.databases import EVERY_TYPE, closing, postgres
+from tests.frames import one_worker
+from tests.gates import Gate
 from tests.natives import until
 
 ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
@@ -301,6 +303,19 @@ def test_a_cancelled_query_is_stopped_on_the_server(address: str, locked: Any) -
     wait_for_waiters(address, 0)
     with pytest.raises(JobCancelled):
         result.get()
+    del locked
+
+
+def test_a_query_is_stopped_while_all_workers_are_busy(address: str, locked: Any, held: Gate) -> None:
+    with one_worker():
+        greendata.configure(max_workers=2)
+        result = greendata.read_sql(WAITS, address)
+        wait_for_waiters(address, 1)
+        blocker = greendata.run(held)
+        held.wait_arrived()
+        result.cancel_wait(timeout=30)
+        held.open()
+        blocker.get()
     del locked
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +182,3 @@ def test_progress_draws_a_bar_with_the_total(capsys: pytest.CaptureFixture[str])
     assert "7/7" in drawn
     assert "rows: 6it" in drawn
     assert tqdm.tqdm.monitor is None  # no thread was left behind
-
-
-def test_progress_without_tqdm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"pip install 'greendata\[progress\]'"):
-        stages.map(abs, [1], progress="pages")

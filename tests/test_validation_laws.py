@@ -85,9 +85,7 @@ LEAVES: Mapping[str, tuple[Any, ...]] = {
 @given(data=st.data(), strict=STRICT)
 @settings(max_examples=100)
 def test_values_of_one_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
-    annotation = data.draw(st.sampled_from(LEAVES[kind]))
-    if data.draw(st.booleans()):
-        annotation = Optional[annotation]  # noqa: UP045 - of a type made at run time
+    annotation = _annotation(data, LEAVES[kind])
     series = data.draw(COLUMNS[data.draw(st.sampled_from([*COLUMNS]))])
     holds(pl.DataFrame({"a": series}), model_with(annotation), strict=strict)
 
@@ -183,9 +181,7 @@ NESTED_DTYPES: Mapping[str, st.SearchStrategy[Any]] = {
 @given(data=st.data(), strict=STRICT)
 @settings(max_examples=100)
 def test_values_of_a_nested_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
-    annotation = data.draw(st.sampled_from(NESTED[kind]))
-    if data.draw(st.booleans()):
-        annotation = Optional[annotation]  # noqa: UP045 - of a type made at run time
+    annotation = _annotation(data, NESTED[kind])
     dtype = data.draw(NESTED_DTYPES[kind])
     values = data.draw(st.lists(_values(dtype), max_size=4))
     holds(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model_with(annotation), strict=strict)
@@ -240,3 +236,9 @@ def test_rows_of_several_columns(data: st.DataObject, *, strict: bool | None) ->
     df = pl.DataFrame({name: data.draw(columns(height, kinds[name])) for name in names})
     df = df if names else pl.DataFrame(height=height)
     holds(df, data.draw(st.sampled_from((Row, Forbidding))), strict=strict)
+
+
+def _annotation(data: st.DataObject, types: tuple[Any, ...]) -> Any:
+    """One of the *types*, or it or None."""
+    chosen = data.draw(st.sampled_from(types))
+    return Optional[chosen] if data.draw(st.booleans()) else chosen  # noqa: UP045 - of a type made at run time

@@ -80,7 +80,8 @@
     ├── FormatUnknown               ?format= names no format; also ValueError
     ├── NotAcceptable               the client accepts none of the formats; also ValueError
     ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
-    └── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
+    ├── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
+    └── DashboardOpen               the page of a server without anybody to guard it; also RuntimeError
 
 The text of an error lives in its class, and the object it is about is its attribute.
 """
@@ -180,6 +181,7 @@ from greendata.errors.web import (
     BodyInvalid,
     BodyUnsupported,
     ClientGone,
+    DashboardOpen,
     FormatUnknown,
     NotAcceptable,
 )
@@ -205,6 +207,7 @@ __all__ = (
     "ColumnUnwritable",
     "ColumnsUnequal",
     "ConnectionBusy",
+    "DashboardOpen",
     "DatabaseUnreachable",
     "DeadlineExceeded",
     "DuplicateColumn",

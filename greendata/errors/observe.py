@@ -6,14 +6,14 @@ from pathlib import Path
 
 from greendata.errors.root import GreenDataError
 
-__all__ = ("NoCheckout", "NoSnapshot", "NotASnapshot", "NotImportable")
+__all__ = ("NoCheckout", "NoSnapshot", "NotASnapshot", "NotImportable", "without_secrets")
 
 
 class NoSnapshot(GreenDataError, ConnectionError):
     """The address of a snapshot does not answer, or not with one.
 
     Attributes:
-        address: the URL or the path of the socket.
+        address: the URL without its secrets, or the path of the socket.
         reason: what happened instead.
 
     Example:
@@ -22,8 +22,8 @@ class NoSnapshot(GreenDataError, ConnectionError):
     """
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address = address
+        self.address = without_secrets(address)
+        super().__init__(self.address, reason)
         self.reason = reason
 
     def __str__(self) -> str:
@@ -34,13 +34,13 @@ class NotASnapshot(GreenDataError, ValueError):
     """Something answered, with something else than a snapshot of greendata.
 
     Attributes:
-        address: the URL or the path of the socket.
+        address: the URL without its secrets, or the path of the socket.
         got: how the answer begins.
     """
 
     def __init__(self, address: str, got: str) -> None:
-        super().__init__(address, got)
-        self.address = address
+        self.address = without_secrets(address)
+        super().__init__(self.address, got)
         self.got = got
 
     def __str__(self) -> str:
@@ -85,3 +85,14 @@ class NoCheckout(GreenDataError, FileNotFoundError):
             f"{self.what} is part of greendata's source and not of the installed package: "
             f"there is none in {self.where}; get the source, and run `make {self.what}` in it"
         )
+
+
+def without_secrets(address: str) -> str:
+    """*address* without user, password and query, if it is a URL.
+
+    Example:
+        >>> without_secrets("https://ann:secret@example.com/stats.json?key=1"), without_secrets("/run/a@b.sock")
+        ('https://example.com/stats.json', '/run/a@b.sock')
+    """
+    scheme, separator, rest = address.partition("://")
+    return scheme + separator + rest.rpartition("@")[2].partition("?")[0] if separator else address

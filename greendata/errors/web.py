@@ -15,6 +15,7 @@ __all__ = (
     "BodyInvalid",
     "BodyUnsupported",
     "ClientGone",
+    "DashboardOpen",
     "FormatUnknown",
     "NotAcceptable",
 )
@@ -115,3 +116,26 @@ class BodyInvalid(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"the body breaks {self.failures.height} rules of its model"
+
+
+class DashboardOpen(GreenDataError, RuntimeError):
+    """The page at ``/greendata/`` is asked for, and nothing would keep anybody from it.
+
+    Attributes:
+        app: its name.
+
+    Example:
+        >>> print(DashboardOpen("shop"))
+        GREENDATA_DASHBOARD is on in 'shop', which has no debug mode and no dashboard_auth; give \
+GreenData(dashboard_auth=...) a function that returns True for those who may watch and cancel
+    """
+
+    def __init__(self, app: str) -> None:
+        super().__init__(app)
+        self.app = app
+
+    def __str__(self) -> str:
+        return (
+            f"GREENDATA_DASHBOARD is on in {self.app!r}, which has no debug mode and no dashboard_auth; "
+            "give GreenData(dashboard_auth=...) a function that returns True for those who may watch and cancel"
+        )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
-from greendata.errors import ConnectionBusy, DatabaseUnreachable, UnknownDatabase
+from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
 
 __all__ = ("Address", "Database", "Given", "database_of", "driver")
 
@@ -46,7 +46,8 @@ def driver(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(f"{name} is not installed; pip install greendata[sql]", name=name) from error
+        text = f"this database needs {name}; install it with: pip install 'greendata[sql]'"
+        raise ImportError(text, name=name) from error
 
 
 def database_of(given: object, label: str) -> Database:
@@ -90,12 +91,13 @@ class Address:
 
         Raises:
             DatabaseUnreachable: it cannot be opened.
+            QueryFailed: it refuses the commit.
         """
         manager = driver("adbc_driver_manager")
         database, connection = self._connect(manager)
         try:
             yield connection
-            connection.commit()
+            _commit(connection, manager)
         except BaseException:
             with suppress(manager.Error):  # what went wrong before says more
                 connection.rollback()
@@ -178,23 +180,24 @@ class Given:
         """The connection, in the caller's transaction.
 
         Where the connection commits by itself, what is done here is one transaction.
+
+        Raises:
+            QueryFailed: the database refuses the commit.
         """
         connection, manager = self._connection, driver("adbc_driver_manager")
-        commits = connection.get_option(_AUTOCOMMIT) == "true"
-        if commits:
-            connection.set_autocommit(False)
+        if connection.get_option(_AUTOCOMMIT) != "true":
+            yield connection
+            return
+        connection.set_autocommit(False)
         try:
             yield connection
-            if commits:
-                connection.commit()
+            _commit(connection, manager)
         except BaseException:
-            if commits:
-                with suppress(manager.Error):
-                    connection.rollback()
-            raise
-        finally:
-            if commits:
+            with suppress(manager.Error):  # the connection may be lost, and what went wrong before says so
+                connection.rollback()
                 connection.set_autocommit(True)
+            raise
+        connection.set_autocommit(True)
 
     def release(self) -> None:
         """Let others use the connection."""
@@ -211,6 +214,13 @@ def _kind_of(connection: Any, manager: Any) -> str:
     except manager.Error:
         return SQLITE
     return POSTGRES
+
+
+def _commit(connection: Any, manager: Any) -> None:
+    try:
+        connection.commit()
+    except manager.Error as error:
+        raise QueryFailed("COMMIT", str(error).strip(), error.sqlstate) from error
 
 
 def _execute(manager: Any, connection: Any, sql: str) -> None:

@@ -6,6 +6,7 @@ unpatched in the pool (`greendata.read_csv_url` and its like choose by that rule
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ __all__ = ("Answer", "GuardedSession")
 CONNECT = 10.0  # seconds for a connection
 SILENCE = 30.0  # seconds without a byte
 REDIRECTS = 5
+_LENGTH = re.compile("[0-9]{1,18}")  # a Content-Length; what is none is passed over, as by http.client
 _CHUNK = 64 * 1024  # bytes read, and unpacked, at once
 _MOVED = (301, 302, 303, 307, 308)
 _HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may go to a host they were not given for
@@ -73,7 +75,7 @@ class Answer:
 
     def _packed(self) -> Iterator[bytes]:
         announced = self.headers.get("Content-Length", "")
-        length = int(announced) if announced.isdigit() and "Transfer-Encoding" not in self.headers else None
+        length = int(announced) if _LENGTH.fullmatch(announced) and "Transfer-Encoding" not in self.headers else None
         if (length or 0) > self._max_bytes:
             raise AnswerTooLarge(self.url, self._max_bytes)
         size = 0

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import io
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
+from gevent import Timeout
+from gevent.monkey import is_module_patched
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -25,6 +28,7 @@ __all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
 # The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
 until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
 
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # private networks of old, which Python calls global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -66,7 +70,7 @@ class Peers:
         ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self._networks):
             return True
-        return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL)
 
 
 def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -111,7 +115,8 @@ def _pool_of(
 
         def connect(self) -> None:
             self.timeout = min(self.timeout or seconds_left(), seconds_left())
-            super().connect()
+            with _in_time():
+                super().connect()
             self.sock = _TimedSocket(self.sock)
 
         _scheme = "https" if issubclass(connection, HTTPSConnection) else "http"
@@ -120,6 +125,20 @@ def _pool_of(
         ConnectionCls = GuardedConnection
 
     return GuardedPool
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """End a look-up, the tries of several addresses, or a handshake at the deadline, where gevent does them.
+
+    A socket's own timeout begins anew with each of their steps. Unpatched there is no such means: the deadline of the
+    job in the pool holds.
+    """
+    if not is_module_patched("socket"):
+        yield
+        return
+    with Timeout(seconds_left(), TimeoutError("the deadline has passed")):
+        yield
 
 
 class _TimedSocket:

@@ -82,7 +82,7 @@ def sources(path: StrPath, root: StrPath | None) -> Sources:
     found = _named(top, parts, shown)
     if found.is_dir() if found is not None else not _MAGIC.isdisjoint(shown):
         parts = parts if found is None else (*parts, "**", "*")
-        files = sorted({match for match in _matches(top, top, parts, shown) if not match.is_dir()})
+        files = sorted({match for match in _matches(top, parts, shown) if not match.is_dir()})
     else:
         files = [found] if found is not None else []
     if not files:
@@ -163,23 +163,33 @@ def _named(top: Path, parts: tuple[str, ...], shown: str) -> Path | None:
         return None
 
 
-def _matches(folder: Path, top: Path, parts: tuple[str, ...], shown: str) -> Iterator[Path]:
-    """What the glob of *parts* meets below *folder*, which is inside; each step is checked before it is taken."""
-    if not parts:
-        yield folder
-        return
-    head, rest = parts[0], parts[1:]
-    entries = sorted(os.listdir(folder)) if folder.is_dir() else []
-    if head == "**":
-        yield from _matches(folder, top, rest, shown)
-        for name in entries:
-            below = folder / name
-            if below.is_dir() and not below.is_symlink() and not name.startswith("."):
-                yield from _matches(below, top, parts, shown)
-        return
-    for name in entries:
-        if name == head or (fnmatchcase(name, head) and (head.startswith(".") or not name.startswith("."))):
-            yield from _matches(_inside(folder / name, top, shown), top, rest, shown)
+def _matches(top: Path, parts: tuple[str, ...], shown: str) -> set[Path]:
+    """What the glob of *parts* meets below *top*; each step is checked before it is taken.
+
+    Step by step, and each place once: the ways that lead to one place are as many as the ``**`` make of them.
+    """
+    places = {top}
+    for part in parts:
+        if part == "**":
+            places = {below for place in places for below in _folders(place)}
+        else:
+            places = {_inside(found, top, shown) for place in places for found in _named_like(part, place)}
+    return places
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """*place*, and the folders below it, without links and what is hidden."""
+    yield place
+    for below in sorted(place.iterdir()) if place.is_dir() else ():
+        if below.is_dir() and not below.is_symlink() and not below.name.startswith("."):
+            yield from _folders(below)
+
+
+def _named_like(pattern: str, folder: Path) -> Iterator[Path]:
+    """What is in *folder* by a name that *pattern* is, or meets."""
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if name == pattern or (fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))):
+            yield folder / name
 
 
 def _check_regular(file: Path, shown: str) -> None:

@@ -1,6 +1,6 @@
 """Frames out of databases and into them, in the pool: SQLite and PostgreSQL, through their ADBC drivers.
 
-``pip install greendata[sql]`` brings the drivers. A database is an address (``sqlite:///path``, a path,
+``pip install 'greendata[sql]'`` brings the drivers. A database is an address (``sqlite:///path``, a path,
 ``postgresql://...``) or a connection of the caller's, from ``adbc_driver_sqlite.dbapi.connect`` or its like, made with
 `greendata.run` so that the hub goes on. A connection serves one job at a time.
 """
@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -17,12 +15,12 @@ from typing import Any, Literal, overload
 
 import polars as pl
 
-from greendata.errors import BadArgument, BadChoice, GreenDataError, NotAFrame
+from greendata.errors import BadArgument, BadChoice, NotAFrame
 from greendata.frames.batches import Batches
 from greendata.frames.columns import parameters, writable
 from greendata.frames.databases import Address, Database, database_of
 from greendata.frames.statements import INGEST_MODES, Stopper, ingest, rows_of
-from greendata.hub import pool
+from greendata.hub import crew, pool
 from greendata.hub.result import Result
 
 __all__ = ("SqlBatches", "read_sql", "write_sql")
@@ -235,8 +233,7 @@ def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
 
 def _stop(result: Result[Any], stopper: Stopper) -> None:
     if stopper.is_active and not result.successful():
-        with suppress(GreenDataError):  # no room for the job: the statement goes on, as any native call does
-            Context().run(pool.submit, stopper.stop, label="stop statement")
+        crew.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
 
 
 def _after(jobs: list[Result[Any]], func: Callable[[], object]) -> None:

@@ -165,6 +165,7 @@ class Errand(Generic[T]):
         call.wake()
         if not self._is_first_turn:
             self._mailbox.post(self._at_home)
+        del self, call  # the frames of a failed call, which its error keeps, have this one as their caller
 
     def _fail(self, error: BaseException, outcome: Exception) -> None:
         trace = error.__traceback__

@@ -31,7 +31,16 @@ from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
 from greendata.hub.settings import Settings
 
-__all__ = ("Crew", "Worker", "inline_on", "is_inline_thread", "job_here", "run_inline_here")
+__all__ = (
+    "Crew",
+    "Worker",
+    "aside",
+    "inline_on",
+    "is_inline_thread",
+    "job_here",
+    "run_in_pool_here",
+    "run_inline_here",
+)
 
 GRACE = 0.0005  # seconds between two looks of the worker that stands by
 QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
@@ -298,7 +307,7 @@ def is_inline_thread() -> bool:
     known: bool | None = getattr(_local, "inline", None)
     if known is None:
         name = native.this_thread_name()
-        known = name.startswith(_runtime_threads) if name else get_hub_if_exists() is None
+        known = _is_runtime(native.get_native_id(), name) if name else get_hub_if_exists() is None
         _local.inline = known
     return known
 
@@ -308,10 +317,37 @@ def run_inline_here() -> None:
     _local.inline = True
 
 
+def run_in_pool_here() -> None:
+    """Have the calling thread use the pool, whatever its name."""
+    _local.inline = False
+
+
+def aside(func: Callable[[], object]) -> bool:
+    """Run *func*, which may block and must not raise, in a native thread that ends with it; False if there is none.
+
+    Only for what ends a job that runs: in the pool it would wait behind the job that it is to end.
+    """
+    try:
+        native.start_thread(_aside, (func,))
+    except RuntimeError:  # the system has no more threads to give
+        return False
+    return True
+
+
+def _aside(func: Callable[[], object]) -> None:
+    run_inline_here()
+    native.name_this_thread("greendata-aside")
+    func()
+
+
 def job_here() -> Job | None:
     """The job that the calling thread, a worker, runs now; None on any other thread."""
     running, worker = getattr(_local, "here", ({}, None))
     return next((job for job, runs in list(running.items()) if runs is worker), None)
+
+
+def _is_runtime(thread: int, name: str) -> bool:
+    return thread != os.getpid() and name.startswith(_runtime_threads)  # the main thread has the program's name
 
 
 def _be_nice(nice: int) -> None:
@@ -319,6 +355,6 @@ def _be_nice(nice: int) -> None:
     if not nice or not (names := native.thread_names()):
         return
     level = min(19, os.getpriority(os.PRIO_PROCESS, os.getpid()) + nice)
-    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if name.startswith(_runtime_threads))]:
+    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if _is_runtime(tid, name))]:
         with suppress(OSError):  # it has ended meanwhile, or it is nicer already, which only root may take back
             os.setpriority(os.PRIO_PROCESS, thread, level)

@@ -278,6 +278,7 @@ class Resident:
 
     def _serve(self) -> None:
         native.name_this_thread(self.name)
+        crew.run_in_pool_here()
         try:
             hub = get_hub()
             self._open(Mailbox.here())

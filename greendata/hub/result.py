@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from weakref import ref
 
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
@@ -301,7 +302,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         """
         with _making_ends:
             if self._end is None:
-                self._end = Result(f"end of {self.label}")
+                self._end = _End(self)
                 self._end.bind(None, None)
         if self._work is None:  # looked at after _end is in its place; `part` does it the other way round
             self._end.over()
@@ -444,6 +445,28 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
 
     __str__ = __repr__
+
+
+class _End(Result[None]):
+    """The end of the work behind a result. Whoever waits for it keeps the deadline of that work as well."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, result: Result[Any]) -> None:
+        super().__init__(f"end of {result.label}")
+        self._of = ref(result)  # weak: the result knows its end; while there is work, the work knows the result
+
+    @property
+    def own_deadline(self) -> float | None:
+        """The deadline of the work that is neither over nor given up."""
+        result = self._of()
+        return None if result is None or result.ready() else result.own_deadline
+
+    def expire(self) -> None:
+        """Fail the result; the end comes when the work is over, which may be later."""
+        result = self._of()
+        if result is not None:
+            result.expire()
 
 
 def _run_in(hub: Any, callback: Callable[[Any], object], result: Result[Any]) -> None:

@@ -274,5 +274,6 @@ class _Gathering:
         if self._hub is not None:
             for item, linked in self._links.items():
                 unlink(item, self._hub, linked)
+            self._links.clear()  # they know this object: no cycle through it
             outcome.come_home()
         outcome.part()

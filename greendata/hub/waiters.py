@@ -104,21 +104,29 @@ def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
 def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout | None:
     """Let this thread, which has no hub, sleep until *result* is settled; returns what expired, if anything."""
     seconds = seconds_of(timeout.seconds if isinstance(timeout, Timeout) else timeout)
-    limit = _until_deadline(result)
-    bounds = [bound for bound in (seconds, limit) if bound is not None]
+    ends = None if seconds is None else monotonic() + seconds
     bell = native.allocate_lock()
     bell.acquire()
     if not result.add_waker(bell.release):
         return None
     try:
-        is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
+        while not _sleep_natively(bell, ends, result) and not result.ready():
+            if ends is not None and monotonic() >= ends:
+                return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
     finally:
         result.drop_waker(bell.release)
-    if is_rung:
-        return None
-    if limit == min(bounds):
+    return None
+
+
+def _sleep_natively(bell: native.Lock, ends: float | None, result: Result[Any]) -> bool:
+    """Wait for *bell* until *ends* or the deadline of the work, which is kept; False if it did not ring."""
+    left = None if ends is None else max(0.0, ends - monotonic())
+    limit = _until_deadline(result)
+    bounds = [bound for bound in (left, limit) if bound is not None]
+    is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
+    if not is_rung and limit == min(bounds):
         result.expire()
-    return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
+    return is_rung
 
 
 def _until_deadline(result: Result[Any]) -> float | None:

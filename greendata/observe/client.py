@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from greendata.errors import BadArgument, NoSnapshot, NotASnapshot
+from greendata.errors.observe import without_secrets
 
 __all__ = ("PATH", "fetch")
 
@@ -49,7 +50,7 @@ def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
     except (OSError, HTTPException) as error:
         raise NoSnapshot(address, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
     except ValueError as error:  # http.client's word for a line break, or what is not Latin-1
-        raise BadArgument("headers", headers, f"headers that HTTP can send ({error})") from error
+        raise BadArgument("headers", sorted(headers or {}), "headers that HTTP can send") from error
     finally:
         connection.close()
     if response.status != 200:
@@ -73,15 +74,17 @@ def _connection(address: str) -> tuple[HTTPConnection, str, dict[str, str]]:
             url = urlsplit(address)
             port = url.port
         except ValueError as error:
-            raise BadArgument("address", address, f"a URL ({error})") from error
+            raise BadArgument("address", without_secrets(address), "a URL") from error
         if not url.hostname:
-            raise BadArgument("address", address, "a URL with a host")
+            raise BadArgument("address", without_secrets(address), "a URL with a host")
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
         path = url.path if url.path not in ("", "/") else PATH
         return kind(url.hostname, port, timeout=TIMEOUT), path + (f"?{url.query}" if url.query else ""), _basic(url)
     if Path(address).is_socket():
         return _UnixConnection(address), PATH, {}
-    raise BadArgument("address", address, "an http or https URL, or the path of a Unix socket that is there")
+    raise BadArgument(
+        "address", without_secrets(address), "an http or https URL, or the path of a Unix socket that is there"
+    )
 
 
 def _basic(url: Any) -> dict[str, str]:

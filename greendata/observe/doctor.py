@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-import select
-import socket
-import ssl
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -137,7 +132,7 @@ def _holders() -> Iterator[tuple[str, str]]:
     originals = {
         id(original): f"{module}.{name}"
         for module, name in BLOCKING
-        if (original := get_original(module, name)) is not getattr(_NOW[module], name)
+        if (now := sys.modules.get(module)) and (original := get_original(module, name)) is not getattr(now, name)
     }
     for name, module in list(sys.modules.items()):
         package = name.partition(".")[0]
@@ -145,9 +140,6 @@ def _holders() -> Iterator[tuple[str, str]]:
             for value in list(getattr(module, "__dict__", {}).values()):
                 if id(value) in originals:
                     yield name, originals[id(value)]
-
-
-_NOW = {"socket": socket, "ssl": ssl, "select": select, "subprocess": subprocess, "time": time}
 
 
 def _polars_patched() -> Finding:

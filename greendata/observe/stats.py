@@ -81,20 +81,21 @@ def stats() -> Stats:
     )
 
 
-def snapshot_json(*, seconds: int = 60) -> str:
+def snapshot_json(now: Stats | None = None, *, seconds: int = 60) -> str:
     """`stats` as a JSON object with the same names, and ``bounds``: those of the histograms' buckets, in seconds.
 
     No values of data are in it, nor texts of errors unless ``start(keep_texts=True)`` asked for them. Labels and keys
     are as the program named them.
 
     Args:
+        now: stats that are there already.
         seconds: of the history, from now back.
 
     Example:
         >>> json.loads(snapshot_json())["pool"]["queued"]
         0
     """
-    now = stats()
+    now = now or stats()
     recent = tuple(second for second in now.history if second.at > now.at - seconds)
     return json.dumps({**asdict(replace(now, history=recent)), "bounds": BOUNDS}, separators=(",", ":"))
 

@@ -6,8 +6,8 @@
     def report():
         return respond(pl.scan_parquet("sales.parquet").group_by("store").len())
 
-Configuration: ``GREENDATA_REQUEST_TIMEOUT`` (seconds for the queries of a request, or None) and ``GREENDATA_MAX_BODY``
-(bytes of a request's body).
+Configuration: ``GREENDATA_REQUEST_TIMEOUT`` (seconds for the queries of a request, or None), ``GREENDATA_MAX_BODY``
+(bytes of a request's body) and ``GREENDATA_DASHBOARD`` (True for the page at ``/greendata/``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import TypeVar
 try:
     from flask import Flask, Request, current_app, request
 except ImportError as missing:
-    raise ImportError("Flask is not installed: pip install greendata[flask]") from missing
+    raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
 from greendata.errors import BadSetting, GreenDataError
 from greendata.hub.deadline import seconds_of
 from greendata.web.body import MAX_BODY, body
+from greendata.web.dashboard import dashboard
 from greendata.web.health import health
 from greendata.web.problems import answer_to
 from greendata.web.respond import respond
@@ -51,6 +52,7 @@ class GreenData:
     Args:
         app: as for `init_app`.
         key: called in each request; requests of different keys take turns at the pool (a tenant, a route).
+        dashboard_auth: called in each request to the page; those of whom it says True may watch and cancel.
 
     Example:
         >>> from flask import Flask
@@ -60,8 +62,15 @@ class GreenData:
         True
     """
 
-    def __init__(self, app: Flask | None = None, *, key: Callable[[], Hashable] | None = None) -> None:
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        key: Callable[[], Hashable] | None = None,
+        dashboard_auth: Callable[[], bool] | None = None,
+    ) -> None:
         self._key = key
+        self._dashboard_auth = dashboard_auth
         if app is not None:
             self.init_app(app)
 
@@ -70,10 +79,14 @@ class GreenData:
 
         Raises:
             BadSetting: a ``GREENDATA_*`` value of its configuration that cannot be used.
+            DashboardOpen: the page is asked for, without a *dashboard_auth* and not in debug mode.
         """
+        app.config.setdefault("GREENDATA_DASHBOARD", False)
         app.config.setdefault("GREENDATA_REQUEST_TIMEOUT", None)
         app.config.setdefault("GREENDATA_MAX_BODY", MAX_BODY)
         _check(app)
+        if app.config["GREENDATA_DASHBOARD"]:
+            app.register_blueprint(dashboard(self._dashboard_auth))
         app.extensions["greendata"] = self
         app.before_request(self._enter)
         app.teardown_request(_leave)
@@ -123,6 +136,8 @@ def _leave(_error: BaseException | None) -> None:
 
 def _check(app: Flask) -> None:
     seconds, size = app.config["GREENDATA_REQUEST_TIMEOUT"], app.config["GREENDATA_MAX_BODY"]
+    if not isinstance(app.config["GREENDATA_DASHBOARD"], bool):
+        raise BadSetting("GREENDATA_DASHBOARD", app.config["GREENDATA_DASHBOARD"], "True or False")
     try:
         seconds_of(seconds)
     except ValueError as error:

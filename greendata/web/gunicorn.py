@@ -22,7 +22,9 @@ try:
     from gunicorn.arbiter import Arbiter
     from gunicorn.workers.ggevent import GeventWorker
 except ImportError as missing:
-    raise ImportError("gunicorn is not installed: pip install greendata[gunicorn]") from missing
+    raise ImportError(
+        "greendata.web.gunicorn needs gunicorn; install it with: pip install 'greendata[gunicorn]'"
+    ) from missing
 
 from greendata.errors import PolarsForked
 from greendata.frames.fork import polars_has_run

@@ -123,6 +123,8 @@ def _disposition(filename: str, suffix: str) -> str:
         name += suffix
     if name.isascii():
         return dump_options_header("attachment", {"filename": name})
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()  # wide signs become plain
+    stem, dot, ending = _UNSAFE.sub("_", plain).rpartition(".")
+    plain = (stem.strip(". ") or "data") + dot + ending
     exact = quote(name, safe="!#$&+-.^_`|~", errors="replace")
     return dump_options_header("attachment", {"filename": plain, "filename*": f"UTF-8''{exact}"})

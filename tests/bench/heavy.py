@@ -18,7 +18,7 @@ import polars as pl
 import greendata
 from examples.demo.figures import quantile
 from tests.bench.apart import apart, tell
-from tests.bench.rows import Row, interleaved, ratio
+from tests.bench.rows import Row, interleaved, rate_row, ratio
 
 __all__ = ("rows",)
 
@@ -66,15 +66,7 @@ def rows() -> list[Row]:
     return [
         _tick_row("idle", ticks, 1.6),
         _tick_row("collect_async", ticks, 0.6),
-        Row(
-            f"{QUERIES} heavy group-bys: queries a second, against collect_async",
-            f"{median(rates['greendata']):.1f} /s",
-            f"{median(rates['collect_async']):.1f} /s",
-            ratio(rates["greendata"], rates["collect_async"]),
-            "x",
-            1.0,
-            at_most=False,
-        ),
+        rate_row(f"{QUERIES} heavy group-bys: queries a second, against collect_async", rates, "collect_async", 1.0),
     ]
 
 

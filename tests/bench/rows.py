@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ("Row", "interleaved", "ratio", "table")
+__all__ = ("Row", "interleaved", "rate_row", "ratio", "table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,12 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> d
 def ratio(ours: list[float], peer: list[float]) -> float:
     """The median of the rounds' ratios: what disturbs one round disturbs both sides of it."""
     return median(mine / theirs for mine, theirs in zip(ours, peer, strict=True))
+
+
+def rate_row(what: str, rates: Mapping[str, list[float]], peer: str, bound: float) -> Row:
+    """How often a second, ours (``greendata``) against *peer*: at least *bound* times as often."""
+    shown = [f"{median(rates[name]):.3g} /s" for name in ("greendata", peer)]
+    return Row(what, *shown, ratio(rates["greendata"], rates[peer]), "x", bound, at_most=False)
 
 
 def table(rows: list[Row]) -> str:

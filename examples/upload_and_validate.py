@@ -1,0 +1,76 @@
+"""An upload is validated: the answer is how many rows there were, or 422 with every row that is wrong, and why.
+
+`body` reads what the client sends (CSV and NDJSON here) within a limit, off the hub, and holds it against the model.
+Its errors are answers already; the view has only the good case.
+"""
+
+# ruff: noqa: E402 - patching comes before the imports that it patches
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from typing import Annotated
+
+import requests
+from flask import Flask
+from gevent.pywsgi import WSGIServer
+from pydantic import BaseModel, Field
+
+from greendata.web.flask import GreenData, body
+
+__all__ = ("Customer", "create_app", "main", "upload")
+
+CSV = {"Content-Type": "text/csv"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+GOOD = "number,name,discount\n1,Ann,\n2,Bob,0.1\n"
+BAD = '{"number": 1, "name": "Ann"}\n{"number": 0, "name": "Bob", "discount": 5}\n{"number": "3b", "name": "Eve"}\n'
+CUT = '{"number": 1, "name": "Ann"}\n{"number": 2, "na'
+
+
+class Customer(BaseModel):
+    """A row of an upload."""
+
+    number: Annotated[int, Field(gt=0)]
+    name: Annotated[str, Field(min_length=1)]
+    discount: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+def main() -> None:
+    """Serve it on loopback, and send a good upload, one with bad values, one that is cut short, one too large."""
+    with WSGIServer(("127.0.0.1", 0), create_app(), log=None) as server:
+        server.start()
+        url = f"http://127.0.0.1:{server.server_port}/customers"
+        upload(url, GOOD, CSV)
+        upload(url, BAD, NDJSON)
+        upload(url, CUT, NDJSON)
+        upload(url, GOOD * 50_000, CSV)
+
+
+def create_app() -> Flask:
+    """A service with one view."""
+    app = Flask(__name__)
+    app.config["GREENDATA_MAX_BODY"] = 1 << 20  # bytes
+    GreenData(app)
+
+    @app.post("/customers")
+    def add() -> dict[str, int]:
+        customers = body(Customer)
+        return {"customers": customers.height}
+
+    return app
+
+
+def upload(url: str, text: str, headers: dict[str, str]) -> None:
+    """Send *text* and print what the service says to it."""
+    answer = requests.post(url, data=text, headers=headers, timeout=10)
+    said = answer.json()
+    print(answer.status_code, *(said[name] for name in ("customers", "title", "detail") if name in said))
+    for failure in said.get("failures", ()):
+        print("   ", "row {row}, {column}: got {value}: {message}".format(**failure))
+
+
+if __name__ == "__main__":
+    main()

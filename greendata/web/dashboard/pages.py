@@ -1,0 +1,124 @@
+"""The blueprint of the page: the page itself, its stream, its snapshot, and the button that cancels.
+
+    /greendata/                 the page
+    /greendata/events           pictures of the process, one a second: server-sent events
+    /greendata/stats.json       `greendata.observe.snapshot_json`, which ``python -m greendata top`` reads
+    /greendata/cancel/ID        POST: cancel a running job
+
+All of it shows the one process that answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, request
+from flask.blueprints import BlueprintSetupState
+from gevent._hub_local import get_hub_if_exists
+from gevent.socket import socket as GreenSocket
+
+from greendata import observe
+from greendata.errors import DashboardOpen
+from greendata.observe.watch import current
+from greendata.web import drain
+from greendata.web.dashboard.feed import shared
+from greendata.web.dashboard.guard import Auth, bears_token, give_token, harden, may_enter
+from greendata.web.problems import problem
+from greendata.web.scope import socket_of
+
+__all__ = ("dashboard",)
+
+PREFIX = "/greendata"
+PAGE = Path(__file__).with_name("static") / "page.html"
+VIEWERS = 50  # streams at once: each holds a connection of the server
+STALLED = 30.0  # seconds in which a viewer must take a picture
+
+
+def dashboard(auth: Auth | None) -> Blueprint:
+    """The blueprint of the page, for apps whose debug mode is on or for which *auth* speaks.
+
+    From the first request that a greenlet of such an app handles, its process is observed.
+
+    Args:
+        auth: called in each request to the page; only those of whom it says True see it and may cancel. It may also
+            ``abort`` with an answer of its own, say 401.
+
+    Raises:
+        DashboardOpen: when it is registered: without *auth*, and the app is not in debug mode.
+
+    Example:
+        >>> from flask import Flask
+        >>> app = Flask("service")
+        >>> app.register_blueprint(dashboard(lambda: True))
+        >>> app.url_map.bind("localhost").match("/greendata/")
+        ('greendata.page', {})
+    """
+    pages = Blueprint("greendata", __name__, url_prefix=PREFIX, static_folder="static", static_url_path="/static")
+    pages.add_url_rule("/", "page", _page)
+    pages.add_url_rule("/events", "events", _events)
+    pages.add_url_rule("/stats.json", "stats", _stats)
+    pages.add_url_rule("/cancel/<job_id>", "cancel", _cancel, methods=["POST"])
+
+    def check(state: BlueprintSetupState) -> None:
+        if auth is None and not state.app.debug:
+            raise DashboardOpen(state.app.name)
+
+    pages.record(check)
+    pages.before_app_request(_observe)
+    pages.before_request(lambda: None if may_enter(auth) else problem(403, "This page is not for everybody"))
+    pages.after_request(harden)
+    return pages
+
+
+def _observe() -> None:
+    if current() is None and get_hub_if_exists() is not None:
+        observe.start()
+
+
+def _page() -> Response:
+    return give_token(Response(PAGE.read_bytes(), mimetype="text/html"))
+
+
+def _stats() -> Response:
+    return Response(shared.snapshot(), mimetype="application/json")
+
+
+def _events() -> Response:
+    if shared.viewers >= VIEWERS:
+        return problem(503, "Too many viewers", f"{VIEWERS} streams are open")
+    events = Response(_watched(socket_of(request.environ)), mimetype="text/event-stream")
+    events.headers["X-Accel-Buffering"] = "no"  # nginx would keep them
+    return events
+
+
+def _watched(client: GreenSocket | None) -> Iterator[bytes]:
+    """The stream, for a client that must keep up: one that is gone without a word must not keep its greenlet."""
+    with _hurried(client), closing(shared.follow(drain.is_draining)) as events:
+        yield from events
+
+
+@contextmanager
+def _hurried(client: GreenSocket | None) -> Iterator[None]:
+    if client is None:
+        yield
+        return
+    before = client.gettimeout()
+    client.settimeout(STALLED)
+    try:
+        yield
+    finally:
+        client.settimeout(before)
+
+
+def _cancel(job_id: str) -> Response:
+    if not bears_token():
+        return problem(403, "This did not come from the page", "reload it")
+    if job_id.partition(".")[0] != str(os.getpid()):
+        return problem(409, "Another process answered", f"this is {os.getpid()}")
+    if not observe.cancel(job_id):
+        return problem(404, "No such job runs here")
+    current_app.logger.info("dashboard: job %s was cancelled", job_id)
+    return Response(status=204)
