@@ -77,6 +77,7 @@ class Watchdog:
         if capture is not None:
             capture.suspend_global_capture(in_=True)
             print("Captured so far:", *capture.read_global_capture(), sep="\n", file=out)
+        print(f"HANG: {what}", file=out)  # once more: of a long log people see the end first
 
 
 def print_greenlets(out: TextIO) -> None:

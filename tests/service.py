@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.gates import rest
 from tests.servers import Server
 
-__all__ = ("Service", "Vitals", "forget_peak", "serving", "vitals", "worker_of")
+__all__ = ("Service", "Vitals", "forget_peak", "get", "serving", "vitals", "worker_of")
 
 GREEN = ("-k", "greendata.web.gunicorn.GreenWorker")
 SOURCE = "from tests.load_app import app\n"
@@ -53,6 +54,11 @@ def worker_of(server: Server) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
 
 
+def get(path: str) -> bytes:
+    """A request for *path*, the only one on its connection."""
+    return f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """The server, and the process that serves."""
@@ -60,9 +66,13 @@ class Service:
     server: Server
     pid: int
 
+    def ask(self, path: str) -> str:
+        """The body of an answer. When it is here, the server holds nothing of the request any more."""
+        return _body(self.server, path)
+
     def state(self) -> dict[str, Any]:
         """What the service says of itself, see `tests.load_app.state`."""
-        found: dict[str, Any] = json.loads(self.server.ask("/state"))
+        found: dict[str, Any] = json.loads(self.ask("/state"))
         return found
 
     def wait(self, **wanted: int) -> None:
@@ -92,7 +102,13 @@ def serving(folder: Path, *, workers: int, queue: int) -> Iterator[Service]:
     env = {"GREENDATA_MAX_WORKERS": str(workers), "GREENDATA_MAX_QUEUE": str(queue)}
     server = Server(folder, SOURCE, [*GREEN, "--workers", "1", "--graceful-timeout", "2"], env)
     try:
-        yield Service(server, json.loads(server.ask("/state"))["pid"])
+        yield Service(server, json.loads(_body(server, "/state"))["pid"])
     finally:
         server.terminate()
         server.wait_end()
+
+
+def _body(server: Server, path: str) -> str:
+    with server.connected(get(path)) as connection:
+        received = b"".join(iter(partial(connection.recv, 1 << 16), b""))  # to the end: the server has closed its side
+    return received.partition(b"\r\n\r\n")[2].decode()

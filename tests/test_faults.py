@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from tests.servers import GUARD
-from tests.service import Service, forget_peak, serving, vitals
+from tests.service import Service, forget_peak, get, serving, vitals
 
 WORKERS, QUEUE = 2, 50
 MANY = 40  # clients
@@ -40,10 +40,6 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
-
-
 def test_a_worker_that_is_killed_takes_its_requests_along_and_no_more(serve: Serve) -> None:
     with serve() as service, ExitStack() as stack:
         answers = [stack.enter_context(service.server.asked("/held")) for _ in range(MANY)]
@@ -52,7 +48,7 @@ def test_a_worker_that_is_killed_takes_its_requests_along_and_no_more(serve: Ser
         for answer in answers:
             with pytest.raises((HTTPException, ConnectionError)):
                 answer()
-        assert service.server.ask("/report").startswith("[")
+        assert service.ask("/report").startswith("[")
         now = service.state()
         assert now["pid"] != service.pid
         assert (now["running"], now["queued"]) == (0, 0)
@@ -76,14 +72,14 @@ def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
     serve: Serve, said: Callable[[int], bytes]
 ) -> None:
     with serve() as service:
-        service.server.ask("/report")
+        service.ask("/report")
         before = vitals(service.pid).descriptors
         with ExitStack() as stack:
             for number in range(MANY):
                 stack.enter_context(service.server.connected(said(number)))
             service.wait_descriptors(before + MANY)
             service.wait_steady()  # looks at the server, and is answered
-            assert service.server.ask("/report").startswith("[")
+            assert service.ask("/report").startswith("[")
         service.wait_descriptors(before)
         assert service.state()["pid"] == service.pid
         assert "Traceback" not in service.server.read_log()
@@ -91,13 +87,13 @@ def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
 
 def test_slow_readers_hold_no_worker_and_little_memory(serve: Serve, long_file: Path) -> None:
     with serve() as service, ExitStack() as stack:
-        service.server.ask("/report")
+        service.ask("/report")
         before = vitals(service.pid)
         forget_peak(service.pid)
         readers = [stack.enter_context(reader(service, f"/long?path={long_file}")) for _ in range(READERS)]
         assert [answer.status for answer in readers] == [200] * READERS
         service.wait_steady()
-        assert service.server.ask("/report").startswith("[")
+        assert service.ask("/report").startswith("[")
         assert vitals(service.pid).peak < before.memory + FEW_BATCHES
 
         assert rows_of(readers.pop()) == LONG
@@ -120,10 +116,10 @@ def test_clients_that_leave_at_once_take_their_jobs_along(serve: Serve) -> None:
         assert all(text.startswith("JobCancelled: held was cancelled") for text in outcomes)
         assert all(text.endswith("the client left") for text in outcomes)
 
-        assert service.server.ask("/open") == "open"
+        assert service.ask("/open") == "open"
         service.wait(cancelled=MANY, running=0, abandoned=0)
         service.wait_descriptors(before)
-        assert service.server.ask("/held") == "1"
+        assert service.ask("/held") == "1"
 
 
 @contextmanager

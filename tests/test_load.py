@@ -34,6 +34,6 @@ def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
         service.wait(running=0, queued=0, abandoned=0)
         service.wait_descriptors(before.descriptors)
         assert vitals(service.pid).memory < before.memory + GROWTH
-        assert service.server.ask("/readyz") == "ok\n"
+        assert service.ask("/readyz") == "ok\n"
         assert service.state()["pid"] == service.pid
         assert "Traceback" not in service.server.read_log()
