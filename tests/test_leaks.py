@@ -15,6 +15,7 @@ from gevent.hub import Hub
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.caller import Caller
+from greendata.hub.group import Group
 from greendata.hub.job import Job
 from greendata.hub.pool import configure, stats, submit
 from greendata.hub.result import Result
@@ -142,3 +143,46 @@ def test_what_is_over_is_let_go_without_the_collector(begin: Callable[[Kept], Re
         until(lambda: known() is None)
     finally:
         gc.enable()
+
+
+def wait_for_all(results: list[Result[object]]) -> None:
+    """Wait as a group does."""
+    with Group() as group:
+        for result in results:
+            group.add(result)
+    results.clear()
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda kept: submit(id, kept),
+        lambda kept: submit(lambda: kept),
+        lambda kept: Caller.current().call_soon(id, kept),
+        lambda kept: Caller.current().call_soon(lambda: kept),
+        lambda kept: gather(submit(id, kept)),
+        lambda kept: wait_for_all([submit(id, kept)]),
+    ],
+    ids=["job", "value", "call", "value of a call", "gather", "wait"],
+)
+def test_a_greenlet_that_was_waiting_is_the_last_to_know_of_the_job(begin: Callable[[Kept], Result[object]]) -> None:
+    """It runs on inside the hub's callbacks, whose frames must hold nothing of what it waited for."""
+    found = []
+
+    def wait_and_look() -> None:
+        kept = Kept()
+        known = weakref.ref(kept)
+        result = begin(kept)
+        if isinstance(result, Result):
+            result.get(timeout=60)
+        del kept, result
+        found.append(known())
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            gevent.spawn(wait_and_look).get()
+    finally:
+        gc.enable()
+    assert found == [None] * 3

@@ -16,6 +16,7 @@ from greenlet import getcurrent
 
 from greendata.errors import ForeignGreenlet, NotAResult, WaitsForItself
 from greendata.hub import native
+from greendata.hub.bridge import Bridge
 from greendata.hub.call import current_job
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
@@ -43,7 +44,7 @@ class Arrivals(Generic[R]):
         self._pending: dict[R, Callable[[Any], object]] = {}  # and the link of each
         self._ready: deque[R] = deque()  # any thread appends, the own thread pops
         self._bell: Any = native.SimpleQueue()  # where a thread without a hub sleeps
-        self._sleepers: list[Callable[[Any], object]] = []
+        self._sleepers: list[Callable[[object], object]] = []  # own thread only
         self._deadlines: dict[R, float] = {}  # that no hub here looks after
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class Arrivals(Generic[R]):
         if self._hub is None:
             self._bell.put(None)
         elif self._sleepers:
-            self._sleepers.pop()(None)
+            Bridge.here(self._hub).resume(self._sleepers)
 
     def _sleep(self, until: float | None) -> None:
         ends = [end for end in (until, *self._deadlines.values()) if end is not None]

@@ -15,6 +15,8 @@ Guarantees:
   ``get()`` never raises LoopExit, and a process with nothing pending exits. ``send()`` to a watcher that was
   not started is lost on libev, so it is started with its callback before the number is handed out.
 - Many numbers, one ring; a `TURN` of callbacks at most, then the loop polls before the rest.
+- A greenlet that waits is resumed (`Bridge.resume`) once the callback has returned, out of a frame that holds
+  nothing of it: what the job had in hand dies when that greenlet lets go of it, and not at its next wait.
 - A hub that is gone makes ring() a no-op.
 
 Refused: ``loop.run_callback_threadsafe``. A waiter fed only by it gets LoopExit, and on libuv it can hang
@@ -54,7 +56,18 @@ class Bridge:
         >>> bridge.forget(number)
     """
 
-    __slots__ = ("_answering", "_bell", "_callbacks", "_held", "_is_hung", "_numbers", "_standing", "hub", "rung")
+    __slots__ = (
+        "_answering",
+        "_bell",
+        "_callbacks",
+        "_held",
+        "_is_hung",
+        "_numbers",
+        "_resumed",
+        "_standing",
+        "hub",
+        "rung",
+    )
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -63,6 +76,7 @@ class Bridge:
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._is_hung = False  # the bell is started (libuv calls every bell active); hub's thread only
         self._answering = False  # the bell's callback is at work; hub's thread only
+        self._resumed: deque[Callable[[object], object]] = deque()  # switches into greenlets; hub's thread only
         self._standing: set[int] = set()  # numbers of `listen`; hub's thread writes
         self._held = 0  # expected numbers that hold the loop open; hub's thread only
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
@@ -94,8 +108,8 @@ class Bridge:
     def expect(self, callback: Callable[[], object]) -> int:
         """Register *callback* and hold the loop open for it; returns its number.
 
-        The callback runs in the hub at each ring until it is forgotten. It may switch to a greenlet that
-        waits, and must not wait itself.
+        The callback runs in the hub at each ring until it is forgotten. It must not wait, and leaves it to
+        `resume` to switch to a greenlet.
         Call from the hub's thread.
         """
         number = next(self._numbers)
@@ -137,6 +151,16 @@ class Bridge:
         if not self._answering:
             self._settle_down()
 
+    def resume(self, sleepers: list[Callable[[object], object]]) -> None:
+        """Call every one of *sleepers*, which empties: greenlets of this hub that wait. Call from the hub itself.
+
+        They run on as soon as the callback that calls this has returned, in this turn of the loop.
+        """
+        self._resumed.extend(sleepers)
+        sleepers.clear()
+        if not self._answering:
+            self.hub.loop.run_callback(self._resume)
+
     def ring(self, number: int) -> None:
         """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
         self.rung.append(number)
@@ -168,19 +192,27 @@ class Bridge:
         self._answering = True
         try:
             while rung and monotonic() < turn_ends:
-                callback = callbacks.get(rung.popleft())
-                if callback is not None:
-                    try:
-                        callback()
-                    except GreenletExit:  # the hub is being destroyed
-                        raise
-                    except BaseException:  # noqa: BLE001 - the hub's to tell; libuv stops a bell that lets it out
-                        self.hub.handle_error(callback, *sys.exc_info())
+                self._call(callbacks.get(rung.popleft()))
+                self._resume()
         finally:
             self._answering = False
             self._settle_down()
             if rung:
                 self.wake()
+
+    def _call(self, callback: Callable[[], object] | None) -> None:
+        if callback is None:  # forgotten
+            return
+        try:
+            callback()
+        except GreenletExit:  # the hub is being destroyed
+            raise
+        except BaseException:  # noqa: BLE001 - the hub's to tell; libuv stops a bell that lets it out
+            self.hub.handle_error(callback, *sys.exc_info())
+
+    def _resume(self) -> None:
+        while self._resumed:
+            self._resumed.popleft()(None)
 
     def _settle_down(self) -> None:
         """Take the bell off and let the loop go where nothing is expected any more.

@@ -181,7 +181,7 @@ class Errand(Generic[T]):
             for timer in (self._timer, self._delay):
                 if timer is not None:
                     timer.close()
-            call.come_home()
+            call.come_home(self._mailbox.bridge)
         if self._greenlet is None or self._greenlet.dead:
             self._is_over = True
             self._greenlet = None

@@ -30,6 +30,7 @@ from greenlet import getcurrent
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.hub import pool
 from greendata.hub.arrivals import waitable
+from greendata.hub.bridge import Bridge
 from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
 from greendata.hub.job import adopter
@@ -355,7 +356,7 @@ class Group:
 
     def _wake(self, *, always: bool = False) -> None:
         if self._sleepers and (always or not self._pending):
-            self._sleepers.pop()(None)
+            Bridge.here(self._hub).resume(self._sleepers)
 
     def _wait_for_members(self) -> BaseException | None:
         """Wait until all are done, or time and grace are over; returns what interrupted the wait, if anything."""

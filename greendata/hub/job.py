@@ -155,7 +155,7 @@ class Job:
             self._leave_bridge(bridge)
             for listener in listeners:
                 listener(self)
-            self.result.come_home()
+            self.result.come_home(bridge)
         if self.returned:
             bridge.forget(self._number)
             self.result.part()

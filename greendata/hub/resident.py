@@ -305,7 +305,7 @@ class Resident:
         self._end_work(grace)
         wait([child.stopped for child in children], 2 * grace)
         if self._sleepers:
-            self._mailbox.post(lambda: self._sleepers.pop()(None))
+            self._mailbox.post(lambda: self._mailbox.bridge.resume(self._sleepers))
         else:
             self._forget()
             self.stopped.over()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
-from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import ref
@@ -60,7 +59,7 @@ class Work(Protocol):
         """Have the result's own hub notify its waiters. Safe from any thread."""
 
 
-_making_ends = native.RLock()
+_making = native.RLock()  # what most results never need: an end, a list of strays
 _NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
 
 
@@ -95,6 +94,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         "_outcome",
         "_seal",
         "_sleepers",
+        "_strays",
         "_wakers",
         "_work",
         "is_home",
@@ -113,6 +113,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
         self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
+        self._strays: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
         self._home: object = None  # the hub that settles it; set before the job is queued, then read only
         self._work: Work | None = None  # the submitting thread sets it, the home drops it
         self.is_home = False  # the waiters of the home hub were notified; home hub's thread
@@ -250,11 +251,11 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
                 self.drop_waker(link.wake)
                 link.drop()
                 return
-        for stray in tuple(self._sleepers):
-            if isinstance(stray, partial) and stray.args[1] == callback:
-                with suppress(ValueError):  # it is being called
-                    self._sleepers.remove(stray)
-                return
+        strays = self._strays or []
+        if callback in strays:
+            with suppress(ValueError):  # it is being called
+                strays.remove(callback)
+            return
         super().unlink(callback)
 
     # -- deciding: any thread -----------------------------------------------------------------------
@@ -300,7 +301,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
 
         A cancelled or expired result is ready before that. Where there is no work, there is nothing to wait for.
         """
-        with _making_ends:
+        with _making:
             if self._end is None:
                 self._end = _End(self)
                 self._end.bind(None, None)
@@ -371,12 +372,14 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         self.worker = worker
         self._began = monotonic()
 
-    def come_home(self) -> None:
-        """Notify greenlets that wait on the home hub. Called there, or by `set` of an unbound result."""
+    def come_home(self, home: Bridge | None = None) -> None:
+        """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
         assert self._outcome is not None
         self.is_home = True
-        while self._sleepers:
-            self._sleepers.pop(0)(self)
+        while self._strays:
+            cast("Any", self._home).loop.run_callback(self._strays.pop(0), self)
+        if home is not None:
+            home.resume(self._sleepers)
         if self.linkcount():  # gevent's own set() does no more here than to notify them
             super().set(None)
 
@@ -401,11 +404,12 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
 
     def _link_at_home(self, callback: Callable[[Any], object]) -> None:
         """Have the home hub run *callback*, for a thread that has no hub."""
-        stray = partial(_run_in, self._home, callback)
-        self._sleepers.append(stray)
+        with _making:
+            self._strays = strays = [] if self._strays is None else self._strays
+        strays.append(callback)
         if self.is_home:  # looked at after the stray is in its place, as `come_home` takes it after this
             with suppress(ValueError):  # it is being called there
-                self._sleepers.remove(stray)
+                strays.remove(callback)
                 callback(self)
 
     def _withdraw(self) -> None:
@@ -467,8 +471,3 @@ class _End(Result[None]):
         result = self._of()
         if result is not None:
             result.expire()
-
-
-def _run_in(hub: Any, callback: Callable[[Any], object], result: Result[Any]) -> None:
-    """Have *hub* run *callback*, and tell of its error as of any callback's. Call from the hub's thread."""
-    hub.loop.run_callback(callback, result)

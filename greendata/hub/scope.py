@@ -271,9 +271,9 @@ class _Gathering:
         outcome.wake()
         if outcome.is_home or not outcome.ready():
             return
-        if self._hub is not None:
+        if self._mailbox is not None:
             for item, linked in self._links.items():
                 unlink(item, self._hub, linked)
             self._links.clear()  # they know this object: no cycle through it
-            outcome.come_home()
+            outcome.come_home(self._mailbox.bridge)
         outcome.part()
