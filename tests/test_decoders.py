@@ -200,7 +200,7 @@ NDJSON = {
     "not UTF-8": (b'{"a":1}\n{"a":2}\n{"b":"\xff"}\n', 3, "utf-8"),
     "wrong type": (b'{"a":1}\n{"a":"x"}\n', 2, "cannot parse 'x'"),
     "NaN": (b'{"a":NaN}\n', 1, "NaN is no JSON"),
-    "deep": (b'{"a":1}\n{"a":' + b"[" * 9999 + b"]" * 9999 + b"}\n", 2, ""),
+    "deep": (b'{"a":1}\n{"a":' + b"[" * 9999 + b"]" * 9999 + b"}\n", 2, "more than 64 levels"),
 }
 
 

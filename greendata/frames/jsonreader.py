@@ -10,6 +10,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, text_form, told
+from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
 from greendata.frames.lines import count, first_failure
 
 __all__ = ("read_json", "read_ndjson", "refuse_sparse")
@@ -42,6 +43,7 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     """
     if schema is None and re.search(rb"\S", content) is None:
         return pl.DataFrame()
+    refuse_deep_lines(content)
     try:
         if schema is None:
             _refuse_many_keys(content, "ndjson")
@@ -62,6 +64,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     first = re.search(rb"\S", content)
     if first is None:
         raise Malformed("json", "there is nothing")
+    refuse_deep_document(content)
     if first[0] == b"[":
         return _json_rows(content, schema)
     if first[0] == b"{":
