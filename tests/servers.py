@@ -14,6 +14,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 from gevent.monkey import get_original
+from gunicorn.config import make_settings
 
 from tests.gates import rest
 from tests.processes import ROOT
@@ -21,6 +22,8 @@ from tests.processes import ROOT
 __all__ = ("GUARD", "ROUTED", "Pipe", "Server")
 
 _close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
+# The control socket would be left in the home folder of who runs this; gunicorn 23 has none.
+NO_CONTROL = ["--no-control-socket"] if "control_socket_disable" in make_settings() else []
 GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
 
 # A service, to be put behind a module with ROUTES: paths, and functions whose outcome is the answer.
@@ -81,7 +84,7 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
             self.port = listener.getsockname()[1]
             command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{listener.fileno()}", "--chdir", str(folder)]
-            command += ["--pythonpath", str(ROOT), "--no-control-socket", *arguments, "service:app"]
+            command += ["--pythonpath", str(ROOT), *NO_CONTROL, *arguments, "service:app"]
             inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
             self.process = subprocess.Popen(
                 command,
