@@ -120,9 +120,10 @@ from greendata.hub.caller import Caller
 from greendata.hub.deadline import deadline
 from greendata.hub.group import Group
 from greendata.hub.logs import route_logging
+from greendata.hub.outcome import Status
 from greendata.hub.pacing import breathe, paced
 from greendata.hub.pool import PoolStats, configure, drain, stats
-from greendata.hub.result import Result, Status
+from greendata.hub.result import Result
 from greendata.hub.scope import as_completed, gather, shield, wait
 from greendata.monkey import is_polars_patched, patch_polars, unpatch_polars
 from greendata.observe import doctor

@@ -6,8 +6,9 @@ import gevent
 import pytest
 
 from greendata.errors import DeadlineExceeded, JobCancelled, PoolFull
+from greendata.hub.outcome import Status
 from greendata.hub.pool import configure, stats, submit
-from greendata.hub.result import Result, Status
+from greendata.hub.result import Result
 from tests.conftest import Gate
 from tests.natives import Native, settle_down, small_pool, until
 

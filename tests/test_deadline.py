@@ -7,8 +7,8 @@ import pytest
 
 from greendata.errors import BadTimeout, DeadlineExceeded, GreenDataError, ResultTimeout
 from greendata.hub.deadline import current_deadline, deadline
+from greendata.hub.outcome import Status
 from greendata.hub.pool import stats, submit
-from greendata.hub.result import Status
 from greendata.hub.scope import wait
 from tests.conftest import Gate
 from tests.natives import Native, settle_down, small_pool, submit_expiring, until

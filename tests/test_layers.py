@@ -34,7 +34,7 @@ HOUSE = (
     ),
     Floor(
         "hub",
-        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native "
+        "arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native outcome "
         "pacing pool queues resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),

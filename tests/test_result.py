@@ -13,8 +13,9 @@ import pytest
 from gevent.event import AsyncResult
 
 from greendata.errors import JobCancelled, ResultTimeout
+from greendata.hub.outcome import Status
 from greendata.hub.pool import submit
-from greendata.hub.result import Result, Status
+from greendata.hub.result import Result
 from tests.conftest import Gate
 from tests.natives import Native, get_ident, until
 

@@ -20,7 +20,8 @@ from greendata.hub import native, pool
 from greendata.hub.deadline import nearest
 from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 
 __all__ = ("Call", "Errand", "current_job", "name_of")
 

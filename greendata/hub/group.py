@@ -35,7 +35,8 @@ from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
 from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
 
 __all__ = ("Group",)

@@ -13,7 +13,8 @@ from greendata.errors import JobAborted
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import nearest
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 
 if TYPE_CHECKING:
     from greendata.hub.pool import Pool

@@ -42,7 +42,8 @@ from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
 from greendata.hub.job import Job, adopter, turn, underway
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 from greendata.hub.settings import Settings
 from greendata.hub.waiters import wait_native
 

@@ -23,7 +23,8 @@ from greendata.errors import BadSetting, CallerStopped, NoCaller, ResultLost
 from greendata.hub import crew, native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.mailbox import Mailbox
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 from greendata.hub.scope import wait
 from greendata.hub.waiters import sleep_until
 

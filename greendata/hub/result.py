@@ -1,22 +1,18 @@
 """`Result`: an `AsyncResult` that any thread may wait for and that is decided exactly once.
 
-The outcome lives in one slot, written by whoever takes the seal first: the worker that ran the job,
-`cancel`, the deadline, or `set`. From then on every thread sees it. What travels between threads is only
-the waking: the result's own hub is told through its `Bridge`, other hubs and plain threads through wakers.
+What is decided lives in its `Outcome`. What travels between threads is only the waking: the result's own hub is
+told through its `Bridge`, other hubs and plain threads through wakers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
-from time import monotonic
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import ref
 
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
-from gevent.event import AsyncResult
 from gevent.exceptions import InvalidThreadUseError
 from gevent.hub import get_hub
 
@@ -24,26 +20,12 @@ from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
+from greendata.hub.outcome import Outcome, Status
 from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
 
-__all__ = ("Result", "Status", "Work")
+__all__ = ("Result", "Work")
 
 T = TypeVar("T")
-
-
-class Status(StrEnum):
-    """Where a result stands: ``QUEUED -> RUNNING -> DONE | FAILED | CANCELLED``.
-
-    Example:
-        >>> Status.DONE == "done"
-        True
-    """
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class Work(Protocol):
@@ -63,7 +45,7 @@ _making = native.RLock()  # what most results never need: an end, a list of stra
 _NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
 
 
-class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot be subscripted at run time
+class Result(Outcome[T], Generic[T]):
     """The outcome of a job, now or later: a `gevent.event.AsyncResult` for every thread.
 
     ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` wins.
@@ -84,32 +66,12 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         (<Status.DONE: 'done'>, True)
     """
 
-    __slots__ = (
-        "_abroad",
-        "_began",
-        "_born",
-        "_end",
-        "_ended",
-        "_home",
-        "_outcome",
-        "_seal",
-        "_sleepers",
-        "_strays",
-        "_wakers",
-        "_work",
-        "is_home",
-        "label",
-        "worker",
-    )
+    __slots__ = ("_abroad", "_end", "_home", "_sleepers", "_strays", "_wakers", "_work", "is_home")
 
     is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
 
     def __init__(self, label: str = "result") -> None:
-        super().__init__()
-        self.label = label
-        self.worker = ""  # the worker writes it before the outcome
-        self._seal = native.allocate_lock()  # whoever acquires it decides the outcome; any thread
-        self._outcome: tuple[Status, Any, BaseException | None, Any] | None = None  # the seal's holder, once
+        super().__init__(label)
         self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
         self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
@@ -117,67 +79,7 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         self._home: object = None  # the hub that settles it; set before the job is queued, then read only
         self._work: Work | None = None  # the submitting thread sets it, the home drops it
         self.is_home = False  # the waiters of the home hub were notified; home hub's thread
-        self._born = monotonic()
-        self._began: float | None = None  # the worker, once
-        self._ended: float | None = None  # the seal's holder, once
         self._end: Result[None] | None = None  # who waits for `end`; any thread makes it, once in need
-
-    # -- what it holds: any thread ------------------------------------------------------------------
-
-    @property
-    def status(self) -> Status:
-        """Where the job stands now."""
-        if self._outcome is not None:
-            return self._outcome[0]
-        return Status.QUEUED if self._began is None else Status.RUNNING
-
-    def ready(self) -> bool:
-        """True once there is an outcome: a value, an error or a cancellation."""
-        return self._outcome is not None
-
-    done = ready
-
-    def successful(self) -> bool:
-        """True if the outcome is a value."""
-        return self._outcome is not None and self._outcome[0] is Status.DONE
-
-    def cancelled(self) -> bool:  # type: ignore[override]  # gevent's is always False
-        """True if `cancel` decided the outcome."""
-        return self._outcome is not None and self._outcome[0] is Status.CANCELLED
-
-    @property
-    def value(self) -> T | None:
-        """The value, or None where there is none (yet)."""
-        return None if self._outcome is None else cast("T | None", self._outcome[1])
-
-    @property
-    def exception(self) -> BaseException | None:
-        """The error, or None where there is none (yet)."""
-        return None if self._outcome is None else self._outcome[2]
-
-    @property
-    def exc_info(self) -> tuple[Any, ...]:
-        """Type, error and traceback as the job raised it; () where there is no error."""
-        if self._outcome is None or self._outcome[2] is None:
-            return ()
-        _, _, error, trace = self._outcome
-        return (type(error), error, trace)
-
-    @property
-    def queued_seconds(self) -> float:
-        """How long the job has waited, or did wait, for a worker."""
-        until = self._began or self._ended or monotonic()
-        return until - self._born
-
-    @property
-    def run_seconds(self) -> float:
-        """How long the job has run, or did run until its outcome was decided."""
-        return 0.0 if self._began is None else (self._ended or monotonic()) - self._began
-
-    @property
-    def times(self) -> tuple[float, float | None, float | None]:
-        """When it was submitted, began and was decided, on `time.monotonic`'s clock; None for what has not been."""
-        return self._born, self._began, self._ended
 
     # -- waiting: any thread ------------------------------------------------------------------------
 
@@ -322,17 +224,6 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         if self.settle(Status.FAILED, error=error):
             self._withdraw()
 
-    def settle(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
-        """Decide the outcome; False if it was decided before. The only place where an outcome is written.
-
-        The caller wakes the waiters afterwards: `wake` for those abroad, `come_home` for those at home.
-        """
-        if not self._seal.acquire(False):
-            return False
-        self._ended = monotonic()
-        self._outcome = (status, value, error, None if error is None else error.__traceback__)
-        return True
-
     def wake(self) -> None:
         """Wake the waiters of other hubs and of plain threads. Safe from any thread."""
         while self._wakers:
@@ -366,11 +257,6 @@ class Result(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which cannot
         """Tie the result to its job and to the hub of *home*. Called once, before the job is queued."""
         self._work = work
         self._home = _NOWHERE if home is None else home.hub
-
-    def begin(self, worker: str) -> None:
-        """Note that *worker* starts the job now. Called on the worker."""
-        self.worker = worker
-        self._began = monotonic()
 
     def come_home(self, home: Bridge | None = None) -> None:
         """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""

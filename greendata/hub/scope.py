@@ -19,7 +19,8 @@ from greendata.errors import BadChoice, BadSetting, NotAResult, ResultTimeout
 from greendata.hub.arrivals import Arrivals, link, unlink, waitable
 from greendata.hub.deadline import seconds_of
 from greendata.hub.mailbox import Mailbox
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 
 __all__ = ("as_completed", "gather", "shield", "wait")
 

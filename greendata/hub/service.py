@@ -8,7 +8,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from greendata.errors import JobCancelled, ServiceEnded
 from greendata.hub.call import Call
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 
 __all__ = ("Service",)
 

@@ -18,7 +18,8 @@ from typing import Any
 from greendata.hub import job as jobs
 from greendata.hub import native
 from greendata.hub.job import Job
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 from greendata.observe.histogram import Durations, Histogram
 
 __all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "text_of", "unhear")

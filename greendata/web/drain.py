@@ -13,7 +13,7 @@ from typing import NamedTuple
 import gevent
 
 from greendata.hub import pool
-from greendata.hub.result import Status
+from greendata.hub.outcome import Status
 
 __all__ = ("Abandoned", "abandon", "begin", "is_draining", "reset")
 
