@@ -15,6 +15,7 @@ __all__ = (
     "DeadlineExceeded",
     "JobAborted",
     "JobCancelled",
+    "NoThread",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
@@ -140,6 +141,16 @@ class PoolFull(GreenDataError, RuntimeError):
         return (
             f"{self.queued} jobs wait already and max_queue is {self.max_queue}; "
             "try again later, or raise it with greendata.configure(max_queue=...)"
+        )
+
+
+class NoThread(GreenDataError, RuntimeError):
+    """The pool has no worker yet and the system has no native thread to give. Nothing was queued."""
+
+    def __str__(self) -> str:
+        return (
+            "no native thread could be started, and the pool has none; try again later, or raise the limits of "
+            "this process (ulimit -u, ulimit -v, the pids of its container)"
         )
 
 
