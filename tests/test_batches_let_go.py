@@ -14,7 +14,7 @@ import pytest
 import greendata
 from greendata.frames import databases
 from greendata.hub import pool
-from greendata.hub.cleanup import let_go
+from greendata.hub.cleanup import carry_out
 from tests.databases import closing
 from tests.natives import get_ident, until
 from tests.test_pool_threads import no_threads
@@ -111,5 +111,5 @@ def test_a_connection_comes_back(
 def test_without_any_thread_it_is_done_here() -> None:
     ended_in: list[int] = []
     with drained(), no_threads():
-        assert let_go(lambda: ended_in.append(get_ident()), label="close").get(block=False) is None
+        assert carry_out(lambda: ended_in.append(get_ident()), label="close").get(block=False) is None
     assert ended_in == [get_ident()]

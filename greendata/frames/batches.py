@@ -16,7 +16,7 @@ import polars as pl
 
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import pool
-from greendata.hub.cleanup import let_go
+from greendata.hub.cleanup import carry_out
 from greendata.hub.deadline import nearest, seconds_of
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
@@ -106,7 +106,7 @@ class Batches:
         self._source.closing = True
         if self._source.is_open:
             with suppress(PolarsForked):  # the query is the parent's, and stops there
-                self._ending = let_go(self._source.close, label=f"close {self._label}")
+                self._ending = carry_out(self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:
         return self

@@ -4,60 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import GreenletExit
 
-from greendata.errors import NoThread, PoolClosed
+from greendata.errors import JobAborted, NoThread, PoolClosed
 from greendata.hub import crew, native, pool
 from greendata.hub.job import go_on
-from greendata.hub.result import Result
+from greendata.hub.result import Result, Status
 
-__all__ = ("let_go", "shielded")
+__all__ = ("carry_out", "shielded")
+
+T = TypeVar("T")
 
 
-def let_go(func: Callable[[], object], *, label: str) -> Result[None]:
-    """Have *func* called once in a native thread, and return at once; the result is done when it has returned.
+def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
+    """Begin ``func()`` in a native thread, come what may, and return its result at once.
 
     In the pool, also when its queue is full, and in no request or deadline that may be over; in a thread of its own
-    where the pool takes no more work or the job was taken out of it. A process without any thread to give has it done
-    in the calling one. Safe from any thread.
-
-    Args:
-        func: must not raise.
+    where the pool takes no more work or the job was taken out of it; and in the calling thread where no other is to be
+    had. To cancel the result changes nothing. Safe from any thread.
 
     Raises:
         PolarsForked: nothing is to be put right in a forked child: it is the parent's.
 
     Example:
-        >>> let_go(int, label="close").get(timeout=5) is None
-        True
+        >>> carry_out(list, label="close").get(timeout=5)
+        []
     """
-    over: Result[None] = Result(label)
-    over.bind(None, None)
-    turn = native.allocate_lock()
+    outcome: Result[T] = Result(label)
+    outcome.bind(None, None)
+    once = native.allocate_lock()
 
     def work() -> None:
-        if turn.acquire(False):
-            try:
-                func()
-            finally:
-                over.over()
+        if not once.acquire(False):
+            return
+        try:
+            outcome.settle(Status.DONE, func())
+        except BaseException as error:  # noqa: BLE001 - it belongs to the waiter
+            outcome.settle(Status.FAILED, error=error if isinstance(error, Exception) else JobAborted(label, error))
+        outcome.wake()
 
     def see_to_it() -> None:
-        if not (ending.successful() or crew.aside(work)):
+        if not (job.successful() or crew.aside(work)):
             work()
 
     try:
-        ending = Context().run(go_on, pool.submit, work, label=label)
+        job = Context().run(go_on, pool.submit, work, label=label)
     except (NoThread, PoolClosed):
         if not crew.aside(work):
             work()
     else:
-        if not ending.add_waker(see_to_it):
+        if not job.add_waker(see_to_it):
             see_to_it()
-    return over
+    return outcome
 
 
 def shielded(func: Callable[[], Any]) -> None:
