@@ -64,7 +64,7 @@ def test_invalid_data_is_told_row_by_row(client: FlaskClient) -> None:
     problem = answer.get_json(force=True)
     (failure,) = problem["failures"]
     assert (failure["row"], failure["column"], failure["value"]) == (1, "id", "x")
-    assert problem["detail"] == "1 failures"
+    assert problem["detail"] == "1 failure"
 
 
 def test_many_failures_are_counted_and_not_all_listed(client: FlaskClient) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import Timeout
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     from greendata.hub.result import Result
@@ -48,7 +49,7 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
         self.result = result
 
     def __str__(self) -> str:
-        limit = "without waiting" if self.seconds is None else f"within {self.seconds:g} seconds"
+        limit = "without waiting" if self.seconds is None else f"within {counted(self.seconds, 'second')}"
         return f"no outcome {limit} from {self.result!r}; the work goes on, call cancel() to give it up"
 
 
@@ -71,7 +72,7 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         where = f"was still running{_goes_on(native=self.native)}" if self.running else "had not begun"
-        return f"{self.label} {where} at its deadline of {self.seconds:g} seconds"
+        return f"{self.label} {where} at its deadline of {counted(self.seconds, 'second')}"
 
 
 class JobCancelled(GreenDataError):
@@ -139,7 +140,7 @@ class PoolFull(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.queued} jobs wait already and max_queue is {self.max_queue}; "
+            f"{counted(self.queued, 'job waits', 'jobs wait')} already and max_queue is {self.max_queue}; "
             "try again later, or raise it with greendata.configure(max_queue=...)"
         )
 

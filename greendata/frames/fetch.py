@@ -29,6 +29,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
+from greendata.errors.words import counted
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
 from greendata.frames.urls import MAX_BYTES, TIMEOUT
 from greendata.hub.deadline import seconds_of
@@ -86,7 +87,7 @@ class Answer:
                 raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
         if length is not None and size != length:
-            raise AnswerBroken(self.url, f"it ends after {size} of {length} bytes")
+            raise AnswerBroken(self.url, f"it ends after {size} of {counted(length, 'byte')}")
 
     def _read(self) -> bytes:
         with self._request.told():

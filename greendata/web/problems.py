@@ -26,6 +26,7 @@ from greendata.errors import (
     PoolFull,
     ResultTimeout,
 )
+from greendata.errors.words import counted
 from greendata.web import drain
 from greendata.web.scope import current_scope
 
@@ -103,7 +104,7 @@ def _try_again(title: str) -> Response:
 
 def _invalid(error: BodyInvalid) -> Response:
     rows = error.failures.head(FAILURES).to_dicts()
-    detail = f"{error.failures.height} failures"
+    detail = counted(error.failures.height, "failure")
     if error.failures.height > FAILURES:
         detail += f", the first {FAILURES} are listed"
     return problem(422, "The data is invalid", detail, failures=rows)
