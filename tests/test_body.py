@@ -64,7 +64,7 @@ def test_invalid_data_is_told_row_by_row(client: FlaskClient) -> None:
     problem = answer.get_json(force=True)
     (failure,) = problem["failures"]
     assert (failure["row"], failure["column"], failure["value"]) == (1, "id", "x")
-    assert problem["detail"] == "1 failures"
+    assert problem["detail"] == "1 failure"
 
 
 def test_many_failures_are_counted_and_not_all_listed(client: FlaskClient) -> None:
@@ -117,7 +117,11 @@ def test_a_body_above_the_limit_is_not_read_to_its_end(client: FlaskClient, chun
 
 def test_the_limits_of_the_call_and_of_flask_hold_too(client: FlaskClient) -> None:
     assert client.post("/small", data=b"id\n1\n2\n", content_type="text/csv").status_code == 200
-    assert client.post("/small", data=b"id\n1\n2\n3\n4\n", content_type="text/csv").status_code == 413
+    large = client.post("/small", data=b"id\n1\n2\n3\n4\n", content_type="text/csv")
+    assert large.status_code == 413
+    told = large.get_json(force=True)
+    assert told["detail"] == "the body has more than 10 bytes, which is the limit; send less"
+    assert told["limit"] == 10
     client.application.config["MAX_CONTENT_LENGTH"] = 5
     assert client.post("/", data=b"id\n1\n2\n", content_type="text/csv").status_code == 413
 

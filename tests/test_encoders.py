@@ -306,7 +306,7 @@ def test_a_query_that_fails_late_comes_up() -> None:
 
 
 MISMATCHES: dict[str, tuple[pl.DataFrame, str]] = {
-    "missing": (pl.DataFrame({"a": [1]}), "1 columns missing: b"),
+    "missing": (pl.DataFrame({"a": [1]}), "1 column missing: b"),
     "extra": (pl.DataFrame({"a": [1], "b": ["x"], "c": [1], "d": [1]}), "2 columns too many: c, d"),
     "dtype": (pl.DataFrame({"a": ["x"], "b": ["x"]}), "column 'a' is String, expected Int64"),
     "order": (pl.DataFrame({"b": ["x"], "a": [1]}), "its columns are in the order b, a, expected a, b"),
@@ -326,7 +326,7 @@ def test_a_batch_that_differs_is_told_by_its_difference(format: Format, other: p
 def test_columns_without_a_form() -> None:
     objects = pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object), "n": [1]})
     for format in FORMATS:
-        with pytest.raises(NotWritable, match=f"{format} has no form for 1 columns: o \\(Object\\)"):
+        with pytest.raises(NotWritable, match=f"{format} has no form for 1 column: o \\(Object\\)"):
             encode(objects, format)
     with pytest.raises(NotWritable, match=r"csv has no form for 2 columns: l \(List\(Int64\)\), s \(Struct") as caught:
         encode(pl.DataFrame({"l": [[1]], "s": [{"a": 1}]}), "csv")

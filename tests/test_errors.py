@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 import gevent
+import polars as pl
 import pytest
 
 from greendata import errors
@@ -86,7 +87,7 @@ def test_pool_full_and_pool_closed(held: Gate) -> None:
     assert isinstance(full, errors.PoolFull)
     assert (full.queued, full.max_queue) == (1, 1)
     assert str(full) == (
-        "1 jobs wait already and max_queue is 1; try again later, or raise it with greendata.configure(max_queue=...)"
+        "1 job waits already and max_queue is 1; try again later, or raise it with greendata.configure(max_queue=...)"
     )
     held.open()
     pool.drain()
@@ -127,3 +128,46 @@ def test_bad_variables_in_the_environment() -> None:
 def test_an_error_of_a_job_is_not_wrapped() -> None:
     error = raised(submit(pickle.loads, b"nonsense").get, pickle.UnpicklingError)
     assert not isinstance(error, GreenDataError)
+
+
+TEXTS: dict[str, tuple[Callable[[int], BaseException], str, str]] = {
+    "seconds": (lambda n: errors.DeadlineExceeded("a", n, running=False), "of 1 second", "of 2 seconds"),
+    "jobs": (lambda n: errors.PoolFull(n, 9), "1 job waits already", "2 jobs wait already"),
+    "survivors": (
+        lambda n: errors.GroupTimeout("a", n, [submit(int, label="b")] * n),
+        "within 1 second; its members were cancelled, 1 cannot be stopped and goes on: b",
+        "within 2 seconds; its members were cancelled, 2 cannot be stopped and go on: b, b",
+    ),
+    "element": (lambda n: errors.ElementTimeout("a", n), "of 1 second over", "of 2 seconds over"),
+    "fetch": (lambda n: errors.FetchTimeout("http://a.b/", n), "within 1 second", "within 2 seconds"),
+    "answer": (lambda n: errors.AnswerTooLarge("http://a.b/", n), "than 1 byte;", "than 2 bytes;"),
+    "body": (errors.BodyTooLarge, "more than 1 byte came", "more than 2 bytes came"),
+    "columns": (
+        lambda n: errors.NotWritable("csv", dict.fromkeys("ab"[:n], "List")),
+        "for 1 column: a (List); drop, unnest or cast it",
+        "for 2 columns: a (List), b (List); drop, unnest or cast them",
+    ),
+    "database": (
+        lambda n: errors.ColumnUnwritable(dict.fromkeys("ab"[:n], "List"), "SQLite"),
+        "1 column has no form in SQLite: 'a' (List); cast or drop it before",
+        "2 columns have no form in SQLite: 'a' (List), 'b' (List); cast or drop them before",
+    ),
+    "schema": (lambda n: errors.FrameMismatch(dict.fromkeys("ab"[:n], 0), {}), "1 column missing", "2 columns missing"),
+    "model": (lambda n: errors.ModelMismatch("User", "ab"[:n], {}), "1 column does not fit", "2 columns do not fit"),
+    "functions": (lambda n: errors.SeamMissing("ab"[:n], "2.0"), "1 function not found", "2 functions not found"),
+    "signature": (lambda n: errors.BadSignature(int, "ab"[:n], ()), "1 parameter of", "2 parameters of"),
+    "rules": (lambda n: errors.BodyInvalid(failed(n)), "breaks 1 rule of", "breaks 2 rules of"),
+    "rows": (lambda n: errors.FrameInvalid("User", n, failed(n)), "1 failure in 1 of 1 row of", "in 2 of 2 rows of"),
+}
+
+
+def failed(rows: int) -> pl.DataFrame:
+    row = {"column": "a", "value": "x", "rule": "int_parsing", "message": "no number"}
+    return pl.DataFrame([{"row": number, **row} for number in range(rows)])
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_one_is_singular(case: str) -> None:
+    make, one, two = TEXTS[case]
+    assert one in str(make(1))
+    assert two in str(make(2))

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+import requests
+import urllib3
 
 import greendata
 from greendata.errors import (
@@ -331,3 +333,34 @@ def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContext
             for path, options in (("/cut", {}), ("/slow", {"timeout": 0.1}), ("/", {"allow_private": False})):
                 with pytest.raises(greendata.GreenDataError):
                     fetch(server.url + path, **options)
+
+
+# -- whose errors they are ------------------------------------------------------------------------------
+
+
+OWN = (
+    TimeoutError("the caller's"),
+    requests.ConnectionError("the caller's"),
+    requests.Timeout("the caller's"),
+    urllib3.exceptions.ProtocolError("the caller's"),
+    urllib3.exceptions.ReadTimeoutError(None, None, "the caller's"),  # type: ignore[arg-type]
+    zlib.error("the caller's"),
+)
+
+
+@pytest.mark.parametrize("error", OWN, ids=[type(error).__name__ for error in OWN])
+@pytest.mark.parametrize("packing", [{}, {"Content_Encoding": "gzip"}])
+def test_an_error_of_the_block_is_the_callers_own(error: Exception, packing: dict[str, str]) -> None:
+    page = answer(gzip.compress(CSV) if packing else CSV, **packing)
+
+    def work(url: str) -> Exception | None:
+        try:
+            with GuardedSession(allow_private=LOOPBACK) as session, session.get(url) as found:
+                for _ in found.chunks():
+                    raise error
+        except Exception as raised:  # noqa: BLE001 - it is looked at
+            return raised
+        return None
+
+    with serving({"/": page}) as server:
+        assert (work(server.url) if PATCHED else greendata.run(work, server.url).get()) is error

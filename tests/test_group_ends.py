@@ -85,7 +85,7 @@ def test_a_timeout_cancels_raises_and_names_the_survivors(held: Gate) -> None:
         held.wait_arrived()
     assert caught.value.survivors == (native,)
     assert str(caught.value).startswith("load was not done within 0.05 seconds")
-    assert "1 cannot be stopped and go on: native-call" in str(caught.value)
+    assert "1 cannot be stopped and goes on: native-call" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     assert native.cancelled()
     assert idle.cancelled()

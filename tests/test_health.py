@@ -51,7 +51,7 @@ def test_a_full_queue_is_not_ready(client: FlaskClient, held: Gate) -> None:
     jobs = [greendata.run(held)]
     held.wait_arrived()
     jobs.append(greendata.run(held))
-    assert reason(client) == "503 the queue is full: 1 jobs wait"
+    assert reason(client) == "503 the queue is full: 1 job waits"
     held.open()
     greendata.gather(*jobs).get()
     assert reason(client) == ""

@@ -29,7 +29,7 @@ class Floor:
 HOUSE = (
     Floor(
         "errors",
-        "arguments fetch formats groups jobs observe pipelines queries root sql typed validation web",
+        "arguments fetch formats groups jobs observe pipelines queries root sql typed validation web words",
         {"gevent": "jobs"},
     ),
     Floor(

@@ -142,7 +142,7 @@ def test_it_is_put_on_once_and_taken_off_to_the_last_object() -> None:
 def test_where_a_function_is_missing_nothing_is_patched(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(owner, name)
     left = dict(vars(plr.PyLazyFrame).items())
-    with pytest.raises(SeamMissing, match=rf"1 functions not found in Polars {pl.__version__}: .*{name}") as caught:
+    with pytest.raises(SeamMissing, match=rf"1 function not found in Polars {pl.__version__}: .*{name}") as caught:
         greendata.patch_polars()
     assert [missing.rpartition(":")[2].rpartition(".")[2] for missing in caught.value.missing] == [name]
     assert not greendata.is_polars_patched()

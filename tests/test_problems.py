@@ -106,4 +106,4 @@ def test_client_gone_says_so() -> None:
     gone = errors.ClientGone("export")
     assert isinstance(gone, ConnectionResetError)
     assert str(gone) == "the client left before export was over"
-    assert "1 rules" in str(errors.BodyInvalid(pl.DataFrame({"row": [1]})))
+    assert "1 rule of" in str(errors.BodyInvalid(pl.DataFrame({"row": [1]})))

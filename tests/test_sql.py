@@ -144,7 +144,7 @@ def test_arguments_that_cannot_be_used(file: Path) -> None:
             greendata.read_sql("SELECT 1", file, batch_rows=rows)  # type: ignore[call-overload]
     with pytest.raises(BadArgument, match="query must be"):
         greendata.read_sql(b"SELECT 1", file)  # type: ignore[call-overload]
-    with pytest.raises(ColumnUnwritable, match=r"1 columns have no form in SQLite: '0' \(List"):
+    with pytest.raises(ColumnUnwritable, match=r"1 column has no form in SQLite: '0' \(List"):
         greendata.read_sql("SELECT ?", file, params=[[1, 2]])
     with pytest.raises(BadArgument, match="schema_overrides must be of the columns a, b"):
         read("SELECT * FROM t", file, schema_overrides={"c": pl.Date})

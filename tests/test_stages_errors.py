@@ -246,7 +246,7 @@ def test_what_on_start_does_not_return_is_told_before_the_first_element() -> Non
     def work(x: int, session: str) -> None:
         calls.append(x)
 
-    with pytest.raises(BadSignature, match=r"1 parameters .*: session"):
+    with pytest.raises(BadSignature, match=r"1 parameter .*: session"):
         stages.map(work, [1], on_start=lambda: {"other": 1}).run()
     with pytest.raises(BadArgument, match="what on_start returns must be a dict or None, got 'session'"):
         stages.map(work, [1], on_start=lambda: "session").run()

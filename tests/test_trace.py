@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from greendata.hub import job as jobs
 from greendata.observe import trace as room
 from greendata.observe.trace import trace
 from tests.conftest import Gate
+from tests.frames import crowded
 from tests.natives import until
 
 
@@ -121,19 +123,39 @@ def test_an_error_in_the_block_leaves_a_whole_file_and_goes_on(tmp_path: Path) -
     assert not jobs.listeners
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_text("before", encoding="utf-8")
-
-    def no_room(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(room, "paced", no_room)
-    with pytest.raises(OSError, match="no space left"), trace(path):
-        greendata.run(int).get(timeout=10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="File too large"), trace(path):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_text(encoding="utf-8") == "before"
     assert list(tmp_path.iterdir()) == [path]
     assert not jobs.listeners
+
+
+def test_it_is_written_by_a_native_thread(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    with trace(path):
+        pass
+    before = path.read_text(encoding="utf-8")
+    with crowded(), trace(path):
+        greendata.stats()
+    assert path.read_text(encoding="utf-8") != before
+
+
+def test_a_drained_pool_takes_no_trace_away(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    try:
+        with trace(path):
+            greendata.run(int, label="last").get(timeout=10)
+            greendata.drain()
+    finally:
+        greendata.configure()
+    assert "last" in {event["name"] for event in events_of(path)}
 
 
 def test_a_path_that_cannot_be_is_refused_at_the_call(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_columns_that_cannot_be_the_models_are_named_at_once() -> None:
     assert [*caught.value.misfits] == ["name", "nick"]
     assert str(caught.value) == (
         "3 columns do not fit User: no column 'age', column 'name' is List(String), not String, "
-        "column 'nick' is Int64, not String; rename(), select() or cast() them first"
+        "column 'nick' is Int64, not String; rename(), select() or cast() first"
     )
 
 

@@ -26,8 +26,11 @@ from greendata.errors import (
     WrongContentType,
 )
 from tests.conftest import PATCHED
+from tests.frames import crowded
 from tests.gates import Gate
+from tests.natives import until
 from tests.rawservers import answer, drip, serving
+from tests.test_underway import full, is_idle
 
 ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
 PARQUET = "application/vnd.apache.parquet"
@@ -89,6 +92,44 @@ def test_the_hub_goes_on_while_a_server_is_slow() -> None:
         ticker = gevent.spawn(open_when_asked)
         assert result.get().height == ROWS.height
         ticker.get()
+
+
+def test_what_comes_is_written_by_native_threads() -> None:
+    """The server sends the rest of the body when a job has been queued behind the workers, which are held."""
+    body = b"a\n" + b"1\n" * 2_000_000
+    with crowded() as gate:
+
+        def in_two_parts() -> Iterator[bytes]:
+            whole = answer(body)
+            yield whole[: len(whole) // 2]
+            gate()
+            yield whole[len(whole) // 2 :]
+
+        with serving({"/a.csv": in_two_parts}) as server:
+            result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True, timeout=20)
+            assert result.get().height == 2_000_000
+
+
+@pytest.mark.skipif(not PATCHED, reason="unpatched the fetch is a job itself")
+def test_a_body_that_has_begun_is_read_in_a_full_pool_too() -> None:
+    body = b"a\n" + b"1\n" * 2_000_000
+    sent = Gate()
+
+    def in_two_parts() -> Iterator[bytes]:
+        whole = answer(body)
+        yield whole[: 3 * 2**19]
+        sent()
+        yield whole[3 * 2**19 :]
+
+    before = greendata.stats().done
+    with serving({"/a.csv": in_two_parts}) as server:
+        result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True)
+        until(lambda: greendata.stats().done == before + 1 and is_idle())  # 1 MB of the 1.5 is written
+        with full() as gate:
+            sent.open()
+            until(lambda: greendata.stats().queued > 1 or result.ready())
+            gate.open()
+            assert result.get().height == 2_000_000
 
 
 BAD: dict[str, tuple[Any, type[Exception], dict[str, Any]]] = {

@@ -6,6 +6,7 @@
     ├── JobCancelled                cancel() was called before the outcome
     ├── JobAborted                  the job let out something that is no Exception; also RuntimeError
     ├── PoolFull                    the queue is at its bound; also RuntimeError
+    ├── NoThread                    there is no worker, and no native thread to be had; also RuntimeError
     ├── PoolClosed                  the pool is drained and takes no more work; also RuntimeError
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
@@ -123,6 +124,7 @@ from greendata.errors.jobs import (
     DeadlineExceeded,
     JobAborted,
     JobCancelled,
+    NoThread,
     PolarsForked,
     PoolClosed,
     PoolFull,
@@ -231,6 +233,7 @@ __all__ = (
     "NoColumnForm",
     "NoModel",
     "NoSnapshot",
+    "NoThread",
     "NotAFrame",
     "NotAModel",
     "NotAResult",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = ("AnswerBroken", "AnswerTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
 
@@ -47,7 +48,7 @@ class FetchTimeout(GreenDataError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.url} was not fetched within {self.seconds:g} seconds"
+        return f"{self.url} was not fetched within {counted(self.seconds, 'second')}"
 
 
 class UrlRefused(GreenDataError, ValueError):
@@ -81,7 +82,7 @@ class AnswerTooLarge(GreenDataError, ValueError):
         self.max_bytes = max_bytes
 
     def __str__(self) -> str:
-        return f"{self.url} is larger than {self.max_bytes} bytes; raise max_bytes if that is expected"
+        return f"{self.url} is larger than {counted(self.max_bytes, 'byte')}; raise max_bytes if that is expected"
 
 
 class AnswerBroken(GreenDataError, ValueError):

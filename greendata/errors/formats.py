@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = (
     "BodyTooLarge",
@@ -37,8 +38,8 @@ class FrameMismatch(GreenDataError, ValueError):
     def _differences(self) -> list[str]:
         missing = sorted(self.expected.keys() - self.got.keys())
         extra = sorted(self.got.keys() - self.expected.keys())
-        told = [f"{len(missing)} columns missing: {', '.join(missing)}"] if missing else []
-        told += [f"{len(extra)} columns too many: {', '.join(extra)}"] if extra else []
+        told = [f"{counted(len(missing), 'column')} missing: {', '.join(missing)}"] if missing else []
+        told += [f"{counted(len(extra), 'column')} too many: {', '.join(extra)}"] if extra else []
         told += [
             f"column {name!r} is {self.got[name]}, expected {kind}"
             for name, kind in self.expected.items()
@@ -61,8 +62,10 @@ class NotWritable(GreenDataError, TypeError):
         self.columns = columns
 
     def __str__(self) -> str:
+        them = "it" if len(self.columns) == 1 else "them"
         named = ", ".join(f"{name} ({dtype})" for name, dtype in sorted(self.columns.items()))
-        return f"{self.format} has no form for {len(self.columns)} columns: {named}; drop them, unnest or cast them"
+        columns = counted(len(self.columns), "column")
+        return f"{self.format} has no form for {columns}: {named}; drop, unnest or cast {them}"
 
 
 class ChunksBusy(GreenDataError, RuntimeError):
@@ -84,7 +87,7 @@ class BodyTooLarge(GreenDataError, ValueError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"more than {self.limit} bytes came, which is the limit; send less, or raise max_bytes"
+        return f"more than {counted(self.limit, 'byte')} came, which is the limit; send less, or raise max_bytes"
 
 
 class Malformed(GreenDataError, ValueError):

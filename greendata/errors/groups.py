@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     from greendata.hub.result import Result
@@ -55,8 +56,11 @@ class GroupTimeout(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         names = ", ".join(sorted(result.label for result in self.survivors))
-        going = f"{len(self.survivors)} cannot be stopped and go on: {names}" if names else "none of them goes on"
-        return f"{self.label} was not done within {self.seconds:g} seconds; its members were cancelled, {going}"
+        goes, go = "cannot be stopped and goes on", "cannot be stopped and go on"
+        going = f"{counted(len(self.survivors), goes, go)}: {names}" if names else "none of them goes on"
+        return (
+            f"{self.label} was not done within {counted(self.seconds, 'second')}; its members were cancelled, {going}"
+        )
 
 
 class CallerStopped(GreenDataError, RuntimeError):

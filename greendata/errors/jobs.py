@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import Timeout
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     from greendata.hub.result import Result
@@ -15,6 +16,7 @@ __all__ = (
     "DeadlineExceeded",
     "JobAborted",
     "JobCancelled",
+    "NoThread",
     "PolarsForked",
     "PoolClosed",
     "PoolFull",
@@ -47,7 +49,7 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
         self.result = result
 
     def __str__(self) -> str:
-        limit = "without waiting" if self.seconds is None else f"within {self.seconds:g} seconds"
+        limit = "without waiting" if self.seconds is None else f"within {counted(self.seconds, 'second')}"
         return f"no outcome {limit} from {self.result!r}; the work goes on, call cancel() to give it up"
 
 
@@ -70,7 +72,7 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         where = f"was still running{_goes_on(native=self.native)}" if self.running else "had not begun"
-        return f"{self.label} {where} at its deadline of {self.seconds:g} seconds"
+        return f"{self.label} {where} at its deadline of {counted(self.seconds, 'second')}"
 
 
 class JobCancelled(GreenDataError):
@@ -138,8 +140,18 @@ class PoolFull(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.queued} jobs wait already and max_queue is {self.max_queue}; "
+            f"{counted(self.queued, 'job waits', 'jobs wait')} already and max_queue is {self.max_queue}; "
             "try again later, or raise it with greendata.configure(max_queue=...)"
+        )
+
+
+class NoThread(GreenDataError, RuntimeError):
+    """The pool has no worker yet and the system has no native thread to give. Nothing was queued."""
+
+    def __str__(self) -> str:
+        return (
+            "no native thread could be started, and the pool has none; try again later, or raise the limits of "
+            "this process (ulimit -u, ulimit -v, the pids of its container)"
         )
 
 

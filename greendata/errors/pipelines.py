@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = (
     "BadSignature",
@@ -28,7 +29,7 @@ class ElementTimeout(GreenDataError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.label} took longer than its timeout of {self.seconds:g} seconds over one element"
+        return f"{self.label} took longer than its timeout of {counted(self.seconds, 'second')} over one element"
 
 
 class StreamBusy(GreenDataError, RuntimeError):
@@ -57,7 +58,7 @@ class BadSignature(GreenDataError, TypeError):
         if not self.needs:
             return f"{self.func!r} takes no positional argument; the stage calls it with the element"
         return (
-            f"{len(self.needs)} parameters of {self.func!r} that nobody gives: {', '.join(self.needs)}; "
+            f"{counted(len(self.needs), 'parameter')} of {self.func!r} that nobody gives: {', '.join(self.needs)}; "
             f"by name it can have {', '.join(self.given)}, and what on_start returns in a dict"
         )
 

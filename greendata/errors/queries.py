@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = (
     "BadEngine",
@@ -44,7 +45,7 @@ class SeamMissing(GreenDataError, RuntimeError):
     def __str__(self) -> str:
         names = ", ".join(self.missing)
         return (
-            f"{len(self.missing)} functions not found in Polars {self.version}: {names}; greendata supports "
+            f"{counted(len(self.missing), 'function')} not found in Polars {self.version}: {names}; greendata supports "
             "polars>=2.0,<3. Nothing was patched; greendata.collect() and GreenEngine work without the patch"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = (
     "ColumnUnreadable",
@@ -110,7 +111,8 @@ class ColumnUnwritable(GreenDataError, TypeError):
     def __str__(self) -> str:
         names = ", ".join(f"{name!r} ({dtype})" for name, dtype in sorted(self.columns.items()))
         return (
-            f"{len(self.columns)} columns have no form in {self.database}: {names}; cast or drop them before the write"
+            f"{counted(len(self.columns), 'column has', 'columns have')} no form in {self.database}: {names}; "
+            f"cast or drop {'it' if len(self.columns) == 1 else 'them'} before the write"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 __all__ = (
     "ColumnsUnequal",
@@ -136,10 +137,10 @@ class ModelMismatch(GreenDataError, ValueError):
         self.model = model
 
     def __str__(self) -> str:
-        count = len(self.missing) + len(self.misfits)
+        do = counted(len(self.missing) + len(self.misfits), "column does", "columns do")
         parts = [f"no column {name!r}" for name in self.missing]
         parts += [f"column {name!r} is {got}, not {expected}" for name, (got, expected) in self.misfits.items()]
-        return f"{count} columns do not fit {self.model}: {', '.join(parts)}; rename(), select() or cast() them first"
+        return f"{do} not fit {self.model}: {', '.join(parts)}; rename(), select() or cast() first"
 
 
 class PlanRefused(GreenDataError, ValueError):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,10 +108,11 @@ class FrameInvalid(GreenDataError, ValueError):
     def __str__(self) -> str:
         kinds = self._kinds()
         bad = self.rows if self.failures["row"].has_nulls() else self.failures["row"].n_unique()
-        lines = [f"{len(self.failures)} failures in {bad} of {self.rows} rows of {self.model}; see .failures"]
+        failures = counted(len(self.failures), "failure")
+        lines = [f"{failures} in {bad} of {counted(self.rows, 'row')} of {self.model}; see .failures"]
         lines += [_line(*kind) for kind in kinds[:SHOWN]]
         if len(kinds) > SHOWN:
-            lines.append(f"  and {len(kinds) - SHOWN} kinds more")
+            lines.append(f"  and {counted(len(kinds) - SHOWN, 'kind')} more")
         return "\n".join(lines)
 
     def _kinds(self) -> list[tuple[int, int | None, str | None, str | None, str, str]]:

@@ -7,6 +7,7 @@ from errno import ECONNRESET
 from typing import TYPE_CHECKING
 
 from greendata.errors.root import GreenDataError
+from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,7 +68,7 @@ class NotAcceptable(GreenDataError, ValueError):
 
     Example:
         >>> print(NotAcceptable("image/png", ["text/csv"]))
-        Accept: got 'image/png', which takes none of the 1 media types there are: text/csv
+        Accept: got 'image/png', which takes none of what there is: text/csv
     """
 
     def __init__(self, accept: str, available: Iterable[str]) -> None:
@@ -76,8 +77,7 @@ class NotAcceptable(GreenDataError, ValueError):
         super().__init__(accept, self.available)
 
     def __str__(self) -> str:
-        types = f"{len(self.available)} media types there are: {', '.join(self.available)}"
-        return f"Accept: got {self.accept!r}, which takes none of the {types}"
+        return f"Accept: got {self.accept!r}, which takes none of what there is: {', '.join(self.available)}"
 
 
 class BodyUnsupported(GreenDataError, ValueError):
@@ -115,7 +115,7 @@ class BodyInvalid(GreenDataError, ValueError):
         self.failures = failures
 
     def __str__(self) -> str:
-        return f"the body breaks {self.failures.height} rules of its model"
+        return f"the body breaks {counted(self.failures.height, 'rule')} of its model"
 
 
 class DashboardOpen(GreenDataError, RuntimeError):

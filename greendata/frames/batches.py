@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from contextvars import Context
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 import polars as pl
 
-from greendata.errors import BatchesBusy, BatchesSpent, GreenDataError, PoolFull
+from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import pool
+from greendata.hub.cleanup import carry_out
 from greendata.hub.deadline import nearest, seconds_of
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
@@ -63,7 +63,7 @@ class Batches:
         self._next: Result[pl.DataFrame | None] | None = None  # the batch in advance; the consumer's thread
         self._waiting = False  # a consumer waits; consumers test and set it without a call between
         self._closed = False
-        self._ending: Result[None] | None = None  # of the source; whoever closes
+        self._ending: Result[None] | None = None  # done when the source was let go of; whoever closes
 
     def __iter__(self) -> Batches:
         return self
@@ -105,9 +105,8 @@ class Batches:
             self._next = None
         self._source.closing = True
         if self._source.is_open:
-            with suppress(GreenDataError):  # the pool is closed: the query stops when the source is dropped
-                # In a context of its own: a deadline or a request that is over must not be over for this as well.
-                self._ending = Context().run(go_on, pool.submit, self._source.close, label=f"close {self._label}")
+            with suppress(PolarsForked):  # the query is the parent's, and stops there
+                self._ending = carry_out(self._source.close, label=f"close {self._label}")
 
     def __enter__(self) -> Batches:
         return self
@@ -142,7 +141,7 @@ class Batches:
 
 
 class _Source:
-    """Polars' iterator. Workers alone touch it, one at a time: dropping it takes Polars some milliseconds."""
+    """Polars' iterator. Native threads alone touch it: dropping it takes Polars milliseconds, a rollback longer."""
 
     def __init__(self, start: Callable[[], Iterator[pl.DataFrame]]) -> None:
         self._start: Callable[[], Any] | None = start

@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
+from greendata.errors.words import counted
 from greendata.frames.casts import cast_to, told
 from greendata.frames.jsonreader import refuse_sparse
 from greendata.frames.lines import count, first_failure, records
@@ -39,7 +40,7 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
         refuse_unwritable(schema, "csv")
         missing = sorted(schema.keys() - set(names))
         if missing:
-            raise Malformed("csv", f"{len(missing)} columns missing: {', '.join(missing)}", line=1)
+            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {', '.join(missing)}", line=1)
     if not names:
         return pl.DataFrame()
     forms = None if schema is None and not as_text else {name: _form(name, schema) for name in names}
@@ -60,7 +61,8 @@ def _header(content: bytes) -> list[str]:
         raise Malformed("csv", f"no header: {error}", line=1) from error
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise Malformed("csv", f"{len(twice)} names stand for more than one column: {', '.join(twice)}", line=1)
+        stand = counted(len(twice), "name stands", "names stand")
+        raise Malformed("csv", f"{stand} for more than one column: {', '.join(twice)}", line=1)
     return names
 
 

@@ -29,6 +29,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
+from greendata.errors.words import counted
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
 from greendata.frames.urls import MAX_BYTES, TIMEOUT
 from greendata.hub.deadline import seconds_of
@@ -53,11 +54,12 @@ class Answer:
         headers: of the answer, whatever the case of their names.
     """
 
-    def __init__(self, response: requests.Response, url: str, max_bytes: int) -> None:
-        self.url = url
+    def __init__(self, response: requests.Response, request: _Request, max_bytes: int) -> None:
+        self.url = request.url
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw: Any = response.raw
+        self._request = request
         self._max_bytes = max_bytes
 
     def chunks(self) -> Iterator[bytes]:
@@ -79,13 +81,18 @@ class Answer:
         if (length or 0) > self._max_bytes:
             raise AnswerTooLarge(self.url, self._max_bytes)
         size = 0
-        while piece := self._raw.read(_CHUNK, decode_content=False):
+        while piece := self._read():
             size += len(piece)
             if size > self._max_bytes:
                 raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
         if length is not None and size != length:
-            raise AnswerBroken(self.url, f"it ends after {size} of {length} bytes")
+            raise AnswerBroken(self.url, f"it ends after {size} of {counted(length, 'byte')}")
+
+    def _read(self) -> bytes:
+        with self._request.told():
+            piece: bytes = self._raw.read(_CHUNK, decode_content=False)
+        return piece
 
     def _unpacked(self) -> Iterator[bytes]:
         packing = self.headers.get("Content-Encoding", "identity").strip().lower()
@@ -98,12 +105,15 @@ class Answer:
         for piece in self._packed():
             rest = piece
             while rest and not unpack.eof:
-                unpacked = unpack.decompress(rest, _CHUNK)
+                with self._request.told():
+                    unpacked = unpack.decompress(rest, _CHUNK)
                 rest = unpack.unconsumed_tail
                 yield unpacked
             if unpack.eof and (rest or unpack.unused_data):
                 raise AnswerBroken(self.url, "there is more after the end of its gzip stream")
-        yield unpack.flush()
+        with self._request.told():
+            unpacked = unpack.flush()
+        yield unpacked
         if not unpack.eof:
             raise AnswerBroken(self.url, "its gzip stream is cut short")
 
@@ -174,7 +184,8 @@ class GuardedSession:
             statuses: those that are no error.
 
         Raises:
-            UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: in the block too.
+            UrlRefused, FetchFailed, FetchTimeout, WrongContentType: there is no answer to be had.
+            AnswerTooLarge, AnswerBroken, FetchTimeout: in the block, while it is read; other errors there are its own.
             BadTimeout, BadArgument: at once.
         """
         seconds = seconds_of(timeout)
@@ -183,14 +194,14 @@ class GuardedSession:
         if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0:
             raise BadArgument("max_bytes", max_bytes, "a whole number of bytes >= 0")
         token = until.set((monotonic() + seconds, SILENCE))
-        request = _Request(self._session, url, {**self._headers, **(headers or {})})
+        request = _Request(self._session, url, {**self._headers, **(headers or {})}, seconds)
         try:
-            with _told(request, seconds):
+            with request.told():
                 response = request.send()
-                try:
-                    yield _checked(response, request.url, max_bytes, tuple(accept), tuple(statuses))
-                finally:
-                    response.close()
+            try:
+                yield _checked(response, request, max_bytes, tuple(accept), tuple(statuses))
+            finally:
+                response.close()
         finally:
             until.reset(token)
 
@@ -208,10 +219,12 @@ class _Session(requests.Session):
 class _Request:
     """One request on its way through redirects."""
 
-    def __init__(self, session: requests.Session, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, session: requests.Session, url: str, headers: dict[str, str], seconds: float) -> None:
         self.url = url
         self._session = session
         self._headers = headers
+        self._seconds = seconds
+        self._begun = monotonic()
 
     def send(self) -> requests.Response:
         for _ in range(REDIRECTS + 1):
@@ -229,6 +242,24 @@ class _Request:
             response.close()
             self._follow(target)
         raise UrlRefused(self.url, f"more than {REDIRECTS} redirects lead here")
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell of what the libraries below raise in our words. Nothing of the caller's may run inside."""
+        try:
+            yield
+        except (TimeoutError, Timeout, ReadTimeoutError) as error:
+            raise FetchTimeout(self.url, self._allowed()) from error
+        except (RequestException, HTTPError, zlib.error) as error:
+            if _is_timeout(error):
+                raise FetchTimeout(self.url, self._allowed()) from error
+            if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
+                raise FetchFailed(self.url, f"no answer ({_reason(error)})") from error
+            raise AnswerBroken(self.url, f"it is cut short or garbled ({_reason(error)})") from error
+
+    def _allowed(self) -> float:
+        """The total, or how long it took until a connection or a byte did not come."""
+        return min(self._seconds, round(monotonic() - self._begun, 1))
 
     def _follow(self, target: str) -> None:
         try:
@@ -256,35 +287,14 @@ def _check_url(url: str) -> None:
 
 
 def _checked(
-    response: requests.Response, url: str, max_bytes: int, accept: tuple[str, ...], statuses: tuple[int, ...]
+    response: requests.Response, request: _Request, max_bytes: int, accept: tuple[str, ...], statuses: tuple[int, ...]
 ) -> Answer:
     if response.status_code not in statuses:
-        raise FetchFailed(url, f"the status is {response.status_code}", response.status_code)
+        raise FetchFailed(request.url, f"the status is {response.status_code}", response.status_code)
     got = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if accept and got and got not in accept:
-        raise WrongContentType(url, got, accept)
-    return Answer(response, url, max_bytes)
-
-
-@contextmanager
-def _told(request: _Request, seconds: float) -> Iterator[None]:
-    """Tell of what the libraries below raise in our words."""
-    begun = monotonic()
-    try:
-        yield
-    except (TimeoutError, Timeout, ReadTimeoutError) as error:
-        raise FetchTimeout(request.url, _allowed(begun, seconds)) from error
-    except (RequestException, HTTPError, zlib.error) as error:
-        if _is_timeout(error):
-            raise FetchTimeout(request.url, _allowed(begun, seconds)) from error
-        if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
-            raise FetchFailed(request.url, f"no answer ({_reason(error)})") from error
-        raise AnswerBroken(request.url, f"it is cut short or garbled ({_reason(error)})") from error
-
-
-def _allowed(begun: float, seconds: float) -> float:
-    """The total, or how long it took until a connection or a byte did not come."""
-    return min(seconds, round(monotonic() - begun, 1))
+        raise WrongContentType(request.url, got, accept)
+    return Answer(response, request, max_bytes)
 
 
 def _is_timeout(error: BaseException) -> bool:

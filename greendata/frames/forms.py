@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from polars.datatypes import DataTypeClass
 
+from greendata.errors.words import counted
+
 __all__ = (
     "Column",
     "Form",
@@ -90,7 +92,7 @@ class Listed(Form):
         if self.is_set:
             packed.sort(key=_as_polars_sorts)
         elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
-            raise Unfit(f"{len(packed)} values do not fit {self.dtype}")
+            raise Unfit(f"{counted(len(packed), 'value does', 'values do')} not fit {self.dtype}")
         return packed
 
     def unpacker(self, dtype: Dtype) -> Pack | None:

@@ -14,6 +14,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
+from greendata.errors.words import counted
 from greendata.frames.arrowcheck import check_stream
 from greendata.frames.casts import told
 from greendata.frames.csvreader import read_csv
@@ -66,7 +67,7 @@ def _chosen(df: pl.DataFrame, schema: pl.Schema | None, format: Format) -> pl.Da
         return df
     missing = sorted(schema.keys() - set(df.columns))
     if missing:
-        raise Malformed(format, f"{len(missing)} columns missing: {', '.join(missing)}")
+        raise Malformed(format, f"{counted(len(missing), 'column')} missing: {', '.join(missing)}")
     for name, dtype in schema.items():
         if df.schema[name] != dtype:
             raise Malformed(format, f"expected {dtype}, got {df.schema[name]}", column=name)

@@ -194,24 +194,24 @@ class SqlBatches(Batches):
         super().__init__(start, timeout=timeout, key=key, label=label)
         self._place = place
         self._stopper = stopper
-        self._jobs: list[Result[Any]] = []  # what may still use the connection; whoever closes, once
+        self._ends: list[Result[None]] = []  # of what may still use the connection; whoever closes, once
 
     def close(self) -> None:
         """Stop the statement; nothing happens if it has stopped. Never blocks. Safe from any thread."""
         if self._closed:
             return
-        reading = self._next
+        reading_end = None if self._next is None else self._next.end()
         super().close()
         if self._ending is not None or not self._source.is_open:
-            self._jobs = [job for job in (reading, self._ending) if job is not None]
-            _after(self._jobs, self._place.release)
+            self._ends = [end for end in (reading_end, self._ending) if end is not None]
+            _after(self._ends, self._place.release)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        for job in self._jobs:
-            job.end().wait()
+        for end in self._ends:
+            end.wait()
 
     def _fetch(self) -> Result[pl.DataFrame | None]:
         return _stoppable(super()._fetch(), self._stopper)
@@ -236,12 +236,12 @@ def _stop(result: Result[Any], stopper: Stopper) -> None:
         crew.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
 
 
-def _after(jobs: list[Result[Any]], func: Callable[[], object]) -> None:
-    """Call *func* when all of *jobs* have really ended, in whichever thread sees it."""
-    if not jobs:
+def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
+    """Call *func* when all of *ends* have come, in whichever thread sees it."""
+    if not ends:
         func()
-    elif not jobs[0].end().add_waker(partial(_after, jobs[1:], func)):
-        _after(jobs[1:], func)
+    elif not ends[0].add_waker(partial(_after, ends[1:], func)):
+        _after(ends[1:], func)
 
 
 def _whole(start: Any) -> pl.DataFrame:

@@ -7,9 +7,9 @@ in the pool where it has not. The temporary file is removed in every case.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import polars as pl
 from gevent._hub_local import get_hub_if_exists
@@ -18,7 +18,9 @@ from gevent.monkey import is_module_patched
 from greendata.errors import BadTimeout, UrlRefused
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
+from greendata.hub.cleanup import carry_out
 from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
 __all__ = ("MAX_BYTES", "STORES", "TIMEOUT", "read_csv_url", "read_ndjson_url", "read_parquet_url")
@@ -26,9 +28,13 @@ __all__ = ("MAX_BYTES", "STORES", "TIMEOUT", "read_csv_url", "read_ndjson_url", 
 if TYPE_CHECKING:
     from greendata.frames.fetch import GuardedSession
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
 TIMEOUT = 60.0  # seconds for all of it
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
+_AT_ONCE = 1024**2  # bytes that are written by one job
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
     "read_csv": ("text/csv", "text/plain", "application/csv", "application/vnd.ms-excel", *_BYTES),
@@ -119,13 +125,36 @@ def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, lab
 def _read_body(
     session: GuardedSession, url: str, reader: str, seconds: float, max_bytes: int, options: dict[str, Any]
 ) -> pl.DataFrame:
-    with tempfile.NamedTemporaryFile(prefix="greendata-") as file:
+    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread: it is a disk
+    try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
-            for piece in answer.chunks():
-                file.write(piece)
-        file.flush()
-        frame: pl.DataFrame = pool.call(getattr(pl, reader), file.name, **options)
+            _keep(answer.chunks(), file)
+        frame: pl.DataFrame = _call_on(getattr(pl, reader), file.name, **options)
         return frame
+    finally:
+        carry_out(file.close, label=f"close the file of {reader}").get()
+
+
+def _keep(pieces: Iterator[bytes], file: IO[bytes]) -> None:
+    """Write *pieces* to *file* in the pool. It may turn the first job away, when there is little to be lost yet."""
+    kept: list[bytes] = []
+    call: Callable[..., None] = pool.call
+    for piece in pieces:
+        kept.append(piece)
+        if sum(map(len, kept)) >= _AT_ONCE:
+            call(_write, file, kept)
+            kept, call = [], _call_on
+    call(_write, file, kept)
+
+
+def _call_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``pool.call`` for what is under way."""
+    return go_on(partial(pool.call, func, *args, **kwargs))
+
+
+def _write(file: IO[bytes], pieces: list[bytes]) -> None:
+    file.writelines(pieces)
+    file.flush()
 
 
 def _read_store(scanner: str, url: str, options: dict[str, Any]) -> pl.DataFrame:

@@ -1,15 +1,64 @@
-"""Work that has to come to its end: what is half done is put right also while the greenlet is being killed."""
+"""Work that has to come to its end, whatever becomes of the greenlet or of the pool: half-done things are put right."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import copy_context
-from typing import Any
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
 
 import gevent
 from gevent import GreenletExit
 
-__all__ = ("shielded",)
+from greendata.errors import JobAborted, NoThread, PoolClosed
+from greendata.hub import crew, native, pool
+from greendata.hub.job import go_on
+from greendata.hub.result import Result, Status
+
+__all__ = ("carry_out", "shielded")
+
+T = TypeVar("T")
+
+
+def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
+    """Begin ``func()`` in a native thread, come what may, and return its result at once.
+
+    In the pool, also when its queue is full, and in no request or deadline that may be over; in a thread of its own
+    where the pool takes no more work or the job was taken out of it; and in the calling thread where no other is to be
+    had. To cancel the result changes nothing. Safe from any thread.
+
+    Raises:
+        PolarsForked: nothing is to be put right in a forked child: it is the parent's.
+
+    Example:
+        >>> carry_out(list, label="close").get(timeout=5)
+        []
+    """
+    outcome: Result[T] = Result(label)
+    outcome.bind(None, None)
+    once = native.allocate_lock()
+
+    def work() -> None:
+        if not once.acquire(False):
+            return
+        try:
+            outcome.settle(Status.DONE, func())
+        except BaseException as error:  # noqa: BLE001 - it belongs to the waiter
+            outcome.settle(Status.FAILED, error=error if isinstance(error, Exception) else JobAborted(label, error))
+        outcome.wake()
+
+    def see_to_it() -> None:
+        if not (job.successful() or crew.aside(work)):
+            work()
+
+    try:
+        job = Context().run(go_on, pool.submit, work, label=label)
+    except (NoThread, PoolClosed):
+        if not crew.aside(work):
+            work()
+    else:
+        if not job.add_waker(see_to_it):
+            see_to_it()
+    return outcome
 
 
 def shielded(func: Callable[[], Any]) -> None:

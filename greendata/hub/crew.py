@@ -25,6 +25,7 @@ from time import monotonic
 
 from gevent._hub_local import get_hub_if_exists
 
+from greendata.errors import NoThread
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
@@ -92,7 +93,11 @@ class Crew:
     # -- any thread -------------------------------------------------------------------------------------
 
     def put(self, job: Job) -> None:
-        """Queue *job*. Never blocks."""
+        """Queue *job*. Never blocks.
+
+        Raises:
+            NoThread: there is no worker and none can be started; the job is queued all the same.
+        """
         # Queued first: whoever looks for stuck jobs goes home when nothing waits, and of two threads that submit
         # at once the second one sees that there are more jobs than workers.
         self.queue.put(job.key, job)
@@ -138,18 +143,25 @@ class Crew:
             if len(self.workers) < self._settings().max_workers:
                 self._start_worker()
             elif not self._watching:
-                native.start_thread(self._watch, ())
-                self._watching = True
+                with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
+                    native.start_thread(self._watch, ())
+                    self._watching = True
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> bool:
+        """One more worker; False if there are no more threads to be had: those that are there do the work.
+
+        Raises:
+            NoThread: there are none, either.
+        """
         worker = Worker()
-        self.workers.add(worker)
         try:
             native.start_thread(self._serve, (worker,))
-        except RuntimeError:  # no more threads to be had: those that are there do the work
-            self.workers.discard(worker)
+        except RuntimeError as error:
             if not self.workers:
-                raise
+                raise NoThread from error
+            return False
+        self.workers.add(worker)  # now, since no other thread shall count on one that never starts
+        return True
 
     # -- workers ----------------------------------------------------------------------------------------
 
@@ -277,11 +289,11 @@ class Crew:
             settings, now = self._settings(), monotonic()
             busy = {w for job in list(self.running) if (w := self.running.get(job)) is not None and not w.lost}
             for worker in busy:
-                if now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers:
+                is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
+                if is_stuck and self._start_worker():  # written off once it is replaced, at this look or a later one
                     worker.lost = True
                     self.workers.discard(worker)
                     self.lost.add(worker)
-                    self._start_worker()
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
             return max(settings.stuck_after - oldest, settings.stuck_after / 10)
 

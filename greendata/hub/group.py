@@ -28,6 +28,7 @@ from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
+from greendata.errors.words import counted
 from greendata.hub import pool
 from greendata.hub.arrivals import waitable
 from greendata.hub.bridge import Bridge
@@ -398,5 +399,4 @@ def _label_of(member: Any) -> str:
 
 
 def _number(failures: list[Exception], count: int) -> str:
-    plural = "failure" if len(failures) == 1 else "failures"
-    return f"{len(failures)} {plural} among {count} members and the block"
+    return f"{counted(len(failures), 'failure')} among {counted(count, 'member')} and the block"

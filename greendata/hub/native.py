@@ -66,9 +66,11 @@ def this_thread_name() -> str:
 
 def thread_names() -> dict[int, str]:
     """The native id and name of every thread of this process; empty where the system tells none."""
-    if not _TASKS.exists():
+    try:
+        tasks = os.listdir(_TASKS)
+    except OSError:  # no /proc, or no descriptor to read it with
         return {}
-    return {int(task): name for task in os.listdir(_TASKS) if (name := _name_of(task))}
+    return {int(task): name for task in tasks if (name := _name_of(task))}
 
 
 def _name_of(task: str) -> str:

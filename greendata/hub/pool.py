@@ -36,7 +36,7 @@ from typing import Any, ParamSpec, TypeVar
 from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
-from greendata.errors import JobAborted, NotCallable, PoolClosed, PoolFull, ResultLost
+from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost
 from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
@@ -137,6 +137,7 @@ class Pool:
         Raises:
             NotCallable, BadTimeout: at once, nothing was queued.
             PoolFull, PoolClosed: likewise.
+            NoThread: likewise; there is no worker, and the system has no thread to give.
             PolarsForked: the process was forked after Polars ran.
         """
         if not callable(func):
@@ -159,10 +160,12 @@ class Pool:
             job.bind(Bridge.of_this_thread(), seconds)
             try:
                 self._crew.put(job)
-            except BaseException:  # no thread could be started
-                self._crew.queue.remove(job)
-                job.drop()
-                raise
+            except BaseException as error:
+                is_out = self._crew.queue.remove(job)
+                if is_out:
+                    job.drop()
+                if is_out or not isinstance(error, NoThread):  # else a thread that others have started took it
+                    raise
         if (adopt := adopter.get()) is not None:
             adopt(job.result)
         return job.result

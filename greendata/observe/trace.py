@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import monotonic
@@ -19,8 +20,9 @@ from typing import Any, NamedTuple
 
 from greendata.errors import BadArgument
 from greendata.hub import pool
+from greendata.hub.cleanup import carry_out
 from greendata.hub.job import Job
-from greendata.hub.pacing import paced
+from greendata.hub.pacing import paced, sliced
 from greendata.hub.result import Result
 from greendata.observe.lag import LagProbe
 from greendata.observe.record import hear, unhear
@@ -85,17 +87,15 @@ class Trace:
 
     def write(self) -> None:
         """Write the file, whole or not at all; the hub goes on meanwhile."""
+        head = json.dumps({"displayTimeUnit": "ms", "otherData": {"jobs_dropped": self.dropped}})
+        lines = paced(json.dumps, self.events())
+        parts = sliced(lambda start, length: ",\n".join(lines[start : start + length]).encode(), len(lines))
+        body = [f'{head[:-1]}, "traceEvents": [\n'.encode()]
+        for part in parts:
+            body += part, b",\n"
+        body[-1] = b"\n]}\n"
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}-{id(self):x}.unfinished")
-        try:
-            with unfinished.open("x", encoding="utf-8") as file:
-                events = self.events()
-                head = {"displayTimeUnit": "ms", "otherData": {"jobs_dropped": self.dropped}}
-                file.write(f'{json.dumps(head)[:-1]}, "traceEvents": [\n{json.dumps(next(events))}')
-                paced(lambda event: file.write(f",\n{json.dumps(event)}"), events)
-                file.write("\n]}\n")
-            unfinished.replace(self.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        carry_out(partial(_write, self.path, unfinished, body), label="write the trace").get()
 
     def events(self) -> Iterator[Event]:
         """The events in the trace's format; times are microseconds since its begin."""
@@ -135,6 +135,16 @@ class Trace:
     def _on_beat(self, lag: float) -> None:
         counts = pool.stats()
         self._beats.append(_Beat(monotonic(), lag, counts.queued, counts.running))
+
+
+def _write(path: Path, unfinished: Path, body: list[bytes]) -> None:
+    """Write *body* to *path* by way of *unfinished*. Call in a native thread."""
+    try:
+        with unfinished.open("xb") as file:
+            file.writelines(body)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _slice_of(result: Result[Any], now: float) -> _Slice:

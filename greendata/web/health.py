@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from greendata.errors.words import counted
 from greendata.hub import pool
 from greendata.observe.watch import current
 from greendata.web import drain
@@ -59,7 +60,7 @@ def _reason() -> str | None:
         return "the process drains"
     queued, bound = pool.stats().queued, pool.shared.settings.max_queue
     if queued >= bound:
-        return f"the queue is full: {queued} jobs wait"
+        return f"the queue is full: {counted(queued, 'job waits', 'jobs wait')}"
     observer = current()
     lag = 0.0 if observer is None else observer.probe.worst(LAG_WITHIN)
     return f"the hub lags by {lag:.1f} seconds" if lag >= LAG else None

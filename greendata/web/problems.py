@@ -26,6 +26,7 @@ from greendata.errors import (
     PoolFull,
     ResultTimeout,
 )
+from greendata.errors.words import counted
 from greendata.web import drain
 from greendata.web.scope import current_scope
 
@@ -79,7 +80,7 @@ def answer_to(error: GreenDataError) -> Response:
     """
     for kind, status, title in _ITS_OWN:
         if isinstance(error, kind):
-            return problem(status, title, str(error), **_members(error))
+            return problem(status, title, _detail(error), **_members(error))
     if isinstance(error, BodyInvalid):
         return _invalid(error)
     if isinstance(error, DeadlineExceeded | ResultTimeout):
@@ -103,14 +104,23 @@ def _try_again(title: str) -> Response:
 
 def _invalid(error: BodyInvalid) -> Response:
     rows = error.failures.head(FAILURES).to_dicts()
-    detail = f"{error.failures.height} failures"
+    detail = counted(error.failures.height, "failure")
     if error.failures.height > FAILURES:
         detail += f", the first {FAILURES} are listed"
     return problem(422, "The data is invalid", detail, failures=rows)
 
 
+def _detail(error: GreenDataError) -> str:
+    """What happened, for the client: of options of this side it hears nothing."""
+    if isinstance(error, BodyTooLarge):
+        return f"the body has more than {counted(error.limit, 'byte')}, which is the limit; send less"
+    return str(error)
+
+
 def _members(error: GreenDataError) -> dict[str, Any]:
     """What a program may want to know of the error."""
+    if isinstance(error, BodyTooLarge):
+        return {"limit": error.limit}
     available = getattr(error, "available", None)
     return {} if available is None else {"available": list(available)}
 

@@ -1,0 +1,16 @@
+"""Words of the errors' texts that depend on a number."""
+
+from __future__ import annotations
+
+__all__ = ("counted",)
+
+
+def counted(number: float, one: str, many: str | None = None) -> str:
+    """*number* and what it counts: *one* for 1, else *many*, which is *one* with an "s" if not given.
+
+    Example:
+        >>> counted(1, "row"), counted(0, "row"), counted(2, "column has", "columns have"), counted(0.5, "second")
+        ('1 row', '0 rows', '2 columns have', '0.5 seconds')
+    """
+    shown = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{shown} {one if number == 1 else many or one + 's'}"
