@@ -11,9 +11,7 @@ from contextlib import suppress
 from contextvars import Context
 from time import monotonic
 from types import TracebackType
-from typing import Any
-
-import polars as pl
+from typing import Any, Generic, TypeVar
 
 from greendata.errors import BatchesBusy, BatchesSpent, GreenDataError, PoolFull
 from greendata.hub import pool
@@ -23,8 +21,10 @@ from greendata.hub.result import Result
 
 __all__ = ("Batches",)
 
+T = TypeVar("T")
 
-class Batches:
+
+class Batches(Generic[T]):
     """An iterator over DataFrames that leaves the hub alone, and a context manager that stops the query.
 
     It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
@@ -33,7 +33,8 @@ class Batches:
     A Rust panic reaches nobody: Polars ends the stream there, as if it were complete (``collect`` raises it).
 
     Args:
-        start: returns Polars' iterator of batches; called on a worker when the first batch is asked for.
+        start: returns Polars' iterator of batches, or one over what is made of them; called, and asked for each
+            batch, on a worker.
         timeout: the deadline of the whole stream in seconds, from now.
         key: for fairness, see `greendata.hub.pool.Pool.submit`.
         label: what its jobs are called.
@@ -42,7 +43,7 @@ class Batches:
         BadTimeout: *timeout* is negative or NaN.
 
     Example:
-        >>> import greendata
+        >>> import greendata, polars as pl
         >>> with greendata.batches(pl.LazyFrame({"a": range(10)}), chunk_size=4) as stream:
         ...     [batch.height for batch in stream]
         [4, 4, 2]
@@ -50,7 +51,7 @@ class Batches:
 
     def __init__(
         self,
-        start: Callable[[], Iterator[pl.DataFrame]],
+        start: Callable[[], Iterator[T]],
         *,
         timeout: float | None = None,
         key: Hashable = None,
@@ -60,15 +61,15 @@ class Batches:
         self._until = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
-        self._next: Result[pl.DataFrame | None] | None = None  # the batch in advance; the consumer's thread
+        self._next: Result[T | None] | None = None  # the batch in advance; the consumer's thread
         self._waiting = False  # a consumer waits; consumers test and set it without a call between
         self._closed = False
         self._ending: Result[None] | None = None  # of the source; whoever closes
 
-    def __iter__(self) -> Batches:
+    def __iter__(self) -> Batches[T]:
         return self
 
-    def __next__(self) -> pl.DataFrame:
+    def __next__(self) -> T:
         if self._waiting:
             raise BatchesBusy
         if self._closed:
@@ -109,7 +110,7 @@ class Batches:
                 # In a context of its own: a deadline or a request that is over must not be over for this as well.
                 self._ending = Context().run(go_on, pool.submit, self._source.close, label=f"close {self._label}")
 
-    def __enter__(self) -> Batches:
+    def __enter__(self) -> Batches[T]:
         return self
 
     def __exit__(
@@ -136,7 +137,7 @@ class Batches:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Batches {self._label!r} {state} at {id(self):#x}>"
 
-    def _fetch(self) -> Result[pl.DataFrame | None]:
+    def _fetch(self) -> Result[T | None]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
         return pool.submit(self._source.read, timeout=left, key=self._key, label=self._label)
 
@@ -144,7 +145,7 @@ class Batches:
 class _Source:
     """Polars' iterator. Workers alone touch it, one at a time: dropping it takes Polars some milliseconds."""
 
-    def __init__(self, start: Callable[[], Iterator[pl.DataFrame]]) -> None:
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
         self._start: Callable[[], Any] | None = start
         self._batches: Any = None
         self.closing = False  # any thread sets it: from then on no read starts the query, or keeps it
@@ -154,7 +155,7 @@ class _Source:
         """True if there may be a query to stop. Safe from any thread."""
         return self._start is None
 
-    def read(self) -> pl.DataFrame | None:
+    def read(self) -> Any:
         """The next batch, or None at the end."""
         batches = self._opened()
         return None if batches is None else next(batches, None)
