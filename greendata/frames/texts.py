@@ -17,7 +17,8 @@ import polars as pl
 __all__ = ("SLICE_BYTES", "csv_lines", "json_lists", "json_text", "ndjson_lines", "ndjson_text", "slices")
 
 SLICE_BYTES = 1 << 19  # of columns in memory, which is about what they are as text: a copy of it is 0.2 ms of the GIL
-SLICE_ROWS = 10_000  # at most, however narrow they are
+JSON_ROWS = 5_000  # at most, however narrow they are: names of columns make the text three times as long
+CSV_ROWS = 10_000  # likewise; to begin with a slice takes longer
 AT_ONCE = 4  # slices: their text, and no more, is in memory; with 8 no less time is taken
 
 
@@ -69,7 +70,7 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
         [b'1,"x"\n']
     """
     style: Literal["non_numeric", "necessary"] = "non_numeric" if quote_text else "necessary"
-    for some in _some(df):
+    for some in _some(df, CSV_ROWS):
         files = [BytesIO() for _ in some]
         sinks = [
             piece.lazy().sink_csv(file, include_header=False, quote_style=style, lazy=True)
@@ -102,13 +103,13 @@ def _objects(df: pl.DataFrame, *, between: str, behind: str) -> Iterator[bytes]:
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
     text = (an_object.str.join(between) + behind).cast(pl.Binary)
-    for some in _some(df):
+    for some in _some(df, JSON_ROWS):
         for done in pl.collect_all([piece.lazy().select(text) for piece in some], engine="in-memory"):
             lines: bytes = done.item()
             yield lines
 
 
-def _some(df: pl.DataFrame) -> Iterator[list[pl.DataFrame]]:
-    pieces = slices(df, SLICE_BYTES, rows=SLICE_ROWS)
+def _some(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:
+    pieces = slices(df, SLICE_BYTES, rows=rows)
     while some := list(islice(pieces, AT_ONCE)):
         yield some

@@ -110,11 +110,11 @@ class Body:
 
 
 def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:
-    """The bytes of *pieces* in chunks of at most *most*, of small pieces as many as make half of that."""
+    """The bytes of *pieces* in chunks of at most *most*, of small pieces as many as make a quarter of that."""
     parts: list[bytes | memoryview] = []
     size = 0
     for piece in chain.from_iterable(_cut(piece, most) for piece in pieces):
-        if parts and (size >= most // 2 or size + len(piece) > most):
+        if parts and (size >= most // 4 or size + len(piece) > most):
             yield _joined(parts)
             parts, size = [], 0
         if piece:
