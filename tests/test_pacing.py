@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greendata.hub import native
-from greendata.hub.pacing import breathe, give_way, paced, sliced
+from greendata.hub.pacing import breathe, gathered, give_way, paced, sliced
 
 
 def test_timers_that_are_due_run_between_slices() -> None:
@@ -83,8 +83,13 @@ def test_slices_cover_everything_once() -> None:
             assert [number for some in slices for number in some] == list(range(count))
 
 
+def test_slices_are_put_together_in_order() -> None:
+    for count in (0, 1, 1000):
+        assert gathered(lambda start, length: list(range(start, start + length)), count, budget=0.0) == [*range(count)]
+
+
 def test_slices_follow_the_budget() -> None:
-    assert [len(some) for some in sliced(lambda _, length: [0] * length, 1000, budget=60.0)] == [64, 256, 680]
+    assert [len(some) for some in sliced(lambda _, length: [0] * length, 1000, budget=60.0)] == [64, 128, 256, 512, 40]
     lengths = [len(some) for some in sliced(lambda _, length: [0] * length, 100, budget=0.0)]
     assert lengths == [64] + [1] * 36
 

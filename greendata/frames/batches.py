@@ -10,9 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
-from typing import Any
-
-import polars as pl
+from typing import Any, Generic, TypeVar
 
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import pool
@@ -23,8 +21,10 @@ from greendata.hub.result import Result
 
 __all__ = ("Batches",)
 
+T = TypeVar("T")
 
-class Batches:
+
+class Batches(Generic[T]):
     """An iterator over DataFrames that leaves the hub alone, and a context manager that stops the query.
 
     It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
@@ -33,7 +33,8 @@ class Batches:
     A Rust panic reaches nobody: Polars ends the stream there, as if it were complete (``collect`` raises it).
 
     Args:
-        start: returns Polars' iterator of batches; called on a worker when the first batch is asked for.
+        start: returns Polars' iterator of batches, or one over what is made of them; called, and asked for each
+            batch, on a worker.
         timeout: the deadline of the whole stream in seconds, from now.
         key: for fairness, see `greendata.hub.pool.Pool.submit`.
         label: what its jobs are called.
@@ -42,7 +43,7 @@ class Batches:
         BadTimeout: *timeout* is negative or NaN.
 
     Example:
-        >>> import greendata
+        >>> import greendata, polars as pl
         >>> with greendata.batches(pl.LazyFrame({"a": range(10)}), chunk_size=4) as stream:
         ...     [batch.height for batch in stream]
         [4, 4, 2]
@@ -50,7 +51,7 @@ class Batches:
 
     def __init__(
         self,
-        start: Callable[[], Iterator[pl.DataFrame]],
+        start: Callable[[], Iterator[T]],
         *,
         timeout: float | None = None,
         key: Hashable = None,
@@ -60,15 +61,15 @@ class Batches:
         self._until = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
-        self._next: Result[pl.DataFrame | None] | None = None  # the batch in advance; the consumer's thread
+        self._next: Result[T | None] | None = None  # the batch in advance; the consumer's thread
         self._waiting = False  # a consumer waits; consumers test and set it without a call between
         self._closed = False
         self._ending: Result[None] | None = None  # done when the source was let go of; whoever closes
 
-    def __iter__(self) -> Batches:
+    def __iter__(self) -> Batches[T]:
         return self
 
-    def __next__(self) -> pl.DataFrame:
+    def __next__(self) -> T:
         if self._waiting:
             raise BatchesBusy
         if self._closed:
@@ -108,7 +109,7 @@ class Batches:
             with suppress(PolarsForked):  # the query is the parent's, and stops there
                 self._ending = carry_out(self._source.close, label=f"close {self._label}")
 
-    def __enter__(self) -> Batches:
+    def __enter__(self) -> Batches[T]:
         return self
 
     def __exit__(
@@ -135,7 +136,7 @@ class Batches:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Batches {self._label!r} {state} at {id(self):#x}>"
 
-    def _fetch(self) -> Result[pl.DataFrame | None]:
+    def _fetch(self) -> Result[T | None]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
         return pool.submit(self._source.read, timeout=left, key=self._key, label=self._label)
 
@@ -143,7 +144,7 @@ class Batches:
 class _Source:
     """Polars' iterator. Native threads alone touch it: dropping it takes Polars milliseconds, a rollback longer."""
 
-    def __init__(self, start: Callable[[], Iterator[pl.DataFrame]]) -> None:
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
         self._start: Callable[[], Any] | None = start
         self._batches: Any = None
         self.closing = False  # any thread sets it: from then on no read starts the query, or keeps it
@@ -153,7 +154,7 @@ class _Source:
         """True if there may be a query to stop. Safe from any thread."""
         return self._start is None
 
-    def read(self) -> pl.DataFrame | None:
+    def read(self) -> Any:
         """The next batch, or None at the end."""
         batches = self._opened()
         return None if batches is None else next(batches, None)

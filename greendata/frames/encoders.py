@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from types import TracebackType
+from typing import TypeVar
 
 import polars as pl
 
-from greendata.errors import ChunksBusy, FrameMismatch, NotAFrame, NotIterable, PoolFull
-from greendata.frames import verbs
+from greendata.errors import ChunksBusy, NotIterable, PoolFull
 from greendata.frames.batches import Batches
 from greendata.frames.formats import Format, format_of
 from greendata.frames.wire import refuse_unwritable
-from greendata.frames.writers import Body, Writer, writer_of
+from greendata.frames.writers import AT_ONCE, Body, Parts, writer_of
 from greendata.hub import pool
 from greendata.hub.deadline import nearest, seconds_of
 from greendata.hub.job import go_on
@@ -29,6 +30,8 @@ __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
 CHUNK_BYTES = 1 << 20  # at most in a chunk
 _END = object()  # of the frames
+
+T = TypeVar("T")
 
 
 def encode(
@@ -62,9 +65,10 @@ def encode(
         b'{"a":1}\n{"a":2}\n'
     """
     writer = writer_of(format_of(format), escape_formulas=escape_formulas)
+    body = Body(writer, format, chunk_bytes=CHUNK_BYTES)
     if isinstance(source, pl.DataFrame):
         refuse_unwritable(source.schema, format)
-    return Chunks(source, format, writer, timeout=timeout, key=key, label=label or f"encode {format}")
+    return Chunks(source, body, timeout=timeout, key=key, label=label or f"encode {format}")
 
 
 class Chunks:
@@ -89,8 +93,7 @@ class Chunks:
     def __init__(
         self,
         source: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
-        format: Format,
-        writer: Writer,
+        body: Body,
         *,
         timeout: float | None,
         key: Hashable,
@@ -99,17 +102,20 @@ class Chunks:
         self._until = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
-        self._lazy = source if isinstance(source, pl.LazyFrame) else None  # for its schema, if it gives no batch
-        self._frames: Iterator[object] = _frames(source, timeout=timeout, key=key, label=label)
-        self._format = format
-        self._body = Body(writer, CHUNK_BYTES)
-        self._schema: pl.Schema | None = None  # of the first frame; this and what follows is the consumer's
-        self._begun = False  # a job was admitted
-        self._working: Result[list[bytes]] | None = None
+        self._body = body
+        self._begun = False  # a job was admitted; this and what follows is the consumer's
+        self._frames: Iterator[object] | None = None  # that are yet to come, of a source in Python
+        self._parts: Batches[list[bytes]] | _Ahead | None = None  # of what is being encoded
         self._made: deque[bytes] = deque()
         self._waiting = False  # consumers test and set it without a call between
-        self._ended = False
         self._closed = False
+        if isinstance(source, pl.DataFrame | pl.LazyFrame):
+            begin = partial(body.of, source)
+            self._parts = Batches(begin, timeout=timeout, key=key, label=label)  # one in advance, of all frames
+        elif isinstance(source, Iterable):
+            self._frames = iter(source)
+        else:
+            raise NotIterable(source)
 
     def __iter__(self) -> Chunks:
         return self
@@ -140,8 +146,8 @@ class Chunks:
         if self._closed:
             return
         self._closed = True
-        if self._working is not None:
-            self._working.cancel()
+        if self._parts is not None:
+            self._parts.close()
         if not self._waiting or isinstance(self._frames, Batches):
             self._close_source()
 
@@ -159,72 +165,74 @@ class Chunks:
 
     def _next_chunk(self) -> bytes:
         """The next bytes; none at the end."""
-        while not self._made and not self._closed:
-            if self._working is None:
-                if self._body.is_idle and not self._ended and not self._take():
-                    break
-                self._working = go_on(self._begin) if self._begun else self._begin()
-                self._begun = True
-            self._made.extend(self._finish())
-            if self._made or self._ended:
-                break
+        while not self._made and not self._closed and (parts := self._parts or self._take()):
+            part: list[bytes] | None = go_on(_next, parts) if self._begun else _next(parts)
+            self._begun = True
+            if part is None:
+                self._parts = None
+            else:
+                self._made.extend(part)
         return self._made.popleft() if self._made else b""
 
-    def _take(self) -> bool:
-        """Give the body the next frame, or its end; False if this was closed while it came."""
+    def _take(self) -> _Ahead | None:
+        """The parts of the next frame, or of the end; None if there are no more, or if this was closed meanwhile."""
+        if self._frames is None:
+            return None
         frame = next(self._frames, _END)
         if self._closed:
-            return False
+            return None
         if frame is _END:
-            self._ended = True
-            if self._schema is None:
-                self._body.begin(pl.DataFrame(schema=self._schema_of_none()))
-            self._body.finish()
-            return True
-        if not isinstance(frame, pl.DataFrame):
-            raise NotAFrame(frame, "DataFrame")
-        self._begun = self._begun or self._lazy is not None
-        if self._schema is None:
-            refuse_unwritable(frame.schema, self._format)
-            self._schema = frame.schema
-        elif frame.schema != self._schema:
-            raise FrameMismatch(self._schema, frame.schema)
-        self._body.begin(frame)
-        return True
+            self._frames = None
+        self._parts = _Ahead(self._body.end() if frame is _END else self._body.add(frame), self._submit)
+        return self._parts
 
-    def _schema_of_none(self) -> pl.Schema | None:
-        return None if self._lazy is None else pool.call(self._lazy.collect_schema)
-
-    def _begin(self) -> Result[list[bytes]]:
+    def _submit(self, func: Callable[[], T]) -> Result[T]:
         left = None if self._until is None else max(0.0, self._until - monotonic())
-        return pool.submit(self._body.chunks, timeout=left, key=self._key, label=self._label)
-
-    def _finish(self) -> list[bytes]:
-        """The chunks that are being made; the next ones are begun, so that they are made while these are sent."""
-        assert self._working is not None
-        try:
-            made = self._working.get()
-        finally:
-            self._working.cancel()  # nothing happens if it has ended
-            self._working = None
-        if made and not self._body.is_idle and not self._closed:
-            with suppress(PoolFull):  # then when they are asked for
-                self._working = self._begin()
-        return made
+        return pool.submit(func, timeout=left, key=self._key, label=self._label)
 
     def _close_source(self) -> None:
         self._made.clear()
-        frames, self._frames = self._frames, iter(())
-        close: Callable[[], object] | None = getattr(frames, "close", None)
-        if close is not None:
-            close()
+        frames, self._frames = self._frames, None
+        for opened in (self._parts, frames):
+            close: Callable[[], object] | None = getattr(opened, "close", None)
+            if close is not None:
+                close()
 
 
-def _frames(source: object, *, timeout: float | None, key: Hashable, label: str) -> Iterator[object]:
-    if isinstance(source, pl.DataFrame):
-        return iter((source,))
-    if isinstance(source, pl.LazyFrame):
-        return verbs.batches(source, timeout=timeout, key=key, label=label)
-    if not isinstance(source, Iterable):
-        raise NotIterable(source)
-    return iter(source)
+class _Ahead:
+    """The chunks of one frame, a part of them in advance: while one is sent, the next is made. Its consumer's."""
+
+    def __init__(self, parts: Parts, submit: Callable[[Callable[[], list[bytes]]], Result[list[bytes]]]) -> None:
+        self._make = partial(next, parts, [])  # workers call it, one at a time
+        self._submit = submit
+        self._next: Result[list[bytes]] | None = None
+        self._is_over = False
+
+    def __iter__(self) -> _Ahead:
+        return self
+
+    def __next__(self) -> list[bytes]:
+        if self._is_over:
+            raise StopIteration
+        self._next = self._next or self._submit(self._make)
+        try:
+            part = self._next.get()
+        finally:
+            self._next.cancel()  # nothing happens if it has ended
+        self._next = None
+        self._is_over = len(part) < AT_ONCE
+        if not self._is_over:
+            with suppress(PoolFull):  # then when it is asked for
+                self._next = self._submit(self._make)
+        return part
+
+    def close(self) -> None:
+        """Make no more. Safe from any thread."""
+        self._is_over = True
+        working = self._next
+        if working is not None:
+            working.cancel()
+
+
+def _next(parts: Parts | _Ahead) -> list[bytes] | None:
+    return next(parts, None)

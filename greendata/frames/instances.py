@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from typing import Any, TypeVar
 
 import polars as pl
@@ -19,7 +18,7 @@ from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.frames.validation import validate
 from greendata.frames.verdicts import failures_of, text_of
-from greendata.hub.pacing import paced, sliced
+from greendata.hub.pacing import gathered, paced
 
 __all__ = ("frame_of_rows", "models_of")
 
@@ -51,7 +50,7 @@ def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
         return made
 
     try:
-        return list(chain.from_iterable(sliced(some, df.height)))
+        return gathered(some, df.height)
     except ValidationError:
         validate(df, model)  # tells of all failures, and of the columns they are in
         raise

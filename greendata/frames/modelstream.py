@@ -45,7 +45,7 @@ class ModelStream(Generic[M]):
     """
 
     def __init__(
-        self, batches: Batches, model: type[M], *, trust: Trust = "off", sources: tuple[Sources, ...] = ()
+        self, batches: Batches[pl.DataFrame], model: type[M], *, trust: Trust = "off", sources: tuple[Sources, ...] = ()
     ) -> None:
         self._batches = batches
         self._model = model

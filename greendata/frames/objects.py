@@ -1,7 +1,7 @@
 """Rows as Python objects: dicts, pydantic models, lists of values.
 
 Making objects holds the GIL in whatever thread it is done. So it is done in the calling greenlet, in slices of
-about two milliseconds (`greendata.hub.pacing`), and the hub polls between them.
+about a millisecond (`greendata.hub.pacing`), and the hub polls between them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from greendata.errors import NotAFrame
-from greendata.hub.pacing import sliced
+from greendata.hub.pacing import gathered, sliced
 
 __all__ = ("iter_dicts", "iter_models", "to_columns", "to_dicts", "to_models")
 
@@ -36,7 +36,7 @@ def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
         >>> to_dicts(pl.DataFrame({"a": [1, 2]}))
         [{'a': 1}, {'a': 2}]
     """
-    return _gathered(iter_dicts(df))
+    return gathered(partial(_dicts, _frame(df)), df.height)
 
 
 def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
@@ -53,7 +53,8 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
         >>> to_models(pl.DataFrame({"x": [1, 2]}), Point)
         [Point(x=1), Point(x=2)]
     """
-    return _gathered(iter_models(df, model))
+    validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
+    return gathered(partial(_models, _frame(df), validate), df.height)
 
 
 def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
@@ -66,9 +67,7 @@ def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
         >>> to_columns(pl.DataFrame({"a": [1, 2], "b": ["x", None]}))
         {'a': [1, 2], 'b': ['x', None]}
     """
-    return {
-        series.name: _gathered(sliced(partial(_values, series), len(series))) for series in _frame(df).iter_columns()
-    }
+    return {series.name: gathered(partial(_values, series), len(series)) for series in _frame(df).iter_columns()}
 
 
 def iter_dicts(df: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
@@ -92,13 +91,6 @@ def iter_models(df: pl.DataFrame, model: type[M]) -> Iterator[list[M]]:
     """
     validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
     return sliced(partial(_models, _frame(df), validate), df.height)
-
-
-def _gathered(slices: Iterator[list[T]]) -> list[T]:
-    rows: list[T] = []
-    for some in slices:
-        rows += some
-    return rows
 
 
 def _dicts(df: pl.DataFrame, start: int, length: int) -> list[dict[str, Any]]:

@@ -174,7 +174,7 @@ def write_sql(
         raise
 
 
-class SqlBatches(Batches):
+class SqlBatches(Batches[pl.DataFrame]):
     """A query's rows as frames, an iterator and a context manager: `Batches` over a statement of a database.
 
     The statement, and the connection if it is ours, are closed at the end, by an error, and by leaving the block, which

@@ -1,14 +1,15 @@
 """Frames as text, in slices: Polars holds the GIL while it hands over text in memory, and the hub with it.
 
 ``df.write_ndjson()`` and ``df.write_json()`` of 600 000 rows silence the hub for 50 to 100 ms. Here the rows become
-objects by an expression, a few slices at once on all cores, and each slice is handed over by itself: that takes half
-of the time and silences the hub for 2 ms. All of it is for workers.
+objects by an expression, or lines by a sink, a few slices at once on all cores, and each slice is handed over by
+itself: that takes half of the time and silences the hub for 2 ms. All of it is for workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 from typing import Literal
 
 import polars as pl
@@ -16,7 +17,8 @@ import polars as pl
 __all__ = ("SLICE_BYTES", "csv_lines", "json_lists", "json_text", "ndjson_lines", "ndjson_text", "slices")
 
 SLICE_BYTES = 1 << 19  # of columns in memory, which is about what they are as text: a copy of it is 0.2 ms of the GIL
-SLICE_ROWS = 10_000  # at most, however narrow they are
+JSON_ROWS = 5_000  # at most, however narrow they are: names of columns make the text three times as long
+CSV_ROWS = 10_000  # likewise; to begin with a slice takes longer
 AT_ONCE = 4  # slices: their text, and no more, is in memory; with 8 no less time is taken
 
 
@@ -68,10 +70,15 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
         [b'1,"x"\n']
     """
     style: Literal["non_numeric", "necessary"] = "non_numeric" if quote_text else "necessary"
-    for piece in slices(df, SLICE_BYTES, rows=SLICE_ROWS):
-        file = BytesIO()
-        piece.write_csv(file, include_header=False, quote_style=style)
-        yield file.getvalue()  # which is no copy
+    for some in _some(df, CSV_ROWS):
+        files = [BytesIO() for _ in some]
+        sinks = [
+            piece.lazy().sink_csv(file, include_header=False, quote_style=style, lazy=True)
+            for piece, file in zip(some, files, strict=True)
+        ]
+        pl.collect_all(sinks, engine="streaming")  # the engine that runs sinks side by side
+        for file in files:
+            yield file.getvalue()  # which is no copy
 
 
 def slices(df: pl.DataFrame, size: int, *, rows: int) -> Iterator[pl.DataFrame]:
@@ -96,8 +103,13 @@ def _objects(df: pl.DataFrame, *, between: str, behind: str) -> Iterator[bytes]:
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
     text = (an_object.str.join(between) + behind).cast(pl.Binary)
-    pieces = slices(df, SLICE_BYTES, rows=SLICE_ROWS)
-    while some := [piece.lazy().select(text) for _, piece in zip(range(AT_ONCE), pieces, strict=False)]:
-        for done in pl.collect_all(some, engine="in-memory"):
+    for some in _some(df, JSON_ROWS):
+        for done in pl.collect_all([piece.lazy().select(text) for piece in some], engine="in-memory"):
             lines: bytes = done.item()
             yield lines
+
+
+def _some(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:
+    pieces = slices(df, SLICE_BYTES, rows=rows)
+    while some := list(islice(pieces, AT_ONCE)):
+        yield some

@@ -156,7 +156,7 @@ def batches(
     key: Hashable = None,
     label: str | None = None,
     **options: Any,
-) -> Batches:
+) -> Batches[pl.DataFrame]:
     """The result of *lf* in batches, while it is computed; see `Batches`. ``timeout`` is for the whole stream.
 
     Args:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
 import polars as pl
 
+from greendata.errors import FrameMismatch, NotAFrame
 from greendata.frames.arrowstream import END, ArrowStream
 from greendata.frames.formats import Format
 from greendata.frames.rowgroups import MAGIC, RowGroups
 from greendata.frames.texts import csv_lines, json_lists, ndjson_lines, slices
-from greendata.frames.wire import defused, textual
+from greendata.frames.wire import defused, refuse_unwritable, textual
 
 __all__ = ("Body", "Writer", "writer_of")
 
@@ -25,6 +26,7 @@ GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
 AT_ONCE = 4  # chunks in one job: the way of a job and back costs the hub as much as a chunk of text costs to make
 
 Pieces = Iterator[bytes | memoryview]
+Parts = Iterator[list[bytes]]
 
 
 class Writer(Protocol):
@@ -51,47 +53,79 @@ def writer_of(format: Format, *, escape_formulas: bool) -> Writer:
 
 
 class Body:
-    """The bytes of a body on their way from its writer, in chunks."""
+    """The bytes of one body, in lists of a few chunks: what a job makes before it comes back.
 
-    def __init__(self, writer: Writer, chunk_bytes: int) -> None:
+    Args:
+        writer: of *format*.
+        chunk_bytes: at most in a chunk.
+    """
+
+    def __init__(self, writer: Writer, format: Format, *, chunk_bytes: int) -> None:
         self._writer = writer
+        self._format = format
         self._chunk_bytes = chunk_bytes
-        self._pieces: Pieces = iter(())
-        self.is_idle = True  # wants a frame, or its end
+        self._schema: pl.Schema | None = None  # of the first frame
 
-    def begin(self, df: pl.DataFrame) -> None:
-        """Go on with *df*."""
-        self._pieces = self._writer.add(df)
-        self.is_idle = False
+    def of(self, source: pl.DataFrame | pl.LazyFrame) -> Parts:
+        """All of the body, while the query runs."""
+        if isinstance(source, pl.DataFrame):
+            yield from self._some(chain(self._pieces(source), self._ending()))
+            return
+        for df in source.collect_batches():
+            yield from self.add(df)
+        if self._schema is None:
+            yield from self.add(pl.DataFrame(schema=source.collect_schema()))
+        yield from self.end()
 
-    def finish(self) -> None:
-        """Go on with what comes after the last frame."""
-        self._pieces = chain(self._pieces, (self._writer.end() for _ in range(1)))
-        self.is_idle = False
+    def add(self, frame: object) -> Parts:
+        """The body goes on with *frame*.
 
-    def chunks(self) -> list[bytes]:
-        """The next chunks, a few of them; none when all that has been begun is out."""
-        made: list[bytes] = []
-        while len(made) < AT_ONCE and (chunk := self._chunk()):
-            made.append(chunk)
-        return made
+        Raises:
+            NotAFrame, NotWritable, FrameMismatch: not with this one.
+        """
+        return self._some(self._pieces(frame))
 
-    def _chunk(self) -> bytes:
-        """The next bytes, of small pieces as many as make half a chunk."""
-        parts: list[bytes | memoryview] = []
-        size = 0
-        while size < self._chunk_bytes // 2 and not self.is_idle:
-            piece = next(self._pieces, None)
-            if piece is None:
-                self.is_idle = True
-            elif size + len(piece) > self._chunk_bytes:
-                self._pieces = chain(_cut(piece, self._chunk_bytes), self._pieces)
-                if size:
-                    break
-            else:
-                parts.append(piece)
-                size += len(piece)
-        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
+    def end(self) -> Parts:
+        """What comes after the last frame."""
+        nothing = self._pieces(pl.DataFrame()) if self._schema is None else iter(())
+        return self._some(chain(nothing, self._ending()))
+
+    def _pieces(self, frame: object) -> Pieces:
+        if not isinstance(frame, pl.DataFrame):
+            raise NotAFrame(frame, "DataFrame")
+        if self._schema is None:
+            refuse_unwritable(frame.schema, self._format)
+            self._schema = frame.schema
+        elif frame.schema != self._schema:
+            raise FrameMismatch(self._schema, frame.schema)
+        return self._writer.add(frame)
+
+    def _ending(self) -> Pieces:
+        yield self._writer.end()
+
+    def _some(self, pieces: Pieces) -> Parts:
+        chunks = _chunks(pieces, self._chunk_bytes)
+        while some := list(islice(chunks, AT_ONCE)):
+            yield some
+
+
+def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:
+    """The bytes of *pieces* in chunks of at most *most*, of small pieces as many as make a quarter of that."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    for piece in chain.from_iterable(_cut(piece, most) for piece in pieces):
+        if parts and (size >= most // 4 or size + len(piece) > most):
+            yield _joined(parts)
+            parts, size = [], 0
+        if piece:
+            parts.append(piece)
+            size += len(piece)
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[bytes | memoryview]) -> bytes:
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
 
 
 def _cut(piece: bytes | memoryview, size: int) -> Pieces:
