@@ -12,7 +12,8 @@ from gevent import GreenletExit
 from greendata.errors import JobAborted, NoThread, PoolClosed
 from greendata.hub import crew, native, pool
 from greendata.hub.job import go_on
-from greendata.hub.result import Result, Status
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
 
 __all__ = ("carry_out", "shielded")
 
