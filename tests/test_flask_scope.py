@@ -51,6 +51,16 @@ def verb():
     noted(lambda: greendata.run(read, "gate", label="report").get().height)
     return "done"
 
+@app.get("/grouped")
+def grouped():
+    members = []
+    try:
+        with greendata.Group(adopt=True), greendata.Group(adopt=True) as group:
+            members += greendata.run(read, "gate"), group.run(read, "gate"), group.spawn(gevent.sleep, 3600)
+    finally:
+        outcomes.append(" | ".join(f"{member.exception}" for member in members))
+    return "done"
+
 @app.get("/again")
 def again():
     try:
@@ -136,6 +146,13 @@ def test_a_client_that_leaves_ends_what_its_view_waits_for(server: Server, gate:
         gate.wait_arrived()
     assert outcome(server).startswith("JobCancelled: ")
     assert outcome(server).endswith("the client left")
+    gate.open()
+
+
+def test_a_client_that_leaves_ends_the_members_of_a_group(server: Server, gate: Pipe) -> None:
+    with server.connected(get("/grouped")):
+        gate.wait_arrived()
+    assert [why.endswith("the client left") for why in outcome(server).split(" | ")] == [True] * 3
     gate.open()
 
 

@@ -53,8 +53,8 @@ def full() -> Iterator[Gate]:
     gate = Gate()
     holders = [greendata.run(gate)]
     gate.wait_arrived()
-    holders.append(greendata.run(int))
     try:
+        holders.append(greendata.run(int))
         yield gate
     finally:
         gate.open()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from contextvars import Token
 from functools import partial
 from time import monotonic
 from typing import Any, Literal, Self, TypeVar
@@ -30,11 +29,11 @@ from greenlet import getcurrent
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.errors.words import counted
 from greendata.hub import pool
+from greendata.hub.adoption import Adoption
 from greendata.hub.arrivals import waitable
 from greendata.hub.bridge import Bridge
 from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
-from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -101,7 +100,6 @@ class Group:
         self._seconds = seconds_of(timeout)
         self._on_error = on_error
         self._on_cancel = on_cancel
-        self._adopts = adopt
         self._shield = shield
         self._grace = seconds_of(grace) or 0.0
         self._state = _NEW  # home and `cancel` write, any thread reads
@@ -117,7 +115,7 @@ class Group:
         self._interrupt: _Interrupt | None = None
         self._sleepers: list[Callable[[object], object]] = []
         self._timer: Any = None
-        self._token: Token[Any] | None = None
+        self._adoption = Adoption(self._take) if adopt else None
 
     # -- the block: home ------------------------------------------------------------------------------
 
@@ -129,16 +127,16 @@ class Group:
         if self._seconds is not None:
             self._timer = self._hub.loop.timer(self._seconds)
             self._timer.start(self._on_timeout, update=True)
-        if self._adopts:
-            self._token = adopter.set(self._take)
+        if self._adoption is not None:
+            self._adoption.begin()
         self._block = getcurrent()
         self._state = _OPEN
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         self._block = None
-        if self._token is not None:
-            adopter.reset(self._token)
+        if self._adoption is not None:
+            self._adoption.end()
         is_interrupted = error is not None and error is self._interrupt
         if error is not None and not is_interrupted:
             self._note_error(error)
@@ -165,6 +163,8 @@ class Group:
         self._check_open()
         errand: Errand[T] = Errand(self._mailbox, func, args, kwargs, on_end=self._on_end)
         self._pending[errand.call] = None
+        if self._adoption is not None:  # the request is to know of it too
+            self._adoption(errand.call)
         self._mailbox.post(partial(self._start, errand))
         return errand.call
 
