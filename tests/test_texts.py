@@ -42,12 +42,12 @@ FRAMES = {
 @pytest.fixture(scope="module", autouse=True)
 def _short_slices() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(texts, "SLICE_ROWS", SHORT)
+        patch.setattr(texts, "JSON_ROWS", SHORT)
         yield
 
 
 def test_slices_are_short_here() -> None:
-    assert [piece.height for piece in texts.slices(FRAMES["two slices"], 1 << 18, rows=texts.SLICE_ROWS)] == [
+    assert [piece.height for piece in texts.slices(FRAMES["two slices"], 1 << 18, rows=texts.JSON_ROWS)] == [
         SHORT,
         SHORT,
     ]
@@ -76,7 +76,7 @@ def test_the_verbs_write_the_same(df: pl.DataFrame) -> None:
 
 def test_a_frame_of_many_slices_of_the_real_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(texts, "SLICE_ROWS", 5_000)
+    monkeypatch.setattr(texts, "JSON_ROWS", 5_000)
     df = pl.DataFrame({"a": range(12_345), "b": [str(number) for number in range(12_345)]})
     assert ndjson_text(df) == df.write_ndjson()
     assert json_text(df) == df.write_json()
