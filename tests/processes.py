@@ -8,12 +8,20 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ("ROOT", "Finished", "run_python")
+import pytest
+
+__all__ = ("ROOT", "Finished", "children_end", "run_python")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# So does a program that has no more than `import polars`, `os.fork()` and `sys.exit()` in the child.
+children_end = pytest.mark.skipif(
+    version("polars").startswith("2.0."), reason="Polars 2.0 hangs forked children at exit"
+)
 
 
 class Finished(NamedTuple):

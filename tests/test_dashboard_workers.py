@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.gates import rest
+from tests.processes import children_end
 from tests.servers import GUARD, Pipe, Server
+
+pytestmark = children_end
 
 WORKERS = 3
 TOKEN = "x" * 43

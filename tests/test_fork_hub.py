@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import polars as pl
 import pytest
 
 from tests.conftest import run_python
+from tests.processes import children_end
 
 FORKS = {
     "os.fork": ("", "os"),
@@ -176,7 +176,7 @@ def test_a_child_of_a_child(how: str) -> None:
     assert told.splitlines() == ["parent 0", "child 1", "grandchild 2", "child 3"]
 
 
-@pytest.mark.skipif(pl.__version__.startswith("2.0."), reason="Polars 2.0 hangs forked children at exit")
+@children_end
 def test_a_child_that_ends_by_itself_ends_cleanly() -> None:
     finished = run_python(
         """

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.gates import rest
+from tests.processes import children_end
 from tests.servers import ROUTED, Server
+
+pytestmark = children_end
 
 # /held answers once /open was asked for, by the same worker, so one that stands still never answers it.
 SERVICE = """

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run_python
+from tests.processes import children_end, run_python
 from tests.servers import ROUTED, Pipe, Server
+
+pytestmark = children_end
 
 # /held and /stuck wait natively at a pipe that the test opens; /held is plain Polars.
 SERVICE = """
