@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 from greendata.errors import BadSetting, JobAborted, NotCallable, PoolClosed, PoolFull
+from greendata.hub.bridge import Bridge
 from greendata.hub.pool import Pool, call, submit
 from greendata.hub.result import Result
 from greendata.hub.settings import Settings
@@ -68,12 +69,14 @@ def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
 
 def test_what_is_refused_is_refused_at_once() -> None:
     pool = small_pool()
+    bridge = Bridge.here(gevent.get_hub())
+    expected = bridge.expected
     with pytest.raises(NotCallable, match="got 42"):
         pool.submit(42)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         pool.submit(int, key=[])  # type: ignore[arg-type]
     assert pool.stats() == small_pool().stats()
-    assert gevent.get_hub() is not None
+    assert bridge.expected == expected
     assert pool.submit(int).get() == 0
 
 

@@ -136,6 +136,7 @@ class Pool:
 
         Raises:
             NotCallable, BadTimeout: at once, nothing was queued.
+            TypeError: likewise; *key* cannot be hashed.
             PoolFull, PoolClosed: likewise.
             NoThread: likewise; there is no worker, and the system has no thread to give.
             PolarsForked: the process was forked after Polars ran.
@@ -145,6 +146,7 @@ class Pool:
         seconds = seconds_of(timeout)
         self._check_refusal()
         key = turn.get() if key is None else key
+        hash(key)  # the queue sorts by it, and must not fail halfway
         name = label or str(getattr(func, "__name__", type(func).__name__))
         if is_inline_thread():
             job = Job(self, func, args, key, name)
