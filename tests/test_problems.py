@@ -10,6 +10,7 @@ from flask import Flask
 from gevent.event import AsyncResult
 
 from greendata import errors
+from greendata.frames.verdicts import failures_of
 from greendata.web.drain import REASON
 from greendata.web.flask import GreenData
 
@@ -72,7 +73,7 @@ def test_clients_that_were_turned_away_spread_out() -> None:
         errors.PolarsForked,
         lambda: errors.JobCancelled("report", running=False),
         lambda: errors.JobAborted("report", SystemExit(3)),
-        lambda: errors.FrameInvalid("Secret", 1, pl.DataFrame({"value": ["secret"]})),
+        lambda: errors.FrameInvalid("Secret", 1, failures_of([(0, "a", "secret", "int_parsing", "no number")])),
     ],
     ids=lambda make: type(make()).__name__,
 )

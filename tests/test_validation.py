@@ -26,7 +26,6 @@ from pydantic import (
 
 import greendata
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
-from greendata.frames import verdicts
 from tests.frames import gated
 from tests.gates import Gate
 
@@ -323,11 +322,8 @@ def test_the_hub_turns_while_the_query_runs(hub_alive: Gate) -> None:
 
 
 @pytest.mark.parametrize("verdict", [greendata.validate, greendata.filter_valid])
-def test_the_hub_turns_between_slices_of_rows_in_python(
-    verdict: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hub_turns_between_slices_of_rows_in_python(verdict: Callable[..., Any]) -> None:
     """The validator sees a greenlet get on while the rows are judged, so the hub turned between two of them."""
-    monkeypatch.setattr(verdicts, "SLICE_CELLS", 2)
     turns: list[int] = []
     seen: list[int] = []
 
@@ -349,6 +345,29 @@ def test_the_hub_turns_between_slices_of_rows_in_python(
     verdict(pl.DataFrame({"a": range(2_000)}), Slow)
     ticker.kill()
     assert len(set(seen)) > 1
+
+
+def test_failures_of_many_slices_are_told_in_order() -> None:
+    class Picky(BaseModel):
+        a: int
+
+        @field_validator("a")
+        @classmethod
+        def look(cls, value: int) -> int:
+            if value % 3:
+                raise ValueError("not of the third")
+            return value
+
+    rows = range(10_000)
+    df = pl.DataFrame({"a": rows})
+    good, failures = greendata.filter_valid(df, Picky)
+    assert good["a"].to_list() == [row for row in rows if not row % 3]
+    assert failures["row"].to_list() == [row for row in rows if row % 3]
+    with pytest.raises(FrameInvalid, match="6666 failures in 6666 of 10000 rows of Picky"):
+        greendata.validate(df, Picky)
+    with pytest.raises(FrameInvalid, match="6666 times value_error, first in row 1, got 1") as caught:
+        greendata.Frame[Picky].from_rows({"a": row} for row in rows)
+    assert caught.value.failures["row"].to_list() == failures["row"].to_list()
 
 
 def test_dates_of_a_column_that_python_needs_to_judge() -> None:

@@ -104,21 +104,22 @@ class FrameInvalid(GreenDataError, ValueError):
         self.model = model
         self.rows = rows
         self.failures = failures
+        self._text = self._told()  # a query over all failures: made with the error, which is on a worker
 
     def __str__(self) -> str:
-        kinds = self._kinds()
+        return self._text
+
+    def _told(self) -> str:
+        kinds = self.failures.group_by("column", "rule", maintain_order=True)
+        firsts = kinds.first().select("row", "column", "value", "rule", "message")
         bad = self.rows if self.failures["row"].has_nulls() else self.failures["row"].n_unique()
         failures = counted(len(self.failures), "failure")
         lines = [f"{failures} in {bad} of {counted(self.rows, 'row')} of {self.model}; see .failures"]
-        lines += [_line(*kind) for kind in kinds[:SHOWN]]
-        if len(kinds) > SHOWN:
-            lines.append(f"  and {counted(len(kinds) - SHOWN, 'kind')} more")
+        shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).rows(), strict=True)
+        lines += [_line(count, *first) for count, first in shown]
+        if firsts.height > SHOWN:
+            lines.append(f"  and {counted(firsts.height - SHOWN, 'kind')} more")
         return "\n".join(lines)
-
-    def _kinds(self) -> list[tuple[int, int | None, str | None, str | None, str, str]]:
-        """The failures by column and rule: how many, and the first of each, in the order of the frame."""
-        kinds = self.failures.group_by("column", "rule", maintain_order=True)
-        return [(len(group), *group.select("row", "column", "value", "rule", "message").row(0)) for _, group in kinds]
 
 
 def _line(count: int, row: int | None, column: str | None, value: str | None, rule: str, message: str) -> str:

@@ -17,8 +17,9 @@ from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.frames.validation import validate
-from greendata.frames.verdicts import failures_of, text_of
-from greendata.hub.pacing import gathered, paced
+from greendata.frames.verdicts import failures_of, joined, text_of
+from greendata.hub import pool
+from greendata.hub.pacing import gathered, paced, sliced
 
 __all__ = ("frame_of_rows", "models_of")
 
@@ -73,11 +74,26 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
     take = partial(_packed, TypeAdapter(model).validate_python, columns, failures)
     packed = paced(take, enumerate(rows))
     if failures:
-        raise FrameInvalid(model.__name__, len(packed), failures_of(failures))
+        raise pool.call(_invalid, model, len(packed), _pieces(failures))
     schema = pl.Schema({column.name: column.form.dtype for column in columns})
     parts = range(0, max(1, len(packed)), _FRAME_ROWS)
     frames = paced(lambda at: pl.DataFrame(packed[at : at + _FRAME_ROWS], schema=schema, orient="row"), parts)
     return pl.concat(frames)
+
+
+def _pieces(failures: list[Failure]) -> list[pl.DataFrame]:
+    """*failures* as frames. The list is emptied, from its end: to free all of it at once is long work as well."""
+
+    def last(_: int, length: int) -> pl.DataFrame:
+        piece = failures_of(failures[-length:])
+        del failures[-length:]
+        return piece
+
+    return [*sliced(last, len(failures))][::-1]
+
+
+def _invalid(model: type[BaseModel], rows: int, pieces: list[pl.DataFrame]) -> FrameInvalid:
+    return FrameInvalid(model.__name__, rows, joined(pieces))
 
 
 def _packed(

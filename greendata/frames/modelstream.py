@@ -16,6 +16,7 @@ from greendata.frames.instances import models_of
 from greendata.frames.roots import Sources
 from greendata.frames.scans import reading
 from greendata.frames.validation import Trust, validate
+from greendata.hub import pool
 
 __all__ = ("ModelStream",)
 
@@ -111,7 +112,7 @@ class ModelStream(Generic[M]):
         except FrameInvalid as error:
             self.close()
             failures = error.failures.with_columns(pl.col("row") + self._rows)
-            raise FrameInvalid(error.model, self._rows + error.rows, failures) from error
+            raise pool.call(FrameInvalid, error.model, self._rows + error.rows, failures) from error
         except BaseException:  # the end as well
             self.close()
             raise

@@ -18,7 +18,7 @@ from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
 from greendata.frames.sieve import Sieve, Sifted
 from greendata.frames.trust import shape_failures, trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of, joined
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")
@@ -81,7 +81,7 @@ def validate(
         return pool.call(_validated_by, own, _known(frame))
     rows, found = _checked(frame, model, trust=trust, strict=strict)
     if found.failures.height:
-        raise FrameInvalid(model.__name__, rows, found.failures)
+        raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
     return found.good
 
 
@@ -134,21 +134,22 @@ def _merged(
     """All rows together, in their order. Call on a worker.
 
     Args:
-        good: the rows that pydantic found valid.
-        failures: those of the others.
+        good: the rows that pydantic found valid, in pieces. The list is emptied.
+        failures: those of the others, likewise.
         spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
     """
-    failures = [*failures, sifted.beyond]
+    failing = [joined(failures), sifted.beyond]
+    fitting = [joined(good)]
     if spoilt is not None:
         numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
-        failures.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
+        failing.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
     elif not sifted.is_spoilt:
-        good = [sifted.sure, *good]
-    rows = pl.concat(good)
+        fitting.insert(0, sifted.sure)
+    rows = pl.concat(fitting)
     rows = rows if rows.height == sifted.sure.height else rows.sort(ROW_KEY)
     if sifted.extras.width:
         rows = rows.hstack(sifted.extras[rows[ROW_KEY]])
-    return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failures).sort("row", maintain_order=True))
+    return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:

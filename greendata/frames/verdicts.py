@@ -14,16 +14,16 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from greendata.frames.forms import Column, Unfit, unpackers_of
-from greendata.hub.pacing import paced
+from greendata.hub.pacing import give_way, sliced
 
-__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "text_of")
+__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "joined", "text_of")
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
 NONE = pl.DataFrame(schema=FAILURES)
 ROW_KEY = "\0row"  # no column of a user's is called so
-SLICE_CELLS = 2_000  # values between two looks at the clock: about a millisecond
+TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 
 Failure = tuple[int | None, str | None, str | None, str, str]
@@ -46,23 +46,26 @@ class Judge:
     def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
         """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
 
-        Both in pieces, at least one, to be put together on a worker. Call from the greenlet that waits for it: the
-        hub turns between slices, and validators run here.
+        Both in pieces, at least one, to be `joined` on a worker. Call from the greenlet that waits for it: the hub
+        turns between slices, and validators run here.
 
         Args:
             rows: the numbers of rows of *frame*.
         """
         is_whole = rows.len() == frame.height
-        size = max(1, SLICE_CELLS // max(1, frame.width, len(self.columns)))
         unpackers = unpackers_of(self.columns, frame.schema)
 
-        def judged(start: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-            numbers = rows.slice(start, size)
-            piece = frame.slice(start, size) if is_whole else frame[numbers]
+        def judged(start: int, length: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+            numbers = rows.slice(start, length)
+            piece = frame.slice(start, length) if is_whole else frame[numbers]
             return self._slice(numbers.to_list(), _dicts(piece, unpackers))
 
-        pieces = paced(judged, range(0, max(1, rows.len()), size))
-        return [good for good, _ in pieces], [failures for _, failures in pieces if failures.height] or [NONE]
+        good: list[pl.DataFrame] = []
+        failures: list[pl.DataFrame] = []
+        for fitting, failing in sliced(judged, rows.len()):  # no empty ones, as to free them all at once takes long
+            good += [fitting] if fitting.height else []
+            failures += [failing] if failing.height else []
+        return good or [judged(0, 0)[0]], failures or [NONE]
 
     def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
         validate = self.model.__pydantic_validator__.validate_python
@@ -104,6 +107,19 @@ class Judge:
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
     """*failures* as a frame."""
     return pl.DataFrame(failures, schema=FAILURES, orient="row")
+
+
+def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
+    """*pieces*, at least one, as one frame; the list is emptied. Call on a worker.
+
+    To concatenate and to free thousands of frames holds the GIL for many milliseconds: it goes by a few at a time.
+    """
+    parts = []
+    while pieces:
+        parts.append(pl.concat(pieces[:TOGETHER], rechunk=True))
+        del pieces[:TOGETHER]
+        give_way()
+    return pl.concat(parts)
 
 
 def text_of(value: object) -> str | None:
