@@ -280,26 +280,26 @@ def test_the_stream_shows_what_runs(client: FlaskClient, held: Gate) -> None:
 
 
 def fail(_: object = None) -> Any:
-    raise ValueError("secret: 4711")
+    raise ValueError("secret: cake of mine")
 
 
 def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskClient) -> None:
     gevent.get_hub()  # as a server of greenlets has
     client.get("/")  # from the first request on it is observed
-    cards = pl.LazyFrame({"card": ["4711"]}).filter(pl.col("card") == "4711")
+    cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
     greendata.collect(cards).get()
     greendata.collect(cards.map_batches(fail)).wait()
     greendata.run(fail, label="report").wait()
     shown = json.dumps(first_picture(client)) + client.get("/greendata/stats.json").text
     assert shown.count('"report"') >= 2
-    assert "4711" not in shown
+    assert "cake of mine" not in shown
 
 
 def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
     observe.start(keep_texts=True)  # the page's own start comes too late for that
     greendata.run(fail, label="report").wait()
     [failure] = first_picture(client)["failures"]
-    assert failure["text"] == "secret: 4711"
+    assert failure["text"] == "secret: cake of mine"
 
 
 def test_the_snapshot_is_the_one_that_top_reads(client: FlaskClient) -> None:

@@ -27,12 +27,12 @@ def observed() -> Iterator[observe.Observer]:
 
 
 def broken() -> None:
-    raise ValueError("a value of the data: 4711")
+    raise ValueError("a value of the data: cake of mine")
 
 
 def test_every_outcome_is_in_the_books(held: Gate) -> None:
     greendata.run(int, label="report").get(timeout=10)
-    with pytest.raises(ValueError, match="4711"):
+    with pytest.raises(ValueError, match="cake of mine"):
         greendata.run(broken, label="report").get(timeout=10)
     running = greendata.run(held, label="report")
     held.wait_arrived()
@@ -78,7 +78,7 @@ def test_failures_are_the_last_ones_and_say_nothing_of_the_data() -> None:
     failures = observe.stats().failures
     assert len(failures) == FAILURES
     assert (failures[0].label, failures[0].error, failures[0].text) == (f"report {FAILURES + 2}", "ValueError", None)
-    assert "4711" not in observe.snapshot_json()
+    assert "cake of mine" not in observe.snapshot_json()
 
 
 class Mute(Exception):
@@ -97,7 +97,7 @@ def test_texts_of_errors_are_kept_where_asked_for() -> None:
         greendata.run(func).wait()
     assert [failure.text for failure in observe.stats().failures] == [
         "(its text raised RuntimeError)",
-        "a value of the data: 4711",
+        "a value of the data: cake of mine",
     ]
 
 

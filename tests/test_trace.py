@@ -55,7 +55,7 @@ def check_format(events: list[dict[str, Any]]) -> None:
 
 
 def fail() -> None:
-    raise ValueError("a value of the data: 4711")
+    raise ValueError("a value of the data: cake of mine")
 
 
 def test_jobs_are_slices_on_the_tracks_of_their_workers(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_jobs_are_slices_on_the_tracks_of_their_workers(tmp_path: Path) -> None:
         assert threads[begins[name]["tid"]] == begins[name]["args"]["worker"] == result.worker
     assert Counter(event["ph"] for event in events if event["ph"] in "be") == {"b": 4, "e": 4}
     assert {event["name"] for event in events if event["ph"] == "C"} == {"hub lag", "jobs"}
-    assert "4711" not in path.read_text(encoding="utf-8")
+    assert "cake of mine" not in path.read_text(encoding="utf-8")
 
 
 def test_what_still_runs_ends_with_the_trace(tmp_path: Path, held: Gate) -> None:
@@ -117,7 +117,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkey
 
 def test_an_error_in_the_block_leaves_a_whole_file_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    with pytest.raises(ValueError, match="4711"), trace(path):
+    with pytest.raises(ValueError, match="cake of mine"), trace(path):
         greendata.run(fail, label="before").get(timeout=10)
     check_format(events_of(path))
     assert not jobs.listeners

@@ -145,7 +145,22 @@ def _collector_held_off() -> Iterator[None]:
         yield
     finally:
         if was_on:
-            if not gc.get_freeze_count():
-                gc.freeze()
-                gc.unfreeze()
+            _make_old()
             gc.enable()
+
+
+def _make_old() -> None:
+    global _is_left_alone
+    if _is_left_alone or not _freezing.acquire(False):  # another thread makes all objects old just now
+        return
+    try:
+        _is_left_alone = gc.get_freeze_count() > 0
+        if not _is_left_alone:
+            gc.freeze()
+            gc.unfreeze()
+    finally:
+        _freezing.release()
+
+
+_freezing = native.allocate_lock()  # any thread tries it, nobody waits for it
+_is_left_alone = False  # under the lock, for good: to count the frozen objects of a process is to look at each
