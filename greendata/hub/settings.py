@@ -19,14 +19,14 @@ class Settings:
 
     Attributes:
         max_workers: native threads that run jobs. With eight heavy group-bys at once on two cores the hub's
-            1 ms tick has its p99 at 3.3 ms with 2 workers, 2.2 ms with 4 and 1.6 ms with 8, at the same queries
+            1 ms tick has its p99 at 3.6 ms with 2 workers, 2.8 ms with 4 and 2.0 ms with 8, at the same queries
             a second: Polars shares its own thread pool out among those that run. Tiny queries need one worker
             whatever the number, see `greendata.hub.crew`. Fewer bound the memory of queries that run at once.
         max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker takes on: a longer
             queue is an overload and not a burst, and at 2 KiB a job it is some 20 MiB.
         nice: added to the scheduling priority of workers and of Polars' threads (Linux), so that the hub's
             thread is served first when all cores are busy: with 8 workers and eight heavy queries the p99 of
-            the tick is 2.6 ms at 0, 1.6 ms at 10, and no better at 19; queries a second stay the same.
+            the tick is 3.4 ms at 0, 2.0 ms at 10, and no better at 19; queries a second stay the same.
         stuck_after: seconds after which a running job's slot is written off and replaced, at most
             `max_workers` times; such jobs have been seen (github.com/pola-rs/polars/issues/27969).
         exit_timeout: seconds that an exiting process waits for jobs that run. A job with a Python function
