@@ -65,8 +65,9 @@ def crawl(start: str, *, allow_private: Iterable[str] = ()) -> pl.DataFrame:
             pages += arrived
             fresh = sorted({link for page in arrived for link in page.links} - known)
             known.update(fresh)
-    schema = {"url": pl.String, "title": pl.String, "price": pl.Float64, "links": pl.List(pl.String), "error": pl.String}
-    return pl.DataFrame(pages, schema, orient="row").drop("links").sort("url")
+    rows = [(page.url, page.title, page.price, page.error) for page in pages]
+    schema = {"url": pl.String, "title": pl.String, "price": pl.Float64, "error": pl.String}
+    return pl.DataFrame(rows, schema, orient="row").sort("url")
 
 
 def fetch(session: GuardedSession, url: str) -> Page:
