@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
@@ -97,7 +98,7 @@ FORMS: list[tuple[Any, pl.DataType]] = [
     (Literal[1, 2], pl.Int64()),
     (Literal[True], pl.Boolean()),
     (Literal[Colour.RED], pl.Enum(["red"])),
-    (None, pl.Null()),
+    (type(None), pl.Null()),
     (int | None, pl.Int64()),
     (list[int], pl.List(pl.Int64())),
     (list[list[str | None]], pl.List(pl.List(pl.String()))),
@@ -142,7 +143,7 @@ FORMLESS: list[tuple[Any, str]] = [
     (list[Any], "none of the types"),
     (Mixed, "several types"),
     (Literal["a", 1], "several types"),
-    (complex, "none of the types"),
+    (re.Pattern[str], "none of the types"),
     (create_model("Empty"), "no fields"),
 ]
 
