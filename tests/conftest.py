@@ -6,6 +6,7 @@ tells which of the two this is.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import time
@@ -95,6 +96,7 @@ def keeps_descriptors() -> Callable[[], AbstractContextManager[None]]:
 
 @contextmanager
 def _keeps_descriptors() -> Iterator[None]:
+    gc.collect()  # what earlier tests left is closed now, not within the lines under proof
     before = _open_descriptors()
     yield
     gc.collect()
@@ -109,17 +111,14 @@ def _keeps_descriptors() -> Iterator[None]:
 
 def _open_descriptors() -> dict[int, str]:
     folder = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
-    numbers = [int(name) for name in os.listdir(folder)]
-    return {number: _target(folder / str(number)) for number in numbers if _is_open(number)}
+    targets = {int(name): _target(folder / name) for name in os.listdir(folder)}
+    return {number: target for number, target in targets.items() if target is not None}
 
 
-def _is_open(number: int) -> bool:
+def _target(entry: Path) -> str | None:
+    """What this descriptor is open for; None for one that is closed: the listing's own, or another thread's."""
     try:
-        os.fstat(number)
-    except OSError:  # the descriptor of the listing itself
-        return False
-    return True
-
-
-def _target(entry: Path) -> str:
-    return os.readlink(entry) if entry.is_symlink() else "?"
+        os.fstat(int(entry.name))
+        return os.readlink(entry)
+    except OSError as error:
+        return "?" if error.errno == errno.EINVAL else None  # /dev/fd may hold no links
