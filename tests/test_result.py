@@ -144,6 +144,40 @@ def test_setting_the_result_of_a_job_decides_it(held: Gate) -> None:
     assert result.get() == 99
 
 
+class SlowToTell(ValueError):
+    """An error at whose traceback whoever decides with it is held up."""
+
+    gate: Gate
+
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        self.gate()
+
+    def with_traceback(self, _tb: object) -> SlowToTell:  # type: ignore[override]
+        return self
+
+
+def test_a_thread_that_halts_while_it_decides_leaves_the_job_its_outcome(
+    held: Gate, make_gate: Callable[[], Gate]
+) -> None:
+    """There is no moment at which a result is decided and nobody can read it: a job that ends then would be lost."""
+    error = SlowToTell()
+    error.gate = make_gate()
+    result = submit(held, 1)
+    held.wait_arrived()
+    other = Native(result.set_exception, error)
+    error.gate.wait_arrived()
+    held.open()
+    assert result.get() == 1
+    error.gate.open()
+    other.join()
+    assert (result.status, result.get(), result.exception) == (Status.DONE, 1, None)
+    gone = weakref.ref(error)
+    del error, other
+    gc.collect()
+    assert gone() is None  # what came too late is not kept
+
+
 def test_links_are_called_once_in_the_hub(held: Gate) -> None:
     heard: list[tuple[str, int]] = []
     result = submit(held, 1)

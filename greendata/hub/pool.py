@@ -232,11 +232,12 @@ class Pool:
     def stats(self) -> PoolStats:
         """The pool now."""
         crew = self._crew
+        queued = len(crew.queue)  # before `running`, and that before the tally: no job is missed on its way
         running = list(crew.running)
         return PoolStats(
             workers=len(crew.workers),
             running=len(running),
-            queued=len(crew.queue),
+            queued=queued,
             abandoned=sum(job.result.ready() and not job.returned for job in running),
             lost=len(crew.lost),
             rejected=self._rejected,

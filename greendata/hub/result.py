@@ -95,12 +95,12 @@ class Result(Outcome[T], Generic[T]):
             BadTimeout: *timeout* is negative or NaN.
             DeadlineExceeded, JobCancelled, JobAborted: that was the outcome.
         """
-        if self._outcome is None:
+        if not self._outcomes:
             expired = self._await(timeout) if block else ResultTimeout(self, None)
-            if self._outcome is None:
+            if not self._outcomes:
                 assert expired is not None
                 raise expired
-        _, value, error, trace = self._outcome
+        _, value, error, trace, _ = self._outcomes[0]
         if error is None:
             return cast("T", value)
         try:
@@ -122,7 +122,7 @@ class Result(Outcome[T], Generic[T]):
         Raises:
             BadTimeout: *timeout* is negative or NaN.
         """
-        if self._outcome is None:
+        if not self._outcomes:
             self._await(timeout)
         return self.value
 
@@ -164,8 +164,7 @@ class Result(Outcome[T], Generic[T]):
 
     def set(self, value: T | None = None) -> None:
         """Make *value* the outcome, unless there is one already."""
-        if self.settle(Status.DONE, value):
-            self._withdraw()
+        self._decide(Status.DONE, value)
 
     set_result = set
 
@@ -173,8 +172,7 @@ class Result(Outcome[T], Generic[T]):
         """Make *exception* the outcome, unless there is one already."""
         if exc_info and exc_info[2] is not None:
             exception = exception.with_traceback(exc_info[2])
-        if self.settle(Status.FAILED, error=exception):
-            self._withdraw()
+        self._decide(Status.FAILED, error=exception)
 
     def cancel(self, message: str = "") -> bool:  # type: ignore[override]  # gevent's is always False
         """Give the work up, for the reason that *message* tells; True if that decided the outcome.
@@ -183,10 +181,7 @@ class Result(Outcome[T], Generic[T]):
         native call goes on, and its slot counts as abandoned until it returns.
         """
         error = JobCancelled(self.label, running=self._began is not None, native=self.is_native, message=message)
-        if not self.settle(Status.CANCELLED, error=error):
-            return False
-        self._withdraw()
-        return True
+        return self._decide(Status.CANCELLED, error=error)
 
     def cancel_wait(self, message: str = "", *, timeout: float | Timeout | None = None) -> bool:
         """`cancel`, and wait until the work has really come to its end; True if that decided the outcome.
@@ -218,11 +213,11 @@ class Result(Outcome[T], Generic[T]):
 
     def expire(self) -> None:
         """Fail with `DeadlineExceeded`, unless there is an outcome. Called when the deadline has passed."""
-        seconds = self._work.seconds if self._work is not None else 0.0
+        work = self._work
+        seconds = 0.0 if work is None else work.seconds
         running = self._began is not None
         error = DeadlineExceeded(self.label, seconds, running=running, native=self.is_native)
-        if self.settle(Status.FAILED, error=error):
-            self._withdraw()
+        self._decide(Status.FAILED, error=error)
 
     def wake(self) -> None:
         """Wake the waiters of other hubs and of plain threads. Safe from any thread."""
@@ -244,7 +239,7 @@ class Result(Outcome[T], Generic[T]):
     def add_waker(self, wake: Callable[[], object]) -> bool:
         """Have *wake* called once at the outcome; False if there is one, and *wake* will not be called."""
         self._wakers.append(wake)
-        return self._outcome is None or not self.drop_waker(wake)
+        return not self._outcomes or not self.drop_waker(wake)
 
     def drop_waker(self, wake: Callable[[], object]) -> bool:
         """Take *wake* back; False if it was called, or is being called."""
@@ -260,7 +255,7 @@ class Result(Outcome[T], Generic[T]):
 
     def come_home(self, home: Bridge | None = None) -> None:
         """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
-        assert self._outcome is not None
+        assert self._outcomes
         self.is_home = True
         while self._strays:
             cast("Any", self._home).loop.run_callback(self._strays.pop(0), self)
@@ -298,14 +293,18 @@ class Result(Outcome[T], Generic[T]):
                 strays.remove(callback)
                 callback(self)
 
-    def _withdraw(self) -> None:
+    def _decide(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
+        """Settle, give the work up and wake the waiters; False if it was decided before."""
+        work = self._work  # before the outcome: from then on the home may let go of it at any moment
+        if not self.settle(status, value, error):
+            return False
         self.wake()
-        work = self._work
         if work is None:
             self.come_home()
         else:
             work.withdraw()
             work.announce()
+        return True
 
     def _is_abroad(self, hub: Any) -> bool:
         home = self.hub if self._home is None else self._home
