@@ -86,7 +86,7 @@ LEAVES: Mapping[str, tuple[Any, ...]] = {
 @settings(max_examples=100)
 def test_values_of_one_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
     annotation = _annotation(data, LEAVES[kind])
-    series = data.draw(COLUMNS[data.draw(st.sampled_from([*COLUMNS]))])
+    series = unseen(data, COLUMNS[data.draw(st.sampled_from([*COLUMNS]))])
     holds(pl.DataFrame({"a": series}), model_with(annotation), strict=strict)
 
 
@@ -206,7 +206,7 @@ def test_configurations_of_a_model(data: st.DataObject, *, strict: bool | None) 
     config = data.draw(st.sampled_from(CONFIGS))
     types = (str, Annotated[str, Field(pattern="^[a-zA-Z]")], float, list[str], Colour, datetime, Decimal)
     model = model_with(data.draw(st.sampled_from(types)), **config)
-    holds(pl.DataFrame({"a": data.draw(columns(5))}), model, strict=strict)
+    holds(pl.DataFrame({"a": unseen(data, columns(5))}), model, strict=strict)
 
 
 class Row(BaseModel):
@@ -233,7 +233,7 @@ def test_rows_of_several_columns(data: st.DataObject, *, strict: bool | None) ->
     likely |= dict.fromkeys(("fullName", "name", "more"), "texts")
     any_kind = {name: data.draw(st.booleans()) for name in names if name not in {"name", "more"}}
     kinds = {name: tuple(COLUMNS) if any_kind.get(name) else (likely[name],) for name in names}
-    df = pl.DataFrame({name: data.draw(columns(height, kinds[name])) for name in names})
+    df = pl.DataFrame({name: unseen(data, columns(height, kinds[name])) for name in names})
     df = df if names else pl.DataFrame(height=height)
     holds(df, data.draw(st.sampled_from((Row, Forbidding))), strict=strict)
 
@@ -242,3 +242,9 @@ def _annotation(data: st.DataObject, types: tuple[Any, ...]) -> Any:
     """One of the *types*, or it or None."""
     chosen = data.draw(st.sampled_from(types))
     return Optional[chosen] if data.draw(st.booleans()) else chosen  # noqa: UP045 - of a type made at run time
+
+
+def unseen(data: st.DataObject, series: st.SearchStrategy[pl.Series]) -> pl.Series:
+    """What is drawn, without its text: Polars 2.0 panics at that of a date beyond the year 262 143."""
+    drawn: pl.Series = data.draw(series.map(lambda values: lambda: values))()
+    return drawn
