@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import zlib
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
+import pyarrow
 import pytest
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, Field
 
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BodyTooLarge, DeadlineExceeded, FrameInvalid, Malformed
 from greendata.frames import lines
+from greendata.frames.claims import COLUMNS
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.formats import FORMATS, Format
@@ -192,6 +198,8 @@ def test_a_row_that_does_not_fit_is_named() -> None:
     assert str(error) == "not valid json, row 2, column 'a': 'soon' is no Date"
 
 
+LARGE = lines.LARGE_BYTES + 1
+
 NDJSON = {
     "cut": (b'{"a":1}\n{"a":', 2, "Expecting value"),
     "not JSON": (b'{"a":1}\n\n{"a":1}x\n{"a":2}\n', 3, "Extra data"),
@@ -217,7 +225,12 @@ CSV = {
     "ragged": (b"a,b\n1,x\n1,x,3\n2,y\n", 3, "found more fields"),
     "wrong type": (b'a,b\n1,"two\nlines"\nx,y\n', 4, "could not parse `x`"),
     "overflow": (b"a,b\n1,x\n\n99999999999999999999,y\n", 4, "could not parse `9999"),
-    "open quote": (b'a,b\n1,x\n2,"y\n', 3, ""),
+    "open quote": (b'a,b\n1,x\n2,"y\n', 3, "a quote is not closed"),
+    "open quote far behind": (b"a,b\n" + b'1,"x\n"\n' * 200_000 + b'2,"y\n3,z\n', 400_002, "a quote is not closed"),
+    "a large cell": (b'a,b\n1,x\n"' + b"x" * LARGE + b'",y\n', 3, "'xxx"),
+    "behind a large cell": (b'a,b\n1,"' + b"x\n" * LARGE + b'"\ny,z\n', LARGE + 3, "'y' is no Int64"),
+    "a long header": (b"a," + b"b" * LARGE + b"\n", 1, "its header has more than 1048576 bytes"),
+    "a quote in the header": (b'a,"b\n' + b"\n" * LARGE, 1, "a quote is not closed"),
     "text after a quote": (b'a,b\n1,x\n2,"y"z\n', 3, ""),
     "not UTF-8": (b"a,b\n1,x\n2,\xff\n", 3, "utf-8"),
 }
@@ -236,8 +249,47 @@ def test_the_line_of_a_csv_cell_that_is_no_date() -> None:
     assert str(error) == "not valid csv, line 4, column 'a': '2024-02-30' is no Date"
 
 
+def test_empty_lines_before_the_header() -> None:
+    for content in (b"\na\n1\n", b"\r\n\r\na\r\n1\r\n", b"\xef\xbb\xbf\n\na\n1\n", b"\n" * LARGE + b"a\n1\n"):
+        assert decode(content, "csv").to_dict(as_series=False) == {"a": [1]}
+        assert decode(content, "csv", schema=pl.Schema({"a": pl.Int8})).to_dict(as_series=False) == {"a": [1]}
+    error = refused(b"\n" * LARGE + b"a\n1\nx\n", "csv", {"a": pl.Int8})
+    assert (error.line, error.column) == (LARGE + 3, None)
+    assert decode(b" \n\t\r\n", "csv").shape == (0, 0)
+    assert decode(b" \n1\n", "csv").to_dict(as_series=False) == {" ": [1]}
+
+
+def test_a_large_cell_is_read() -> None:
+    content = b'a,b\n1,"' + b"x\n" * LARGE + b'"\n2,y\n'
+    df = decode(content, "csv", schema=pl.Schema({"a": pl.Int64, "b": pl.String}))
+    assert df["a"].to_list() == [1, 2]
+    assert df["b"].str.len_bytes().to_list() == [2 * LARGE, 1]
+    line = json.dumps({"a": ["x" * LARGE]}).encode()
+    assert decode(line + b"\n" + line, "ndjson").height == 2
+    assert (error := refused(line + b'\n{"a":1', "ndjson")).line == 2, error
+    assert refused(b'{"a":[1]}\n' + line[:-1], "ndjson").line == 2
+    told = str(refused(json.dumps({"a": "x" * LARGE}).encode(), "json"))
+    assert "got 'xxx" in told
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, partial(pyarrow.compress, codec="zstd", asbytes=True)])
+def test_what_is_compressed(pack: Callable[[bytes], bytes]) -> None:
+    """Polars unpacks text by itself, however much comes out."""
+    for format, content in (("csv", b"a\n1\n"), ("ndjson", b'{"a":1}\n'), ("json", b'[{"a":1}]')):
+        refused(pack(content), format)  # type: ignore[arg-type]
+
+
+def test_columns_without_number() -> None:
+    row = json.dumps({f"k{number}": 1 for number in range(COLUMNS + 9)}).encode()
+    refused_ = [refused(row, "ndjson"), refused(b"[" + row + b"]", "json"), refused(b"," * (COLUMNS + 9), "csv")]
+    assert {error.reason for error in refused_} == {"it has more than 65536 columns"}
+
+
 def test_bad_headers() -> None:
     assert "2 names stand for more than one column: a, b" in str(refused(b"a,b,b,a\n", "csv"))
+    many = ",".join(f"c{number},c{number}" for number in range(9)).encode()
+    assert "9 names stand for more than one column: c0, c1, c2, c3, c4 and 4 more" in str(refused(many, "csv"))
     assert "no header" in str(refused(b"\xff,b\n1,2\n", "csv"))
     assert refused(b"", "csv", {"a": pl.Int64}).line == 1
     assert decode(b"\xef\xbb\xbfa,b\r\n1,x\r\n", "csv").rows() == [(1, "x")]
@@ -245,7 +297,8 @@ def test_bad_headers() -> None:
 
 @pytest.mark.parametrize("format", ["ndjson", "csv"])
 def test_lines_are_found_far_behind(format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "PIECE_BYTES", 64)
+    monkeypatch.setattr(lines, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(lines, "LARGE_BYTES", 256)
     rows = [(n, f'text "{n}"\nof two lines' if n % 3 else "") for n in range(500)]
     df = pl.DataFrame(rows, schema={"a": pl.Int64, "b": pl.String}, orient="row")
     good = body(df, format)

@@ -73,7 +73,7 @@ def test_the_line_is_named_and_lines_before_it_hide_nothing() -> None:
     assert (caught.value.line, caught.value.row) == (4, None)
 
 
-@pytest.mark.parametrize("window", [1, 5, 64])
+@pytest.mark.parametrize("window", [2, 5, 64])
 @pytest.mark.parametrize("limit", [1, 2, 4])
 @given(value=documents)
 def test_as_the_standard_parser_sees_it(window: int, limit: int, value: Any) -> None:

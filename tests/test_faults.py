@@ -21,7 +21,7 @@ WORKERS, QUEUE = 2, 50
 MANY = 40  # clients
 LONG, GROUP = 4_000_000, 20_000  # rows of a long answer, which are 110 MB and 170 MB of text, and of a batch
 READERS = 3  # slow ones
-FEW_BATCHES = 100  # MiB: what all slow readers together may hold
+FEW_BATCHES = 150  # MiB, less than one answer: what all slow readers together may hold, the allocator's share too
 
 Serve = Callable[..., AbstractContextManager[Service]]
 

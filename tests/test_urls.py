@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tempfile
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ from greendata.errors import (
     FetchFailed,
     FetchTimeout,
     JobCancelled,
+    Malformed,
     UrlRefused,
     WrongContentType,
 )
+from greendata.frames.rowgroups import CELLS
 from tests.conftest import PATCHED
 from tests.frames import crowded
 from tests.gates import Gate
@@ -155,7 +158,7 @@ def test_what_goes_wrong_leaves_no_file(case: str) -> None:
 
 
 def test_a_truncated_parquet_file() -> None:
-    with serving({"/": answer(parquet()[:-20], PARQUET)}) as server, pytest.raises(pl.exceptions.PolarsError):
+    with serving({"/": answer(parquet()[:-20], PARQUET)}) as server, pytest.raises(Malformed, match="cut short"):
         greendata.read_parquet_url(server.url + "/", allow_private=True).get()
 
 
@@ -224,3 +227,44 @@ def test_object_stores_go_to_polars() -> None:
         options["aws_endpoint_url"] = server.url
         result = greendata.read_parquet_url("s3://bucket/a.parquet", storage_options=options, timeout=30)
         assert_frame_equal(result.get(), ROWS)
+
+
+def claims(values: int) -> bytes:
+    """A small Parquet file that says it has so many."""
+    file = io.BytesIO()
+    pl.DataFrame({"a": pl.repeat(1, values, dtype=pl.Int8, eager=True)}).write_parquet(file)
+    return file.getvalue()
+
+
+HOSTILE: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
+    "deep": (greendata.read_ndjson_url, b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", {}, "64 levels"),
+    "keys": (greendata.read_ndjson_url, b"".join(b'{"k%d":1}\n' % n for n in range(3000)), {}, "almost all"),
+    "wide": (greendata.read_csv_url, b"a" + b",a" * 70_000, {}, "more than 65536 columns"),
+    "sparse": (greendata.read_csv_url, b"a" + b";a" * 3000 + b"\n1" * 3000, {"separator": ";"}, "almost all"),
+    "header": (greendata.read_csv_url, b"#" + b"x" * (1 << 20) + b"\na\n", {"comment_prefix": "#"}, "its header"),
+    "parquet": (greendata.read_parquet_url, claims(CELLS + 1), {}, "more than can be borne"),
+    "packed csv": (greendata.read_csv_url, gzip.compress(b"a\n1\n"), {}, "it is compressed"),
+    "packed ndjson": (greendata.read_ndjson_url, gzip.compress(b'{"a":1}\n'), {}, "it is compressed"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_bodies_that_no_machine_could_hold_as_a_frame(case: str) -> None:
+    read, body, options, text = HOSTILE[case]
+    with serving({"/a": answer(body, "application/octet-stream")}) as server, pytest.raises(Malformed, match=text):
+        read(server.url + "/a", allow_private=True, **options).get()
+
+
+def test_polars_options_hold_where_claims_are_looked_at() -> None:
+    pages = {
+        "/a": answer(b"# prices\n\n1;'x;y'\n" * 3),
+        "/empty": answer(b""),
+        "/skipped": answer(b"a,b,c,d\n" * 2 + b"a\n1\n"),
+    }
+    with serving(pages) as server:
+        form = {"separator": ";", "comment_prefix": "#", "quote_char": "'", "has_header": False}
+        assert greendata.read_csv_url(server.url + "/a", allow_private=True, **form).get().width == 2
+        with pytest.raises(pl.exceptions.NoDataError):
+            greendata.read_csv_url(server.url + "/empty", allow_private=True).get()
+        skipped = greendata.read_csv_url(server.url + "/skipped", allow_private=True, skip_rows=2).get()
+        assert skipped.to_dict(as_series=False) == {"a": [1]}

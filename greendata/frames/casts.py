@@ -15,7 +15,10 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.frames.formats import Format
 
-__all__ = ("cast_to", "native_form", "text_form", "told")
+__all__ = ("cast_to", "native_form", "shown", "text_form", "told")
+
+TOLD = 1000  # characters of what Polars says
+SHOWN = 200  # characters of a value
 
 _NARROW = {pl.Int8: pl.Int32(), pl.Int16: pl.Int32(), pl.UInt8: pl.UInt32(), pl.UInt16: pl.UInt32()}
 _READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)  # by Polars' NDJSON reader
@@ -72,14 +75,29 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
 
 
 def told(error: BaseException) -> str:
-    r"""The first line of what Polars says, which tells what is wrong; the others give advice on its own options.
+    r"""What is wrong: the first line of what Polars says. The others give advice on its own options.
 
     Example:
         >>> told(ValueError("no.\n\nTry something else."))
         'no'
     """
-    lines = str(error).strip().splitlines()
+    if isinstance(error, Malformed):
+        return error.reason
+    lines = str(error)[:TOLD].strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def shown(series: pl.Series, row: int) -> str:
+    """The value in *row* as a message shows it, cut off by Polars: it may be all of a body.
+
+    Example:
+        >>> shown(pl.Series(["soon"]), 0), shown(pl.Series([[1, 2]]), 0)
+        ("'soon'", 'List(Int64)')
+    """
+    value = series.slice(row, 1)
+    if isinstance(series.dtype, pl.String):
+        value = value.str.slice(0, SHOWN)
+    return str(series.dtype)[:SHOWN] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
 
 
 def _cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
@@ -91,9 +109,7 @@ def _cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
         done = frame.select(value).to_series()
     except (PolarsError, PanicException) as error:
         row = _first(frame, value)
-        cell = frame.item(row, 0)
-        reason = f"{cell!r:.200} is no {dtype}"
-        raise Malformed(format, reason, row=row, column=series.name) from error
+        raise Malformed(format, f"{shown(series, row)} is no {dtype}", row=row, column=series.name) from error
     return done.alias(series.name)
 
 

@@ -12,13 +12,14 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.errors.words import counted
 from greendata.frames.casts import cast_to, told
-from greendata.frames.jsonreader import refuse_sparse
-from greendata.frames.lines import count, first_failure, records
+from greendata.frames.claims import HEADER_BYTES, refuse_packed, refuse_sparse, refuse_wide
+from greendata.frames.lines import count, first_byte, first_failure, has_large_record, line_end, open_quote
 from greendata.frames.wire import refuse_unwritable
 
 __all__ = ("read_csv",)
 
-HEADER_BYTES = 1 << 20  # at most
+BOM = b"\xef\xbb\xbf"
+NAMED = 5  # columns, in a message about some of them
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
@@ -34,36 +35,64 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
         >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
         [('x',)]
     """
-    names = _header(content)
+    refuse_packed(content, "csv")
+    if (line := open_quote(content)) is not None:
+        raise Malformed("csv", "a quote is not closed", line=line)
+    begin = _begin(content)
+    names = _names(_first_record(content, begin))
     refuse_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
     if schema is not None:
         refuse_unwritable(schema, "csv")
         missing = sorted(schema.keys() - set(names))
         if missing:
-            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {', '.join(missing)}", line=1)
+            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_listed(missing)}", line=1)
     if not names:
         return pl.DataFrame()
-    forms = None if schema is None and not as_text else {name: _form(name, schema) for name in names}
+    read_as = schema
+    if schema is not None and has_large_record(content):
+        read_as = None  # as text: what Polars says of a value that it cannot parse has all of it, with the GIL held
+    forms = None if schema is None and not as_text else {name: _form(name, read_as) for name in names}
     try:
         return _parsed(content, forms, schema, has_header=True)
     except _FAILURES as error:
-        raise _at_its_line(content, forms or dict.fromkeys(names, pl.String()), schema, error) from error
+        raise _at_its_line(content, begin, forms or dict.fromkeys(names, pl.String()), schema, error) from error
 
 
-def _header(content: bytes) -> list[str]:
-    first = records(content[:HEADER_BYTES], quoted=True)
-    if not first or not first[0].strip():
+def _begin(content: bytes) -> int:
+    """Where the header begins: empty lines before it do not count. At the end where all is white space."""
+    if first_byte(content) == len(content):
+        return len(content)
+    return first_byte(content, len(BOM) if content.startswith(BOM) else 0, passing=b"\r\n")
+
+
+def _first_record(content: bytes, begin: int) -> bytes:
+    end = begin
+    is_open = False
+    while end < len(content) and (end == begin or is_open):
+        last, end = end, line_end(content, end)
+        if end - begin > HEADER_BYTES:
+            raise Malformed("csv", f"its header has more than {HEADER_BYTES} bytes", line=1)
+        is_open ^= content.count(b'"', last, end) % 2 == 1
+    return content[begin:end]
+
+
+def _names(header: bytes) -> list[str]:
+    refuse_wide(header.count(b",") + 1, format="csv")
+    if not header:
         return []
     try:
-        text = first[0].removeprefix(b"\xef\xbb\xbf").decode()
-        (names,) = csv.reader(StringIO(text, newline=""), strict=True)
+        (names,) = csv.reader(StringIO(header.decode(), newline=""), strict=True)
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise Malformed("csv", f"no header: {error}", line=1) from error
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         stand = counted(len(twice), "name stands", "names stand")
-        raise Malformed("csv", f"{stand} for more than one column: {', '.join(twice)}", line=1)
+        raise Malformed("csv", f"{stand} for more than one column: {_listed(twice)}", line=1)
     return names
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _form(name: str, schema: pl.Schema | None) -> pl.DataType:
@@ -80,19 +109,17 @@ def _parsed(
 
 
 def _at_its_line(
-    content: bytes, forms: dict[str, pl.DataType], schema: pl.Schema | None, error: BaseException
+    content: bytes, header: int, forms: dict[str, pl.DataType], schema: pl.Schema | None, error: BaseException
 ) -> Malformed:
     def check(some: bytes, begin: int) -> Exception | None:
         try:
             if some.strip():
-                _parsed(some, forms, schema, has_header=not begin)
+                _parsed(some, forms, schema, has_header=begin <= header < begin + len(some))
         except _FAILURES as found:
             return found if isinstance(found, Exception) else Malformed("csv", told(found))
         return None
 
     failure = first_failure(content, check, quoted=True)
-    if failure is None:
-        return Malformed("csv", told(error))
-    if isinstance(failure.error, Malformed):
-        return Malformed("csv", failure.error.reason, line=failure.line, column=failure.error.column)
-    return Malformed("csv", told(failure.error), line=failure.line)
+    found = (failure and failure.error) or error
+    column = found.column if isinstance(found, Malformed) else None
+    return Malformed("csv", told(found), line=failure and failure.line, column=column)

@@ -8,19 +8,19 @@ work for 400 levels). Call on a worker: some C calls for each window, none of wh
 from __future__ import annotations
 
 from greendata.errors import Malformed
+from greendata.frames.lines import WINDOW_BYTES, Content, line_end
 from greendata.hub.pacing import give_way
 
 __all__ = ("DEPTH", "refuse_deep_document", "refuse_deep_lines")
 
 DEPTH = 64  # levels that are always taken, as in Arrow's own readers; thrice as many never are
-WINDOW_BYTES = 1 << 18  # looked at in one go, for the GIL's sake
 
 _ALL = bytes(range(256))
 _BUT_OPENERS = _ALL.translate(None, b"[{\n")
 _BUT_STRUCTURE = _ALL.translate(None, b'[]{}"')
 
 
-def refuse_deep_lines(content: bytes) -> None:
+def refuse_deep_lines(content: Content) -> None:
     r"""Raise Malformed, which names the line, if a line of NDJSON nests too deep.
 
     Example:
@@ -30,44 +30,52 @@ def refuse_deep_lines(content: bytes) -> None:
     """
     begin, line = 0, 1
     while begin < len(content):
-        end = content.find(b"\n", begin + WINDOW_BYTES) + 1 or len(content)
-        openers = content[begin:end].translate(None, _BUT_OPENERS).split(b"\n")
-        if max(map(len, openers)) > DEPTH:
-            _refuse_one_of(content[begin:end].split(b"\n"), line)
-        begin, line = end, line + len(openers) - 1
+        window = content[begin : begin + WINDOW_BYTES]
+        whole = window.rfind(b"\n") + 1  # lines
+        if whole:
+            openers = window[:whole].translate(None, _BUT_OPENERS).split(b"\n")
+            if max(map(len, openers)) > DEPTH:
+                _refuse_one_of(window[:whole].split(b"\n"), line)
+            begin, line = begin + whole, line + len(openers) - 1
+        else:
+            end = line_end(content, begin)
+            _refuse(content, begin, end, line)
+            begin, line = end, line + 1
         give_way()
 
 
-def refuse_deep_document(content: bytes, *, line: int | None = None) -> None:
+def refuse_deep_document(content: bytes) -> None:
     """Raise Malformed if a JSON document nests too deep.
 
     Example:
         >>> refuse_deep_document(b'[{"a": "[[["}]')
     """
-    is_open, left = False, b""  # within a string; the brackets that no bracket has closed yet
-    begin = 0
-    while begin < len(content):
-        end = _end_of_window(content, begin)
-        unescaped = content[begin:end].replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = unescaped.translate(None, _BUT_STRUCTURE).split(b'"')
-        left = _strip(left + b"".join(parts[is_open::2]), line)
-        is_open ^= len(parts) % 2 == 0
-        begin = end
-        give_way()
+    _refuse(content, 0, len(content), None)
 
 
 def _refuse_one_of(lines: list[bytes], first: int) -> None:
     for number, line in enumerate(lines, first):
         if len(line) > DEPTH:
-            refuse_deep_document(line, line=number)
+            _refuse(line, 0, len(line), number)
 
 
-def _end_of_window(content: bytes, begin: int) -> int:
-    """Not within an escape: of a row of backslashes none is left over."""
-    end = min(begin + WINDOW_BYTES, len(content))
-    while end < len(content) and content[end - 1] == 0x5C:
-        end += 1
-    return end
+def _refuse(content: Content, begin: int, end: int, line: int | None) -> None:
+    """Raise Malformed if the document from *begin* to *end* nests too deep; *line* is where it stands."""
+    is_open, left = False, b""  # within a string; the brackets that no bracket has closed yet
+    while begin < end:
+        window = _unbroken(content[begin : min(begin + WINDOW_BYTES, end)], is_last=begin + WINDOW_BYTES >= end)
+        begin += len(window)
+        unescaped = window.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = unescaped.translate(None, _BUT_STRUCTURE).split(b'"')
+        left = _strip(left + b"".join(parts[is_open::2]), line)
+        is_open ^= len(parts) % 2 == 0
+        give_way()
+
+
+def _unbroken(window: bytes, *, is_last: bool) -> bytes:
+    """Without a backslash at its end that belongs to what comes next."""
+    backslashes = len(window) - len(window.rstrip(b"\\"))
+    return window if is_last or backslashes % 2 == 0 else window[:-1]
 
 
 def _strip(brackets: bytes, line: int | None) -> bytes:

@@ -1,20 +1,37 @@
-"""Where in a text a reader fails: Polars does not tell the line, so pieces of the text are read until one fails.
+"""Text looked at in windows: where its lines end, what is in it, and at which record a reader fails.
 
-All of it is native work on slices of a mebibyte, about as much again as the reading that failed. Call on a worker.
+A body may be one line of 64 MiB, or a quote that nothing closes. One call on all of it holds the GIL for as long as the
+hub needs it for a hundred turns; so none here is for more than a window. Call on a worker.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from mmap import mmap
 from typing import NamedTuple
 
 from greendata.hub.pacing import give_way
 
-__all__ = ("Failure", "count", "first_failure", "records")
+__all__ = (
+    "Content",
+    "Failure",
+    "WINDOW_BYTES",
+    "count",
+    "first_byte",
+    "first_failure",
+    "has_large_record",
+    "line_end",
+    "open_quote",
+)
 
-PIECE_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 18  # looked at in one call: some 50 microseconds
+LARGE_BYTES = 1 << 20  # a record of more than that is not read by itself
 
+_SHUT = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')  # the rest of a record, from outside quotes on
+_OPEN = re.compile(rb'[^"]*+"' + _SHUT.pattern)  # likewise, from inside
+
+Content = bytes | mmap
 Check = Callable[[bytes, int], Exception | None]
 
 
@@ -23,31 +40,56 @@ class Failure(NamedTuple):
 
     Attributes:
         line: on which it begins, counted from 1.
-        record: its bytes.
-        error: what the reader raises for it.
+        record: its bytes; none of one that is large.
+        error: what the reader raises for it; None for one that is large: it was not read, but all others are well.
     """
 
     line: int
     record: bytes
-    error: Exception
+    error: Exception | None
 
 
-def count(content: bytes, byte: bytes) -> int:
-    r"""How often *byte* is in *content*, counted piece by piece, for the GIL's sake.
+def first_byte(content: Content, begin: int = 0, *, passing: bytes | None = None) -> int:
+    r"""Where the first byte from *begin* on is that is no white space, or none of *passing*; the end if there is none.
 
     Example:
-        >>> count(b"a\nb\n", b"\n")
+        >>> first_byte(b" \n{}")
         2
     """
-    found = 0
-    for begin in range(0, len(content), PIECE_BYTES):
-        found += content.count(byte, begin, begin + PIECE_BYTES)
-        give_way()
-    return found
+    for start, end in _windows(begin, len(content)):
+        if rest := content[start:end].lstrip(passing):
+            return end - len(rest)
+    return len(content)
+
+
+def line_end(content: Content, begin: int) -> int:
+    r"""Where the line that *begin* is in ends: behind its line break, or at the end of *content*.
+
+    Example:
+        >>> line_end(b"a\nb", 0), line_end(b"a\nb", 2)
+        (2, 3)
+    """
+    for start, end in _windows(begin, len(content)):
+        if found := content.find(b"\n", start, end) + 1:
+            return found
+    return len(content)
+
+
+def count(content: Content, byte: bytes, begin: int = 0, end: int | None = None) -> int:
+    r"""How often *byte* is in *content*, or between two places of it.
+
+    Example:
+        >>> count(b"a\nb\n", b"\n"), count(b"a\nb\n", b"\n", 2)
+        (2, 1)
+    """
+    windows = _windows(begin, len(content) if end is None else end)
+    return sum(content[start:stop].count(byte) for start, stop in windows)
 
 
 def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | None:
     r"""The first record that *check* has an error for; None if there is none when they are looked at in pieces.
+
+    Where all other records are well, it is the first of the large ones.
 
     Args:
         check: tells the error for some records in a row, and is told the offset at which they begin.
@@ -57,32 +99,59 @@ def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | No
         >>> first_failure(b"1\n2\nx\n", lambda some, _: ValueError() if b"x" in some else None, quoted=False).line
         3
     """
-    line = 1
-    for begin, end in _pieces(content, quoted=quoted):
-        piece = content[begin:end]
-        if check(piece, begin) is not None:
+    line, large = 1, None
+    for begin, end in _spans(content, quoted=quoted):
+        if end - begin > LARGE_BYTES:
+            large = large or Failure(line, b"", None)
+        elif check(piece := content[begin:end], begin) is not None:
             return _within(piece, begin, line, check=check, quoted=quoted)
-        line += piece.count(b"\n")
-        give_way()
-    return None
+        line += count(content, b"\n", begin, end)
+    return large
 
 
-def records(content: bytes, *, quoted: bool) -> list[bytes]:
-    r"""The records of a short text, with their line breaks.
+def has_large_record(content: bytes) -> bool:
+    """Is there a record of CSV that is too large to be read by itself?
 
     Example:
-        >>> records(b'a\n"b\nc"\n', quoted=True)
-        [b'a\n', b'"b\nc"\n']
+        >>> has_large_record(b"a,b" * LARGE_BYTES)
+        True
     """
+    return any(end - begin > LARGE_BYTES for begin, end in _pieces(content, quoted=True))
+
+
+def open_quote(content: bytes) -> int | None:
+    r"""On which line the record of CSV begins whose quotes are not closed; None where all are.
+
+    Example:
+        >>> open_quote(b'a\n"b"\n"c'), open_quote(b"a")
+        (3, None)
+    """
+    if count(content, b'"') % 2 == 0:
+        return None
+    *_, (begin, _) = _pieces(content, quoted=True)
+    return 1 + count(content, b"\n", 0, _last_record(content, begin, quoted=True))
+
+
+def _records(content: bytes, *, quoted: bool) -> list[bytes]:
+    """The records of a short text, with their line breaks."""
     found: list[bytes] = []
+    lines: list[bytes] = []  # of the record that is open
     is_open = False
     for line in _lines(content):
-        if is_open:
-            found[-1] += line
-        else:
-            found.append(line)
+        lines.append(line)
         is_open ^= quoted and line.count(b'"') % 2 == 1
-    return found
+        if not is_open:
+            found.append(b"".join(lines))
+            lines.clear()
+    return [*found, b"".join(lines)] if lines else found
+
+
+def _windows(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Windows from *begin* to *end*, with a rest between them."""
+    for start in range(begin, end, WINDOW_BYTES):
+        if start > begin:
+            give_way()
+        yield start, min(start + WINDOW_BYTES, end)
 
 
 def _lines(content: bytes) -> list[bytes]:
@@ -92,7 +161,7 @@ def _lines(content: bytes) -> list[bytes]:
 
 def _within(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> Failure:
     """The shortest beginning of *piece* that fails ends with the record in question."""
-    parts = records(piece, quoted=quoted)
+    parts = _records(piece, quoted=quoted)
     good, bad = 0, len(parts)
     error = check(piece, begin)
     while bad - good > 1:
@@ -102,22 +171,41 @@ def _within(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) 
             good = middle
         else:
             bad, error = middle, found
-    assert error is not None
     return Failure(line + sum(part.count(b"\n") for part in parts[:good]), parts[good], error)
 
 
+def _spans(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
+    """Where records begin and end: some of a window's size together, or a large one by itself."""
+    for begin, end in _pieces(content, quoted=quoted):
+        if end - begin > LARGE_BYTES and (opens := _last_record(content, begin, quoted=quoted)) > begin:
+            yield begin, opens
+            begin = opens  # noqa: PLW2901 - what is left of it
+        yield begin, end
+
+
 def _pieces(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    return pairwise(_borders(content, quoted=quoted))
+    """The records that begin in a window, and where the last of them ends; then those of the next."""
+    begin = end = 0
+    while end < len(content):
+        begin, end = end, line_end(content, end + WINDOW_BYTES)
+        if quoted and count(content, b'"', begin, end) % 2:
+            end = _closed(content, end)
+        yield begin, end
 
 
-def _borders(content: bytes, *, quoted: bool) -> Iterator[int]:
-    yield 0
-    border = counted = quotes = 0
-    while border < len(content):
-        border = content.find(b"\n", border + PIECE_BYTES) + 1 or len(content)
-        if quoted:
-            quotes += content.count(b'"', counted, border)
-            counted = border
-            if quotes % 2 and border < len(content):
-                continue
-        yield border
+def _last_record(content: bytes, begin: int, *, quoted: bool) -> int:
+    """Where the last of the records begins that begin in the window at *begin*, which is where a record begins."""
+    window = content[begin : begin + WINDOW_BYTES]
+    last = _records(window, quoted=quoted)[-1]
+    is_whole = last.endswith(b"\n") and not (quoted and last.count(b'"') % 2)
+    return begin + len(window) - (0 if is_whole else len(last))
+
+
+def _closed(content: bytes, begin: int) -> int:
+    """Where the record ends that is within quotes at *begin*."""
+    is_open = True
+    for start, end in _windows(begin, len(content)):
+        if found := (_OPEN if is_open else _SHUT).match(content, start, end):
+            return found.end()
+        is_open ^= content.count(b'"', start, end) % 2 == 1
+    return len(content)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from mmap import mmap
 from typing import Any
 
 from greendata.errors import Malformed
@@ -79,7 +80,7 @@ class RowGroups:
         self.count += 1
 
 
-def check_file(content: bytes) -> None:
+def check_file(content: bytes | mmap) -> None:
     """Raise Malformed unless *content* ends with a footer whose claims can be borne. Call on a worker.
 
     Example:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import polars as pl
@@ -16,6 +17,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import is_module_patched
 
 from greendata.errors import BadTimeout, UrlRefused
+from greendata.frames.claims import refuse_claims
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
 from greendata.hub.cleanup import carry_out
@@ -66,6 +68,7 @@ Raises:
     UrlRefused, BadTimeout: at the call.
     UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
         Polars raises.
+    Malformed: likewise; out of the body Polars would make a frame that no machine can hold.
 
 Example:
     >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
@@ -129,8 +132,7 @@ def _read_body(
     try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
             _keep(answer.chunks(), file)
-        frame: pl.DataFrame = _call_on(getattr(pl, reader), file.name, **options)
-        return frame
+        return _call_on(_read_file, reader, Path(file.name), options)
     finally:
         carry_out(file.close, label=f"close the file of {reader}").get()
 
@@ -155,6 +157,12 @@ def _call_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
 def _write(file: IO[bytes], pieces: list[bytes]) -> None:
     file.writelines(pieces)
     file.flush()
+
+
+def _read_file(reader: str, path: Path, options: dict[str, Any]) -> pl.DataFrame:
+    refuse_claims(path, reader.removeprefix("read_"), options)
+    frame: pl.DataFrame = getattr(pl, reader)(path, **options)
+    return frame
 
 
 def _read_store(scanner: str, url: str, options: dict[str, Any]) -> pl.DataFrame:
