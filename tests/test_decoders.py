@@ -24,8 +24,8 @@ from greendata.frames import lines
 from greendata.frames.claims import COLUMNS
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
+from greendata.frames.footer import CELLS, DEPTH, FOOTER_BYTES, check_file
 from greendata.frames.formats import FORMATS, Format
-from greendata.frames.rowgroups import CELLS, DEPTH, FOOTER_BYTES, check_file
 from tests.frames import crowded
 
 every_format = pytest.mark.parametrize("format", FORMATS)
@@ -369,14 +369,14 @@ def test_frames_out_of_all_proportion() -> None:
 
 
 def test_parquet_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    from greendata.frames import rowgroups
+    from greendata.frames import footer
 
     content = body(FRAME, "parquet")
     check_file(content)
-    monkeypatch.setattr(rowgroups, "CELLS", 8)
+    monkeypatch.setattr(footer, "CELLS", 8)
     with pytest.raises(Malformed, match="it claims 9 values, nested 2 deep"):
         check_file(content)
-    monkeypatch.setattr(rowgroups, "CELLS", CELLS)
+    monkeypatch.setattr(footer, "CELLS", CELLS)
     nested: Any = pl.Int8
     for _ in range(DEPTH):
         nested = pl.Struct({"x": nested})

@@ -41,7 +41,7 @@ HOUSE = (
     Floor(
         "frames",
         "arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth derive encoders "
-        "engine fetch fields fork formats forms framefile instances intake jsonreader lines models "
+        "engine fetch fields footer fork formats forms framefile instances intake jsonreader lines models "
         "modelstream namespace nested objects patch peers plan readers relation roots rowgroups rules scans "
         "seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
         {

@@ -27,7 +27,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
-from greendata.frames.rowgroups import CELLS
+from greendata.frames.footer import CELLS
 from tests.conftest import PATCHED
 from tests.frames import crowded
 from tests.gates import Gate

@@ -13,8 +13,8 @@ import polars as pl
 
 from greendata.errors import Malformed
 from greendata.frames.depth import refuse_deep_lines
+from greendata.frames.footer import check_file
 from greendata.frames.lines import WINDOW_BYTES, Content, count
-from greendata.frames.rowgroups import check_file
 
 __all__ = (
     "COLUMNS",

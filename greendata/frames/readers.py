@@ -18,9 +18,9 @@ from greendata.errors.words import counted
 from greendata.frames.arrowcheck import check_stream
 from greendata.frames.casts import told
 from greendata.frames.csvreader import read_csv
+from greendata.frames.footer import check_file
 from greendata.frames.formats import Format
 from greendata.frames.jsonreader import read_json, read_ndjson
-from greendata.frames.rowgroups import check_file
 
 __all__ = ("read",)
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from mmap import mmap
 from typing import Any
 
-from greendata.errors import Malformed
-
-__all__ = ("MAGIC", "RowGroups", "check_file")
+__all__ = ("MAGIC", "RowGroups")
 
 MAGIC = b"PAR1"
 
@@ -22,16 +19,11 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
 _RAW = -1  # bytes of a struct that was written before
 
 # The fields of the footer, as parquet.thrift numbers them.
-_SCHEMA, _NUM_ROWS, _ROW_GROUPS = 2, 3, 4
-_CHILDREN = 5  # of an element of the schema, which is a tree written down in depth-first order
+_NUM_ROWS, _ROW_GROUPS = 3, 4
 _COLUMNS, _GROUP_ROWS, _GROUP_OFFSET, _ORDINAL = 1, 3, 5, 7
 _COLUMN_META = 3
 _COLUMN_OFFSETS = (2, 4, 6)  # of the chunk, of its offset index and column index
 _META_OFFSETS = (9, 10, 11, 14)  # of the first data page, the index page, the dictionary and the bloom filter
-
-CELLS = 1 << 28  # values that a file may claim: encodings make a few bytes of a million equal ones
-DEPTH = 64  # of nested columns
-FOOTER_BYTES = 1 << 23  # at most: reading it is work in Python
 
 Fields = dict[int, tuple[int, Any]]  # by number: type and value
 
@@ -78,44 +70,6 @@ class RowGroups:
         self._groups.append(bytes(_Writer().struct(group)))
         self.rows += group[_GROUP_ROWS][1]
         self.count += 1
-
-
-def check_file(content: bytes | mmap) -> None:
-    """Raise Malformed unless *content* ends with a footer whose claims can be borne. Call on a worker.
-
-    Example:
-        >>> check_file(b"PAR1")
-        Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
-    """
-    length = int.from_bytes(content[-8:-4], "little")
-    if len(content) < 12 or content[:4] != MAGIC or content[-4:] != MAGIC or length > len(content) - 12:
-        raise Malformed("parquet", "it is cut short, or none")
-    if length > FOOTER_BYTES:
-        raise Malformed("parquet", f"its footer has {length} bytes, and {FOOTER_BYTES} may it have")
-    try:
-        footer = _Reader(content[-8 - length : -8]).struct()
-        groups = [group[_GROUP_ROWS][1] * len(group[_COLUMNS][1][1]) for group in footer[_ROW_GROUPS][1][1]]
-        children = [element.get(_CHILDREN, (_I32, 0))[1] for element in footer[_SCHEMA][1][1]]
-        cells, depth = sum(map(abs, groups)), _depth(children)
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise Malformed("parquet", "its footer cannot be read") from error
-    if cells > CELLS or depth > DEPTH:
-        raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep, more than can be borne")
-
-
-def _depth(children: list[int]) -> int:
-    """How deep a tree is, from the numbers of children in depth-first order."""
-    deepest = 0
-    left: list[int] = []
-    for count in children:
-        while left and not left[-1]:
-            left.pop()
-        if left:
-            left[-1] -= 1
-        left.append(count)
-        deepest = max(deepest, len(left))
-    return deepest
 
 
 def _move(fields: Fields, numbers: tuple[int, ...], shift: int) -> None:
