@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
 
 import polars as pl
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 import greendata
 
@@ -214,9 +216,7 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
         if any(number == failing for failing, _ in expected):
             continue
         valid = model.__pydantic_validator__.validate_python(row, strict=strict)
-        values = {
-            info.validation_alias or name: plain(getattr(valid, name)) for name, info in model.model_fields.items()
-        }
+        values = {name_of(info, name): plain(getattr(valid, name)) for name, info in model.model_fields.items()}
         for name, value in values.items():
             is_unfit = (number, name) in {*unfit.select("row", "column").rows()}
             assert is_unfit is not _fits(value, greendata.schema_of(model)[name]), (name, value)
@@ -247,18 +247,21 @@ def _failures(
     return set()
 
 
+def name_of(field: FieldInfo, name: str) -> str:
+    """The column of a field."""
+    alias = field.validation_alias or name
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)
+
+
 def plain(value: Any) -> Any:
     """A valid value as a column has it."""
     match value:
         case Enum():
             return value.value
-        case UUID():
+        case UUID() | IPv4Address() | IPv6Address():
             return str(value)
         case BaseModel():
-            return {
-                info.validation_alias or name: plain(getattr(value, name))
-                for name, info in type(value).model_fields.items()
-            }
+            return {name_of(info, name): plain(getattr(value, name)) for name, info in type(value).model_fields.items()}
         case dict():
             return [{"key": plain(key), "value": plain(item)} for key, item in value.items()]
         case set() | frozenset():

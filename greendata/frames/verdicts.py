@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ValidationError
@@ -16,16 +16,31 @@ from pydantic import BaseModel, ValidationError
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import give_way, sliced
 
-__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "joined", "text_of")
+__all__ = (
+    "FAILURES",
+    "Failure",
+    "JUDGE",
+    "Judge",
+    "ROW_KEY",
+    "Verdicts",
+    "failures_in",
+    "failures_of",
+    "joined",
+    "judged",
+    "some_of",
+    "text_of",
+)
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
 NONE = pl.DataFrame(schema=FAILURES)
 ROW_KEY = "\0row"  # no column of a user's is called so
+JUDGE = "\0judge"
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 
+T = TypeVar("T", pl.DataFrame, pl.Series)
 Failure = tuple[int | None, str | None, str | None, str, str]
 
 
@@ -35,73 +50,103 @@ class Judge:
 
     Attributes:
         model: the model; a row is what ``model.model_validate(row, strict=strict)`` says it is.
-        columns: its columns.
+        columns: those whose values are taken from a valid row.
         strict: pydantic's strict mode; None leaves it to the model.
+        frame: the rows as pydantic is to see them.
     """
 
     model: type[BaseModel]
     columns: Sequence[Column]
     strict: bool | None
+    frame: pl.DataFrame
 
-    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
-        """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
+    def rows(self, numbers: pl.Series) -> Iterator[Any]:
+        """The rows of these *numbers*, in ascending order, as `values` takes them."""
+        return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
 
-        Both in pieces, at least one, to be `joined` on a worker. Call from the greenlet that waits for it: the hub
-        turns between slices, and validators run here.
+    def values(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+        """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
+        try:
+            valid = self.model.__pydantic_validator__.validate_python(row, strict=self.strict)
+        except ValidationError as error:
+            failures += failures_in(error, number)
+            return None
+        return [getattr(valid, column.field) for column in self.columns]
 
-        Args:
-            rows: the numbers of rows of *frame*.
-        """
-        is_whole = rows.len() == frame.height
-        unpackers = unpackers_of(self.columns, frame.schema)
-
-        def judged(start: int, length: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-            numbers = rows.slice(start, length)
-            piece = frame.slice(start, length) if is_whole else frame[numbers]
-            return self._slice(numbers.to_list(), _dicts(piece, unpackers))
-
-        good: list[pl.DataFrame] = []
-        failures: list[pl.DataFrame] = []
-        for fitting, failing in sliced(judged, rows.len()):  # no empty ones, as to free them all at once takes long
-            good += [fitting] if fitting.height else []
-            failures += [failing] if failing.height else []
-        return good or [judged(0, 0)[0]], failures or [NONE]
-
-    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        validate = self.model.__pydantic_validator__.validate_python
-        good: list[int] = []
-        packed: list[list[Any]] = []
-        failures: list[Failure] = []
-        for number, row in zip(numbers, rows, strict=True):
-            try:
-                value = validate(row, strict=self.strict)
-            except ValidationError as error:
-                failures += _failures(number, error)
-                continue
-            found = self._pack(number, value, failures)
-            if found is not None:
-                good.append(number)
-                packed.append(found)
-        return self._packed(good, packed), failures_of(failures) if failures else NONE
-
-    def _pack(self, number: int, value: BaseModel, failures: list[Failure]) -> list[Any] | None:
+    def fitted(self, number: int, values: list[Any], failures: list[Failure]) -> list[Any] | None:
+        """*values* as their columns hold them; or None, and those that do not fit go to *failures*."""
         packed = []
-        unfit = len(failures)
-        for column in self.columns:
-            item = getattr(value, column.field)
+        before = len(failures)
+        for column, value in zip(self.columns, values, strict=True):
             try:
-                packed.append(column.form.pack(item))
+                packed.append(column.form.pack(value))
             except Unfit as reason:
-                failures.append((number, column.name, text_of(item), "column_form", str(reason)))
-        return packed if len(failures) == unfit else None
+                failures.append((number, column.name, text_of(value), "column_form", str(reason)))
+        return packed if len(failures) == before else None
 
-    def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
+    def piece(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
+        """Rows of fitted values as a frame, with their *numbers*."""
         values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
         series = {
             column.name: pl.Series(list(items), dtype=column.form.dtype)
             for column, items in zip(self.columns, values, strict=True)
         }
         return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
+
+
+class Verdicts(NamedTuple):
+    """What judges have found, in pieces to be `joined` on a worker.
+
+    Attributes:
+        good: for each judge the rows that it found valid, in its columns' form, with their numbers; at least a piece.
+        failures: those of all other rows, in at least one piece.
+    """
+
+    good: list[list[pl.DataFrame]]
+    failures: list[pl.DataFrame]
+
+
+def judged(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
+    """The verdicts on the rows *asked*, each by its judge.
+
+    Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
+    greenlet that waits for it: the hub turns between slices, and validators run here.
+
+    Args:
+        asked: the numbers of the rows (`ROW_KEY`), ascending, and of their judges (`JUDGE`).
+    """
+    verdicts = Verdicts([[] for _ in judges], [])
+    for pieces, failing in sliced(lambda start, length: _slice(judges, asked.slice(start, length)), asked.height):
+        for found, piece in zip(verdicts.good, pieces, strict=True):
+            found += [piece] if piece.height else []  # no empty ones, as to free them all at once takes long
+        verdicts.failures.extend([failing] if failing.height else [])
+    for judge, found in zip(judges, verdicts.good, strict=True):
+        found += [] if found else [judge.piece([], [])]
+    return Verdicts(verdicts.good, verdicts.failures or [NONE])
+
+
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame) -> tuple[list[pl.DataFrame], pl.DataFrame]:
+    """The valid rows by their judges, and the failures of the others."""
+    numbers, by = asked[ROW_KEY], asked[JUDGE]
+    rows = [judge.rows(numbers.filter(by == index)) for index, judge in enumerate(judges)]
+    found: list[tuple[list[int], list[list[Any]]]] = [([], []) for _ in judges]
+    failures: list[Failure] = []
+    for number, index in zip(numbers.to_list(), by.to_list(), strict=True):
+        judge = judges[index]
+        values = judge.values(number, next(rows[index]), failures)
+        packed = None if values is None else judge.fitted(number, values, failures)
+        if packed is not None:
+            found[index][0].append(number)
+            found[index][1].append(packed)
+    pieces = [judge.piece(*good) for judge, good in zip(judges, found, strict=True)]
+    return pieces, failures_of(failures) if failures else NONE
+
+
+def some_of(values: T, numbers: pl.Series) -> T:
+    """Those of a frame or a series with these *numbers*, which ascend."""
+    if not numbers.len() or numbers[-1] - numbers[0] == numbers.len() - 1:
+        return values.slice(numbers[0] if numbers.len() else 0, numbers.len())  # without a copy
+    return values[numbers]
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
@@ -132,9 +177,10 @@ def text_of(value: object) -> str | None:
     return text if len(text) <= TEXT else text[: TEXT - 3] + "..."
 
 
-def _failures(number: int, error: ValidationError) -> Iterator[Failure]:
+def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Failure]:
+    """What *error* says of row *number*, or of what is at a *place* in it."""
     for found in error.errors(include_url=False, include_context=False):
-        column = ".".join(map(str, found["loc"])) or None
+        column = ".".join(map(str, (*place, *found["loc"]))) or None
         value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 
