@@ -88,6 +88,18 @@ def test_a_type_without_a_rule() -> None:
     assert greendata.validate(df, Visit)["address"].to_list() == ["127.0.0.1", "::1"]
 
 
+def test_strict_and_configured_as_the_row_is() -> None:
+    class Careful(Order):
+        model_config = ConfigDict(str_max_length=2)
+        word: Annotated[str, AfterValidator(str.title)] = ""
+
+    df = pl.DataFrame({"id": [1, 2, 3], "name": ["a", "b", "c"], "number": ["2", "3", "4"], "word": ["ab", "b", "abc"]})
+    for strict, failing in ((None, [(1, "number"), (2, "word")]), (True, [(0, "number"), (1, "number"), (2, "number")])):
+        holds(df, Careful, strict=strict)
+        found = greendata.filter_valid(df, Careful, strict=strict).failures
+        assert found.select("row", "column").rows()[: len(failing)] == failing
+
+
 def test_a_default_that_pydantic_makes() -> None:
     class Numbered(BaseModel):
         id: int
@@ -173,9 +185,7 @@ def test_validators_are_called_row_by_row_and_once_for_each_value() -> None:
     def seen(name: str) -> Any:
         return AfterValidator(lambda value: calls.append((name, value)) or value)
 
-    model = create_model(
-        "Model", a=(Annotated[int, seen("a")], ...), b=(int, ...), c=(Annotated[int, seen("c")], ...)
-    )
+    model = create_model("Model", a=(Annotated[int, seen("a")], ...), b=(int, ...), c=(Annotated[int, seen("c")], ...))
     df = pl.DataFrame({"a": range(5_000), "c": range(5_000)}).with_columns(
         b=pl.when(pl.col("a") % 3 == 0).then(pl.lit(" 1 ")).otherwise(pl.lit("1"))
     )
@@ -188,9 +198,9 @@ def test_what_a_validator_raises_beside_comes_out_of_the_first_row() -> None:
         raise ZeroDivisionError(value)
 
     model = create_model("Model", a=(int, ...), b=(Annotated[int, AfterValidator(divide)], ...))
-    with pytest.raises(ZeroDivisionError, match="^7$"):
+    with pytest.raises(ZeroDivisionError, match=r"^7$"):
         greendata.validate(pl.DataFrame({"a": ["1", " 2 "], "b": [7, 8]}), model)
-    with pytest.raises(ZeroDivisionError, match="^7$"):
+    with pytest.raises(ZeroDivisionError, match=r"^7$"):
         greendata.validate(pl.DataFrame({"a": [" 2 ", "1"], "b": [7, 8]}), model)
 
 

@@ -14,7 +14,7 @@ from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.rules import TRUE, Context, Rule, all_of, is_readable
 from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge
 
-__all__ = ("Sieve", "Sifted", "asked_of")
+__all__ = ("Plan", "Sieve", "Sifted", "asked_of")
 
 SURE = "\0sure"
 BEYOND = "Python has no date, time or timedelta for the value"

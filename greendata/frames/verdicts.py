@@ -19,6 +19,7 @@ from greendata.hub.pacing import give_way, sliced
 __all__ = (
     "FAILURES",
     "Failure",
+    "Good",
     "JUDGE",
     "Judge",
     "ROW_KEY",
@@ -42,6 +43,7 @@ TEXT = 200  # characters of a value in the failures
 
 T = TypeVar("T", pl.DataFrame, pl.Series)
 Failure = tuple[int | None, str | None, str | None, str, str]
+Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,45 +63,50 @@ class Judge:
     frame: pl.DataFrame
 
     def rows(self, numbers: pl.Series) -> Iterator[Any]:
-        """The rows of these *numbers*, in ascending order, as `values` takes them."""
+        """The rows of these *numbers*, which ascend, as `valid` takes them."""
         return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
 
-    def values(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
         try:
-            valid = self.model.__pydantic_validator__.validate_python(row, strict=self.strict)
+            model = self.model.__pydantic_validator__.validate_python(row, strict=self.strict)
         except ValidationError as error:
             failures += failures_in(error, number)
             return None
-        return [getattr(valid, column.field) for column in self.columns]
+        return [getattr(model, column.field) for column in self.columns]
 
-    def fitted(self, number: int, values: list[Any], failures: list[Failure]) -> list[Any] | None:
-        """*values* as their columns hold them; or None, and those that do not fit go to *failures*."""
-        packed = []
+    def piece(self, rows: Sequence[Good], failures: list[Failure]) -> pl.DataFrame:
+        """Valid *rows* in their columns' form, with their numbers; what does not fit it goes to *failures*."""
+        try:
+            return self._packed(rows)
+        except Unfit:
+            return self._packed([row for row in rows if self._fits(row, failures)])
+
+    def _packed(self, rows: Sequence[Good]) -> pl.DataFrame:
+        by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
+        series = {
+            column.name: pl.Series([*map(column.form.pack, values)], dtype=column.form.dtype)
+            for column, values in zip(self.columns, by_column, strict=True)
+        }
+        return pl.DataFrame(series | {ROW_KEY: pl.Series([number for number, _ in rows], dtype=pl.UInt32)})
+
+    def _fits(self, row: Good, failures: list[Failure]) -> bool:
+        number, values = row
         before = len(failures)
         for column, value in zip(self.columns, values, strict=True):
             try:
-                packed.append(column.form.pack(value))
+                column.form.pack(value)
             except Unfit as reason:
                 failures.append((number, column.name, text_of(value), "column_form", str(reason)))
-        return packed if len(failures) == before else None
-
-    def piece(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
-        """Rows of fitted values as a frame, with their *numbers*."""
-        values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
-        series = {
-            column.name: pl.Series(list(items), dtype=column.form.dtype)
-            for column, items in zip(self.columns, values, strict=True)
-        }
-        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
+        return len(failures) == before
 
 
 class Verdicts(NamedTuple):
     """What judges have found, in pieces to be `joined` on a worker.
 
     Attributes:
-        good: for each judge the rows that it found valid, in its columns' form, with their numbers; at least a piece.
-        failures: those of all other rows, in at least one piece.
+        good: for each judge the rows that it found valid, in its columns' form, with their numbers.
+        failures: those of all other rows.
     """
 
     good: list[list[pl.DataFrame]]
@@ -117,29 +124,25 @@ def judged(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
     """
     verdicts = Verdicts([[] for _ in judges], [])
     for pieces, failing in sliced(lambda start, length: _slice(judges, asked.slice(start, length)), asked.height):
-        for found, piece in zip(verdicts.good, pieces, strict=True):
-            found += [piece] if piece.height else []  # no empty ones, as to free them all at once takes long
-        verdicts.failures.extend([failing] if failing.height else [])
-    for judge, found in zip(judges, verdicts.good, strict=True):
-        found += [] if found else [judge.piece([], [])]
-    return Verdicts(verdicts.good, verdicts.failures or [NONE])
+        for good, some in zip(verdicts.good, pieces, strict=True):
+            good.extend(piece for piece in some if piece.height)  # to free many empty ones at once takes long
+        verdicts.failures.extend(failing)
+    some_each = [found or [judge.piece([], [])] for judge, found in zip(judges, verdicts.good, strict=True)]
+    return Verdicts(some_each, verdicts.failures or [NONE])
 
 
-def _slice(judges: Sequence[Judge], asked: pl.DataFrame) -> tuple[list[pl.DataFrame], pl.DataFrame]:
-    """The valid rows by their judges, and the failures of the others."""
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
+    """The verdicts on a slice, in one piece or none."""
     numbers, by = asked[ROW_KEY], asked[JUDGE]
     rows = [judge.rows(numbers.filter(by == index)) for index, judge in enumerate(judges)]
-    found: list[tuple[list[int], list[list[Any]]]] = [([], []) for _ in judges]
+    good: list[list[Good]] = [[] for _ in judges]
     failures: list[Failure] = []
     for number, index in zip(numbers.to_list(), by.to_list(), strict=True):
-        judge = judges[index]
-        values = judge.values(number, next(rows[index]), failures)
-        packed = None if values is None else judge.fitted(number, values, failures)
-        if packed is not None:
-            found[index][0].append(number)
-            found[index][1].append(packed)
-    pieces = [judge.piece(*good) for judge, good in zip(judges, found, strict=True)]
-    return pieces, failures_of(failures) if failures else NONE
+        values = judges[index].valid(number, next(rows[index]), failures)
+        if values is not None:
+            good[index].append((number, values))
+    pieces = [[judge.piece(some, failures)] if some else [] for judge, some in zip(judges, good, strict=True)]
+    return Verdicts(pieces, [failures_of(failures)] if failures else [])
 
 
 def some_of(values: T, numbers: pl.Series) -> T:
