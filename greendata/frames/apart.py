@@ -20,7 +20,7 @@ from pydantic_core import SchemaError, SchemaValidator
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import resolved
 from greendata.frames.rules import Context, Node
-from greendata.frames.verdicts import Failure, Judge, failures_in, some_of
+from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
 
 __all__ = ("Apart", "ColumnJudge", "apart_of", "stands_alone")
 
@@ -46,7 +46,7 @@ class Apart:
 
 @dataclass(frozen=True, slots=True)
 class ColumnJudge(Judge):
-    """pydantic's verdict on some columns of the rows of a frame, in which nothing is wrong with the others.
+    """pydantic's verdict on some columns of rows that nothing else is wrong with.
 
     Attributes:
         fields: what is judged; `columns` are theirs.
@@ -54,13 +54,13 @@ class ColumnJudge(Judge):
     """
 
     fields: Sequence[Apart]
-    whole: Judge
+    whole: RowJudge
 
     def rows(self, numbers: pl.Series) -> Iterator[tuple[Any, ...]]:
         """See `Judge.rows`."""
         return zip(*(self._values(field, numbers) for field in self.fields), strict=False)  # made ones have no end
 
-    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: tuple[Any, ...], failures: list[Failure]) -> list[Any] | None:
         """See `Judge.valid`."""
         before, values = len(failures), []
         for place, field in enumerate(self.fields):  # a zip of these few takes longer than a check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.rules import TRUE, Context, Rule, all_of, is_readable
-from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge
+from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge
 
 __all__ = ("Plan", "Sieve", "Sifted", "asked_of")
 
@@ -127,11 +128,11 @@ class Sieve:
         return Plan(values, all_of(*sures), apart)
 
     def _judges(self, rows: pl.DataFrame, apart: Sequence[Apart]) -> tuple[Judge, ...]:
-        whole = Judge(self.model, self.columns, self.strict, rows)
+        check = partial(self.model.__pydantic_validator__.validate_python, strict=self.strict)
+        whole = RowJudge(rows, self.columns, check)
         if not apart:
             return (whole,)
-        columns = [field.column for field in apart]
-        return (whole, ColumnJudge(self.model, columns, self.strict, rows, fields=apart, whole=whole))
+        return (whole, ColumnJudge(rows, [field.column for field in apart], apart, whole))
 
 
 def _is_lacking(df: pl.DataFrame, column: Column) -> bool:

@@ -23,6 +23,7 @@ __all__ = (
     "JUDGE",
     "Judge",
     "ROW_KEY",
+    "RowJudge",
     "Verdicts",
     "failures_in",
     "failures_of",
@@ -48,32 +49,23 @@ Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """pydantic's verdict on rows of a frame.
+    """What asks pydantic about rows of a frame.
 
     Attributes:
-        model: the model; a row is what ``model.model_validate(row, strict=strict)`` says it is.
-        columns: those whose values are taken from a valid row.
-        strict: pydantic's strict mode; None leaves it to the model.
         frame: the rows as pydantic is to see them.
+        columns: those whose values are taken from a valid row.
     """
 
-    model: type[BaseModel]
-    columns: Sequence[Column]
-    strict: bool | None
     frame: pl.DataFrame
+    columns: Sequence[Column]
 
     def rows(self, numbers: pl.Series) -> Iterator[Any]:
         """The rows of these *numbers*, which ascend, as `valid` takes them."""
-        return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
+        raise NotImplementedError
 
     def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
-        try:
-            model = self.model.__pydantic_validator__.validate_python(row, strict=self.strict)
-        except ValidationError as error:
-            failures += failures_in(error, number)
-            return None
-        return [getattr(model, column.field) for column in self.columns]
+        raise NotImplementedError
 
     def piece(self, rows: Sequence[Good], failures: list[Failure]) -> pl.DataFrame:
         """Valid *rows* in their columns' form, with their numbers; what does not fit it goes to *failures*."""
@@ -99,6 +91,30 @@ class Judge:
             except Unfit as reason:
                 failures.append((number, column.name, text_of(value), "column_form", str(reason)))
         return len(failures) == before
+
+
+@dataclass(frozen=True, slots=True)
+class RowJudge(Judge):
+    """pydantic's verdict on whole rows.
+
+    Attributes:
+        check: a row's instance of the model, from a dict; or a ValidationError.
+    """
+
+    check: Callable[[Mapping[str, Any]], BaseModel]
+
+    def rows(self, numbers: pl.Series) -> Iterator[Mapping[str, Any]]:
+        """See `Judge.rows`."""
+        return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
+
+    def valid(self, number: int, row: Mapping[str, Any], failures: list[Failure]) -> list[Any] | None:
+        """See `Judge.valid`."""
+        try:
+            model = self.check(row)
+        except ValidationError as error:
+            failures += failures_in(error, number)
+            return None
+        return [getattr(model, column.field) for column in self.columns]
 
 
 class Verdicts(NamedTuple):
