@@ -24,7 +24,9 @@ from pydantic import (
 )
 
 import greendata
+from greendata.frames.apart import stands_alone
 from greendata.frames.fields import columns_of
+from greendata.frames.rules import Context
 from greendata.frames.sieve import Sieve, Sifted
 from greendata.frames.verdicts import JUDGE, ROW_KEY
 
@@ -192,3 +194,30 @@ def test_a_validator_needs_its_column_alone() -> None:
     assert doubtful(found) == [1]
     assert found.sure.to_dict(as_series=False) == {"b": [1, 3], ROW_KEY: [0, 2]}
     assert [judge.rows(found.asked[ROW_KEY].head(1)).__next__() for judge in found.judges] == [{"a": 1, "b": "1"}, (1,)]
+
+
+def test_what_stands_alone_is_given_nothing_of_the_row() -> None:
+    def function(kind: str) -> dict[str, Any]:
+        return {"type": "function-plain", "function": {"type": kind, "function": abs}}
+
+    informed = {"ref": "x", **function("with-info")}
+    context = Context({"x": informed, "loop": {"type": "list", "items_schema": _reference("loop")}}, {}, None)
+    alone: tuple[dict[str, Any], ...] = (
+        {"type": "int"},
+        function("no-info"),
+        _reference("loop"),
+        {"type": "default", "schema": {"type": "any"}, "default": {"type": "with-info"}},
+    )
+    assert all(stands_alone(node, context) for node in alone)
+    needy: tuple[dict[str, Any], ...] = (
+        informed,
+        _reference("x"),
+        {"type": "tuple", "items_schema": [{"type": "int"}, _reference("x")]},
+        {"type": "model-fields", "fields": {"default": {"type": "model-field", "schema": informed}}},
+        {"type": "default", "schema": {"type": "any"}, "default_factory": abs, "default_factory_takes_data": True},
+    )
+    assert not any(stands_alone(node, context) for node in needy)
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"type": "definition-ref", "schema_ref": name}

@@ -1,8 +1,8 @@
 """Fields apart: what pydantic says of a field's value without the rest of its row.
 
 A field that no rule covers need not drag its row into Python. pydantic validates the fields of a row one by one, so
-its verdict on a field is that of the field's own core schema on the value, unless a function in there is given the
-fields before it (`stands_alone`).
+its verdict on a field is that of the field's own core schema on the value, unless a function in there is given what
+is around it (`stands_alone`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, som
 
 __all__ = ("Apart", "ColumnJudge", "apart_of", "stands_alone")
 
-OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # no nodes inside
+OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # of a node: no nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class ColumnJudge(Judge):
     def valid(self, number: int, row: tuple[Any, ...], failures: list[Failure]) -> list[Any] | None:
         """See `Judge.valid`."""
         before, values = len(failures), []
-        for place, field in enumerate(self.fields):  # a zip of these few takes longer than a check
+        for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
             try:
-                values.append(field.check(row[place]))
+                values.append(field.check(row[at]))
             except ValidationError as error:
                 failures += failures_in(error, number, field.place)
             except SchemaError:  # a function asks to omit the field, or for a default that it has not
@@ -127,5 +127,6 @@ def stands_alone(node: Node, context: Context) -> bool:
             if part.get("type") == "definition-ref" and part["schema_ref"] not in seen:
                 seen.add(part["schema_ref"])
                 pending.append(context.definitions[part["schema_ref"]])
-            pending += [inner for key, inner in part.items() if key not in OPAQUE]
+            is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
+            pending += [inner for key, inner in part.items() if not (is_node and key in OPAQUE)]
     return True

@@ -1,4 +1,8 @@
-"""The sieve: one query that finds the rows of a frame that are surely valid, and what becomes of them."""
+"""The sieve: one query that finds the rows of a frame that are surely valid, and who judges the others.
+
+A column that no rule covers is judged apart, in the rows where nothing else is in doubt. Where it takes the whole row
+to judge it, as with a validator of the model or one that is given the fields before, all rows are judged as a whole.
+"""
 
 from __future__ import annotations
 

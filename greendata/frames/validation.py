@@ -2,7 +2,8 @@
 
 The verdict is pydantic's, row for row: that of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``. One
 query in the pool finds the rows that are surely valid, and their values; the others go through pydantic itself,
-on the hub, in slices (`greendata.frames.verdicts`). Three things differ, since a frame is no list of dicts:
+on the hub, in slices (`greendata.frames.verdicts`), and of the sure ones only the columns that no query can judge,
+such as those with a validator (`greendata.frames.apart`). Three things differ, since a frame is no list of dicts:
 a dict and a tuple of different types may come in their columns' form; a valid value that its column cannot hold
 fails (rule ``column_form``); so does one that Python cannot hold, such as a date of the year 10 000.
 """
