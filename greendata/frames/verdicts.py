@@ -1,7 +1,8 @@
 """Verdicts: what pydantic says of rows, one by one, in slices that leave the hub its time.
 
 The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
-verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule ``column_form``).
+verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
+``column_form``).
 """
 
 from __future__ import annotations
