@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
 
 import polars as pl
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 import greendata
 
@@ -191,10 +193,10 @@ def model_with(annotation: Any, **config: Any) -> type[BaseModel]:
 
 
 def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = None) -> None:
-    """Assert that our verdict on *df* is pydantic's on its dicts: which fields of which rows fail, and all values."""
+    """Assert that our verdict on *df* is pydantic's on its dicts: which fields of rows fail and why, and all values."""
     ours = greendata.filter_valid(df, model, strict=strict)
     assert ours.good.schema.items() >= greendata.schema_of(model).items()
-    found = {(row, column) for row, column in ours.failures.select("row", "column").rows()}
+    told = {*ours.failures.filter(pl.col("rule") != "column_form").select("row", "column", "rule", "message").rows()}
     unfit = ours.failures.filter(pl.col("rule") == "column_form")
     readable = df.filter(
         ~pl.int_range(pl.len()).is_in(unfit.filter(pl.col("message").str.contains("Python has no"))["row"].implode())
@@ -208,15 +210,13 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
     dicts = [{name: _natural(value, forms.get(name)) for name, value in row.items()} for row in df.to_dicts()]
     dicts = dicts if df.width else [{} for _ in range(df.height)]
     expected = _failures(dicts, model, strict=strict)
-    assert found - {*unfit.select("row", "column").rows()} == expected
+    assert told == expected
     rows = iter(ours.good.iter_rows(named=True))
     for number, row in enumerate(dicts):
-        if any(number == failing for failing, _ in expected):
+        if any(number == failing for failing, *_ in expected):
             continue
         valid = model.__pydantic_validator__.validate_python(row, strict=strict)
-        values = {
-            info.validation_alias or name: plain(getattr(valid, name)) for name, info in model.model_fields.items()
-        }
+        values = {name_of(info, name): plain(getattr(valid, name)) for name, info in model.model_fields.items()}
         for name, value in values.items():
             is_unfit = (number, name) in {*unfit.select("row", "column").rows()}
             assert is_unfit is not _fits(value, greendata.schema_of(model)[name]), (name, value)
@@ -239,12 +239,21 @@ def _natural(value: Any, form: pl.DataType | None) -> Any:
 
 def _failures(
     dicts: list[dict[str, Any]], model: type[BaseModel], *, strict: bool | None
-) -> set[tuple[int, str | None]]:
+) -> set[tuple[int, str | None, str, str]]:
     try:
         TypeAdapter(list[model]).validate_python(dicts, strict=strict)  # type: ignore[valid-type]
     except ValidationError as error:
-        return {(int(found["loc"][0]), ".".join(map(str, found["loc"][1:])) or None) for found in error.errors()}
+        return {
+            (int(found["loc"][0]), ".".join(map(str, found["loc"][1:])) or None, found["type"], found["msg"])
+            for found in error.errors()
+        }
     return set()
+
+
+def name_of(field: FieldInfo, name: str) -> str:
+    """The column of a field."""
+    alias = field.validation_alias or name
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)
 
 
 def plain(value: Any) -> Any:
@@ -252,13 +261,10 @@ def plain(value: Any) -> Any:
     match value:
         case Enum():
             return value.value
-        case UUID():
+        case UUID() | IPv4Address() | IPv6Address():
             return str(value)
         case BaseModel():
-            return {
-                info.validation_alias or name: plain(getattr(value, name))
-                for name, info in type(value).model_fields.items()
-            }
+            return {name_of(info, name): plain(getattr(value, name)) for name, info in type(value).model_fields.items()}
         case dict():
             return [{"key": plain(key), "value": plain(item)} for key, item in value.items()]
         case set() | frozenset():

@@ -40,15 +40,15 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth derive encoders "
-        "engine fetch fields footer fork formats forms framefile instances intake jsonreader lines models "
+        "apart arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth derive "
+        "encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader lines models "
         "modelstream namespace nested objects patch peers plan readers relation roots rowgroups rules scans "
         "seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "derive fields instances models modelstream nested objects relation scans sieve typed "
+            "pydantic": "apart derive fields instances models modelstream nested objects relation scans sieve typed "
             "validation verdicts",
-            "pydantic_core": "objects",
+            "pydantic_core": "apart objects",
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",
             "urllib3": "fetch peers",

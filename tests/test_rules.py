@@ -24,8 +24,11 @@ from pydantic import (
 )
 
 import greendata
+from greendata.frames.apart import stands_alone
 from greendata.frames.fields import columns_of
+from greendata.frames.rules import Context
 from greendata.frames.sieve import Sieve, Sifted
+from greendata.frames.verdicts import JUDGE, ROW_KEY
 
 
 class Colour(Enum):
@@ -41,10 +44,16 @@ def sifted(df: pl.DataFrame, model: type[BaseModel]) -> Sifted:
     return Sieve(model, columns_of(model), None)(df)
 
 
+def doubtful(found: Sifted) -> list[int]:
+    """The rows that pydantic is asked about as a whole."""
+    return found.asked.filter(pl.col(JUDGE) == 0)[ROW_KEY].to_list()
+
+
 def sure(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
     """The values of one column that need no pydantic."""
     model = create_model("Model", __config__=config or None, a=(annotation, ...))
-    return sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model).sure["a"].to_list()
+    found = sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model).sure
+    return found["a"].to_list() if "a" in found.columns else []  # it is judged apart
 
 
 UUID_TEXT = "123e4567-e89b-42d3-a456-426614174000"
@@ -138,7 +147,7 @@ def test_a_pattern_of_pythons_engine_is_pythons() -> None:
         "Model", __config__=ConfigDict(regex_engine="python-re"), a=(Annotated[str, Field(pattern="^(?=a)")], ...)
     )
     df = pl.DataFrame({"a": ["ab", "b"]})
-    assert not sifted(df, lookahead).sure.height
+    assert sifted(df, lookahead).sure.columns == [ROW_KEY]
     assert greendata.filter_valid(df, lookahead).good["a"].to_list() == ["ab"]
 
 
@@ -154,7 +163,7 @@ def test_only_the_doubtful_rows_go_to_pydantic() -> None:
     found = sifted(pl.DataFrame({"a": ["1", " 2 ", "x", None, "5"]}), model)
     assert found.sure["a"].to_list() == [1, 5]
     assert found.sure["b"].to_list() == ["b", "b"]
-    assert found.doubtful.to_list() == [1, 2, 3]
+    assert doubtful(found) == [1, 2, 3]
 
 
 def test_a_column_of_nulls_alone() -> None:
@@ -167,11 +176,11 @@ def test_values_that_python_cannot_hold_are_no_rows_for_pydantic() -> None:
     days = pl.Series("on", [[0], [10**7], None], dtype=pl.List(pl.Int32)).cast(pl.List(pl.Date))
     model = create_model("Model", on=(list[date], ...))
     found = sifted(days.to_frame(), model)
-    assert found.doubtful.to_list() == [2]
+    assert doubtful(found) == [2]
     assert found.beyond.select("row", "column", "rule").rows() == [(1, "on", "column_form")]
 
 
-def test_a_validator_needs_the_whole_row() -> None:
+def test_a_validator_needs_its_column_alone() -> None:
     class Checked(BaseModel):
         a: int
         b: int = 1
@@ -181,4 +190,34 @@ def test_a_validator_needs_the_whole_row() -> None:
         def same(cls, a: int) -> int:
             return a
 
-    assert sifted(pl.DataFrame({"a": [1, 2]}), Checked).doubtful.to_list() == [0, 1]
+    found = sifted(pl.DataFrame({"a": [1, 2, 3], "b": ["1", " 2 ", "3"]}), Checked)
+    assert doubtful(found) == [1]
+    assert found.sure.to_dict(as_series=False) == {"b": [1, 3], ROW_KEY: [0, 2]}
+    assert [judge.rows(found.asked[ROW_KEY].head(1)).__next__() for judge in found.judges] == [{"a": 1, "b": "1"}, (1,)]
+
+
+def test_what_stands_alone_is_given_nothing_of_the_row() -> None:
+    def function(kind: str) -> dict[str, Any]:
+        return {"type": "function-plain", "function": {"type": kind, "function": abs}}
+
+    informed = {"ref": "x", **function("with-info")}
+    context = Context({"x": informed, "loop": {"type": "list", "items_schema": _reference("loop")}}, {}, None)
+    alone: tuple[dict[str, Any], ...] = (
+        {"type": "int"},
+        function("no-info"),
+        _reference("loop"),
+        {"type": "default", "schema": {"type": "any"}, "default": {"type": "with-info"}},
+    )
+    assert all(stands_alone(node, context) for node in alone)
+    needy: tuple[dict[str, Any], ...] = (
+        informed,
+        _reference("x"),
+        {"type": "tuple", "items_schema": [{"type": "int"}, _reference("x")]},
+        {"type": "model-fields", "fields": {"default": {"type": "model-field", "schema": informed}}},
+        {"type": "default", "schema": {"type": "any"}, "default_factory": abs, "default_factory_takes_data": True},
+    )
+    assert not any(stands_alone(node, context) for node in needy)
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"type": "definition-ref", "schema_ref": name}

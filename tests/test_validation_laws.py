@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -13,7 +13,21 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime
+from pydantic import (
+    UUID4,
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    PlainValidator,
+    ValidationInfo,
+    WrapValidator,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 
 from tests.laws import COLUMNS, columns, holds, model_with
 
@@ -236,6 +250,84 @@ def test_rows_of_several_columns(data: st.DataObject, *, strict: bool | None) ->
     df = pl.DataFrame({name: unseen(data, columns(height, kinds[name])) for name in names})
     df = df if names else pl.DataFrame(height=height)
     holds(df, data.draw(st.sampled_from((Row, Forbidding))), strict=strict)
+
+
+def _checked(value: Any) -> Any:
+    """A validator that refuses some values and changes others."""
+    if value in (1, "a", -1.0, [1]):
+        raise ValueError("not this one")
+    if value in (2, "b"):
+        raise PydanticCustomError("own_rule", "no {what}", {"what": "b"})
+    assert value != "", "empty"
+    return value + value if isinstance(value, str) else value
+
+
+def _by_row(value: Any, info: ValidationInfo) -> Any:
+    return _checked(value) if "id" in info.data else value
+
+
+def _wrapped(value: Any, handler: Callable[[Any], Any]) -> Any:
+    return handler(value) if value == 7 else _checked(handler(_checked(value)))
+
+
+def _plain(value: Any) -> int:
+    """A validator that is all of its field."""
+    if not isinstance(value, int):
+        raise ValueError("no integer")
+    return int(_checked(value))
+
+
+VALIDATORS = (AfterValidator(_checked), BeforeValidator(_checked), WrapValidator(_wrapped))
+OF_INTS = (*VALIDATORS, PlainValidator(_plain))
+BY_ROW = AfterValidator(_by_row)
+JUDGED: tuple[tuple[Any, tuple[Any, ...]], ...] = (  # types, and dtypes that they may well come in
+    (int, (pl.Int64, pl.Int8, pl.String, pl.Float64)),
+    (str, (pl.String,)),
+    (float | None, (pl.Float64, pl.Int64)),
+    (date, (pl.Date,)),
+    (Decimal, (pl.Int64, pl.String)),
+    (Annotated[str, Field(max_length=2, strict=True)], (pl.String,)),
+    (list[int], (pl.List(pl.Int64), pl.Array(pl.Int8, 2))),
+    (dict[str, int], (pl.List(pl.Struct({"key": pl.String, "value": pl.Int64})),)),
+    (Inner, (pl.Struct({"x": pl.Int64, "y": pl.String}),)),
+    (list[Closed], (pl.List(pl.Struct({"ex": pl.String})),)),
+    (tuple[int, str], (pl.Struct({"field_0": pl.Int64, "field_1": pl.String}),)),
+)
+
+
+@st.composite
+def _fields(draw: st.DrawFn, name: str) -> tuple[Any, Any, Any]:
+    """A field with a validator, of its value or of what is in it, what stands in for it, and the dtype of a column."""
+    by_row = draw(st.integers(0, 9)) == 7
+    of_ints = BY_ROW if by_row else draw(st.sampled_from(OF_INTS))
+    of_any = BY_ROW if by_row else draw(st.sampled_from(VALIDATORS))
+    number = Annotated[int, of_ints]
+    deep = create_model("Deep", x=(number, ...))
+    ints = ((number, JUDGED[0][1]), (list[number], (pl.List(pl.Int64),)), (deep, (pl.Struct({"x": pl.Int64}),)))  # type: ignore[valid-type]
+    judged, dtypes = draw(st.sampled_from((*ints, *((Annotated[kind, of_any], dtypes) for kind, dtypes in JUDGED))))
+    annotation = Optional[judged] if draw(st.booleans()) else judged  # noqa: UP045 - of a type made at run time
+    dtype = draw(st.sampled_from(dtypes) if draw(st.integers(0, 5)) else LEAF_DTYPES)
+    default = draw(st.sampled_from((..., ..., ..., Field(alias=f"{name}x"), Field(1, validate_default=True), None)))
+    return annotation, default, dtype
+
+
+@given(data=st.data(), strict=st.sampled_from((None, None, True, False)))
+@settings(max_examples=300)
+def test_rows_with_columns_that_are_judged_apart(data: st.DataObject, *, strict: bool | None) -> None:
+    drawn = {name: data.draw(_fields(name)) for name in data.draw(st.sampled_from(("a", "ab", "abc")))}
+    fields = {name: (annotation, default) for name, (annotation, default, _) in drawn.items()}
+    config = data.draw(st.sampled_from(({}, {}, {"extra": "forbid"}, {"extra": "allow"}, *CONFIGS)))
+    base = create_model("Base", __config__=config or None, id=(int, ...), name=(str, "c"))
+    model = create_model("Model", __base__=base, **fields)  # type: ignore[call-overload]
+    height = data.draw(st.integers(1, 6))
+    ids = st.sampled_from((0, 1, 2)) if strict or config.get("strict") else st.sampled_from(("0", "1", "2", " 3 ", "x"))
+    df = pl.DataFrame({"id": data.draw(st.lists(ids, min_size=height, max_size=height))})
+    for name, (_, default, dtype) in drawn.items():
+        alias = getattr(default, "alias", None) or name
+        if data.draw(st.integers(0, 9)):  # the column is there
+            values = data.draw(st.lists(_values(dtype), min_size=height, max_size=height))
+            df = df.with_columns(pl.Series(alias if data.draw(st.integers(0, 9)) else name, values, dtype=dtype))
+    holds(df, model, strict=strict)
 
 
 def _annotation(data: st.DataObject, types: tuple[Any, ...]) -> Any:

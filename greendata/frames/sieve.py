@@ -1,19 +1,25 @@
-"""The sieve: one query that finds the rows of a frame that are surely valid, and what becomes of them."""
+"""The sieve: one query that finds the rows of a frame that are surely valid, and who judges the others.
+
+A column that no rule covers is judged apart, in the rows where nothing else is in doubt. Where it takes the whole row
+to judge it, as with a validator of the model or one that is given the fields before, all rows are judged as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 from pydantic import BaseModel
 
+from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import is_plain, resolved, rule_of_field
-from greendata.frames.rules import Context, all_of, is_readable
-from greendata.frames.verdicts import FAILURES, ROW_KEY
+from greendata.frames.rules import TRUE, Context, Rule, all_of, is_readable
+from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge
 
-__all__ = ("Sieve", "Sifted")
+__all__ = ("Plan", "Sieve", "Sifted", "asked_of")
 
 SURE = "\0sure"
 BEYOND = "Python has no date, time or timedelta for the value"
@@ -25,9 +31,11 @@ class Sifted:
 
     Attributes:
         rows: the frame as pydantic is to see it.
-        sure: the rows that nothing is wrong with, in the form of their columns, with their numbers.
+        sure: the rows that nothing is wrong with, in the form of their columns, with their numbers; but for the
+            columns that pydantic judges apart.
         is_spoilt: True if these are invalid all the same: a column is missing, or there is one too many.
-        doubtful: the numbers of the rows that pydantic is to be asked about.
+        judges: of whole rows; and, where columns are judged apart, of these.
+        asked: the rows that pydantic is asked about: their numbers and those of their judges.
         beyond: the failures of those that it cannot be asked about.
         extras: the columns that are kept as they are.
     """
@@ -35,9 +43,25 @@ class Sifted:
     rows: pl.DataFrame
     sure: pl.DataFrame
     is_spoilt: bool
-    doubtful: pl.Series
+    judges: tuple[Judge, ...]
+    asked: pl.DataFrame
     beyond: pl.DataFrame
     extras: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the columns of a frame are judged.
+
+    Attributes:
+        values: the values of those with a rule.
+        sure: where nothing is wrong with these.
+        apart: those that pydantic judges by themselves.
+    """
+
+    values: Sequence[pl.Expr]
+    sure: pl.Expr
+    apart: Sequence[Apart] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,50 +81,82 @@ class Sieve:
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
         """The rows of *frame*, sifted."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
-        computed = [column.name for column in self.columns if not column.sources]
-        df = df.drop(computed, strict=False)
+        df = df.drop([column.name for column in self.columns if not column.sources], strict=False)
         used = {column.source(df.schema) for column in self.columns}
         unused = [name for name in df.columns if name not in used]
         extra = self.model.model_config.get("extra", "ignore")
-        values = None if computed else self._values(df.schema)
-        if values is None:  # nothing is sure, and validators see the row as it is
-            values, seen = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns], df
-            sure = pl.lit(value=False)
+        is_spoilt = (extra == "forbid" and bool(unused)) or any(_is_lacking(df, column) for column in self.columns)
+        plan = self._plan(df.schema)
+        if plan is None or (is_spoilt and plan.apart):  # nothing is sure, and validators see the row as it is
+            values = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns]
+            plan, seen = Plan(values, pl.lit(value=False)), df
         else:
-            *values, sure = values
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(unused)
-        sifted = df.select(*values, _numbers().alias(ROW_KEY), sure.alias(SURE))
+        sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
         doubtful, beyond = _readable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
+        sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
         return Sifted(
             rows=seen,
-            sure=sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE),
-            is_spoilt=(extra == "forbid" and bool(unused))
-            or any(column.missing == "fails" and column.source(df.schema) is None for column in self.columns),
-            doubtful=doubtful,
+            sure=sure,
+            is_spoilt=is_spoilt,
+            judges=self._judges(seen, plan.apart),
+            asked=asked_of(doubtful, sure[ROW_KEY] if plan.apart else None),
             beyond=beyond,
             extras=df.select(unused if extra == "allow" else []),
         )
 
-    def _values(self, dtypes: Mapping[str, Dtype]) -> list[pl.Expr] | None:
-        """The values of the columns, and where all are sure; None if pydantic alone can tell, of any row."""
+    def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
+        """How columns of *dtypes* are judged; None if it takes the whole row."""
         top = self.model.__pydantic_core_schema__
         refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
         node = resolved(top["schema"] if refs else top, Context(refs, {}, self.strict))
-        if not is_plain(node):
+        if not is_plain(node) or not all(column.sources for column in self.columns):
             return None
         context = Context(refs, node.get("config", {}), self.strict)
-        values, sures = [], []
+        values, sures, apart = [], [], []
         for column in self.columns:
-            if column.missing == "fails" and column.source(dtypes) is None:
-                values.append(pl.lit(None, column.form.dtype).alias(column.name))
-                continue
-            rule = rule_of_field(node["schema"], context, column, pl.col, dtypes)
-            if rule is None:
+            source = column.source(dtypes)
+            if source is None and column.missing == "fails":
+                rule: Rule | None = Rule(pl.lit(None, column.form.dtype))
+            else:
+                rule = rule_of_field(node["schema"], context, column, pl.col, dtypes)
+            if rule is not None:
+                values.append(rule.value.alias(column.name))
+                sures.append(rule.sure)
+            elif (alone := apart_of(node, context, column, dtypes)) is not None:
+                apart.append(alone)
+                sures.append(_is_readable(source, dtypes))
+            else:
                 return None
-            values.append(rule.value.alias(column.name))
-            sures.append(rule.sure)
-        return [*values, all_of(*sures)]
+        return Plan(values, all_of(*sures), apart)
+
+    def _judges(self, rows: pl.DataFrame, apart: Sequence[Apart]) -> tuple[Judge, ...]:
+        check = partial(self.model.__pydantic_validator__.validate_python, strict=self.strict)
+        whole = RowJudge(rows, self.columns, check)
+        if not apart:
+            return (whole,)
+        return (whole, ColumnJudge(rows, [field.column for field in apart], apart, whole))
+
+
+def _is_lacking(df: pl.DataFrame, column: Column) -> bool:
+    return column.missing == "fails" and column.source(df.schema) is None
+
+
+def _is_readable(source: str | None, dtypes: Mapping[str, Dtype]) -> pl.Expr:
+    """Where Python can hold what is in column *source*, nulls included."""
+    readable = None if source is None else is_readable(pl.col(source), dtypes[source])
+    return TRUE if readable is None else readable.fill_null(value=True)
+
+
+def asked_of(doubtful: pl.Series, sure: pl.Series | None = None) -> pl.DataFrame:
+    """Which judge is asked about which row: the first about those *doubtful*, the second, if any, about all *sure*."""
+    asked = [
+        numbers.to_frame(ROW_KEY).with_columns(pl.lit(index, pl.UInt8).alias(JUDGE))
+        for index, numbers in enumerate((doubtful, sure))
+        if numbers is not None
+    ]
+    return pl.concat(asked).sort(ROW_KEY)
 
 
 def _readable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:

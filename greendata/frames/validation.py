@@ -2,7 +2,8 @@
 
 The verdict is pydantic's, row for row: that of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``. One
 query in the pool finds the rows that are surely valid, and their values; the others go through pydantic itself,
-on the hub, in slices (`greendata.frames.verdicts`). Three things differ, since a frame is no list of dicts:
+on the hub, in slices (`greendata.frames.verdicts`), and of the sure ones only the columns that no query can judge,
+such as those with a validator (`greendata.frames.apart`). Three things differ, since a frame is no list of dicts:
 a dict and a tuple of different types may come in their columns' form; a valid value that its column cannot hold
 fails (rule ``column_form``); so does one that Python cannot hold, such as a date of the year 10 000.
 """
@@ -16,9 +17,9 @@ from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
-from greendata.frames.sieve import Sieve, Sifted
+from greendata.frames.sieve import Sieve, Sifted, asked_of
 from greendata.frames.trust import shape_failures, trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Judge, failures_of, joined
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Verdicts, failures_of, joined, judged
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "validate")
@@ -118,35 +119,35 @@ def _checked(
         rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
         return rows, Filtered(*parts)
     sifted = pool.call(Sieve(model, columns, strict), frame)
-    judge = Judge(model, columns, strict)
-    good, failures = judge(sifted.doubtful, sifted.rows)
+    verdicts = judged(sifted.judges, sifted.asked)
     spoilt = None
     if not sifted.rows.height:
-        failures.append(failures_of(shape_failures(sifted.rows.schema, columns, extra=extra)))
+        verdicts.failures.append(failures_of(shape_failures(sifted.rows.schema, columns, extra=extra)))
     elif sifted.is_spoilt and sifted.sure.height:
-        spoilt = judge(sifted.sure[ROW_KEY].head(1), sifted.rows)[1][0]
-    return pool.call(_merged, sifted, good, failures, spoilt)
+        spoilt = judged(sifted.judges, asked_of(sifted.sure[ROW_KEY].head(1))).failures[0]
+    return pool.call(_merged, sifted, verdicts, spoilt)
 
 
-def _merged(
-    sifted: Sifted, good: list[pl.DataFrame], failures: list[pl.DataFrame], spoilt: pl.DataFrame | None
-) -> tuple[int, Filtered]:
+def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: pl.DataFrame | None) -> tuple[int, Filtered]:
     """All rows together, in their order. Call on a worker.
 
     Args:
-        good: the rows that pydantic found valid, in pieces. The list is emptied.
-        failures: those of the others, likewise.
+        verdicts: on the rows that pydantic was asked about. Its lists are emptied.
         spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
     """
-    failing = [joined(failures), sifted.beyond]
-    fitting = [joined(good)]
+    failing = [joined(verdicts.failures), sifted.beyond]
+    good, *apart = map(joined, verdicts.good)
+    fitting = [good]
     if spoilt is not None:
         numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
         failing.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
     elif not sifted.is_spoilt:
-        fitting.insert(0, sifted.sure)
+        sure = sifted.sure
+        for part in apart:
+            sure = sure.join(part, on=ROW_KEY, maintain_order="left")
+        fitting = [sure.select(good.columns), good]
     rows = pl.concat(fitting)
-    rows = rows if rows.height == sifted.sure.height else rows.sort(ROW_KEY)
+    rows = rows if not good.height else rows.sort(ROW_KEY)
     if sifted.extras.width:
         rows = rows.hstack(sifted.extras[rows[ROW_KEY]])
     return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))

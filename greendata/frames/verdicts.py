@@ -1,14 +1,15 @@
 """Verdicts: what pydantic says of rows, one by one, in slices that leave the hub its time.
 
-The slow way, for the rows that a query alone cannot judge. Whatever comes out of it, the verdict, the value and
-the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule ``column_form``).
+The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
+verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
+``column_form``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ValidationError
@@ -16,92 +17,156 @@ from pydantic import BaseModel, ValidationError
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import give_way, sliced
 
-__all__ = ("FAILURES", "Failure", "Judge", "ROW_KEY", "failures_of", "joined", "text_of")
+__all__ = (
+    "FAILURES",
+    "Failure",
+    "Good",
+    "JUDGE",
+    "Judge",
+    "ROW_KEY",
+    "RowJudge",
+    "Verdicts",
+    "failures_in",
+    "failures_of",
+    "joined",
+    "judged",
+    "some_of",
+    "text_of",
+)
 
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
 NONE = pl.DataFrame(schema=FAILURES)
 ROW_KEY = "\0row"  # no column of a user's is called so
+JUDGE = "\0judge"
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 
+T = TypeVar("T", pl.DataFrame, pl.Series)
 Failure = tuple[int | None, str | None, str | None, str, str]
+Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a column
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """pydantic's verdict on rows of a frame.
+    """What asks pydantic about rows of a frame.
 
     Attributes:
-        model: the model; a row is what ``model.model_validate(row, strict=strict)`` says it is.
-        columns: its columns.
-        strict: pydantic's strict mode; None leaves it to the model.
+        frame: the rows as pydantic is to see them.
+        columns: those whose values are taken from a valid row.
     """
 
-    model: type[BaseModel]
+    frame: pl.DataFrame
     columns: Sequence[Column]
-    strict: bool | None
 
-    def __call__(self, rows: pl.Series, frame: pl.DataFrame) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
-        """The valid ones of *rows* in their columns' form, with their numbers, and the failures of the others.
+    def rows(self, numbers: pl.Series) -> Iterator[Any]:
+        """The rows of these *numbers*, which ascend, as `valid` takes them."""
+        raise NotImplementedError
 
-        Both in pieces, at least one, to be `joined` on a worker. Call from the greenlet that waits for it: the hub
-        turns between slices, and validators run here.
+    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+        """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
+        raise NotImplementedError
 
-        Args:
-            rows: the numbers of rows of *frame*.
-        """
-        is_whole = rows.len() == frame.height
-        unpackers = unpackers_of(self.columns, frame.schema)
+    def piece(self, rows: Sequence[Good], failures: list[Failure]) -> pl.DataFrame:
+        """Valid *rows* in their columns' form, with their numbers; what does not fit it goes to *failures*."""
+        try:
+            return self._packed(rows)
+        except Unfit:
+            return self._packed([row for row in rows if self._fits(row, failures)])
 
-        def judged(start: int, length: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-            numbers = rows.slice(start, length)
-            piece = frame.slice(start, length) if is_whole else frame[numbers]
-            return self._slice(numbers.to_list(), _dicts(piece, unpackers))
-
-        good: list[pl.DataFrame] = []
-        failures: list[pl.DataFrame] = []
-        for fitting, failing in sliced(judged, rows.len()):  # no empty ones, as to free them all at once takes long
-            good += [fitting] if fitting.height else []
-            failures += [failing] if failing.height else []
-        return good or [judged(0, 0)[0]], failures or [NONE]
-
-    def _slice(self, numbers: list[int], rows: Iterator[Mapping[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        validate = self.model.__pydantic_validator__.validate_python
-        good: list[int] = []
-        packed: list[list[Any]] = []
-        failures: list[Failure] = []
-        for number, row in zip(numbers, rows, strict=True):
-            try:
-                value = validate(row, strict=self.strict)
-            except ValidationError as error:
-                failures += _failures(number, error)
-                continue
-            found = self._pack(number, value, failures)
-            if found is not None:
-                good.append(number)
-                packed.append(found)
-        return self._packed(good, packed), failures_of(failures) if failures else NONE
-
-    def _pack(self, number: int, value: BaseModel, failures: list[Failure]) -> list[Any] | None:
-        packed = []
-        unfit = len(failures)
-        for column in self.columns:
-            item = getattr(value, column.field)
-            try:
-                packed.append(column.form.pack(item))
-            except Unfit as reason:
-                failures.append((number, column.name, text_of(item), "column_form", str(reason)))
-        return packed if len(failures) == unfit else None
-
-    def _packed(self, numbers: list[int], rows: list[list[Any]]) -> pl.DataFrame:
-        values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
+    def _packed(self, rows: Sequence[Good]) -> pl.DataFrame:
+        by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
         series = {
-            column.name: pl.Series(list(items), dtype=column.form.dtype)
-            for column, items in zip(self.columns, values, strict=True)
+            column.name: pl.Series([*map(column.form.pack, values)], dtype=column.form.dtype)
+            for column, values in zip(self.columns, by_column, strict=True)
         }
-        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
+        return pl.DataFrame(series | {ROW_KEY: pl.Series([number for number, _ in rows], dtype=pl.UInt32)})
+
+    def _fits(self, row: Good, failures: list[Failure]) -> bool:
+        number, values = row
+        before = len(failures)
+        for column, value in zip(self.columns, values, strict=True):
+            try:
+                column.form.pack(value)
+            except Unfit as reason:
+                failures.append((number, column.name, text_of(value), "column_form", str(reason)))
+        return len(failures) == before
+
+
+@dataclass(frozen=True, slots=True)
+class RowJudge(Judge):
+    """pydantic's verdict on whole rows.
+
+    Attributes:
+        check: a row's instance of the model, from a dict; or a ValidationError.
+    """
+
+    check: Callable[[Mapping[str, Any]], BaseModel]
+
+    def rows(self, numbers: pl.Series) -> Iterator[Mapping[str, Any]]:
+        """See `Judge.rows`."""
+        return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
+
+    def valid(self, number: int, row: Mapping[str, Any], failures: list[Failure]) -> list[Any] | None:
+        """See `Judge.valid`."""
+        try:
+            model = self.check(row)
+        except ValidationError as error:
+            failures += failures_in(error, number)
+            return None
+        return [getattr(model, column.field) for column in self.columns]
+
+
+class Verdicts(NamedTuple):
+    """What judges have found, in pieces to be `joined` on a worker.
+
+    Attributes:
+        good: for each judge the rows that it found valid, in its columns' form, with their numbers.
+        failures: those of all other rows.
+    """
+
+    good: list[list[pl.DataFrame]]
+    failures: list[pl.DataFrame]
+
+
+def judged(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
+    """The verdicts on the rows *asked*, each by its judge.
+
+    Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
+    greenlet that waits for it: the hub turns between slices, and validators run here.
+
+    Args:
+        asked: the numbers of the rows (`ROW_KEY`), ascending, and of their judges (`JUDGE`).
+    """
+    verdicts = Verdicts([[] for _ in judges], [])
+    for pieces, failing in sliced(lambda start, length: _slice(judges, asked.slice(start, length)), asked.height):
+        for good, some in zip(verdicts.good, pieces, strict=True):
+            good.extend(piece for piece in some if piece.height)  # to free many empty ones at once takes long
+        verdicts.failures.extend(failing)
+    some_each = [found or [judge.piece([], [])] for judge, found in zip(judges, verdicts.good, strict=True)]
+    return Verdicts(some_each, verdicts.failures or [NONE])
+
+
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
+    """The verdicts on a slice, in one piece or none."""
+    numbers, by = asked[ROW_KEY], asked[JUDGE]
+    rows = [judge.rows(numbers.filter(by == index)) for index, judge in enumerate(judges)]
+    good: list[list[Good]] = [[] for _ in judges]
+    failures: list[Failure] = []
+    for number, index in zip(numbers.to_list(), by.to_list(), strict=True):
+        values = judges[index].valid(number, next(rows[index]), failures)
+        if values is not None:
+            good[index].append((number, values))
+    pieces = [[judge.piece(some, failures)] if some else [] for judge, some in zip(judges, good, strict=True)]
+    return Verdicts(pieces, [failures_of(failures)] if failures else [])
+
+
+def some_of(values: T, numbers: pl.Series) -> T:
+    """Those of a frame or a series with these *numbers*, which ascend."""
+    if not numbers.len() or numbers[-1] - numbers[0] == numbers.len() - 1:
+        return values.slice(numbers[0] if numbers.len() else 0, numbers.len())  # without a copy
+    return values[numbers]
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
@@ -132,9 +197,10 @@ def text_of(value: object) -> str | None:
     return text if len(text) <= TEXT else text[: TEXT - 3] + "..."
 
 
-def _failures(number: int, error: ValidationError) -> Iterator[Failure]:
+def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Failure]:
+    """What *error* says of row *number*, or of what is at a *place* in it."""
     for found in error.errors(include_url=False, include_context=False):
-        column = ".".join(map(str, found["loc"])) or None
+        column = ".".join(map(str, (*place, *found["loc"]))) or None
         value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 

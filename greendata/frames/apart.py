@@ -1,0 +1,132 @@
+"""Fields apart: what pydantic says of a field's value without the rest of its row.
+
+A field that no rule covers need not drag its row into Python. pydantic validates the fields of a row one by one, so
+its verdict on a field is that of the field's own core schema on the value, unless a function in there is given what
+is around it (`stands_alone`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+from pydantic_core import SchemaError, SchemaValidator
+
+from greendata.frames.forms import Column, Dtype
+from greendata.frames.nested import resolved
+from greendata.frames.rules import Context, Node
+from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
+
+__all__ = ("Apart", "ColumnJudge", "apart_of", "stands_alone")
+
+OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # of a node: no nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A field that pydantic judges without the rest of the row.
+
+    Attributes:
+        column: the field's.
+        source: the column of the frame that it comes from; None if pydantic makes each value.
+        place: what pydantic calls it in errors.
+        check: its valid value, from what is in the column; or a ValidationError.
+    """
+
+    column: Column
+    source: str | None
+    place: str
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnJudge(Judge):
+    """pydantic's verdict on some columns of rows that nothing else is wrong with.
+
+    Attributes:
+        fields: what is judged; `columns` are theirs.
+        whole: the judge of whole rows.
+    """
+
+    fields: Sequence[Apart]
+    whole: RowJudge
+
+    def rows(self, numbers: pl.Series) -> Iterator[tuple[Any, ...]]:
+        """See `Judge.rows`."""
+        return zip(*(self._values(field, numbers) for field in self.fields), strict=False)  # made ones have no end
+
+    def valid(self, number: int, row: tuple[Any, ...], failures: list[Failure]) -> list[Any] | None:
+        """See `Judge.valid`."""
+        before, values = len(failures), []
+        for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
+            try:
+                values.append(field.check(row[at]))
+            except ValidationError as error:
+                failures += failures_in(error, number, field.place)
+            except SchemaError:  # a function asks to omit the field, or for a default that it has not
+                del failures[before:]
+                return self._as_a_whole(number, failures)
+        return values if len(failures) == before else None
+
+    def _as_a_whole(self, number: int, failures: list[Failure]) -> list[Any] | None:
+        row = next(self.whole.rows(pl.Series([number], dtype=pl.UInt32)))
+        values = self.whole.valid(number, row, failures)
+        if values is None:
+            return None
+        by_field = {column.field: value for column, value in zip(self.whole.columns, values, strict=True)}
+        return [by_field[column.field] for column in self.columns]
+
+    def _values(self, field: Apart, numbers: pl.Series) -> Iterator[Any]:
+        if field.source is None:
+            return repeat(None)
+        column = self.frame[field.source]
+        values: list[Any] = some_of(column, numbers).to_list()
+        unpack = field.column.form.unpacker(column.dtype)
+        return iter(values) if unpack is None else map(unpack, values)
+
+
+def apart_of(model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype]) -> Apart | None:
+    """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it."""
+    node, source = model["schema"]["fields"][column.field]["schema"], column.source(dtypes)
+    if not stands_alone(node, context):
+        return None
+    known = [*context.definitions.values()]
+    schema: Any = {"type": "definitions", "schema": node, "definitions": known} if known else node
+    config: Any = context.config
+    validator = SchemaValidator(schema, config)
+    if source is not None:
+        place = source if config.get("loc_by_alias", True) else column.field
+        return Apart(column, source, place, partial(validator.validate_python, strict=context.strict))
+    if column.missing != "made" or resolved(node, context)["type"] != "default":
+        return None
+
+    def make(_: object) -> Any:
+        made = validator.get_default_value(strict=context.strict)
+        assert made is not None  # the node is one with a default
+        return made.value
+
+    return Apart(column, None, column.field, make)
+
+
+def stands_alone(node: Node, context: Context) -> bool:
+    """True if what *node* makes of a value depends on that value alone: nothing in it is given the rest of the row."""
+    seen: set[str] = set()
+    pending: list[Any] = [node]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list | tuple):
+            pending += part
+        elif isinstance(part, dict):
+            if part.get("type") == "with-info" or part.get("default_factory_takes_data"):
+                return False
+            if part.get("type") == "definition-ref" and part["schema_ref"] not in seen:
+                seen.add(part["schema_ref"])
+                pending.append(context.definitions[part["schema_ref"]])
+            is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
+            pending += [inner for key, inner in part.items() if not (is_node and key in OPAQUE)]
+    return True
