@@ -41,8 +41,8 @@ HOUSE = (
     Floor(
         "frames",
         "apart arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth derive "
-        "encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader lines models "
-        "modelstream namespace nested objects patch peers plan readers relation roots rowgroups rules scans "
+        "encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader limits lines "
+        "models modelstream namespace nested objects patch peers plan readers relation roots rowgroups rules scans "
         "seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,

@@ -26,6 +26,8 @@ from pydantic import (
 
 import greendata
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
+from greendata.frames.limits import ELEMENTS
+from greendata.frames.verdicts import ITEMISED
 from tests.frames import gated
 from tests.gates import Gate
 
@@ -377,3 +379,47 @@ def test_dates_of_a_column_that_python_needs_to_judge() -> None:
     good, failures = greendata.filter_valid(pl.DataFrame({"on": ["2024-02-29", "1709164800", "x"]}), Dated)
     assert good["on"].to_list() == [date(2024, 2, 29), date(2024, 2, 29)]
     assert failures["row"].to_list() == [2]
+
+
+class Lists(BaseModel):
+    a: list[int]
+    b: int = 0
+
+
+def test_a_row_with_failures_without_number_tells_how_many() -> None:
+    """To tell each takes time that nothing divides; a hundred kilobytes of body would stop the hub for long."""
+    df = pl.DataFrame({"a": [["1"], ["x"] * (ITEMISED + 1), ["y"] * 3]})
+    good, failures = greendata.filter_valid(df, Lists)
+    assert good["a"].to_list() == [[1]]
+    assert failures["row"].to_list() == [1, 2, 2, 2]
+    assert failures.row(0)[1:] == (None, None, "too_many_failures", f"{ITEMISED + 1} failures are in this row")
+    with pytest.raises(FrameInvalid, match=r"the row: too_many_failures in row 0.*1001 failures are in this row"):
+        greendata.Frame[Lists].from_rows([{"a": ["x"] * (ITEMISED + 1)}])
+
+
+@pytest.mark.parametrize("validator", [None, lambda value: value])
+def test_a_value_that_is_too_large_to_be_judged_in_python(validator: Any) -> None:
+    """What a query is sure of may be as large as it likes; with a validator a column is judged by itself."""
+
+    class Judged(Lists):
+        if validator is not None:
+            look = field_validator("a")(validator)
+
+    sure = pl.DataFrame({"a": [[1] * (ELEMENTS + 1), [2]], "b": ["x", "7"]})
+    good, failures = greendata.filter_valid(sure, Judged)
+    assert good["b"].to_list() == [7]
+    assert failures.select("row", "column", "rule").row(0) == (0, "a", "column_form")
+    doubtful = sure.with_columns(pl.col("a").cast(pl.List(pl.Float64)), b=pl.lit(1))
+    good, failures = greendata.filter_valid(doubtful, Judged)
+    assert (good["a"].to_list(), failures["row"].to_list()) == ([[2]], [0]) if validator else good.height == 2
+    nested = pl.DataFrame({"a": [[["x"] * ELEMENTS]]})
+    assert "has more than 65536 elements" in greendata.filter_valid(nested, Judged).failures["message"][0]
+    fitting = greendata.filter_valid(doubtful.with_columns(pl.col("a").list.head(ELEMENTS)), Judged)
+    assert fitting.failures.height == 0
+
+
+def test_the_text_of_what_is_wrong_is_short() -> None:
+    df = pl.DataFrame({"a": [["x" * 10_000]], "b": [["y" * 10_000, "z"]]})
+    _, failures = greendata.filter_valid(df, Lists)
+    assert failures["value"].str.len_chars().max() == 200
+    assert "'z'" in failures["value"][1]

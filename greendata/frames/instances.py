@@ -17,7 +17,7 @@ from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.frames.validation import validate
-from greendata.frames.verdicts import failures_of, joined, text_of
+from greendata.frames.verdicts import Failure, failures_in, failures_of, joined, text_of
 from greendata.hub import pool
 from greendata.hub.pacing import gathered, paced, sliced
 
@@ -25,7 +25,6 @@ __all__ = ("frame_of_rows", "models_of")
 
 M = TypeVar("M", bound=BaseModel)
 
-Failure = tuple[int, str | None, str | None, str, str]
 
 _FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: some two milliseconds for a wide row
 
@@ -107,9 +106,7 @@ def _packed(
     try:
         instance = check(row)
     except ValidationError as error:
-        for line in error.errors(include_url=False):
-            place = ".".join(map(str, line["loc"])) or None
-            failures.append((number, place, text_of(line["input"]), line["type"], line["msg"]))
+        failures += failures_in(error, number)
         return ()
     packed: list[Any] = []
     for column in columns:

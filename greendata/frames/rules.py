@@ -7,9 +7,9 @@ a value that pydantic would make into another. So a node with a key that is not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import reduce
@@ -19,15 +19,14 @@ from typing import Any
 import polars as pl
 
 from greendata.frames.forms import Dtype, Form, Leaf, Unfit
+from greendata.frames.limits import is_readable
 
-__all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "is_readable", "knows", "never_null")
+__all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "knows", "never_null")
 
 Node = Mapping[str, Any]
 
 DIGITS = 38  # that a Decimal column holds
 EXACT = 2**53  # up to here a Float64 holds every integer
-EPOCH = datetime(1970, 1, 1)  # of local time
-FIRST, LAST = datetime.min, datetime.max  # what Python can hold
 BOUNDS = ("ge", "gt", "le", "lt")
 EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
 
@@ -352,38 +351,6 @@ def _bound(value: Any, form: Form) -> pl.Expr:
     if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
         raise Unfit(f"{value} is no bound of {form.dtype}")
     return pl.lit(form.pack(value), dtype=form.dtype)
-
-
-def is_readable(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
-    """Where Python can hold values of a column of *dtype*; None if it holds them all. Nulls are null."""
-    match dtype:
-        case pl.Date():
-            return expr.is_between(pl.lit(FIRST.date()), pl.lit(LAST.date()))
-        case pl.Datetime(time_unit="us" | "ms" as unit):
-            tick = timedelta(microseconds=1) if unit == "us" else timedelta(milliseconds=1)
-            first, last, day = (FIRST - EPOCH) // tick, (LAST - EPOCH) // tick, timedelta(days=1) // tick
-            ticks = expr.to_physical()
-            if dtype.time_zone is not None:  # it is the local time that Python has to hold
-                near = ticks.clip(first - 2 * day, last + 2 * day).cast(dtype)  # Polars panics far from there
-                ticks = near.dt.replace_time_zone(None).to_physical()
-            return ticks.is_between(first, last)
-        case pl.Duration(time_unit="ms"):
-            longest = timedelta.max // timedelta(milliseconds=1)
-            return expr.cast(pl.Int64).is_between(-longest, longest)
-        case pl.List() | pl.Array():
-            values = expr if isinstance(dtype, pl.List) else expr.arr.to_list()
-            inner = is_readable(pl.element(), dtype.inner)
-            return None if inner is None else values.list.eval(inner.fill_null(value=True)).list.all()
-        case pl.Struct():
-            checks = [check for check in _readable_fields(expr, dtype) if check is not None]
-            return reduce(and_, checks) if checks else None
-    return None
-
-
-def _readable_fields(expr: pl.Expr, dtype: pl.Struct) -> Iterator[pl.Expr | None]:
-    for field in dtype.fields:
-        readable = is_readable(expr.struct.field(field.name), field.dtype)
-        yield None if readable is None else readable.fill_null(value=True)
 
 
 _FLOAT = Leaf(pl.Float64(), float)

@@ -15,14 +15,14 @@ from pydantic import BaseModel
 
 from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
+from greendata.frames.limits import obstacles
 from greendata.frames.nested import is_plain, resolved, rule_of_field
-from greendata.frames.rules import TRUE, Context, Rule, all_of, is_readable
+from greendata.frames.rules import TRUE, Context, Rule, all_of
 from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge
 
 __all__ = ("Plan", "Sieve", "Sifted", "asked_of")
 
 SURE = "\0sure"
-BEYOND = "Python has no date, time or timedelta for the value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Sieve:
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(unused)
         sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
-        doubtful, beyond = _readable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
+        doubtful, beyond = _askable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
         sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
         return Sifted(
             rows=seen,
@@ -126,7 +126,7 @@ class Sieve:
                 sures.append(rule.sure)
             elif (alone := apart_of(node, context, column, dtypes)) is not None:
                 apart.append(alone)
-                sures.append(_is_readable(source, dtypes))
+                sures.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
             else:
                 return None
         return Plan(values, all_of(*sures), apart)
@@ -143,10 +143,8 @@ def _is_lacking(df: pl.DataFrame, column: Column) -> bool:
     return column.missing == "fails" and column.source(df.schema) is None
 
 
-def _is_readable(source: str | None, dtypes: Mapping[str, Dtype]) -> pl.Expr:
-    """Where Python can hold what is in column *source*, nulls included."""
-    readable = None if source is None else is_readable(pl.col(source), dtypes[source])
-    return TRUE if readable is None else readable.fill_null(value=True)
+def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
+    return all_of(*(~is_so.fill_null(value=False) for _, is_so in obstacles(name, dtype)))
 
 
 def asked_of(doubtful: pl.Series, sure: pl.Series | None = None) -> pl.DataFrame:
@@ -159,20 +157,19 @@ def asked_of(doubtful: pl.Series, sure: pl.Series | None = None) -> pl.DataFrame
     return pl.concat(asked).sort(ROW_KEY)
 
 
-def _readable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """The numbers of *doubtful* rows that Python can hold, and the failures of the others."""
-    checks = {name: is_readable(pl.col(name), dtype) for name, dtype in rows.schema.items()}
+def _askable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """The numbers of *doubtful* rows that pydantic can be asked about, and the failures of the others."""
     found = [pl.DataFrame(schema=FAILURES)]
-    for name, check in checks.items():
-        if check is not None and doubtful.len():
-            failing = rows.lazy().with_columns(_numbers().alias(ROW_KEY)).filter(~check)
-            found.append(failing.select(*_failure(name, rows.schema[name])).collect())
+    for name, dtype in rows.schema.items() if doubtful.len() else ():
+        for message, is_so in obstacles(name, dtype):
+            failing = rows.lazy().with_columns(_numbers().alias(ROW_KEY)).filter(is_so)
+            found.append(failing.select(*_failure(name, dtype, message)).collect())
     beyond = pl.concat(found)
     beyond = beyond.filter(pl.col("row").is_in(doubtful.implode()))
     return doubtful.filter(~doubtful.is_in(beyond["row"].implode())), beyond
 
 
-def _failure(name: str, dtype: Dtype) -> tuple[pl.Expr, ...]:
+def _failure(name: str, dtype: Dtype, message: str) -> tuple[pl.Expr, ...]:
     """The columns of `FAILURES` for values of column *name*; Polars has no text for them either, so it is ticks."""
     value = pl.lit(None, pl.String) if dtype.is_nested() else pl.col(name).to_physical().cast(pl.String)
     return (
@@ -180,7 +177,7 @@ def _failure(name: str, dtype: Dtype) -> tuple[pl.Expr, ...]:
         pl.lit(name).alias("column"),
         value.alias("value"),
         pl.lit("column_form").alias("rule"),
-        pl.lit(BEYOND).alias("message"),
+        pl.lit(message).alias("message"),
     )
 
 

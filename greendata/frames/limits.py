@@ -1,0 +1,88 @@
+"""What a column may hold and Python cannot, or pydantic must not be asked about: far-off dates, endless lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import add, and_
+
+import polars as pl
+
+from greendata.frames.forms import Dtype
+
+__all__ = ("ELEMENTS", "is_readable", "obstacles")
+
+EPOCH = datetime(1970, 1, 1)  # of local time
+FIRST, LAST = datetime.min, datetime.max  # what Python can hold
+ELEMENTS = 1 << 16  # of a value that pydantic is asked about: it takes them in one go, and a microsecond for each
+
+BEYOND = "Python has no date, time or timedelta for the value"
+LARGE = f"it takes pydantic to judge the value, and it has more than {ELEMENTS} elements"
+
+
+def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
+    """Why pydantic cannot be asked about values of column *name*, and where that is so; null where they are null.
+
+    Example:
+        >>> [reason[:11] for reason, _ in obstacles("a", pl.List(pl.Date()))]
+        ['Python has ', 'it takes py']
+    """
+    readable = is_readable(pl.col(name), dtype)
+    if readable is not None:
+        yield BEYOND, ~readable
+    count = _elements(pl.col(name), dtype)
+    if count is not None:
+        yield LARGE, count > ELEMENTS
+
+
+def is_readable(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
+    """Where Python can hold values of a column of *dtype*; None if it holds them all. Nulls are null.
+
+    Example:
+        >>> is_readable(pl.col("a"), pl.Int64()) is None
+        True
+    """
+    match dtype:
+        case pl.Date():
+            return expr.is_between(pl.lit(FIRST.date()), pl.lit(LAST.date()))
+        case pl.Datetime(time_unit="us" | "ms" as unit):
+            tick = timedelta(microseconds=1) if unit == "us" else timedelta(milliseconds=1)
+            first, last, day = (FIRST - EPOCH) // tick, (LAST - EPOCH) // tick, timedelta(days=1) // tick
+            ticks = expr.to_physical()
+            if dtype.time_zone is not None:  # it is the local time that Python has to hold
+                near = ticks.clip(first - 2 * day, last + 2 * day).cast(dtype)  # Polars panics far from there
+                ticks = near.dt.replace_time_zone(None).to_physical()
+            return ticks.is_between(first, last)
+        case pl.Duration(time_unit="ms"):
+            longest = timedelta.max // timedelta(milliseconds=1)
+            return expr.cast(pl.Int64).is_between(-longest, longest)
+        case pl.List() | pl.Array():
+            values = expr if isinstance(dtype, pl.List) else expr.arr.to_list()
+            inner = is_readable(pl.element(), dtype.inner)
+            return None if inner is None else values.list.eval(inner.fill_null(value=True)).list.all()
+        case pl.Struct():
+            checks = [check for check in _readable_fields(expr, dtype) if check is not None]
+            return reduce(and_, checks) if checks else None
+    return None
+
+
+def _readable_fields(expr: pl.Expr, dtype: pl.Struct) -> Iterator[pl.Expr | None]:
+    for field in dtype.fields:
+        readable = is_readable(expr.struct.field(field.name), field.dtype)
+        yield None if readable is None else readable.fill_null(value=True)
+
+
+def _elements(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
+    """How many elements values of a column of *dtype* have, those within elements too; None if they have none."""
+    match dtype:
+        case pl.List() | pl.Array():
+            values = expr if isinstance(dtype, pl.List) else expr.arr.to_list()
+            inner = _elements(pl.element(), dtype.inner)
+            count = values.list.len().cast(pl.UInt64)
+            return (count if inner is None else count + values.list.eval(inner).list.sum()).fill_null(0)
+        case pl.Struct():
+            fields = [_elements(expr.struct.field(field.name), field.dtype) for field in dtype.fields]
+            counts = [count for count in fields if count is not None]
+            return reduce(add, counts) if counts else None
+    return None
