@@ -1,0 +1,85 @@
+"""What happens between two steps of a result or its doorbell: no waiter is left asleep, and no link is lost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from greendata.hub.pool import submit
+from greendata.hub.result import Result
+from greendata.hub.scope import gather
+from tests.conftest import Gate, run_python
+from tests.natives import Native, in_a_plain_thread, until
+from tests.windows import at, in_hub
+
+
+def test_a_link_taken_back_while_the_outcome_comes_home_keeps_nobody_asleep(
+    held: Gate, make_gate: Callable[[], Gate]
+) -> None:
+    """A plain thread unlinks the callback that the home hub is about to take; the waiters come after it."""
+    hub = gevent.get_hub()
+    result, heard, taken_back = submit(held, 42), [], make_gate()
+    in_a_plain_thread(lambda: result.rawlink(heard.append))
+
+    def unlink() -> None:
+        result.unlink(heard.append)
+        taken_back.open()
+
+    def take_back() -> None:
+        Native(unlink)
+        taken_back()
+
+    in_hub(hub, at("c_call", "pop", Result.come_home.__code__, take_back))
+    waiting = [gevent.spawn(result.get) for _ in range(2)]
+    gevent.idle()
+    held.open()
+    assert [waiter.get() for waiter in waiting] == [42, 42]
+    assert taken_back.is_open
+    assert heard == []
+
+
+def test_an_error_of_a_link_that_is_called_at_once_reaches_who_made_it() -> None:
+    result = submit(int, "3")
+    result.get()
+    with pytest.raises(ValueError, match="invalid literal"):
+        in_a_plain_thread(lambda: result.rawlink(lambda _: int("provoked")))
+
+
+def test_a_plain_thread_takes_back_no_link_of_the_home(held: Gate) -> None:
+    gevent.get_hub()
+    result, heard = submit(held, 42), []
+    result.rawlink(heard.append)
+    in_a_plain_thread(lambda: result.unlink(heard.append))
+    held.open()
+    until(lambda: heard)
+    assert heard == [result]
+
+
+def test_a_fork_while_another_thread_asks_for_an_end() -> None:
+    """The lock that it holds at that moment has nobody in the child who would release it."""
+    finished = run_python("""
+import os, signal
+from greendata.hub.result import Result
+from tests.gates import Gate
+from tests.natives import Native
+
+class Slow(str):
+    def __format__(self, spec):
+        return gate("slow")
+
+gate = Gate()
+asking = Native(Result(Slow()).end)
+gate.wait_arrived()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    Result().end().get()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+gate.open()
+asking.join()
+""", warnings="ignore")
+    assert finished == (0, "0\n", "")

@@ -1,0 +1,41 @@
+"""Windows between two steps of a thread: a test has something happen there that else happens there once in a million.
+
+A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` tells of each
+call in the thread that sets it, whatever is patched, so what a test does there is done in the very place.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+__all__ = ("at", "in_hub")
+
+Hook = Callable[[FrameType, str, Any], None]
+
+
+def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook:
+    """A hook for `sys.setprofile`, which has *act* called once, in the thread that sets it.
+
+    Args:
+        event: "c_call" or "c_return" of the built-in *name*, or "call" or "return" of the function *name*.
+        code: of the function that makes the call.
+    """
+
+    def look(frame: FrameType, kind: str, what: Any) -> None:
+        if kind != event:
+            return
+        is_python = event in ("call", "return")
+        caller, called = (frame.f_back, frame.f_code.co_name) if is_python else (frame, what.__name__)
+        if called == name and caller is not None and caller.f_code is code:
+            sys.setprofile(None)
+            act()
+
+    return look
+
+
+def in_hub(hub: Any, hook: Hook) -> None:
+    """Set *hook* for what the hub itself does, from its next turn on."""
+    hub.loop.run_callback(sys.setprofile, hook)
