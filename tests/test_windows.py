@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import gevent
 import pytest
+from gevent.event import AsyncResult
 
+from greendata.hub.bridge import Bridge
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import gather
 from tests.conftest import Gate, run_python
 from tests.natives import Native, in_a_plain_thread, until
-from tests.windows import at, in_hub
+from tests.windows import at, before, in_hub
 
 
 def test_a_link_taken_back_while_the_outcome_comes_home_keeps_nobody_asleep(
@@ -83,3 +85,41 @@ gate.open()
 asking.join()
 """, warnings="ignore")
     assert finished == (0, "0\n", "")
+
+
+def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
+    def wait() -> str:
+        bridge = Bridge.here(gevent.get_hub())
+        answer: AsyncResult[str] = AsyncResult()
+        numbers = [bridge.expect(bool)]
+
+        def handle_signal() -> None:
+            numbers.append(bridge.expect(lambda: answer.set("rung")))
+            Native(bridge.ring, numbers[-1])
+
+        sys.settrace(before("self._is_hung = False", Bridge._settle_down, handle_signal))
+        bridge.release()
+        bridge.forget(numbers[0])
+        value = answer.get()
+        bridge.release()
+        bridge.forget(numbers[1])
+        return value
+
+    assert Native(wait).join() == "rung"
+
+
+def test_a_plain_thread_waits_for_all_until_they_are_told_of(make_gate: Callable[[], Gate]) -> None:
+    """The last one is ready, and the thread that settled it has not got round to the gathered result yet."""
+    held, telling = make_gate(), make_gate()
+
+    def plain() -> list[object]:
+        job = submit(held, 42)
+        job.add_waker(telling)
+        gathered = gather(job)
+        held.open()
+        while not telling.arrived:
+            pass
+        sys.setprofile(at("call", "wait_native", Result._await.__code__, telling.open))
+        return gathered.get()
+
+    assert in_a_plain_thread(plain) == [42]

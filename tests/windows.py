@@ -6,12 +6,13 @@ call in the thread that sets it, whatever is patched, so what a test does there 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ("at", "in_hub")
+__all__ = ("at", "before", "in_hub")
 
 Hook = Callable[[FrameType, str, Any], None]
 
@@ -32,6 +33,24 @@ def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook
         if called == name and caller is not None and caller.f_code is code:
             sys.setprofile(None)
             act()
+
+    return look
+
+
+def before(line: str, func: Callable[..., object], act: Callable[[], object]) -> Hook:
+    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that is *line*: after a call
+    that `at` does not hear of.
+    """
+    lines, first = inspect.getsourcelines(func)
+    number = first + [each.strip() for each in lines].index(line)
+
+    def look(frame: FrameType, kind: str, _: Any) -> Hook | None:
+        if frame.f_code is not func.__code__:  # type: ignore[attr-defined]
+            return None
+        if kind == "line" and frame.f_lineno == number:
+            sys.settrace(None)
+            act()
+        return look
 
     return look
 
