@@ -216,7 +216,10 @@ class _GatheredNatively(Result[list[Any]]):
         if get_hub_if_exists() is not None:
             return super()._await(timeout)
         seconds = timeout.seconds if isinstance(timeout, Timeout) else timeout
+        ends = None if seconds is None else monotonic() + seconds
         wait(self._items, seconds, self._until)
+        # An item is ready a moment before whoever settled it tells of it, and so decides this outcome.
+        super()._await(None if ends is None else max(0.0, ends - monotonic()))
         return timeout if isinstance(timeout, Timeout) else ResultTimeout(self, seconds)
 
 
