@@ -222,7 +222,10 @@ class Group:
 
     def remove(self, result: Result[Any]) -> bool:
         """Let go of *result*: nobody waits for it here any more; False if it is no member (any more)."""
-        return self._pending.pop(result, self) is not self
+        is_out = self._pending.pop(result, self) is not self
+        if is_out:
+            self._mailbox.post(self._wake)  # the block may wait for nothing else
+        return is_out
 
     def cancel(self, message: str = "") -> None:
         """Cancel all members, interrupt the block at its next wait, and take no more members.
