@@ -25,7 +25,7 @@ from time import monotonic
 
 from gevent._hub_local import get_hub_if_exists
 
-from greendata.errors import NoThread
+from greendata.errors import NoThread, PoolClosed
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
@@ -97,10 +97,13 @@ class Crew:
 
         Raises:
             NoThread: there is no worker and none can be started; the job is queued all the same.
+            PoolClosed: the pool is being drained; likewise.
         """
         # Queued first: whoever looks for stuck jobs goes home when nothing waits, and of two threads that submit
         # at once the second one sees that there are more jobs than workers.
         self.queue.put(job.key, job)
+        if self.draining:  # looked at when it is queued: whoever drains looks the other way round
+            raise PoolClosed
         if len(self.queue.waiting) + len(self.running) > len(self.workers) or self.lost:
             self._make_room()
         if self._call.acquire(False):

@@ -1,0 +1,76 @@
+"""What happens between two steps of the pool: a job that is submitted while it is drained, and who waits for its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from greendata.errors import PoolClosed
+from greendata.hub.fairness import FairQueue
+from tests.conftest import Gate
+from tests.natives import Native, small_pool
+from tests.windows import at
+
+
+class SlowKey:
+    """A key that the submit checks, and that holds the submit when the queue sorts by it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._hashed = 0
+
+    def __hash__(self) -> int:
+        self._hashed += 1
+        if self._hashed > 1:
+            self._gate()
+        return 1
+
+
+def test_a_job_that_comes_to_the_queue_of_a_drained_pool_is_turned_away(held: Gate) -> None:
+    """`drain` has told that all came to its end: nothing runs after that."""
+    pool, ran = small_pool(), []
+    submitting = Native(lambda: pool.submit(ran.append, 1, key=SlowKey(held)))
+    held.wait_arrived()
+    assert pool.drain() is True
+    held.open()
+    with pytest.raises(PoolClosed):
+        submitting.join()
+    now = pool.stats()
+    assert (now.queued, now.running, now.done, now.rejected) == (0, 0, 0, 1)
+    assert ran == []
+
+
+def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate) -> None:
+    pool = small_pool()
+
+    def submit() -> None:
+        sys.setprofile(at("c_call", "acquire", FairQueue.put.__code__, held))
+        pool.submit(int)
+
+    submitting = Native(submit)
+    held.wait_arrived()
+    draining = gevent.spawn(pool.drain)
+    gevent.idle()
+    assert not draining.dead
+    held.open()
+    with pytest.raises(PoolClosed):
+        submitting.join()
+    assert draining.get() is True
+
+
+def test_who_drains_goes_on_when_the_pool_is_opened_again(make_gate: Callable[[], Gate]) -> None:
+    runs, queued = make_gate(), make_gate()
+    pool = small_pool(max_workers=1)
+    pool.submit(runs)
+    runs.wait_arrived()
+    draining = [gevent.spawn(pool.drain), gevent.spawn(pool.drain, timeout=60)]
+    gevent.idle()
+    pool.configure()
+    result = pool.submit(queued, 42)
+    assert [greenlet.get() for greenlet in draining] == [False, False]
+    runs.open()
+    queued.open()
+    assert result.get() == 42  # it came later, and is none of theirs
