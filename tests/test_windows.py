@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -10,9 +11,11 @@ import pytest
 from gevent.event import AsyncResult
 
 from greendata.hub.bridge import Bridge
+from greendata.hub.group import Group
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import gather
+from greendata.web.scope import Scope
 from tests.conftest import Gate, run_python
 from tests.natives import Native, in_a_plain_thread, until
 from tests.windows import at, before, in_hub
@@ -123,3 +126,35 @@ def test_a_plain_thread_waits_for_all_until_they_are_told_of(make_gate: Callable
         return gathered.get()
 
     assert in_a_plain_thread(plain) == [42]
+
+
+@pytest.mark.parametrize("allocations", range(4))
+def test_what_the_collector_takes_while_members_are_listed(allocations: int) -> None:
+    """A finalizer may run wherever an object is made: results of a request die, members of a group end."""
+    scope, group = Scope(None), Group()
+    kept, dying = [Result[int]() for _ in range(40)], [Result[int]() for _ in range(40)]
+    for result in (*kept, *dying):
+        scope.adopt(result)
+
+    def finalize(phase: str, _: object) -> None:
+        if phase == "start" and dying:
+            group.remove(dying.pop())
+
+    with group:
+        for result in (*kept, *dying):
+            group.add(result)
+        made: list[object] = []
+        gc.collect()
+        thresholds = gc.get_threshold()
+        gc.callbacks.append(finalize)
+        gc.set_threshold(1)
+        try:
+            made.extend([] for _ in range(allocations))
+            pending = group.pending
+            scope.cancel("over")
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(finalize)
+    assert set(pending) >= set(kept)
+    assert all(result.cancelled() for result in kept)
+    assert len(dying) < 40

@@ -245,7 +245,7 @@ class Group:
     @property
     def pending(self) -> tuple[Result[Any], ...]:
         """The members that are not done. Safe from any thread."""
-        return tuple(self._pending)
+        return (*self._pending,)  # in one step, by way of a list: to make a tuple can start the collector
 
     @property
     def abandoned(self) -> tuple[Result[Any], ...]:

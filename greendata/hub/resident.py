@@ -117,7 +117,7 @@ class Resident:
     @classmethod
     def all(cls) -> tuple[Self, ...]:
         """Every caller that takes calls."""
-        return tuple(found for key in tuple(_residents) if (found := cls.get(key)) is not None)
+        return tuple(found for key in list(_residents) if (found := cls.get(key)) is not None)
 
     def child(self, name: str, *, idle_after: float | None = None) -> Self:
         """The child of that *name*, made with `new` if there is none. It stops with its parent.
@@ -137,7 +137,7 @@ class Resident:
     @property
     def children(self) -> tuple[Self, ...]:
         """Its children that take calls."""
-        return tuple(child for child in tuple(self._children.values()) if child._is_open and not child.is_stopped)
+        return tuple(child for child in list(self._children.values()) if child._is_open and not child.is_stopped)
 
     @property
     def is_stopped(self) -> bool:
@@ -245,7 +245,7 @@ class Resident:
         """Its thread or its hub is gone: what was to be done there will not be. Any thread."""
         with self._lock:
             self._is_stopping = True
-        for child in tuple(self._children.values()):
+        for child in list(self._children.values()):
             child.stop()
         self._lose_work(self._lose)
         self._forget()
@@ -300,7 +300,7 @@ class Resident:
         self.stopped.over()
 
     def _close(self, grace: float) -> None:
-        children = tuple(self._children.values())
+        children = list(self._children.values())
         for child in children:
             child.stop(grace=grace)
         self._end_work(grace)
@@ -332,14 +332,14 @@ def _stop_at_exit() -> None:
 
 def _stop_all() -> None:
     """At exit: the threads of residents end before the interpreter does."""
-    others = [found for found in tuple(_residents.values()) if found.id != native.get_ident()]
+    others = [found for found in list(_residents.values()) if found.id != native.get_ident()]
     for stopped in [found.stop(grace=1.0) for found in others]:
         stopped.wait(GRACE)
 
 
 def _after_fork_in_child() -> None:
     """The other threads are gone, and the bridge of this one has forgotten its numbers."""
-    for found in tuple(_residents.values()):
+    for found in list(_residents.values()):
         found._lock = native.RLock()
         found._is_stopping = True
         found._lose_work(lambda result: result.lose(ResultLost(result.label)))

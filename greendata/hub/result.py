@@ -150,7 +150,7 @@ class Result(Outcome[T], Generic[T]):
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take back a link that this thread has made; nothing happens if it is not there."""
-        for link in tuple(self._abroad or ()):
+        for link in list(self._abroad or ()):
             if link.is_here and link.callback == callback:
                 self.drop_waker(link.wake)
                 link.drop()
