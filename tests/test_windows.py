@@ -65,7 +65,8 @@ def test_a_plain_thread_takes_back_no_link_of_the_home(held: Gate) -> None:
 
 def test_a_fork_while_another_thread_asks_for_an_end() -> None:
     """The lock that it holds at that moment has nobody in the child who would release it."""
-    finished = run_python("""
+    finished = run_python(
+        """
 import os, signal
 from greendata.hub.result import Result
 from tests.gates import Gate
@@ -86,7 +87,9 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 gate.open()
 asking.join()
-""", warnings="ignore")
+""",
+        warnings="ignore",
+    )
     assert finished == (0, "0\n", "")
 
 

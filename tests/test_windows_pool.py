@@ -1,4 +1,4 @@
-"""What happens between two steps of the pool: a job that is submitted while it is drained, and who waits for its end."""
+"""What happens between two steps of the pool: a job is submitted while it is drained, and who waits for its end."""
 
 from __future__ import annotations
 

@@ -277,8 +277,8 @@ class Pool:
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more work and wait for what is queued and running; True if all of it came to its end.
 
-        After *timeout* seconds what is still queued is cancelled; what runs is left running. `configure`, which opens the
-        pool again, ends the wait.
+        After *timeout* seconds what is still queued is cancelled; what runs is left running. `configure` ends the wait,
+        since it opens the pool again.
 
         Raises:
             BadTimeout: *timeout* is negative or NaN.
