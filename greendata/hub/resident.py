@@ -158,13 +158,7 @@ class Resident:
         """
         seconds = seconds_of(grace) or 0.0
         with self._lock:
-            if self._is_stopping:
-                return self.stopped
-            is_gone, self._is_stopping = self.is_stopped, True
-            if not is_gone:
-                self._closing = partial(gevent.spawn, self._close, seconds)
-                if self._is_open:
-                    self._mailbox.post(self._closing)
+            is_gone = self._begin_to_stop(seconds)
         if is_gone:
             self._vanish()
         return self.stopped
@@ -178,13 +172,14 @@ class Resident:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        with self._lock:
+        with self._lock:  # held until it takes no more users
             self._users -= 1
             is_last = not self._users
-        if is_last:
-            self.stop()
-            if not self._is_at_work_here():  # else it waits for itself
-                self.stopped.wait()
+            is_gone = is_last and self._begin_to_stop(GRACE)
+        if is_gone:
+            self._vanish()
+        if is_last and not self._is_at_work_here():  # else it waits for itself
+            self.stopped.wait()
         return False
 
     # -- for those that derive ------------------------------------------------------------------------
@@ -240,6 +235,17 @@ class Resident:
                     del parent._children[self.name]
             if parent._is_open:
                 parent._mailbox.post(parent._watch_idleness)
+
+    def _begin_to_stop(self, grace: float) -> bool:
+        """Take no more calls; True if its thread or its hub is gone. Called under the lock."""
+        if self._is_stopping:
+            return False
+        is_gone, self._is_stopping = self.is_stopped, True
+        if not is_gone:
+            self._closing = partial(gevent.spawn, self._close, grace)
+            if self._is_open:
+                self._mailbox.post(self._closing)
+        return is_gone
 
     def _vanish(self) -> None:
         """Its thread or its hub is gone: what was to be done there will not be. Any thread."""
