@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ("at", "before", "in_hub")
+import greendata
+from tests.gates import Gate
+
+__all__ = ("at", "before", "in_hub", "in_workers")
 
 Hook = Callable[[FrameType, str, Any], None]
 
@@ -38,9 +42,7 @@ def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook
 
 
 def before(line: str, func: Callable[..., object], act: Callable[[], object]) -> Hook:
-    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that is *line*: after a call
-    that `at` does not hear of.
-    """
+    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that reads *line*."""
     lines, first = inspect.getsourcelines(func)
     number = first + [each.strip() for each in lines].index(line)
 
@@ -58,3 +60,30 @@ def before(line: str, func: Callable[..., object], act: Callable[[], object]) ->
 def in_hub(hub: Any, hook: Hook) -> None:
     """Set *hook* for what the hub itself does, from its next turn on."""
     hub.loop.run_callback(sys.setprofile, hook)
+
+
+@contextmanager
+def in_workers(hook: Hook) -> Iterator[None]:
+    """Leave the pool two workers inside the block, and set *hook* for what they do."""
+    before = greendata.configure().max_workers
+    greendata.configure(max_workers=2)
+    try:
+        _in_both(hook)
+        yield
+        _in_both(None)
+    finally:
+        greendata.configure(max_workers=before)
+
+
+def _in_both(hook: Hook | None) -> None:
+    both = Gate()
+
+    def set_hook() -> None:
+        both()
+        sys.setprofile(hook)
+
+    jobs = [greendata.run(set_hook) for _ in range(2)]
+    both.wait_arrived(2)
+    both.open()
+    for job in jobs:
+        job.get()
