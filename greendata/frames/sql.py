@@ -229,7 +229,7 @@ def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
 
 
 def _stop(result: Result[Any], stopper: Stopper) -> None:
-    if stopper.is_active and not result.successful():
+    if not result.successful() and stopper.give_up():
         crew.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
 
 
