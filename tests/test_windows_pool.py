@@ -9,9 +9,10 @@ import gevent
 import pytest
 
 from greendata.errors import PoolClosed
+from greendata.hub.crew import Crew
 from greendata.hub.fairness import FairQueue
 from tests.conftest import Gate
-from tests.natives import Native, small_pool
+from tests.natives import Native, small_pool, until
 from tests.windows import at
 
 
@@ -41,6 +42,16 @@ def test_a_job_that_comes_to_the_queue_of_a_drained_pool_is_turned_away(held: Ga
     now = pool.stats()
     assert (now.queued, now.running, now.done, now.rejected) == (0, 0, 0, 1)
     assert ran == []
+
+
+def test_a_signal_handler_that_submits_while_the_first_worker_starts_brings_no_second_one_for_good() -> None:
+    pool, results = small_pool(max_workers=1), []
+    start = at("c_return", "start_new_thread", Crew._start_worker.__code__, lambda: results.append(pool.submit(int)))
+    sys.setprofile(start)
+    results.append(pool.submit(int))
+    assert [result.get() for result in results] == [0, 0]
+    until(lambda: pool.stats().workers == 1)
+    assert pool.submit(int).get() == 0
 
 
 def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate) -> None:

@@ -143,8 +143,11 @@ class Crew:
     def _make_room(self) -> None:
         """One more worker if there may be one; else somebody to look after stuck jobs."""
         with self.lock:
-            if len(self.workers) < self._settings().max_workers:
+            wanted = self._settings().max_workers
+            if len(self.workers) < wanted:
                 self._start_worker()
+                if len(self.workers) > wanted:  # a signal handler or a finalizer that submits came in between
+                    self._tokens.put(_RETIRE)
             elif not self._watching:
                 with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
                     native.start_thread(self._watch, ())
