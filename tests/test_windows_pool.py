@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -9,9 +10,10 @@ import gevent
 import pytest
 
 from greendata.errors import PoolClosed
+from greendata.hub import native
 from greendata.hub.crew import Crew
 from greendata.hub.fairness import FairQueue
-from tests.conftest import Gate
+from tests.conftest import Gate, run_python
 from tests.natives import Native, small_pool, until
 from tests.windows import at
 
@@ -52,6 +54,61 @@ def test_a_signal_handler_that_submits_while_the_first_worker_starts_brings_no_s
     assert [result.get() for result in results] == [0, 0]
     until(lambda: pool.stats().workers == 1)
     assert pool.submit(int).get() == 0
+
+
+@pytest.mark.parametrize("allocations", range(4))
+def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callable[[], Gate], allocations: int) -> None:
+    """Whoever lists them may make the collector start, and a finalizer lets the workers run."""
+    pool, gates = small_pool(max_workers=24), [make_gate() for _ in range(24)]
+    for gate in gates:
+        pool.submit(gate)
+        gate.wait_arrived()
+
+    def finalize(phase: str, _: object) -> None:
+        if phase == "start" and gates:
+            left = len(gates) - 1
+            gates.pop().open()
+            while len(pool._crew.running) > left:
+                native.sleep(0.001)
+
+    spare = [(number, None) for number in range(5_000)]  # the interpreter keeps pairs for the next who needs some
+    gc.collect()
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(finalize)
+    gc.set_threshold(1)
+    try:
+        spare.extend((number, None) for number in range(allocations))
+        found = pool.at_work()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(finalize)
+    assert len(found) <= 24
+    assert len(gates) < 24
+
+
+def test_a_fork_while_another_thread_holds_the_collector_off() -> None:
+    finished = run_python(
+        """
+import gc, os
+from greendata.hub.pacing import gathered
+from tests.gates import Gate
+from tests.natives import Native
+
+gate = Gate()
+held_off = Native(gathered, lambda start, length: [gate(start)], 1)
+gate.wait_arrived()
+assert not gc.isenabled()
+child = os.fork()
+if not child:
+    os._exit(int(not gc.isenabled()))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+gate.open()
+held_off.join()
+print(gc.isenabled())
+""",
+        warnings="ignore",
+    )
+    assert finished == (0, "0\nTrue\n", "")
 
 
 def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate) -> None:

@@ -137,7 +137,8 @@ class Crew:
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now: the job, its worker, and its number among the worker's jobs."""
-        found = [(job, worker, worker.taken) for job, worker in list(self.running.items())]
+        jobs = list(self.running)  # in one step: to make the pairs of `items` can start the collector
+        found = [(job, worker, worker.taken) for job in jobs if (worker := self.running.get(job)) is not None]
         return [entry for entry in found if entry[0] in self.running]  # of the others the number may be the next job's
 
     def _make_room(self) -> None:
@@ -361,7 +362,7 @@ def _aside(func: Callable[[], object]) -> None:
 def job_here() -> Job | None:
     """The job that the calling thread, a worker, runs now; None on any other thread."""
     running, worker = getattr(_local, "here", ({}, None))
-    return next((job for job, runs in list(running.items()) if runs is worker), None)
+    return next((job for job in list(running) if running.get(job) is worker), None)
 
 
 def _is_runtime(thread: int, name: str) -> bool:
