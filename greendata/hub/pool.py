@@ -234,9 +234,9 @@ class Pool:
             drained, self._drained = self._drained, None
             self._closed = False
             self._crew.draining = False
-            self._crew.fit()
         if drained is not None:
             drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
+        self._crew.fit()
         return settings
 
     def stats(self) -> PoolStats:
