@@ -16,10 +16,32 @@ from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from greendata.hub.scope import as_completed
 from tests.gates import Gate
-from tests.natives import in_a_plain_thread
+from tests.natives import Native, get_ident, in_a_plain_thread
 from tests.troubles import fail, forever
 
 MakeGate = Callable[[], Gate]
+
+
+class Noted(gevent.Greenlet):
+    """A greenlet that notes in which thread it is killed."""
+
+    def kill(self, *args: Any, **options: Any) -> None:
+        killed_in.append(get_ident())
+        super().kill(*args, **options)
+
+
+killed_in: list[int] = []
+
+
+def test_a_generator_that_is_closed_in_another_thread_kills_in_its_own() -> None:
+    """Its finalizer runs wherever the garbage collector does."""
+    sleeping = Noted.spawn(gevent.sleep, 60)
+    stream = as_completed([submit(int), sleeping], cancel_unfinished=True)
+    next(stream)
+    Native(stream.close).join()  # type: ignore[attr-defined]
+    sleeping.join()
+    assert killed_in == [get_ident()]
+    killed_in.clear()
 
 
 def test_results_come_in_the_order_of_their_completion(make_gate: MakeGate) -> None:

@@ -68,6 +68,15 @@ def test_a_removed_member_is_not_waited_for(held: Gate) -> None:
     job.get()
 
 
+def test_a_member_removed_while_the_block_waits_for_it_alone(held: Gate) -> None:
+    with Group() as group:
+        job = group.run(held)
+        gevent.spawn(group.remove, job)
+    assert not job.ready()
+    held.open()
+    job.get()
+
+
 def test_context_variables_reach_the_members() -> None:
     token = tenant.set("acme")
     try:

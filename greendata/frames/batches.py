@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
-from greendata.hub import pool
+from greendata.hub import native, pool
 from greendata.hub.cleanup import carry_out
 from greendata.hub.deadline import nearest, seconds_of
 from greendata.hub.job import go_on
@@ -63,6 +63,8 @@ class Batches(Generic[T]):
         self._label = label
         self._next: Result[T | None] | None = None  # the batch in advance; the consumer's thread
         self._waiting = False  # a consumer waits; consumers test and set it without a call between
+        self._asking = False  # the consumer submits what `close` cannot see yet; the consumer's thread
+        self._letting_go = native.allocate_lock()  # whoever acquires it lets go of the source; any thread
         self._closed = False
         self._ending: Result[None] | None = None  # done when the source was let go of; whoever closes
 
@@ -76,13 +78,14 @@ class Batches(Generic[T]):
             raise StopIteration
         self._waiting = True
         try:
-            if self._next is None:
-                self._next = go_on(self._fetch) if self._source.is_open else self._fetch()
-            batch = self._next.get()
+            reading = self._next
+            if reading is None:
+                reading = go_on(self._ask) if self._source.is_open else self._ask()
+            batch = reading.get()
             self._next = None
             if batch is not None and not self._closed:
                 with suppress(PoolFull):  # then without one in advance
-                    self._next = self._fetch()
+                    self._ask()
         except BaseException:
             self.close()
             raise
@@ -101,13 +104,9 @@ class Batches(Generic[T]):
         if self._closed:
             return
         self._closed = True
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
         self._source.closing = True
-        if self._source.is_open:
-            with suppress(PolarsForked):  # the query is the parent's, and stops there
-                self._ending = carry_out(self._source.close, label=f"close {self._label}")
+        if not self._asking:  # else the consumer lets go, once it has asked
+            self._let_go()
 
     def __enter__(self) -> Batches[T]:
         return self
@@ -135,6 +134,31 @@ class Batches(Generic[T]):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Batches {self._label!r} {state} at {id(self):#x}>"
+
+    def _ask(self) -> Result[T | None]:
+        """Have the next batch read."""
+        self._asking = True
+        try:
+            self._next = reading = self._fetch()
+        finally:
+            self._asking = False
+            if self._closed:  # looked at when it has asked; `close` does it the other way round
+                self._let_go()
+        if self._closed:
+            reading.cancel()
+        return reading
+
+    def _let_go(self) -> None:
+        if self._letting_go.acquire(False):
+            reading, self._next = self._next, None
+            self._stop(reading)
+
+    def _stop(self, reading: Result[T | None] | None) -> None:
+        if reading is not None:
+            reading.cancel()
+        if self._source.is_open:
+            with suppress(PolarsForked):  # the query is the parent's, and stops there
+                self._ending = carry_out(self._source.close, label=f"close {self._label}")
 
     def _fetch(self) -> Result[T | None]:
         left = None if self._until is None else max(0.0, self._until - monotonic())

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
+from greendata.hub import native
 
 __all__ = ("Address", "Database", "Given", "database_of", "driver")
 
@@ -171,6 +172,7 @@ class Given:
         self._label = label
         self._connection = low
         self._owner = connection  # it closes the connection when it is dropped
+        self._released = native.allocate_lock()  # whoever acquires it takes the claim back
         if (holder := _claims.setdefault(id(low), self)) is not self:
             raise ConnectionBusy(holder._label)
         self.kind = _kind_of(low, manager)
@@ -201,7 +203,7 @@ class Given:
 
     def release(self) -> None:
         """Let others use the connection."""
-        if _claims.get(id(self._connection)) is self:
+        if self._released.acquire(False):
             del _claims[id(self._connection)]
 
     def __repr__(self) -> str:

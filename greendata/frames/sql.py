@@ -196,22 +196,19 @@ class SqlBatches(Batches[pl.DataFrame]):
         self._stopper = stopper
         self._ends: list[Result[None]] = []  # of what may still use the connection; whoever closes, once
 
-    def close(self) -> None:
-        """Stop the statement; nothing happens if it has stopped. Never blocks. Safe from any thread."""
-        if self._closed:
-            return
-        reading_end = None if self._next is None else self._next.end()
-        super().close()
-        if self._ending is not None or not self._source.is_open:
-            self._ends = [end for end in (reading_end, self._ending) if end is not None]
-            _after(self._ends, self._place.release)
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
         for end in self._ends:
             end.wait()
+
+    def _stop(self, reading: Result[pl.DataFrame | None] | None) -> None:
+        reading_end = None if reading is None else reading.end()
+        super()._stop(reading)
+        if self._ending is not None or not self._source.is_open:
+            self._ends = [end for end in (reading_end, self._ending) if end is not None]
+            _after(self._ends, self._place.release)
 
     def _fetch(self) -> Result[pl.DataFrame | None]:
         return _stoppable(super()._fetch(), self._stopper)
@@ -232,7 +229,7 @@ def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
 
 
 def _stop(result: Result[Any], stopper: Stopper) -> None:
-    if stopper.is_active and not result.successful():
+    if not result.successful() and stopper.give_up():
         crew.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
 
 

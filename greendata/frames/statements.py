@@ -33,18 +33,17 @@ class Stopper:
 
     def __init__(self) -> None:
         self._lock = native.allocate_lock()
-        self._statement: Any = None  # under the lock
-        self._stopped = False  # likewise
+        self._statement: Any = None  # written under the lock, any thread reads
+        self._is_given_up = False  # any thread sets it
 
-    @property
-    def is_active(self) -> bool:
-        """True while a statement runs. Safe from any thread."""
+    def give_up(self) -> bool:
+        """From now on no statement begins; True if one runs that is to be stopped. Safe from any thread."""
+        self._is_given_up = True
         return self._statement is not None
 
     def stop(self) -> None:
-        """Have the database give up the statement, if its driver can; any other one will not begin. It may block."""
+        """Have the database give up the statement, if its driver can. It may block."""
         with self._lock:
-            self._stopped = True
             if self._statement is not None:
                 with suppress(driver("adbc_driver_manager").Error):  # SQLite's cannot, or there is nothing to stop
                     self._statement.cancel()
@@ -57,9 +56,9 @@ class Stopper:
             statement = manager.AdbcStatement(connection)
             try:
                 with self._lock:
-                    if self._stopped:
-                        raise QueryFailed(sql, "it was given up before it began", None)
                     self._statement = statement
+                if self._is_given_up:  # looked at when it is in its place; `give_up` does it the other way round
+                    raise QueryFailed(sql, "it was given up before it began", None)
                 yield statement
             finally:
                 with self._lock:

@@ -113,10 +113,9 @@ class Bridge:
         Call from the hub's thread.
         """
         number = next(self._numbers)
-        if not self._is_hung:
-            self._bell.start(self._answer)
-            self._is_hung = True
         self._callbacks[number] = callback
+        if not self._is_hung:
+            self._hang()
         if not self._held:
             self._bell.ref = True
         self._held += 1
@@ -226,6 +225,13 @@ class Bridge:
         if not self._callbacks and self._is_hung:
             self._bell.stop()
             self._is_hung = False
+            if self._callbacks:  # a signal handler that came in between took it for hung
+                self._hang()
+                self.wake()
+
+    def _hang(self) -> None:
+        self._bell.start(self._answer)
+        self._is_hung = True
 
     def __repr__(self) -> str:
         return f"<Bridge to {self.hub!r}: {self.expected} expected, {self._held} held>"

@@ -192,17 +192,17 @@ class Caller(Resident):
         return current_job() in self._calls
 
     def _lose_work(self, lose: Callable[[Result[Any]], object]) -> None:
-        for service in tuple(self._services.values()):
+        for service in list(self._services.values()):
             lose(service.started)
-        for call in tuple(self._calls):
+        for call in list(self._calls):
             lose(call)
 
     # -- private: the caller's own thread ---------------------------------------------------------------
 
     def _end_work(self, grace: float) -> None:
-        ends = [service.stop().end() for service in tuple(self._services.values())]
+        ends = [service.stop().end() for service in list(self._services.values())]
         wait(ends, grace)
-        calls = tuple(self._calls)
+        calls = list(self._calls)
         for call in calls:
             call.cancel(f"caller {self.name} stops")
         wait([call.end() for call in calls], grace)

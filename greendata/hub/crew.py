@@ -25,7 +25,7 @@ from time import monotonic
 
 from gevent._hub_local import get_hub_if_exists
 
-from greendata.errors import NoThread
+from greendata.errors import NoThread, PoolClosed
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
@@ -97,10 +97,13 @@ class Crew:
 
         Raises:
             NoThread: there is no worker and none can be started; the job is queued all the same.
+            PoolClosed: the pool is being drained; likewise.
         """
         # Queued first: whoever looks for stuck jobs goes home when nothing waits, and of two threads that submit
         # at once the second one sees that there are more jobs than workers.
         self.queue.put(job.key, job)
+        if self.draining:  # looked at when it is queued: whoever drains looks the other way round
+            raise PoolClosed
         if len(self.queue.waiting) + len(self.running) > len(self.workers) or self.lost:
             self._make_room()
         if self._call.acquire(False):
@@ -134,14 +137,18 @@ class Crew:
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now: the job, its worker, and its number among the worker's jobs."""
-        found = [(job, worker, worker.taken) for job, worker in list(self.running.items())]
+        jobs = list(self.running)  # in one step: to make the pairs of `items` can start the collector
+        found = [(job, worker, worker.taken) for job in jobs if (worker := self.running.get(job)) is not None]
         return [entry for entry in found if entry[0] in self.running]  # of the others the number may be the next job's
 
     def _make_room(self) -> None:
         """One more worker if there may be one; else somebody to look after stuck jobs."""
         with self.lock:
-            if len(self.workers) < self._settings().max_workers:
+            wanted = self._settings().max_workers
+            if len(self.workers) < wanted:
                 self._start_worker()
+                if len(self.workers) > wanted:  # a signal handler or a finalizer that submits came in between
+                    self._tokens.put(_RETIRE)
             elif not self._watching:
                 with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
                     native.start_thread(self._watch, ())
@@ -355,7 +362,7 @@ def _aside(func: Callable[[], object]) -> None:
 def job_here() -> Job | None:
     """The job that the calling thread, a worker, runs now; None on any other thread."""
     running, worker = getattr(_local, "here", ({}, None))
-    return next((job for job, runs in list(running.items()) if runs is worker), None)
+    return next((job for job in list(running) if running.get(job) is worker), None)
 
 
 def _is_runtime(thread: int, name: str) -> bool:

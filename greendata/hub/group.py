@@ -222,7 +222,10 @@ class Group:
 
     def remove(self, result: Result[Any]) -> bool:
         """Let go of *result*: nobody waits for it here any more; False if it is no member (any more)."""
-        return self._pending.pop(result, self) is not self
+        is_out = self._pending.pop(result, self) is not self
+        if is_out:
+            self._mailbox.post(self._wake)  # the block may wait for nothing else
+        return is_out
 
     def cancel(self, message: str = "") -> None:
         """Cancel all members, interrupt the block at its next wait, and take no more members.
@@ -242,7 +245,7 @@ class Group:
     @property
     def pending(self) -> tuple[Result[Any], ...]:
         """The members that are not done. Safe from any thread."""
-        return tuple(self._pending)
+        return (*self._pending,)  # in one step, by way of a list: to make a tuple can start the collector
 
     @property
     def abandoned(self) -> tuple[Result[Any], ...]:

@@ -12,6 +12,7 @@ import logging
 import os
 import weakref
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 
 import gevent
@@ -51,6 +52,7 @@ class LogRouter:
         )
         self._gates = [_Gate(self, handler) for handler in handlers]
         self._number = 0
+        self._is_closed = False  # home sets it, any thread reads
         self._listen()
         atexit.register(self.close)
         me = weakref.WeakMethod(self._listen)
@@ -60,8 +62,13 @@ class LogRouter:
         """True if the record goes to the hub and the caller shall not handle it. Safe from any thread."""
         if native.get_ident() == self._thread:
             return False
-        self._records.append((handler, record))
+        noted = handler, record
+        self._records.append(noted)
         self._bridge.ring(self._number)
+        if self._is_closed:  # looked at when it is noted: `close` does it the other way round
+            with suppress(ValueError):  # it is being logged
+                self._records.remove(noted)
+                return False
         return True
 
     def close(self) -> None:
@@ -69,6 +76,7 @@ class LogRouter:
         for gate in self._gates:
             gate.handler.removeFilter(gate)
         self._gates.clear()
+        self._is_closed = True
         self._bridge.forget(self._number)
         atexit.unregister(self.close)
         self._write()
@@ -95,6 +103,8 @@ class LogRouter:
                 handler.handle(record)
         finally:
             self._writer = None
+            if self._records:  # a handler failed: the rest is not for the next ring
+                self._on_ring()
 
 
 class _Gate(logging.Filter):

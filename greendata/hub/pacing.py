@@ -8,6 +8,7 @@ sockets starve (150 000 rows to models: 99 ms of silence with it, under 2 ms wit
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -139,14 +140,17 @@ def _collector_held_off() -> Iterator[None]:
     117 ms of silence over 150 000 models. Freezing and unfreezing puts them among the old objects in no time, where
     the next full collection finds them. Where the process has frozen objects of its own these are left alone.
     """
-    was_on = gc.isenabled()
-    gc.disable()
+    was_on, thread = gc.isenabled(), native.get_ident()
     try:
+        if was_on:
+            _holding_off.append(thread)
+            gc.disable()
         yield
     finally:
         if was_on:
             _make_old()
             gc.enable()
+            _holding_off.remove(thread)
 
 
 def _make_old() -> None:
@@ -162,5 +166,17 @@ def _make_old() -> None:
         _freezing.release()
 
 
+def _after_fork_in_child() -> None:
+    """The other threads, that would let the collector go on, are not there."""
+    global _freezing
+    _freezing = native.allocate_lock()
+    mine = [thread for thread in _holding_off if thread == native.get_ident()]
+    if _holding_off and not mine:
+        gc.enable()
+    _holding_off[:] = mine
+
+
+_holding_off: list[int] = []  # the threads that hold the collector off; any thread, one C call each
 _freezing = native.allocate_lock()  # any thread tries it, nobody waits for it
 _is_left_alone = False  # under the lock, for good: to count the frozen objects of a process is to look at each
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -163,11 +163,8 @@ class Pool:
             try:
                 self._crew.put(job)
             except BaseException as error:
-                is_out = self._crew.queue.remove(job)
-                if is_out:
-                    job.drop()
-                if is_out or not isinstance(error, NoThread):  # else a thread that others have started took it
-                    raise
+                if self._take_back(job, error) or not isinstance(error, NoThread | PoolClosed):
+                    raise  # else a worker was faster, and has it
         if (adopt := adopter.get()) is not None:
             adopt(job.result)
         return job.result
@@ -208,6 +205,17 @@ class Pool:
                 self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
 
+    def _take_back(self, job: Job, error: BaseException) -> bool:
+        """Undo what `submit` did for *job*; False if it has left the queue."""
+        if not self._crew.queue.remove(job):
+            return False
+        job.drop()
+        if isinstance(error, PoolClosed):
+            with self._lock:
+                self._rejected += 1
+        self._check_drained()  # who drains may have seen it in the queue
+        return True
+
     def withdraw(self, job: Job) -> None:
         """Take *job*, whose result is settled, out of the queue if it is there. Safe from any thread."""
         self._crew.remove(job)
@@ -223,10 +231,12 @@ class Pool:
         """
         with self._lock:
             settings = self.settings = self.settings.changed(**changes)
+            drained, self._drained = self._drained, None
             self._closed = False
-            self._drained = None
             self._crew.draining = False
-            self._crew.fit()
+        if drained is not None:
+            drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
+        self._crew.fit()
         return settings
 
     def stats(self) -> PoolStats:
@@ -251,7 +261,7 @@ class Pool:
 
     def pending(self) -> tuple[Result[Any], ...]:
         """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
-        return tuple(job.result for job in (*self._crew.queue.items(), *tuple(self._crew.running)))
+        return tuple(job.result for job in (*self._crew.queue.items(), *self._crew.running))
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
@@ -267,7 +277,8 @@ class Pool:
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more work and wait for what is queued and running; True if all of it came to its end.
 
-        After *timeout* seconds what is still queued is cancelled; what runs is left running.
+        After *timeout* seconds what is still queued is cancelled; what runs is left running. `configure` ends the wait,
+        since it opens the pool again.
 
         Raises:
             BadTimeout: *timeout* is negative or NaN.
@@ -275,9 +286,10 @@ class Pool:
         seconds = seconds_of(timeout)
         drained = self._close()
         drained.wait(seconds)
-        is_over = drained.ready()
-        for job in self._crew.queue.items():
-            job.result.cancel()
+        is_over = drained.successful()
+        if self._drained is drained:  # else it was opened again meanwhile
+            for job in self._crew.queue.items():
+                job.result.cancel()
         return is_over
 
     def _close(self) -> Result[None]:
@@ -309,8 +321,8 @@ class Pool:
         crew.run_inline_here()
 
     def _check_refusal(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal()
+        if (refusal := self._refusal) is not None:
+            raise refusal()
 
     def _after_fork_in_child(self) -> None:
         """The parent's threads are gone: start anew, and fail what they had in hand without waking anyone.

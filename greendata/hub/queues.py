@@ -41,7 +41,7 @@ class SerialQueue:
 
     def close(self) -> None:
         """Cancel what waits; what runs comes to its end."""
-        for errand in tuple(self._waiting):
+        for errand in list(self._waiting):
             errand.call.cancel("its queue was closed")
 
     def take(self, errand: Errand[Any]) -> None:

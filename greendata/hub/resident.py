@@ -117,7 +117,7 @@ class Resident:
     @classmethod
     def all(cls) -> tuple[Self, ...]:
         """Every caller that takes calls."""
-        return tuple(found for key in tuple(_residents) if (found := cls.get(key)) is not None)
+        return tuple(found for key in list(_residents) if (found := cls.get(key)) is not None)
 
     def child(self, name: str, *, idle_after: float | None = None) -> Self:
         """The child of that *name*, made with `new` if there is none. It stops with its parent.
@@ -137,7 +137,7 @@ class Resident:
     @property
     def children(self) -> tuple[Self, ...]:
         """Its children that take calls."""
-        return tuple(child for child in tuple(self._children.values()) if child._is_open and not child.is_stopped)
+        return tuple(child for child in list(self._children.values()) if child._is_open and not child.is_stopped)
 
     @property
     def is_stopped(self) -> bool:
@@ -158,13 +158,7 @@ class Resident:
         """
         seconds = seconds_of(grace) or 0.0
         with self._lock:
-            if self._is_stopping:
-                return self.stopped
-            is_gone, self._is_stopping = self.is_stopped, True
-            if not is_gone:
-                self._closing = partial(gevent.spawn, self._close, seconds)
-                if self._is_open:
-                    self._mailbox.post(self._closing)
+            is_gone = self._begin_to_stop(seconds)
         if is_gone:
             self._vanish()
         return self.stopped
@@ -178,13 +172,14 @@ class Resident:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        with self._lock:
+        with self._lock:  # held until it takes no more users
             self._users -= 1
             is_last = not self._users
-        if is_last:
-            self.stop()
-            if not self._is_at_work_here():  # else it waits for itself
-                self.stopped.wait()
+            is_gone = is_last and self._begin_to_stop(GRACE)
+        if is_gone:
+            self._vanish()
+        if is_last and not self._is_at_work_here():  # else it waits for itself
+            self.stopped.wait()
         return False
 
     # -- for those that derive ------------------------------------------------------------------------
@@ -241,11 +236,22 @@ class Resident:
             if parent._is_open:
                 parent._mailbox.post(parent._watch_idleness)
 
+    def _begin_to_stop(self, grace: float) -> bool:
+        """Take no more calls; True if its thread or its hub is gone. Called under the lock."""
+        if self._is_stopping:
+            return False
+        is_gone, self._is_stopping = self.is_stopped, True
+        if not is_gone:
+            self._closing = partial(gevent.spawn, self._close, grace)
+            if self._is_open:
+                self._mailbox.post(self._closing)
+        return is_gone
+
     def _vanish(self) -> None:
         """Its thread or its hub is gone: what was to be done there will not be. Any thread."""
         with self._lock:
             self._is_stopping = True
-        for child in tuple(self._children.values()):
+        for child in list(self._children.values()):
             child.stop()
         self._lose_work(self._lose)
         self._forget()
@@ -300,7 +306,7 @@ class Resident:
         self.stopped.over()
 
     def _close(self, grace: float) -> None:
-        children = tuple(self._children.values())
+        children = list(self._children.values())
         for child in children:
             child.stop(grace=grace)
         self._end_work(grace)
@@ -332,14 +338,14 @@ def _stop_at_exit() -> None:
 
 def _stop_all() -> None:
     """At exit: the threads of residents end before the interpreter does."""
-    others = [found for found in tuple(_residents.values()) if found.id != native.get_ident()]
+    others = [found for found in list(_residents.values()) if found.id != native.get_ident()]
     for stopped in [found.stop(grace=1.0) for found in others]:
         stopped.wait(GRACE)
 
 
 def _after_fork_in_child() -> None:
     """The other threads are gone, and the bridge of this one has forgotten its numbers."""
-    for found in tuple(_residents.values()):
+    for found in list(_residents.values()):
         found._lock = native.RLock()
         found._is_stopping = True
         found._lose_work(lambda result: result.lose(ResultLost(result.label)))

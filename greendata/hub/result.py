@@ -6,6 +6,7 @@ told through its `Bridge`, other hubs and plain threads through wakers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -41,7 +42,7 @@ class Work(Protocol):
         """Have the result's own hub notify its waiters. Safe from any thread."""
 
 
-_making = native.RLock()  # what most results never need: an end, a list of strays
+_making = native.RLock()  # what most results never need: an end, lists of strays and of links abroad
 _NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
 
 
@@ -141,24 +142,21 @@ class Result(Outcome[T], Generic[T]):
             super().rawlink(callback)
         else:
             link = Link(self, hub, callback)
-            self._abroad = self._abroad or []
-            self._abroad.append(link)
+            with _making:
+                self._abroad = links = [] if self._abroad is None else self._abroad
+            links.append(link)
             if not self.add_waker(link.wake):
                 link.wake()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take back a link that this thread has made; nothing happens if it is not there."""
-        for link in tuple(self._abroad or ()):
+        for link in list(self._abroad or ()):
             if link.is_here and link.callback == callback:
                 self.drop_waker(link.wake)
                 link.drop()
                 return
-        strays = self._strays or []
-        if callback in strays:
-            with suppress(ValueError):  # it is being called
-                strays.remove(callback)
-            return
-        super().unlink(callback)
+        if not self._drop_stray(callback) and self._home in (None, get_hub_if_exists()):  # gevent's own are the home's
+            super().unlink(callback)
 
     # -- deciding: any thread -----------------------------------------------------------------------
 
@@ -258,7 +256,8 @@ class Result(Outcome[T], Generic[T]):
         assert self._outcomes
         self.is_home = True
         while self._strays:
-            cast("Any", self._home).loop.run_callback(self._strays.pop(0), self)
+            with suppress(IndexError):  # whoever made the last one took it back
+                cast("Any", self._home).loop.run_callback(self._strays.pop(0), self)
         if home is not None:
             home.resume(self._sleepers)
         if self.linkcount():  # gevent's own set() does no more here than to notify them
@@ -288,10 +287,16 @@ class Result(Outcome[T], Generic[T]):
         with _making:
             self._strays = strays = [] if self._strays is None else self._strays
         strays.append(callback)
-        if self.is_home:  # looked at after the stray is in its place, as `come_home` takes it after this
-            with suppress(ValueError):  # it is being called there
-                strays.remove(callback)
-                callback(self)
+        # Looked at after the stray is in its place, as `come_home` takes it after this.
+        if self.is_home and self._drop_stray(callback):
+            callback(self)
+
+    def _drop_stray(self, callback: Callable[[Any], object]) -> bool:
+        """Take back what `_link_at_home` noted; False if it is not there, or is being called."""
+        with suppress(ValueError):
+            (self._strays or []).remove(callback)
+            return True
+        return False
 
     def _decide(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
         """Settle, give the work up and wake the waiters; False if it was decided before."""
@@ -356,3 +361,12 @@ class _End(Result[None]):
         result = self._of()
         if result is not None:
             result.expire()
+
+
+def _after_fork_in_child() -> None:
+    """A thread that only the parent has may hold the lock, for ever."""
+    global _making
+    _making = native.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

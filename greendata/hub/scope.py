@@ -172,6 +172,7 @@ def _is_enough(return_when: str, done: Collection[Any]) -> bool:
 def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished: bool) -> Iterator[R]:
     hub = get_hub_if_exists()
     arrivals: Arrivals[R] = Arrivals()
+    home = None if hub is None else Mailbox.here()  # a generator may be closed in another thread, by its finalizer
     error: Exception | None = None
     is_spent = False
     try:
@@ -191,15 +192,22 @@ def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished:
     finally:
         left = arrivals.close()
         if cancel_unfinished:
-            _give_up(left)
+            _give_up(left, home)
 
 
-def _give_up(items: Iterable[Any]) -> None:
+def _give_up(items: Collection[Any], home: Mailbox | None) -> None:
+    """Cancel the results of *items*, and kill the greenlets in their own thread. Safe from any thread."""
     for item in items:
         if isinstance(item, Result):
             item.cancel()
-        elif isinstance(item, Greenlet):
-            item.kill(block=False)
+    greenlets = [item for item in items if isinstance(item, Greenlet)]
+    if greenlets and home is not None:
+        home.post(partial(_kill, greenlets))
+
+
+def _kill(greenlets: list[Any]) -> None:
+    for greenlet in greenlets:
+        greenlet.kill(block=False)
 
 
 class _GatheredNatively(Result[list[Any]]):
@@ -216,7 +224,10 @@ class _GatheredNatively(Result[list[Any]]):
         if get_hub_if_exists() is not None:
             return super()._await(timeout)
         seconds = timeout.seconds if isinstance(timeout, Timeout) else timeout
+        ends = None if seconds is None else monotonic() + seconds
         wait(self._items, seconds, self._until)
+        # An item is ready a moment before whoever settled it tells of it, and so decides this outcome.
+        super()._await(None if ends is None else max(0.0, ends - monotonic()))
         return timeout if isinstance(timeout, Timeout) else ResultTimeout(self, seconds)
 
 
@@ -242,10 +253,7 @@ class _Gathering:
 
     def withdraw(self) -> None:
         """Cancel what is not ready. Safe from any thread."""
-        left = [item for item in self._items if not item.ready()]
-        _give_up(item for item in left if isinstance(item, Result))
-        if self._mailbox is not None:  # greenlets are killed in their own thread
-            self._mailbox.post(partial(_give_up, left))
+        _give_up([item for item in self._items if not item.ready()], self._mailbox)
 
     def announce(self) -> None:
         """Notify those that wait for the gathered result."""

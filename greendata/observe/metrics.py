@@ -159,8 +159,8 @@ class Metrics:
         self._abandoned.set(now.abandoned)
         self._workers.set(now.workers)
         self._lags.set(self._lag)
-        self._rejections.inc(max(0, now.rejected - self._rejected))  # a forked child's pool begins at 0
-        self._rejected = now.rejected
+        counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may come in it
+        self._rejections.inc(max(0, now.rejected - counted))  # a forked child's pool begins at 0
 
 
 def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:

@@ -133,11 +133,11 @@ class Recorder:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = native.RLock()  # hubs of several threads write; guards all below
         self._labels = Labels()
         self._books: dict[str, _Books] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
+        self._pid = os.getpid()  # last: another thread of a child that sees it takes the lock that is there
 
     def start(self) -> None:
         """Write down every job that comes home from now on. Idempotent."""
@@ -212,3 +212,12 @@ def unhear(listener: Callable[[Job], object]) -> None:
     """Call *listener* no more. Idempotent."""
     with _changing:
         jobs.listeners = tuple(each for each in jobs.listeners if each != listener)
+
+
+def _after_fork_in_child() -> None:
+    """A thread that only the parent has may hold the lock, for ever."""
+    global _changing
+    _changing = native.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

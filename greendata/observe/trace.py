@@ -99,15 +99,16 @@ class Trace:
 
     def events(self) -> Iterator[Event]:
         """The events in the trace's format; times are microseconds since its begin."""
-        workers = dict.fromkeys(each.worker for each in self._slices)
+        jobs, counts = self._slices.copy(), self._beats.copy()  # hubs append, also while these are told
+        workers = dict.fromkeys(each.worker for each in jobs)
         threads = {worker: number for number, worker in enumerate(workers, start=1)}
         pid = os.getpid()
         yield {"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": "greendata"}}
         for worker, thread in threads.items():
             name = worker or "never began"
             yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread, "args": {"name": name}}
-        slices = (self._slice(number, each, pid, threads[each.worker]) for number, each in enumerate(self._slices))
-        beats = (self._counters(beat, pid) for beat in self._beats)
+        slices = (self._slice(number, each, pid, threads[each.worker]) for number, each in enumerate(jobs))
+        beats = (self._counters(beat, pid) for beat in counts)
         yield from chain.from_iterable(slices)
         yield from chain.from_iterable(beats)
 
@@ -129,7 +130,8 @@ class Trace:
         return round(max(0.0, at - self._began) * 1e6, 1)
 
     def _on_home(self, job: Job) -> None:
-        self.dropped += len(self._slices) == JOBS
+        if len(self._slices) == JOBS:
+            self.dropped += 1  # without a call in it: hubs of other threads count too
         self._slices.append(_slice_of(job.result, monotonic()))
 
     def _on_beat(self, lag: float) -> None:

@@ -61,8 +61,10 @@ def begin(seconds: float, tell: Callable[[Abandoned], object]) -> None:
         >>> reset()
     """
     global _drain
-    if _drain is None:
-        _drain = gevent.spawn_later(seconds, _end, tell)
+    drain = gevent.Greenlet(_end, tell)
+    if _drain is None:  # tested and set without a call between, at which a signal handler may come in
+        _drain = drain
+        drain.start_later(seconds)
 
 
 def reset() -> None:

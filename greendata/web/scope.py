@@ -111,7 +111,7 @@ class Scope:
     def cancel(self, reason: str) -> None:
         """Cancel what is pending and what will be submitted, for that reason. Call from the hub's thread."""
         self._reason = self._reason or reason
-        for ref in tuple(self._refs):
+        for ref in list(self._refs):  # in one step: to make a tuple can start the collector, and so lose some of them
             result = ref()
             if result is not None:
                 result.cancel(self._reason)

@@ -46,7 +46,6 @@ class Feed:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = native.RLock()  # guards all below; nobody switches greenlets under it
         self.viewers = 0
         self.made = 0
@@ -54,6 +53,7 @@ class Feed:
         self._stats: Stats | None = None
         self._picture: bytes | None = None  # of these stats, once somebody has asked for it
         self._snapshot: bytes | None = None  # likewise
+        self._pid = os.getpid()  # last: another thread of a child that sees it takes the lock that is there
 
     def picture(self) -> bytes:
         """What the page shows, at most a second old."""

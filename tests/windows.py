@@ -1,0 +1,89 @@
+"""Windows between two steps of a thread: a test has something happen there that else happens there once in a million.
+
+A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` tells of each
+call in the thread that sets it, whatever is patched, so what a test does there is done in the very place.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+import greendata
+from tests.gates import Gate
+
+__all__ = ("at", "before", "in_hub", "in_workers")
+
+Hook = Callable[[FrameType, str, Any], None]
+
+
+def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook:
+    """A hook for `sys.setprofile`, which has *act* called once, in the thread that sets it.
+
+    Args:
+        event: "c_call" or "c_return" of the built-in *name*, or "call" or "return" of the function *name*.
+        code: of the function that makes the call.
+    """
+
+    def look(frame: FrameType, kind: str, what: Any) -> None:
+        if kind != event:
+            return
+        is_python = event in ("call", "return")
+        caller, called = (frame.f_back, frame.f_code.co_name) if is_python else (frame, what.__name__)
+        if called == name and caller is not None and caller.f_code is code:
+            sys.setprofile(None)
+            act()
+
+    return look
+
+
+def before(line: str, func: Callable[..., object], act: Callable[[], object]) -> Hook:
+    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that reads *line*."""
+    lines, first = inspect.getsourcelines(func)
+    number = first + [each.strip() for each in lines].index(line)
+
+    def look(frame: FrameType, kind: str, _: Any) -> Hook | None:
+        if frame.f_code is not func.__code__:  # type: ignore[attr-defined]
+            return None
+        if kind == "line" and frame.f_lineno == number:
+            sys.settrace(None)
+            act()
+        return look
+
+    return look
+
+
+def in_hub(hub: Any, hook: Hook) -> None:
+    """Set *hook* for what the hub itself does, from its next turn on."""
+    hub.loop.run_callback(sys.setprofile, hook)
+
+
+@contextmanager
+def in_workers(hook: Hook) -> Iterator[None]:
+    """Leave the pool two workers inside the block, and set *hook* for what they do."""
+    before = greendata.configure().max_workers
+    greendata.configure(max_workers=2)
+    try:
+        _in_both(hook)
+        yield
+        _in_both(None)
+    finally:
+        greendata.configure(max_workers=before)
+
+
+def _in_both(hook: Hook | None) -> None:
+    both = Gate()
+
+    def set_hook() -> None:
+        both()
+        sys.setprofile(hook)
+
+    jobs = [greendata.run(set_hook) for _ in range(2)]
+    both.wait_arrived(2)
+    both.open()
+    for job in jobs:
+        job.get()
