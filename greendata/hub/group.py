@@ -148,7 +148,7 @@ class Group:
             if self._timer is not None:
                 self._timer.close()
         if is_interrupted or error is None or isinstance(error, Exception):
-            self._conclude(outside, error)
+            self._conclude(outside)
         return is_interrupted
 
     # -- members: any thread ------------------------------------------------------------------------
@@ -378,11 +378,10 @@ class Group:
                     self.cancel("the wait was interrupted")
         return outside
 
-    def _conclude(self, outside: BaseException | None, error: BaseException | None) -> None:
-        failures = list(self._failures.values())
-        found: Exception | None = None
-        if failures:
-            found = ExceptionGroup(f"{self.label}: {_number(failures, self._count)}", failures)
+    def _conclude(self, outside: BaseException | None) -> None:
+        failures, members = list(self._failures.values()), counted(self._count, "member")
+        told = f"{self.label}: {counted(len(failures), 'failure')} among {members} and the block"
+        found: Exception | None = ExceptionGroup(told, failures) if failures else None
         if self._is_overdue:
             assert self._seconds is not None
             late = GroupTimeout(self.label, self._seconds, [*self._pending, *self.abandoned])
@@ -399,7 +398,3 @@ class _Interrupt(BaseException):
 
 def _label_of(member: Any) -> str:
     return str(getattr(member, "label", None) or getattr(member, "name", None) or type(member).__name__)
-
-
-def _number(failures: list[Exception], count: int) -> str:
-    return f"{counted(len(failures), 'failure')} among {counted(count, 'member')} and the block"
