@@ -66,6 +66,10 @@ def validate(
         strict: pydantic's strict mode; None leaves it to the model. A column's values are what ``to_dicts`` makes
             of them, so no column is strictly a UUID, an Enum, a set or a tuple.
 
+    The verdicts are pydantic's own, with two bounds, because it takes a row in one go while the hub waits: more than
+    1000 failures of a row are one, with their number (rule ``too_many_failures``), and a value with more than 65 536
+    elements that no query can judge fails (rule ``column_form``).
+
     Raises:
         FrameInvalid: rows that do not fit.
         NotAFrame, NotAModel, BadChoice: at the call.
