@@ -44,10 +44,10 @@ def refuse_packed(content: Content, format: str) -> None:
         >>> import zlib
         >>> refuse_packed(zlib.compress(b"a"), "csv")
         Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid csv: it is compressed; send it as it is, or with Content-Encoding
+        greendata.errors.formats.Malformed: not valid csv: it is compressed: what comes out of it has no bound
     """
     if content[:4].startswith(_PACKED):
-        raise Malformed(format, "it is compressed; send it as it is, or with Content-Encoding")
+        raise Malformed(format, "it is compressed: what comes out of it has no bound")
 
 
 def refuse_sparse(rows: int, columns: int, size: int, *, format: str) -> None:
