@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -159,6 +160,30 @@ def test_threads_that_put_take_and_remove_at_once_lose_and_double_nothing() -> N
     everything = Counter([*removed, *(item for part in taken for item in part)])
     assert everything == Counter((number, index) for number in range(putters) for index in range(per_thread))
     assert (len(queue), len(queue.turns)) == (0, 0)
+
+
+def test_items_of_one_thread_keep_their_order_while_a_lane_goes(make_gate: Callable[[], Gate]) -> None:
+    """The first one is on its way into a lane that is taken away; the second finds the new lane of the key."""
+    halt, queue = make_gate(), FairQueue[object]()
+
+    class Slow:
+        def __hash__(self) -> int:
+            return hash(halt(1))
+
+    def put() -> None:
+        queue.put("key", first)
+        queue.put("key", "second")
+
+    first = Slow()
+    queue.put("key", "before")
+    thread = Native(put)
+    halt.wait_arrived()
+    assert queue.take() == "before"
+    queue.put("key", "between")
+    assert queue.remove("between")
+    halt.open()
+    thread.join()
+    assert [queue.take(), queue.take(), queue.take()] == [first, "second", None]
 
 
 def test_jobs_of_many_threads_run_once_each() -> None:

@@ -6,7 +6,10 @@ and 35 us without. So each step is one C call on a built-in container, atomic un
 
 - an item is in the queue as long as it is in its lane, and whoever pops it from there has it;
 - a lane with items has one turn, in a deque. Whoever acquires the lane's ``active`` lock, never waiting for it,
-  appends the turn; the taker appends it again while there are items left.
+  appends the turn; the taker appends it again while there are items left;
+- a key has one lane, or its items would overtake each other. The taker that finds a lane empty marks it as gone before
+  it looks whether that is still so; who puts an item looks for the mark afterwards, and moves it. These two alone take
+  a lock, for a moment in which nobody has work.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ T = TypeVar("T", bound=Hashable)
 class _Lane(Generic[T]):
     """The items of one key."""
 
-    __slots__ = ("active", "items", "key")
+    __slots__ = ("active", "gone", "items", "key")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.items: OrderedDict[T, None] = OrderedDict()  # any thread, one C call each
+        self.gone = False  # another lane has the key from now on; under the queue's lock, any thread reads
         self.active = native.allocate_lock()  # held while the lane has its turn in the queue or with a taker
 
 
@@ -46,10 +50,11 @@ class FairQueue(Generic[T]):
         ['a1', 'b1', 'a2', 'a3']
     """
 
-    __slots__ = ("_lanes", "turns", "waiting")
+    __slots__ = ("_lanes", "_lock", "turns", "waiting")
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[T]] = {}  # any thread; a lane may outlive its entry here
+        self._lock = native.RLock()  # for lanes that go; a finalizer in there may put an item
         self.turns: deque[_Lane[T]] = deque()  # true as long as `take` finds something; any thread
         self.waiting: dict[T, _Lane[T]] = {}  # every item and its lane; any thread
 
@@ -61,12 +66,14 @@ class FairQueue(Generic[T]):
         return list(self.waiting)
 
     def put(self, key: Hashable, item: T) -> None:
-        """Append *item* to the lane of *key*. Never blocks."""
+        """Append *item* to the lane of *key*. Never waits for a taker."""
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes.setdefault(key, _Lane(key))
         self.waiting[item] = lane
         lane.items[item] = None
+        if lane.gone:
+            lane = self._move(item, lane)
         if lane.active.acquire(False):
             self.turns.append(lane)
 
@@ -105,8 +112,29 @@ class FairQueue(Generic[T]):
         if lane.items:
             self.turns.append(lane)
             return
-        if self._lanes.get(lane.key) is lane:  # not the one that a later item of the key has opened
-            del self._lanes[lane.key]
+        self._drop(lane)
         lane.active.release()
         if lane.items and lane.active.acquire(False):  # it came just before the release
             self.turns.append(lane)
+
+    def _drop(self, lane: _Lane[T]) -> None:
+        with self._lock:
+            lane.gone = True
+            if lane.items:
+                lane.gone = False
+            elif self._lanes.get(lane.key) is lane:
+                del self._lanes[lane.key]
+
+    def _move(self, item: T, lane: _Lane[T]) -> _Lane[T]:
+        """The lane that *item* is in, which was put into *lane* when that was going."""
+        with self._lock:
+            if (
+                not lane.gone or lane.items.pop(item, lane) is lane
+            ):  # it stays after all, or somebody has taken the item
+                return lane
+            now = self._lanes.get(lane.key)
+            if now is None or now.gone:
+                now = self._lanes[lane.key] = _Lane(lane.key)
+            self.waiting[item] = now
+            now.items[item] = None
+            return now
