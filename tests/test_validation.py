@@ -19,7 +19,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -213,6 +215,32 @@ def test_a_validator_that_returns_another_type() -> None:
 
     failures = greendata.filter_valid(pl.DataFrame({"a": [0, 1]}), Turned).failures
     assert failures.rows() == [(1, "a", "1", "column_form", "str does not fit Int64")]
+
+
+class Pair(BaseModel):
+    x: int
+    y: int
+
+
+def turned(kind: Any, into: Any) -> type[BaseModel]:
+    """A model whose field *a* is of a kind, and into which a validator puts something else."""
+    return create_model("Turned", a=(Annotated[kind, PlainValidator(lambda _: into)], ...))
+
+
+@pytest.mark.parametrize(
+    ("kind", "into", "reason"),
+    [
+        (Pair, {"x": 1, "y": 2}, "'dict' object has no attribute 'x'"),
+        (list[int], 5, "int is no list"),
+        (list[str], "text", "str is no list"),
+        (tuple[int, str], 5, "int is no tuple of 2"),
+        (tuple[int, str], (1,), "tuple is no tuple of 2"),
+        (dict[str, int], [1], "list is no mapping"),
+    ],
+)
+def test_a_validator_that_puts_something_in_the_place_of_many_values(kind: Any, into: Any, reason: str) -> None:
+    failures = greendata.filter_valid(pl.DataFrame({"a": [1]}), turned(kind, into)).failures
+    assert failures.select("row", "column", "rule", "message").rows() == [(0, "a", "column_form", reason)]
 
 
 def test_aware_times_come_in_utc() -> None:

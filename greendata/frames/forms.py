@@ -6,7 +6,7 @@ column while it builds one; a form refuses it (`Unfit`), so that no value is cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -88,6 +88,8 @@ class Listed(Form):
         """See `Form.pack`."""
         if value is None:
             return None
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise Unfit(f"{type(value).__name__} is no list")
         packed = [self.items.pack(item) for item in value]
         if self.is_set:
             packed.sort(key=_as_polars_sorts)
@@ -176,8 +178,19 @@ class Struct(Form):
         """See `Form.pack`."""
         if value is None:
             return None
-        items = value if self.is_tuple else [getattr(value, column.field) for column in self.columns]
+        items = self._items(value)
         return {column.name: column.form.pack(item) for column, item in zip(self.columns, items, strict=True)}
+
+    def _items(self, value: Any) -> Sequence[Any]:
+        """One for each column; a validator may have put anything in the place of a model or a tuple."""
+        if not self.is_tuple:
+            try:
+                return [getattr(value, column.field) for column in self.columns]
+            except AttributeError as lacking:
+                raise Unfit(str(lacking)) from lacking
+        if not isinstance(value, tuple | list) or len(value) != len(self.columns):
+            raise Unfit(f"{type(value).__name__} is no tuple of {len(self.columns)}")
+        return value
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
         """See `Form.unpacker`."""
