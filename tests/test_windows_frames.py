@@ -28,6 +28,17 @@ def take_one(stream: Batches[pl.DataFrame], asked: Gate) -> pl.DataFrame:
     return next(stream)
 
 
+def close_while_asking(stream: Batches[pl.DataFrame], asked: Gate, reading: Gate) -> None:
+    """Close *stream* when a read of it was submitted and has begun, and its consumer knows nothing of that yet."""
+    consuming = Native(take_one, stream, asked)
+    asked.wait_arrived()
+    reading.wait_arrived()
+    stream.close()
+    asked.open()
+    with pytest.raises(JobCancelled):
+        consuming.join()
+
+
 def test_closing_while_a_batch_is_being_asked_for_stops_that_one_too(make_gate: Callable[[], Gate]) -> None:
     asked, reading = make_gate(), make_gate()
 
@@ -36,13 +47,7 @@ def test_closing_while_a_batch_is_being_asked_for_stops_that_one_too(make_gate: 
         yield FRAME
 
     stream = Batches(source)
-    consuming = Native(take_one, stream, asked)
-    asked.wait_arrived()
-    reading.wait_arrived()
-    stream.close()
-    asked.open()
-    with pytest.raises(JobCancelled):
-        consuming.join()
+    close_while_asking(stream, asked, reading)
     reading.open()
     assert list(stream) == []
 
@@ -54,13 +59,7 @@ def test_a_connection_is_kept_for_a_read_that_nobody_else_knows_of(
     made = greendata.run(adbc_driver_sqlite.dbapi.connect, str(tmp_path / "a.sqlite")).get()
     with closing(made) as connection, in_workers(at("call", "_executed", statements.rows_of.__code__, reading)):
         stream = greendata.read_sql("VALUES (1), (2)", connection, batch_rows=1)
-        consuming = Native(take_one, stream, asked)
-        asked.wait_arrived()
-        reading.wait_arrived()
-        stream.close()
-        asked.open()
-        with pytest.raises(JobCancelled):
-            consuming.join()
+        close_while_asking(stream, asked, reading)
         assert stream._ending is not None
         stream._ending.get()
         assert databases._claims  # the statement has it

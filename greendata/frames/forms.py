@@ -6,6 +6,7 @@ column while it builds one; a form refuses it (`Unfit`), so that no value is cha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -48,18 +49,18 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Form(ABC):
     """How values are kept in a column: its dtype, and what becomes of them on the way in."""
 
     dtype: pl.DataType
 
+    @abstractmethod
     def pack(self, value: Any) -> Any:
         """What Polars takes for *value* in a column of this dtype; None stays None.
 
         Raises:
             Unfit: the column cannot hold it.
         """
-        raise NotImplementedError
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
         """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""

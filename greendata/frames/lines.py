@@ -177,10 +177,10 @@ def _within(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) 
 def _spans(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
     """Where records begin and end: some of a window's size together, or a large one by itself."""
     for begin, end in _pieces(content, quoted=quoted):
-        if end - begin > LARGE_BYTES and (opens := _last_record(content, begin, quoted=quoted)) > begin:
+        opens = _last_record(content, begin, quoted=quoted) if end - begin > LARGE_BYTES else begin
+        if opens > begin:
             yield begin, opens
-            begin = opens  # noqa: PLW2901 - what is left of it
-        yield begin, end
+        yield opens, end
 
 
 def _pieces(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:

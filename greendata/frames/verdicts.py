@@ -7,6 +7,7 @@ verdict, the value and the message, is pydantic's own; only that a column cannot
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import Repr
@@ -51,7 +52,7 @@ Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(ABC):
     """What asks pydantic about rows of a frame.
 
     Attributes:
@@ -62,13 +63,13 @@ class Judge:
     frame: pl.DataFrame
     columns: Sequence[Column]
 
+    @abstractmethod
     def rows(self, numbers: pl.Series) -> Iterator[Any]:
         """The rows of these *numbers*, which ascend, as `valid` takes them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
-        raise NotImplementedError
 
     def piece(self, rows: Sequence[Good], failures: list[Failure]) -> pl.DataFrame:
         """Valid *rows* in their columns' form, with their numbers; what does not fit it goes to *failures*."""

@@ -120,17 +120,19 @@ class FairQueue(Generic[T]):
     def _drop(self, lane: _Lane[T]) -> None:
         with self._lock:
             lane.gone = True
+            if self._lanes.get(lane.key) is not lane:  # it went before; somebody who came late had put an item there
+                return
             if lane.items:
                 lane.gone = False
-            elif self._lanes.get(lane.key) is lane:
+            else:
                 del self._lanes[lane.key]
 
     def _move(self, item: T, lane: _Lane[T]) -> _Lane[T]:
-        """The lane that *item* is in, which was put into *lane* when that was going."""
+        """The lane that *item* is in, or was: it was put into *lane* when that was going."""
         with self._lock:
-            if (
-                not lane.gone or lane.items.pop(item, lane) is lane
-            ):  # it stays after all, or somebody has taken the item
+            if not lane.gone:  # it stays after all
+                return lane
+            if lane.items.pop(item, lane) is lane:  # somebody has taken it
                 return lane
             now = self._lanes.get(lane.key)
             if now is None or now.gone:

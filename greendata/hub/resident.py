@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
@@ -33,7 +34,7 @@ __all__ = ("Resident",)
 GRACE = 5.0  # seconds for work to end, and again for killed greenlets to clean up; a guess, as gunicorn's is one
 
 
-class Resident:
+class Resident(ABC):
     """One name, one hub, and an end. Made by `current`, `main`, `new` or `child`. Safe from any thread."""
 
     def __init__(self, name: str, *, parent: Self | None = None, idle_after: float | None = None) -> None:
@@ -188,17 +189,17 @@ class Resident:
         """True if nothing speaks against its end. Any thread."""
         return not (self._users or self._children)
 
+    @abstractmethod
     def _is_at_work_here(self) -> bool:
         """True if the calling greenlet is part of its work. Any thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end_work(self, grace: float) -> None:
         """Have its work end, and wait for that. Called in a greenlet of its hub."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lose_work(self, lose: Callable[[Result[Any]], object]) -> None:
         """Call *lose* with each result that will not come any more. Any thread: the own one is gone."""
-        raise NotImplementedError
 
     def _check_open(self) -> None:
         if self.is_stopped:
