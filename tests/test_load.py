@@ -12,6 +12,7 @@ REQUESTS = 3  # of each
 LOOKS = 100  # at /livez and at /readyz meanwhile
 PATHS = ("/report", "/export", "/frames", "/brief", "/report")
 GROWTH = 48  # MiB that allocators may keep of a load that is over, once they have seen one
+ROUNDS = 4  # of the load: what it leaves behind it leaves each time, and an allocator does not
 
 
 def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
@@ -33,7 +34,12 @@ def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
 
         service.wait(running=0, queued=0, abandoned=0)
         service.wait_descriptors(before.descriptors)
-        assert vitals(service.pid).memory < before.memory + GROWTH
+        held = [before.memory, vitals(service.pid).memory]
+        while held[-1] >= held[-2] + GROWTH and len(held) < ROUNDS:
+            drive(load)
+            service.wait(running=0, queued=0, abandoned=0)
+            held.append(vitals(service.pid).memory)
+        assert held[-1] < held[-2] + GROWTH, held
         assert service.ask("/readyz") == "ok\n"
         assert service.state()["pid"] == service.pid
         assert "Traceback" not in service.server.read_log()
