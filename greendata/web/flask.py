@@ -13,10 +13,11 @@ Configuration: ``GREENDATA_REQUEST_TIMEOUT`` (seconds for the queries of a reque
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 try:
-    from flask import Flask, Request, current_app, request
+    from flask import Flask, Request, request, request_started
+    from flask.globals import app_ctx, request_ctx
 except ImportError as missing:
     raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
@@ -88,8 +89,10 @@ class GreenData:
         if app.config["GREENDATA_DASHBOARD"]:
             app.register_blueprint(dashboard(self._dashboard_auth))
         app.extensions["greendata"] = self
-        app.before_request(self._enter)
-        app.teardown_request(_leave)
+        request_started.connect(self._enter, app)  # before all functions of before_request, which may have queries
+        app.before_request(self._take_turns)
+        app.teardown_request(_on_request_end)
+        app.teardown_appcontext(_on_context_end)
         app.cli.add_command(commands)
         if GreenDataError not in app.error_handler_spec[None][None]:
             app.register_error_handler(GreenDataError, answer_to)
@@ -117,21 +120,49 @@ class GreenData:
 
         return mark
 
-    def _enter(self) -> None:
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxies take 1 us a look
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-        view = app.view_functions.get(asked.endpoint or "")
-        seconds = getattr(view, _MARK, app.config["GREENDATA_REQUEST_TIMEOUT"])
-        scope = Scope(socket_of(asked.environ))
-        scope.enter(seconds=seconds, key=None if self._key is None else self._key())
+    def _enter(self, app: Flask, **_: object) -> None:
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]  # the proxies take 1 us a look
+        contexts = (request_ctx._get_current_object(), app_ctx._get_current_object())  # type: ignore[attr-defined]
+        scope = Scope(socket_of(asked.environ), contexts)
+        scope.enter(seconds=_seconds_for(app, asked))
+
+    def _take_turns(self) -> None:
+        scope = None if self._key is None else _scope_of(request_ctx)
+        if scope is not None and self._key is not None and (key := self._key()) is not None:
+            scope.take_turns(key)
 
 
-def _leave(_error: BaseException | None) -> None:
-    scope = current_scope()
-    if scope is not None:
+def _seconds_for(app: Flask, asked: Request) -> float | None:
+    """The deadline of the view that is asked for: its method's, its class's or its own; else the app's."""
+    rule = asked.url_rule
+    view = None if rule is None else app.view_functions.get(rule.endpoint)
+    kind = getattr(view, "view_class", None)  # flask.views, and what is built on it
+    method = getattr(kind, asked.method.lower(), None)
+    if method is None and asked.method == "HEAD":
+        method = getattr(kind, "get", None)
+    for marked in (method, kind, view):
+        if hasattr(marked, _MARK):
+            return cast("float | None", getattr(marked, _MARK))
+    if rule is not None and rule.websocket:  # a conversation: its view runs for as long as both sides like
+        return None
+    return cast("float | None", app.config["GREENDATA_REQUEST_TIMEOUT"])
+
+
+def _on_request_end(_error: BaseException | None) -> None:
+    if (scope := _scope_of(request_ctx)) is not None:
         scope.leave()
-        if not scope.is_held:
-            scope.end()
+
+
+def _on_context_end(_error: BaseException | None) -> None:
+    """Leave at the latest: another teardown function that raised has kept `_on_request_end` from being called."""
+    if (scope := _scope_of(app_ctx)) is not None:
+        scope.leave()
+
+
+def _scope_of(context: Any) -> Scope | None:
+    """The scope at hand if it is that of *context*, a proxy, and not that of a request around it."""
+    scope = current_scope()
+    return scope if scope is not None and scope.is_of(context._get_current_object()) else None
 
 
 def _check(app: Flask) -> None:

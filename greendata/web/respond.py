@@ -88,7 +88,7 @@ class _Stream:
         self._context.run(underway.set, True)  # the queries that *chunks* begins from here on, too
         self._scope = current_scope()
         if self._scope is not None:
-            self._scope.is_held = True
+            self._scope.hold()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -107,9 +107,9 @@ class _Stream:
     def close(self) -> None:
         """Stop the query. The server calls it at the end, at an error, and when the client has left."""
         self._chunks.close()
-        if self._scope is not None:
-            self._scope.end()
-            self._scope = None
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            scope.release()
 
     def __del__(self) -> None:  # the answer was dropped before the server had it
         if hasattr(self, "_scope"):

@@ -1,7 +1,10 @@
 """What one request has begun: its deadline, its turn in the queue, and an end for its queries when it ends.
 
 Everything that is submitted while a request is handled belongs to it: the verbs and plain ``lf.collect()`` under the
-patch. Those queries are cancelled when the view and its stream are over, and when the client leaves before.
+patch. Those queries are cancelled when the view and its streams are over, and when the client leaves before.
+
+Requests nest: a view may ask its own app by way of a test client, and other contexts of a request come and go inside
+it. Each scope knows its own contexts, so that what ends is the scope of that request and not one around it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from gevent.socket import socket as GreenSocket
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
 from greendata.hub.job import adopter, turn
+from greendata.hub.mailbox import Mailbox
 from greendata.hub.result import Result
 
 __all__ = ("Scope", "current_scope", "keep", "socket_of")
@@ -41,37 +45,50 @@ class Scope:
     Args:
         client: the client's socket, or None where the server does not tell. It is looked at while queries are
             pending; nothing is read from it.
+        owners: what the scope may end with, the contexts of the request; compared by identity.
 
     Example:
         >>> import greendata
         >>> scope = Scope(None)
-        >>> scope.enter(seconds=5.0, key="tenant")
+        >>> scope.enter(seconds=5.0)
         >>> result = greendata.run(sum, [1, 2])
         >>> scope.leave()
-        >>> scope.end()
         >>> result.ready()
         True
     """
 
-    __slots__ = ("_block", "_client", "_hub", "_reason", "_refs", "_tokens", "_watcher", "is_held", "is_left")
+    __slots__ = (
+        "_block",
+        "_client",
+        "_holders",
+        "_hub",
+        "_mailbox",
+        "_owners",
+        "_reason",
+        "_refs",
+        "_tokens",
+        "_watcher",
+        "is_left",
+    )
 
-    def __init__(self, client: GreenSocket | None) -> None:
-        self.is_left = False  # the client has gone; from here on: the hub's thread writes, any thread reads
-        self.is_held = False  # a stream goes on after the view, and ends the scope
-        self._reason = ""  # once it is over
+    def __init__(self, client: GreenSocket | None, owners: tuple[object, ...] = ()) -> None:
+        self._owners = owners  # set once
+        self.is_left = False  # the client has gone; the hub's thread writes, any thread reads
+        self._reason = ""  # once it is over; any thread writes, the first is kept
+        self._holders: list[None] = []  # the view and each of its streams; any thread, one C call each
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
         self._hub: Any = get_hub_if_exists()
-        self._client = client if self._hub is not None else None  # from here on: the hub's thread only
-        self._watcher: Any = None
+        self._client = client if self._hub is not None else None  # the hub's thread; any thread writes None
+        self._mailbox: Mailbox | None = None  # the hub's thread writes it once, before it watches
+        self._watcher: Any = None  # from here on: the hub's thread only
         self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
         self._block: AbstractContextManager[float] | None = None
 
-    def enter(self, *, seconds: float | None, key: Hashable) -> None:
+    def enter(self, *, seconds: float | None) -> None:
         """Make what is submitted in this context part of the scope. Call from the request's greenlet.
 
         Args:
             seconds: the deadline of all its queries, from now; None for none.
-            key: for fairness, see `greendata.hub.pool.Pool.submit`.
 
         Raises:
             BadTimeout: *seconds* is negative or no number; nothing was entered.
@@ -79,20 +96,43 @@ class Scope:
         if seconds is not None:
             self._block = deadline(seconds)
             self._block.__enter__()
+        self.hold()
         self._set(_scope, self)
         self._set(adopter, self.adopt)
-        if key is not None:
-            self._set(turn, key)
+
+    def take_turns(self, key: Hashable) -> None:
+        """Give what is submitted from here on a key, see `greendata.hub.pool.Pool.submit`. Call between the two."""
+        self._set(turn, key)
 
     def leave(self) -> None:
-        """Undo `enter`. Idempotent; in another context than that of `enter` there is nothing to undo."""
+        """Undo `enter`, and end the scope if no stream goes on. Idempotent. Call from the request's greenlet.
+
+        In another context than that of `enter` there is nothing to undo.
+        """
         tokens, self._tokens = self._tokens, []
+        if not tokens:
+            return
         block, self._block = self._block, None
         with suppress(ValueError):  # another context
             for variable, token in reversed(tokens):
                 variable.reset(token)
             if block is not None:
                 block.__exit__(None, None, None)
+        self.release()
+
+    def is_of(self, context: object) -> bool:
+        """True if *context* is one of its owners."""
+        return any(owner is context for owner in self._owners)
+
+    def hold(self) -> None:
+        """Keep the scope from ending until `release`: a stream goes on after the view. Safe from any thread."""
+        self._holders.append(None)
+
+    def release(self) -> None:
+        """Take one `hold` back; the last one ends the scope. Safe from any thread."""
+        self._holders.pop()
+        if not self._holders:
+            self.end()
 
     def adopt(self, result: Result[Any]) -> None:
         """Make *result* part of the scope; cancel it if that is over. Safe from any thread."""
@@ -109,7 +149,7 @@ class Scope:
         self._refs.discard(weakref.ref(result))
 
     def cancel(self, reason: str) -> None:
-        """Cancel what is pending and what will be submitted, for that reason. Call from the hub's thread."""
+        """Cancel what is pending and what will be submitted, for that reason. Safe from any thread."""
         self._reason = self._reason or reason
         for ref in list(self._refs):  # in one step: to make a tuple can start the collector, and so lose some of them
             result = ref()
@@ -118,15 +158,19 @@ class Scope:
         self._refs.clear()
 
     def end(self) -> None:
-        """Cancel what is pending, and look at the client no more. Idempotent. Call from the hub's thread."""
+        """Cancel what is pending, and look at the client no more. Idempotent. Safe from any thread."""
         self._client = None
-        self._unwatch()
         self.cancel(OVER)
+        if get_hub_if_exists() is self._hub:
+            self._unwatch()
+        elif self._mailbox is not None:  # a stream that the garbage collector closed, on a worker, say
+            self._mailbox.post(self._unwatch)
 
     def _set(self, variable: ContextVar[Any], value: object) -> None:
         self._tokens.append((variable, variable.set(value)))
 
     def _watch(self, client: GreenSocket) -> None:
+        self._mailbox = Mailbox.here()
         self._watcher = self._hub.loop.io(client.fileno(), READABLE)
         self._watcher.start(self._on_readable)
 
@@ -140,9 +184,11 @@ class Scope:
         client = self._client
         if client is None:
             return
-        is_left = _has_left(client.fileno())
+        descriptor = client.fileno()
         self._unwatch()
-        if is_left:
+        if descriptor < 0:  # the server has closed it, and its number may be another's by now
+            self._client = None
+        elif _has_left(descriptor):
             self.is_left = True
             self.cancel(LEFT)
         else:  # a body that nobody has read, or the next request: until it is read, nothing more is to be seen
