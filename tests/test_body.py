@@ -106,7 +106,7 @@ def test_content_codings_are_not_supported(client: FlaskClient) -> None:
 def test_a_body_above_the_limit_is_not_read_to_its_end(client: FlaskClient, chunked: bool) -> None:  # noqa: FBT001
     stream = io.BytesIO(b"id\n" + b"1\n" * 500_000)
     told: dict[str, Any] = (
-        {"environ_overrides": {"wsgi.input_terminated": True}}
+        {"environ_overrides": {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}}
         if chunked
         else {"content_length": len(stream.getvalue())}
     )

@@ -17,7 +17,7 @@ from greendata.frames.validation import validate
 from greendata.hub import pool
 from greendata.hub.pacing import BUDGET, breathe
 
-__all__ = ("MAX_BYTES", "decode")
+__all__ = ("MAX_BYTES", "content_of", "decode")
 
 MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; who expects more than that asks for it by name
 READ_BYTES = 1 << 18  # in one call of read: a copy of that size holds the GIL for some 50 microseconds
@@ -64,7 +64,7 @@ def decode(
         [(1,), (2,)]
     """
     known = format_of(format)
-    content = _content(source, max_bytes)
+    content = content_of(source, max_bytes)
     as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
     work = partial(read, content, known, schema, as_text=as_text)
     del content
@@ -72,8 +72,17 @@ def decode(
     return df if model is None else validate(df, model)
 
 
-def _content(source: Source, max_bytes: int) -> bytes:
-    """All of *source*, gathered in pieces with a breath between them."""
+def content_of(source: Source, max_bytes: int) -> bytes:
+    """All of *source*, gathered in pieces with a breath between them.
+
+    Raises:
+        BadArgument: *source* is neither bytes nor a binary file.
+        BodyTooLarge: there is more than *max_bytes*; what was read is dropped.
+
+    Example:
+        >>> content_of(BytesIO(b"[]"), 2)
+        b'[]'
+    """
     if isinstance(source, bytes):
         if len(source) > max_bytes:
             raise BodyTooLarge(max_bytes)

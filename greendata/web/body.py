@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from contextlib import suppress
+from io import BytesIO
+from typing import IO, cast
 
 import polars as pl
 from flask import current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import LimitedStream
 
-from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid
-from greendata.frames.decoders import decode
+from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid, Malformed
+from greendata.errors.words import counted
+from greendata.frames.decoders import content_of, decode
+from greendata.frames.formats import Format
 from greendata.web.negotiation import BY_TYPE, bare
 
 __all__ = ("MAX_BODY", "body")
@@ -21,7 +26,8 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     """The body of the request at hand, in the schema of *model* and with values as it coerces them.
 
     The ``Content-Type`` says what it is: JSON (an array of rows or an object of columns), NDJSON, CSV with a header,
-    an Arrow stream or Parquet. Reading and checking leave the hub to others.
+    an Arrow stream or Parquet. Reading and checking leave the hub to others. ``request.get_data()`` and ``get_json()``
+    have it before and after: to check a signature, or to log.
 
     Args:
         model: what `greendata.frames.validation.validate` takes.
@@ -51,8 +57,66 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     if (request.content_length or 0) > limit:
         raise BodyTooLarge(limit)
     try:
-        return decode(request.stream, found, model=model, max_bytes=limit)
+        return decode(_content(found, limit), found, model=model, max_bytes=limit)
     except FrameInvalid as invalid:
         raise BodyInvalid(invalid.failures) from invalid
-    except RequestEntityTooLarge as error:
-        raise BodyTooLarge(cast(int, request.max_content_length)) from error
+
+
+def _content(format: Format, limit: int) -> bytes:
+    """All of the body, also where it was read and kept before; `get_data` and the stream have it after this, too."""
+    received = _Received(format, limit)
+    try:
+        content = content_of(received, limit)  # type: ignore[arg-type]  # of a file it has what is asked for
+    except BodyTooLarge:
+        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # nobody takes the rest for a body
+        raise
+    if content:
+        request.stream = BytesIO(content)
+        request.get_data()  # which keeps what it reads
+        request.stream = BytesIO(content)
+    else:
+        with suppress(RequestEntityTooLarge):  # read before and not kept, up to Flask's limit
+            content = request.get_data()
+    if received.length is not None and received.length != len(content):
+        raise Malformed(format, received.what_came(len(content)))
+    if len(content) > limit:
+        raise BodyTooLarge(limit)
+    return content
+
+
+class _Received:
+    """The body as it comes in. What the client, or the server that reads for it, does wrong is an error of ours.
+
+    Args:
+        format: what the body is said to be.
+        limit: in bytes; Flask's may be lower.
+    """
+
+    def __init__(self, format: Format, limit: int) -> None:
+        self.length = request.content_length  # None where it comes in chunks: then nothing tells that some are missing
+        self._format = format
+        self._limit = limit
+        self._stream = request.stream
+        self._count = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end."""
+        left = size if self.length is None else self.length - self._count
+        try:
+            piece = self._stream.read(min(size, left))
+        except RequestEntityTooLarge as error:  # at Flask's limit exactly, or when more than that is asked for
+            if not self._has_more():
+                return b""
+            raise BodyTooLarge(request.max_content_length or self._limit) from error
+        except Exception as error:  # each server has errors of its own, for chunks that lie and for clients that leave
+            raise Malformed(self._format, self.what_came(self._count)) from error
+        self._count += len(piece)
+        return piece
+
+    def _has_more(self) -> bool:
+        return bool(cast(IO[bytes], request.environ["wsgi.input"]).read(1))
+
+    def what_came(self, count: int) -> str:
+        """Why the body is none, where *count* bytes of it can be had."""
+        came = f"{counted(count, 'byte')} of it" if self.length is None else f"{count} of its {self.length} bytes"
+        return f"{came} came; it was cut short, or read before and not kept (as get_data() keeps it)"
