@@ -29,13 +29,13 @@ class Floor:
 HOUSE = (
     Floor(
         "errors",
-        "arguments fetch formats groups jobs observe pipelines queries root sql typed validation web words",
+        "arguments fetch formats groups jobs notes observe pipelines queries root sql typed validation web words",
         {"gevent": "jobs"},
     ),
     Floor(
         "hub",
-        "adoption arrivals background bridge call caller cleanup crew deadline fairness group job logs mailbox native "
-        "outcome pacing pool queues resident result scope service settings waiters",
+        "adoption arrivals background blocks bridge call caller cleanup crew deadline fairness group job logs mailbox "
+        "native outcome pacing pool queues resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

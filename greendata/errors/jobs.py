@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import Timeout
 
+from greendata.errors.notes import text_of
 from greendata.errors.root import GreenDataError
 from greendata.errors.words import counted
 
@@ -122,7 +123,7 @@ class JobAborted(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         cause = self.__cause__
-        return f"{self.label} ended with {type(cause).__name__}: {cause}"
+        return f"{self.label} ended with {type(cause).__name__}: {text_of(cause)}"
 
 
 class PoolFull(GreenDataError, RuntimeError):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gevent import Timeout
 
 from greendata.errors import NotIterable
+from greendata.errors.notes import note
 from greendata.flow.channel import Channel, Turnstile, clock
 from greendata.flow.element import Item, Mark, Place, path_of
 from greendata.flow.injection import StageStatus, WorkerInfo
@@ -66,7 +67,7 @@ class Source(Stage[Any]):
                 index = item[0]
                 yield item
         except (Exception, Timeout) as error:
-            error.add_note(f"raised by the source, after {index + 1} elements")
+            note(error, f"raised by the source, after {index + 1} elements")
             raise
 
     def _read_natively(self) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import get_hub
 from greenlet import GreenletExit
 
+from greendata.errors.notes import note, shown
 from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
 from greendata.flow.element import Item, Mark, Place, path_of
 
@@ -236,7 +237,7 @@ class Run:
         if self.error is None:
             self.error = error
         elif self.error is not error:
-            self.error.add_note(f"meanwhile there was also: {error!r}")
+            note(self.error, f"meanwhile there was also: {shown(error)}")
 
     def _finish(self) -> None:
         for items in (self.items, *reversed(self._kept)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -11,10 +10,12 @@ from typing import Any, Literal
 from gevent import GreenletExit, Timeout
 
 from greendata.errors import BadArgument, BadChoice, ElementTimeout
+from greendata.errors.notes import note, shown
 from greendata.flow.channel import clock
 from greendata.flow.element import Mark, path_of
 from greendata.flow.injection import StageStatus, WorkerInfo, asked, check_given, chosen
 from greendata.hub import pool
+from greendata.hub.blocks import contextmanager
 from greendata.hub.cleanup import shielded
 from greendata.hub.deadline import seconds_of
 
@@ -129,7 +130,7 @@ class Step:
         except (Exception, Timeout) as second:
             if error is None:
                 raise
-            error.add_note(f"on_done raised, after that: {second!r}")
+            note(error, f"on_done raised, after that: {shown(second)}")
 
     def run(self, func: Callable[[], Any]) -> Any:
         """Call *func* where this step runs, without a timeout."""
@@ -147,7 +148,7 @@ class Step:
         if self._on_error == "skip":
             return None
         path = path_of(index)
-        error.add_note(f"raised by {self.label} over element {path[0] if len(path) == 1 else path}")
+        note(error, f"raised by {self.label} over element {path[0] if len(path) == 1 else path}")
         if callable(self._on_error):
             self._on_error(error, value)
             return None

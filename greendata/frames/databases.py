@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
 from greendata.hub import native
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("Address", "Database", "Given", "database_of", "driver")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -32,6 +31,7 @@ from greendata.errors import (
 from greendata.errors.words import counted
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
 from greendata.frames.urls import MAX_BYTES, TIMEOUT
+from greendata.hub.blocks import contextmanager
 from greendata.hub.deadline import seconds_of
 
 __all__ = ("Answer", "GuardedSession")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import ipaddress
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
@@ -22,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from greendata.errors import BadArgument, UrlRefused
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
 

@@ -7,7 +7,6 @@ model knows better, it is asked. What Polars says of a bad file becomes an error
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from glob import escape
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from greendata.errors import FileMissing, UnreadableFile
 from greendata.frames.models import schema_of
 from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources, StrPath, sources
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("Scan", "reading", "scan")
 

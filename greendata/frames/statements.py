@@ -7,7 +7,7 @@ statements are used and not its DB-API layer: that one takes locks of `threading
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -17,6 +17,7 @@ from greendata.frames.arrays import frames_of, schema_of_stream
 from greendata.frames.columns import parameters, readable
 from greendata.frames.databases import POSTGRES, Database, driver
 from greendata.hub import native
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("INGEST_MODES", "Stopper", "ingest", "rows_of")
 

@@ -16,6 +16,7 @@ from gevent import GreenletExit
 from greenlet import getcurrent, greenlet
 
 from greendata.errors import JobAborted, JobCancelled, NotCallable
+from greendata.errors.notes import without_frame
 from greendata.hub import native, pool
 from greendata.hub.deadline import nearest
 from greendata.hub.job import adopter
@@ -169,8 +170,7 @@ class Errand(Generic[T]):
         del self, call  # the frames of a failed call, which its error keeps, have this one as their caller
 
     def _fail(self, error: BaseException, outcome: Exception) -> None:
-        trace = error.__traceback__
-        error.__traceback__ = trace.tb_next if trace is not None else None  # without the frame above: no cycle
+        without_frame(error)  # the one above: no cycle
         self.call.settle(Status.FAILED, error=outcome)
 
     def _at_home(self) -> None:

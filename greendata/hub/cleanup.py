@@ -10,6 +10,7 @@ import gevent
 from gevent import GreenletExit
 
 from greendata.errors import JobAborted, NoThread, PoolClosed
+from greendata.errors.notes import note, shown
 from greendata.hub import crew, native, pool
 from greendata.hub.job import go_on
 from greendata.hub.outcome import Status
@@ -89,5 +90,5 @@ def shielded(func: Callable[[], Any]) -> None:
         raise raised.pop()  # a kill tells nobody anything
     if interruption is not None:
         if raised:
-            interruption.add_note(f"meanwhile there was also: {raised.pop()!r}")
+            note(interruption, f"meanwhile there was also: {shown(raised.pop())}")
         raise interruption

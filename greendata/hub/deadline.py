@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 
 from greendata.errors import BadTimeout
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("current_deadline", "deadline", "nearest", "seconds_of")
 

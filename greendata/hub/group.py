@@ -373,7 +373,7 @@ class Group:
             except BaseException as interruption:  # noqa: BLE001 - it is raised once the members are done
                 if outside is not None and isinstance(interruption, LoopExit):
                     break
-                outside = outside or interruption
+                outside = interruption if outside is None else outside
                 if not self._shield:
                     self.cancel("the wait was interrupted")
         return outside
@@ -386,10 +386,9 @@ class Group:
             assert self._seconds is not None
             late = GroupTimeout(self.label, self._seconds, [*self._pending, *self.abandoned])
             late.__cause__, found = found, late
-        raised = outside or found
+        raised = found if outside is None else outside
         if raised is not None:
-            raised.__suppress_context__ = True  # the block's error is one of them; the interrupt is ours
-            raise raised
+            raise raised from raised.__cause__  # the block's error is one of them; the interrupt is ours
 
 
 class _Interrupt(BaseException):

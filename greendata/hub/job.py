@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from greenlet import getcurrent
 
 from greendata.errors import JobAborted
+from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import nearest
@@ -112,7 +113,7 @@ class Job:
             value = self.context.run(self.func, *self.args)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
             # Without this frame, and not by way of a local: either would be a cycle that keeps the job alive.
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            without_frame(error)
             if not isinstance(error, Exception):
                 error = JobAborted(result.label, error)
             result.settle(Status.FAILED, error=error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.blocks import contextmanager
 
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 

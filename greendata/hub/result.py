@@ -18,6 +18,7 @@ from gevent.exceptions import InvalidThreadUseError
 from gevent.hub import get_hub
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
+from greendata.errors.notes import shown
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
@@ -335,7 +336,7 @@ class Result(Outcome[T], Generic[T]):
 
     def __repr__(self) -> str:
         where = f" on {self.worker}" if self.worker else ""
-        error = f" {self.exception!r}" if self.exception is not None else ""
+        error = f" {shown(self.exception)}" if self.exception is not None else ""
         return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
 
     __str__ = __repr__

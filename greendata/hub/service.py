@@ -63,7 +63,8 @@ class Service(Generic[T]):
 
     def _note_end(self) -> None:
         never = JobCancelled(self.started.label, running=True, native=False, message="the service ended before")
-        self.started.settle(Status.FAILED, error=self.stopped.exception or never)
+        error = self.stopped.exception
+        self.started.settle(Status.FAILED, error=never if error is None else error)
         self.started.wake()
 
     def __enter__(self) -> Self:

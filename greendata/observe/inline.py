@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import wraps
 from time import monotonic
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from gevent._hub_local import get_hub_if_exists
 
 from greendata.frames.seam import EXECUTIONS, Seam
+from greendata.hub.blocks import contextmanager
 from greendata.hub.crew import is_inline_thread
 from greendata.observe.site import calling_frame
 

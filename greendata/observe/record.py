@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
+from greendata.errors.notes import text_of
 from greendata.hub import job as jobs
 from greendata.hub import native
 from greendata.hub.job import Job
@@ -22,7 +23,7 @@ from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.observe.histogram import Durations, Histogram
 
-__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "text_of", "unhear")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "unhear")
 
 LABELS = 100  # labels with books of their own: a label made of an identifier must not eat the memory
 OTHER = "other"  # the label of the rest
@@ -173,26 +174,13 @@ class Recorder:
 
     def _failure(self, result: Result[Any]) -> Failure:
         error = result.exception
-        text = text_of(error, TEXT) if self.keep_texts else None
+        text = text_of(error)[:TEXT] if self.keep_texts else None
         return Failure(result.label, type(error).__name__, time(), text)
 
     def _check_process(self) -> None:
         """Begin anew in a forked child: the books are the parent's, and its lock may be held for ever."""
         if self._pid != os.getpid():
             self._begin()
-
-
-def text_of(thing: object, length: int) -> str:
-    """What *thing* says of itself, up to *length* characters; never an error, whatever its ``__str__`` does.
-
-    Example:
-        >>> text_of(ValueError("no such shop"), 7)
-        'no such'
-    """
-    try:
-        return str(thing)[:length]
-    except Exception as broken:  # noqa: BLE001 - the job's waiters come after this
-        return f"(its text raised {type(broken).__name__})"
 
 
 _changing = native.RLock()  # guards `jobs.listeners`

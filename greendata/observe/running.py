@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from time import monotonic
 
+from greendata.errors.notes import text_of
 from greendata.hub import pool
-from greendata.observe.record import text_of
 
 __all__ = ("RunningJob", "cancel", "running")
 
@@ -48,7 +48,7 @@ def running() -> tuple[RunningJob, ...]:
         RunningJob(
             id=_id_of(worker.name, number),
             label=job.result.label,
-            key=None if job.key is None else text_of(job.key, KEY),
+            key=None if job.key is None else text_of(job.key)[:KEY],
             worker=worker.name,
             seconds=max(0.0, now - worker.since),
             abandoned=job.result.ready(),

@@ -11,7 +11,6 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from greendata.errors import BadArgument
 from greendata.hub import pool
+from greendata.hub.blocks import contextmanager
 from greendata.hub.cleanup import carry_out
 from greendata.hub.job import Job
 from greendata.hub.pacing import paced, sliced

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from time import monotonic
 
 import gevent
 from gevent._hub_local import get_hub_if_exists
 
 from greendata.hub import native, pool
+from greendata.hub.blocks import contextmanager
 from greendata.observe.stats import Stats, snapshot_json, stats
 from greendata.web.dashboard.picture import picture
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from flask import Blueprint, Response, current_app, request
@@ -22,6 +22,7 @@ from gevent.socket import socket as GreenSocket
 
 from greendata import observe
 from greendata.errors import DashboardOpen
+from greendata.hub.blocks import contextmanager
 from greendata.observe.watch import current
 from greendata.web import drain
 from greendata.web.dashboard.feed import shared

@@ -1,0 +1,74 @@
+"""`contextmanager`: as the standard library's, for blocks in which a user's code raises whatever it likes.
+
+The library's sets ``error.__traceback__``. An error that refuses attributes, a frozen dataclass for one, is lost to a
+`FrozenInstanceError` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ContextDecorator
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+__all__ = ("Block", "contextmanager")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Block(ContextDecorator, Generic[T]):
+    """A block of code that a generator surrounds; see `contextmanager`. As a decorator: each call is a block."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._generator: Generator[T, None, None] = make()
+
+    def _recreate_cm(self) -> Block[T]:
+        return Block(self._make)
+
+    def __enter__(self) -> T:
+        return next(self._generator)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if error is None:
+            for _ in self._generator:
+                raise RuntimeError(f"{self._generator!r} goes on after its block")
+            return False
+        try:
+            self._generator.throw(error)
+        except StopIteration as end:
+            return end is not error
+        except BaseException as raised:
+            # A StopIteration that leaves a generator becomes the cause of a RuntimeError.
+            if raised is not error and not (isinstance(error, StopIteration) and raised.__cause__ is error):
+                raise
+            BaseException.with_traceback(error, trace)  # without the generator's frames
+            return False
+        raise RuntimeError(f"{self._generator!r} goes on after its block raised")
+
+
+def contextmanager(func: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
+    """Make a context manager of *func*, a generator function that yields once.
+
+    Example:
+        >>> @contextmanager
+        ... def told(text):
+        ...     print(text, "begins")
+        ...     yield
+        ...     print(text, "ends")
+        >>> with told("a block"):
+        ...     print("inside")
+        a block begins
+        inside
+        a block ends
+    """
+
+    @wraps(func)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Block[T]:
+        return Block(partial(func, *args, **kwargs))
+
+    return make
