@@ -171,6 +171,99 @@ def test_spreadsheet_formulas_are_escaped_where_that_is_asked_for() -> None:
         assert b"'=1+1" not in respond(frame, "csv").get_data()
 
 
+NESTED = pl.DataFrame({"id": [1], "tags": [["a", "b"]]})
+EMPTY_STRUCT = pl.DataFrame({"a": [{}]}, schema={"a": pl.Struct([])})
+OBJECTS = pl.DataFrame({"a": [object()]}, schema={"a": pl.Object})
+OTHERS = "application/json, application/x-ndjson, application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+
+
+def answer_with(data: Any, path: str, accept: str | None = None) -> Any:
+    app = Flask("service")
+    GreenData(app)
+    app.add_url_rule("/report", "report", lambda: respond(data()))
+    app.add_url_rule("/report.csv", "csv", lambda: respond(data()))
+    app.add_url_rule("/fixed", "fixed", lambda: respond(data(), "csv"))
+    return app.test_client().get(path, headers={} if accept is None else {"Accept": accept})
+
+
+ONCE = {
+    "batches": lambda: greendata.batches(NESTED.lazy(), chunk_size=1),
+    "frames": lambda: iter([NESTED]),
+    "list": lambda: [NESTED],
+}
+AGAIN: dict[str, Callable[[], Any]] = {
+    "frame": lambda: NESTED,
+    "query": NESTED.lazy,
+    "result": lambda: greendata.collect(NESTED.lazy()),
+    "lazy_result": lambda: greendata.run(NESTED.lazy),
+}
+
+
+@pytest.mark.parametrize("source", ONCE | AGAIN)
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("/report?format=csv", None),
+        ("/report?format=csv", "*/*"),
+        ("/report?format=csv", "text/html,*/*;q=0.8"),
+        ("/report.csv", None),
+        ("/report", "text/csv"),
+        ("/report", "text/*"),
+        ("/report", "text/csv, image/png;q=0.5, application/json;q=0"),
+    ],
+)
+def test_a_format_without_a_form_for_the_columns_is_not_acceptable(source: str, path: str, accept: str | None) -> None:
+    answer = answer_with((ONCE | AGAIN)[source], path, accept)
+    assert answer.status_code == 406
+    problem = answer.get_json(force=True)
+    assert problem["available"] == [*OTHERS.split(", "), PARQUET]
+    assert problem["detail"] == f"csv has no form for 1 column: tags (List(String)); there is: {OTHERS}, {PARQUET}"
+
+
+@pytest.mark.parametrize("source", AGAIN)
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("text/csv, application/json;q=0.5", "json"),
+        ("text/csv, application/json;q=0.5, application/x-ndjson;q=0.7", "ndjson"),
+        ("text/csv, */*;q=0.1", "json"),
+        ("text/csv, application/json;q=0, application/*;q=0.1", "ndjson"),
+    ],
+)
+def test_what_the_client_likes_next_is_sent_where_there_is_no_form_for_the_best(
+    source: str, accept: str, chosen: str
+) -> None:
+    answer = answer_with(AGAIN[source], "/report", accept)
+    assert answer.content_type == MEDIA_TYPES[chosen]  # type: ignore[index]
+    assert READERS[chosen](answer.data).equals(NESTED)
+
+
+def test_every_format_that_has_no_form_says_which_have() -> None:
+    answer = answer_with(lambda: EMPTY_STRUCT, "/report?format=parquet")
+    assert (answer.status_code, answer.get_json(force=True)["available"]) == (406, OTHERS.split(", "))
+    assert answer_with(EMPTY_STRUCT.lazy, "/report", f"{PARQUET}, {OTHERS};q=0.5").data == b'[{"a":{}}]'
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/report?format=json", "/report"])
+def test_what_no_wish_of_the_client_could_mend_is_a_fault_of_the_service(path: str) -> None:
+    assert answer_with(lambda: NESTED if path == "/fixed" else OBJECTS, path).status_code == 500
+
+
+def test_a_byte_order_mark_for_excel() -> None:
+    with Flask("service").test_request_context():
+        frame = pl.DataFrame({"größe": ["é"]})
+        for escape in (False, True):
+            sent = respond(frame, "csv", include_bom=True, escape_formulas=escape).get_data()
+            assert sent.startswith("\ufeff".encode())
+            assert sent.count("\ufeff".encode()) == 1
+            assert pl.read_csv(sent).equals(frame)
+            assert greendata.decode(sent, "csv", schema=frame.schema).equals(frame)
+        assert respond(frame, "json", include_bom=True).get_data() == '[{"größe":"é"}]'.encode()
+        two = b"".join(greendata.encode([frame, frame], "csv", include_bom=True))
+        assert pl.read_csv(two).equals(pl.concat([frame, frame]))
+
+
 def test_a_head_request_and_a_dropped_answer_close_the_source() -> None:
     closed: list[str] = []
     app = Flask("service")

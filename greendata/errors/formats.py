@@ -62,10 +62,13 @@ class NotWritable(GreenDataError, TypeError):
         self.columns = columns
 
     def __str__(self) -> str:
-        them = "it" if len(self.columns) == 1 else "them"
+        return f"{self.what}; drop, unnest or cast {'it' if len(self.columns) == 1 else 'them'}"
+
+    @property
+    def what(self) -> str:
+        """What cannot be written, without what to do about it."""
         named = ", ".join(f"{name} ({dtype})" for name, dtype in sorted(self.columns.items()))
-        columns = counted(len(self.columns), "column")
-        return f"{self.format} has no form for {columns}: {named}; drop, unnest or cast {them}"
+        return f"{self.format} has no form for {counted(len(self.columns), 'column')}: {named}"
 
 
 class ChunksBusy(GreenDataError, RuntimeError):

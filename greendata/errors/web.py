@@ -60,23 +60,29 @@ class FormatUnknown(GreenDataError, ValueError):
 
 
 class NotAcceptable(GreenDataError, ValueError):
-    """The client accepts none of the media types that there are: answer 406.
+    """The client accepts none of the media types that there are, or that have a form for the rows: answer 406.
 
     Attributes:
         accept: its ``Accept`` header.
         available: the media types.
+        reason: why what it asks for is none of them; "" if it never is.
 
     Example:
         >>> print(NotAcceptable("image/png", ["text/csv"]))
         Accept: got 'image/png', which takes none of what there is: text/csv
+        >>> print(NotAcceptable("text/csv", ["application/json"], "csv has no form for column a"))
+        csv has no form for column a; there is: application/json
     """
 
-    def __init__(self, accept: str, available: Iterable[str]) -> None:
+    def __init__(self, accept: str, available: Iterable[str], reason: str = "") -> None:
         self.accept = accept
         self.available = tuple(available)
-        super().__init__(accept, self.available)
+        self.reason = reason
+        super().__init__(accept, self.available, reason)
 
     def __str__(self) -> str:
+        if self.reason:
+            return f"{self.reason}; there is: {', '.join(self.available)}"
         return f"Accept: got {self.accept!r}, which takes none of what there is: {', '.join(self.available)}"
 
 

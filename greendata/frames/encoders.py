@@ -39,6 +39,7 @@ def encode(
     format: Format,
     *,
     escape_formulas: bool = False,
+    include_bom: bool = False,
     timeout: float | None = None,
     key: Hashable = None,
     label: str | None = None,
@@ -52,6 +53,7 @@ def encode(
         source: a frame, a query (it runs while its result is encoded), or frames of one schema.
         escape_formulas: in CSV, put ``'`` before text that a spreadsheet would take for a formula, names of columns
             included, and quotes around all text. Other formats have no formulas.
+        include_bom: in CSV, begin with a byte order mark, by which Excel takes the text for UTF-8.
         timeout: the deadline of the whole body in seconds, from now.
         key: for fairness, see `greendata.hub.pool.Pool.submit`.
         label: what its jobs are called.
@@ -64,7 +66,7 @@ def encode(
         >>> b"".join(encode(pl.LazyFrame({"a": [1, 2]}), "ndjson"))
         b'{"a":1}\n{"a":2}\n'
     """
-    writer = writer_of(format_of(format), escape_formulas=escape_formulas)
+    writer = writer_of(format_of(format), escape_formulas=escape_formulas, include_bom=include_bom)
     body = Body(writer, format, chunk_bytes=CHUNK_BYTES)
     if isinstance(source, pl.DataFrame):
         refuse_unwritable(source.schema, format)

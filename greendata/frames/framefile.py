@@ -154,7 +154,7 @@ class NdjsonFile(FrameFile):
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)
-        self._writer = writer_of("ndjson", escape_formulas=False)
+        self._writer = writer_of("ndjson")
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         return b"".join(self._writer.add(frame))

@@ -8,28 +8,38 @@ string in JSON. NaN and the infinities, which JSON does not have, are null there
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 
 from greendata.errors import NotWritable
 from greendata.frames.formats import Format
 
-__all__ = ("defused", "refuse_unwritable", "textual")
+__all__ = ("defused", "refuse_unwritable", "textual", "unwritable")
 
 _FORMULA = r"\A[=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
 _WHOLE_MINUTES = 1972  # the year since which no zone's offset has seconds (Liberia was the last)
 
 
+def unwritable(schema: pl.Schema, format: Format) -> dict[str, pl.DataType]:
+    """The columns of *schema* that *format* has no form for.
+
+    None has one for objects, CSV none for anything nested, Parquet none for structs without fields.
+
+    Example:
+        >>> unwritable(pl.Schema({"a": pl.List(pl.Int64), "b": pl.Int64}), "csv")
+        {'a': List(Int64)}
+    """
+    return {name: dtype for name, dtype in schema.items() if _is_unwritable(dtype, format)}
+
+
 def refuse_unwritable(schema: pl.Schema, format: Format) -> None:
-    """Raise NotWritable if *format* has no form for a column of *schema*: objects, and in CSV anything nested.
+    """Raise NotWritable if there is an `unwritable` column.
 
     Example:
         >>> refuse_unwritable(pl.Schema({"a": pl.List(pl.Int64)}), "json")
     """
-    columns = {
-        name: dtype for name, dtype in schema.items() if _has_object(dtype) or (format == "csv" and dtype.is_nested())
-    }
-    if columns:
+    if columns := unwritable(schema, format):
         raise NotWritable(format, columns)
 
 
@@ -109,9 +119,12 @@ def _is_changed(dtype: object) -> bool:
     return isinstance(dtype, pl.Datetime | pl.Duration | pl.Binary)
 
 
-def _has_object(dtype: object) -> bool:
+def _is_unwritable(dtype: Any, format: Format) -> bool:
+    if format == "csv" and dtype.is_nested():
+        return True
     if isinstance(dtype, pl.List | pl.Array):
-        return _has_object(dtype.inner)
+        return _is_unwritable(dtype.inner, format)
     if isinstance(dtype, pl.Struct):
-        return any(_has_object(field.dtype) for field in dtype.fields)
+        is_empty = format == "parquet" and not dtype.fields
+        return is_empty or any(_is_unwritable(field.dtype, format) for field in dtype.fields)
     return isinstance(dtype, pl.Object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain, islice
@@ -39,16 +40,16 @@ class Writer(Protocol):
         """What comes after the last frame; there was one at least."""
 
 
-def writer_of(format: Format, *, escape_formulas: bool) -> Writer:
+def writer_of(format: Format, *, escape_formulas: bool = False, include_bom: bool = False) -> Writer:
     """A new writer of *format*.
 
     Example:
-        >>> writer = writer_of("json", escape_formulas=False)
+        >>> writer = writer_of("json")
         >>> b"".join([*writer.add(pl.DataFrame({"a": [1]})), writer.end()])
         b'[{"a":1}]'
     """
     if format == "csv":
-        return _Csv(escape_formulas=escape_formulas)
+        return _Csv(escape_formulas=escape_formulas, include_bom=include_bom)
     return _WRITERS[format]()
 
 
@@ -164,14 +165,17 @@ class _Ndjson:
 
 
 class _Csv:
-    def __init__(self, *, escape_formulas: bool) -> None:
+    def __init__(self, *, escape_formulas: bool, include_bom: bool) -> None:
         self._escape_formulas = escape_formulas
+        self._include_bom = include_bom
         self._is_begun = False
 
     def add(self, df: pl.DataFrame) -> Pieces:
         if not df.width:
             return
         if not self._is_begun:
+            if self._include_bom:
+                yield BOM_UTF8
             yield self._header(df.columns)
             self._is_begun = True
         for block in _blocks(df):

@@ -7,7 +7,7 @@ from flask import Request
 from greendata.errors import FormatUnknown, NotAcceptable
 from greendata.frames.formats import FORMATS, MEDIA_TYPES, Format, format_of
 
-__all__ = ("BY_TYPE", "bare", "choose_format")
+__all__ = ("BY_TYPE", "acceptable", "bare", "type_of")
 
 # What else clients call them.
 _ALIASES: dict[str, Format] = {
@@ -19,12 +19,12 @@ _ALIASES: dict[str, Format] = {
 _DEFAULT: Format = "json"
 
 
-def choose_format(request: Request) -> Format:
-    """The format of the answer to *request*.
+def acceptable(request: Request) -> tuple[Format, ...]:
+    """The formats that the answer to *request* may have, the best first; there is one at least.
 
-    A media type that ``Accept`` names decides, the one with the highest q-value. Where it names none of ours (a
-    browser, ``*/*``), ``?format=`` decides, then the suffix of the URL's path, then JSON; of these the first that
-    the client accepts.
+    The media types that ``Accept`` names come first, by their q-values. Where it names none of ours (a browser,
+    ``*/*``), ``?format=`` decides, else the suffix of the URL's path: each alone, if the client accepts it. Then come
+    JSON and the others, as far as the client accepts them.
 
     Raises:
         FormatUnknown: ``?format=`` names no format.
@@ -35,24 +35,24 @@ def choose_format(request: Request) -> Format:
         >>> def asked(path, accept=None):
         ...     headers = {"Accept": accept} if accept else {}
         ...     return Request(EnvironBuilder(path, headers=headers).get_environ())
-        >>> choose_format(asked("/report", "text/csv;q=0.5, application/x-ndjson")), choose_format(asked("/report.csv"))
-        ('ndjson', 'csv')
-        >>> choose_format(asked("/report?format=parquet", "text/html,*/*;q=0.8"))
-        'parquet'
+        >>> acceptable(asked("/report", "text/csv;q=0.5, application/x-ndjson")), acceptable(asked("/report.csv"))
+        (('ndjson', 'csv'), ('csv',))
+        >>> acceptable(asked("/report?format=parquet", "text/html,*/*;q=0.8"))
+        ('parquet',)
     """
     accept = request.accept_mimetypes
     asked = request.args.get("format")
     if asked is not None and asked not in FORMATS:
         raise FormatUnknown(asked, FORMATS)
     named = [(quality, found) for item, quality in accept if (found := BY_TYPE.get(bare(item))) is not None]
-    best = max(named, key=lambda entry: entry[0], default=None)  # the first of those with the highest
-    if best is not None and best[0] > 0:
-        return best[1]
-    wishes = (asked, request.path.rpartition(".")[2], _DEFAULT, *FORMATS)
-    for name in (format_of(wish) for wish in wishes if wish in FORMATS):
-        if not accept or accept[bare(MEDIA_TYPES[name])] > 0:
-            return name
-    raise NotAcceptable(request.headers.get("Accept", ""), [bare(MEDIA_TYPES[name]) for name in FORMATS])
+    wanted = [name for quality, name in sorted(named, key=lambda entry: -entry[0]) if quality > 0]
+    rest = [name for name in (_DEFAULT, *FORMATS) if not accept or accept[type_of(name)] > 0]
+    for wish in (asked, request.path.rpartition(".")[2]):
+        if not wanted and wish in rest:
+            return (format_of(wish),)
+    if not wanted and not rest:
+        raise NotAcceptable(request.headers.get("Accept", ""), map(type_of, FORMATS))
+    return tuple(dict.fromkeys([*wanted, *rest]))
 
 
 def bare(media_type: str) -> str:
@@ -65,4 +65,14 @@ def bare(media_type: str) -> str:
     return media_type.partition(";")[0].strip().lower()
 
 
-BY_TYPE: dict[str, Format] = {bare(MEDIA_TYPES[name]): name for name in FORMATS} | _ALIASES
+def type_of(name: Format) -> str:
+    """The media type of a format, without parameters.
+
+    Example:
+        >>> type_of("csv")
+        'text/csv'
+    """
+    return bare(MEDIA_TYPES[name])
+
+
+BY_TYPE: dict[str, Format] = {type_of(name): name for name in FORMATS} | _ALIASES

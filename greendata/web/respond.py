@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
+from typing import cast
 from urllib.parse import quote
 
 import polars as pl
@@ -17,12 +18,13 @@ from flask import Response, request
 from werkzeug.datastructures import Headers
 from werkzeug.http import dump_options_header
 
-from greendata.errors import ClientGone, JobCancelled
+from greendata.errors import ClientGone, JobCancelled, NotAcceptable, NotWritable
 from greendata.frames.encoders import Chunks, encode
-from greendata.frames.formats import MEDIA_TYPES, SUFFIXES, Format
+from greendata.frames.formats import FORMATS, MEDIA_TYPES, SUFFIXES, Format
+from greendata.frames.wire import unwritable
 from greendata.hub.job import underway
 from greendata.hub.result import Result
-from greendata.web.negotiation import choose_format
+from greendata.web.negotiation import acceptable, type_of
 from greendata.web.scope import current_scope
 
 __all__ = ("respond",)
@@ -40,20 +42,23 @@ def respond(
     *,
     filename: str | None = None,
     escape_formulas: bool = False,
+    include_bom: bool = False,
 ) -> Response:
     r"""An answer with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
 
     Args:
         data: a frame, a query (it runs while its result is sent), frames of one schema, or a result of these.
-        format: one format; None lets the client choose, see `greendata.web.negotiation`.
+        format: one format; None lets the client choose, see `greendata.web.negotiation`. What it likes best but has no
+            form for the columns (CSV for lists) gives way to what it likes next, but for frames: they come once.
         filename: the name under which a browser is to save it; the format's suffix is added if it has none. It may
             come from the client: what does not belong in a file's name is replaced.
         escape_formulas: in CSV, keep a spreadsheet from taking text for a formula.
+        include_bom: in CSV, begin with a byte order mark: Excel takes the text for one of its own code pages without.
 
     Raises:
         FormatUnknown, NotAcceptable: as the client asked; the extension answers 400 and 406.
         BadChoice: *format* is none.
-        NotIterable, NotAFrame, NotWritable: *data* cannot be sent.
+        NotIterable, NotAFrame, NotWritable: *data* cannot be sent, or not in the *format* that is given.
 
     What the query raises before the first chunk is raised here. Call in a request.
 
@@ -63,10 +68,17 @@ def respond(
         ...     respond(pl.DataFrame({"a": [1, 2]})).get_data(as_text=True)
         'a\n1\n2\n'
     """
-    chosen = choose_format(request) if format is None else format
     source = data.get() if isinstance(data, Result) else data
     label = request.endpoint or "respond"
-    stream = _Stream(encode(source, chosen, escape_formulas=escape_formulas, label=label), label)
+
+    def stream_in(chosen: Format) -> _Stream:
+        options = {"escape_formulas": escape_formulas, "include_bom": include_bom}
+        return _Stream(encode(source, chosen, **options, label=label), label)
+
+    if format is None:
+        chosen, stream = _first_that_can(stream_in, is_once=not isinstance(source, pl.DataFrame | pl.LazyFrame))
+    else:
+        chosen, stream = format, stream_in(format)
     headers = Headers({"X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"})
     if format is None:
         headers["Vary"] = "Accept"
@@ -75,6 +87,26 @@ def respond(
     if filename is not None:
         headers["Content-Disposition"] = _disposition(filename, SUFFIXES[chosen])
     return Response(stream, content_type=MEDIA_TYPES[chosen], headers=headers)
+
+
+def _first_that_can(stream_in: Callable[[Format], _Stream], *, is_once: bool) -> tuple[Format, _Stream]:
+    """The best format for the client that has a form for the columns, and the stream in it."""
+    refused: NotWritable | None = None
+    for chosen in acceptable(request):
+        try:
+            return chosen, stream_in(chosen)
+        except NotWritable as error:
+            if error.format != chosen:  # the service's own
+                raise
+            refused = refused or error
+            if is_once:
+                break
+    assert refused is not None
+    schema = pl.Schema(cast("dict[str, pl.DataType]", refused.columns))
+    others = [type_of(name) for name in FORMATS if not unwritable(schema, name)]
+    if not others:  # nobody's wish would help
+        raise refused
+    raise NotAcceptable(request.headers.get("Accept", ""), others, refused.what) from refused
 
 
 class _Stream:
