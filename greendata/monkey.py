@@ -4,20 +4,24 @@ After `patch_polars`, ``lf.collect()``, ``df.join(...)``, ``pl.read_parquet(...)
 compute runs in the pool when a greenlet calls it, while the hub goes on. Values, errors and warnings are
 Polars' own. In a thread without a hub, on Polars' own threads and in the hub itself, Polars runs as ever.
 
-With ``GREENDATA_AUTOPATCH=1`` in the environment, `gevent.monkey.patch_all` does it, through the entry point that
-gevent calls at its end: a service needs no change of its code.
+With ``GREENDATA_AUTOPATCH=1`` in the environment, `gevent.monkey.patch_all` asks for the patch, through the entry point
+that gevent calls at its end, and it is made when the program imports Polars: a service needs no change of its code.
 """
 
 from __future__ import annotations
 
-import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from greendata.frames.patch import is_polars_patched, patch_polars, unpatch_polars
+from greendata.start.autopatch import autopatch
+
+if TYPE_CHECKING:
+    from greendata.frames.patch import is_polars_patched, patch_polars, unpatch_polars
 
 __all__ = ("autopatch", "is_polars_patched", "patch_polars", "unpatch_polars")
 
 
-def autopatch(_event: object = None) -> None:
-    """Patch if ``GREENDATA_AUTOPATCH`` is set to anything but "" or "0"; gevent's entry point calls this."""
-    if os.environ.get("GREENDATA_AUTOPATCH", "0") not in ("", "0"):
-        patch_polars()
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("greendata.frames.patch"), name)  # which imports Polars

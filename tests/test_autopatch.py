@@ -44,7 +44,22 @@ def test_autopatch_needs_no_change_of_code() -> None:
     assert run_python(code, env={"GREENDATA_AUTOPATCH": "1"}) == CLEAN
 
 
-@pytest.mark.parametrize("value", [None, "", "0"])
+@pytest.mark.parametrize("value", ["true", "YES", " on "])
+def test_the_words_that_patch(value: str) -> None:
+    code = "from gevent import monkey; monkey.patch_all()\nimport greendata; print(greendata.is_polars_patched())"
+    assert run_python(code, env={"GREENDATA_AUTOPATCH": value}) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("value", ["ja", "2", "enable", "1;"])
+def test_another_word_is_a_warning_and_no_patch(value: str) -> None:
+    code = "from gevent import monkey; monkey.patch_all()\nimport greendata; print(greendata.is_polars_patched())"
+    finished = run_python(code, env={"GREENDATA_AUTOPATCH": value}, warnings="default")
+    assert finished[:2] == (0, "False\n")
+    expected = f"GREENDATA_AUTOPATCH must be one of 1, true, yes, on, 0, false, no, off, got {value!r}"
+    assert f"RuntimeWarning: {expected}; Polars is not patched" in finished.stderr
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "false", "No", "OFF"])
 def test_without_the_variable_nothing_is_patched(value: str | None) -> None:
     code = """
         from gevent import monkey; monkey.patch_all()

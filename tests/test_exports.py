@@ -42,8 +42,15 @@ def _offered(module: Module) -> Iterator[str]:
     Constants are exempt: most are a room's own business, and stand without an underscore to be read.
     """
     is_window = module.path.name == "__init__.py"
-    for statement in module.tree.body:
+    for statement in _statements(module):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef):
             yield statement.name
-        elif is_window and isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
-            yield from (alias.asname or alias.name for alias in statement.names)
+        elif is_window and isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("greendata"):
+            names = {alias.asname or alias.name for alias in statement.names}
+            yield from names - {"when_imported"}  # what it uses itself
+
+
+def _statements(module: Module) -> Iterator[ast.stmt]:
+    """The statements of a module, with those for type checkers."""
+    for statement in module.tree.body:
+        yield from statement.body if isinstance(statement, ast.If) else [statement]

@@ -90,12 +90,23 @@ def test_threads_that_have_no_name_yet_are_waited_for(monkeypatch: pytest.Monkey
     newborn = dict.fromkeys(range(1000), "python")
     seen = iter([newborn, newborn, newborn | {999: "polars-0"}])
     monkeypatch.setattr(fork.native, "thread_names", lambda: next(seen))
+    monkeypatch.setattr(fork, "_is_young", lambda task: task == 999)
     assert fork.polars_has_run()
 
 
 def test_threads_of_others_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork.native, "thread_names", lambda: dict.fromkeys(range(1000), "python"))
+    monkeypatch.setattr(fork, "_is_young", lambda task: task == 999)
     assert not fork.polars_has_run()
+
+
+def test_threads_of_others_that_are_old_cost_a_fork_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(fork.native, "thread_names", lambda: dict.fromkeys(range(1000), "python"))
+    monkeypatch.setattr(fork, "_is_young", lambda task: False)
+    monkeypatch.setattr(fork.native, "sleep", paused.append)
+    assert not fork.polars_has_run()
+    assert not paused
 
 
 def test_the_parent_goes_on() -> None:
@@ -166,3 +177,84 @@ def test_other_programs_are_not_forks() -> None:
     """
     assert run(code, SETUPS["all patched"]) == ["7"]
     assert run(code, SETUPS["unpatched"]) == ["7"]
+
+
+# A parent without greendata, which comes in the child.
+LATE = """
+import os, sys
+import polars as pl
+{setup}
+sys.stdout.flush()
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+def told(work):
+    try:
+        return f"gave {{work()}}"
+    except BaseException as error:
+        return type(error).__name__
+
+def end(code=0):
+    sys.stdout.flush()
+    os._exit(code)
+"""
+
+NEVER_RAN = {"imported": "pass", "frames": "pl.LazyFrame({'a': [1]}).filter(pl.col('a') > 0); pl.Series([2, 1]).len()"}
+LATE_QUERIES = {
+    "plain": "pl.select(7).item()",
+    "a verb": "greendata.run(pl.select, 7).get(timeout=60).item()",
+    "patched": "(greendata.patch_polars(), pl.select(7).item())[1]",
+    "handed off": "pl.LazyFrame({'a': [7]}).collect_async(gevent=True).get(timeout=60).item()",
+    "the doctor": "[str(found.verdict) for found in greendata.doctor.examine() if found.name == 'fork'][0]",
+}
+
+
+def late(code: str, setup: str) -> tuple[list[str], str]:
+    finished = run_python(LATE.format(setup=setup) + textwrap.dedent(code) + "end()\n", warnings="default")
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.splitlines(), finished.stderr
+
+
+@pytest.mark.parametrize("setup", NEVER_RAN)
+@pytest.mark.parametrize("query", LATE_QUERIES)
+def test_no_query_before_the_fork_is_never_taken_for_one(query: str, setup: str) -> None:
+    code = f"import greendata\nfor _ in range(2): print(told(lambda: {LATE_QUERIES[query]}))\n"
+    answer = "gave ok" if query == "the doctor" else "gave 7"
+    assert late(code, NEVER_RAN[setup]) == ([answer] * 2, "")
+
+
+@pytest.mark.parametrize("query", LATE_QUERIES)
+def test_a_query_before_the_fork_is_seen_by_a_child_that_loads_greendata_late(query: str) -> None:
+    code = f"import greendata\nfor _ in range(2): print(told(lambda: {LATE_QUERIES[query]}))\n"
+    lines, log = late(code, "pl.select(1)")
+    assert lines == ["gave fail" if query == "the doctor" else "PolarsForked"] * 2
+    assert log.count("this process was forked after its parent had run") == (
+        query in {"plain", "patched", "handed off"}
+    )
+
+
+def test_threads_that_polars_has_in_the_child_are_seen_whoever_started_them() -> None:
+    code = "import greendata; pl.thread_pool_size(); print(told(lambda: pl.select(7).item()))\n"
+    assert late(code, "pass") == (["gave 7"], "")
+
+
+def test_a_child_of_a_child_that_does_not_know_yet() -> None:
+    code = """
+import greendata
+grandchild = os.fork()
+if grandchild:
+    end(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+print(told(lambda: pl.select(7).item()))
+"""
+    assert late(code, "pass")[0] == ["gave 7"]
+    assert late(code, "pl.select(1)")[0] == ["PolarsForked"]
+
+
+def test_a_child_that_imports_polars_itself_is_beyond_doubt() -> None:
+    code = """
+import greendata, polars as pl
+from greendata.frames.seam import diverted_for
+print(diverted_for("refusal"), told(lambda: pl.select(7).item()))
+"""
+    fresh = LATE.replace("import polars as pl\n", "").format(setup="pass") + code + "end()\n"
+    assert run_python(fresh) == (0, "False gave 7\n", "")

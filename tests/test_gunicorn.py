@@ -62,6 +62,26 @@ def test_preloading_with_a_query_is_told_at_once(serve: Callable[..., Server]) -
         assert "do without gunicorn --preload" in answer
 
 
+@pytest.mark.parametrize("autopatch", ["1", "0"])
+def test_preloading_with_a_query_is_told_where_only_the_worker_has_greendata(
+    serve: Callable[..., Server], autopatch: str
+) -> None:
+    server = serve("--preload", at_import="pl.select(1)", GREENDATA_AUTOPATCH=autopatch)
+    for path in ("/total", "/held"):
+        assert server.ask(path).startswith("PolarsForked: this process was forked after its parent had run")
+    assert server.read_log().count("this process was forked after its parent had run a Polars query") == 1
+
+
+def test_preloading_without_a_query_is_no_reason_to_refuse(serve: Callable[..., Server]) -> None:
+    server = serve("--preload", "--workers", "2", GREENDATA_AUTOPATCH="1")
+    workers: set[str] = set()
+    while len(workers) < 2:
+        workers.add(server.ask("/ping"))
+        assert server.ask("/total") == "5"
+        rest()
+    assert "forked" not in server.read_log()
+
+
 def test_preloading_without_a_query_works_in_every_worker(serve: Callable[..., Server]) -> None:
     server = serve("--preload", "--workers", "2", at_import="import greendata; greendata.patch_polars()")
     workers: set[str] = set()

@@ -1,1 +1,5 @@
 """Polars on the hub: verbs, engine, batches, and what they know of Polars' insides."""
+
+import polars  # noqa: F401 - before any module here: the fork guard and the patch are among them, and wait for Polars
+
+__all__ = ()

@@ -3,29 +3,53 @@
 Polars' threads do not survive a fork, and a query in the child waits for them silently, for ever (the warning was
 removed: github.com/pola-rs/polars/pull/20309). So a process that has Polars threads when it forks leaves its child
 a refusal: every execution there raises `PolarsForked` at once, the verbs and plain ``lf.collect()`` alike.
+
+    parent   import polars ── this module ── a query ── fork ── goes on
+    child                                                 └──── refuses from its first moment
+
+Where the parent never loads greendata, as gunicorn's master with ``--preload -k gevent``, this module comes into the
+child only, with gevent's `patch_all`, and finds Polars imported and no threads of it. Then the parent has run a query
+or it has not. The child's first execution tells: it asks Polars for the size of its thread pool, which starts the
+threads unless Polars believes that they run. If none has come, they were lost.
+
+    parent   import polars ── a query ── fork ── goes on
+    child                                  └──── patch_all ── this module ── a query: no threads, it refuses
+
+Every program that imports greendata and Polars loads this module. It loads the pool only to fork after a query.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from greendata.errors import PolarsForked
-from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
-from greendata.hub import crew, native, pool
+import polars as pl
+
+from greendata.hub import native
+from greendata.start.importing import is_being_imported, when_imported
 
 __all__ = ("POLARS_THREADS", "polars_has_run", "polars_was_lost")
 
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
+OTHER_THREADS = ("jemalloc_bg_thd",)  # of Polars' allocator: they come with the import
 
-# A thread names itself once it runs, some 100 us after a first tiny query may have returned already; so a thread that
-# nobody knows gets that time. Threads of other libraries that keep no name of their own cost each fork all of it.
+# A thread names itself once it runs, some 100 us after a first tiny query may have returned already; so a young
+# thread that nobody knows gets that time. Threads of other libraries that keep no name of their own cost a fork all
+# of it, while they are young.
 PAUSE = 0.001  # seconds
 PAUSES = 50
+YOUNG = 1.0  # seconds
+
+FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC of Linux, in the flags of proc(5), /proc/pid/stat
 
 _threads_lost = False  # written by the fork hooks, in a process with one thread
+_refusing = False  # this process, or one it was forked from, lost Polars' threads; goes to True once, on any thread
+_undecided = False  # this process came here by a fork that we did not see; goes to False once, under _deciding
+_deciding = native.allocate_lock()
 
 
 def polars_has_run() -> bool:
@@ -37,34 +61,41 @@ def polars_has_run() -> bool:
         >>> polars_has_run()
         True
     """
-    if _threads_lost:
+    if _threads_lost or _refusing:
         return True
     for _ in range(PAUSES):
-        names = native.thread_names().values()
+        names = native.thread_names()
         if not names:  # no /proc here: what went through the pool is all we know of
-            return pool.stats().done > 0
-        if any(name.startswith("polars-") and name[7:].isdigit() for name in names):
+            pool = sys.modules.get("greendata.hub.pool")
+            return pool is not None and pool.stats().done > 0
+        if any(name.startswith("polars-") and name[7:].isdigit() for name in names.values()):
             return True
-        known = sum(name.startswith((*POLARS_THREADS, "jemalloc_bg_thd")) for name in names)
-        if len(names) <= known + len(sys._current_frames()):
+        unknown = [task for task, name in names.items() if not name.startswith((*POLARS_THREADS, *OTHER_THREADS))]
+        if len(unknown) <= len(sys._current_frames()) or not any(map(_is_young, unknown)):
             return False
-        _nobody.acquire(timeout=PAUSE)  # there are threads of neither Python nor a known name: Polars' may be just born
+        native.sleep(PAUSE)  # there are threads of neither Python nor a known name: Polars' may be just born
     return False
 
 
 def polars_was_lost() -> bool:
     """True if this process was forked after Polars had run, so that every execution raises `PolarsForked`.
 
+    In a process that was forked before greendata was imported, this asks Polars, which starts its threads.
+
     Example:
         >>> polars_was_lost()
         False
     """
+    if _undecided:
+        _decide()
     return _refusing
 
 
 def _before_fork() -> None:
     global _threads_lost
     _threads_lost = polars_has_run()
+    if _threads_lost:
+        _refusal()
 
 
 def _after_fork_in_parent() -> None:
@@ -73,23 +104,71 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _refusing
+    global _deciding
+    _deciding = native.allocate_lock()
     if _threads_lost and not _refusing:
-        _refusing = True
-        pool.refuse(PolarsForked)
-        Seam(EXECUTIONS + HANDOFFS, "refusal").divert(_refuse)
+        _refuse_all()
 
 
-def _refuse(func: Callable[..., Any]) -> Callable[..., Any]:
-    def refused(*_args: object, **_options: object) -> None:
-        raise PolarsForked
-
-    return refused
+def _refusal() -> Any:
+    """The module that refuses. It is not imported in the child, where a lost thread may hold the lock of an import."""
+    return import_module("greendata.frames.refusal")
 
 
-_nobody = native.allocate_lock()  # a lock that nobody releases, to sleep on natively
-_nobody.acquire()
-_refusing = False  # this process, or one it was forked from, lost Polars' threads; written in the child hook
+def _refuse_all() -> None:
+    global _refusing
+    _refusing = True
+    _refusal().refuse_all()
 
-crew.inline_on(*POLARS_THREADS)
+
+def _doubt() -> None:
+    """Have the first execution look whether Polars has threads, if this process may have lost them unseen."""
+    global _undecided
+    if _is_forked() and not polars_has_run():
+        _undecided = True
+        _refusal().refuse_if(polars_was_lost)
+
+
+def _decide() -> None:
+    """Find out, once, whether Polars has lost its threads; refuse every execution if so."""
+    global _undecided
+    with _deciding:
+        if _undecided:
+            before = native.thread_names()
+            pl.thread_pool_size()  # which starts the threads, unless Polars believes that they run
+            born = {task: name for task, name in native.thread_names().items() if task not in before}
+            lost = all(name in OTHER_THREADS for name in born.values()) and not polars_has_run()
+            _undecided = False
+            if lost:
+                _refuse_all()
+
+
+def _is_forked() -> bool:
+    """True if this process began as a fork and has not become another program since; False where it cannot be known."""
+    try:
+        return bool(int(_stat_of("self")[6]) & FORKED_WITHOUT_EXEC)
+    except (OSError, IndexError, ValueError):
+        return False
+
+
+def _is_young(task: int) -> bool:
+    try:
+        began = int(_stat_of(f"self/task/{task}")[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):  # it has ended
+        return False
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began < YOUNG
+
+
+def _stat_of(task: str) -> list[str]:
+    """The fields of proc(5), /proc/pid/stat, from the third on."""
+    return Path("/proc", task, "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+
+
+def _tell_the_workers() -> None:
+    sys.modules["greendata.hub.crew"].inline_on(*POLARS_THREADS)
+
+
+when_imported("greendata.hub.crew", _tell_the_workers)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+if not is_being_imported("polars"):
+    _doubt()

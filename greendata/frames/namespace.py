@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 import polars as pl
-
-from greendata.frames import verbs
 
 __all__ = ("GreenFrame", "GreenLazyFrame")
 
@@ -24,6 +23,7 @@ class _Namespace(Generic[F]):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in self._verbs:
             raise AttributeError(f"{name!r} is no verb of {type(self).__name__}; it has {', '.join(self._verbs)}")
+        verbs = import_module("greendata.frames.verbs")  # not before: every program that imports Polars comes here
         return partial(getattr(verbs, name), self._frame)
 
     def __dir__(self) -> list[str]:

@@ -77,7 +77,8 @@ class Seam:
     """A set of native functions, and what one purpose puts before them.
 
     Several seams may be diverted at once, and restored in any order. Of two that divert the same function, the one
-    that was diverted last is called first; one with ``innermost=True`` is called last, where the function is.
+    that was diverted last is called first. One with ``innermost=True`` is called last, where the function runs, and
+    one with ``outermost=True`` is called first, where the caller is.
 
     Args:
         names: of the functions.
@@ -92,11 +93,13 @@ class Seam:
         >>> seam.restore()
     """
 
-    def __init__(self, names: tuple[str, ...], purpose: str, *, innermost: bool = False) -> None:
+    def __init__(
+        self, names: tuple[str, ...], purpose: str, *, innermost: bool = False, outermost: bool = False
+    ) -> None:
         self.purpose = purpose
         self.names = names
         self.wrap: Wrap | None = None  # while diverted
-        self._innermost = innermost
+        self._rank = outermost - innermost
 
     @property
     def is_diverted(self) -> bool:
@@ -114,7 +117,8 @@ class Seam:
             raise SeamMissing(missing, pl.__version__)
         self.restore()
         self.wrap = wrap
-        _diverted.insert(0 if self._innermost else len(_diverted), self)
+        _diverted.append(self)
+        _diverted.sort(key=lambda seam: seam._rank)  # which keeps the order of equals
         self._put_in_place()
 
     def restore(self) -> None:

@@ -1,0 +1,49 @@
+"""How a process that has lost Polars' threads by a fork refuses to execute anything. See `greendata.frames.fork`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from greendata.errors import PolarsForked
+from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
+from greendata.hub import crew, pool
+
+__all__ = ("refuse_all", "refuse_if")
+
+_refusal = Seam(EXECUTIONS + HANDOFFS, "refusal", outermost=True)
+
+
+def refuse_all() -> None:
+    """Raise `PolarsForked` at every execution and every submit from now on."""
+    pool.refuse(PolarsForked)
+    _refusal.divert(_refuse)
+
+
+def refuse_if(was_lost: Callable[[], bool]) -> None:
+    """Ask *was_lost* before every execution. If it says so, raise `PolarsForked` and log it.
+
+    It is asked until it says so and has called `refuse_all`, which takes its place.
+    """
+
+    def ask_first(func: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(func)
+        def asked(*args: Any, **options: Any) -> Any:
+            if was_lost():
+                if not crew.is_inline_thread():  # a worker never logs: a handler's patched lock would park it
+                    logging.getLogger(__name__).error("%s", PolarsForked())
+                raise PolarsForked
+            return func(*args, **options)
+
+        return asked
+
+    _refusal.divert(ask_first)
+
+
+def _refuse(_func: Callable[..., Any]) -> Callable[..., Any]:
+    def refused(*_args: object, **_options: object) -> None:
+        raise PolarsForked
+
+    return refused
