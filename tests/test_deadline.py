@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import gevent
+import polars as pl
 import pytest
 
 from greendata.errors import BadTimeout, DeadlineExceeded, GreenDataError, ResultTimeout
-from greendata.hub.deadline import current_deadline, deadline
+from greendata.frames.encoders import encode
+from greendata.frames.verbs import batches
+from greendata.hub.caller import Caller
+from greendata.hub.deadline import Limit, current_deadline, deadline, within
 from greendata.hub.outcome import Status
 from greendata.hub.pool import stats, submit
-from greendata.hub.scope import wait
+from greendata.hub.scope import gather, shield, wait
 from tests.conftest import Gate
 from tests.natives import Native, settle_down, small_pool, submit_expiring, until
 
@@ -140,6 +146,31 @@ def test_the_nearest_one_wins(held: Gate) -> None:
             result.get()
     assert free.get() == 0
     held.open()
+
+
+def passed(seconds: float, moment: float) -> AbstractContextManager[None]:
+    """A deadline of *seconds* that has passed at *moment* already."""
+    return within(Limit(moment, seconds))
+
+
+def test_an_error_names_the_limit_that_was_given_and_not_what_was_left_of_it() -> None:
+    with passed(2.0, 0.0):
+        for late in (
+            submit(int),
+            submit(int, timeout=60),
+            gather(submit(int)),
+            shield(submit(int)),
+            Caller.current().call_soon(int),
+        ):
+            with pytest.raises(DeadlineExceeded, match="had not begun at its deadline of 2 seconds"):
+                late.get()
+        with pytest.raises(DeadlineExceeded, match="of 2 seconds"):
+            next(batches(pl.LazyFrame({"a": [1]}), chunk_size=1))
+        with pytest.raises(DeadlineExceeded, match="of 2 seconds"):
+            next(encode([pl.DataFrame({"a": [1]})], "csv"))
+    stream = encode(iter([pl.DataFrame({"a": [1]})] * 2), "csv")
+    with passed(3.0, 0.0), pytest.raises(DeadlineExceeded, match="of 3 seconds"):
+        next(stream)
 
 
 def test_a_job_inherits_it_and_greenlets_do_not(held: Gate) -> None:

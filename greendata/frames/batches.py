@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import native, pool
 from greendata.hub.cleanup import carry_out
-from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.deadline import nearest, seconds_of, within
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
@@ -58,7 +57,7 @@ class Batches(Generic[T]):
         label: str = "batches",
     ) -> None:
         self._source = _Source(start)
-        self._until = nearest(seconds_of(timeout))
+        self._limit = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
         self._next: Result[T | None] | None = None  # the batch in advance; the consumer's thread
@@ -161,8 +160,8 @@ class Batches(Generic[T]):
                 self._ending = carry_out(self._source.close, label=f"close {self._label}")
 
     def _fetch(self) -> Result[T | None]:
-        left = None if self._until is None else max(0.0, self._until - monotonic())
-        return pool.submit(self._source.read, timeout=left, key=self._key, label=self._label)
+        with within(self._limit):
+            return pool.submit(self._source.read, key=self._key, label=self._label)
 
 
 class _Source:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import TypeVar
 
@@ -22,7 +21,7 @@ from greendata.frames.formats import Format, format_of
 from greendata.frames.wire import refuse_unwritable
 from greendata.frames.writers import AT_ONCE, Body, Parts, writer_of
 from greendata.hub import pool
-from greendata.hub.deadline import nearest, seconds_of
+from greendata.hub.deadline import nearest, seconds_of, within
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
@@ -101,7 +100,7 @@ class Chunks:
         key: Hashable,
         label: str,
     ) -> None:
-        self._until = nearest(seconds_of(timeout))
+        self._limit = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
         self._body = body
@@ -189,8 +188,8 @@ class Chunks:
         return self._parts
 
     def _submit(self, func: Callable[[], T]) -> Result[T]:
-        left = None if self._until is None else max(0.0, self._until - monotonic())
-        return pool.submit(func, timeout=left, key=self._key, label=self._label)
+        with within(self._limit):
+            return pool.submit(func, key=self._key, label=self._label)
 
     def _close_source(self) -> None:
         self._made.clear()

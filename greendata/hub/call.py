@@ -88,8 +88,9 @@ class Errand(Generic[T]):
         self.on_end = on_end  # told once, on the hub's thread, when nothing of it goes on
         copied = copy_context() if context is None else context.copy()
         self.call: Call[T] = Call(name_of(func), copied, metadata or {})
-        self.deadline = nearest(None)
-        self.seconds = 0.0 if self.deadline is None else max(0.0, self.deadline - monotonic())
+        limit = nearest(None)
+        self.deadline = None if limit is None else limit.until
+        self.seconds = 0.0 if limit is None else limit.seconds
         self._mailbox = mailbox
         self._greenlet: _Runner | None = None  # from here on: hub's thread only
         self._is_first_turn = False

@@ -6,13 +6,31 @@ import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from time import monotonic
+from typing import NamedTuple
 
 from greendata.errors import BadTimeout
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("current_deadline", "deadline", "nearest", "seconds_of")
+__all__ = ("Limit", "current_deadline", "deadline", "nearest", "seconds_of", "within")
 
-_deadline: ContextVar[float | None] = ContextVar("greendata.deadline", default=None)
+
+class Limit(NamedTuple):
+    """A deadline, and the number of seconds that was asked for: what is left of them is of no use in an error.
+
+    Attributes:
+        until: on `time.monotonic`'s clock.
+        seconds: that were given, be it to a job or to a block around it.
+
+    Example:
+        >>> min(Limit(until=10.0, seconds=5.0), Limit(until=20.0, seconds=1.0)).seconds
+        5.0
+    """
+
+    until: float
+    seconds: float
+
+
+_limit: ContextVar[Limit | None] = ContextVar("greendata.deadline", default=None)
 
 
 @contextmanager
@@ -41,26 +59,41 @@ def deadline(seconds: float) -> Iterator[float]:
     checked = seconds_of(seconds)
     if checked is None:
         raise BadTimeout(seconds)
-    until = nearest(checked)
-    token = _deadline.set(until)
+    limit = nearest(checked)
+    with within(limit):
+        yield math.inf if limit is None else limit.until
+
+
+@contextmanager
+def within(limit: Limit | None) -> Iterator[None]:
+    """Like `deadline`, with a limit that `nearest` gave earlier.
+
+    Example:
+        >>> with within(Limit(until=10.0, seconds=5.0)), within(None), within(Limit(until=20.0, seconds=1.0)):
+        ...     current_deadline()
+        10.0
+    """
+    around = _limit.get()
+    token = _limit.set(min(filter(None, (limit, around)), default=None))
     try:
-        yield math.inf if until is None else until
+        yield
     finally:
-        _deadline.reset(token)
+        _limit.reset(token)
 
 
 def current_deadline() -> float | None:
     """The deadline of the innermost blocks around the caller, on `time.monotonic`'s clock; None without one."""
-    return _deadline.get()
+    limit = _limit.get()
+    return None if limit is None else limit.until
 
 
-def nearest(seconds: float | None) -> float | None:
+def nearest(seconds: float | None) -> Limit | None:
     """The nearer of *seconds* from now and the deadline of the blocks around the caller."""
-    around = _deadline.get()
+    around = _limit.get()
     if seconds is None or math.isinf(seconds):
         return around
-    until = monotonic() + seconds
-    return until if around is None else min(until, around)
+    limit = Limit(monotonic() + seconds, seconds)
+    return limit if around is None else min(limit, around)
 
 
 def seconds_of(timeout: object) -> float | None:

@@ -81,7 +81,7 @@ class Job:
         self.context: Context = copy_context()
         self.result: Result[Any] = Result(label)
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
-        self.seconds = 0.0  # that the deadline allows; likewise
+        self.seconds = 0.0  # for which the deadline was asked, by the job or a block around it; likewise
         self.returned = False  # no worker has it, or will have; under the pool's lock
         self._pool = pool
         self._bridge: Bridge | None = None  # set before it is queued
@@ -90,15 +90,16 @@ class Job:
 
     def bind(self, bridge: Bridge | None, seconds: float | None) -> None:
         """Give the job its home and its deadline. Call on the submitting thread."""
-        self.deadline = nearest(seconds)
+        limit = nearest(seconds)
         self.result.bind(self, bridge)
         if bridge is not None:
             self._bridge = bridge
             self._number = bridge.expect(self._at_home)
-        if self.deadline is not None:
-            self.seconds = max(0.0, self.deadline - monotonic())
+        if limit is not None:
+            self.deadline, self.seconds = limit
             if bridge is not None:
-                self._timer = bridge.hub.loop.timer(min(self.seconds, native.TIMEOUT_MAX), ref=False)
+                left = max(0.0, self.deadline - monotonic())
+                self._timer = bridge.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
                 self._timer.start(self.result.expire, update=True)
 
     def run(self, worker: str) -> None:
