@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar, cast
 
 try:
-    from flask import Flask, Request, request, request_started
+    from flask import Flask, Request, Response, current_app, got_request_exception, request, request_started
     from flask.globals import app_ctx, request_ctx
 except ImportError as missing:
     raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
@@ -34,6 +34,8 @@ from greendata.web.shell import commands
 __all__ = ("GreenData", "body", "health", "keep", "respond")
 
 V = TypeVar("V", bound=Callable[..., object])
+
+INTERNAL_SERVER_ERROR, GATEWAY_TIMEOUT = 500, 504
 
 _MARK = "greendata_seconds"  # a view's own deadline; functools.wraps carries it through other decorators
 
@@ -93,9 +95,11 @@ class GreenData:
         app.before_request(self._take_turns)
         app.teardown_request(_on_request_end)
         app.teardown_appcontext(_on_context_end)
+        got_request_exception.connect(_on_unhandled, app)
+        app.after_request(_answer_unhandled)
         app.cli.add_command(commands)
         if GreenDataError not in app.error_handler_spec[None][None]:
-            app.register_error_handler(GreenDataError, answer_to)
+            app.register_error_handler(GreenDataError, _handle)
 
     @staticmethod
     def deadline(seconds: float | None) -> Callable[[V], V]:
@@ -157,6 +161,49 @@ def _on_context_end(_error: BaseException | None) -> None:
     """Leave at the latest: another teardown function that raised has kept `_on_request_end` from being called."""
     if (scope := _scope_of(app_ctx)) is not None:
         scope.leave()
+
+
+def _handle(error: GreenDataError) -> Response:
+    """The answer to *error*. One for which the client can do nothing is in the log, and a 504 is told as a failure.
+
+    A full pool is not: services like Sentry listen for failures, and their work for each would be added to a load
+    that is too much already.
+    """
+    answer = answer_to(error)
+    if answer.status_code >= INTERNAL_SERVER_ERROR:
+        text = "%d for %s %r: %s"
+        current_app.logger.warning(text, answer.status_code, request.method, request.path, error)
+    scope = _scope_of(request_ctx)
+    if answer.status_code == GATEWAY_TIMEOUT and (scope is None or scope.unhandled is not error):
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
+    return answer
+
+
+def _on_unhandled(_app: Flask, exception: BaseException, **_: object) -> None:
+    if (scope := _scope_of(request_ctx)) is not None:
+        scope.unhandled = exception
+
+
+def _answer_unhandled(response: Response) -> Response:
+    """Let an error of ours have its answer where an extension has made a 500 of it, for which no handler was asked.
+
+    Flask-RESTful and Flask-RESTX do so with every exception of their resources that is none of werkzeug's.
+    """
+    scope = _scope_of(request_ctx)
+    error = None if scope is None else scope.unhandled
+    if response.status_code != INTERNAL_SERVER_ERROR or not isinstance(error, GreenDataError):
+        return response
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        answer = app.make_response(type(app).handle_user_exception(app, error))  # not the one that was put in its place
+    except Exception as raised:
+        if raised is not error:
+            raise
+        return response  # a fault of the service
+    kept = [(name, value) for name, value in response.headers if not name.startswith("Content-")]
+    answer.headers.extend((name, value) for name, value in kept if name not in answer.headers)  # cookies, origins
+    return answer
 
 
 def _scope_of(context: Any) -> Scope | None:

@@ -42,6 +42,10 @@ _scope: ContextVar[Scope | None] = ContextVar("greendata.scope", default=None)
 class Scope:
     """The queries of one request. Its greenlet enters and leaves it; results may be adopted by any thread.
 
+    Attributes:
+        is_left: the client has gone.
+        unhandled: an exception of the request for which there was no handler.
+
     Args:
         client: the client's socket, or None where the server does not tell. It is looked at while queries are
             pending; nothing is read from it.
@@ -69,11 +73,13 @@ class Scope:
         "_tokens",
         "_watcher",
         "is_left",
+        "unhandled",
     )
 
     def __init__(self, client: GreenSocket | None, owners: tuple[object, ...] = ()) -> None:
         self._owners = owners  # set once
         self.is_left = False  # the client has gone; the hub's thread writes, any thread reads
+        self.unhandled: BaseException | None = None  # what Flask was told of; the request's greenlet
         self._reason = ""  # once it is over; any thread writes, the first is kept
         self._holders: list[None] = []  # the view and each of its streams; any thread, one C call each
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
@@ -112,6 +118,7 @@ class Scope:
         tokens, self._tokens = self._tokens, []
         if not tokens:
             return
+        self.unhandled = None
         block, self._block = self._block, None
         with suppress(ValueError):  # another context
             for variable, token in reversed(tokens):
