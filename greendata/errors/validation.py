@@ -125,4 +125,4 @@ class FrameInvalid(GreenDataError, ValueError):
 def _line(count: int, row: int | None, column: str | None, value: str | None, rule: str, message: str) -> str:
     where = "the column" if row is None else f"row {row}"
     times = f"{count} times {rule}, first in {where}" if count > 1 else f"{rule} in {where}"
-    return f"  {column or 'the row'}: {times}, got {value}: {message}"
+    return f"  {'the row' if column is None else column or repr(column)}: {times}, got {value}: {message}"

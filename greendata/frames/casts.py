@@ -14,6 +14,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.frames.formats import Format
+from greendata.frames.names import frame_of
 
 __all__ = ("cast_to", "native_form", "shown", "text_form", "told")
 
@@ -71,7 +72,7 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
         >>> cast_to(pl.DataFrame({"a": ["P1DT2S"]}), pl.Schema({"a": pl.Duration("ms")}), "csv").item()
         datetime.timedelta(days=1, seconds=2)
     """
-    return pl.DataFrame([_cast(df[name], dtype, format) for name, dtype in schema.items()])
+    return frame_of([_cast(df[name], dtype, format) for name, dtype in schema.items()])
 
 
 def told(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from operator import add, and_
 import polars as pl
 
 from greendata.frames.forms import Dtype
+from greendata.frames.names import column, field
 
 __all__ = ("ELEMENTS", "is_readable", "obstacles")
 
@@ -28,10 +29,10 @@ def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
         >>> [reason[:11] for reason, _ in obstacles("a", pl.List(pl.Date()))]
         ['Python has ', 'it takes py']
     """
-    readable = is_readable(pl.col(name), dtype)
+    readable = is_readable(column(name), dtype)
     if readable is not None:
         yield BEYOND, ~readable
-    count = _elements(pl.col(name), dtype)
+    count = _elements(column(name), dtype)
     if count is not None:
         yield LARGE, count > ELEMENTS
 
@@ -68,8 +69,8 @@ def is_readable(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
 
 
 def _readable_fields(expr: pl.Expr, dtype: pl.Struct) -> Iterator[pl.Expr | None]:
-    for field in dtype.fields:
-        readable = is_readable(expr.struct.field(field.name), field.dtype)
+    for part in dtype.fields:
+        readable = is_readable(field(expr, dtype, part.name), part.dtype)
         yield None if readable is None else readable.fill_null(value=True)
 
 
@@ -82,7 +83,7 @@ def _elements(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
             count = values.list.len().cast(pl.UInt64)
             return (count if inner is None else count + values.list.eval(inner).list.sum()).fill_null(0)
         case pl.Struct():
-            fields = [_elements(expr.struct.field(field.name), field.dtype) for field in dtype.fields]
+            fields = [_elements(field(expr, dtype, part.name), part.dtype) for part in dtype.fields]
             counts = [count for count in fields if count is not None]
             return reduce(add, counts) if counts else None
     return None

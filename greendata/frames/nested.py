@@ -6,12 +6,14 @@ Every rule that leaves this room judges nulls as well: where it is not sure of a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import polars as pl
 from pydantic import BaseModel
 
 from greendata.frames.forms import Column, Dtype, Form, Listed, Pairs, Struct
+from greendata.frames.names import field
 from greendata.frames.rules import LEAF_RULES, TRUE, Context, Node, Rule, all_of, knows, never_null
 
 __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
@@ -144,7 +146,7 @@ def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
         return None
     values, sures = [], []
     for column in form.columns:
-        rule = rule_of_field(node["schema"], inside, column, expr.struct.field, dtypes)
+        rule = rule_of_field(node["schema"], inside, column, partial(field, expr, dtype), dtypes)
         if rule is None:
             return None
         values.append(rule.value.alias(column.name))

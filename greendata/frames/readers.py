@@ -21,6 +21,7 @@ from greendata.frames.csvreader import read_csv
 from greendata.frames.footer import check_file
 from greendata.frames.formats import Format
 from greendata.frames.jsonreader import read_json, read_ndjson
+from greendata.frames.names import referred
 
 __all__ = ("read",)
 
@@ -71,7 +72,7 @@ def _chosen(df: pl.DataFrame, schema: pl.Schema | None, format: Format) -> pl.Da
     for name, dtype in schema.items():
         if df.schema[name] != dtype:
             raise Malformed(format, f"expected {dtype}, got {df.schema[name]}", column=name)
-    return df.select(df[name] for name in schema)
+    return df.select(referred([*schema], df.columns))
 
 
 _READERS: dict[Format, Reader] = {"json": read_json, "ndjson": read_ndjson, "arrow": _arrow, "parquet": _parquet}

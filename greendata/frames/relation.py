@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from greendata.errors import NoModel, NotAFrame
 from greendata.frames.derive import check_fit, model_after
+from greendata.frames.names import column, referred
 from greendata.frames.plan import planned
 from greendata.frames.roots import Sources
 from greendata.frames.validation import Trust
@@ -70,17 +71,19 @@ class Relation(Generic[M]):
 
         As every operation it raises `UnknownColumn` and `PlanRefused`.
         """
-        held = _held(predicates)
-        return self._kept("filter", lambda lf: lf.filter(*held, **constraints))
+        equal = [column(name) == value for name, value in constraints.items()]
+        held = self._held(predicates)
+        return self._kept("filter", lambda lf: lf.filter(*held, *equal))
 
     def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
         """Rows in order; *options* as of `polars.LazyFrame.sort`."""
-        held = _held((by, *more_by))
+        held = self._held((by, *more_by))
         return self._kept("sort", lambda lf: lf.sort(*held, **options))
 
     def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
         """Rows that differ, in any column or in those of *subset*, in the order in which they came."""
-        columns = [subset] if isinstance(subset, str) else subset and list(subset)
+        names = [subset] if isinstance(subset, str) else subset and list(subset)
+        columns = referred(names, self.schema)
         return self._kept("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
 
     def head(self, rows: int = 5) -> Self:
@@ -103,8 +106,8 @@ class Relation(Generic[M]):
         Raises:
             ModelMismatch: a column of the model would get a type that it cannot have.
         """
-        held = _held(exprs)
-        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*held, **named))
+        held, so_named = self._held(exprs), self._named(named)
+        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*held, **so_named))
         check_fit(schema, self.model)
         before = pl.Schema({name: schema[name] for name in self.schema})
         model = model_after("with_columns", self.model, before, schema)
@@ -114,13 +117,14 @@ class Relation(Generic[M]):
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """These columns."""
-        held = _held(exprs)
-        lf, schema = self._planned("select", lambda lf: lf.select(*held, **named))
+        held, so_named = self._held(exprs), self._named(named)
+        lf, schema = self._planned("select", lambda lf: lf.select(*held, **so_named))
         return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
 
     def drop(self, *columns: str) -> Frame[BaseModel]:
         """All columns but these."""
-        return self._changed("drop", lambda lf: lf.drop(*columns))
+        held = self._held(columns)
+        return self._changed("drop", lambda lf: lf.drop(*held))
 
     def rename(self, names: Mapping[str, str]) -> Frame[BaseModel]:
         """The same columns with other names; what is renamed gets a field of its type, without constraints."""
@@ -140,7 +144,9 @@ class Relation(Generic[M]):
         """
         lazy, schema, sources = _operand(other)
         chosen: dict[str, Any] = {"maintain_order": "left", **options}
-        columns = list(on) if on is not None and not isinstance(on, str | pl.Expr) else on
+        columns = referred(list(on) if on is not None and not isinstance(on, str | pl.Expr) else on, self.schema)
+        sides = {"left_on": self.schema, "right_on": schema}
+        chosen |= {side: referred(chosen[side], names) for side, names in sides.items() if side in chosen}
         return self._changed(
             "join", lambda lf, right: lf.join(right, columns, how, **chosen), (lazy, schema), sources=sources
         )
@@ -178,6 +184,15 @@ class Relation(Generic[M]):
     def _family(cls) -> Any:
         """The class that takes a model in brackets: the nearest one that is bound to none."""
         return next(base for base in cls.__mro__ if not hasattr(base, "model"))
+
+    def _held(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """*exprs* for more than one use, since they are tried on no rows before; names of columns are no patterns."""
+        held = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
+        return tuple(referred(expr, self.schema) for expr in held)
+
+    def _named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
+        """Likewise, of expressions that are given by keyword."""
+        return {name: referred(expr, self.schema) for name, expr in exprs.items()}
 
     def _planned(
         self, verb: str, build: Callable[..., pl.LazyFrame], *others: tuple[pl.LazyFrame, pl.Schema]
@@ -223,26 +238,22 @@ class GroupedFrame:
 
     def __init__(self, frame: Relation[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         self._frame = frame
-        self._by = _held(by)
-        self._named = dict(named)
+        self._by = frame._held(by)
+        self._named = frame._named(named)
 
     def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """One row for each group, in the order of their first rows; the columns computed get fields of their types."""
-        frame, held = self._frame, _held(exprs)
+        frame = self._frame
+        held, so_named = frame._held(exprs), frame._named(named)
         keys = frame.select(*self._by, **self._named).schema
 
         def build(lf: pl.LazyFrame) -> pl.LazyFrame:
-            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*held, **named)
+            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*held, **so_named)
 
         lf, schema = frame._planned("agg", build)
         computed = schema.keys() - keys.keys()
         model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
         return frame._next(model, lf, schema)
-
-
-def _held(exprs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """*exprs* for more than one use: they are tried on no rows before."""
-    return tuple(list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
 
 
 def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel
@@ -16,13 +17,15 @@ from pydantic import BaseModel
 from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.limits import obstacles
+from greendata.frames.names import column as by_name
+from greendata.frames.names import referred
 from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.rules import TRUE, Context, Rule, all_of
 from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge
 
 __all__ = ("Plan", "Sieve", "Sifted", "asked_of")
 
-SURE = "\0sure"
+SURE = f"sure {uuid4()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Sieve:
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
         """The rows of *frame*, sifted."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
-        df = df.drop([column.name for column in self.columns if not column.sources], strict=False)
+        computed = [column.name for column in self.columns if not column.sources]
+        df = df.drop(referred(computed, df.columns), strict=False)
         used = {column.source(df.schema) for column in self.columns}
         unused = [name for name in df.columns if name not in used]
         extra = self.model.model_config.get("extra", "ignore")
@@ -92,7 +96,7 @@ class Sieve:
             plan, seen = Plan(values, pl.lit(value=False)), df
         else:
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
-            seen = df.with_columns(blank) if extra == "forbid" else df.drop(unused)
+            seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
         sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
         doubtful, beyond = _askable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
         sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
@@ -103,7 +107,7 @@ class Sieve:
             judges=self._judges(seen, plan.apart),
             asked=asked_of(doubtful, sure[ROW_KEY] if plan.apart else None),
             beyond=beyond,
-            extras=df.select(unused if extra == "allow" else []),
+            extras=df.select(referred(unused if extra == "allow" else [], df.columns)),
         )
 
     def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
@@ -120,7 +124,7 @@ class Sieve:
             if source is None and column.missing == "fails":
                 rule: Rule | None = Rule(pl.lit(None, column.form.dtype))
             else:
-                rule = rule_of_field(node["schema"], context, column, pl.col, dtypes)
+                rule = rule_of_field(node["schema"], context, column, by_name, dtypes)
             if rule is not None:
                 values.append(rule.value.alias(column.name))
                 sures.append(rule.sure)
@@ -171,7 +175,7 @@ def _askable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.Dat
 
 def _failure(name: str, dtype: Dtype, message: str) -> tuple[pl.Expr, ...]:
     """The columns of `FAILURES` for values of column *name*; Polars has no text for them either, so it is ticks."""
-    value = pl.lit(None, pl.String) if dtype.is_nested() else pl.col(name).to_physical().cast(pl.String)
+    value = pl.lit(None, pl.String) if dtype.is_nested() else by_name(name).to_physical().cast(pl.String)
     return (
         pl.col(ROW_KEY).alias("row"),
         pl.lit(name).alias("column"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from greendata.frames.forms import Column, Dtype
+from greendata.frames.names import column as by_name
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, failures_of
 
 __all__ = ("shape_failures", "trusted")
@@ -32,7 +33,7 @@ def trusted(
         failures += _wrong_dtypes(df.schema, columns, sources)
     taken = [_taken(column, sources[column.name]) for column in columns]
     if extra == "allow":
-        taken += [pl.col(name) for name in df.columns if name not in sources.values()]
+        taken += [by_name(name) for name in df.columns if name not in sources.values()]
     if failures:
         return df.height, df.clear(), failures_of(failures)
     nulls = pl.concat([pl.DataFrame(schema=FAILURES), *_nulls(df, columns, sources)]).sort("row", maintain_order=True)
@@ -76,7 +77,7 @@ def _wrong_dtypes(
 
 def _taken(column: Column, source: str | None) -> pl.Expr:
     if source is not None:
-        return pl.col(source).alias(column.name)
+        return by_name(source).alias(column.name)
     return pl.lit(pl.Series([column.default], dtype=column.form.dtype)).first().alias(column.name)
 
 

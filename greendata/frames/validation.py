@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
+from greendata.frames.names import referred
 from greendata.frames.sieve import Sieve, Sifted, asked_of
 from greendata.frames.trust import shape_failures, trusted
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Verdicts, failures_of, joined, judged
@@ -149,7 +150,7 @@ def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: pl.DataFrame | None) -> 
         sure = sifted.sure
         for part in apart:
             sure = sure.join(part, on=ROW_KEY, maintain_order="left")
-        fitting = [sure.select(good.columns), good]
+        fitting = [sure.select(referred(good.columns, good.columns)), good]
     rows = pl.concat(fitting)
     rows = rows if not good.height else rows.sort(ROW_KEY)
     if sifted.extras.width:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel, ValidationError
@@ -40,8 +41,8 @@ FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
 NONE = pl.DataFrame(schema=FAILURES)
-ROW_KEY = "\0row"  # no column of a user's is called so
-JUDGE = "\0judge"
+ROW_KEY = f"row {uuid4()}"  # nobody can give a column of theirs the same name
+JUDGE = f"judge {uuid4()}"
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 ITEMISED = 1000  # failures of one row
@@ -221,10 +222,11 @@ def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Fa
     """
     count = error.error_count()
     if count > ITEMISED:
-        yield number, ".".join(place) or None, None, "too_many_failures", f"{count} failures are in this row"
+        yield number, ".".join(place) if place else None, None, "too_many_failures", f"{count} failures are in this row"
         return
     for found in error.errors(include_url=False, include_context=False):
-        column = ".".join(map(str, (*place, *found["loc"]))) or None
+        parts = (*place, *map(str, found["loc"]))
+        column = ".".join(parts) if parts else None
         value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from greendata.errors import NotWritable
 from greendata.frames.formats import Format
+from greendata.frames.names import frame_of
 
 __all__ = ("defused", "refuse_unwritable", "textual", "unwritable")
 
@@ -72,7 +73,7 @@ def defused(df: pl.DataFrame) -> pl.DataFrame:
         else series
         for series in df.iter_columns()
     ]
-    return pl.DataFrame(texts)
+    return frame_of(texts)
 
 
 def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
