@@ -8,6 +8,7 @@ workers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -16,14 +17,25 @@ from greendata.errors import Malformed
 from greendata.frames.formats import Format
 from greendata.frames.names import frame_of
 
+if TYPE_CHECKING:
+    from polars._typing import TimeUnit
+
 __all__ = ("cast_to", "native_form", "shown", "text_form", "told")
 
 TOLD = 1000  # characters of what Polars says
 SHOWN = 200  # characters of a value
 
-_NARROW = {pl.Int8: pl.Int32(), pl.Int16: pl.Int32(), pl.UInt8: pl.UInt32(), pl.UInt16: pl.UInt32()}
-_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)  # by Polars' NDJSON reader
-_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_NARROW: dict[type[pl.DataType], pl.DataType] = {
+    pl.Int8: pl.Int32(),
+    pl.Int16: pl.Int32(),
+    pl.UInt8: pl.UInt32(),
+    pl.UInt16: pl.UInt32(),
+    pl.Float16: pl.Float64(),
+    pl.Float32: pl.Float64(),
+}
+_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # by Polars' NDJSON reader
+_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_INFINITY = r"(?i)^[+-]?inf(inity)?$"
 _DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
 
 Form = Callable[[pl.DataType], pl.DataType]
@@ -141,7 +153,7 @@ def _typed(value: pl.Expr, got: pl.DataType, dtype: pl.DataType) -> pl.Expr:
         case _ if isinstance(got, pl.String):
             return _from_text(value, dtype)
         case _:
-            return value.cast(dtype)
+            return _narrowed(value, dtype)
 
 
 def _struct(value: pl.Expr, got: pl.DataType, dtype: pl.Struct) -> pl.Expr:
@@ -163,28 +175,60 @@ def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         case pl.Date():
             return value.str.to_date("%Y-%m-%d")
         case pl.Time():
-            return value.str.to_time("%H:%M:%S%.f")
+            return _as_written(value, "ns").str.to_time("%H:%M:%S%.f")
         case pl.Duration():
             return _duration(value, dtype)
         case pl.Binary():
             return value.str.decode("base64")
+        case _ if dtype.is_float():
+            number = value.cast(dtype)
+            return _sound(number, number.is_infinite() & ~value.str.contains(_INFINITY))
         case _:
             return value.cast(dtype)
 
 
+def _narrowed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Numbers as *dtype*; a finite one that it could hold as infinity only is an error."""
+    number = value.cast(dtype)
+    return _sound(number, number.is_infinite() & value.is_finite()) if dtype.is_float() else number
+
+
+def _sound(number: pl.Expr, is_wrong: pl.Expr) -> pl.Expr:
+    """*number*, or an error if any *is_wrong*: no cast of Polars' to a float has one of its own."""
+    none_wrong = (is_wrong.cast(pl.Int16) * -1).cast(pl.UInt8) == 0
+    return pl.when(none_wrong).then(number)
+
+
+def _refused(value: pl.Expr, is_so: pl.Expr) -> pl.Expr:
+    """The text *value*, but where that *is_so* with something behind it, so that no reader of Polars' takes it."""
+    return pl.when(is_so).then(value + pl.lit(" would be changed")).otherwise(value)
+
+
 def _decimal(value: pl.Expr, dtype: pl.Decimal) -> pl.Expr:
-    """Polars rounds what has too many places; such text gets something behind it that it does not take."""
-    is_longer = value.str.contains(rf"\.\d{{{dtype.scale}}}\d*[1-9]")
-    return pl.when(is_longer).then(value + pl.lit(" has more places")).otherwise(value).cast(dtype)
+    """Exact ones: Polars rounds what has too many places, also by an exponent."""
+    places = value.str.extract(r"(?:\.(\d*?)0*)?[eE]").str.len_chars().fill_null(0).cast(pl.Int64)
+    exponent = value.str.extract(r"[eE]\+?(-?\d{1,9})$").cast(pl.Int64)
+    is_longer = value.str.contains(rf"\.\d{{{dtype.scale}}}\d*[1-9]") & exponent.is_null()
+    return _refused(value, is_longer | (places - exponent > dtype.scale)).cast(dtype)
 
 
 def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
-    text = value.str.replace(" ", "T", literal=True)
+    text = _as_written(value, dtype.time_unit).str.replace(" ", "T", literal=True)
+    unit: TimeUnit = "us" if dtype.time_unit == "ns" else dtype.time_unit
     if dtype.time_zone is None:
-        return text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=dtype.time_unit)
-    with_offset = text.str.replace("[Zz]$", "+00:00")
-    in_utc = with_offset.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit=dtype.time_unit, time_zone="UTC")
-    return in_utc.dt.convert_time_zone(dtype.time_zone)
+        moment = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=unit)
+    else:
+        with_offset = text.str.replace("[Zz]$", "+00:00")
+        moment = with_offset.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit=unit, time_zone="UTC")
+    if unit != dtype.time_unit:  # nanoseconds by hand: Polars wraps those beyond 1677 and 2262
+        rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
+        moment = (moment.to_physical().cast(pl.Int128) * 1000 + rest).cast(pl.Int64)
+    return moment.cast(dtype)
+
+
+def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    """The text of a time, refused where Polars would cut off digits that *unit* has not, or pass by a leap second."""
+    return _refused(value, value.str.contains(rf"\.\d{{{_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
 
 
 def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from io import StringIO
 
 import polars as pl
@@ -12,8 +14,20 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.errors.words import counted
 from greendata.frames.casts import cast_to, told
-from greendata.frames.claims import HEADER_BYTES, refuse_packed, refuse_sparse, refuse_wide
-from greendata.frames.lines import count, first_byte, first_failure, has_large_record, line_end, open_quote
+from greendata.frames.claims import (
+    HEADER_BYTES,
+    refuse_packed,
+    refuse_sparse,
+    refuse_wide,
+)
+from greendata.frames.lines import (
+    count,
+    first_byte,
+    first_failure,
+    has_large_record,
+    line_end,
+    open_quote,
+)
 from greendata.frames.wire import refuse_unwritable
 
 __all__ = ("read_csv",)
@@ -39,7 +53,8 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
     if (line := open_quote(content)) is not None:
         raise Malformed("csv", "a quote is not closed", line=line)
     begin = _begin(content)
-    names = _names(_first_record(content, begin))
+    header = _first_record(content, begin)
+    names = _names(header)
     refuse_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
     if schema is not None:
         refuse_unwritable(schema, "csv")
@@ -51,11 +66,12 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
     read_as = schema
     if schema is not None and has_large_record(content):
         read_as = None  # as text: what Polars says of a value that it cannot parse has all of it, with the GIL held
-    forms = None if schema is None and not as_text else {name: _form(name, read_as) for name in names}
+    raw = dict(zip(_raw_names(header, names), names, strict=True))
+    reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema)
     try:
-        return _parsed(content, forms, schema, has_header=True)
+        return reader.parsed(content, has_header=True)
     except _FAILURES as error:
-        raise _at_its_line(content, begin, forms or dict.fromkeys(names, pl.String()), schema, error) from error
+        raise _at_its_line(content, begin, reader, error) from error
 
 
 def _begin(content: bytes) -> int:
@@ -95,26 +111,60 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _form(name: str, schema: pl.Schema | None) -> pl.DataType:
-    dtype = schema.get(name) if schema is not None else None
+def _raw_names(header: bytes, names: list[str]) -> list[str]:
+    """What Polars calls the columns: it leaves a quote within quotes doubled."""
+    if b'"' not in header:
+        return names
+    raw = pl.read_csv(header, n_rows=0, infer_schema=False).columns
+    if len(raw) != len(names):
+        raise Malformed("csv", f"no header: {counted(len(names), 'name')}, or {len(raw)}", line=1)
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What reads records.
+
+    Attributes:
+        names: those of the columns, by what Polars calls them.
+        forms: the columns whose cells Polars reads as numbers or booleans, all others being text; None to infer all.
+        schema: the columns that are wanted.
+    """
+
+    names: dict[str, str]
+    forms: Mapping[str, pl.DataType] | None
+    schema: pl.Schema | None
+
+    def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
+        """The frame of some records."""
+        forms = None if self.forms is None else {raw: _form(name, self.forms) for raw, name in self.names.items()}
+        df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
+        df.columns = [*self.names.values()]
+        if self.schema is None:
+            return df
+        if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
+            exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
+            return replace(self, forms=exact).parsed(content, has_header=has_header)
+        return cast_to(df, self.schema, "csv")
+
+
+def _form(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:
+    dtype = forms.get(name)
     is_read = dtype is not None and (isinstance(dtype, pl.Boolean) or (dtype.is_numeric() and not dtype.is_decimal()))
     return dtype if dtype is not None and is_read else pl.String()
 
 
-def _parsed(
-    content: bytes, forms: dict[str, pl.DataType] | None, schema: pl.Schema | None, *, has_header: bool
-) -> pl.DataFrame:
-    df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
-    return df if schema is None else cast_to(df, schema, "csv")
+def _has_infinity(values: pl.Series) -> bool:
+    return values.dtype.is_float() and bool(values.is_infinite().any())
 
 
-def _at_its_line(
-    content: bytes, header: int, forms: dict[str, pl.DataType], schema: pl.Schema | None, error: BaseException
-) -> Malformed:
+def _at_its_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
+    text = reader if reader.forms is not None else replace(reader, forms={})
+
     def check(some: bytes, begin: int) -> Exception | None:
         try:
             if some.strip():
-                _parsed(some, forms, schema, has_header=begin <= header < begin + len(some))
+                text.parsed(some, has_header=begin <= header < begin + len(some))
         except _FAILURES as found:
             return found if isinstance(found, Exception) else Malformed("csv", told(found))
         return None
