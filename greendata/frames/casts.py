@@ -20,8 +20,9 @@ from greendata.frames.names import frame_of
 if TYPE_CHECKING:
     from polars._typing import TimeUnit
 
-__all__ = ("cast_to", "native_form", "shown", "text_form", "told")
+__all__ = ("UNIT_DIGITS", "cast_to", "native_form", "shown", "text_form", "ticks_of_span", "told")
 
+UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
 TOLD = 1000  # characters of what Polars says
 SHOWN = 200  # characters of a value
 
@@ -34,7 +35,6 @@ _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Float32: pl.Float64(),
 }
 _READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # by Polars' NDJSON reader
-_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
 _INFINITY = r"(?i)^[+-]?inf(inity)?$"
 _DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
 
@@ -107,7 +107,7 @@ def shown(series: pl.Series, row: int) -> str:
         >>> shown(pl.Series(["soon"]), 0), shown(pl.Series([[1, 2]]), 0)
         ("'soon'", 'List(Int64)')
     """
-    value = series.slice(row, 1)
+    value = series.slice(row, 1).alias("value")  # methods of a Series take its name for a pattern
     if isinstance(series.dtype, pl.String):
         value = value.str.slice(0, SHOWN)
     return str(series.dtype)[:SHOWN] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
@@ -228,12 +228,17 @@ def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
 
 def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
     """The text of a time, refused where Polars would cut off digits that *unit* has not, or pass by a leap second."""
-    return _refused(value, value.str.contains(rf"\.\d{{{_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
+    return _refused(value, value.str.contains(rf"\.\d{{{UNIT_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
 
 
-def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
-    """ISO 8601 in days, hours, minutes and seconds, as `polars.Expr.dt.to_string` writes it, counted in the unit."""
-    digits = _DIGITS[dtype.time_unit]
+def ticks_of_span(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    """ISO 8601 in days, hours, minutes and seconds, counted in *unit*, as Int128; null where it is none.
+
+    Example:
+        >>> pl.select(ticks_of_span(pl.lit("-PT1.5S"), "ms")).item()
+        -1500
+    """
+    digits = UNIT_DIGITS[unit]
     pattern = _DURATION % digits
     parts = value.str.extract_groups(pattern)
 
@@ -244,9 +249,12 @@ def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
     fraction = part(6).str.pad_end(digits, "0").cast(pl.Int128).fill_null(0)
     count = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 10**digits + fraction
     sign = pl.when(part(1) == "-").then(-1).otherwise(1)
-    is_one = value.str.contains(pattern) & ~value.str.contains("[PT]$")
-    number = pl.when(is_one).then((sign * count).cast(pl.String)).otherwise(value + pl.lit(" is none"))
-    return number.cast(pl.Int64).cast(dtype)
+    return pl.when(value.str.contains(pattern) & ~value.str.contains("[PT]$")).then(sign * count)
+
+
+def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
+    count = ticks_of_span(value, dtype.time_unit).cast(pl.String)
+    return pl.coalesce(count, value + pl.lit(" is none")).cast(pl.Int64).cast(dtype)
 
 
 def _inner(dtype: object) -> pl.DataType:

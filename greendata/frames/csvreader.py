@@ -155,7 +155,7 @@ def _form(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:
 
 
 def _has_infinity(values: pl.Series) -> bool:
-    return values.dtype.is_float() and bool(values.is_infinite().any())
+    return values.dtype.is_float() and bool(values.alias("values").is_infinite().any())
 
 
 def _at_its_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:

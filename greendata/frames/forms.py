@@ -6,6 +6,7 @@ column while it builds one; a form refuses it (`Unfit`), so that no value is cha
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,9 +255,9 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
             return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
     kinds: dict[type[pl.DataType], Pack] = {
         pl.Boolean: _checked(bool, dtype),
-        pl.Float16: _checked(float, dtype),
-        pl.Float32: _checked(float, dtype),
-        pl.Float64: _checked(float, dtype),
+        pl.Float16: _checked(float, dtype, _fits_float(65_520.0)),
+        pl.Float32: _checked(float, dtype, _fits_float(2.0**128 - 2.0**103)),
+        pl.Float64: _checked(float, dtype, _fits_float(math.inf)),
         pl.String: _text,
         pl.Categorical: _text,
         pl.Binary: _checked(bytes, dtype),
@@ -330,6 +331,20 @@ def _fits_ticks(unit: str) -> Callable[[timedelta], bool]:
     def fits(value: timedelta) -> bool:
         ticks = value // MICROSECOND * TICKS[unit]
         return -INT64 <= ticks < INT64 and not (unit == "ms" and ticks % 1000)
+
+    return fits
+
+
+def _fits_float(beyond: float) -> Callable[[float], bool]:
+    """Make what tells the floats that become the nearest of their column, and the integers that it has.
+
+    Finite ones from *beyond* on would be infinite there.
+    """
+
+    def fits(value: float) -> bool:
+        if isinstance(value, int):
+            return value.bit_length() < 1024 and abs(value) < beyond and float(value) == value
+        return abs(value) < beyond or not math.isfinite(value)
 
     return fits
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
-from greendata.frames.forms import Column, Unfit, unpackers_of
+from greendata.frames.forms import Column, Unfit
+from greendata.frames.objects import rows_for
 from greendata.frames.validation import validate
 from greendata.frames.verdicts import Failure, failures_in, failures_of, joined, text_of
 from greendata.hub import pool
@@ -41,12 +42,12 @@ def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
         >>> models_of(pl.DataFrame({"name": ["Ann"]}), User)
         [User(name='Ann')]
     """
-    unpack = _unpacker(df.schema, model)
+    columns_of(model)
+    rows = rows_for(df, model)
     make = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
 
     def some(start: int, length: int) -> list[M]:
-        rows = df.slice(start, length).to_dicts()
-        made: list[M] = make(rows if unpack is None else [unpack(row) for row in rows])
+        made: list[M] = make(rows(start, length))
         return made
 
     try:
@@ -116,11 +117,3 @@ def _packed(
         except Unfit as unfit:
             failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
     return tuple(packed)
-
-
-def _unpacker(schema: pl.Schema, model: type[BaseModel]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-    """What turns a row into what pydantic knows, where a column keeps a value in another way; None if none does."""
-    unpackers = unpackers_of(columns_of(model), schema)
-    if not unpackers:
-        return None
-    return lambda row: row | {name: unpack(row[name]) for name, unpack in unpackers}

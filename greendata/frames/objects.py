@@ -7,6 +7,7 @@ about a millisecond (`greendata.hub.pacing`), and the hub polls between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, get_args
 
@@ -15,15 +16,21 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from greendata.errors import NotAFrame
+from greendata.errors import DuplicateColumn, FrameInvalid, NoColumnForm, NotAFrame, NotAModel
+from greendata.frames.fields import columns_of
+from greendata.frames.forms import Column, unpackers_of
+from greendata.frames.limits import is_readable, unreadable
+from greendata.frames.names import referred
+from greendata.hub import pool
 from greendata.hub.pacing import gathered, sliced
 
-__all__ = ("iter_dicts", "iter_models", "to_columns", "to_dicts", "to_models")
+__all__ = ("iter_dicts", "iter_models", "rows_for", "to_columns", "to_dicts", "to_models")
 
 _OWN_TYPES = frozenset(get_args(ErrorType))  # of pydantic; all others come from validators of the user
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+Rows = Callable[[int, int], list[dict[str, Any]]]
 
 
 def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
@@ -31,19 +38,23 @@ def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
 
     Raises:
         NotAFrame: *df* is no DataFrame.
+        FrameInvalid: a value that Python has not, such as a date of the year 10 000.
 
     Example:
         >>> to_dicts(pl.DataFrame({"a": [1, 2]}))
         [{'a': 1}, {'a': 2}]
     """
-    return gathered(partial(_dicts, _frame(df)), df.height)
+    return gathered(partial(_dicts, _readable(df, "dict")), df.height)
 
 
 def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
     """The rows as *model*: what ``TypeAdapter(list[model]).validate_python(df.to_dicts())`` gives, in slices.
 
+    A dict and a tuple may be in their column's form, as in a frame that was validated.
+
     Raises:
         NotAFrame: *df* is no DataFrame.
+        FrameInvalid: a value that Python cannot hold to the last digit, such as a date of the year 10 000.
         pydantic.ValidationError: rows that pydantic refuses, those of the first slice that has any; each location
             begins with the row's index in *df*.
 
@@ -54,7 +65,8 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
         [Point(x=1), Point(x=2)]
     """
     validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
-    return gathered(partial(_models, _frame(df), validate), df.height)
+    rows, height = rows_for(_frame(df), model), df.height
+    return gathered(partial(_models, rows, validate), height)
 
 
 def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
@@ -62,12 +74,15 @@ def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
 
     Raises:
         NotAFrame: *df* is no DataFrame.
+        FrameInvalid: a value that Python has not, such as a date of the year 10 000.
 
     Example:
         >>> to_columns(pl.DataFrame({"a": [1, 2], "b": ["x", None]}))
         {'a': [1, 2], 'b': ['x', None]}
     """
-    return {series.name: gathered(partial(_values, series), len(series)) for series in _frame(df).iter_columns()}
+    return {
+        series.name: gathered(partial(_values, series), len(series)) for series in _readable(df, "list").iter_columns()
+    }
 
 
 def iter_dicts(df: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
@@ -77,7 +92,7 @@ def iter_dicts(df: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
         >>> next(iter_dicts(pl.DataFrame({"a": [1, 2]})))
         [{'a': 1}, {'a': 2}]
     """
-    return sliced(partial(_dicts, _frame(df)), df.height)
+    return sliced(partial(_dicts, _readable(df, "dict")), df.height)
 
 
 def iter_models(df: pl.DataFrame, model: type[M]) -> Iterator[list[M]]:
@@ -90,7 +105,38 @@ def iter_models(df: pl.DataFrame, model: type[M]) -> Iterator[list[M]]:
         [Point(x=1)]
     """
     validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
-    return sliced(partial(_models, _frame(df), validate), df.height)
+    return sliced(partial(_models, rows_for(_frame(df), model), validate), df.height)
+
+
+def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
+    """What makes the rows of *df* from one on, so many, as *model* takes them.
+
+    Raises:
+        FrameInvalid: a value that Python cannot hold to the last digit.
+
+    Example:
+        >>> class Point(BaseModel):
+        ...     xy: tuple[int, str]
+        >>> rows_for(pl.DataFrame({"xy": [{"field_0": 1, "field_1": "a"}]}), Point)(0, 1)
+        [{'xy': (1, 'a')}]
+    """
+    columns: tuple[Column, ...] = ()
+    with suppress(NoColumnForm, DuplicateColumn, NotAModel):  # no frame is in its columns' form then
+        columns = columns_of(model)
+    failures = _unreadable(df)
+    if failures.height and columns and model.model_config.get("extra", "ignore") == "ignore":
+        spare = [name for name in df.columns if all(name not in column.sources for column in columns)]
+        df, failures = df.drop(referred(spare, spare)), failures.filter(~pl.col("column").is_in(spare))
+    if failures.height:
+        raise pool.call(FrameInvalid, model.__name__, df.height, failures)
+    unpackers = unpackers_of(columns, df.schema)
+    return partial(_unpacked, df, unpackers) if unpackers else partial(_dicts, df)
+
+
+def _unpacked(
+    df: pl.DataFrame, unpackers: list[tuple[str, Callable[[Any], Any]]], start: int, length: int
+) -> list[dict[str, Any]]:
+    return [row | {name: unpack(row[name]) for name, unpack in unpackers} for row in _dicts(df, start, length)]
 
 
 def _dicts(df: pl.DataFrame, start: int, length: int) -> list[dict[str, Any]]:
@@ -101,9 +147,9 @@ def _values(series: pl.Series, start: int, length: int) -> list[Any]:
     return series.slice(start, length).to_list()
 
 
-def _models(df: pl.DataFrame, validate: Callable[[Any], list[M]], start: int, length: int) -> list[M]:
+def _models(rows: Rows, validate: Callable[[Any], list[M]], start: int, length: int) -> list[M]:
     try:
-        return validate(df.slice(start, length).to_dicts())
+        return validate(rows(start, length))
     except ValidationError as error:
         raise _shifted(error, start) from error
 
@@ -128,3 +174,18 @@ def _frame(df: object) -> pl.DataFrame:
     if not isinstance(df, pl.DataFrame):
         raise NotAFrame(df, "DataFrame")
     return df
+
+
+def _readable(df: object, kind: str) -> pl.DataFrame:
+    """*df*, if Python has what is in it; at what it has not, Polars panics."""
+    frame = _frame(df)
+    failures = _unreadable(frame, exactly=False)
+    if failures.height:
+        raise pool.call(FrameInvalid, kind, frame.height, failures)
+    return frame
+
+
+def _unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
+    if any(is_readable(pl.element(), dtype, exactly=exactly) is not None for dtype in df.dtypes):
+        return pool.call(partial(unreadable, exactly=exactly), df)
+    return pl.DataFrame()  # of most frames it takes no query to know

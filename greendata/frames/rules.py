@@ -18,8 +18,9 @@ from typing import Any
 
 import polars as pl
 
+from greendata.frames.casts import UNIT_DIGITS, ticks_of_span
 from greendata.frames.forms import Dtype, Form, Leaf, Unfit
-from greendata.frames.limits import is_readable
+from greendata.frames.limits import NANOSECONDS, is_readable
 
 __all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "knows", "never_null")
 
@@ -33,8 +34,11 @@ EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
 # Strings that have one meaning in every grammar: Rust's, Polars' and pydantic's.
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
+EXACT_NUMBER = r"^-?(0|[1-9][0-9]{0,37})(\.[0-9]{0,%d})?$"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,6})?$"
+MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
+CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
+SPAN = r"^-?P([0-9]{1,9}D)?(T([01]?[0-9]H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
 TRUE = pl.lit(value=True)
 YES = ("1", "on", "t", "true", "y", "yes")
@@ -132,7 +136,10 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     elif node.keys() & {*BOUNDS}:
         sure = all_of(sure, value.is_not_nan())  # Polars orders NaN above all numbers
     rule = _within(node, _FLOAT, Rule(value, sure))
-    return rule and Rule(rule.value.cast(form.dtype), rule.sure)
+    if rule is None or form.dtype == pl.Float64:
+        return rule
+    narrow = value.cast(form.dtype)  # the nearest that it has, but for a finite one not the infinite
+    return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()))
 
 
 def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -194,6 +201,8 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
         scale = dtype.scale
     elif dtype.is_integer() and not context.is_strict(node):
         scale = 0
+    elif dtype == pl.String and not context.is_strict(node):
+        scale = min(to.scale, node.get("decimal_places", to.scale))  # digits that there may be behind the point
     else:
         return None
     digits, places = node.get("max_digits"), node.get("decimal_places")
@@ -202,9 +211,10 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
     whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places  # before the point
     if whole < 1:
         return None
-    value = expr.cast(to, strict=False)
+    is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None
+    value = (expr if is_exact is None else pl.when(is_exact).then(expr)).cast(to, strict=False)
     small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
-    return _within(node, form, Rule(value, all_of(value.is_not_null(), small)))
+    return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small)))
 
 
 def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -229,13 +239,19 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
     unit = pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None)
     micros = expr.cast(unit, strict=False)
     if isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) is (zone is None):
+        if dtype.time_unit == to.time_unit == "ns":
+            if zone is not None:
+                expr, micros = expr.dt.convert_time_zone(zone), micros.dt.convert_time_zone(zone)
+            return _kept(node, form, expr, micros, TRUE)
         sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
     elif dtype == pl.Date and lax and zone is None:
         sure = all_of(is_readable(expr, dtype))
     elif dtype == pl.String and lax and zone is None:
         text = expr.str.replace("T", " ", literal=True)
         micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-        sure = all_of(expr.str.contains(MOMENT), is_readable(micros, unit))
+        if to.time_unit == "ns":
+            return _kept(node, form, _with_nanoseconds(micros, text), micros, expr.str.contains(MOMENT % _digits(node)))
+        sure = all_of(expr.str.contains(MOMENT % 6), is_readable(micros, unit))
     else:
         return None
     value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
@@ -245,20 +261,45 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
 
 def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
-    if not (known and dtype == form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
+    if not (known and form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
         return None
-    return _within(node, form, Rule(expr, expr.cast(pl.Int64) % 1000 == 0))
+    if dtype == pl.Time:
+        value, sure = expr, TRUE
+    elif dtype == pl.String and not context.is_strict(node):
+        value, sure = expr.str.to_time("%H:%M:%S%.f", strict=False), expr.str.contains(CLOCK % _digits(node))
+    else:
+        return None
+    micros = (value.to_physical() // NANOSECONDS * NANOSECONDS).cast(pl.Time)
+    return _kept(node, form, value, micros, sure)
 
 
 def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
-    known = knows(node, "microseconds_precision", *BOUNDS)
-    if not (known and isinstance(dtype, pl.Duration) and isinstance(form.dtype, pl.Duration)):
+    to = form.dtype
+    if not (knows(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
+        return None
+    if dtype == pl.String and not context.is_strict(node):
+        return _span(node, expr, form)
+    if not isinstance(dtype, pl.Duration):
         return None
     micros = expr.cast(pl.Duration("us"), strict=False)
-    value = micros.cast(form.dtype, strict=False)
+    if dtype.time_unit == to.time_unit == "ns":
+        return _kept(node, form, expr, micros, TRUE)
+    value = micros.cast(to, strict=False)
     is_same = micros.cast(dtype, strict=False) == expr
     sure = all_of(is_readable(expr, dtype), is_same, _is_exact(value, micros, pl.Duration("us")))
     return _within(node, form, Rule(value, sure))
+
+
+def _span(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+    """The rule of text in a column of durations."""
+    assert isinstance(form.dtype, pl.Duration)
+    unit = form.dtype.time_unit
+    places = 6 if node.keys() & {*BOUNDS} else min(_digits(node), UNIT_DIGITS[unit])  # pydantic rounds what is more
+    value = ticks_of_span(expr, unit).cast(pl.Int64, strict=False).cast(form.dtype)
+    sure = all_of(expr.str.contains(SPAN % places), ~expr.str.contains("[PT]$"), value.is_not_null())
+    return _within(
+        node, form, Rule(value, all_of(sure, is_readable(value, pl.Duration(unit)) if unit == "ms" else None))
+    )
 
 
 def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -310,6 +351,28 @@ LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | Non
 
 
 # -- what they have in common ---------------------------------------------------------------------------
+
+
+def _digits(node: Node) -> int:
+    """The digits of a fraction of a second that pydantic takes: it may be told not to cut off those it cannot hold."""
+    return 6 if node.get("microseconds_precision") == "error" else 9
+
+
+def _kept(node: Node, form: Form, value: pl.Expr, micros: pl.Expr, sure: pl.Expr) -> Rule | None:
+    """The rule of values with nanoseconds, which stay: a bound is held against what pydantic sees, *micros* of them."""
+    seen = micros.cast(form.dtype, strict=False)
+    within = _within(node, form, Rule(seen, all_of(sure, value.is_not_null())))
+    if within is None or not node.keys() & {*BOUNDS}:
+        return within and Rule(value, within.sure)
+    is_near = (value.to_physical() - seen.to_physical()).abs() < NANOSECONDS  # and has not wrapped
+    return Rule(value, within.sure & is_near)
+
+
+def _with_nanoseconds(micros: pl.Expr, text: pl.Expr) -> pl.Expr:
+    """Moments with those digits of their *text* that microseconds have not; null beyond what nanoseconds can hold."""
+    rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
+    ticks = micros.to_physical().cast(pl.Int128) * NANOSECONDS + rest
+    return ticks.cast(pl.Int64, strict=False).cast(pl.Datetime("ns"))
 
 
 def _is_exact(value: pl.Expr, micros: pl.Expr, dtype: pl.DataType) -> pl.Expr:

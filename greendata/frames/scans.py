@@ -24,9 +24,6 @@ __all__ = ("Scan", "reading", "scan")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
-# What a CSV field can be read as. The rest comes as text and is the validation's business, row by row.
-_CSV_TYPES = (pl.Float32, pl.Float64, pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Time)
-
 
 class Scan(NamedTuple):
     """A file as a lazy frame.
@@ -68,6 +65,9 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
             options = {"schema_overrides": _csv_types(model), **options}
         lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
         schema = lf.collect_schema()
+        if kind == "csv" and not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
+            lf = lf.rename({raw: raw.replace('""', '"') for raw in schema if '""' in raw})  # as `_raw` has it
+            schema = lf.collect_schema()
         if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
             lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
             schema = lf.collect_schema()
@@ -103,9 +103,17 @@ def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
 
 
 def _csv_types(model: type[BaseModel]) -> dict[str, pl.DataType]:
-    return {
-        name: dtype for name, dtype in schema_of(model).items() if dtype.is_integer() or isinstance(dtype, _CSV_TYPES)
-    }
+    """Numbers and booleans as what the model has; the rest as text, which the validation takes at its word."""
+    return {_raw(name): dtype if _is_read(dtype) else pl.String() for name, dtype in schema_of(model).items()}
+
+
+def _raw(name: str) -> str:
+    """What Polars calls a column: it leaves a quote within quotes doubled."""
+    return name.replace('"', '""')
+
+
+def _is_read(dtype: pl.DataType) -> bool:
+    return dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Float64)
 
 
 def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, Any]:

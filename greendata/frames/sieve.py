@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
-from greendata.frames.limits import obstacles
+from greendata.frames.limits import failures_where, obstacles
 from greendata.frames.names import column as by_name
 from greendata.frames.names import referred
 from greendata.frames.nested import is_plain, resolved, rule_of_field
@@ -166,23 +166,10 @@ def _askable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.Dat
     found = [pl.DataFrame(schema=FAILURES)]
     for name, dtype in rows.schema.items() if doubtful.len() else ():
         for message, is_so in obstacles(name, dtype):
-            failing = rows.lazy().with_columns(_numbers().alias(ROW_KEY)).filter(is_so)
-            found.append(failing.select(*_failure(name, dtype, message)).collect())
+            found.append(failures_where(rows, is_so, name, message))
     beyond = pl.concat(found)
     beyond = beyond.filter(pl.col("row").is_in(doubtful.implode()))
     return doubtful.filter(~doubtful.is_in(beyond["row"].implode())), beyond
-
-
-def _failure(name: str, dtype: Dtype, message: str) -> tuple[pl.Expr, ...]:
-    """The columns of `FAILURES` for values of column *name*; Polars has no text for them either, so it is ticks."""
-    value = pl.lit(None, pl.String) if dtype.is_nested() else by_name(name).to_physical().cast(pl.String)
-    return (
-        pl.col(ROW_KEY).alias("row"),
-        pl.lit(name).alias("column"),
-        value.alias("value"),
-        pl.lit("column_form").alias("rule"),
-        pl.lit(message).alias("message"),
-    )
 
 
 def _numbers() -> pl.Expr:

@@ -68,7 +68,7 @@ def defused(df: pl.DataFrame) -> pl.DataFrame:
         ["'=1+1", '1+1']
     """
     texts = [
-        series.cast(pl.String).str.replace(_FORMULA, "'$0")
+        series.alias("text").cast(pl.String).str.replace(_FORMULA, "'$0").alias(series.name)
         if isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum)
         else series
         for series in df.iter_columns()
