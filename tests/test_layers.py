@@ -44,7 +44,8 @@ HOUSE = (
         "apart arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth "
         "derive encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader limits "
         "lines models modelstream names namespace nested objects patch peers plan readers refusal relation roots "
-        "rowgroups rules scans seam sieve sql statements texts threads trust typed urls validation verbs verdicts wire writers",
+        "rowgroups rules scans seam sieve sql statements texts threads trust typed urls validation verbs verdicts "
+        "wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart derive fields instances models modelstream nested objects relation scans sieve typed "
