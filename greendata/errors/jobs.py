@@ -43,6 +43,9 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
         True
     """
 
+    _not_carried = frozenset({"timer"})
+    timer: Any = Timeout().timer  # that of a copy, which is not armed
+
     def __init__(self, result: Result[Any], seconds: float | None, *, armed: bool = False) -> None:
         # A gevent.Timeout with seconds takes a timer and so a hub; only the waiting greenlet arms it.
         Timeout.__init__(self, seconds if armed else None)
