@@ -35,8 +35,8 @@ HOUSE = (
     Floor("start", "autopatch importing", {}),
     Floor(
         "hub",
-        "adoption arrivals background blocks bridge call caller cleanup crew deadline fairness group job logs mailbox "
-        "native outcome pacing pool queues resident result scope service settings waiters",
+        "adoption arrivals background blocks bridge call caller cleanup collector crew deadline fairness group job "
+        "logs mailbox native outcome pacing pool queues resident result scope service settings waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

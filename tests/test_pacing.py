@@ -1,15 +1,11 @@
-"""Pacing: long work in a greenlet leaves the loop its turns, and the collector as it was."""
+"""Pacing: long work in a greenlet leaves the loop its turns."""
 
 from __future__ import annotations
 
-import gc
-
 import gevent
-import pytest
 
 from greendata.hub import native
 from greendata.hub.pacing import breathe, gathered, give_way, paced, sliced
-from tests.processes import run_python
 
 
 def test_timers_that_are_due_run_between_slices() -> None:
@@ -29,31 +25,6 @@ def test_one_slice_is_not_interrupted() -> None:
     greenlet = gevent.spawn(turns.append, 1)
     assert paced(lambda _: len(turns), range(50), budget=60.0) == [0] * 50
     greenlet.join()
-
-
-def test_the_collector_is_off_in_a_slice_and_on_between() -> None:
-    between: list[bool] = []
-    greenlet = gevent.spawn(lambda: between.append(gc.isenabled()))
-    within = paced(lambda _: gc.isenabled(), range(10), budget=0.0)
-    greenlet.join()
-    assert within == [False] * 10
-    assert between == [True]
-    assert gc.isenabled()
-
-
-def test_an_error_leaves_the_collector_on() -> None:
-    with pytest.raises(ZeroDivisionError):
-        paced(lambda number: 1 // number, [1, 0, 1])
-    assert gc.isenabled()
-
-
-def test_a_collector_that_was_off_stays_off() -> None:
-    gc.disable()
-    try:
-        assert paced(str, range(3), budget=0.0) == ["0", "1", "2"]
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
 
 
 def test_without_a_hub_there_is_nothing_to_wait_for() -> None:
@@ -93,32 +64,6 @@ def test_slices_follow_the_budget() -> None:
     assert [len(some) for some in sliced(lambda _, length: [0] * length, 1000, budget=60.0)] == [64, 128, 256, 512, 40]
     lengths = [len(some) for some in sliced(lambda _, length: [0] * length, 100, budget=0.0)]
     assert lengths == [64] + [1] * 36
-
-
-def test_the_collector_rests_in_slices() -> None:
-    within: list[bool] = []
-    between = [gc.isenabled() for _ in sliced(lambda *_: within.append(gc.isenabled()), 500, budget=0.0)]
-    assert set(within) == {False}
-    assert set(between) == {True}
-    with pytest.raises(ZeroDivisionError):
-        list(sliced(lambda start, _: 1 // start, 3))
-    assert gc.isenabled()
-
-
-def test_what_was_frozen_stays_frozen() -> None:
-    """In a process of its own: from then on it is left alone."""
-    finished = run_python(
-        """
-        import gc
-        from greendata.hub.pacing import sliced
-        list(sliced(lambda *_: [], 100))
-        print(gc.get_freeze_count())
-        gc.freeze()
-        list(sliced(lambda *_: [], 100))
-        print(gc.get_freeze_count() > 0)
-        """
-    )
-    assert finished == (0, "0\nTrue\n", "")
 
 
 def test_a_thread_that_gives_way_is_passed_by_the_hub() -> None:

@@ -7,8 +7,6 @@ sockets starve (150 000 rows to models: 99 ms of silence with it, under 2 ms wit
 
 from __future__ import annotations
 
-import gc
-import os
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import TypeVar
@@ -18,7 +16,7 @@ from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from greendata.hub import native
-from greendata.hub.blocks import contextmanager
+from greendata.hub.collector import at_rest, make_up
 
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 
@@ -60,8 +58,8 @@ def give_way() -> None:
 def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET) -> list[R]:
     """``[func(item) for item in items]`` in slices of *budget* seconds, with a `breathe` between them.
 
-    The cyclic garbage collector is held off during a slice, since a full collection over a growing list of
-    objects is itself the longest silence. It is never left off. *func* must not switch greenlets.
+    The cyclic garbage collector rests during a slice, since a full collection over a growing list of objects is
+    itself the longest silence (see `greendata.hub.collector`). *func* must not switch greenlets.
 
     Args:
         budget: seconds; an item that takes longer makes its slice longer.
@@ -70,6 +68,7 @@ def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET)
         >>> paced(str, range(3))
         ['0', '1', '2']
     """
+    make_up()
     done: list[R] = []
     source = iter(items)
     while not _slice(func, source, done, budget):
@@ -81,7 +80,7 @@ def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET)
     """``func(start, length)`` over all of ``range(count)`` in slices of about *budget* seconds, a `breathe` between.
 
     For work that is cheaper in bulk than item by item. Each slice is as long as the one before it suggests; during
-    a slice the collector is held off, as in `paced`. *func* must not switch greenlets.
+    a slice the collector rests, as in `paced`. *func* must not switch greenlets.
 
     Args:
         budget: seconds.
@@ -90,19 +89,7 @@ def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET)
         >>> [item for some in sliced(lambda start, length: range(start, start + length), 3) for item in some]
         [0, 1, 2]
     """
-    start, length = 0, _FIRST
-    while start < count:
-        length = min(length, count - start)
-        begun = perf_counter()
-        with _collector_held_off():
-            done = func(start, length)
-        seconds = perf_counter() - begun
-        yield done
-        start += length
-        if start < count:
-            del done
-            breathe()
-            length = max(1, int(length * min(_GROWTH, budget / max(seconds, 1e-9))))
+    return _slices(func, count, budget, is_kept=False)
 
 
 def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float = BUDGET) -> list[R]:
@@ -116,67 +103,35 @@ def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float =
         [0, 1, 2]
     """
     rows: list[R] = []
-    for _ in sliced(lambda start, length: rows.extend(func(start, length)), count, budget=budget):
+    for _ in _slices(lambda start, length: rows.extend(func(start, length)), count, budget, is_kept=True):
         continue
     return rows
+
+
+def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept: bool) -> Iterator[R]:
+    start, length = 0, _FIRST
+    while start < count:
+        if not (start and is_kept):
+            make_up()
+        length = min(length, count - start)
+        begun = perf_counter()
+        with at_rest():
+            done = func(start, length)
+        seconds = perf_counter() - begun
+        yield done
+        start += length
+        if start < count:
+            del done
+            breathe()
+            length = max(1, int(length * min(_GROWTH, budget / max(seconds, 1e-9))))
 
 
 def _slice(func: Callable[[T], R], source: Iterator[T], done: list[R], budget: float) -> bool:
     """Work for *budget* seconds; True at the end of *source*."""
     ends = perf_counter() + budget
-    with _collector_held_off():
+    with at_rest():
         for item in source:
             done.append(func(item))
             if perf_counter() >= ends:
                 return False
     return True
-
-
-@contextmanager
-def _collector_held_off() -> Iterator[None]:
-    """No collection in the block, and none after it because of what was made in it.
-
-    The collector would look through all objects that were made, and go on to a full collection as they pile up:
-    117 ms of silence over 150 000 models. Freezing and unfreezing puts them among the old objects in no time, where
-    the next full collection finds them. Where the process has frozen objects of its own these are left alone.
-    """
-    was_on, thread = gc.isenabled(), native.get_ident()
-    try:
-        if was_on:
-            _holding_off.append(thread)
-            gc.disable()
-        yield
-    finally:
-        if was_on:
-            _make_old()
-            gc.enable()
-            _holding_off.remove(thread)
-
-
-def _make_old() -> None:
-    global _is_left_alone
-    if _is_left_alone or not _freezing.acquire(False):  # another thread makes all objects old just now
-        return
-    try:
-        _is_left_alone = gc.get_freeze_count() > 0
-        if not _is_left_alone:
-            gc.freeze()
-            gc.unfreeze()
-    finally:
-        _freezing.release()
-
-
-def _after_fork_in_child() -> None:
-    """The other threads, that would let the collector go on, are not there."""
-    global _freezing
-    _freezing = native.allocate_lock()
-    mine = [thread for thread in _holding_off if thread == native.get_ident()]
-    if _holding_off and not mine:
-        gc.enable()
-    _holding_off[:] = mine
-
-
-_holding_off: list[int] = []  # the threads that hold the collector off; any thread, one C call each
-_freezing = native.allocate_lock()  # any thread tries it, nobody waits for it
-_is_left_alone = False  # under the lock, for good: to count the frozen objects of a process is to look at each
-os.register_at_fork(after_in_child=_after_fork_in_child)
