@@ -6,6 +6,8 @@ worker thread, a Polars UDF and a plain thread may all wait at it.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
@@ -28,6 +30,7 @@ class Gate:
     def __init__(self) -> None:
         self._lock = _allocate_lock()
         self._lock.acquire()
+        self._closed = [True]  # `open` pops it; others that pass hold the lock for a moment, so the lock does not tell
         self._arrived: list[int] = []  # native threads append; list.append is one step under the GIL
 
     def __call__(self, value: object = None) -> object:
@@ -40,13 +43,14 @@ class Gate:
 
     def open(self) -> None:
         """Let everyone pass, now and later. Opening twice is fine."""
-        if not self.is_open:
+        with suppress(IndexError):  # it is open already
+            self._closed.pop()
             self._lock.release()
 
     @property
     def is_open(self) -> bool:
         """True once `open` was called."""
-        return not self._lock.locked()
+        return not self._closed
 
     @property
     def arrived(self) -> tuple[int, ...]:

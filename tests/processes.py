@@ -23,6 +23,9 @@ children_end = pytest.mark.skipif(
     version("polars").startswith("2.0."), reason="Polars 2.0 hangs forked children at exit"
 )
 
+# Since 3.12 Python warns at a fork in a process with native threads, which is what many of these programs are about.
+FORK_WARNING = "ignore:This process:DeprecationWarning"
+
 
 class Finished(NamedTuple):
     """How a program ended; a negative return code is the signal that killed it."""
@@ -47,7 +50,7 @@ def run_python(
         timeout: the guard, in seconds. A program that outlives it is a failure and shows where it stood.
         warnings: what Python does with a warning, as its ``-W`` option takes it.
     """
-    arguments = [sys.executable, "-X", "faulthandler", "-W", warnings, *_arguments(code)]
+    arguments = [sys.executable, "-X", "faulthandler", "-W", warnings, "-W", FORK_WARNING, *_arguments(code)]
     process = subprocess.Popen(
         arguments,
         cwd=ROOT,
