@@ -22,6 +22,7 @@ __all__ = ("Sources", "StrPath", "sources", "target")
 StrPath = str | os.PathLike[str]
 
 _MAGIC = frozenset("*?[")
+_ENDLESS = "its links cannot be followed to an end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,9 @@ def _inside(path: Path, top: Path, shown: str, *, must_exist: bool = True) -> Pa
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileMissing(shown) from error
     except (OSError, RuntimeError) as error:
-        raise PathRefused(shown, "its links cannot be followed to an end") from error
+        raise PathRefused(shown, _ENDLESS) from error
+    if found.is_symlink():  # since Python 3.13 a path that need not be there is resolved up to the circle
+        raise PathRefused(shown, _ENDLESS)
     if not found.is_relative_to(top):
         raise PathRefused(shown, "a link leads out of the root")
     return found
