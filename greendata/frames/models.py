@@ -63,8 +63,8 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
         >>> class User(BaseModel):
         ...     id: int
         ...     name: str | None = Field(default=None, alias="fullName")
-        >>> schema_of(User)
-        Schema([('id', Int64), ('fullName', String)])
+        >>> dict(schema_of(User))
+        {'id': Int64, 'fullName': String}
     """
     return pl.Schema({column.name: column.form.dtype for column in columns_of(model)})
 
@@ -81,8 +81,8 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
         >>> Row = model_of({"id": pl.UInt8, "unit price": pl.Float64})
         >>> Row.model_validate({"id": 7, "unit price": None})
         Row(id=7, column_1=None)
-        >>> schema_of(Row)
-        Schema([('id', UInt8), ('unit price', Float64)])
+        >>> dict(schema_of(Row))
+        {'id': UInt8, 'unit price': Float64}
     """
     columns = pl.Schema(schema)
     fields: dict[str, Any] = {}

@@ -42,8 +42,8 @@ def planned(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.Laz
         PlanRefused: it does not go with the columns' types.
 
     Example:
-        >>> planned("select", [pl.Schema({"a": pl.Int8})], lambda lf: lf.select(pl.col("a").sum().alias("b")))
-        Schema([('b', Int64)])
+        >>> dict(planned("select", [pl.Schema({"a": pl.Int8})], lambda lf: lf.select(pl.col("a").sum().alias("b"))))
+        {'b': Int64}
     """
     try:
         lf = build(*(pl.LazyFrame(schema=schema) for schema in schemas))

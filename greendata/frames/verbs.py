@@ -195,8 +195,8 @@ def collect_schema(
     """The schema of *lf*, which may read files: ``lf.collect_schema()`` in the pool.
 
     Example:
-        >>> collect_schema(pl.LazyFrame({"a": [1]})).get(timeout=5)
-        Schema([('a', Int64)])
+        >>> dict(collect_schema(pl.LazyFrame({"a": [1]})).get(timeout=5))
+        {'a': Int64}
     """
     return _on_lazy(lf, "collect_schema", (), {}, timeout, key, label)
 
