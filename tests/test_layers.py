@@ -42,14 +42,15 @@ HOUSE = (
     Floor(
         "frames",
         "apart arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders depth "
-        "derive encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader limits "
+        "derive encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader jsonrows "
+        "jsonshapes jsonsieve limits "
         "lines models modelstream names namespace nested objects patch peers plan readers refusal relation roots "
         "rowgroups rules scans seam sieve sql statements texts threads trust typed urls validation verbs verdicts "
         "wire writers",
         {
             "polars": EVERY,
-            "pydantic": "apart derive fields instances models modelstream nested objects relation scans sieve typed "
-            "validation verdicts",
+            "pydantic": "apart derive fields instances jsonsieve models modelstream nested objects relation scans "
+            "sieve typed validation verdicts",
             "pydantic_core": "apart objects",
             "adbc_driver_manager": "databases",
             "requests": "fetch peers",

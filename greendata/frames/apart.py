@@ -90,8 +90,14 @@ class ColumnJudge(Judge):
         return iter(values) if unpack is None else map(unpack, values)
 
 
-def apart_of(model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype]) -> Apart | None:
-    """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it."""
+def apart_of(
+    model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype], *, from_json: bool = False
+) -> Apart | None:
+    """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it.
+
+    Args:
+        from_json: True if what is in the column is the text of JSON values.
+    """
     node, source = model["schema"]["fields"][column.field]["schema"], column.source(dtypes)
     if not stands_alone(node, context):
         return None
@@ -100,8 +106,9 @@ def apart_of(model: Node, context: Context, column: Column, dtypes: Mapping[str,
     config: Any = context.config
     validator = SchemaValidator(schema, config)
     if source is not None:
+        check = validator.validate_json if from_json else validator.validate_python
         place = source if config.get("loc_by_alias", True) else column.field
-        return Apart(column, source, place, partial(validator.validate_python, strict=context.strict))
+        return Apart(column, source, place, partial(check, strict=context.strict))
     if column.missing != "made" or resolved(node, context)["type"] != "default":
         return None
 

@@ -6,14 +6,16 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from io import BytesIO
 from time import perf_counter
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
-from greendata.errors import BadArgument, BodyTooLarge
+from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
 from greendata.frames.formats import Format, format_of
+from greendata.frames.jsonrows import line_of
+from greendata.frames.jsonsieve import NotJson, sift
 from greendata.frames.readers import read
-from greendata.frames.validation import validate
+from greendata.frames.validation import own_validate, validate, verdict
 from greendata.hub import pool
 from greendata.hub.pacing import BUDGET, breathe
 
@@ -65,11 +67,34 @@ def decode(
     """
     known = format_of(format)
     content = content_of(source, max_bytes)
+    label = label or f"decode {known}"
+    if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
+        return _judged(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
     as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
     work = partial(read, content, known, schema, as_text=as_text)
     del content
-    df = pool.submit(work, timeout=timeout, key=key, label=label or f"decode {known}").get()
+    df = pool.submit(work, timeout=timeout, key=key, label=label).get()
     return df if model is None else validate(df, model)
+
+
+def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
+    """The rows of JSON in *content*, each of which *model* has judged by its own text."""
+    try:
+        rows, found = verdict(submit(sift, content, format, model).get())
+    except NotJson as broken:
+        raise pool.call(_malformed, content, format, broken) from broken
+    if found.failures.height:
+        raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
+    return found.good
+
+
+def _malformed(content: bytes, format: Format, broken: NotJson) -> Malformed:
+    """The error for a row that is no JSON, with the line in the whole that pydantic tells within the row."""
+    reason, _, place = broken.reason.removeprefix("Invalid JSON: ").rpartition(" at line ")
+    line = line_of(content, format, broken.row)
+    if line is None or not reason:
+        return Malformed(format, reason or broken.reason, row=broken.row)
+    return Malformed(format, reason, line=line + int(place.partition(" ")[0]) - 1)
 
 
 def content_of(source: Source, max_bytes: int) -> bytes:

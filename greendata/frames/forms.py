@@ -164,6 +164,12 @@ class Column:
     missing: Literal["fails", "fixed", "made"] = "fails"
     default: Any = None
 
+    def constant(self) -> pl.Expr:
+        """The default, as a value of the column."""
+        if self.default is None:  # Polars takes series of one null for one and the same, whatever their dtypes
+            return pl.lit(None, dtype=self.form.dtype)
+        return pl.lit(pl.Series([self.default], dtype=self.form.dtype)).first()
+
     def source(self, columns: Container[str]) -> str | None:
         """Which of *columns* it comes from, or None."""
         return next((source for source in self.sources if source in columns), None)

@@ -51,8 +51,7 @@ def rule_of_field(
         return rule_of(fields["fields"][column.field]["schema"], context, expr(source), dtypes[source], column.form)
     if column.missing != "fixed":
         return None
-    default = pl.lit(pl.Series([column.default], dtype=column.form.dtype)).first()
-    return Rule(default, TRUE)
+    return Rule(column.constant(), TRUE)
 
 
 def resolved(node: Node, context: Context) -> Node:

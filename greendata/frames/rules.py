@@ -184,7 +184,7 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
 
 
 def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
-    is_text = dtype == pl.String and not context.is_strict(node)
+    is_text = dtype == pl.String and not context.is_strict(node) and "val_json_bytes" not in context.config
     if not (knows(node, "max_length", "min_length") and form.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
         return None
     value = expr.cast(pl.Binary)

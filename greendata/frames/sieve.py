@@ -6,9 +6,10 @@ to judge it, as with a validator of the model or one that is given the fields be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 from uuid import uuid4
 
 import polars as pl
@@ -21,35 +22,47 @@ from greendata.frames.names import column as by_name
 from greendata.frames.names import referred
 from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.rules import TRUE, Context, Rule, all_of
-from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge
+from greendata.frames.trust import shape_failures
+from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge, failures_of
 
-__all__ = ("Plan", "Sieve", "Sifted", "asked_of")
+__all__ = ("Part", "Plan", "Sieve", "Sifted", "asked_of")
 
 SURE = f"sure {uuid4()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sifted:
-    """The rows of a frame, sifted.
+class Part(NamedTuple):
+    """Rows that no query has anything against.
 
     Attributes:
-        rows: the frame as pydantic is to see it.
-        sure: the rows that nothing is wrong with, in the form of their columns, with their numbers; but for the
-            columns that pydantic judges apart.
+        sure: the rows in the form of their columns, with their numbers; but for the columns that are judged apart.
         is_spoilt: True if these are invalid all the same: a column is missing, or there is one too many.
+        judge: of the columns that pydantic judges apart, by its number; None if there are none.
+    """
+
+    sure: pl.DataFrame
+    is_spoilt: bool
+    judge: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """Rows, sifted.
+
+    Attributes:
+        height: how many there are.
+        parts: those that are sure.
         judges: of whole rows; and, where columns are judged apart, of these.
         asked: the rows that pydantic is asked about: their numbers and those of their judges.
         beyond: the failures of those that it cannot be asked about.
-        extras: the columns that are kept as they are.
+        extras: makes the columns that are kept as they are, for rows of these numbers; None if there are none.
     """
 
-    rows: pl.DataFrame
-    sure: pl.DataFrame
-    is_spoilt: bool
+    height: int
+    parts: Sequence[Part]
     judges: tuple[Judge, ...]
     asked: pl.DataFrame
     beyond: pl.DataFrame
-    extras: pl.DataFrame
+    extras: Callable[[pl.Series], pl.DataFrame] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,43 +88,67 @@ class Sieve:
         model: the model.
         columns: its columns.
         strict: pydantic's strict mode; None leaves it to the model.
+        from_json: True if columns that are judged apart are the texts of JSON values.
     """
 
     model: type[BaseModel]
     columns: Sequence[Column]
     strict: bool | None
+    from_json: bool = False
 
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
         """The rows of *frame*, sifted."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
         computed = [column.name for column in self.columns if not column.sources]
         df = df.drop(referred(computed, df.columns), strict=False)
-        used = {column.source(df.schema) for column in self.columns}
-        unused = [name for name in df.columns if name not in used]
-        extra = self.model.model_config.get("extra", "ignore")
-        is_spoilt = (extra == "forbid" and bool(unused)) or any(_is_lacking(df, column) for column in self.columns)
-        plan = self._plan(df.schema)
-        if plan is None or (is_spoilt and plan.apart):  # nothing is sure, and validators see the row as it is
-            values = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns]
-            plan, seen = Plan(values, pl.lit(value=False)), df
+        unused, plan = self.unused(df.schema), self.plan(df.schema)
+        extra = self.model.model_config.get("extra") or "ignore"
+        if plan is None:  # nothing is sure, and validators see the row as it is
+            seen = df
         else:
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
-        sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
-        doubtful, beyond = _askable(seen, sifted[ROW_KEY].filter(~sifted[SURE]))
-        sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
+        part, doubtful = self.sift(df, plan, is_spoilt=self.is_spoilt(df.schema))
+        doubtful, beyond = _askable(seen, doubtful)
+        if not df.height:
+            beyond = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
+        kept = df.select(referred(unused if extra == "allow" else [], df.columns))
         return Sifted(
-            rows=seen,
-            sure=sure,
-            is_spoilt=is_spoilt,
-            judges=self._judges(seen, plan.apart),
-            asked=asked_of(doubtful, sure[ROW_KEY] if plan.apart else None),
+            height=df.height,
+            parts=[part],
+            judges=self._judges(seen, plan),
+            asked=asked_of(doubtful, part.sure[ROW_KEY] if part.judge else None),
             beyond=beyond,
-            extras=df.select(referred(unused if extra == "allow" else [], df.columns)),
+            extras=kept.__getitem__ if kept.width else None,
         )
 
-    def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
+    def sift(self, df: pl.DataFrame, plan: Plan | None, *, is_spoilt: bool) -> tuple[Part, pl.Series]:
+        """The rows of *df* that are sure by *plan*, which is that of its dtypes, and the numbers of the others."""
+        if plan is None:
+            values = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns]
+            plan = Plan(values, pl.lit(value=False))
+        sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
+        sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
+        part = Part(sure, is_spoilt, 1 if plan.apart else None)
+        return part, sifted[ROW_KEY].filter(~sifted[SURE])
+
+    def unused(self, dtypes: Mapping[str, Dtype]) -> list[str]:
+        """Those of the columns that are no field's."""
+        used = {column.source(dtypes) for column in self.columns}
+        return [name for name in dtypes if name not in used]
+
+    def plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
         """How columns of *dtypes* are judged; None if it takes the whole row."""
+        plan = self._plan(dtypes)
+        return None if plan is not None and plan.apart and self.is_spoilt(dtypes) else plan
+
+    def is_spoilt(self, dtypes: Mapping[str, Dtype]) -> bool:
+        """True if no row with columns of *dtypes* is valid: one is missing, or there is one too many."""
+        if any(column.missing == "fails" and column.source(dtypes) is None for column in self.columns):
+            return True
+        return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
+
+    def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
         top = self.model.__pydantic_core_schema__
         refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
         node = resolved(top["schema"] if refs else top, Context(refs, {}, self.strict))
@@ -128,35 +165,31 @@ class Sieve:
             if rule is not None:
                 values.append(rule.value.alias(column.name))
                 sures.append(rule.sure)
-            elif (alone := apart_of(node, context, column, dtypes)) is not None:
+            elif (alone := apart_of(node, context, column, dtypes, from_json=self.from_json)) is not None:
                 apart.append(alone)
                 sures.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
             else:
                 return None
         return Plan(values, all_of(*sures), apart)
 
-    def _judges(self, rows: pl.DataFrame, apart: Sequence[Apart]) -> tuple[Judge, ...]:
+    def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Judge, ...]:
         check = partial(self.model.__pydantic_validator__.validate_python, strict=self.strict)
         whole = RowJudge(rows, self.columns, check)
-        if not apart:
+        if plan is None or not plan.apart:
             return (whole,)
-        return (whole, ColumnJudge(rows, [field.column for field in apart], apart, whole))
-
-
-def _is_lacking(df: pl.DataFrame, column: Column) -> bool:
-    return column.missing == "fails" and column.source(df.schema) is None
+        return (whole, ColumnJudge(rows, [field.column for field in plan.apart], plan.apart, whole))
 
 
 def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
     return all_of(*(~is_so.fill_null(value=False) for _, is_so in obstacles(name, dtype)))
 
 
-def asked_of(doubtful: pl.Series, sure: pl.Series | None = None) -> pl.DataFrame:
-    """Which judge is asked about which row: the first about those *doubtful*, the second, if any, about all *sure*."""
+def asked_of(*numbers: pl.Series | None) -> pl.DataFrame:
+    """Which judge is asked about which row: the first about the rows of the first *numbers*, and so on."""
     asked = [
-        numbers.to_frame(ROW_KEY).with_columns(pl.lit(index, pl.UInt8).alias(JUDGE))
-        for index, numbers in enumerate((doubtful, sure))
-        if numbers is not None
+        some.to_frame(ROW_KEY).with_columns(pl.lit(index, pl.UInt8).alias(JUDGE))
+        for index, some in enumerate(numbers)
+        if some is not None
     ]
     return pl.concat(asked).sort(ROW_KEY)
 

@@ -78,7 +78,7 @@ def _wrong_dtypes(
 def _taken(column: Column, source: str | None) -> pl.Expr:
     if source is not None:
         return by_name(source).alias(column.name)
-    return pl.lit(pl.Series([column.default], dtype=column.form.dtype)).first().alias(column.name)
+    return column.constant().alias(column.name)
 
 
 def _nulls(df: pl.DataFrame, columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[pl.DataFrame]:

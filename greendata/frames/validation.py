@@ -19,11 +19,11 @@ from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.fields import columns_of
 from greendata.frames.names import referred
 from greendata.frames.sieve import Sieve, Sifted, asked_of
-from greendata.frames.trust import shape_failures, trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Verdicts, failures_of, joined, judged
+from greendata.frames.trust import trusted
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Verdicts, joined, judged
 from greendata.hub import pool
 
-__all__ = ("Filtered", "Trust", "filter_valid", "validate")
+__all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "verdict")
 
 Trust = Literal["off", "shape_only", "strict"]
 
@@ -83,7 +83,7 @@ def validate(
         >>> validate(pl.DataFrame({"id": ["1", "2"]}), User).rows()
         [(1, '?'), (2, '?')]
     """
-    if (own := _own_validate(model)) is not None:
+    if (own := own_validate(model)) is not None:
         return pool.call(_validated_by, own, _known(frame))
     rows, found = _checked(frame, model, trust=trust, strict=strict)
     if found.failures.height:
@@ -123,39 +123,53 @@ def _checked(
     if trust != "off":
         rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
         return rows, Filtered(*parts)
-    sifted = pool.call(Sieve(model, columns, strict), frame)
+    return verdict(pool.call(Sieve(model, columns, strict), frame))
+
+
+def verdict(sifted: Sifted) -> tuple[int, Filtered]:
+    """How many rows were *sifted*, and what becomes of them. pydantic is asked on the caller's greenlet.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int
+        >>> rows, found = verdict(Sieve(User, columns_of(User), None)(pl.DataFrame({"age": ["7", "x"]})))
+        >>> rows, found.good["age"].to_list(), found.failures["row"].to_list()
+        (2, [7], [1])
+    """
     verdicts = judged(sifted.judges, sifted.asked)
-    spoilt = None
-    if not sifted.rows.height:
-        verdicts.failures.append(failures_of(shape_failures(sifted.rows.schema, columns, extra=extra)))
-    elif sifted.is_spoilt and sifted.sure.height:
-        spoilt = judged(sifted.judges, asked_of(sifted.sure[ROW_KEY].head(1))).failures[0]
-    return pool.call(_merged, sifted, verdicts, spoilt)
+    spoilt = [
+        judged(sifted.judges, asked_of(part.sure[ROW_KEY].head(1))).failures[0]
+        if part.is_spoilt and part.sure.height
+        else None
+        for part in sifted.parts
+    ]
+    return sifted.height, pool.call(_merged, sifted, verdicts, spoilt)
 
 
-def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: pl.DataFrame | None) -> tuple[int, Filtered]:
+def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None]) -> Filtered:
     """All rows together, in their order. Call on a worker.
 
     Args:
         verdicts: on the rows that pydantic was asked about. Its lists are emptied.
-        spoilt: the failures of one of the rows that are sure but spoilt: they are those of all.
+        spoilt: for each part that is spoilt the failures of one of its rows: they are those of all.
     """
     failing = [joined(verdicts.failures), sifted.beyond]
     good, *apart = map(joined, verdicts.good)
     fitting = [good]
-    if spoilt is not None:
-        numbers = sifted.sure.select(pl.col(ROW_KEY).alias("row"))
-        failing.append(spoilt.drop("row").join(numbers, how="cross").select(FAILURES.names()))
-    elif not sifted.is_spoilt:
-        sure = sifted.sure
-        for part in apart:
-            sure = sure.join(part, on=ROW_KEY, maintain_order="left")
-        fitting = [sure.select(referred(good.columns, good.columns)), good]
-    rows = pl.concat(fitting)
-    rows = rows if not good.height else rows.sort(ROW_KEY)
-    if sifted.extras.width:
-        rows = rows.hstack(sifted.extras[rows[ROW_KEY]])
-    return sifted.rows.height, Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
+    for part, failures in zip(sifted.parts, spoilt, strict=True):
+        if failures is not None:
+            numbers = part.sure.select(pl.col(ROW_KEY).alias("row"))
+            failing.append(failures.drop("row").join(numbers, how="cross").select(FAILURES.names()))
+        elif part.sure.height:
+            sure = part.sure
+            if part.judge is not None:
+                sure = sure.join(apart[part.judge - 1], on=ROW_KEY, maintain_order="left")
+            fitting.append(sure.select(referred(good.columns, good.columns)))
+    fitting = [rows for rows in fitting if rows.height] or [good]
+    rows = fitting[0] if len(fitting) == 1 else pl.concat(fitting).sort(ROW_KEY)
+    if sifted.extras is not None:
+        rows = rows.hstack(sifted.extras(rows[ROW_KEY]))
+    return Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
@@ -164,7 +178,7 @@ def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
     return frame
 
 
-def _own_validate(model: object) -> Any:
+def own_validate(model: object) -> Any:
     """The ``validate`` of a model that brings its own; None for pydantic's models, whose own takes an object."""
     if not isinstance(model, type):
         raise NotAModel(model)

@@ -103,10 +103,10 @@ class RowJudge(Judge):
     """pydantic's verdict on whole rows.
 
     Attributes:
-        check: a row's instance of the model, from a dict; or a ValidationError.
+        check: a row's instance of the model, from what stands for the row; or a ValidationError.
     """
 
-    check: Callable[[Mapping[str, Any]], BaseModel]
+    check: Callable[[Any], BaseModel]
 
     def rows(self, numbers: pl.Series) -> Iterator[Mapping[str, Any]]:
         """See `Judge.rows`."""

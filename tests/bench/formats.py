@@ -20,6 +20,7 @@ from examples.demo.figures import quantile
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.objects import to_columns, to_models
+from greendata.frames.validation import validate
 from greendata.hub import pool
 from tests.bench.heavy import Ticker
 from tests.bench.rows import Row, interleaved, ratio
@@ -29,10 +30,12 @@ __all__ = ("rows",)
 ROWS = 600_000
 MODELS = 150_000
 BODY_BYTES = 50_000_000
+BODY_ROWS = 300_000
 ROUNDS = 3
 REPEATS = 5  # in a measurement
 SILENCE = 10.0  # milliseconds
 TICK_P99 = 3.0  # milliseconds
+JUDGED = f"decode {BODY_ROWS:,} rows of JSON with a model"
 
 
 class Order(BaseModel):
@@ -79,7 +82,7 @@ def rows() -> list[Row]:
         for figure, what, bound in ((0, "longest silence of the hub", SILENCE), (1, "tick p99", TICK_P99)):
             ours, peer = (median(one[figure] for one in found[of]) * 1e3 for of in (name, f"naive {name}"))
             table.append(Row(f"{name}: {what}", f"{ours:.1f} ms", f"{peer:.1f} ms", ours, " ms", bound))
-    for name, bound in (("NDJSON", 0.5), ("models", 0.7)):
+    for name, bound in (("NDJSON", 0.5), ("models", 0.7), (JUDGED, 1.5)):
         ours_of, peer_of = seconds[name], seconds[f"naive {name}"]
         shown = [f"{median(times) * 1e3:.0f} ms" for times in (ours_of, peer_of)]
         table.append(Row(f"{name}: wall time against the naive call", *shown, ratio(ours_of, peer_of), "x", bound))
@@ -156,6 +159,18 @@ def naive_decoder() -> Callable[[], Any]:
     return lambda: pool.submit(lambda: pl.DataFrame([json.loads(line) for line in content.splitlines()])).get()
 
 
+def judged() -> Callable[[], Any]:
+    """JSON with a model, which judges each row by its own text."""
+    content = text(BODY_ROWS).write_json().encode()
+    return lambda: decode(content, "json", model=Order)
+
+
+def naive_judged() -> Callable[[], Any]:
+    """The same as a frame, of types inferred over all rows, that the model judges."""
+    content = text(BODY_ROWS).write_json().encode()
+    return lambda: validate(decode(content, "json"), Order)
+
+
 def models() -> Callable[[], Any]:
     """Rows to models."""
     df = frame(MODELS)
@@ -189,6 +204,8 @@ CONTENDERS: dict[str, Callable[[], Callable[[], Any]]] = {
     "naive CSV": writer("write_csv"),
     "decode 50 MB of NDJSON": decoder,
     "naive decode 50 MB of NDJSON": naive_decoder,
+    JUDGED: judged,
+    f"naive {JUDGED}": naive_judged,
     "models": models,
     "naive models": naive_models,
     "to_columns": columns,

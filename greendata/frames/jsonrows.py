@@ -1,0 +1,209 @@
+"""The rows of JSON as text, one string a row: where each begins and ends, and nothing of what is in it.
+
+Polars' own expressions find them, so no step of this holds the GIL. What a row is, its judge says: a regular
+expression that all of it matches (`greendata.frames.jsonshapes`), or a parser. What stands between rows is checked
+here; so a document is JSON where every row is. All of it is for workers.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from greendata.errors import Malformed
+from greendata.frames.claims import refuse_packed, refuse_wide
+from greendata.frames.depth import DEPTH, refuse_deep_document
+from greendata.frames.formats import Format
+from greendata.frames.lines import WINDOW_BYTES, count, first_byte
+from greendata.hub.pacing import give_way
+
+__all__ = ("BOM", "ROW_BYTES", "STRING", "line_of", "rows_of")
+
+BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
+ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names
+STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
+
+_SPACE = r"[ \t\n\r]*"
+_FLAT = rf'(?:[^\[\]{{}}"]|{STRING})*'
+_NESTED = reduce(lambda inner, _: rf"[\[{{]{_FLAT}(?:{inner}{_FLAT})*[\]}}]", range(DEPTH - 2), rf"[\[{{]{_FLAT}[\]}}]")
+_VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # or what stands in the place of one
+_MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
+
+
+def rows_of(content: bytes, format: Format) -> pl.Series:
+    r"""The text of each row; whether it is JSON is for others to say.
+
+    Args:
+        content: an array of rows, an object of columns, or a row a line.
+        format: json or ndjson.
+
+    Raises:
+        Malformed: what is around the rows is no JSON, or no list of rows.
+
+    Example:
+        >>> rows_of(b'[{"a": [1, 2]}, 5]', "json").to_list()
+        ['{"a": [1, 2]}', '5']
+        >>> rows_of(b'{"a": [1, 2], "b": ["x", null]}', "json").to_list()
+        ['{"a":1,"b":"x"}', '{"a":2,"b":null}']
+        >>> rows_of(b'{"a":1}\n\n{"a":2}\n', "ndjson").to_list()
+        ['{"a":1}', '{"a":2}']
+    """
+    refuse_packed(content, format)
+    begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
+    if format == "ndjson":
+        lines = _text(content, format).str.strip_prefix("\ufeff").str.split("\n").explode()
+        return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
+    if begin == len(content):
+        raise Malformed("json", "there is nothing")
+    opener = content[begin : begin + 1]
+    if opener not in (b"[", b"{"):
+        got = content[begin : begin + 20]
+        raise Malformed("json", f"expected an array of objects or an object of arrays, got {got!r}")
+    try:
+        text = _text(content[begin:], format).str.strip_chars(" \t\n\r")
+        return _elements(text) if opener == b"[" else _rows_of_columns(text)
+    except Malformed as error:
+        refuse_deep_document(content)  # which the expressions do not tell from what has no end
+        line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
+        raise Malformed("json", error.reason, line=line, column=error.column) from error
+
+
+def line_of(content: bytes, format: Format, row: int) -> int | None:
+    r"""On which line of *content* a row begins, counted from 1; None if it has no place of its own.
+
+    Example:
+        >>> line_of(b'\n{"a":1}\n\n{"a":2}\n', "ndjson", 1), line_of(b'[{"a":1},\n{"a":2}]', "json", 1)
+        (4, 2)
+    """
+    begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
+    before = 1 + count(content, b"\n", 0, begin)
+    text = _text(content[begin:], format)
+    if format == "ndjson":
+        lines = text.str.split("\n").explode()
+        return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
+    if content[begin : begin + 1] != b"[":
+        return None
+    inner = text.str.strip_chars(" \t\n\r").str.strip_prefix("[").str.strip_suffix("]")
+    return before + _newlines(inner, row)
+
+
+def _text(content: bytes, format: Format) -> pl.Series:
+    """All of *content* as one string."""
+    pieces, begin = [], 0
+    while begin < len(content):
+        end = min(begin + WINDOW_BYTES, len(content))
+        while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        end = end if end > begin else begin + WINDOW_BYTES
+        pieces.append(pl.Series([content[begin:end]], dtype=pl.Binary))
+        try:
+            pieces[-1] = pieces[-1].cast(pl.String)
+        except PolarsError as error:
+            line = 1 + count(content, b"\n", 0, begin) + _bad_line(content[begin:end])
+            raise Malformed(format, "it is not UTF-8", line=line) from error
+        begin = end
+        give_way()
+    return pl.concat(pieces).str.join("") if pieces else pl.Series([""])
+
+
+def _bad_line(piece: bytes) -> int:
+    """The number of lines before the first byte that is no UTF-8."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError as error:
+        return piece.count(b"\n", 0, error.start)
+    return 0
+
+
+def _elements(text: pl.Series) -> pl.Series:
+    """The texts of the elements of an array."""
+    inner = text.str.strip_prefix("[").str.strip_suffix("]")
+    if text.str.len_bytes().item() - inner.str.len_bytes().item() != 2:
+        raise Malformed("json", "the array does not end with ]", line=1 + text.str.count_matches("\n").item())
+    return _listed(inner, _VALUE).alias("")
+
+
+def _listed(inner: pl.Series, item: str) -> pl.Series:
+    """What matches *item* in a text, which is a list of such with commas between."""
+    text = pl.col("text")
+    found = (
+        inner.alias("text").to_frame().select(text.str.extract_all(item), text.str.replace_all(item, "v").alias("v"))
+    )
+    items, between = found.get_columns()  # on two cores
+    if not between.str.contains(rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$").item():
+        raise _broken(inner, between, item)
+    return items.explode(empty_as_null=False).alias("")
+
+
+def _broken(inner: pl.Series, between: pl.Series, item: str) -> Malformed:
+    """What is wrong with a list: *between* is it with ``v`` for its items."""
+    good: str = between.str.extract(rf"^({_SPACE}(?:v{_SPACE},{_SPACE})*(?:v{_SPACE})?)").item()
+    left = between.str.slice(len(good), 1).item()
+    number = good.count("v")
+    line = 1 + _newlines(inner, number, item)
+    if not left:
+        return Malformed("json", "there is nothing behind the last comma", line=line)
+    if left in '{["':
+        return Malformed("json", f"what begins with {left} has no end, or nests too deep", line=line)
+    expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
+    got = inner.str.extract_all(item).list.slice(number, 1).explode().item() if left == "v" else left
+    return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
+
+
+def _newlines(inner: pl.Series, number: int, item: str = _VALUE) -> int:
+    """How many lines end before the item of that *number* in a list."""
+    between = inner.str.replace_all(item, "v").str.split("v").explode().head(number + 1)
+    items = inner.str.extract_all(item).explode(empty_as_null=False).head(number)
+    return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
+
+
+def _rows_of_columns(text: pl.Series) -> pl.Series:
+    inner = text.str.strip_prefix("{").str.strip_suffix("}")
+    if text.str.len_bytes().item() - inner.str.len_bytes().item() != 2:
+        raise Malformed("json", "the object does not end with }", line=1 + text.str.count_matches("\n").item())
+    members = _listed(inner, _MEMBER)
+    refuse_wide(members.len(), format="json")
+    columns: dict[str, tuple[str, pl.Series]] = {}
+    for key, value in zip(*_halves(members), strict=True):
+        name = _name(key)
+        if value.item() == "null":
+            columns.pop(name, None)
+            continue
+        if not value.str.starts_with("[").item():
+            reason = f"expected an array of objects or an object of arrays, got {value.str.slice(0, 50).item()}"
+            raise Malformed("json", reason, column=name)
+        columns[name] = (key, _elements(value))
+        give_way()
+    return _zipped(columns)
+
+
+def _halves(members: pl.Series) -> tuple[list[str], list[pl.Series]]:
+    halves = members.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$").struct.unnest()
+    keys, values = halves.get_columns()
+    return keys.to_list(), [values.slice(at, 1) for at in range(values.len())]
+
+
+def _name(key: str) -> str:
+    try:
+        name: str = json.loads(key)
+    except ValueError as error:
+        raise Malformed("json", f"{key[:50]} is no name: {error}") from error
+    return name
+
+
+def _zipped(columns: dict[str, tuple[str, pl.Series]]) -> pl.Series:
+    lengths = {name: values.len() for name, (_, values) in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {told}")
+    if not columns:
+        return pl.Series([], dtype=pl.String)
+    keys = [key for key, _ in columns.values()]
+    if sum(len(key) for key in keys) * max(lengths.values()) > ROW_BYTES:
+        raise Malformed("json", f"the names of its columns alone are more than {ROW_BYTES} bytes of its rows")
+    texts = pl.DataFrame([values.alias(str(at)) for at, (_, values) in enumerate(columns.values())])
+    parts = [part for at, key in enumerate(keys) for part in (pl.lit(f"{',' if at else '{'}{key}:"), pl.col(str(at)))]
+    return texts.select(pl.concat_str(*parts, pl.lit("}")).alias("")).to_series()

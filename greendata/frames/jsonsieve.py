@@ -1,0 +1,243 @@
+"""Rows of JSON, sifted for a model: each is judged by its own text, as by ``Model.model_validate_json(row)``.
+
+What Polars makes of a body depends on all of its rows: an integer beside a fraction is rounded, a key that some lack is
+null there. So only rows of one shape become a frame (`greendata.frames.jsonshapes`), and the sieve of frames finds
+those that are surely valid; a body of one program's rows is one shape. The others, and what no query can judge, go
+through pydantic as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+from pydantic import BaseModel
+
+from greendata.errors import GreenDataError
+from greendata.frames.apart import Apart, ColumnJudge
+from greendata.frames.claims import refuse_sparse
+from greendata.frames.fields import columns_of
+from greendata.frames.formats import Format
+from greendata.frames.jsonrows import BOM, STRING, rows_of
+from greendata.frames.jsonshapes import Shape, Shapeless, kind_of, shape_of
+from greendata.frames.limits import ELEMENTS
+from greendata.frames.lines import first_byte
+from greendata.frames.names import referred
+from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, Judge, RowJudge, some_of
+from greendata.hub.pacing import give_way
+
+__all__ = ("NotJson", "sift")
+
+SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
+FEW = 64  # rows that pydantic has judged before a shape is found
+TEXT_BYTES = 1 << 22  # handed over from Polars at once: a copy of half a millisecond
+
+LARGE = f"it takes pydantic to judge the row, and it has more than {ELEMENTS} elements"
+
+
+class NotJson(GreenDataError):
+    """A row that is no JSON. Never leaves the decoding.
+
+    Attributes:
+        row: its number.
+        reason: what is wrong, with the place in the row.
+    """
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(row, reason)
+        self.row = row
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _TextJudge(RowJudge):
+    """pydantic's verdict on whole rows, from their texts."""
+
+    def rows(self, numbers: pl.Series) -> Iterator[Any]:
+        """See `Judge.rows`."""
+        texts: list[str] = some_of(self.frame.to_series(), numbers).to_list()
+        return iter(texts)
+
+    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+        """See `Judge.valid`.
+
+        Raises:
+            NotJson: the row is none.
+        """
+        before = len(failures)
+        values = RowJudge.valid(self, number, row, failures)
+        if values is None and len(failures) == before + 1:
+            _, place, _, rule, message = failures[-1]
+            if rule == "json_invalid" and place is None:
+                raise NotJson(number, message)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenJudge(ColumnJudge):
+    """pydantic's verdict on some columns of rows of one shape, from the texts of their values.
+
+    Attributes:
+        numbers: of the rows of `frame`, ascending.
+    """
+
+    numbers: pl.Series
+
+    def rows(self, numbers: pl.Series) -> Iterator[tuple[Any, ...]]:
+        """See `Judge.rows`."""
+        return ColumnJudge.rows(self, self.numbers.search_sorted(numbers))
+
+    def _values(self, field: Apart, numbers: pl.Series) -> Iterator[Any]:
+        if field.source is None:
+            return ColumnJudge._values(self, field, numbers)
+        return iter(some_of(self.frame[field.source], numbers).to_list())
+
+
+def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
+    """The rows in *content*, sifted. Call on a worker.
+
+    Args:
+        format: json or ndjson.
+
+    Raises:
+        Malformed: it is none of that, as far as it was looked at.
+        NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int = 7
+        >>> sift(b'[{"age": 1}, {}]', "json", User).height
+        2
+    """
+    columns = columns_of(model)
+    texts = rows_of(content, format)
+    refuse_sparse(texts.len(), len(columns), len(content), format=format)
+    return _Sifting(content, format, texts, Sieve(model, columns, None, from_json=True)).sifted()
+
+
+class _Sifting:
+    """The rows of a body, while it is found out what becomes of them."""
+
+    def __init__(self, content: bytes, format: Format, texts: pl.Series, sieve: Sieve) -> None:
+        self._content = content
+        self._format = format
+        self._texts = texts
+        self._sieve = sieve
+        self._whole = _TextJudge(texts.to_frame(), sieve.columns, sieve.model.__pydantic_validator__.validate_json)
+        self._judges: list[Judge] = [self._whole]
+        self._parts: list[Part] = []
+        self._doubtful: list[pl.Series] = []
+
+    def sifted(self) -> Sifted:
+        """What becomes of them."""
+        left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
+        fields = [(name, kind_of(column.form.dtype)) for column in self._sieve.columns for name in column.sources]
+        wanted, known = dict(fields), Shape(tuple(fields))
+        for _ in range(SHAPES):
+            if not left.len() or (self._parts and left.len() < FEW):
+                break
+            try:
+                shape = shape_of(self._texts[int(left[0])], wanted, known)
+                is_alike = self._texts[left].str.contains(shape.row())
+            except (Shapeless, PolarsError):  # Polars has a bound for patterns, too
+                is_alike = pl.Series([False])
+            if not is_alike[0]:  # one of its values is beyond what a shape admits
+                self._doubtful.append(left.head(1))
+                left = left.slice(1)
+                continue
+            self._sort(left.filter(is_alike), shape)
+            left = left.filter(~is_alike)
+            known = Shape(tuple({**dict(known.fields), **dict(shape.fields)}.items()))
+        doubtful, beyond = _askable(self._texts, pl.concat([*self._doubtful, left]).sort())
+        apart = [part.sure[ROW_KEY] for part in self._parts if part.judge is not None]
+        return Sifted(
+            height=self._texts.len(),
+            parts=self._parts,
+            judges=tuple(self._judges),
+            asked=asked_of(doubtful, *apart),
+            beyond=beyond,
+            extras=self._extras if self._sieve.model.model_config.get("extra") == "allow" else None,
+        )
+
+    def _sort(self, numbers: pl.Series, shape: Shape) -> None:
+        """Find a place for the rows of these *numbers*, which have one shape."""
+        dtypes = {key: kind.dtype or pl.Null() for key, kind in shape.fields}
+        plan = self._sieve.plan(dtypes)
+        df = None if plan is None else self._read(numbers, shape.schema)
+        if plan is None or df is None:
+            self._doubtful.append(numbers)
+            return
+        part, doubtful = self._sieve.sift(df, plan, is_spoilt=self._sieve.is_spoilt(dtypes))
+        sure = part.sure.with_columns(numbers[part.sure[ROW_KEY]].alias(ROW_KEY))
+        judge = None
+        if plan.apart:
+            judge = len(self._judges)
+            self._judges.append(self._judge(numbers, shape, plan))
+        self._parts.append(Part(sure, part.is_spoilt, judge))
+        self._doubtful.append(numbers[doubtful])
+
+    def _judge(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenJudge:
+        """What judges the columns apart, by the texts of their values."""
+        sources = {field.source for field in plan.apart if field.source is not None}
+        tokens = self._texts[numbers].str.extract_groups(shape.row(captured=sources)).struct.unnest()
+        tokens.columns = [key for key, _ in shape.fields if key in sources]
+        return _TokenJudge(tokens, [field.column for field in plan.apart], plan.apart, self._whole, numbers)
+
+    def _read(self, numbers: pl.Series, schema: pl.Schema) -> pl.DataFrame | None:
+        """Rows of one shape as a frame; None if Polars does not read them after all."""
+        if not schema:
+            return pl.DataFrame(height=numbers.len())
+        try:
+            if numbers.len() == self._texts.len() and (whole := self._read_whole(schema)) is not None:
+                return whole
+            frames = [pl.read_ndjson(lines, schema=schema) for lines in _lines(self._texts[numbers])]
+        except (PolarsError, PanicException):
+            return None
+        df = pl.concat(frames)
+        return df if df.height == numbers.len() else None
+
+    def _read_whole(self, schema: pl.Schema) -> pl.DataFrame | None:
+        """The body as it came, all of whose rows have one shape; None if it takes the rows one by one."""
+        if self._content.startswith(BOM):
+            return None
+        if self._format == "ndjson":
+            df = pl.read_ndjson(self._content, schema=schema)
+        elif self._content[first_byte(self._content) :][:1] == b"[":
+            df = pl.read_json(self._content, schema=schema)
+        else:
+            return None
+        return df if df.height == self._texts.len() else None
+
+    def _extras(self, numbers: pl.Series) -> pl.DataFrame:
+        """What rows have besides the fields of the model, as Polars infers it."""
+        frames = [pl.read_ndjson(lines, infer_schema_length=None) for lines in _lines(self._texts[numbers])]
+        if not frames:
+            return pl.DataFrame()
+        df = pl.concat(frames, how="diagonal_relaxed")
+        return df.select(referred(self._sieve.unused(df.schema), df.columns))
+
+
+def _lines(texts: pl.Series) -> Iterator[bytes]:
+    """*texts* as lines of NDJSON, some megabytes at once."""
+    ends = texts.str.len_bytes().cast(pl.UInt64).cum_sum()
+    begin = 0
+    while begin < texts.len():
+        before = 0 if begin == 0 else int(ends[begin - 1])
+        end = max(begin + 1, int(ends.search_sorted(before + TEXT_BYTES, "right")))
+        lines: bytes = texts[begin:end].str.replace_all("\n", " ", literal=True).str.join("\n").cast(pl.Binary).item()
+        yield lines
+        give_way()
+        begin = end
+
+
+def _askable(texts: pl.Series, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """The numbers of *doubtful* rows that pydantic can be asked about, and the failures of the others."""
+    long = doubtful.filter(texts[doubtful].str.len_bytes() > ELEMENTS)
+    commas = texts[long].str.replace_all(STRING, "").str.count_matches(",", literal=True)
+    large = long.filter(commas > ELEMENTS)
+    beyond = pl.DataFrame([(number, None, None, "column_form", LARGE) for number in large], FAILURES, orient="row")
+    return doubtful.filter(~doubtful.is_in(large.implode())), beyond

@@ -1,0 +1,541 @@
+"""The law of JSON: what greendata says of a body is what ``Model.model_validate_json`` says of each of its rows."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    RootModel,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    computed_field,
+    field_validator,
+    model_validator,
+)
+
+from greendata.errors import FrameInvalid, Malformed
+from greendata.frames.decoders import decode
+from greendata.frames.fields import columns_of
+from greendata.frames.formats import Format
+from greendata.frames.forms import Unfit
+from greendata.frames.validation import validate
+from greendata.frames.verdicts import Failure, failures_in, failures_of, text_of
+from tests.laws import TEXTS
+
+
+class Colour(Enum):
+    RED = "red"
+    GREEN = "green"
+
+
+class Number(IntEnum):
+    ONE = 1
+    TEN = 10
+
+
+class Plain(BaseModel):
+    a: int
+    b: float = 0.5
+    c: str | None = None
+    d: bool | None = True
+
+
+class Inner(BaseModel):
+    a: int
+    b: int = 7
+    c: list[float] = Field(default_factory=lambda: [1.0])
+
+
+class Nested(BaseModel):
+    a: Inner
+    b: list[Inner] = []
+    c: Inner | None = Inner(a=1)
+
+
+class Lists(BaseModel):
+    a: list[int]
+    b: set[str] | None = None
+    c: tuple[int, str] = (1, "x")
+    d: list[list[float | None]] = []
+
+
+class Dicts(BaseModel):
+    a: dict[str, int]
+    b: dict[int, list[str]] = {}
+
+
+class Moments(BaseModel):
+    a: date | None = None
+    b: datetime | None = None
+    c: AwareDatetime | None = None
+    d: time | None = None
+
+
+class Leaves(BaseModel):
+    a: Decimal | None = None
+    b: UUID | None = None
+    c: bytes | None = None
+    d: timedelta | None = None
+
+
+class Choices(BaseModel):
+    a: Colour | None = None
+    b: Number | None = None
+    c: Literal["red", "abc"] | None = None
+    d: Literal[1, 7] | None = None
+
+
+class Bounds(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True, str_to_upper=True, coerce_numbers_to_str=True)
+    a: Annotated[int, Field(ge=0, le=1000, multiple_of=5)] = 5
+    b: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 1.0
+    c: Annotated[str, Field(max_length=3, pattern="^[A-Za-z0-9. ]*$")] = "x"
+    d: Annotated[Decimal, Field(max_digits=5, decimal_places=2)] = Decimal(1)
+
+
+class Aliases(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    x: int = Field(alias="a")
+    y: int = Field(default=3, validation_alias=AliasChoices("b", "c"))
+
+
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    a: int
+    b: int = 1
+    c: Inner | None = None
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+    a: int | None = None
+    b: float | None = None
+    c: date | None = None
+    d: tuple[int, ...] = ()
+
+
+class Base64(BaseModel):
+    model_config = ConfigDict(val_json_bytes="base64", use_enum_values=True)
+    a: bytes | None = None
+    b: Colour | None = None
+    c: Json[list[int]] | None = None
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("even")
+    return value
+
+
+class Careful(BaseModel):
+    a: Annotated[int, AfterValidator(_odd)] = 1
+    b: Annotated[int, BeforeValidator(lambda value: 5 if value == "five" else value)] = 5
+    c: Annotated[str, WrapValidator(lambda value, handler: f"<{handler(value)}>")] = "?"
+    d: int = Field(default_factory=lambda: 9, validate_default=True)
+
+
+class Informed(BaseModel):
+    a: int
+    b: int = Field(default_factory=lambda data: data["a"] + 1)
+
+    @field_validator("b")
+    @classmethod
+    def more(cls, value: int, info: ValidationInfo) -> int:
+        if info.mode != "json" or value < info.data.get("a", 0):
+            raise ValueError("less than a")
+        return value
+
+
+class Before(BaseModel):
+    a: int
+    b: int = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def keys(cls, row: Any) -> Any:
+        return {"a": len(row), "b": 1} if isinstance(row, list) else row
+
+
+class After(BaseModel):
+    a: int
+    b: int = 2
+
+    @model_validator(mode="after")
+    def ordered(self) -> After:
+        if self.a > self.b:
+            raise ValueError("a is more than b")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def c(self) -> int:
+        return self.a + self.b
+
+
+class Root(RootModel[list[int]]):
+    pass
+
+
+class Rooted(BaseModel):
+    a: Root
+    b: Root = Root([1])
+
+
+MODELS = (
+    Plain,
+    Nested,
+    Lists,
+    Dicts,
+    Moments,
+    Leaves,
+    Choices,
+    Bounds,
+    Aliases,
+    Closed,
+    Strict,
+    Base64,
+    Careful,
+    Informed,
+    Before,
+    After,
+    Rooted,
+)
+
+NUMBERS = (
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "5",
+    "7",
+    "10",
+    "1000",
+    "9007199254740993",
+    "999999999999999999",
+    "1000000000000000000",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551616",
+    "123456789012345678901234567890",
+    "0.0",
+    "-0.0",
+    "1.0",
+    "1.5",
+    "2.50",
+    "-1.5",
+    "0.1",
+    "1e3",
+    "1E+2",
+    "1e-7",
+    "1e22",
+    "1e23",
+    "1e308",
+    "1e400",
+    "-1e400",
+    "1e-400",
+    "123456789012345.6",
+    "0.30000000000000004",
+    "2.2250738585072014e-308",
+    "9007199254740993.0",
+    "100000000000000000000000000.0",
+    "0.1000000000000000055511151231257827",
+)
+OTHERS = ("null", "true", "false", "NaN", "Infinity", "-Infinity")
+SPELT = (
+    r'"\u0000"',
+    r'"\ud83d\ude00"',
+    r'"\uD83D\uDE00"',
+    r'"\u00e9\/\b\f"',
+    '"é"',
+    '"😀"',
+    r'"\\\""',
+    '"},{"',
+    '"[[["',
+)
+BROKEN = (
+    r'"\ud800"',
+    r'"\udc00\ud800"',
+    r'"\x"',
+    '"a\tb"',
+    "01",
+    "1.",
+    ".5",
+    "+1",
+    "nul",
+    "[1,]",
+    '{"a":1,}',
+    "{'a':1}",
+    '"',
+    "[",
+    "1 1",
+)
+NESTED = (
+    "[]",
+    "[1]",
+    "[1, 2.0]",
+    "[null]",
+    '["a", "b", "a"]',
+    "[[1.5], [null, 2]]",
+    '[1, "x"]',
+    '{"a": 1}',
+    '{"a": 1, "b": 2}',
+    '{"b": 2, "a": 1}',
+    '{"a": 1, "b": 2, "c": [1, 2.5]}',
+    '{"a": 1, "c": null}',
+    '{"a": 1, "a": 2}',
+    '{"1": ["x"], "x": 3}',
+    "{}",
+    '[{"a": 1}, {"a": 2, "b": 3}]',
+    '[{"a": 1, "b": null}]',
+    '[{"a": "1"}, {"a": 2.0}]',
+)
+REGULAR: dict[type[BaseModel], tuple[str, ...]] = {
+    Plain: ("1", "2.5", '"x"', "true"),
+    Nested: ('{"a": 1, "b": 2, "c": [1, 2.5]}', '[{"a": 1, "b": 3}]', '{"a": 1, "b": 2, "c": []}'),
+    Lists: ("[1, 2]", '["x", "y"]', '[1, "z"]', "[[1.5], [null, 2]]"),
+    Dicts: ('{"x": 1, "y": 2}', '{"1": ["x"]}'),
+    Moments: ('"2024-02-29"', '"2024-02-29T12:30:59"', '"2024-02-29T12:30:59Z"', '"12:30"'),
+    Leaves: ('"1.50"', '"123e4567-e89b-12d3-a456-426614174000"', '"YQ=="', '"P1D"'),
+    Choices: ('"red"', "1", '"abc"', "7"),
+    Base64: ('"YQ=="', '"red"', '"[1, 2]"'),
+    Rooted: ("[1]", "[2, 3]"),
+}
+
+texts = st.sampled_from(TEXTS).map(json.dumps) | st.text(max_size=4).map(lambda s: json.dumps(s, ensure_ascii=False))
+tokens = st.one_of(st.sampled_from((*NUMBERS, *OTHERS, *SPELT)), st.sampled_from(NESTED), texts)
+broken = st.sampled_from(BROKEN)
+keys = st.sampled_from(("a", "b", "c", "d", "x", "y", "z", "é", 'q"', "\\u0061"))
+space = st.sampled_from(("", "", " ", "\t", "\r"))
+
+
+@st.composite
+def rows(draw: st.DrawFn, model: type[BaseModel]) -> str:
+    """A row of the model: mostly one that its programs write, or with something else in the place of a value."""
+    regular = REGULAR.get(model, ("1", "2", "3", "4"))
+    members = [(key, value) for key, value in zip("abcd", regular, strict=False)]
+    for _ in range(draw(st.integers(0, 3))):
+        change = draw(st.sampled_from(("value", "drop", "add", "move", "double")))
+        at = draw(st.integers(0, max(0, len(members) - 1)))
+        if change == "add" or not members:
+            members.insert(at, (draw(keys), draw(tokens)))
+        elif change == "value":
+            members[at] = (members[at][0], draw(tokens if draw(st.integers(0, 30)) else broken))
+        elif change == "drop":
+            del members[at]
+        elif change == "move":
+            members.insert(0, members.pop(at))
+        else:
+            members.append((members[at][0], draw(tokens)))
+    if not draw(st.integers(0, 40)):
+        return draw(tokens)
+    gap = draw(space)
+    written = (
+        f'{gap}"{key}"{gap}:{gap}{value}{gap}' if '"' not in key else f'"q\\"":{value}' for key, value in members
+    )
+    return "{" + ",".join(written) + "}"
+
+
+def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """The valid frame, or all failures; neither if a row is no JSON."""
+    columns = columns_of(model)
+    failures: list[Failure] = []
+    values: list[list[Any]] = [[] for _ in columns]
+    for number, text in enumerate(texts):
+        try:
+            row = model.model_validate_json(text)
+        except ValidationError as error:
+            if any(found["type"] == "json_invalid" and not found["loc"] for found in error.errors()):
+                return None, None
+            failures += failures_in(error, number)
+            continue
+        for column, packed in zip(columns, values, strict=True):
+            value = getattr(row, column.field)
+            try:
+                packed.append(column.form.pack(value))
+            except Unfit as unfit:
+                failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
+    if failures:
+        return None, failures_of(failures)
+    return pl.DataFrame(
+        [
+            pl.Series(column.name, packed, dtype=column.form.dtype)
+            for column, packed in zip(columns, values, strict=True)
+        ]
+    ), None
+
+
+def verdict_of(content: bytes, format: Format, model: type[BaseModel]) -> tuple[Any, Any]:
+    try:
+        return decode(content, format, model=model), None
+    except FrameInvalid as invalid:
+        return None, invalid.failures
+    except Malformed:
+        return None, None
+
+
+def agrees(texts: list[str], model: type[BaseModel]) -> None:
+    """Assert that a body of these rows is judged by the law, as JSON and as NDJSON."""
+    good, failures = law(texts, model)
+    for format, content in (("json", f"[{','.join(texts)}]"), ("ndjson", "\n".join(texts))):
+        found, failed = verdict_of(content.encode(), format, model)  # type: ignore[arg-type]
+        assert (found is None, failed is None) == (good is None, failures is None), (found, failed, good, failures)
+        if good is not None:
+            assert_frame_equal(found.select(good.columns), good, check_exact=True)
+        if failures is not None:
+            assert {*failed.rows()} == {*failures.rows()}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_each_row_is_judged_by_its_own_text(model: type[BaseModel], data: st.DataObject) -> None:
+    some = data.draw(st.lists(rows(model), max_size=5))
+    times = data.draw(st.sampled_from((1, 1, 1, 2)))
+    agrees(some * times, model)
+
+
+ODD = (
+    '{"a": 9007199254740993, "b": 1.5, "c": "x", "d": null}',
+    '{"a": 1.0, "b": 2, "c": "x", "d": true}',
+    '{"a": 5, "c": "x"}',
+    '{"a": 1, "a": 2, "b": 1, "c": "x", "d": true}',
+    '{"d": true, "c": "\\u0000", "b": 1e22, "a": -1}',
+    '{"a": "x", "b": 1.5, "c": "x", "d": true}',
+    '{"a": 123456789012345678901234567890, "b": 1.5, "c": "x", "d": true}',
+    '{"a": 1, "b": NaN, "c": "x", "d": true, "e": [{}]}',
+    "[1]",
+)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 200])
+def test_one_row_that_differs_costs_no_other_its_values(odd: str, count: int) -> None:
+    for at in {0, count // 2, 62 % count, count - 1}:
+        some = [f'{{"a": {number}, "b": {number / 7}, "c": "{number}", "d": null}}' for number in range(count)]
+        some[at] = odd
+        agrees(some, Plain)
+
+
+def test_rows_of_many_shapes() -> None:
+    """More of them than are looked for, each of several rows, in turns."""
+    shapes = [dict.fromkeys(f"k{number}" for number in range(start, 14)) for start in range(14)]
+    some = [json.dumps({**shapes[number % 14], "a": number, "b": number / 3}) for number in range(200)]
+    agrees(some, Plain)
+    agrees([text.replace('"a"', '"e"') for text in some], Closed)
+    agrees([text.replace("null", "{}" if number % 2 else "[[]]") for number, text in enumerate(some)], Plain)
+
+
+@pytest.mark.parametrize("model", [Plain, Nested, Lists, Closed, Careful, Dicts])
+@given(data=st.data())
+@settings(max_examples=30)
+def test_columns_are_judged_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(("a", "b", "c", "d", "x")), unique=True, max_size=4))
+    height = data.draw(st.integers(0, 4))
+    cells = {name: [data.draw(tokens) for _ in range(height)] for name in names}
+    written = ", ".join(f'"{name}" : [{" , ".join(values)}]' for name, values in cells.items())
+    pairs = [[f'"{name}":{cells[name][row]}' for name in names] for row in range(height if names else 0)]
+    good, failures = law([f"{{{','.join(members)}}}" for members in pairs], model)
+    found, failed = verdict_of(f"{{{written}}}".encode(), "json", model)
+    if good is not None:
+        assert_frame_equal(found.select(good.columns), good, check_exact=True)
+    if failures is not None:
+        assert {*failed.rows()} == {*failures.rows()}
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int = 1
+
+
+def test_extra_keys_are_kept_where_the_model_allows_them() -> None:
+    for format, content in (("json", b'[{"b": "x"}, {"a": 1.0}]'), ("ndjson", b'{"b": "x"}\n{"a": 1.0}')):
+        found = decode(content, format, model=Open)  # type: ignore[arg-type]
+        assert found.to_dicts() == [{"a": 1, "b": "x"}, {"a": 1, "b": None}]
+    assert decode(b"[{}]", "json", model=Open).to_dicts() == [{"a": 1}]
+    assert decode(b"[]", "json", model=Open).shape == (0, 1)
+
+
+def test_defaults_that_are_null_have_their_own_types() -> None:
+    """Polars takes them for one, where other columns have it look for what is common to expressions."""
+    found = decode(b'[{"c": "YQ==", "d": "P1D"}, {"a": 1}]', "json", model=Leaves)
+    assert found.schema == pl.Schema({column.name: column.form.dtype for column in columns_of(Leaves)})
+    assert validate(pl.DataFrame({"c": ["YQ=="], "d": ["P1D"]}), Leaves).schema == found.schema
+
+
+def test_no_rows_are_valid_rows() -> None:
+    for format, content in (
+        ("json", b"[]"),
+        ("json", b"{}"),
+        ("json", b'{"a": []}'),
+        ("ndjson", b""),
+        ("ndjson", b"\n"),
+    ):
+        found = decode(content, format, model=Closed)  # type: ignore[arg-type]
+        assert found.schema == pl.Schema({"a": pl.Int64, "b": pl.Int64, "c": found.schema["c"]})
+        assert found.height == 0
+    assert decode(b"[{}, {}]", "json", model=Open).height == 2
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    for format, content in (("json", b'[{"a": 1}]'), ("json", b'{"a": [1]}'), ("ndjson", b'{"a": 1}\n')):
+        assert decode(b"\xef\xbb\xbf" + content, format, model=Closed)["a"].to_list() == [1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "line", "reason"),
+    [
+        ("json", b'[\n{"a":1,}\n]', 2, "trailing comma"),
+        ("json", b'[{"a":1}\n{"a":2}]', 2, 'expected a comma or the end, got {"a":2}'),
+        ("json", b'[{"a":1},\n\n{"a":\n"\t"}]', 4, "control character"),
+        ("json", b'\xef\xbb\xbf\n[{"a":1},\n{"a":1', 3, "the array does not end with ]"),
+        ("json", b'[{"a":1},\n{"a":"2}]', 2, "what begins with { has no end"),
+        ("json", b'\n[{"a":1},]', 2, "there is nothing behind the last comma"),
+        ("json", b'[{"a":1},\n{"a":"\xff"}]', 2, "it is not UTF-8"),
+        ("json", b'[{"a":1},\n{"a":"\\ud800"}]', 2, "unexpected end of hex escape"),
+        ("json", b'{"a":[1],\n"b":x}', None, "expected an array of objects or an object of arrays, got x"),
+        ("json", b'{"a":[1,nul]}', None, "expected ident"),
+        ("json", b"[" * 300 + b"]" * 300, None, "nests"),
+        ("ndjson", b'{"a":1}\n\n{"a":1}x\n', 3, "trailing characters"),
+        ("ndjson", b'{"a":1}\n{"a":', 2, "EOF while parsing a value"),
+        ("ndjson", b'{"a":1}\n\xff\n', 2, "it is not UTF-8"),
+    ],
+)
+def test_the_line_of_what_is_no_json(format: Format, content: bytes, line: int | None, reason: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        decode(content, format, model=Closed)
+    assert reason in str(caught.value)
+    assert caught.value.line == line
+
+
+def test_a_row_that_is_no_object_is_a_failure_of_that_row() -> None:
+    with pytest.raises(FrameInvalid) as caught:
+        decode(b'[{"a": 1}, 5, null]', "json", model=Closed)
+    assert caught.value.failures.select("row", "rule").rows() == [(1, "model_type"), (2, "model_type")]
+
+
+def test_a_row_of_too_many_elements_is_not_asked_about() -> None:
+    row = '{"a": 1, "c": {"a": 1, "e": [%s]}}' % ("1," * 70_000 + "1.0")
+    with pytest.raises(FrameInvalid) as caught:
+        decode(f'{{"a": 2}}\n{row}'.encode(), "ndjson", model=Closed)
+    assert caught.value.failures.select("row", "rule").rows() == [(1, "column_form")]
+    text = json.dumps({"a": "1", "c": {"a": 1, "e": ",".join("x" * 90_000)}})
+    assert decode(f"[{text}]".encode(), "json", model=Closed).height == 1
