@@ -84,7 +84,7 @@ define build_environment
 endef
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USE_PEP517=1 PIP_QUIET=1
-OLDEST := s/^ +([A-Za-z0-9-]+)>=([0-9.]+).*/\1==\2/p
+OLDEST := s/^ +([A-Za-z0-9-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p
 
 $(READY): setup.cfg setup.py
 	$(build_environment)

@@ -41,16 +41,18 @@ def run_python(
     env: Mapping[str, str | None] | None = None,
     timeout: float = 60.0,
     warnings: str = "error",
+    python: str | Path = sys.executable,
 ) -> Finished:
-    """Run *code* with this interpreter from the top of the repository, and return how it ended.
+    """Run *code* with an interpreter from the top of the repository, and return how it ended.
 
     Args:
         code: source text, the path of a script, or the interpreter's own arguments (``["-m", "examples.demo"]``).
         env: variables to set, or with None to unset. Nothing of ``GREENDATA_*`` is inherited.
         timeout: the guard, in seconds. A program that outlives it is a failure and shows where it stood.
         warnings: what Python does with a warning, as its ``-W`` option takes it.
+        python: the interpreter; this one if not given.
     """
-    arguments = [sys.executable, "-X", "faulthandler", "-W", warnings, "-W", FORK_WARNING, *_arguments(code)]
+    arguments = [str(python), "-X", "faulthandler", "-W", warnings, "-W", FORK_WARNING, *_arguments(code)]
     process = subprocess.Popen(
         arguments,
         cwd=ROOT,

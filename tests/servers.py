@@ -76,14 +76,23 @@ class Server:
         service: a module's source.
         arguments: gunicorn's, the worker class among them.
         env: more of the environment; nothing of ``GREENDATA_*`` is inherited.
+        python: the interpreter.
     """
 
-    def __init__(self, folder: Path, service: str, arguments: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        service: str,
+        arguments: Sequence[str],
+        env: dict[str, str],
+        *,
+        python: str | Path = sys.executable,
+    ) -> None:
         (folder / "service.py").write_text(service, encoding="utf-8")
         self.log = folder / "gunicorn.log"
         with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
             self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{listener.fileno()}", "--chdir", str(folder)]
+            command = [str(python), "-m", "gunicorn", "-b", f"fd://{listener.fileno()}", "--chdir", str(folder)]
             command += ["--pythonpath", str(ROOT), *NO_CONTROL, *arguments, "service:app"]
             inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
             self.process = subprocess.Popen(
