@@ -34,7 +34,7 @@ def test_license_and_python_version_are_declared() -> None:
 
 def test_requirements_are_the_ones_that_are_imported() -> None:
     required = {re.split(r"[<>=;\[ ]", line)[0] for line in DISTRIBUTION.requires or () if "extra ==" not in line}
-    assert required == {"gevent", "greenlet", "polars", "pydantic", "requests"}
+    assert required == {"gevent", "greenlet", "polars", "pydantic", "requests", "urllib3"}
 
 
 def test_extras() -> None:
