@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         UnreadableFile,
         UrlRefused,
         WaitsForItself,
+        WriteRefused,
         WrongContentType,
     )
     from greendata.flow import stages
@@ -223,6 +224,7 @@ __all__ = (
     "UnreadableFile",
     "UrlRefused",
     "WaitsForItself",
+    "WriteRefused",
     "WrongContentType",
     "__version__",
     "as_completed",

@@ -24,12 +24,6 @@ NEEDS = {
         "metrics",
     ),
     "rich": ("rich", "import greendata.observe.top", "greendata.observe.top needs rich", "cli"),
-    "SQLite": (
-        "adbc_driver_sqlite",
-        "greendata.read_sql('SELECT 1', 'sqlite://')",
-        "this database needs adbc_driver_sqlite",
-        "sql",
-    ),
     "PostgreSQL": (
         "adbc_driver_postgresql",
         "greendata.read_sql('SELECT 1', 'postgresql://localhost/shop')",

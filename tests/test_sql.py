@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import adbc_driver_manager
-import adbc_driver_sqlite.dbapi
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import greendata
 from greendata import BadArgument, BadChoice, ConnectionBusy, DatabaseUnreachable, NotAFrame, QueryFailed
-from greendata.errors import ColumnUnreadable, ColumnUnwritable, JobCancelled, UnknownDatabase
+from greendata.errors import ColumnUnreadable, ColumnUnwritable, JobCancelled, UnknownDatabase, WriteRefused
 from greendata.frames import databases
-from greendata.frames.databases import _execute, database_of
+from greendata.frames.databases import database_of
 from tests.databases import EVERY_TYPE, closing
 from tests.frames import crowded, one_worker
 from tests.gates import Gate
@@ -45,8 +44,12 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connection(file: Path) -> Iterator[Any]:
-    with closing(greendata.run(adbc_driver_sqlite.dbapi.connect, str(file)).get()) as made:
+    with closing(connect(file)) as made:
         yield made
+
+
+def connect(path: Path, **options: Any) -> Any:
+    return greendata.run(partial(sqlite3.connect, path, check_same_thread=False, **options)).get()
 
 
 def read(query: str, database: object, **options: Any) -> pl.DataFrame:
@@ -109,7 +112,7 @@ def test_a_file_whose_name_looks_like_a_query(tmp_path: Path) -> None:
 def test_the_type_of_a_column_is_taken_from_all_rows(file: Path) -> None:
     query = COUNTING.format(30_000).replace("SELECT i FROM", "SELECT iif(i < 29000, NULL, 'x') AS v FROM")
     assert read(query, file)["v"].null_count() == 28_999
-    with pytest.raises(QueryFailed, match="Type mismatch in column 0"):
+    with pytest.raises(ColumnUnreadable, match="column 'v' holds values that are no Int64"):
         list(greendata.read_sql(query, file, batch_rows=1_000))
 
 
@@ -131,7 +134,7 @@ def test_named_parameters_are_told_apart_by_name(file: Path) -> None:
 
 @pytest.mark.parametrize("params", [None, [], [1, 2], {}])
 def test_a_wrong_number_of_parameters(params: Any, file: Path) -> None:
-    with pytest.raises(QueryFailed, match="parameter count mismatch"):
+    with pytest.raises(QueryFailed, match="number of bindings"):
         read("SELECT ?", file, params=params)
 
 
@@ -216,7 +219,7 @@ def test_a_write_that_fails_midway_leaves_nothing(strict: Path) -> None:
 
 def test_values_that_do_not_fit_leave_nothing(file: Path) -> None:
     frame = pl.DataFrame({"a": pl.Series([1, 2**64 - 1], dtype=pl.UInt64)})
-    with pytest.raises(pl.exceptions.InvalidOperationError):
+    with pytest.raises(WriteRefused, match="cannot write to 'u': column 'a' holds values that are no Int64"):
         greendata.write_sql(frame, "u", file).get()
     assert read("SELECT name FROM sqlite_master", file)["name"].to_list() == ["t"]
 
@@ -247,7 +250,7 @@ def test_a_commit_keeps_them(file: Path, connection: Any) -> None:
 
 
 def test_a_write_that_fails_leaves_the_callers_transaction_as_it_was(strict: Path) -> None:
-    with closing(greendata.run(adbc_driver_sqlite.dbapi.connect, str(strict)).get()) as connection:
+    with closing(connect(strict)) as connection:
         greendata.write_sql(pl.DataFrame({"a": [1]}), "strict", connection, if_exists="append").get()
         with pytest.raises(QueryFailed):
             greendata.write_sql(too_many().slice(2), "strict", connection, if_exists="append").get()
@@ -256,8 +259,7 @@ def test_a_write_that_fails_leaves_the_callers_transaction_as_it_was(strict: Pat
 
 
 def test_a_connection_that_commits_by_itself(strict: Path) -> None:
-    connect = partial(adbc_driver_sqlite.dbapi.connect, str(strict), autocommit=True)
-    with closing(greendata.run(connect).get()) as connection:
+    with closing(connect(strict, isolation_level=None)) as connection:
         with pytest.raises(QueryFailed):
             greendata.write_sql(too_many(), "strict", connection, if_exists="append").get()
         assert count(strict, "strict") == 0
@@ -268,23 +270,18 @@ def test_a_connection_that_commits_by_itself(strict: Path) -> None:
 @pytest.mark.parametrize("write", [False, True])
 def test_a_commit_that_is_refused(write: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """A constraint that is checked at the end of the transaction: the statement itself succeeds."""
-    connect = partial(adbc_driver_sqlite.dbapi.connect, str(tmp_path / "a.sqlite"), autocommit=True)
-    with closing(greendata.run(connect).get()) as connection:
+    with closing(connect(tmp_path / "a.sqlite", isolation_level=None)) as connection:
         read("CREATE TABLE parent (id INTEGER PRIMARY KEY)", connection)
         read("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)", connection)
-        greendata.run(_execute, adbc_driver_manager, connection.adbc_connection, "PRAGMA foreign_keys = ON").get()
+        greendata.run(connection.execute, "PRAGMA foreign_keys = ON").get()
         orphans = pl.DataFrame({"id": [7]})
         insert = partial(greendata.write_sql, orphans, "child", if_exists="append")
         if not write:
             insert = partial(greendata.read_sql, "INSERT INTO child VALUES (7)")
         with pytest.raises(QueryFailed, match=r"refused 'COMMIT': .*FOREIGN KEY constraint failed"):
             insert(database=connection).get()
-        assert connection.adbc_connection.get_option("adbc.connection.autocommit") == "true"
+        assert not connection.in_transaction
         assert count(connection, "child") == 0
-
-
-def test_the_low_level_connection_serves_too(connection: Any) -> None:
-    assert count(connection.adbc_connection) == 3
 
 
 def test_two_jobs_cannot_have_one_connection(connection: Any, held: Gate) -> None:
@@ -483,7 +480,7 @@ def test_a_long_query_is_cut_in_the_text_and_kept_in_the_error(file: Path) -> No
 def test_a_file_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnreachable, match="there is no such file"):
         read("SELECT 1", tmp_path / "none.sqlite")
-    with pytest.raises(DatabaseUnreachable, match="failed to open"):
+    with pytest.raises(DatabaseUnreachable, match="unable to open"):
         greendata.write_sql(ROWS, "t", tmp_path / "none" / "a.sqlite").get()
     assert list(tmp_path.iterdir()) == []
 
@@ -512,9 +509,3 @@ def test_secrets_are_nowhere() -> None:
             result.get()
         shown = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {result!r}"
         assert not [secret for secret in ("s%65cret", "secret", "hidden") if secret in shown]
-
-
-def test_types_that_polars_has_no_form_for_are_named() -> None:
-    assert str(ColumnUnreadable("a", "+ud:1")) == (
-        "column 'a' is of the Arrow type '+ud:1', which Polars cannot hold; cast it in the query, to text for example"
-    )

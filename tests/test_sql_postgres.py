@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 import greendata
 from greendata import ColumnUnreadable, DatabaseUnreachable, QueryFailed
-from greendata.errors import BadArgument, ColumnUnwritable, ConnectionBusy, JobCancelled
+from greendata.errors import BadArgument, ColumnUnwritable, ConnectionBusy, JobCancelled, WriteRefused
 from greendata.frames import databases
 from tests.databases import EVERY_TYPE, closing, postgres
 from tests.frames import one_worker
@@ -132,7 +132,7 @@ def test_types_that_the_driver_would_crash_on_are_refused(address: str) -> None:
         greendata.write_sql(frame, "u", address)
     with pytest.raises(ColumnUnwritable):
         greendata.read_sql("SELECT $1", address, params=[2**70])
-    with pytest.raises(pl.exceptions.InvalidOperationError):
+    with pytest.raises(WriteRefused, match="column 'u' holds values that are no Int64"):
         greendata.write_sql(pl.DataFrame({"u": pl.Series([2**64 - 1], dtype=pl.UInt64)}), "u", address).get()
 
 

@@ -56,7 +56,8 @@
     ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
-    ├── ColumnUnreadable            a query returns a type that Polars has no form for; also TypeError
+    │   └── WriteRefused            a value would be changed by the table
+    ├── ColumnUnreadable            a query returns a column that no column of Polars can hold; also TypeError
     ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
     ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
     │
@@ -161,6 +162,7 @@ from greendata.errors.sql import (
     DatabaseUnreachable,
     QueryFailed,
     UnknownDatabase,
+    WriteRefused,
 )
 from greendata.errors.typed import (
     ColumnsUnequal,
@@ -260,5 +262,6 @@ __all__ = (
     "UnreadableFile",
     "UrlRefused",
     "WaitsForItself",
+    "WriteRefused",
     "WrongContentType",
 )

@@ -14,6 +14,7 @@ __all__ = (
     "DatabaseUnreachable",
     "QueryFailed",
     "UnknownDatabase",
+    "WriteRefused",
 )
 
 
@@ -21,11 +22,11 @@ class UnknownDatabase(GreenDataError, ValueError):
     """Neither the address of a database there is a driver for, nor a connection.
 
     Attributes:
-        given: the scheme of the address, or the type of the thing.
+        given: the scheme of the address, the type of the thing, or what is wrong with it; never a secret.
 
     Example:
         >>> print(UnknownDatabase("mysql://"))
-        expected sqlite:///path, a path, postgresql://... or an ADBC connection, got mysql://
+        expected sqlite:///path, a path, postgresql://..., host=... or a connection, got mysql://
     """
 
     def __init__(self, given: str) -> None:
@@ -33,7 +34,7 @@ class UnknownDatabase(GreenDataError, ValueError):
         self.given = given
 
     def __str__(self) -> str:
-        return f"expected sqlite:///path, a path, postgresql://... or an ADBC connection, got {self.given}"
+        return f"expected sqlite:///path, a path, postgresql://..., host=... or a connection, got {self.given}"
 
 
 class DatabaseUnreachable(GreenDataError, ConnectionError):
@@ -77,22 +78,49 @@ class QueryFailed(GreenDataError, RuntimeError):
         return f"the database refused {_short(self.statement)!r}: {self.reason}{code}"
 
 
+class WriteRefused(QueryFailed):
+    """A value that the table cannot hold as it is: it would be rounded, cut off or made null. Nothing was written.
+
+    Attributes:
+        table: its name.
+        column: the name of the column.
+
+    Example:
+        >>> print(WriteRefused("t", "a", "holds NaN, which SQLite makes null"))
+        cannot write to 't': column 'a' holds NaN, which SQLite makes null
+    """
+
+    def __init__(self, table: str, column: str, reason: str) -> None:
+        super().__init__(f"write to {table}", reason, None)
+        self.args = (table, column, reason)
+        self.table = table
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"cannot write to {self.table!r}: column {self.column!r} {self.reason}"
+
+
 class ColumnUnreadable(GreenDataError, TypeError):
-    """A query returns a type that Polars has no form for: intervals, unions.
+    """A query returns a column that no column of Polars can hold as it is: intervals, numbers beside text.
 
     Attributes:
         column: its name.
-        form: the type, in Arrow's notation.
+        reason: what it is or holds.
+        remedy: what to do.
+
+    Example:
+        >>> print(ColumnUnreadable("wait", "is of PostgreSQL's type interval"))
+        column 'wait' is of PostgreSQL's type interval; cast it in the query, to text for example
     """
 
-    def __init__(self, column: str, form: str) -> None:
-        super().__init__(column, form)
+    def __init__(self, column: str, reason: str, remedy: str = "cast it in the query, to text for example") -> None:
+        super().__init__(column, reason, remedy)
         self.column = column
-        self.form = form
+        self.reason = reason
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        kind = "an interval of time" if self.form.startswith("ti") else f"of the Arrow type {self.form!r}"
-        return f"column {self.column!r} is {kind}, which Polars cannot hold; cast it in the query, to text for example"
+        return f"column {self.column!r} {self.reason}; {self.remedy}"
 
 
 class ColumnUnwritable(GreenDataError, TypeError):

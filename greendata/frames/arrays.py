@@ -4,22 +4,29 @@ Polars' own reader of single batches (`polars.scan_arrow_c_stream`) and nanoarro
 the next one: a query that is silent for a second silences the hub for a second. A foreign call through ctypes does not.
 The structures are those of the Arrow C data interface, a stable ABI:
 arrow.apache.org/docs/format/CDataInterface
+
+Arrow promises that text is UTF-8, and Polars takes it at its word: other bytes end in a crash. A database's text is
+what somebody stored, so it comes to Polars as bytes, and becomes text by a cast that looks at them.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from greendata.errors import ColumnUnreadable
+from greendata.frames.names import frame_of
 
-__all__ = ("ArrowStream", "frames_of", "schema_of_stream")
+__all__ = ("ArrowReader", "ArrowStream", "Field", "fields_of")
 
-_NO_FORM = ("ti", "+u", "+r")  # Arrow's intervals, unions and run-end encoded arrays: Polars panics on some of them
-_ARRAY = b"arrow_array"  # the name of a capsule must outlive it
+_ARRAY, _SCHEMA_NAME = b"arrow_array", b"arrow_schema"  # the name of a capsule must outlive it
+_BYTES = {b"u": b"z", b"U": b"Z"}  # the notation of text, and of bytes that lie in memory as it does
+_TYPE = b"POSTGRESQL:type"
 
 
 class ArrowStream(Protocol):
@@ -29,8 +36,15 @@ class ArrowStream(Protocol):
     def address(self) -> int:
         """Where the ``ArrowArrayStream`` is."""
 
-    def __arrow_c_schema__(self) -> object:
-        """A capsule with a copy of its schema."""
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of a stream: its name, Arrow's notation of its type, and the type's name in PostgreSQL."""
+
+    name: str
+    form: str
+    kind: str
+    inner: Field | None  # of a list
 
 
 class _Schema(ctypes.Structure):
@@ -39,7 +53,7 @@ class _Schema(ctypes.Structure):
 
 _SCHEMA = ctypes.POINTER(_Schema)
 _Schema._fields_ = [
-    ("format", ctypes.c_char_p),
+    ("format", ctypes.c_void_p),
     ("name", ctypes.c_char_p),
     ("metadata", ctypes.c_void_p),
     ("flags", ctypes.c_int64),
@@ -73,12 +87,13 @@ class _Stream(ctypes.Structure):
 class _Batch:
     """One record batch on its way to Polars, which moves it out of *array*."""
 
-    def __init__(self, schema: object, array: _Array) -> None:
+    def __init__(self, schema: _Schema, array: _Array) -> None:
         self._schema = schema
         self._array = array
 
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
-        return self._schema, _new_capsule(ctypes.addressof(self._array), _ARRAY, None)
+        schema = _new_capsule(ctypes.addressof(self._schema), _SCHEMA_NAME, None)
+        return schema, _new_capsule(ctypes.addressof(self._array), _ARRAY, None)
 
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -86,60 +101,141 @@ _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
-def schema_of_stream(stream: ArrowStream) -> pl.Schema:
-    """The schema of *stream*, which is not consumed. Call on a worker.
+def fields_of(schema: int) -> list[Field]:
+    """The columns that the ``ArrowSchema`` at the address *schema* describes.
 
     Raises:
-        ColumnUnreadable: Polars has no form for the type of a column.
-        OSError: the producer's own text.
-
-    Example:
-        >>> "time" in str(ColumnUnreadable("wait", "tin"))
-        True
+        ColumnUnreadable: a name is no UTF-8.
     """
-    found = _Schema()
-    _check(stream, _at(stream).get_schema(stream.address, ctypes.addressof(found)))
-    try:
-        for number in range(found.n_children):
-            _check_form(found.children[number].contents)
-    finally:
-        found.release(found)
-    return pl.Schema(stream)
+    found = _Schema.from_address(schema)
+    return [_field(found.children[number].contents) for number in range(found.n_children)]
 
 
-def frames_of(stream: ArrowStream) -> Iterator[pl.DataFrame]:
-    """The record batches of *stream* as frames. Call on a worker; the stream stays the caller's to release.
+class ArrowReader:
+    """The record batches of *stream* as frames, a context manager. Call on a worker; one at a time.
+
+    The stream stays the caller's to release.
+
+    Attributes:
+        fields: the columns; within the block.
 
     Raises:
         OSError: the producer's own text.
     """
-    get_next = _at(stream).get_next
-    while True:
-        array = _Array()
-        _check(stream, get_next(stream.address, ctypes.addressof(array)))
-        if not array.release:
-            return
+
+    def __init__(self, stream: ArrowStream) -> None:
+        self._at = _Stream.from_address(stream.address)
+        self._address = stream.address
+        self._schema = _Schema()
+        self._kept: list[tuple[_Schema, int, int | None]] = []  # what the schema's owner wants to find at its release
+        self.fields: list[Field] = []
+
+    def __enter__(self) -> ArrowReader:
+        self._check(self._at.get_schema(self._address, ctypes.addressof(self._schema)))
         try:
-            frame = pl.DataFrame(_Batch(stream.__arrow_c_schema__(), array))
-        finally:
-            if array.release:  # Polars did not take it
-                array.release(ctypes.addressof(array))
-        yield frame
+            self.fields = fields_of(ctypes.addressof(self._schema))
+            self._as_bytes(self._schema)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for schema, form, metadata in self._kept:
+            schema.format, schema.metadata = form, metadata
+        self._schema.release(self._schema)
+
+    def empty(self) -> pl.DataFrame:
+        """A frame of the columns, without rows."""
+        return self._with_texts(pl.DataFrame(schema=pl.Schema(self)))
+
+    def __arrow_c_schema__(self) -> object:
+        """A capsule of the columns."""
+        return _new_capsule(ctypes.addressof(self._schema), _SCHEMA_NAME, None)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The batches.
+
+        Raises:
+            ColumnUnreadable: text is no UTF-8.
+            OSError: the producer's own text.
+        """
+        while True:
+            array = _Array()
+            self._check(self._at.get_next(self._address, ctypes.addressof(array)))
+            if not array.release:
+                return
+            try:
+                frame = pl.DataFrame(_Batch(self._schema, array))
+            finally:
+                if array.release:  # Polars did not take it
+                    array.release(ctypes.addressof(array))
+            yield self._with_texts(frame)
+
+    def _with_texts(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame_of([_with_text(frame[field.name], field) for field in self.fields])
+
+    def _as_bytes(self, schema: _Schema) -> None:
+        """Have text called bytes, and types of the driver's own by what they are stored as."""
+        form = ctypes.string_at(schema.format)
+        self._kept.append((schema, schema.format, schema.metadata))
+        schema.metadata = None
+        if form in _BYTES:
+            schema.format = ctypes.cast(ctypes.c_char_p(_BYTES[form]), ctypes.c_void_p).value
+        for number in range(schema.n_children):
+            self._as_bytes(schema.children[number].contents)
+
+    def _check(self, code: int) -> None:
+        if code:
+            text = self._at.get_last_error(self._address)
+            raise OSError(code, text.decode(errors="replace") if text else "the driver gave no reason")
 
 
-def _at(stream: ArrowStream) -> _Stream:
-    return _Stream.from_address(stream.address)
+def _field(schema: _Schema) -> Field:
+    try:
+        name = schema.name.decode()
+    except UnicodeDecodeError as error:
+        raise ColumnUnreadable(schema.name.decode(errors="replace"), "has a name that is no UTF-8") from error
+    form, kind = (
+        ctypes.string_at(schema.format).decode(),
+        _metadata(schema.metadata).get(_TYPE, b"").decode(errors="replace"),
+    )
+    return Field(name, form, kind, _field(schema.children[0].contents) if form in ("+l", "+L") else None)
 
 
-def _check(stream: ArrowStream, code: int) -> None:
-    if code:
-        text = _at(stream).get_last_error(stream.address)
-        raise OSError(code, text.decode(errors="replace") if text else "the driver gave no reason")
+def _metadata(address: int | None) -> dict[bytes, bytes]:
+    """Arrow's notation: the number of pairs, then each key and value with its length before it."""
+    found: dict[bytes, bytes] = {}
+    if address is None:
+        return found
+    at = address
+
+    def number() -> int:
+        nonlocal at
+        at += 4
+        return ctypes.c_int32.from_address(at - 4).value
+
+    def text() -> bytes:
+        nonlocal at
+        length = number()
+        at += length
+        return ctypes.string_at(at - length, length)
+
+    for _ in range(number()):
+        key = text()
+        found[key] = text()
+    return found
 
 
-def _check_form(column: _Schema) -> None:
-    form = column.format.decode()
-    if form.startswith(_NO_FORM):
-        raise ColumnUnreadable(column.name.decode(errors="replace"), form)
-    for number in range(column.n_children):
-        _check_form(column.children[number].contents)
+def _with_text(series: pl.Series, field: Field) -> pl.Series:
+    dtype: pl.DataType | None = None
+    if field.form in ("u", "U"):
+        dtype = pl.String()
+    elif field.inner is not None and field.inner.form in ("u", "U"):
+        dtype = pl.List(pl.String)
+    if dtype is None:
+        return series
+    try:
+        return series.cast(dtype)
+    except PolarsError as error:
+        raise ColumnUnreadable(field.name, "holds text that is no UTF-8") from error

@@ -1,67 +1,151 @@
 """Polars' types and those of databases: what can be written and how, and how what comes back is read.
 
+No value is changed on the way. What would be rounded, cut off or made null is an error that names the column.
 PostgreSQL's driver crashes or writes nonsense for some types (Int128, UInt64), so only those known to be right pass.
 """
 
 from __future__ import annotations
 
+import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
-from greendata.errors import BadArgument, ColumnUnwritable
-from greendata.frames.databases import POSTGRES, SQLITE
+from greendata.errors import BadArgument, ColumnUnreadable, ColumnUnwritable, WriteRefused
+from greendata.errors.words import counted
+from greendata.frames.names import frame_of
 
-__all__ = ("parameters", "readable", "writable")
+__all__ = ("POSTGRES", "SQLITE", "check_name", "check_names", "check_writable", "exact", "parameters", "stored")
 
-_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64)
-_SCALARS = (*_NUMBERS, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Datetime)
+SQLITE, POSTGRES = "SQLite", "PostgreSQL"
+_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)
+_SCALARS = (*_NUMBERS, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Datetime, pl.Time, pl.Decimal)
 _AS_TEXT = (pl.Categorical, pl.Enum, pl.Null)
-_POSTGRES_ONLY = (pl.Time, pl.Duration, pl.Decimal)
 _IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
+FIRST_DAY = -2_440_588  # of PostgreSQL, 24 November 4714 BC, in days since 1970
+FIRST_MOMENT = FIRST_DAY * 86_400 * 1_000_000  # microseconds
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
+_LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
+_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_NANOSECONDS = (1678, 2261)  # the years that fit wholly into 64 bits of them
 
 
-def writable(schema: Mapping[str, Any], kind: str) -> list[pl.Expr]:
-    """How each column of *schema* is written to a database of *kind*.
+def check_writable(schema: Mapping[str, Any], kind: str) -> None:
+    """Check that a database of *kind* has a form for each column of *schema*.
 
     Raises:
-        ColumnUnwritable: there is no way for some.
+        BadArgument: it cannot have a column of such a name.
+        ColumnUnwritable: there is no form for some.
 
     Example:
-        >>> [str(how) for how in writable({"a": pl.Int64()}, "SQLite")]
-        ['col("a")']
+        >>> check_writable({"a": pl.Int64()}, "SQLite")
     """
-    ways = {name: _way(pl.col(name), dtype, kind) for name, dtype in schema.items()}
-    missing = {name: schema[name] for name, way in ways.items() if way is None}
-    if missing:
+    for name in schema:
+        check_name("frame", "a column", name, kind)
+    if missing := {name: dtype for name, dtype in schema.items() if not _has_form(dtype, kind)}:
         raise ColumnUnwritable(missing, kind)
-    return [way for way in ways.values() if way is not None]
 
 
-def _way(column: pl.Expr, dtype: Any, kind: str) -> pl.Expr | None:
+def check_name(argument: str, what: str, name: str, kind: str) -> None:
+    """Check that *name* can be the name of *what* in a database of *kind*; any text can but for these.
+
+    Raises:
+        BadArgument: it is not text, it holds a NUL, or PostgreSQL would refuse it or cut it off.
+    """
+    if not isinstance(name, str) or "\0" in name or (not name and argument != "frame"):
+        raise BadArgument(argument, name, f"the name of {what}, without NUL")
+    if kind == POSTGRES and not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise BadArgument(argument, name, f"the name of {what}, in PostgreSQL one of 1 to {_LONGEST_NAME} bytes")
+
+
+def check_names(names: Sequence[str]) -> Sequence[str]:
+    """*names*, of a result's columns, each another: a frame cannot have two of one name.
+
+    Raises:
+        ColumnUnreadable: two are the same.
+    """
+    for name, number in Counter(names).items():
+        if number > 1:
+            raise ColumnUnreadable(name, f"is there {counted(number, 'time')}", "give each a name of its own, with AS")
+    return names
+
+
+def _has_form(dtype: Any, kind: str) -> bool:
+    if isinstance(dtype, (*_SCALARS, *_AS_TEXT)):
+        return True
+    if kind == SQLITE:
+        return False
+    return isinstance(dtype, pl.Duration) or (isinstance(dtype, pl.List) and isinstance(dtype.inner, _IN_LISTS))
+
+
+def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
+    """The columns of *frame*, which passed `check_writable`, in the types that the database takes. Call on a worker.
+
+    Raises:
+        WriteRefused: a value does not fit.
+
+    Example:
+        >>> stored(pl.DataFrame({"a": ["x", "y"]}), "SQLite", "t").schema
+        Schema({'a': String})
+    """
+    done = []
+    for series in frame:
+        try:
+            done.append(_stored(series, kind))
+        except ColumnUnreadable as error:
+            raise WriteRefused(table, series.name, error.reason) from error
+    return frame_of(done)
+
+
+def _stored(series: pl.Series, kind: str) -> pl.Series:
+    dtype = series.dtype
     if isinstance(dtype, _AS_TEXT):
-        return column.cast(pl.String)
+        return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
-        return column.cast(pl.Int64)  # the largest there is; what does not fit is an error
-    if isinstance(dtype, _SCALARS):
-        return column
-    if kind == POSTGRES:
-        plain = isinstance(dtype, _POSTGRES_ONLY) or (isinstance(dtype, pl.List) and isinstance(dtype.inner, _IN_LISTS))
-        return column if plain else None
-    if isinstance(dtype, pl.Decimal):
-        return column.cast(pl.String)  # exact; SQLite's own numbers are binary floats
-    if isinstance(dtype, pl.Time):
-        return column.dt.to_string("%H:%M:%S%.6f")
-    return None
+        return exact(series, pl.Int64())  # the largest there is
+    if kind == SQLITE:
+        return _sqlite_form(series)
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
+        return exact(series, pl.List(pl.Int64))
+    if isinstance(dtype, pl.Date | pl.Datetime):
+        done = exact(series, pl.Datetime("us", dtype.time_zone)) if isinstance(dtype, pl.Datetime) else series
+        if (done.to_physical() < (FIRST_MOMENT if isinstance(dtype, pl.Datetime) else FIRST_DAY)).any():
+            raise ColumnUnreadable(series.name, "holds times before 4714 BC, the first of PostgreSQL")
+        return done
+    if isinstance(dtype, pl.Duration):
+        return exact(series, pl.Duration("us"))
+    if isinstance(dtype, pl.Time) and (series.to_physical() % 1000 != 0).any():
+        raise ColumnUnreadable(series.name, "holds fractions of a microsecond, which PostgreSQL has not")
+    return series
+
+
+def _sqlite_form(series: pl.Series) -> pl.Series:
+    match series.dtype:
+        case pl.Decimal():
+            return series.cast(pl.String)  # exact; SQLite's own numbers are binary floats
+        case pl.Date():
+            return series.dt.to_string("%Y-%m-%d")
+        case pl.Datetime() as dtype:
+            zoned = dtype.time_zone is not None
+            naive = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else series
+            return naive.dt.to_string(f"%Y-%m-%dT%H:%M:%S%.{_DIGITS[dtype.time_unit]}f")
+        case pl.Time():
+            whole = (series.to_physical() % 1000 == 0).all()
+            return series.dt.to_string("%H:%M:%S%.6f" if whole else "%H:%M:%S%.9f")
+        case pl.Float32() | pl.Float64():
+            if series.is_nan().any():
+                raise ColumnUnreadable(series.name, "holds NaN, which SQLite makes null")
+    return series
 
 
 def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataFrame:
-    """*params* as the one row that a driver binds.
+    """*params* as the one row that is bound.
 
     Raises:
-        BadArgument: named ones, where the driver knows none.
+        BadArgument: named ones, where the database knows none; two of one name; a value that would be changed.
         ColumnUnwritable: a value of a type that cannot be bound.
 
     Example:
@@ -71,53 +155,105 @@ def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataF
     if not isinstance(params, Mapping):
         values: Iterable[tuple[str, Any]] = ((str(number), value) for number, value in enumerate(params))
     elif kind == SQLITE:
-        values = ((name if name.startswith(_PREFIXES) else f":{name}", value) for name, value in params.items())
+        values = [(_bare(name), value) for name, value in params.items()]
+        if len(dict(values)) < len(params):
+            raise BadArgument("params", sorted(params), "of different names; :a, @a and $a are one")
     else:
-        raise BadArgument("params", params, "a sequence: PostgreSQL's parameters are $1, $2, ...")
-    row = pl.DataFrame([pl.Series(name, [value]) for name, value in values])
-    return row.select(writable(row.schema, kind))
+        raise BadArgument("params", sorted(map(str, params)), "a sequence: PostgreSQL's parameters are $1, $2, ...")
+    row = frame_of([_parameter(name, value, kind) for name, value in values])
+    check_writable(row.schema, kind)
+    try:
+        return stored(row, kind, "the statement")
+    except WriteRefused as error:
+        raise BadArgument("params", error.column, f"of values that {kind} can hold: one {error.reason}") from error
 
 
-def readable(frame: pl.DataFrame, overrides: Mapping[str, Any]) -> pl.DataFrame:
-    """*frame* in Polars' own types, and those of *overrides*.
+def _bare(name: object) -> str:
+    if not isinstance(name, str) or not name.removeprefix(name[:1] if name.startswith(_PREFIXES) else ""):
+        raise BadArgument("params", name, "a mapping whose keys are names")
+    return name[1:] if name.startswith(_PREFIXES) else name
+
+
+def _parameter(name: str, value: Any, kind: str) -> pl.Series:
+    if kind == POSTGRES:  # where the statement converts them
+        value = _as_text(value)
+        if isinstance(value, list | tuple):
+            items = [_as_text(item) for item in value]
+            value = pl.Series(items, dtype=pl.String) if all(item is None for item in items) else items
+    try:
+        return pl.Series(name, [value])
+    except UnicodeEncodeError as error:
+        raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
+    except (TypeError, ValueError, OverflowError, PolarsError) as error:
+        raise ColumnUnwritable({name: type(value).__name__}, kind) from error
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def exact(series: pl.Series, dtype: Any) -> pl.Series:
+    """*series* as *dtype*, with every value as it is. Call on a worker.
 
     Raises:
-        BadArgument: an override of a column that is not there.
+        ColumnUnreadable: a value would be changed, or is no *dtype*.
+
+    Example:
+        >>> exact(pl.Series("a", ["2024-02-29"]), pl.Date()).item()
+        datetime.date(2024, 2, 29)
     """
-    if unknown := sorted(overrides.keys() - frame.schema.keys()):
-        raise BadArgument("schema_overrides", unknown, f"of the columns {', '.join(frame.columns)}")
-    plain = [_plain(pl.col(name), dtype) for name, dtype in frame.schema.items() if _is_foreign(dtype)]
-    frame = frame.with_columns(plain) if plain else frame
-    wanted = [_cast(frame[name], dtype) for name, dtype in overrides.items()]
-    return frame.with_columns(wanted) if wanted else frame
+    if series.dtype == dtype:
+        return series
+    if series.null_count() == len(series):
+        return pl.Series(series.name, [None] * len(series), dtype=dtype)
+    try:
+        if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
+            done = _from_text(series, dtype)
+            same = done.null_count() == series.null_count()
+        else:
+            done = series.cast(dtype, strict=False)
+            same = _is_same(series, done)
+    except (PolarsError, PanicException) as error:
+        raise ColumnUnreadable(series.name, f"is {series.dtype}, and cannot be {dtype}") from error
+    if not same:
+        raise ColumnUnreadable(series.name, f"holds values that are no {dtype}, or would be changed by becoming one")
+    return done
 
 
-def _is_foreign(dtype: Any) -> bool:
-    return isinstance(dtype, pl.BaseExtension) or (isinstance(dtype, pl.List) and _is_foreign(dtype.inner))
+def _is_same(series: pl.Series, done: pl.Series) -> bool:
+    if done.null_count() != series.null_count():
+        return False
+    if isinstance(series.dtype, pl.String):  # the text of a number, or of a category, is read and not cast
+        return True
+    return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
 
 
-def _plain(column: pl.Expr, dtype: Any) -> pl.Expr:
-    """What an Arrow extension type is stored as: the text of a numeric or of JSON, the bytes of what nobody knows."""
-    if isinstance(dtype, pl.List):
-        return column.list.eval(_plain(pl.element(), dtype.inner))
-    return column.ext.storage()
-
-
-def _cast(column: pl.Series, dtype: Any) -> pl.Series:
-    if column.null_count() == len(column):  # SQLite's driver calls a column without values Int64
-        return pl.Series(column.name, [None] * len(column), dtype=dtype)
-    if column.dtype == pl.String:
-        if dtype == pl.Date:
-            return column.str.to_date("%Y-%m-%d")
-        if dtype == pl.Time:
-            return column.str.to_time("%H:%M:%S%.f")
-        if dtype == pl.Datetime:
-            return _moments(column, dtype)
-    return column.cast(dtype)
-
-
-def _moments(column: pl.Series, dtype: Any) -> pl.Series:
+def _from_text(text: pl.Series, dtype: Any) -> pl.Series:
+    """*text* as *dtype*, null where it is none."""
+    if dtype == pl.Date:
+        return text.str.to_date("%Y-%m-%d", strict=False)
+    if dtype == pl.Time:
+        return _fraction(text, 9).str.to_time("%H:%M:%S%.f", strict=False)
+    if dtype == pl.Decimal:
+        scale = getattr(dtype, "scale", None) or 0
+        number = rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$"
+        return _where(text, text.str.contains(number)).cast(dtype, strict=False)
     unit: Any = getattr(dtype, "time_unit", None) or "us"
     zone = getattr(dtype, "time_zone", None)
-    naive = column.str.replace(" ", "T", literal=True).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=unit)
-    return naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else naive  # as it was written
+    form = "%Y-%m-%dT%H:%M:%S%.f"
+    text = _fraction(text, _DIGITS[unit]).str.replace(" ", "T", literal=True)
+    found = text.str.to_datetime(form, time_unit="us", strict=False)
+    if unit == "ns":  # what does not fit into 64 bits of them would come out as another time
+        text = _where(text, found.dt.year().is_between(*_NANOSECONDS))
+    if unit != "us":
+        found = text.str.to_datetime(form, time_unit=unit, strict=False)
+    return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # as it was written
+
+
+def _fraction(text: pl.Series, digits: int) -> pl.Series:
+    """*text*, null where its fraction of a second has more than *digits* digits that count."""
+    return _where(text, ~text.str.contains(rf"\.[0-9]{{{digits}}}0*[1-9]"))
+
+
+def _where(text: pl.Series, is_right: pl.Series) -> pl.Series:
+    return text.set(~is_right.fill_null(value=False), None)

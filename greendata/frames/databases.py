@@ -6,23 +6,22 @@ connection of the caller's means the caller's transaction, and nothing of it is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib import import_module
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
 
 from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
+from greendata.frames import sqlite
+from greendata.frames.addresses import Conninfo, place_of
+from greendata.frames.columns import POSTGRES, SQLITE
 from greendata.hub import native
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("Address", "Database", "Given", "database_of", "driver")
+__all__ = ("Database", "PostgresAddress", "PostgresGiven", "SqliteAddress", "SqliteGiven", "database_of", "driver")
 
-SQLITE, POSTGRES = "SQLite", "PostgreSQL"
-_PATIENCE = 5_000  # milliseconds that SQLite waits for another writer: what Python's own sqlite3 does
 _PG_OPTION = "adbc.postgresql.transaction_status"  # only that driver's connections have it
 _AUTOCOMMIT = "adbc.connection.autocommit"
 
@@ -32,7 +31,7 @@ class Database(Protocol):
 
     kind: str
 
-    def session(self) -> Any:
+    def session(self, *, writes: bool) -> Any:
         """A context manager that gives the driver's connection for one job. Call on a worker."""
 
     def release(self) -> None:
@@ -64,31 +63,68 @@ def database_of(given: object, label: str) -> Database:
         >>> database_of("postgresql://ann:secret@db/shop", "report")
         <Address postgresql://ann:***@db/shop>
     """
-    if isinstance(given, PathLike):
-        return Address(SQLITE, fspath(given))
-    if not isinstance(given, str):
-        return Given(given, label)
-    scheme, separator, path = given.partition("://")
-    if not separator:
-        return Address(SQLITE, given)
-    if scheme == "sqlite":
-        return Address(SQLITE, path.removeprefix("/") or ":memory:")
-    if scheme in ("postgresql", "postgres"):
-        return Address(POSTGRES, given)
-    raise UnknownDatabase(f"{scheme}://")
+    if isinstance(given, str | PathLike):
+        place = place_of(given) if isinstance(given, str) else fsdecode(given)
+        return PostgresAddress(place) if isinstance(place, Conninfo) else SqliteAddress(place)
+    if sqlite.is_connection(given):
+        return SqliteGiven(given, given, label)
+    manager = driver("adbc_driver_manager")
+    low = getattr(given, "adbc_connection", given)
+    if not isinstance(low, manager.AdbcConnection):
+        raise UnknownDatabase(type(given).__name__)
+    if not _is_postgres(low, manager):
+        raise UnknownDatabase("a connection of ADBC to another database than PostgreSQL (for SQLite, sqlite3's)")
+    return PostgresGiven(low, given, label)
 
 
-class Address:
-    """A database that each job connects to anew. Any thread makes it; one worker at a time uses it."""
+class SqliteAddress:
+    """A file of SQLite that each job connects to anew. Any thread makes it; one worker at a time uses it."""
 
-    def __init__(self, kind: str, address: str) -> None:
-        self.kind = kind
-        self.may_create = False  # an SQLite file that is not there; the caller, before the job
-        self._address = address
-        self._driver = driver("adbc_driver_sqlite" if kind == SQLITE else "adbc_driver_postgresql")
+    kind = SQLITE
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     @contextmanager
-    def session(self) -> Iterator[Any]:
+    def session(self, *, writes: bool) -> Iterator[Any]:
+        """A connection in a transaction of its own; a write makes the file if need be.
+
+        Raises:
+            DatabaseUnreachable: it cannot be opened.
+            QueryFailed: it refuses the commit.
+        """
+        with (
+            closing(self._connect(may_create=writes)) as connection,
+            sqlite.transaction(connection, writes=writes, is_ours=True),
+        ):
+            yield connection
+
+    def release(self) -> None:
+        """Nothing: nobody else has this connection."""
+
+    def _connect(self, *, may_create: bool) -> Any:
+        if not (may_create or self.path == sqlite.MEMORY or Path(self.path).exists()):
+            raise DatabaseUnreachable(f"sqlite:///{self.path}", "there is no such file")
+        try:
+            return sqlite.connect(self.path, may_create=may_create)
+        except (sqlite.library().Error, ValueError) as error:
+            raise DatabaseUnreachable(f"sqlite:///{self.path}", str(error)) from error
+
+    def __repr__(self) -> str:
+        return f"<Address sqlite:///{self.path}>"
+
+
+class PostgresAddress:
+    """A database of PostgreSQL that each job connects to anew. Any thread makes it; one worker at a time uses it."""
+
+    kind = POSTGRES
+
+    def __init__(self, place: Conninfo) -> None:
+        self._place = place
+        self._driver = driver("adbc_driver_postgresql")
+
+    @contextmanager
+    def session(self, *, writes: bool) -> Iterator[Any]:
         """A connection in a transaction of its own.
 
         Raises:
@@ -112,74 +148,71 @@ class Address:
         """Nothing: nobody else has this connection."""
 
     def _connect(self, manager: Any) -> tuple[Any, Any]:
-        if self.kind == SQLITE and not (self.may_create or self._in_memory or Path(self._address).exists()):
-            raise DatabaseUnreachable(self.shown, "there is no such file")
         try:
-            database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._for_driver())
+            database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._place.text)
             try:
                 connection = manager.AdbcConnection(database)
-                if self.kind == SQLITE:
-                    _execute(manager, connection, f"PRAGMA busy_timeout = {_PATIENCE}")
                 connection.set_autocommit(False)
             except BaseException:
                 database.close()
                 raise
         except manager.Error as error:
-            failure = self._scrubbed(error)
+            failure = type(error)(self._place.scrubbed(str(error)), status_code=error.status_code)
         else:
             return database, connection
-        raise DatabaseUnreachable(self.shown, str(failure).strip()) from failure
-
-    def _for_driver(self) -> str:
-        if self.kind == POSTGRES or self._in_memory:
-            return self._address
-        mode = "rwc" if self.may_create else "rw"
-        return f"file:{quote(str(Path(self._address).absolute()))}?mode={mode}"
-
-    @property
-    def _in_memory(self) -> bool:
-        return self._address == ":memory:"
-
-    @property
-    def shown(self) -> str:
-        """The address without its secrets."""
-        if self.kind == SQLITE:
-            return f"sqlite:///{self._address}"
-        shown = re.sub(r"(?s)^(\w+://[^:@]*):.*@", r"\1:***@", self._address)
-        return re.sub(r"(?i)(password=)[^&]*", r"\1***", shown)
-
-    def _scrubbed(self, error: Any) -> Any:
-        """*error*, or one like it without the secrets: drivers quote the parts of an address that they cannot read."""
-        if self.kind == SQLITE:
-            return error
-        text, address = str(error), self._address
-        found = re.findall(r"(?s)^\w+://[^:@]*:(.*)@", address) + re.findall(r"(?i)password=([^&]*)", address)
-        for secret in [address, *found, *map(unquote, found)]:
-            text = text.replace(secret, "***") if secret else text
-        return error if text == str(error) else type(error)(text, status_code=error.status_code)
+        raise DatabaseUnreachable(self._place.shown, str(failure).strip()) from failure
 
     def __repr__(self) -> str:
-        return f"<Address {self.shown}>"
+        return f"<Address {self._place.shown}>"
 
 
-class Given:
+class _Given:
     """A connection of the caller's, claimed until `release`. Any thread makes and releases it; one worker uses it."""
 
-    def __init__(self, connection: object, label: str) -> None:
-        manager = driver("adbc_driver_manager")
-        low = getattr(connection, "adbc_connection", connection)
-        if not isinstance(low, manager.AdbcConnection):
-            raise UnknownDatabase(type(connection).__name__)
+    kind: str
+
+    def __init__(self, connection: Any, owner: object, label: str) -> None:
         self._label = label
-        self._connection = low
-        self._owner = connection  # it closes the connection when it is dropped
-        self._released = native.allocate_lock()  # whoever acquires it takes the claim back
-        if (holder := _claims.setdefault(id(low), self)) is not self:
+        self._connection = connection
+        self._owner = owner  # it closes the connection when it is dropped
+        self._released = native.allocate_lock()  # the first to acquire it takes the claim back
+        if (holder := _claims.setdefault(id(connection), self)) is not self:
             raise ConnectionBusy(holder._label)
-        self.kind = _kind_of(low, manager)
+
+    def release(self) -> None:
+        """Let others use the connection."""
+        if self._released.acquire(False):
+            del _claims[id(self._connection)]
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} connection for {self._label}>"
+
+
+class SqliteGiven(_Given):
+    """A connection of `sqlite3`."""
+
+    kind = SQLITE
 
     @contextmanager
-    def session(self) -> Iterator[Any]:
+    def session(self, *, writes: bool) -> Iterator[Any]:
+        """The connection, in the caller's transaction.
+
+        Where the connection commits by itself, what is done here is one transaction.
+
+        Raises:
+            QueryFailed: the database refuses the beginning or the commit.
+        """
+        with sqlite.transaction(self._connection, writes=writes, is_ours=False):
+            yield self._connection
+
+
+class PostgresGiven(_Given):
+    """A connection of ADBC to PostgreSQL."""
+
+    kind = POSTGRES
+
+    @contextmanager
+    def session(self, *, writes: bool) -> Iterator[Any]:
         """The connection, in the caller's transaction.
 
         Where the connection commits by itself, what is done here is one transaction.
@@ -202,21 +235,13 @@ class Given:
             raise
         connection.set_autocommit(True)
 
-    def release(self) -> None:
-        """Let others use the connection."""
-        if self._released.acquire(False):
-            del _claims[id(self._connection)]
 
-    def __repr__(self) -> str:
-        return f"<Given {self.kind} connection for {self._label}>"
-
-
-def _kind_of(connection: Any, manager: Any) -> str:
+def _is_postgres(connection: Any, manager: Any) -> bool:
     try:
         connection.get_option(_PG_OPTION)
     except manager.Error:
-        return SQLITE
-    return POSTGRES
+        return False
+    return True
 
 
 def _commit(connection: Any, manager: Any) -> None:
@@ -226,13 +251,4 @@ def _commit(connection: Any, manager: Any) -> None:
         raise QueryFailed("COMMIT", str(error).strip(), error.sqlstate) from error
 
 
-def _execute(manager: Any, connection: Any, sql: str) -> None:
-    statement = manager.AdbcStatement(connection)
-    try:
-        statement.set_sql_query(sql)
-        statement.execute_update()
-    finally:
-        statement.close()
-
-
-_claims: dict[int, Given] = {}  # by the id of the connection, which the claim keeps alive; any thread, one C call each
+_claims: dict[int, _Given] = {}  # by the id of the connection, which the claim keeps alive; any thread, one C call each

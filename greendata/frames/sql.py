@@ -1,12 +1,14 @@
-"""Frames out of databases and into them, in the pool: SQLite and PostgreSQL, through their ADBC drivers.
+"""Frames out of databases and into them, in the pool: SQLite through `sqlite3`, PostgreSQL through its ADBC driver.
 
-``pip install 'greendata[sql]'`` brings the drivers. A database is an address (``sqlite:///path``, a path,
-``postgresql://...``) or a connection of the caller's, from ``adbc_driver_sqlite.dbapi.connect`` or its like, made with
-`greendata.run` so that the hub goes on. A connection serves one job at a time.
+``pip install 'greendata[sql]'`` brings the driver. A database is an address (``sqlite:///path``, a path,
+``postgresql://...``, ``host=... dbname=...``) or a connection of the caller's: of ``sqlite3.connect`` with
+``check_same_thread=False``, or of ``adbc_driver_postgresql.dbapi.connect``, made with `greendata.run` so that the hub
+goes on. A connection serves one job at a time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -16,14 +18,19 @@ from typing import Any, Literal, overload
 import polars as pl
 
 from greendata.errors import BadArgument, BadChoice, NotAFrame
+from greendata.frames.addresses import looks_like_place
 from greendata.frames.batches import Batches
-from greendata.frames.columns import parameters, writable
-from greendata.frames.databases import Address, Database, database_of
-from greendata.frames.statements import INGEST_MODES, Stopper, ingest, rows_of
+from greendata.frames.columns import SQLITE, check_name, check_writable, parameters
+from greendata.frames.databases import Database, SqliteAddress, database_of
+from greendata.frames.sqlite import MEMORY
+from greendata.frames.statements import ingest, rows_of
+from greendata.frames.stopper import Stopper
 from greendata.hub import crew, pool
 from greendata.hub.result import Result
 
 __all__ = ("SqlBatches", "read_sql", "write_sql")
+
+IF_EXISTS = ("fail", "append", "replace")
 
 Params = Sequence[object] | Mapping[str, object]
 
@@ -98,17 +105,15 @@ def read_sql(
         [2, 1]
     """
     label = label or "read_sql"
-    if not isinstance(query, str):
-        raise BadArgument("query", query, "one SQL statement as text")
+    _check_query(query)
     if batch_rows is not None and (not isinstance(batch_rows, int) or isinstance(batch_rows, bool) or batch_rows < 1):
         raise BadArgument("batch_rows", batch_rows, "None or a whole number >= 1")
     if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
         raise BadArgument("params", params, "None, a sequence or a mapping")
     place, stopper = database_of(database, label), Stopper()
     try:
-        if params:
-            parameters(params, place.kind)
-        start = partial(rows_of, place, stopper, query, params, dict(schema_overrides or {}), batch_rows)
+        bound = _bound(params, place.kind)
+        start = partial(rows_of, place, stopper, query, bound, dict(schema_overrides or {}), batch_rows)
         if batch_rows is not None:
             return SqlBatches(start, place, stopper, timeout=timeout, key=key, label=label)
         return _submitted(partial(_whole, start), place, stopper, timeout, key, label)
@@ -155,19 +160,13 @@ def write_sql(
         raise NotAFrame(frame, "DataFrame")
     if not frame.width:
         raise BadArgument("frame", frame.shape, "a frame with at least one column")
-    if not isinstance(table, str) or not table or "\0" in table:
-        raise BadArgument("table", table, "the name of a table")
-    if if_exists not in INGEST_MODES:
-        raise BadChoice("if_exists", if_exists, INGEST_MODES)
+    if if_exists not in IF_EXISTS:
+        raise BadChoice("if_exists", if_exists, IF_EXISTS)
     place, stopper = database_of(database, label), Stopper()
     try:
-        if isinstance(place, Address):
-            place.may_create = True
-        ways = writable(frame.schema, place.kind)
-        options = {"adbc.ingest.mode": f"adbc.ingest.mode.{INGEST_MODES[if_exists]}"}
-        if schema is not None:
-            options["adbc.ingest.target_db_schema"] = schema
-        work = partial(_written, place, stopper, frame.clone(), ways, table, options)
+        _check_target(table, schema, database, place)
+        check_writable(frame.schema, place.kind)
+        work = partial(ingest, place, stopper, frame.clone(), table, schema, if_exists)
         return _submitted(work, place, stopper, timeout, key, label)
     except BaseException:
         place.release()
@@ -246,17 +245,32 @@ def _whole(start: Any) -> pl.DataFrame:
     return pl.concat(list(frames))
 
 
-def _written(
-    place: Database,
-    stopper: Stopper,
-    frame: pl.DataFrame,
-    ways: list[pl.Expr],
-    table: str,
-    options: Mapping[str, str],
-) -> int:
-    try:
-        rows = frame.select(ways)
-    except BaseException:
-        place.release()
-        raise
-    return ingest(place, stopper, rows, table, options)
+def _check_query(query: object) -> None:
+    expected = "one SQL statement as text"
+    if not isinstance(query, str):
+        raise BadArgument("query", type(query).__name__, expected)
+    if looks_like_place(query) and not any(character.isspace() for character in query):
+        raise BadArgument("query", "an address", f"{expected}, and the database comes after it")
+    if "\0" in query or re.search("[\ud800-\udfff]", query):
+        raise BadArgument("query", "text with NUL or lone surrogates", expected)
+
+
+def _check_target(table: str, schema: str | None, database: object, place: Database) -> None:
+    """Check the names of the table and its schema, and that table and database are not swapped."""
+    check_name("table", "a table", table, place.kind)
+    if schema is not None:
+        check_name("schema", "a schema", schema, place.kind)
+    if looks_like_place(table) and isinstance(database, str) and not looks_like_place(database):
+        raise BadArgument("table", "an address", "the name of a table, and the database comes after it")
+    if isinstance(place, SqliteAddress) and place.path == MEMORY:
+        raise BadArgument("database", MEMORY, "a file or a connection: a database in memory ends with the call")
+
+
+def _bound(params: Params | None, kind: str) -> Any:
+    """*params* as they are bound: in SQLite's own types, or checked that they can be."""
+    if not params:
+        return ()
+    row = parameters(params, kind)
+    if kind != SQLITE:
+        return params
+    return row.row(0, named=True) if isinstance(params, Mapping) else row.row(0)

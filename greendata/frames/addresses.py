@@ -1,0 +1,137 @@
+"""The addresses of databases: which database a text names, and how it is shown without its secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, unquote_plus
+
+from greendata.errors import UnknownDatabase
+
+__all__ = ("Conninfo", "looks_like_place", "place_of")
+
+_SCHEME = re.compile(r"(?s)([A-Za-z][A-Za-z0-9.-]*(?:[+:][A-Za-z0-9.-]+)*)://(.*)")
+_URL = re.compile(r"(?s)postgres(?:ql)?://(?:([^:/?#@]*)(?::([^/?#@]*))?@)?([^/?#@]*(?:/[^?#@]*)?)(?:\?([^#]*))?")
+_PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
+_SECRETIVE = re.compile(r"(?is)^[^/\\]*:[^/\\]*@|\b(password|passwd|pwd)\s*=")  # of what is no path
+_SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
+_KEYWORDS = (
+    "host hostaddr port dbname user sslmode connect_timeout application_name password passfile service servicefile "
+    "options client_encoding fallback_application_name keepalives keepalives_idle keepalives_interval "
+    "keepalives_count tcp_user_timeout replication gssencmode gsslib krbsrvname gssdelegation requirepeer "
+    "sslcompression sslcert sslkey sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni sslnegotiation "
+    "ssl_min_protocol_version ssl_max_protocol_version target_session_attrs load_balance_hosts channel_binding "
+    "require_auth"
+)  # postgresql.org/docs/current/libpq-connect.html
+_STATEMENT = re.compile(r"(?i)\s*(select|insert|update|delete|with|values|create|drop|alter|table|pragma|explain)\s")
+_FILE = re.compile(r"(?i).+\.(db3?|sqlite3?|s3db|sl3)$")
+
+
+class Conninfo:
+    """Where a PostgreSQL is: the text that libpq takes, a URL or ``host=... dbname=...``.
+
+    Attributes:
+        text: what was given; it may hold secrets.
+        shown: the same without them.
+
+    Example:
+        >>> Conninfo("host=db password='two words' dbname=shop").shown
+        'host=db password=*** dbname=shop'
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._secrets: list[str] = []
+        self._is_read = True
+        self.shown = self._shown_url() if "://" in text.split("=", 1)[0] else self._shown_pairs()
+
+    def scrubbed(self, message: str) -> str:
+        """*message*, of a driver, without the secrets: drivers quote what they cannot read."""
+        if not self._is_read:
+            return "the address cannot be read"
+        for secret in (self.text, *self._secrets, *map(unquote, self._secrets), *map(unquote_plus, self._secrets)):
+            message = message.replace(secret, "***") if secret else message
+        return message
+
+    def _shown_url(self) -> str:
+        found = _URL.fullmatch(self.text)
+        if found is None:
+            self._is_read = False
+            return "postgresql://***"
+        user, password, place, query = found.groups()
+        shown = "postgresql://"
+        if user is not None:
+            shown += user if password is None else f"{user}:***"
+            shown += "@"
+            self._secrets.append(password or "")
+        shown += place
+        if query is not None:
+            pairs = (part.partition("=") for part in query.split("&"))
+            shown += "?" + "&".join(self._shown_pair(name, value) if is_ else "***" for name, is_, value in pairs)
+        return shown
+
+    def _shown_pairs(self) -> str:
+        pairs = _PAIR.findall(self.text)
+        if _PAIR.sub("", self.text).strip():
+            self._is_read = False
+            return "a connection string of PostgreSQL"
+        return " ".join(self._shown_pair(name, value) for name, value in pairs)
+
+    def _shown_pair(self, name: str, value: str) -> str:
+        if name in _SHOWN:
+            return f"{name}={value}"
+        bare = value[1:-1] if value[:1] == "'" else value
+        self._secrets += [bare, re.sub(r"(?s)\\(.)", r"\1", bare)]
+        return f"{name}=***"
+
+    def __repr__(self) -> str:
+        return f"<Conninfo {self.shown}>"
+
+
+def place_of(text: str) -> str | Conninfo:
+    """The path of the SQLite file that *text* names, or where the PostgreSQL is.
+
+    Raises:
+        UnknownDatabase: it names neither; its secrets are not part of the error.
+
+    Example:
+        >>> place_of("sqlite:///shop.sqlite"), place_of("postgresql+psycopg://ann:secret@db/shop")
+        ('shop.sqlite', <Conninfo postgresql://ann:***@db/shop>)
+    """
+    if not text.strip() or "\0" in text:
+        raise UnknownDatabase("an empty text" if not text.strip() else "a text with NUL")
+    if found := _SCHEME.fullmatch(text):
+        scheme, rest = found[1].partition("+")[0].lower(), found[2]
+        if scheme in ("postgresql", "postgres"):
+            return Conninfo(f"postgresql://{rest}")
+        if scheme == "sqlite":
+            return _sqlite_path(rest)
+        raise UnknownDatabase(f"{scheme}://" if len(scheme) < 30 else "another scheme")
+    if (pair := _PAIR.match(text)) and pair[1] in _KEYWORDS.split():
+        return Conninfo(text)
+    if _SECRETIVE.search(text.lstrip("/\\")):
+        raise UnknownDatabase("a text that looks like an address with a password")
+    if "://" in text:
+        raise UnknownDatabase("a text that is no address")
+    if _STATEMENT.match(text):
+        raise UnknownDatabase("a statement of SQL: the database comes after it")
+    return text
+
+
+def _sqlite_path(rest: str) -> str:
+    if rest in ("", "/", "/:memory:"):
+        return ":memory:"
+    if not rest.startswith("/"):
+        raise UnknownDatabase("sqlite:// with a host; three slashes come before a path, four before an absolute one")
+    if "?" in rest:
+        raise UnknownDatabase("sqlite:/// with options; give a file whose name has a question mark as a Path")
+    return rest[1:]
+
+
+def looks_like_place(text: str) -> bool:
+    """True for what is the address or the file of a database sooner than the name of a table.
+
+    Example:
+        >>> looks_like_place("sales"), looks_like_place("shop.sqlite"), looks_like_place("postgresql://db/shop")
+        (False, True, True)
+    """
+    return "://" in text or _FILE.fullmatch(text) is not None

@@ -1,0 +1,383 @@
+"""SQLite through Python's own `sqlite3`, the library that the rest of the process uses on the same files.
+
+A second SQLite in the process, such as the one in ADBC's driver, would destroy them: locks of POSIX belong to the
+process, so neither library sees the other's, and a file that one closes drops the locks of both
+(sqlite.org/howtocorrupt.html, "Multiple copies of SQLite linked into the same application").
+
+`sqlite3` makes Python objects, which holds the GIL. Rows come and go in slices, and the hub has its turn between them.
+All of it is called on workers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import polars as pl
+
+from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
+from greendata.frames.columns import check_names, exact
+from greendata.frames.names import frame_of
+from greendata.frames.stopper import Stopper
+from greendata.hub.blocks import contextmanager
+from greendata.hub.pacing import BUDGET, give_way
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection, Cursor
+
+__all__ = ("MEMORY", "connect", "ingest", "is_connection", "library", "rows_of", "transaction")
+
+MEMORY = ":memory:"  # the path of a database that nobody else sees, and that ends with its connection
+
+_PATIENCE = 5.0  # seconds that a writer waits for another: what sqlite3 itself does
+_FIRST = 64  # rows in the first slice
+_MOST = 500  # rows in a slice: with 700 tuples at once the garbage collector begins, 30 ms of silence in a full one
+_INFERRED = 10_000  # rows that decide on the types of a stream's columns, at least
+_SAVEPOINT = "greendata_write"
+_KINDS = {
+    int: pl.Int64(),
+    float: pl.Float64(),
+    str: pl.String(),
+    bytes: pl.Binary(),
+    type(None): pl.Null(),
+}  # what sqlite3 hands out
+_NOT_UTF8 = re.compile(r"Could not decode to UTF-8 column '(.*)' with text '", re.DOTALL)  # in sqlite3's own words
+_TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
+_LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer of the same digits
+_EXACT_DIGITS = 15  # of a decimal number, which a binary float gives back
+
+
+def is_connection(given: object) -> bool:
+    """True for a connection of `sqlite3`. Safe from any thread."""
+    return isinstance(given, library().Connection)
+
+
+def connect(path: str, *, may_create: bool) -> Connection:
+    """A connection to the file at *path*, or to a new database in memory.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    mode = "rwc" if may_create else "rw"
+    uri = "file::memory:" if path == MEMORY else f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
+    made: Connection = library().connect(
+        uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+    )
+    return made
+
+
+@contextmanager
+def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Iterator[None]:
+    """What the block does is one transaction if *is_ours*, or if the connection commits by itself.
+
+    In the caller's transaction nothing is committed. Where the caller has begun none yet, a write begins it: with
+    IMMEDIATE, since only then SQLite waits for another writer instead of giving up at once.
+
+    Raises:
+        QueryFailed: the database refuses the beginning or the commit.
+    """
+    in_callers = connection.in_transaction or not (is_ours or _commits_by_itself(connection))
+    if connection.in_transaction or (in_callers and not writes):
+        yield
+        return
+    _execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
+    try:
+        yield
+        if not in_callers:
+            _execute(connection, "COMMIT")
+    except BaseException:
+        with suppress(QueryFailed):  # SQLite has rolled back by itself; what went wrong before says why
+            _execute(connection, "ROLLBACK")
+        raise
+
+
+def rows_of(
+    connection: Connection,
+    stopper: Stopper,
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    batch_rows: int | None,
+) -> Iterator[pl.DataFrame]:
+    """What *sql* returns: frames of at least *batch_rows* rows, but for the last, or one of all.
+
+    Raises:
+        QueryFailed: SQLite refuses the statement, or fails in it.
+        ColumnUnreadable: a column's values are not of one type, or no Unicode.
+    """
+    with _told(sql), closing(connection.cursor()) as cursor, stopper.running(connection.interrupt, sql):
+        cursor.row_factory = None
+        cursor.execute(sql, params)
+        if cursor.description is None:
+            yield pl.DataFrame()
+            return
+        names = check_names([column[0] for column in cursor.description])
+        if unknown := sorted(overrides.keys() - set(names)):
+            raise BadArgument("schema_overrides", unknown, f"of the columns {', '.join(names)}")
+        columns = [_Column(name, overrides.get(name)) for name in names]
+        wanted = None if batch_rows is None else max(batch_rows, _INFERRED)
+        height, is_first = 0, True
+        for count in _slices(cursor, columns, stopper, sql):
+            height += count
+            if wanted is not None and height >= wanted:
+                yield frame_of([column.taken() for column in columns])
+                height, is_first, wanted = 0, False, batch_rows
+        if height or is_first:
+            yield frame_of([column.taken() for column in columns])
+
+
+class _Column:
+    """One column of a result, in parts as they come. One worker at a time."""
+
+    def __init__(self, name: str, override: Any) -> None:
+        self._name = name
+        self._override = override
+        self._dtype: Any = override
+        self._parts: list[pl.Series] = []
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Take the values of a slice."""
+        kind = next((type(value) for value in values if value is not None), type(None))
+        dtype = _KINDS.get(kind)
+        if dtype is None:
+            raise ColumnUnreadable(self._name, f"holds a {kind.__name__}, which the connection makes of its values")
+        if kind is not float or _are_floats(values):  # an integer among floats would be taken without a word
+            try:
+                self._parts.append(pl.Series(self._name, values, dtype=dtype, strict=True))
+            except TypeError:  # they are of several types
+                self._parts.append(self._mixed(values))
+        else:
+            self._parts.append(self._mixed(values))
+
+    def taken(self) -> pl.Series:
+        """The values since the last time, in the type of all."""
+        parts, self._parts = self._parts, []
+        if self._dtype is None:
+            self._dtype = self._common({type(part.dtype): part.dtype for part in parts})
+        runs = [pl.concat(run, rechunk=True) for _, run in groupby(parts, key=lambda part: part.dtype)]
+        return pl.concat([pl.Series(self._name, [], dtype=self._dtype), *(exact(run, self._dtype) for run in runs)])
+
+    def _mixed(self, values: Sequence[Any]) -> pl.Series:
+        kinds = {type(value) for value in values} - {type(None)}
+        if kinds == {int, float} and self._override not in (pl.String, pl.Decimal):
+            if all(float(value) == value for value in values if type(value) is int):
+                return pl.Series(self._name, values, dtype=pl.Float64, strict=False)
+            raise ColumnUnreadable(self._name, "holds floats, and integers that no float is equal to")
+        if self._override is None or self._override == pl.Binary or not kinds <= {int, float, str}:
+            raise ColumnUnreadable(self._name, _beside_each_other(kinds))
+        return pl.Series(self._name, [None if value is None else str(value) for value in values], dtype=pl.String)
+
+    def _common(self, dtypes: Mapping[Any, Any]) -> Any:
+        found = {dtype for dtype in dtypes.values() if dtype != pl.Null}
+        if len(found) <= 1:
+            return next(iter(found), pl.Int64())  # a column without values
+        if found == {pl.Int64(), pl.Float64()}:
+            return pl.Float64()
+        kinds = {kind for kind, dtype in _KINDS.items() if dtype in found}
+        raise ColumnUnreadable(self._name, _beside_each_other(kinds))
+
+
+def _beside_each_other(kinds: set[type]) -> str:
+    return f"holds {' and '.join(sorted(kind.__name__ for kind in kinds))} beside each other"
+
+
+def _are_floats(values: Sequence[Any]) -> bool:
+    return {type(value) for value in values} <= {float, type(None)}
+
+
+def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) -> Iterator[int]:
+    """The rows, given to *columns* slice by slice; how many each time."""
+    for count in _paced():
+        stopper.check(sql)
+        rows = cursor.fetchmany(count)
+        if not rows:
+            return
+        height = len(rows)
+        values = deque(zip(*rows, strict=True))
+        del rows  # else the collector finds twice as many
+        for column in columns:
+            column.add(values.popleft())
+        yield height
+
+
+def _paced() -> Iterator[int]:
+    """How many rows the next slice is to have; between them the hub has its turn."""
+    count, begun = _FIRST, perf_counter()
+    while True:
+        started = perf_counter()
+        yield count
+        now = perf_counter()
+        count = max(1, min(_MOST, 2 * count, int(count * BUDGET / max(now - started, 1e-9))))
+        if now - begun >= BUDGET:
+            give_way()
+            begun = perf_counter()
+
+
+def ingest(
+    connection: Connection,
+    stopper: Stopper,
+    frame: pl.DataFrame,
+    rows: pl.DataFrame,
+    table: str,
+    schema: str | None,
+    if_exists: str,
+) -> None:
+    """Write *frame*, which is *rows* in SQLite's types; on failure nothing of it is in the transaction.
+
+    Raises:
+        QueryFailed: SQLite refuses it.
+        WriteRefused: SQLite would change a value.
+    """
+    what, into = f"write to {table}", _quoted(table) if schema is None else f"{_quoted(schema)}.{_quoted(table)}"
+    with (
+        _told(what),
+        _savepoint(connection),
+        closing(connection.cursor()) as cursor,
+        stopper.running(connection.interrupt, what),
+    ):
+        cursor.row_factory = None
+        if if_exists == "replace":
+            cursor.execute(f"DROP TABLE IF EXISTS {into}")
+        columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
+        unless = "IF NOT EXISTS " if if_exists == "append" else ""
+        cursor.execute(f"CREATE TABLE {unless}{into} ({', '.join(columns)})")
+        if if_exists == "append":
+            declared = _declared(cursor, table, schema)
+            rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
+        _insert(cursor, stopper, rows, into, what)
+
+
+def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> None:
+    names, marks = ", ".join(map(_quoted, rows.columns)), ", ".join("?" * rows.width)
+    insert, start = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0
+    for count in _paced():
+        stopper.check(what)
+        cursor.executemany(insert, rows.slice(start, count).rows())
+        start += count
+        if start >= rows.height:
+            return
+
+
+def _declared(cursor: Cursor, table: str, schema: str | None) -> dict[str, str]:
+    """The types of the table's columns as they were written, by their names in lower case: SQLite knows no other."""
+    found = cursor.execute("SELECT name, type FROM pragma_table_xinfo(?, ?)", (table, schema)).fetchall()
+    return {_lower(name): kind for name, kind in found}
+
+
+def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: str) -> pl.Series:
+    """*values*, which are *given* in SQLite's types, as a column takes them without changing any.
+
+    SQLite converts what it stores to the type that the column prefers (sqlite.org/datatype3.html, "Type affinity"):
+    text that looks like a number becomes one, numbers become text of 15 digits, integers in a REAL column are rounded.
+    """
+    affinity = _affinity(declared.get(_lower(values.name), ""))
+    dtype = values.dtype
+    if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
+        return values.cast(pl.String)
+    if affinity == "REAL" and dtype.is_integer():
+        try:
+            exact(values, pl.Float64())
+        except ColumnUnreadable as error:
+            raise WriteRefused(table, values.name, "holds integers that the table's REAL would round") from error
+    if affinity in ("REAL", "NUMERIC") and dtype == pl.String:
+        is_number = values.str.contains(_LOOKS_NUMERIC)
+        kept = _few_digits(given) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
+        if (is_number & ~kept).any():
+            reason = f"holds text that the table's {affinity} would make another number, or another text"
+            raise WriteRefused(table, values.name, reason)
+    return values
+
+
+def _same_as_number(text: pl.Series, affinity: str) -> pl.Series:
+    """True where *text* is how the number is written that SQLite makes of it."""
+    number = text.cast(pl.Float64, strict=False)
+    is_float = (number.cast(pl.String) == text) & (number != number.floor())
+    return is_float | text.str.contains(_WHOLE) if affinity == "NUMERIC" else is_float
+
+
+def _few_digits(numbers: pl.Series) -> pl.Series:
+    """True where a binary float keeps all digits."""
+    digits = numbers.cast(pl.String).str.replace_all("[-.]", "").str.strip_chars_start("0")
+    return digits.str.len_bytes() <= _EXACT_DIGITS
+
+
+def _affinity(declared: str) -> str:
+    """TEXT, REAL, BLOB or NUMERIC, by the rules of SQLite; its INTEGER treats what is stored as NUMERIC does."""
+    words = declared.upper()
+    if "INT" in words:
+        return "NUMERIC"
+    if any(word in words for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if not words or "BLOB" in words:
+        return "BLOB"
+    return "REAL" if any(word in words for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
+
+
+def _lower(name: str) -> str:
+    """*name* as SQLite compares names: of the letters only ASCII's have a lower case."""
+    return name.encode().lower().decode()
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Take back what the block did if it fails, and leave the transaction around it as it was."""
+    _execute(connection, f"SAVEPOINT {_SAVEPOINT}")
+    try:
+        yield
+    except BaseException:
+        with suppress(QueryFailed):  # SQLite has rolled back the whole transaction, and the write's error says why
+            _execute(connection, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        raise
+    _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+
+
+def _execute(connection: Connection, sql: str) -> None:
+    with _told(sql), closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+
+
+def _commits_by_itself(connection: Any) -> bool:
+    return connection.isolation_level is None if _is_legacy(connection) else bool(connection.autocommit)
+
+
+def _is_legacy(connection: Any) -> bool:
+    """True if `sqlite3` begins transactions by itself, as it does unless ``autocommit`` (Python 3.12) is set."""
+    found = library()
+    return not hasattr(connection, "autocommit") or connection.autocommit == found.LEGACY_TRANSACTION_CONTROL
+
+
+@contextmanager
+def _told(sql: str) -> Iterator[None]:
+    """Raise `QueryFailed` or `ColumnUnreadable` for what `sqlite3` raises in the block."""
+    found = library()
+    try:
+        yield
+    except (found.Error, found.Warning) as error:
+        text = str(error)
+        if name := _NOT_UTF8.match(text):
+            raise ColumnUnreadable(name[1], "holds text that is no UTF-8") from error
+        if "can only be used in that same thread" in text:
+            text = "the connection is its thread's own; make it with sqlite3.connect(..., check_same_thread=False)"
+        raise QueryFailed(sql, text, None) from error
+    except UnicodeDecodeError as error:
+        raise QueryFailed(sql, "the name of a column is no UTF-8", None) from error
+
+
+def library() -> Any:
+    """The module `sqlite3`, imported at its first use. Safe from any thread."""
+    return import_module("sqlite3")
