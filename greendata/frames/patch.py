@@ -8,7 +8,7 @@ from typing import Any
 
 from greendata.frames import fork  # noqa: F401 - its hooks tell a forked child that Polars' threads are gone
 from greendata.frames.seam import EXECUTIONS, Seam
-from greendata.hub import pool
+from greendata.hub import native_waits, pool
 
 __all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
 
@@ -29,6 +29,7 @@ def patch_polars() -> None:
         True
         >>> unpatch_polars()
     """
+    native_waits.share()
     if not _seam.is_diverted:
         _seam.divert(_through_the_pool)
 

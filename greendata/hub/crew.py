@@ -26,7 +26,7 @@ from time import monotonic
 from gevent._hub_local import get_hub_if_exists
 
 from greendata.errors import NoThread, PoolClosed
-from greendata.hub import native
+from greendata.hub import native, native_waits
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
@@ -161,6 +161,7 @@ class Crew:
             NoThread: there are none, either.
         """
         worker = Worker()
+        native_waits.share()  # jobs may use what gevent has patched
         try:
             native.start_thread(self._serve, (worker,))
         except RuntimeError as error:
@@ -196,6 +197,9 @@ class Crew:
         if called:  # written off at the moment when it was called: another one shall look
             self._tokens.put(_CALL)
         self._end(worker)
+        hub = get_hub_if_exists()
+        if hub is not None:  # a job spawned greenlets: the hub is kept for the next one, and keeps two descriptors
+            hub.destroy(destroy_loop=True)
 
     def _sleep(self, worker: Worker) -> bool:
         """Sleep until called; True if so."""
@@ -232,9 +236,6 @@ class Crew:
         self.queue.let_go(job)
         job.run(worker.name)
         bridge, number = job.come_back()
-        hub = get_hub_if_exists()
-        if hub is not None:  # the job slept or used a socket: its hub would keep two descriptors
-            hub.destroy(destroy_loop=True)
         result = job.result
         if result.successful():
             worker.done += 1

@@ -1,0 +1,138 @@
+"""Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
+
+A thread that is started on a native thread is a native thread: as a greenlet there it would wait for a hub that
+nobody runs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import gevent
+import gevent.hub
+import gevent.thread
+import gevent.threading
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original, is_object_patched
+from greenlet import getcurrent
+
+from greendata.hub import native
+from greendata.hub.locks import Event
+from greendata.hub.parking import hub_here, native_threads
+
+__all__ = ("share_threads", "sleep")
+
+
+def share_threads() -> None:
+    """Let native threads start threads, wait for their end and sleep."""
+    if is_object_patched("time", "sleep"):
+        time.sleep = sleep
+    if not is_object_patched("threading", "Thread"):
+        return
+    thread: Any = threading
+    low: Any = _thread
+    low.start_new_thread = low.start_new = _start_new_thread
+    if sys.version_info >= (3, 13):
+        low.start_joinable_thread = thread._start_joinable_thread = _start_joinable_thread
+        thread._ThreadHandle = _Handle
+    else:
+        thread._start_new_thread = _start_new_thread
+        thread.Thread._set_tstate_lock = _set_tstate_lock
+
+
+def sleep(seconds: float, /) -> None:
+    """`time.sleep`; the hub of the calling thread goes on, if it has one.
+
+    Example:
+        >>> sleep(0)
+    """
+    if hub_here() is None:
+        native.sleep(max(0.0, seconds))  # gevent's takes a negative one for zero
+    else:
+        gevent.hub.sleep(seconds)
+
+
+# -- Python 3.11 and 3.12: a thread is joined by way of a lock that it holds -------------------------------
+
+
+def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
+    if hub_here() is not None:
+        return gevent.thread.start_new_thread(func, args, kwargs)
+    return native.start_thread(_run, (func, args, kwargs or {}, partial(_release_joiners, func)))
+
+
+def _set_tstate_lock(self: Any) -> None:
+    """Make the lock; gevent's method also asks the greenlet to tell its end, and the first of a thread is no Greenlet."""
+    if isinstance(getcurrent(), gevent.Greenlet):
+        _set_greenlet_lock(self)
+    else:
+        _PlainThread._set_tstate_lock(self)
+
+
+def _release_joiners(bootstrap: Any) -> None:
+    """Do what the interpreter does at the end of a thread whose lock it has made."""
+    thread = getattr(bootstrap, "__self__", None)
+    lock = getattr(thread, "_tstate_lock", None)
+    if isinstance(thread, _PlainThread) and lock is not None and lock.locked():
+        lock.release()
+
+
+# -- Python 3.13 and later: it is joined by way of a handle ------------------------------------------------
+
+
+class _Handle(gevent.thread._ThreadHandle):
+    """The handle of a greenlet, or of a native thread."""
+
+    _ended: Event | None = None  # set once, before the native thread starts
+
+    def start(self, func: Callable[..., object]) -> None:
+        """Start a native thread."""
+        self._ended = Event()
+        native.start_thread(_run, (self._begin, (func,), {}, self._ended.set))
+
+    def join(self, timeout: float | None = -1) -> None:
+        if self._ended is None:
+            super().join(timeout)
+        else:
+            self._ended.wait(None if timeout == -1 else timeout)
+
+    def is_done(self) -> bool:
+        return super().is_done() if self._ended is None else self._ended.is_set()
+
+    def _begin(self, func: Callable[..., object]) -> None:
+        self._set_greenlet(getcurrent())  # for its ident
+        func()
+
+
+def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daemon: bool = True) -> Any:
+    if hub_here() is not None:
+        return gevent.thread.start_joinable_thread(func, handle, daemon)
+    if handle is None:
+        handle = _Handle()
+    handle.start(func)
+    return handle
+
+
+def _run(
+    func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any], at_end: Callable[[], object]
+) -> None:
+    me = native.get_ident()
+    native_threads.add(me)
+    try:
+        func(*args, **kwargs)
+    finally:
+        hub = get_hub_if_exists()
+        if hub is not None:  # it slept or waited as a greenlet does; its hub would keep two descriptors
+            hub.destroy(destroy_loop=True)
+        native_threads.discard(me)
+        at_end()
+
+
+_PlainThread: Any = get_original("threading", "Thread")
+_set_greenlet_lock: Any = getattr(gevent.threading.Thread, "_set_tstate_lock", None)  # None from Python 3.13 on
