@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import gevent
 import pytest
@@ -149,16 +150,30 @@ def test_context_variables_are_copied() -> None:
     assert submit(variable.get).get() == "of the submitter"
 
 
-def test_the_hub_that_a_job_made_is_destroyed(
+def test_a_worker_keeps_the_hub_that_a_job_made(
     keeps_descriptors: Callable[[], AbstractContextManager[None]],
 ) -> None:
     pool = small_pool(max_workers=1)
-    pool.submit(gevent.sleep, 0).get()
+    hub = pool.submit(sleep_on_a_hub).get()
     with keeps_descriptors():
         for _ in range(20):
-            pool.submit(gevent.sleep, 0).get()
+            assert pool.submit(sleep_on_a_hub).get() is hub
         settle_down(pool)
-    assert pool.submit(gevent._hub_local.get_hub_if_exists).get() is None
+
+
+def test_a_worker_that_ends_destroys_its_hub(held: Gate) -> None:
+    pool = small_pool(max_workers=2)
+    results = [pool.submit(lambda: held(sleep_on_a_hub())) for _ in range(2)]
+    held.wait_arrived(2)
+    held.open()
+    hubs = [result.get() for result in results]
+    pool.configure(max_workers=1)
+    until(lambda: sum(hub.loop is None for hub in hubs) == 1)
+
+
+def sleep_on_a_hub() -> Any:
+    gevent.sleep(0)
+    return gevent.get_hub()
 
 
 @pytest.mark.parametrize(

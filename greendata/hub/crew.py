@@ -30,6 +30,8 @@ from greendata.hub import native, native_waits
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
 from greendata.hub.job import Job
+from greendata.hub.locks import SimpleQueue
+from greendata.hub.parking import never_turn_where
 from greendata.hub.settings import Settings
 
 __all__ = (
@@ -80,7 +82,7 @@ class Crew:
         self._settings = settings
         self._after_job = after_job
         self.draining = False  # after_job is to be called; the pool writes, workers read
-        self._tokens = native.SimpleQueue[str]()  # where workers sleep; any thread puts
+        self._tokens = SimpleQueue()  # where workers sleep, and let their hubs turn; any thread puts
         self._call = native.allocate_lock()  # held from a call until the called worker has looked
         self._standing_by = False  # a worker does; it writes, workers read
         self._unrung: set[Bridge] = set()  # workers add and pop
@@ -198,7 +200,7 @@ class Crew:
             self._tokens.put(_CALL)
         self._end(worker)
         hub = get_hub_if_exists()
-        if hub is not None:  # a job spawned greenlets: the hub is kept for the next one, and keeps two descriptors
+        if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
             hub.destroy(destroy_loop=True)
 
     def _sleep(self, worker: Worker) -> bool:
@@ -378,3 +380,6 @@ def _be_nice(nice: int) -> None:
     for thread in [native.get_native_id(), *(tid for tid, name in names.items() if _is_runtime(tid, name))]:
         with suppress(OSError):  # it has ended meanwhile, or it is nicer already, which only root may take back
             os.setpriority(os.PRIO_PROCESS, thread, level)
+
+
+never_turn_where(is_inline_thread)

@@ -23,7 +23,7 @@ import gevent.event
 from gevent._hub_local import get_hub_if_exists
 from gevent.lock import BoundedSemaphore
 from gevent.monkey import get_original, is_object_patched
-from gevent.thread import LockType
+from gevent.thread import LockType  # type: ignore[import-not-found]
 from greenlet import getcurrent
 
 from greendata.hub import native
@@ -31,24 +31,24 @@ from greendata.hub.parking import ParkingLot, hub_here
 
 __all__ = ("Event", "SimpleQueue", "share_locks")
 
-_NOBODY: Any = ()  # waits for a lock that has no lot yet
+_NOBODY: Any = ()  # the lot of what nobody has waited for yet
 
 # A semaphore's own methods, each of them one step under the GIL as long as it does not wait.
 _take: Callable[..., bool] = BoundedSemaphore.acquire
 _give: Callable[..., int] = BoundedSemaphore.release
-_reinit: Callable[..., None] = BoundedSemaphore._at_fork_reinit
+_reinit: Callable[..., None] = BoundedSemaphore._at_fork_reinit  # type: ignore[attr-defined]
 
 
 def share_locks() -> None:
     """Let native threads wait for what `gevent.monkey` has put in the place of locks, events and queues."""
-    lock: Any = LockType
+    lock = LockType
     lock._lot = _NOBODY
     lock.acquire = lock.__enter__ = _acquire
     lock.release = _release
     lock.__exit__ = _exit
     lock._at_fork_reinit = _at_fork_reinit
     if is_object_patched("threading", "Event"):
-        threading.Event = Event  # type: ignore[misc]
+        threading.Event = Event  # type: ignore[misc,assignment]
     if is_object_patched("queue", "SimpleQueue"):
         queue.SimpleQueue = SimpleQueue  # type: ignore[misc]
     for name in ("Queue", "LifoQueue", "PriorityQueue"):  # Python's own are written over locks
@@ -59,7 +59,7 @@ def share_locks() -> None:
 # -- methods of LockType ----------------------------------------------------------------------------------
 
 
-def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bool:
+def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bool:  # noqa: FBT001, FBT002
     """`threading.Lock.acquire`; compiled callers give None for no timeout."""
     if timeout is not None and timeout != -1:
         _check_timeout(blocking, timeout)
@@ -67,11 +67,8 @@ def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bo
         return True
     if not blocking:
         return _give_up()
-    lot = self._lot
-    if lot is _NOBODY:
-        lot = self.__dict__.setdefault("_lot", ParkingLot())
-    is_elsewhere = self.hub is not get_hub_if_exists()  # the hub of whoever holds it
-    return lot.wait(partial(_take, self, False), None if timeout == -1 else timeout, elsewhere=is_elsewhere)
+    is_elsewhere = self.hub is not get_hub_if_exists()  # the hub of the greenlet that holds it; None for a thread
+    return _lot_of(self).wait(partial(_take, self, False), None if timeout == -1 else timeout, elsewhere=is_elsewhere)
 
 
 def _release(self: Any) -> int:
@@ -92,7 +89,7 @@ def _at_fork_reinit(self: Any) -> None:
     self.__dict__.pop("_lot", None)
 
 
-def _check_timeout(blocking: bool, timeout: float) -> None:
+def _check_timeout(blocking: bool, timeout: float) -> None:  # noqa: FBT001
     if not blocking:
         raise ValueError("can't specify a timeout for a non-blocking call")
     if timeout < 0:
@@ -121,10 +118,8 @@ class Event(gevent.event.Event):
         True
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._lot = ParkingLot()
-        self._times_set = 0  # any thread that sets it adds; those who wait ask whether it changed
+    _lot = _NOBODY
+    _times_set = 0  # whoever sets it adds one; those that wait look whether it changed
 
     def set(self) -> None:
         """Set the flag and wake all that wait. Safe from any thread."""
@@ -138,11 +133,11 @@ class Event(gevent.event.Event):
         if self.is_set():
             return True
         before = self._times_set
-        return self._lot.wait(lambda: self.is_set() or self._times_set != before, timeout)
+        return _lot_of(self).wait(lambda: self.is_set() or self._times_set != before, timeout)
 
 
 class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
-    """`queue.SimpleQueue` for greenlets and native threads.
+    """`queue.SimpleQueue` for greenlets and native threads. These wait in Python's own, the greenlets in a lot.
 
     Example:
         >>> items = SimpleQueue()
@@ -151,10 +146,9 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         'from a native thread'
     """
 
-    def __init__(self) -> None:
-        self._lot = ParkingLot()
+    _lot = _NOBODY
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
         """Put *item* into the queue. Never blocks; safe from any thread, finalizers and signal handlers."""
         super().put(item)
         if self._lot:
@@ -164,18 +158,18 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         """`put`."""
         self.put(item)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002
         """Take the oldest item.
 
         Raises:
             Empty: there is none, or there was none in *timeout* seconds.
         """
-        if not block:
-            return super().get(False)
+        if not block or hub_here() is None:
+            return super().get(block, timeout)
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         taken: list[Any] = []
-        if not self._take_into(taken) and not self._lot.wait(partial(self._take_into, taken), timeout):
+        if not _lot_of(self).wait(partial(self._take_into, taken), timeout):
             raise native.Empty
         return taken.pop()
 
@@ -185,3 +179,8 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         except native.Empty:
             return False
         return True
+
+
+def _lot_of(thing: Any) -> ParkingLot:
+    lot: ParkingLot = thing._lot
+    return thing.__dict__.setdefault("_lot", ParkingLot()) if lot is _NOBODY else lot  # one step: two may come at once

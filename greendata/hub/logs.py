@@ -1,8 +1,8 @@
 """The router for log records that users' functions make in native threads.
 
-A handler that `gevent.monkey` has patched holds a lock made for greenlets. Shared by native threads and greenlets it
-parks greenlets for ever (github.com/gevent/gevent/issues/2013). greendata's own threads never log; a function
-inside a Polars query may. `route_logging` brings such records to the hub, which logs them itself.
+A handler's lock may be shared by native threads and greenlets (`greendata.hub.native_waits`). Where that is switched off,
+and for a handler that uses what greenlets alone can use, `route_logging` brings such records to the hub, which logs them
+itself. greendata's own threads never log; a function inside a Polars query may.
 """
 
 from __future__ import annotations

@@ -16,14 +16,15 @@ import os
 from gevent.monkey import is_module_patched
 
 from greendata.hub import native
+from greendata.start.autopatch import asks_for_patch
 
-__all__ = ("VARIABLE", "are_shared", "share")
+__all__ = ("VARIABLE", "are_off", "are_shared", "share")
 
 VARIABLE = "GREENDATA_NATIVE_WAITS"
 
 
 def share() -> None:
-    """Share with native threads what `gevent.monkey` has patched, unless ``GREENDATA_NATIVE_WAITS=0``. Idempotent.
+    """Share with native threads what `gevent.monkey` has patched, unless `are_off`. Idempotent.
 
     Nothing happens in a process in which nothing is patched. Safe from any thread.
 
@@ -31,7 +32,7 @@ def share() -> None:
         >>> share()
     """
     global _shared
-    if _shared or not is_module_patched("threading") or os.environ.get(VARIABLE, "1") == "0":
+    if _shared or not is_module_patched("threading") or are_off():
         return
     from greendata.hub.locks import share_locks
     from greendata.hub.sockets import share_sockets
@@ -43,6 +44,16 @@ def share() -> None:
             share_threads()
             share_sockets()
             _shared = True
+
+
+def are_off() -> bool:
+    """True if ``GREENDATA_NATIVE_WAITS`` leaves everything to gevent: 0, false, no or off.
+
+    Example:
+        >>> are_off()
+        False
+    """
+    return asks_for_patch(os.environ.get(VARIABLE) or "1") is False
 
 
 def are_shared() -> bool:

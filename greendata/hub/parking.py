@@ -1,27 +1,31 @@
 """A parking lot: where greenlets of any hub and native threads wait together for one thing.
 
-Each waiter sleeps in its own way: a greenlet in its hub, which goes on, and a thread without a hub on a native
-lock. Whoever makes the thing available wakes one of them, from any thread:
+Each sleeps in its own way: a greenlet in its hub, which goes on meanwhile, and a thread without a hub on a native
+lock. Any thread wakes them:
 
-    releasing thread                       waiter
-    ----------------                       ------
-    make the thing available               append itself to the lot
-    wake the first of the lot, if any      try once more; sleep; try again
+    who gives                              who waits
+    ---------                              ---------
+    makes the thing available              parks at the end of the lot
+    wakes the first of the lot, if any     tries once more; sleeps; tries again
 
-- No wakeup is lost: one side writes before it looks at the lot, the other appends itself before it looks at the thing,
-  and each of these steps is one C call under the GIL.
-- A wakeup that comes to nothing (its waiter was killed, or timed out, at that moment) is passed on to the next.
-- A newcomer may be faster than the one who was woken, as with Python's own locks and gevent's. The loser parks first
-  in line.
-- A greenlet is resumed by its own hub, and a native thread by its own lock, whatever other hubs do meanwhile: a hub
-  that does not turn, as a worker's between two jobs, holds up nobody.
-- Nothing is paid where nobody waits: an empty lot is false.
+- No wakeup is lost. The one side writes before it looks at the lot, the other parks before it looks at the thing, and
+  each of these steps is one C call under the GIL.
+- A wakeup that comes to nothing, since its waiter was killed or timed out at that moment, goes on to the next.
+- A newcomer may be faster than the one who was woken, as with Python's own locks and gevent's. The loser parks again,
+  as the first.
+- A greenlet is resumed by its own hub and a thread by its own lock. A hub that does not turn, such as a worker's
+  between two jobs, holds up nobody.
+- Where nobody waits nothing is paid: an empty lot is false.
+
+Refused: gevent's own notification across threads. It runs in the hub that touched the semaphore last, or in the
+releasing thread if that has no hub, and what it cannot resume there it resumes never
+(github.com/gevent/gevent/issues/2013).
 """
 
 from __future__ import annotations
 
 import os
-import threading
+import sys
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -31,24 +35,25 @@ from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.hub import Waiter, get_hub
+from gevent.threading import main_native_thread  # type: ignore[import-not-found]
 from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.mailbox import Mailbox
 
-__all__ = ("ParkingLot", "hub_here", "native_threads")
+__all__ = ("ParkingLot", "hub_here", "hub_turns_here", "native_threads", "never_turn_where")
 
-# The hub itself cannot switch to anybody. For something that another thread has, a few bytecodes from giving it back,
-# it sleeps as long as this; then it gets the error that gevent has for it.
+# The hub itself has nobody to switch to. If another thread has the thing, a few bytecodes from giving it back, the hub
+# sleeps for as long as this. After that it gets the error that gevent has for it at once.
 HUB_PATIENCE = 0.005  # seconds
 
-native_threads: set[int] = set()  # that run for `threading.Thread`; each adds and removes itself, any thread looks
+native_threads: set[int] = set()  # that run a `threading.Thread`; each adds and removes itself, any thread looks
 
 
 def hub_here() -> Any:
     """The hub of the calling thread, or None where things wait natively.
 
-    The main thread is a hub's also before the hub is made, since `gevent.monkey` patched for its sake.
+    The main thread has one also before it is made, since `gevent.monkey` patches for its sake.
     """
     hub = get_hub_if_exists()
     if hub is None and native.get_native_id() == _main_thread:
@@ -56,7 +61,18 @@ def hub_here() -> Any:
     return hub
 
 
-class ParkingLot(deque["_Greenlet | _NativeSleeper"]):
+def hub_turns_here() -> bool:
+    """True if a greenlet that is started on the calling thread will get its turn, whatever the thread does next."""
+    return hub_here() is not None and not _never_turns()
+
+
+def never_turn_where(is_so: Callable[[], bool]) -> None:
+    """Have hubs count as such that do not turn on threads where ``is_so()``: they run native code for others."""
+    global _never_turns
+    _never_turns = is_so
+
+
+class ParkingLot(deque["_Greenlet | _Thread"]):
     """Those that wait for one thing, first come first. Safe from any thread.
 
     Example:
@@ -75,34 +91,35 @@ class ParkingLot(deque["_Greenlet | _NativeSleeper"]):
         """Wait until ``attempt()`` is true; False if it is not after *timeout* seconds.
 
         Args:
-            attempt: takes the thing if it can be had, and tells. Called in the waiter's thread; must not wait.
-            elsewhere: another thread has the thing, so that the hub of a waiting greenlet goes on until it is there,
-                also with nothing else to do.
+            attempt: takes the thing if it can be had, and tells. Called in the waiter's thread; it must not wait.
+            elsewhere: another thread has the thing, so the loop of a waiting greenlet goes on for it, also with
+                nothing else to do.
 
         Raises:
             BlockingSwitchOutError: the hub itself called, and the thing is not there.
             LoopExit: nobody is left who could wake the greenlet.
         """
-        sleeper = _sleeper(elsewhere)
-        hold = sleeper.hold(elsewhere)
+        sleeper = _sleeper(HUB_PATIENCE if elsewhere else 0.0)
         ends = None if timeout is None else monotonic() + timeout
-        has_left = False
+        held = 0
+        is_over = False  # woken, and the thing taken
         try:
+            held = sleeper.hold(elsewhere=elsewhere)
             self.append(sleeper)
             while not attempt():
                 if ends is None:
                     sleeper.sleep()
-                elif not sleeper.sleep_for(ends - monotonic()):
+                elif not sleeper.sleep_for(max(0.0, ends - monotonic())):
                     return bool(attempt())
                 if attempt():
-                    has_left = True
+                    is_over = True
                     return True
                 self.appendleft(sleeper)
             return True
         finally:
-            if hold:
-                sleeper.let_go(hold)
-            if not has_left:
+            if held:
+                sleeper.let_go(held)
+            if not is_over:
                 self._leave(sleeper)
 
     def wake_one(self) -> None:
@@ -120,43 +137,45 @@ class ParkingLot(deque["_Greenlet | _NativeSleeper"]):
         for _ in range(len(self)):
             self.wake_one()
 
-    def _leave(self, sleeper: _Greenlet | _NativeSleeper) -> None:
+    def _leave(self, sleeper: _Greenlet | _Thread) -> None:
         try:
             self.remove(sleeper)
-        except ValueError:  # it was woken, and what for is perhaps still there
+        except ValueError:  # woken, and what for is perhaps still there
             self.wake_one()
 
 
-class _NativeSleeper:
-    """A thread without a hub."""
+class _Thread:
+    """A waiting thread that has no hub."""
 
     __slots__ = ("_bell", "_process")
 
     def __init__(self) -> None:
-        self._bell = native.allocate_lock()
+        self._bell = native.allocate_lock()  # its own thread acquires, any thread releases
         self._bell.acquire()
         self._process = _process
 
-    def hold(self, _elsewhere: bool) -> int:
+    def hold(self, *, elsewhere: bool) -> int:  # for `_Greenlet`
         return 0
 
-    def let_go(self, number: int) -> None: ...
+    def let_go(self, number: int) -> None:
+        """Undo `hold`, which does nothing."""
 
     def sleep(self) -> None:
         self._bell.acquire()
 
     def sleep_for(self, seconds: float) -> bool:
-        return self._bell.acquire(True, min(max(0.0, seconds), native.TIMEOUT_MAX))
+        return self._bell.acquire(True, min(seconds, native.TIMEOUT_MAX))
 
     def wake(self) -> bool:
+        """Wake it; False if it is no more. Safe from any thread, once for each sleep."""
         if self._process is not _process:  # the thread did not survive the fork
             return False
         self._bell.release()
         return True
 
 
-class _SleepingHub(_NativeSleeper):
-    """A hub, for as long as it has patience."""
+class _Hub(_Thread):
+    """A waiting hub, for as long as it has patience."""
 
     __slots__ = ("_patience",)
 
@@ -165,25 +184,31 @@ class _SleepingHub(_NativeSleeper):
         self._patience = patience
 
     def sleep(self) -> None:
-        self.sleep_for(self._patience)
+        self._sleep_within(self._patience)
 
     def sleep_for(self, seconds: float) -> bool:
-        if super().sleep_for(min(seconds, self._patience)):
-            return True
-        raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
+        if seconds <= self._patience:
+            return super().sleep_for(seconds)
+        self._sleep_within(self._patience)
+        return True
+
+    def _sleep_within(self, seconds: float) -> None:
+        if not super().sleep_for(seconds):
+            raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
 
 
 class _Greenlet(Waiter):  # type: ignore[type-arg]
-    """A greenlet of a hub."""
+    """A waiting greenlet. It is made without a Python call, since greenlets pay for it whom no thread disturbs."""
 
     __slots__ = ("place",)
 
     place: _Place
 
-    def hold(self, elsewhere: bool) -> int:
-        """Hold the loop open if need be; a number for `let_go`, or 0."""
-        place = self.place
-        return place.mailbox.bridge.expect(_nothing) if elsewhere or native_threads or not place.is_main else 0
+    def hold(self, *, elsewhere: bool) -> int:
+        """Hold the loop open if another thread may wake it; returns a number for `let_go`, or 0."""
+        if not elsewhere and self.place.is_main and not native_threads:
+            return 0
+        return self.place.mailbox.bridge.expect(_nothing)
 
     def let_go(self, number: int) -> None:
         bridge = self.place.mailbox.bridge
@@ -195,7 +220,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         self.clear()
 
     def sleep_for(self, seconds: float) -> bool:
-        timer = Timeout.start_new(max(0.0, seconds))
+        timer = Timeout.start_new(seconds)
         try:
             self.sleep()
         except Timeout as expired:
@@ -207,21 +232,23 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         return True
 
     def wake(self) -> bool:
-        hub = self.hub
-        if get_hub_if_exists() is hub:
+        """Have its hub resume it; False if that is no more. Safe from any thread, once for each sleep."""
+        hub = self.place.hub
+        here: Any = get_hub_if_exists()
+        if here is hub:
             hub.loop.run_callback(self.switch, None)
-        elif hub.loop is None:
+            return True
+        if hub.loop is None:
             return False
-        elif self.place.process is not _process:  # a copy after a fork: its hub turns if it is of the thread that forked
+        if self.place.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
             hub.loop.run_callback_threadsafe(self.wake)
             return False
-        else:
-            self.place.mailbox.post(self.wake)
+        self.place.mailbox.post(self.wake)
         return True
 
 
 class _Place:
-    """A hub as its waiting greenlets need it. Any thread reads; set once."""
+    """A hub as those need it who wait there. Set once, any thread reads."""
 
     __slots__ = ("hub", "is_main", "mailbox", "process")
 
@@ -232,22 +259,27 @@ class _Place:
         self.process = _process
 
 
-def _sleeper(elsewhere: bool) -> _Greenlet | _NativeSleeper:
+def _sleeper(patience: float) -> _Greenlet | _Thread:
     hub = get_hub_if_exists() or hub_here()
     if hub is None:
-        return _NativeSleeper()
+        return _Thread()
     if getcurrent() is hub:
-        return _SleepingHub(HUB_PATIENCE if elsewhere else 0.0)
-    sleeper = _Greenlet(hub)
+        return _Hub(patience)
     place: _Place | None = getattr(_local, "place", None)
     if place is None or place.hub is not hub:
         place = _local.place = _Place(hub)
+    sleeper = _Greenlet(hub)
     sleeper.place = place
     return sleeper
 
 
 def _nothing() -> None:
-    """The answer to a ring that nobody rings: what is expected holds the loop open."""
+    """The answer to a ring that never comes: what is expected holds the loop open."""
+
+
+def _main_native_id() -> Any:
+    # Linux gives it the number of the process, also in a child that another thread has forked.
+    return os.getpid() if sys.platform == "linux" else main_native_thread().native_id
 
 
 def _after_fork_in_child() -> None:
@@ -258,7 +290,8 @@ def _after_fork_in_child() -> None:
     _local.__dict__.clear()
 
 
-_main_thread = threading.main_thread().native_id  # the number the system has for it; after a fork, the one that forked
+_never_turns: Callable[[], bool] = bool  # True on such a thread; set once
+_main_thread = _main_native_id()  # written again by the child of a fork, whose one thread it then is
+_process = object()  # this process, and no copy of it after a fork
 _local = native.Local()  # one place a thread, its own
-_process = object()  # this one, and no copy of it after a fork
 os.register_at_fork(after_in_child=_after_fork_in_child)

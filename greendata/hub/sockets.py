@@ -21,7 +21,7 @@ from typing import Any
 
 import gevent.select
 import gevent.socket
-from gevent import _socket3, _socketcommon
+from gevent import _socket3, _socketcommon  # type: ignore[attr-defined]
 from gevent._hub_local import get_hub_if_exists
 from gevent._hub_primitives import wait_on_socket, wait_on_watcher
 from gevent.monkey import get_original, is_object_patched
@@ -42,8 +42,9 @@ def share_sockets() -> None:
     methods._internal_connect = _internal_connect
     methods._drop_events_and_close = _drop_events_and_close
     methods.shutdown = _shutdown
-    for module in (_socketcommon, _socket3, gevent.select):
-        module.get_hub = _hub_or_none  # type: ignore[attr-defined]
+    modules: list[Any] = [_socketcommon, _socket3, gevent.select]
+    for module in modules:
+        module.get_hub = _hub_or_none
     gevent.select.poll.poll = _poll  # type: ignore[method-assign]
     if is_object_patched("select", "select"):
         select.select = _select
@@ -107,7 +108,7 @@ def _shutdown(self: Any, how: int) -> None:
         self._sock.shutdown(how)  # that wakes those who wait, wherever they do
 
 
-def _drop_events_and_close(self: Any, closefd: bool = True, error: Any = _socketcommon.cancel_wait_ex) -> None:
+def _drop_events_and_close(self: Any, closefd: bool = True, error: Any = _socketcommon.cancel_wait_ex) -> None:  # noqa: FBT001, FBT002
     hub = self.hub
     if _is_home(hub):
         _close_at_home(self, closefd, error)
@@ -143,11 +144,11 @@ def _poll(self: Any, timeout: float | None = None) -> list[tuple[int, int]]:
     hub = hub_here()
     if hub is not None:
         self.loop = hub.loop
-        return _poll_in_greenlet(self, timeout)
-    poller = _native_poll()
+        return list(_poll_in_greenlet(self, timeout))
+    poller: select.poll = _native_poll()
     for descriptor, events in self.fds.items():
         poller.register(descriptor, (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0))
-    return poller.poll(timeout)
+    return list(poller.poll(timeout))
 
 
 def _is_ready(descriptor: int, event: int, timeout: float | None) -> bool:
@@ -199,6 +200,6 @@ _adopting = native.allocate_lock()  # for the moment that a socket takes to get 
 _connect_in_greenlet = _socketcommon.SocketMixin._internal_connect
 _shutdown_at_home = _socketcommon.SocketMixin.shutdown
 _close_at_home = _socketcommon.SocketMixin._drop_events_and_close
-_poll_in_greenlet = gevent.select.poll.poll
+_poll_in_greenlet: Any = gevent.select.poll.poll
 _native_select = get_original("select", "select")
 _native_poll: Any = get_original("select", "poll") if hasattr(select, "POLLIN") else None

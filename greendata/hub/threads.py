@@ -1,7 +1,7 @@
 """Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
 
-A thread that is started on a native thread is a native thread: as a greenlet there it would wait for a hub that
-nobody runs.
+What starts a thread on a native thread gets a native thread. As a greenlet there it would wait for a hub that nobody runs,
+or that runs only while a job waits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 import gevent
 import gevent.hub
-import gevent.thread
-import gevent.threading
+import gevent.thread  # type: ignore[import-not-found]
+import gevent.threading  # type: ignore[import-not-found]
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original, is_object_patched
 from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.locks import Event
-from greendata.hub.parking import hub_here, native_threads
+from greendata.hub.parking import hub_here, hub_turns_here, native_threads
 
 __all__ = ("share_threads", "sleep")
 
@@ -32,7 +32,7 @@ __all__ = ("share_threads", "sleep")
 def share_threads() -> None:
     """Let native threads start threads, wait for their end and sleep."""
     if is_object_patched("time", "sleep"):
-        time.sleep = sleep
+        time.sleep = sleep  # type: ignore[assignment]
     if not is_object_patched("threading", "Thread"):
         return
     thread: Any = threading
@@ -62,13 +62,14 @@ def sleep(seconds: float, /) -> None:
 
 
 def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
-    if hub_here() is not None:
-        return gevent.thread.start_new_thread(func, args, kwargs)
+    if hub_turns_here():
+        ident: int = gevent.thread.start_new_thread(func, args, kwargs)
+        return ident
     return native.start_thread(_run, (func, args, kwargs or {}, partial(_release_joiners, func)))
 
 
 def _set_tstate_lock(self: Any) -> None:
-    """Make the lock; gevent's method also asks the greenlet to tell its end, and the first of a thread is no Greenlet."""
+    """Make the lock. gevent's method also has the greenlet release it at its end; a native thread has no such one."""
     if isinstance(getcurrent(), gevent.Greenlet):
         _set_greenlet_lock(self)
     else:
@@ -86,7 +87,7 @@ def _release_joiners(bootstrap: Any) -> None:
 # -- Python 3.13 and later: it is joined by way of a handle ------------------------------------------------
 
 
-class _Handle(gevent.thread._ThreadHandle):
+class _Handle(gevent.thread._ThreadHandle):  # type: ignore[misc]
     """The handle of a greenlet, or of a native thread."""
 
     _ended: Event | None = None  # set once, before the native thread starts
@@ -110,8 +111,8 @@ class _Handle(gevent.thread._ThreadHandle):
         func()
 
 
-def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daemon: bool = True) -> Any:
-    if hub_here() is not None:
+def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daemon: bool = True) -> Any:  # noqa: FBT001, FBT002
+    if hub_turns_here():
         return gevent.thread.start_joinable_thread(func, handle, daemon)
     if handle is None:
         handle = _Handle()

@@ -22,6 +22,7 @@ from gevent.monkey import get_original, is_module_patched
 from greendata.errors import BadArgument
 from greendata.frames.fork import polars_has_run, polars_was_lost
 from greendata.frames.seam import diverted_for
+from greendata.hub import native_waits
 
 __all__ = ("Finding", "Verdict", "examine")
 
@@ -96,6 +97,7 @@ def examine(*, workers: int | None = None) -> tuple[Finding, ...]:
         _patched,
         _order,
         _polars_patched,
+        _native_waits,
         _psycopg,
         _fork,
         lambda: _threads(_count_of(workers)),
@@ -150,6 +152,19 @@ def _polars_patched() -> Finding:
         "Set GREENDATA_AUTOPATCH=1, or call greendata.patch_polars()"
     )
     return Finding("Polars patch", Verdict.WARN, text)
+
+
+def _native_waits() -> Finding | None:
+    if not is_module_patched("threading"):
+        return None
+    if native_waits.are_off():
+        text = (
+            f"off, by {native_waits.VARIABLE}: a lock, a log handler or a connection that native threads share with "
+            "greenlets parks them for ever"
+        )
+        return Finding("native waits", Verdict.WARN, text)
+    when = "" if native_waits.are_shared() else ", from the first job on"
+    return Finding("native waits", Verdict.OK, f"threads without a hub share locks and sockets with greenlets{when}")
 
 
 def _psycopg() -> Finding | None:

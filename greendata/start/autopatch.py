@@ -1,13 +1,14 @@
 """gevent's entry point: have Polars patched when the program imports it, if the environment asks for it.
 
 gevent calls `autopatch` at the end of every `patch_all`, in any program of an environment that has greendata. So it
-looks at one variable and imports nothing. If the variable asks for the patch, it waits for the program to import
-Polars.
+looks at one variable and imports nothing. If the variable asks for the patch, it has native threads share what gevent
+has patched, before the program makes its queues, and waits for the program to import Polars.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from importlib import import_module
 
@@ -34,6 +35,8 @@ def autopatch(_event: object = None) -> None:
     global _value
     _value = os.environ.get(VARIABLE, "")
     asked = asks_for_patch(_value)
+    if asked or "greendata.hub.crew" in sys.modules:
+        import_module("greendata.hub.native_waits").share()  # with native threads, of which there will be some
     if asked:
         when_imported("polars", _patch)
     elif asked is None:
