@@ -1,7 +1,7 @@
 """The router for log records that users' functions make in native threads.
 
-A handler's lock may be shared by native threads and greenlets (`greendata.hub.native_waits`). Where that is switched off,
-and for a handler that uses what greenlets alone can use, `route_logging` brings such records to the hub, which logs them
+Native threads and greenlets may share a handler (`greendata.hub.native_waits`). Where that is switched off, and for a
+handler that needs to run in a greenlet, `route_logging` brings records from native threads to the hub, which logs them
 itself. greendata's own threads never log; a function inside a Polars query may.
 """
 

@@ -1,7 +1,7 @@
 """Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
 
-What starts a thread on a native thread gets a native thread. As a greenlet there it would wait for a hub that nobody runs,
-or that runs only while a job waits.
+A thread that is started on a native thread is a native thread. As a greenlet it would wait there for a hub that nobody
+runs, or that runs only while a job waits.
 """
 
 from __future__ import annotations
