@@ -18,6 +18,7 @@ import polars as pl
 
 from greendata.errors import FrameMismatch, GreenDataError
 from greendata.frames.rowgroups import MAGIC, RowGroups
+from greendata.frames.wire import textual
 from greendata.frames.writers import writer_of
 from greendata.hub import native, pool
 from greendata.hub.cleanup import shielded
@@ -142,11 +143,12 @@ class ParquetFile(FrameFile):
 
 
 class CsvFile(FrameFile):
-    """One header, and the rows of all frames."""
+    """One header, and the rows of all frames, with values as `greendata.frames.wire` tells."""
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         opening = {} if is_first else {"include_header": False, "include_bom": False}
-        return _written(frame.write_csv, {**self._options, **opening})
+        texts = textual(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
+        return _written(texts.write_csv, {**self._options, **opening})
 
 
 class NdjsonFile(FrameFile):

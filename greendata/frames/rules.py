@@ -37,8 +37,12 @@ NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
 EXACT_NUMBER = r"^-?(0|[1-9][0-9]{0,37})(\.[0-9]{0,%d})?$"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
+ZONED = (  # of the years in which all zones have a time that Python has
+    r"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-[0-9]{2}-[0-9]{2}"
+    r"[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
+)
 CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
-SPAN = r"^-?P([0-9]{1,9}D)?(T([01]?[0-9]H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
+SPAN = r"^-?P([0-9]{1,9}D)?(T(([01]?[0-9]|2[0-3])H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
 TRUE = pl.lit(value=True)
 YES = ("1", "on", "t", "true", "y", "yes")
@@ -246,7 +250,9 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
         sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
     elif dtype == pl.Date and lax and zone is None:
         sure = all_of(is_readable(expr, dtype))
-    elif dtype == pl.String and lax and zone is None:
+    elif dtype == pl.String and lax and zone is not None:
+        return _zoned(node, expr, form)
+    elif dtype == pl.String and lax:
         text = expr.str.replace("T", " ", literal=True)
         micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
         if to.time_unit == "ns":
@@ -257,6 +263,22 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
     value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
     exact = _is_exact(value, micros if zone is None else micros.dt.convert_time_zone(zone), pl.Datetime("us", zone))
     return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to))))
+
+
+def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+    """The rule of text with an offset, in a column of datetimes that have a zone."""
+    to = form.dtype
+    assert isinstance(to, pl.Datetime)
+    assert to.time_zone is not None
+    text = expr.str.replace("T", " ", literal=True).str.replace("Z", "+00:00", literal=True)
+    micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False)
+    micros = micros.dt.convert_time_zone(to.time_zone)
+    if to.time_unit == "ns":
+        value = _with_nanoseconds(micros, text).dt.replace_time_zone("UTC").dt.convert_time_zone(to.time_zone)
+        return _kept(node, form, value, micros, expr.str.contains(ZONED % _digits(node)))
+    value = micros.cast(to, strict=False)
+    exact = _is_exact(value, micros, pl.Datetime("us", to.time_zone))
+    return _within(node, form, Rule(value, all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))))
 
 
 def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:

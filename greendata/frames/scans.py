@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from greendata.errors import FileMissing, UnreadableFile
 from greendata.frames.models import schema_of
+from greendata.frames.names import column
 from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources, StrPath, sources
 from greendata.hub.blocks import contextmanager
@@ -68,6 +69,9 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
         if kind == "csv" and not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
             lf = lf.rename({raw: raw.replace('""', '"') for raw in schema if '""' in raw})  # as `_raw` has it
             schema = lf.collect_schema()
+        if kind == "csv":
+            lf = lf.with_columns(column(name).str.decode("base64") for name in _in_base64(schema, model))
+            schema = lf.collect_schema()
         if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
             lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
             schema = lf.collect_schema()
@@ -105,6 +109,11 @@ def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
 def _csv_types(model: type[BaseModel]) -> dict[str, pl.DataType]:
     """Numbers and booleans as what the model has; the rest as text, which the validation takes at its word."""
     return {_raw(name): dtype if _is_read(dtype) else pl.String() for name, dtype in schema_of(model).items()}
+
+
+def _in_base64(schema: pl.Schema, model: type[BaseModel]) -> list[str]:
+    """The columns of text that are binary for *model*: text has it in base64, see `greendata.frames.wire`."""
+    return [name for name, dtype in schema_of(model).items() if dtype == pl.Binary and schema.get(name) == pl.String]
 
 
 def _raw(name: str) -> str:

@@ -18,7 +18,14 @@ from greendata.frames.names import frame_of
 
 __all__ = ("defused", "refuse_unwritable", "textual", "unwritable")
 
+LEAST = -(2**63)
+
 _FORMULA = r"\A[=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
+_LEAST_SPANS = {  # of so many ticks
+    "ms": "-P106751991167DT7H12M55.808S",
+    "us": "-P106751991DT4H54.775808S",
+    "ns": "-P106751DT23H47M16.854775808S",
+}
 _WHOLE_MINUTES = 1972  # the year since which no zone's offset has seconds (Liberia was the last)
 
 
@@ -44,8 +51,11 @@ def refuse_unwritable(schema: pl.Schema, format: Format) -> None:
         raise NotWritable(format, columns)
 
 
-def textual(df: pl.DataFrame) -> pl.DataFrame:
+def textual(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()) -> pl.DataFrame:
     """*df* with datetimes, durations and binary, also within lists and structs, as strings. Call on a worker.
+
+    Args:
+        besides: columns of these dtypes are left as they are.
 
     Example:
         >>> textual(pl.DataFrame({"a": [b"abc"]})).item()
@@ -55,7 +65,10 @@ def textual(df: pl.DataFrame) -> pl.DataFrame:
         return df
     by_number = df.clone()  # a name may look like a pattern to pl.col
     by_number.columns = [str(number) for number in range(df.width)]
-    texts = by_number.select(_text(pl.col(name), dtype).alias(name) for name, dtype in by_number.schema.items())
+    texts = by_number.select(
+        pl.col(name) if isinstance(dtype, besides) else _text(pl.col(name), dtype).alias(name)
+        for name, dtype in by_number.schema.items()
+    )
     texts.columns = df.columns
     return texts
 
@@ -83,7 +96,8 @@ def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         case pl.Datetime():
             return _datetime_text(value, dtype)
         case pl.Duration():
-            return value.dt.to_string("iso")
+            text = value.dt.to_string("iso")  # but for the least, whose opposite no integer of 64 bits is
+            return pl.when(value.to_physical() == LEAST).then(pl.lit(_LEAST_SPANS[dtype.time_unit])).otherwise(text)
         case pl.List(inner=pl.DataType() as inner):
             return value.list.eval(_text(pl.element(), inner))
         case pl.Array(inner=pl.DataType() as inner):
