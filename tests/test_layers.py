@@ -42,16 +42,16 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "addresses apart arrays arrowcheck arrowstream batches casts claims columns csvreader databases decoders "
-        "depth derive encoders engine fetch fields footer fork formats forms framefile instances intake jsonreader "
-        "jsonrows jsonshapes jsonsieve limits lines models modelstream names namespace nested objects patch peers "
-        "plan postgres readers refusal relation roots rowgroups rules scans seam sieve sql sqlite statements stopper "
-        "texts threads tokens trust typed urls validation verbs verdicts wire writers",
+        "addresses apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
+        "decoders depth derive encoders engine fetch fields footer fork formats forms framefile instances intake "
+        "jsonreader jsonrows jsonshapes jsonsieve limits lines models modelstream names namespace nested objects "
+        "patch peers plan postgres readers refusal relation roots rowgroups rules scans seam sieve sql sqlite "
+        "statements stopper texts threads tokens trust typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
-            "pydantic": "apart derive fields instances jsonsieve models modelstream nested objects relation scans "
-            "sieve typed validation verdicts",
-            "pydantic_core": "apart objects",
+            "pydantic": "apart coded derive fields instances jsonsieve models modelstream nested objects relation "
+            "scans sieve typed validation verdicts",
+            "pydantic_core": "apart coded objects",
             "adbc_driver_manager": "databases postgres",
             "requests": "fetch peers",
             "urllib3": "fetch peers",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -21,10 +21,11 @@ from uuid import UUID
 
 import polars as pl
 import pydantic
-from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
+from pydantic import AliasChoices, AliasPath, BaseModel, EncodedBytes, EncodedStr, PydanticUserError, RootModel
 from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
+from greendata.frames.coded import coded
 from greendata.frames.forms import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
 
 __all__ = ("columns_of",)
@@ -149,7 +150,8 @@ def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[ty
     """The form of *annotation* at *where*, a field of the last of the models *inside*."""
     named = next((tag for tag in metadata if _is_dtype(tag)), None)
     if named is not None:
-        return _named(annotation, named() if isinstance(named, type) else named, where, inside)
+        others = tuple(tag for tag in metadata if not _is_dtype(tag))
+        return _named(annotation, others, named() if isinstance(named, type) else named, where, inside)
     if (plain := _alias_of(annotation)) is not None:
         return _form(plain, metadata, where, inside)
     origin, args = get_origin(annotation), get_args(annotation)
@@ -177,6 +179,9 @@ def _alias_of(annotation: Any) -> Any:
 
 
 def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+    encoded = next((tag for tag in metadata if isinstance(tag, EncodedBytes | EncodedStr)), None)
+    if encoded is not None:
+        return Leaf(pl.String(), partial(_encoded, encoded))
     if annotation is Decimal:
         return leaf(_decimal(metadata))
     if annotation in LEAVES:
@@ -226,6 +231,14 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form
     return struct_of(_fields(model, where, inside))
 
 
+def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
+    """The text that pydantic decodes when it sees a value: what it decodes once, it would decode again."""
+    try:
+        return tag.encode_str(value) if isinstance(tag, EncodedStr) else tag.encode(value).decode()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unfit(f"{type(value).__name__} cannot be encoded") from error
+
+
 def _choices(annotation: Any, values: list[Any], where: str) -> Form:
     """The form of a Literal or an Enum: the categories of its strings, or the type of all its values."""
     plain = [value.value if isinstance(value, Enum) else value for value in values]
@@ -247,15 +260,57 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
     return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
 
 
-def _named(annotation: Any, dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
+def _named(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
     """The form that an annotation names: that of its type, in another dtype."""
-    kind = get_origin(annotation) or annotation
-    if isinstance(dtype, pl.List | pl.Array) and kind in LISTS:
-        items = _form(get_args(annotation)[0], (dtype.inner,), where, inside)
-        return Listed(dtype, items)
-    if isinstance(dtype, pl.String) and annotation is not str:
-        return leaf(dtype, as_text=True)
-    return leaf(dtype)
+    plain = _plain(annotation)
+    kind, args = get_origin(plain) or plain, get_args(plain)
+    holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
+    if isinstance(dtype, pl.List | pl.Array) and kind in holders and len({*args} - {Ellipsis}) == 1:
+        return Listed(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
+    if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
+        return _form(plain, metadata, where, inside)
+    if dtype.is_nested():
+        form = _form(plain, metadata, where, inside)
+        if form.dtype != dtype:
+            raise NoColumnForm(where, annotation, f"its form is {form.dtype}, and no {dtype}")
+        return form
+    if plain in _own_kinds(dtype):
+        return leaf(dtype)
+    try:
+        return coded(plain, metadata, dtype)
+    except PydanticUserError as error:
+        raise NoColumnForm(where, annotation, "pydantic has no schema for it") from error
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what it is called, and without None."""
+    if (plain := _alias_of(annotation)) is not None:
+        return _plain(plain)
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return _plain(members[0]) if get_origin(annotation) in UNIONS and len(members) == 1 else annotation
+
+
+def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> pl.DataType | None:
+    """The dtype that a type has where none is named, if any."""
+    try:
+        return _form(annotation, metadata, where, inside).dtype
+    except NoColumnForm:
+        return None
+
+
+def _own_kinds(dtype: pl.DataType) -> Set[Any]:
+    """The types whose values a column of *dtype* holds as they are, or `Unfit` says why it does not."""
+    if dtype == pl.Decimal:
+        return {Decimal}
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return {str}
+    return {
+        kind
+        for kind, own in LEAVES.items()
+        if type(own) is type(dtype)
+        or (own.is_integer() and dtype.is_integer())
+        or (own.is_float() and dtype.is_float())
+    }
 
 
 def _is_optional(annotation: Any) -> bool:

@@ -51,7 +51,9 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
     dict[K, V]                          List of Struct of ``key`` and ``value``
     a model                             Struct
     Optional[T]                         that of T
+    Base64Str, Base64Bytes and so on    String, encoded
     Annotated[T, polars.UInt8]          the dtype named, of values that fit it
+    Annotated[T, polars.String]         String, of values that come back from their text, see `greendata.frames.coded`
     ==================================  ======================================================================
 
     Raises:
