@@ -9,7 +9,6 @@ The file is made on first use, in the folder that `SALES_DATA` names (else `exam
 __all__ = ("app", "create_app", "report", "sales_file")
 
 import os
-import threading
 import uuid
 from datetime import date
 from pathlib import Path
@@ -19,6 +18,7 @@ import polars as pl
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+import greendata
 from greendata.web.flask import GreenData, health, respond
 
 ROWS = 3_000_000
@@ -34,7 +34,6 @@ REVENUE = pl.col("price") * pl.col("quantity")
 
 routes = Blueprint("sales", __name__)
 green = GreenData()
-making = threading.Lock()  # one maker in a process; between processes the rename decides
 
 
 def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
@@ -108,12 +107,11 @@ def sales_file() -> Path:
     rows: int = current_app.config["SALES_ROWS"]
     path = folder / f"sales-{rows}.parquet"
     if not path.exists():
-        with making:
-            if not path.exists():
-                make_sales(path, rows)
+        make_sales(path, rows)
     return path
 
 
+@greendata.single_flight  # one maker in a process; between processes the rename decides
 def make_sales(path: Path, rows: int) -> None:
     """Write the sales beside `path` and rename them into place, so that nobody ever reads half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

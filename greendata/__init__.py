@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from greendata.hub.call import current_job
     from greendata.hub.caller import Caller
     from greendata.hub.deadline import deadline
+    from greendata.hub.flight import single_flight
     from greendata.hub.group import Group
     from greendata.hub.logs import route_logging
     from greendata.hub.outcome import Status
@@ -261,6 +262,7 @@ __all__ = (
     "run",
     "schema_of",
     "shield",
+    "single_flight",
     "sink_csv",
     "sink_ipc",
     "sink_ndjson",
@@ -328,6 +330,7 @@ _HOMES = {
     "run": "greendata.frames.verbs",
     "schema_of": "greendata.frames.models",
     "shield": "greendata.hub.scope",
+    "single_flight": "greendata.hub.flight",
     "sink_csv": "greendata.frames.verbs",
     "sink_ipc": "greendata.frames.verbs",
     "sink_ndjson": "greendata.frames.verbs",

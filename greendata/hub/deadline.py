@@ -11,7 +11,7 @@ from typing import NamedTuple
 from greendata.errors import BadTimeout
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("Limit", "current_deadline", "deadline", "nearest", "seconds_of", "within")
+__all__ = ("Limit", "current_deadline", "deadline", "forget", "nearest", "seconds_of", "within")
 
 
 class Limit(NamedTuple):
@@ -79,6 +79,20 @@ def within(limit: Limit | None) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def forget() -> None:
+    """Have no deadline from here on, in this context.
+
+    Example:
+        >>> from contextvars import copy_context
+        >>> with deadline(5.0):
+        ...     context = copy_context()
+        >>> context.run(forget)
+        >>> context.run(current_deadline) is None
+        True
+    """
+    _limit.set(None)
 
 
 def current_deadline() -> float | None:
