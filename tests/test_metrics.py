@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def labels(**names: str) -> frozenset[tuple[str, str]]:
 
 
 def broken() -> None:
-    raise ValueError("a value of the data: 4711")
+    raise ValueError("a value of the data: secret")
 
 
 def test_outcomes_waits_and_runs_by_label(metrics: Metrics) -> None:
@@ -61,7 +62,7 @@ def test_outcomes_waits_and_runs_by_label(metrics: Metrics) -> None:
         assert found[f"{name}_count", labels(label="report")] == 3
         assert found[f"{name}_bucket", labels(label="report", le="+Inf")] == 3
         assert {dict(key[1])["le"] for key in found if key[0] == f"{name}_bucket"} == {*map(str, BOUNDS), "+Inf"}
-    assert "4711" not in metrics.exposition()[0].decode()
+    assert "secret" not in metrics.exposition()[0].decode()
 
 
 def test_gauges_are_those_of_the_moment(metrics: Metrics, held: Gate) -> None:
@@ -124,25 +125,24 @@ def test_a_registry_has_them_once_until_they_are_closed() -> None:
 
 
 WORKER = """
-import os, sys
+import os, signal, sys
 import greendata
 from greendata.observe.metrics import Metrics
 metrics = Metrics()
 for _ in range(int(sys.argv[1])):
     greendata.run(int, label="report").get(timeout=10)
-text = metrics.exposition()[0].decode()
-if sys.argv[2] == "dead":
-    from prometheus_client.multiprocess import mark_process_dead
-    mark_process_dead(os.getpid())
-print(text)
+print(metrics.exposition()[0].decode(), flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "code"), [("killed", -signal.SIGKILL), ("ends", 0)])
+def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path, end: str, code: int) -> None:
     env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    first = run_python(["-c", WORKER, "3", "dead"], env=env)
-    second = run_python(["-c", WORKER, "4", "alive"], env=env)
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    first = run_python(["-c", WORKER, "3", end], env=env)
+    second = run_python(["-c", WORKER, "4", "ends"], env=env)
+    assert (first.returncode, second.returncode) == (code, 0), first.stderr + second.stderr
     alone, together = read(first.stdout), read(second.stdout)
     done = "greendata_jobs_total", labels(label="report", outcome="done")
     assert (alone[done], together[done]) == (3, 7)
@@ -159,15 +159,20 @@ def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
         import greendata
         from greendata.observe.metrics import Metrics
         metrics = Metrics()
+        greendata.run(int).get(timeout=10)
+        metrics.exposition()
         pid = os.fork()
         greendata.run(int, label="report").get(timeout=10)
         if not pid:
-            metrics.exposition()
+            print(metrics.exposition()[0].decode(), flush=True)
             os._exit(0)
         get_original("os", "waitpid")(pid, 0)
-        print(metrics.exposition()[0].decode())
+        print("alone", metrics.exposition()[0].decode())
         """,
         env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
     )
-    assert read(finished.stdout)["greendata_jobs_total", labels(label="report", outcome="done")] == 2, finished.stderr
+    together, alone = map(read, finished.stdout.split("alone "))
+    assert alone["greendata_jobs_total", labels(label="report", outcome="done")] == 2, finished.stderr
+    assert together["greendata_pool_workers", labels()] == 2  # both live
+    assert alone["greendata_pool_workers", labels()] == 1
     assert len(list(tmp_path.glob("counter_*.db"))) == 2

@@ -2,7 +2,7 @@
 
 Names follow OpenTelemetry's for pools (used, pending, wait time, use time), with the unit at their end. They are
 ordinary metrics, so that prometheus-client's multiprocess mode works: each gunicorn worker writes its own files, any
-of them answers for all. gunicorn's ``child_exit`` hook then calls `prometheus_client.multiprocess.mark_process_dead`.
+of them answers for all. Gauges of workers that are gone are left out: it takes no hook of gunicorn's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import gevent
@@ -23,7 +24,7 @@ from greendata.observe.watch import Second, start
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
     from prometheus_client.exposition import choose_encoder
-    from prometheus_client.multiprocess import MultiProcessCollector
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 except ImportError as missing:
     raise ImportError(
         "greendata.observe.metrics needs prometheus-client; install it with: pip install 'greendata[metrics]'"
@@ -91,7 +92,8 @@ class Metrics:
         self._flush()
         self._set_gauges()
         registry = self._registry
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            _forget_the_dead(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         encode, content_type = choose_encoder(accept)
@@ -161,6 +163,20 @@ class Metrics:
         self._lags.set(self._lag)
         counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may come in it
         self._rejections.inc(max(0, now.rejected - counted))  # a forked child's pool begins at 0
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove the gauges of processes that are gone: one that was killed could not do so itself."""
+    if os.name != "posix":  # elsewhere the signal 0 is none
+        return
+    for pid in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another process removes them just now
+                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+        except (ValueError, OverflowError, PermissionError):  # another name; another user's process
+            continue
 
 
 def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
