@@ -28,12 +28,15 @@ from pydantic import (
     ValidationInfo,
     WrapValidator,
     computed_field,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from greendata import Frame
 from greendata.errors import FrameInvalid, Malformed
 from greendata.frames.decoders import decode
+from greendata.frames.encoders import encode
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
 from greendata.frames.forms import Unfit
@@ -91,6 +94,7 @@ class Moments(BaseModel):
 
 
 class Leaves(BaseModel):
+    model_config = ConfigDict(val_json_bytes="utf8")
     a: Decimal | None = None
     b: UUID | None = None
     c: bytes | None = None
@@ -539,3 +543,33 @@ def test_a_row_of_too_many_elements_is_not_asked_about() -> None:
     assert caught.value.failures.select("row", "rule").rows() == [(1, "column_form")]
     text = json.dumps({"a": "1", "c": {"a": 1, "e": ",".join("x" * 90_000)}})
     assert decode(f"[{text}]".encode(), "json", model=Closed).height == 1
+
+
+@pytest.mark.parametrize("format", ["json", "ndjson"])
+def test_bytes_are_in_base64_as_encode_writes_them(format: Format) -> None:
+    class Part(BaseModel):
+        x: bytes
+        y: dict[str, bytes] = {}
+
+    class Whole(BaseModel):
+        a: bytes
+        b: list[bytes | None]
+        c: Part
+        d: Annotated[bytes, Field(min_length=2)] | None = None
+
+    class Text(Whole):
+        model_config = ConfigDict(val_json_bytes="utf8")
+
+    rows = [Whole(a=b"\xff\x00", b=[b"\xfe", None], c=Part(x=b"a", y={"k": b"\x80"}), d=b"\x00\x00")] * 2
+    df = Frame[Whole].from_rows(rows).to_frame()
+    body = b"".join(encode(df, format))
+    for regular in (df, df.with_columns(d=pl.Series([b"ab", None]))):
+        content = b"".join(encode(regular.drop("c"), format))
+        flat = create_model("Flat", a=(bytes, ...), b=(list[bytes | None], ...), d=(bytes | None, None))
+        assert_frame_equal(decode(content, format, model=flat), regular.drop("c"))
+    found = decode(body.replace(b'[{"key":"k","value":"gA=="}]', b'{"k":"gA=="}'), format, model=Whole)
+    assert_frame_equal(found, df)
+    row = b'{"a":"pw!","b":[],"c":{"x":"YQ=="}}'
+    with pytest.raises(FrameInvalid, match="Data should be valid base64"):
+        decode(row, "ndjson", model=Whole)
+    assert decode(row, "ndjson", model=Text)["a"].to_list() == [b"pw!"]

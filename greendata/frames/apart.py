@@ -22,7 +22,7 @@ from greendata.frames.nested import resolved
 from greendata.frames.rules import Context, Node
 from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
 
-__all__ = ("Apart", "ColumnJudge", "apart_of", "stands_alone")
+__all__ = ("OPAQUE", "Apart", "ColumnJudge", "apart_of", "stands_alone", "validator_of")
 
 OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # of a node: no nodes
 
@@ -104,7 +104,7 @@ def apart_of(
     known = [*context.definitions.values()]
     schema: Any = {"type": "definitions", "schema": node, "definitions": known} if known else node
     config: Any = context.config
-    validator = SchemaValidator(schema, config)
+    validator = validator_of(schema, config)
     if source is not None:
         check = validator.validate_json if from_json else validator.validate_python
         place = source if config.get("loc_by_alias", True) else column.field
@@ -118,6 +118,17 @@ def apart_of(
         return made.value
 
     return Apart(column, None, column.field, make)
+
+
+def validator_of(core: Any, config: Any = None) -> SchemaValidator:
+    """Return what validates by a core schema, and by nothing else.
+
+    pydantic 2.12 and later have a model's own validator stand for it, whatever the schema says of it.
+    """
+    try:
+        return SchemaValidator(core, config, _use_prebuilt=False)
+    except TypeError:  # an older one, which has no such thing
+        return SchemaValidator(core, config)
 
 
 def stands_alone(node: Node, context: Context) -> bool:

@@ -20,7 +20,7 @@ from greendata.frames.names import frame_of
 if TYPE_CHECKING:
     from polars._typing import TimeUnit
 
-__all__ = ("UNIT_DIGITS", "cast_to", "native_form", "shown", "text_form", "ticks_of_span", "told")
+__all__ = ("UNIT_DIGITS", "cast", "cast_to", "native_form", "shown", "text_form", "ticks_of_span", "told")
 
 UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
 TOLD = 1000  # characters of what Polars says
@@ -84,7 +84,7 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
         >>> cast_to(pl.DataFrame({"a": ["P1DT2S"]}), pl.Schema({"a": pl.Duration("ms")}), "csv").item()
         datetime.timedelta(days=1, seconds=2)
     """
-    return frame_of([_cast(df[name], dtype, format) for name, dtype in schema.items()])
+    return frame_of([cast(df[name], dtype, format) for name, dtype in schema.items()])
 
 
 def told(error: BaseException) -> str:
@@ -113,7 +113,16 @@ def shown(series: pl.Series, row: int) -> str:
     return str(series.dtype)[:SHOWN] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
 
 
-def _cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
+def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
+    """*series*, which has the native or the text form of *dtype*, in that.
+
+    Raises:
+        Malformed: a value is not of that type; it names the row and the column.
+
+    Example:
+        >>> cast(pl.Series(["YQ=="]), pl.Binary(), "csv").item()
+        b'a'
+    """
     if series.dtype == dtype:
         return series
     frame = series.alias("value").to_frame()

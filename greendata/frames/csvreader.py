@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from io import StringIO
 
@@ -13,7 +13,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.errors.words import counted
-from greendata.frames.casts import cast_to, told
+from greendata.frames.casts import cast, cast_to, told
 from greendata.frames.claims import (
     HEADER_BYTES,
     refuse_packed,
@@ -38,12 +38,15 @@ NAMED = 5  # columns, in a message about some of them
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
-def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False) -> pl.DataFrame:
+def read_csv(
+    content: bytes, schema: pl.Schema | None, *, as_text: bool = False, in_base64: Collection[str] = ()
+) -> pl.DataFrame:
     r"""The frame of a row a record; a record that ends early has nulls for what it lacks.
 
     Args:
         schema: the columns that are wanted.
         as_text: without a schema, leave all cells text.
+        in_base64: but those of these columns, which are binary.
 
     Example:
         >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
@@ -67,7 +70,7 @@ def read_csv(content: bytes, schema: pl.Schema | None, *, as_text: bool = False)
     if schema is not None and has_large_record(content):
         read_as = None  # as text: what Polars says of a value that it cannot parse has all of it, with the GIL held
     raw = dict(zip(_raw_names(header, names), names, strict=True))
-    reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema)
+    reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema, in_base64)
     try:
         return reader.parsed(content, has_header=True)
     except _FAILURES as error:
@@ -129,11 +132,13 @@ class _Reader:
         names: those of the columns, by what Polars calls them.
         forms: the columns whose cells Polars reads as numbers or booleans, all others being text; None to infer all.
         schema: the columns that are wanted.
+        in_base64: without a schema, the columns that are binary.
     """
 
     names: dict[str, str]
     forms: Mapping[str, pl.DataType] | None
     schema: pl.Schema | None
+    in_base64: Collection[str]
 
     def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
         """The frame of some records."""
@@ -141,7 +146,8 @@ class _Reader:
         df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
         df.columns = [*self.names.values()]
         if self.schema is None:
-            return df
+            found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
+            return df.with_columns(found) if found else df
         if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
             exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
             return replace(self, forms=exact).parsed(content, has_header=has_header)

@@ -11,6 +11,7 @@ from typing import IO, Any
 import polars as pl
 
 from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
+from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format, format_of
 from greendata.frames.jsonrows import line_of
 from greendata.frames.jsonsieve import NotJson, sift
@@ -71,10 +72,18 @@ def decode(
     if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
         return _judged(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
     as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
-    work = partial(read, content, known, schema, as_text=as_text)
+    in_base64 = _binary(model) if as_text and known == "csv" else ()
+    work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
     del content
     df = pool.submit(work, timeout=timeout, key=key, label=label).get()
     return df if model is None else validate(df, model)
+
+
+def _binary(model: type | None) -> tuple[str, ...]:
+    """The columns that are binary for *model*, unless it brings a validation of its own."""
+    if model is None or own_validate(model) is not None:
+        return ()
+    return tuple(name for column in columns_of(model) if column.form.dtype == pl.Binary for name in column.sources)
 
 
 def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:

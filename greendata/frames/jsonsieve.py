@@ -3,7 +3,8 @@
 What Polars makes of a body depends on all of its rows: an integer beside a fraction is rounded, a key that some lack is
 null there. So only rows of one shape become a frame (`greendata.frames.jsonshapes`), and the sieve of frames finds
 those that are surely valid; a body of one program's rows is one shape. The others, and what no query can judge, go
-through pydantic as text.
+through pydantic as text. One thing differs: bytes are in base64, as `encode` writes them, unless the model's
+``val_json_bytes`` says otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import BaseModel
 
 from greendata.errors import GreenDataError
-from greendata.frames.apart import Apart, ColumnJudge
+from greendata.frames.apart import Apart, ColumnJudge, validator_of
 from greendata.frames.claims import refuse_sparse
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
@@ -127,7 +128,7 @@ class _Sifting:
         self._format = format
         self._texts = texts
         self._sieve = sieve
-        self._whole = _TextJudge(texts.to_frame(), sieve.columns, sieve.model.__pydantic_validator__.validate_json)
+        self._whole = _TextJudge(texts.to_frame(), sieve.columns, validator_of(sieve.core).validate_json)
         self._judges: list[Judge] = [self._whole]
         self._parts: list[Part] = []
         self._doubtful: list[pl.Series] = []

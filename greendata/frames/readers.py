@@ -6,7 +6,7 @@ Polars: frames that are out of all proportion to the bytes they come from would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from io import BytesIO
 from tempfile import TemporaryFile
 
@@ -28,12 +28,20 @@ __all__ = ("read",)
 Reader = Callable[[bytes, pl.Schema | None], pl.DataFrame]
 
 
-def read(content: bytes, format: Format, schema: pl.Schema | None = None, *, as_text: bool = False) -> pl.DataFrame:
+def read(
+    content: bytes,
+    format: Format,
+    schema: pl.Schema | None = None,
+    *,
+    as_text: bool = False,
+    in_base64: Collection[str] = (),
+) -> pl.DataFrame:
     r"""The frame in *content*.
 
     Args:
         schema: the columns that are wanted.
         as_text: leave the cells of CSV as they are; for who takes numbers from text.
+        in_base64: columns of CSV that are binary all the same.
 
     Raises:
         Malformed: there is none.
@@ -44,7 +52,7 @@ def read(content: bytes, format: Format, schema: pl.Schema | None = None, *, as_
     """
     try:
         if format == "csv":
-            return read_csv(content, schema, as_text=as_text)
+            return read_csv(content, schema, as_text=as_text, in_base64=in_base64)
         return _READERS[format](content, schema)
     except (PolarsError, PanicException, OSError) as error:
         raise Malformed(format, told(error)) from error

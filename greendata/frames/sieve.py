@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.frames.apart import Apart, ColumnJudge, apart_of
+from greendata.frames.apart import OPAQUE, Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.limits import failures_where, obstacles
 from greendata.frames.names import column as by_name
@@ -27,6 +27,7 @@ from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge,
 
 __all__ = ("Part", "Plan", "Sieve", "Sifted", "asked_of")
 
+MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
 SURE = f"sure {uuid4()}"
 
 
@@ -96,6 +97,12 @@ class Sieve:
     strict: bool | None
     from_json: bool = False
 
+    @property
+    def core(self) -> Any:
+        """What the rules are read off."""
+        core = self.model.__pydantic_core_schema__
+        return in_base64(core) if self.from_json else core
+
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
         """The rows of *frame*, sifted."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
@@ -149,7 +156,7 @@ class Sieve:
         return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
 
     def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
-        top = self.model.__pydantic_core_schema__
+        top = self.core
         refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
         node = resolved(top["schema"] if refs else top, Context(refs, {}, self.strict))
         if not is_plain(node) or not all(column.sources for column in self.columns):
@@ -178,6 +185,22 @@ class Sieve:
         if plan is None or not plan.apart:
             return (whole,)
         return (whole, ColumnJudge(rows, [field.column for field in plan.apart], plan.apart, whole))
+
+
+def in_base64(part: Any) -> Any:
+    """Return a core schema, or a part of one, by which JSON has bytes in base64, as `encode` writes them.
+
+    A model that says something else of ``val_json_bytes`` keeps it.
+    """
+    if isinstance(part, list | tuple):
+        return type(part)(map(in_base64, part))
+    if not isinstance(part, dict):
+        return part
+    is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
+    changed = {key: inner if is_node and key in OPAQUE else in_base64(inner) for key, inner in part.items()}
+    if is_node and part["type"] in MODELS:
+        changed["config"] = {"val_json_bytes": "base64", **part.get("config", {})}
+    return changed
 
 
 def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
