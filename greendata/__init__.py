@@ -5,7 +5,8 @@
 
 Importing it starts no thread, makes no hub and patches nothing. What it offers is loaded when it is first asked for:
 Polars with `collect`, pydantic with `validate`. Once the program imports Polars, its frames have the ``.green``
-namespace, and a process that is forked after a query knows that no query can run there.
+namespace, a process that is forked after a query knows that no query can run there, and native threads share what
+gevent has patched.
 """
 
 from __future__ import annotations
@@ -377,3 +378,4 @@ def __dir__() -> list[str]:
 
 when_imported("polars", lambda: import_module("greendata.frames.namespace"))
 when_imported("polars", lambda: import_module("greendata.frames.fork"))
+when_imported("polars", lambda: import_module("greendata.hub.native_waits").share())

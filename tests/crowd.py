@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import concurrent.futures
 import logging
 import queue
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,9 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import requests
+from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 
 import greendata
 from greendata.hub import native
@@ -183,6 +187,54 @@ def log() -> None:
     assert len(lines) == members * ROUNDS
 
 
+def connections() -> None:
+    """Pass connections on from one to the other: made by greenlets, by jobs and by threads."""
+
+    def echo(client: Any, _address: object) -> None:
+        while data := client.recv(100):
+            gevent.sleep(0)
+            client.sendall(data)
+
+    server = StreamServer(("127.0.0.1", 0), echo)
+    server.start()
+    idle: Any = queue.Queue()
+
+    def talk() -> None:
+        for number in range(ROUNDS // 4):
+            if number % 10 == 0:
+                idle.put(socket.create_connection(("localhost", server.server_port), timeout=20))
+            connection = idle.get()
+            connection.sendall(b"%d" % number)
+            assert connection.recv(100) == b"%d" % number
+            if number % 10 == 9:
+                connection.close()
+            else:
+                idle.put(connection)
+
+    crowd(talk)
+    server.stop()
+
+
+def session() -> None:
+    """Share one session of requests."""
+
+    def answer(_environ: object, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+
+    server = WSGIServer(("127.0.0.1", 0), answer, log=None)
+    server.start()
+    shared = requests.Session()
+
+    def ask() -> None:
+        for _ in range(ROUNDS // 20):
+            assert shared.get(f"http://127.0.0.1:{server.server_port}/", timeout=20).text == "hello"
+
+    crowd(ask)
+    shared.close()
+    server.stop()
+
+
 SCENES: dict[str, Callable[[], object]] = {
     "Lock": lambda: exclusion(threading.Lock()),
     "RLock": lambda: exclusion(threading.RLock()),
@@ -196,6 +248,8 @@ SCENES: dict[str, Callable[[], object]] = {
     "executors": executor,
     "threads": thread,
     "logging": log,
+    "connections": connections,
+    "requests.Session": session,
 }
 
 

@@ -107,7 +107,7 @@ FORBIDDEN = {
 }
 
 # The rooms that change what `monkey.patch_all` has put there, for threads without a hub.
-SHARED = {"queue": "locks", "threading": "locks threads"}
+SHARED = {"concurrent": "threads", "queue": "locks", "threading": "locks threads"}
 
 PLACES = {module.name: module.place for module in MODULES}
 

@@ -1,7 +1,8 @@
 """Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
 
 A thread that is started on a native thread is a native thread. As a greenlet it would wait there for a hub that nobody
-runs, or that runs only while a job waits.
+runs, or that runs only while a job waits. The threads of an executor that gevent's own queue feeds, since it was made
+earlier, are greenlets of the queue's hub.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as executors
 from functools import partial
 from typing import Any
 
 import gevent
 import gevent.hub
+import gevent.queue
 import gevent.thread  # type: ignore[import-not-found]
 import gevent.threading  # type: ignore[import-not-found]
 from gevent._hub_local import get_hub_if_exists
@@ -30,11 +34,12 @@ __all__ = ("share_threads", "sleep")
 
 
 def share_threads() -> None:
-    """Let native threads start threads, wait for their end and sleep."""
+    """Let native threads start threads, wait for their end, use executors and sleep."""
     if is_object_patched("time", "sleep"):
         time.sleep = sleep  # type: ignore[assignment]
     if not is_object_patched("threading", "Thread"):
         return
+    ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign]
     thread: Any = threading
     low: Any = _thread
     low.start_new_thread = low.start_new = _start_new_thread
@@ -62,9 +67,9 @@ def sleep(seconds: float, /) -> None:
 
 
 def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
-    if hub_turns_here():
-        ident: int = gevent.thread.start_new_thread(func, args, kwargs)
-        return ident
+    hub = _hub_for(func)
+    if hub is not None:
+        return _start_greenlet(hub, gevent.thread.start_new_thread, func, args, kwargs) or 0
     return native.start_thread(_run, (func, args, kwargs or {}, partial(_release_joiners, func)))
 
 
@@ -112,12 +117,42 @@ class _Handle(gevent.thread._ThreadHandle):  # type: ignore[misc]
 
 
 def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daemon: bool = True) -> Any:  # noqa: FBT001, FBT002
-    if hub_turns_here():
-        return gevent.thread.start_joinable_thread(func, handle, daemon)
     if handle is None:
         handle = _Handle()
-    handle.start(func)
+    hub = _hub_for(func)
+    if hub is not None:
+        _start_greenlet(hub, gevent.thread.start_joinable_thread, func, handle, daemon)
+    else:
+        handle.start(func)
     return handle
+
+
+# -- both ------------------------------------------------------------------------------------------------------
+
+
+def _hub_for(bootstrap: Any) -> Any:
+    """The hub for a thread as a greenlet; None for a native thread."""
+    thread = getattr(bootstrap, "__self__", None)
+    if getattr(thread, "_target", None) is executors._worker:
+        items = thread._args[1]  # that it will wait for
+        if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
+            return items.hub
+    return hub_here() if hub_turns_here() else None
+
+
+def _start_greenlet(hub: Any, start: Callable[..., Any], *args: Any) -> Any:
+    if hub is get_hub_if_exists():
+        return start(*args)
+    return hub.loop.run_callback_threadsafe(start, *args) and None
+
+
+def _submit(self: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """`ThreadPoolExecutor.submit`, also for an executor whose queue wakes no other hub than its own."""
+    future = _submit_at_home(self, func, *args, **kwargs)
+    items = self._work_queue
+    if isinstance(items, gevent.queue.SimpleQueue) and items.hub is not get_hub_if_exists():
+        items.hub.loop.run_callback_threadsafe(bool)
+    return future
 
 
 def _run(
@@ -135,5 +170,6 @@ def _run(
         at_end()
 
 
+_submit_at_home: Any = ThreadPoolExecutor.submit
 _PlainThread: Any = get_original("threading", "Thread")
 _set_greenlet_lock: Any = getattr(gevent.threading.Thread, "_set_tstate_lock", None)  # None from Python 3.13 on

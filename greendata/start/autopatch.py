@@ -35,7 +35,7 @@ def autopatch(_event: object = None) -> None:
     global _value
     _value = os.environ.get(VARIABLE, "")
     asked = asks_for_patch(_value)
-    if asked or "greendata.hub.crew" in sys.modules:
+    if asked or "greendata.hub.native_waits" in sys.modules:
         import_module("greendata.hub.native_waits").share()  # with native threads, of which there will be some
     if asked:
         when_imported("polars", _patch)
