@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crowd import SCENES
+from tests.lakes import TABLES
 from tests.processes import run_python
 
 ALL = (0, "all\n", "")
@@ -43,3 +44,70 @@ def test_without_gevents_patch_the_standard_library_is_left_alone() -> None:
         print((time.sleep, threading.Event, queue.Queue, queue.SimpleQueue) == before)
     """
     assert run_python(code) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("way", ["patch", "verbs"])
+@pytest.mark.parametrize("table", TABLES)
+def test_greenlets_scan_one_table_side_by_side(table: str, way: str) -> None:
+    assert run_python(["-m", "tests.lakes", table, way], warnings="ignore") == ALL
+
+
+def test_eager_readers_read_a_response_while_the_hub_sends_it() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import io, urllib.request
+        import gevent, greendata, polars as pl, requests
+        from gevent.pywsgi import WSGIServer
+
+        greendata.patch_polars()
+        kinds = ("csv", "parquet", "json", "ndjson", "ipc", "ipc_stream")
+        bodies = {}
+        for kind in kinds:
+            getattr(pl.DataFrame({"a": range(10_000)}), f"write_{kind}")(written := io.BytesIO())
+            bodies[f"/{kind}"] = written.getvalue()
+
+        def answer(environ, start):
+            body = bodies[environ["PATH_INFO"]]
+            start("200 OK", [("Content-Length", str(len(body)))])
+            for first in range(0, len(body), 20_000):
+                gevent.sleep(0)
+                yield body[first : first + 20_000]
+
+        server = WSGIServer(("127.0.0.1", 0), answer, log=None)
+        server.start()
+        for kind in kinds:
+            url, read = f"http://127.0.0.1:{server.server_port}/{kind}", getattr(pl, f"read_{kind}")
+            assert read(requests.get(url, stream=True, timeout=20).raw).height == 10_000
+            assert read(urllib.request.urlopen(url, timeout=20)).height == 10_000
+        print("all")
+    """
+    assert run_python(code, warnings="ignore") == ALL
+
+
+def test_a_connection_of_requests_goes_from_greenlet_to_worker_and_back() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import greendata, requests
+        from gevent._hub_local import get_hub_if_exists
+        from gevent.pywsgi import WSGIServer
+
+        ports = set()
+        def answer(environ, start):
+            ports.add(environ["REMOTE_PORT"])
+            start("200 OK", [("Content-Length", "5")])
+            return [b"hello"]
+
+        server = WSGIServer(("127.0.0.1", 0), answer, log=None)
+        server.start()
+        session = requests.Session()
+
+        def ask():
+            return session.get(f"http://127.0.0.1:{server.server_port}/", timeout=20).text
+
+        greendata.configure(max_workers=1)
+        assert [greendata.run(ask).get() if n % 3 else ask() for n in range(9)] == ["hello"] * 9
+        assert len(ports) == 1, ports
+        assert greendata.run(get_hub_if_exists).get() is None
+        print("all")
+    """
+    assert run_python(code) == ALL

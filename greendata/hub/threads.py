@@ -132,7 +132,7 @@ def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daem
 
 def _hub_for(bootstrap: Any) -> Any:
     """The hub for a thread as a greenlet; None for a native thread."""
-    thread = getattr(bootstrap, "__self__", None)
+    thread: Any = getattr(bootstrap, "__self__", None)
     if getattr(thread, "_target", None) is executors._worker:
         items = thread._args[1]  # that it will wait for
         if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
