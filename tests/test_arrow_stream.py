@@ -138,7 +138,7 @@ def test_other_things_that_are_no_stream() -> None:
     content = stream(FRAME)
     schema_length = 8 + struct.unpack_from("<i", content, 4)[0]
     for other, text in {
-        file.getvalue(): "no message here",
+        file.getvalue(): "it is an Arrow file",
         content[schema_length:]: "expected a schema and then batches",
         END: "expected a schema",
         b"": "cut short",

@@ -286,10 +286,23 @@ def test_columns_without_number() -> None:
     assert {error.reason for error in refused_} == {"it has more than 65536 columns"}
 
 
+def test_other_kinds_of_a_format_are_named() -> None:
+    file = io.BytesIO()
+    pl.DataFrame({"a": [1]}).write_ipc(file)
+    assert "an Arrow file (Feather), expected a stream" in str(refused(file.getvalue(), "arrow"))
+    assert "expected a message at byte 0, got b'PAR1PAR1'" in str(refused(b"PAR1PAR1PAR1", "arrow"))
+    assert "it is encrypted" in str(refused(b"PARE" + bytes(20) + b"PARE", "parquet"))
+    assert "it is encrypted" in str(refused(b"PAR1" + bytes(20) + b"PARE", "parquet"))
+
+
 def test_bad_headers() -> None:
     assert "2 names stand for more than one column: a, b" in str(refused(b"a,b,b,a\n", "csv"))
     many = ",".join(f"c{number},c{number}" for number in range(9)).encode()
+    assert "1 name stands for more than one column: ''" in str(refused(b"a,,\n1,2,3\n", "csv"))
     assert "9 names stand for more than one column: c0, c1, c2, c3, c4 and 4 more" in str(refused(many, "csv"))
+    assert "carriage return alone, expected a line feed" in str(refused(b"a,b\r1,2\r", "csv"))
+    assert "carriage return alone" in str(refused(b"a\rb,c\n1,2\n", "csv"))
+    assert "1 column missing: ''" in str(refused(b"a\n1\n", "csv", {"": pl.Int64}))
     assert "no header" in str(refused(b"\xff,b\n1,2\n", "csv"))
     assert refused(b"", "csv", {"a": pl.Int64}).line == 1
     assert decode(b"\xef\xbb\xbfa,b\r\n1,x\r\n", "csv").rows() == [(1, "x")]

@@ -21,6 +21,7 @@ FIELDS = 1 << 14  # at most, nested ones included: tables may be shared, so that
 DEPTH = 64  # of nested fields, as in Arrow's own readers
 
 _CONTINUED = b"\xff\xff\xff\xff"
+_FILE = b"ARROW1"
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # the kinds of a message's header
 _KIND, _HEADER, _BODY_LENGTH = 1, 2, 3  # the fields of a message
 _NODES, _BUFFERS, _COMPRESSION = 1, 2, 3  # of a record batch
@@ -92,9 +93,7 @@ def _check(content: bytes) -> None:
     kinds: list[int] = []
     while True:
         if content[at : at + 4] != _CONTINUED:
-            raise Malformed(
-                "arrow", "it is cut short: there is no end mark" if at >= len(content) else "no message here"
-            )
+            raise Malformed("arrow", _why_no_message(content, at))
         length = _number(content, at + 4, "<i")
         at += 8
         if length == 0:
@@ -116,6 +115,14 @@ def _check(content: bytes) -> None:
         raise Malformed("arrow", "expected a schema and then batches; a stream of the IPC streaming format")
     if at != len(content):
         raise Malformed("arrow", f"{len(content) - at} bytes come after the end mark; streams cannot be put end to end")
+
+
+def _why_no_message(content: bytes, at: int) -> str:
+    if content.startswith(_FILE):
+        return "it is an Arrow file (Feather), expected a stream, as write_ipc_stream makes it"
+    if at >= len(content):
+        return "it is cut short: there is no end mark"
+    return f"expected a message at byte {at}, got {content[at : at + 8]!r}"
 
 
 def _check_message(message: _Table, kind: int, content: bytes, body: int, size: int) -> tuple[int, int]:

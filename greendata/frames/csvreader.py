@@ -100,9 +100,11 @@ def _names(header: bytes) -> list[str]:
     if not header:
         return []
     try:
-        (names,) = csv.reader(StringIO(header.decode(), newline=""), strict=True)
+        names, *others = csv.reader(StringIO(header.decode(), newline=""), strict=True)
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise Malformed("csv", f"no header: {error}", line=1) from error
+    if others:
+        raise Malformed("csv", "its lines end with a carriage return alone, expected a line feed", line=1)
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         stand = counted(len(twice), "name stands", "names stand")
@@ -111,7 +113,8 @@ def _names(header: bytes) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    some = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
+    return some + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _raw_names(header: bytes, names: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ __all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
 CELLS = 1 << 28  # values that a file may claim: encodings make a few bytes of a million equal ones
 DEPTH = 64  # of nested columns
 FOOTER_BYTES = 1 << 23  # at most: skimming it is work in Python, a second for 3 MiB
+ENCRYPTED = b"PARE"  # at the end, where the footer is encrypted
 TURN = 20  # columns of a row group that are skimmed between two rests: half a millisecond
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
@@ -38,6 +39,8 @@ def check_file(content: Content) -> None:
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
     """
+    if content[-4:] == ENCRYPTED:
+        raise Malformed("parquet", "it is encrypted, and there is no key for it here")
     length = int.from_bytes(content[-8:-4], "little")
     if len(content) < 12 or content[:4] != MAGIC or content[-4:] != MAGIC or length > len(content) - 12:
         raise Malformed("parquet", "it is cut short, or none")
