@@ -343,6 +343,71 @@ def test_what_is_no_json(content: bytes) -> None:
         assert refused(content, "json", schema).format == "json"
 
 
+@pytest.mark.parametrize("format", ["json", "ndjson"])
+def test_columns_come_in_the_order_of_the_first_object(format: Format) -> None:
+    row: dict[str, Any] = {f"k{number * 7 % 101}": number for number in range(101)}
+    row["inner"] = [dict.fromkeys(row, "x")]
+    texts = [json.dumps(row), json.dumps({"late": 1, **row})]
+    content = "\n".join(texts) if format == "ndjson" else f"[{','.join(texts)}]"
+    df = decode(content.encode(), format)
+    assert df.columns == [*row, "late"]
+    assert [*df["inner"].to_list()[0][0]] == [*row][:-1]
+    assert df.height == 2
+
+
+def test_rows_of_nothing_are_rows() -> None:
+    for format, content in (("json", b"[{}, {}]"), ("ndjson", b"{}\n{}\n")):
+        assert decode(content, format).shape == (2, 0)  # type: ignore[arg-type]
+    assert decode(b"[{}]", "json").shape == (1, 0)
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    halves = (r"\ud800", r"\uDFFF", r"\ud83d\ud83d\ude00", r"\\\ud800")
+    for half in halves:
+        line = f'{{"a": "{half}"}}'.encode()
+        for schema in (None, {"a": pl.String}, {"b": pl.String}):
+            assert refused(b'{"a": "x"}\n\n' + line, "ndjson", schema).line == 3
+            assert refused(b'[{"a": "x"},\n' + line + b"]", "json", schema).line == 2
+    whole = rb'{"a": "\ud83d\ude00 \\ud800"}'
+    assert decode(whole, "ndjson")["a"].to_list() == ["\U0001f600 \\ud800"]
+    assert decode(b"[" + whole + b"]", "json")["a"].to_list() == ["\U0001f600 \\ud800"]
+
+
+def test_a_byte_order_mark_before_json() -> None:
+    for schema in (None, pl.Schema({"a": pl.Int64})):
+        for format, content in (("json", b'[{"a": 1}]'), ("json", b'{"a": [1]}'), ("ndjson", b'{"a": 1}\n')):
+            assert decode(b"\xef\xbb\xbf" + content, format, schema=schema).rows() == [(1,)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (b'[\n{"a":1,}\n]', 2, "Expecting property name"),
+        (b'[{"a":1}\n{"a":2}]', 2, "expected a comma or the end"),
+        (b'[{"a":1},\n{"a":nul}]', 2, "Expecting value"),
+        (b'[{"a":1},\n\n5]', 3, "expected an object, got 5"),
+        (b'[{"a":1},\n{"a":"x"}', 2, "the array does not end with ]"),
+        (b'[{"a":1},\n{"a":"x}]', 2, "what begins with { has no end"),
+    ],
+)
+def test_the_line_of_what_is_no_json(content: bytes, line: int, reason: str) -> None:
+    for schema in (None, {"a": pl.Int64}):
+        error = refused(content, "json", schema)
+        assert error.line == line
+        assert reason in error.reason
+
+
+def test_nesting_that_takes_too_long_is_refused() -> None:
+    """A line takes the cube of its levels to infer a schema of; some such lines, or many that nest a little, do not."""
+    deep = b'{"a":' + b"[" * 60 + b"]" * 60 + b"}"
+    assert decode(b"\n".join([deep] * 10), "ndjson").height == 10
+    assert decode(b"[" + b",".join([deep] * 10) + b"]", "json").height == 10
+    for format, content in (("ndjson", b"\n".join([deep] * 300)), ("json", b"[" + b",".join([deep] * 3000) + b"]")):
+        assert "nests" in refused(content, format).reason  # type: ignore[arg-type]
+    usual = json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[1.5, 2.5]] * 5]}}).encode()
+    assert decode(b"\n".join([usual] * 20_000), "ndjson").height == 20_000
+
+
 def test_nothing_is_nothing() -> None:
     assert decode(b"", "ndjson").shape == (0, 0)
     assert decode(b"\n \n", "ndjson").shape == (0, 0)

@@ -70,21 +70,28 @@ def refuse_wide(columns: int, *, format: str) -> None:
         raise Malformed(format, f"it has more than {COLUMNS} columns")
 
 
-def refuse_many_keys(content: Content, format: str) -> None:
-    """Raise Malformed if inferring a schema would make a column of every key of a dictionary, say.
+def refuse_many_keys(content: Content, format: str) -> list[str]:
+    """The keys in *content*, of any level, in the order in which they come first, with the colon behind them.
 
-    Polars takes the time of rows by columns for it, and then the memory. The keys are told by what they look like.
+    Polars takes the time of rows by columns to infer a schema, and then the memory. The keys are told by what they
+    look like.
+
+    Raises:
+        Malformed: inferring a schema would make a column of every key of a dictionary, say.
 
     Example:
         >>> refuse_many_keys(b'[{"a": 1}]', "json")
+        ['"a":']
     """
     rows = count(content, b"{")
-    keys: set[str] = set()
+    keys: dict[str, None] = {}
     for begin in range(0, len(content), WINDOW_BYTES):
         window = pl.Series([content[begin : begin + WINDOW_BYTES].decode(errors="replace")])
-        keys.update(window.str.extract_all(_KEY).explode().drop_nulls().unique())
+        found = window.str.extract_all(_KEY).explode().drop_nulls().unique(maintain_order=True)
+        keys.update(dict.fromkeys(found.to_list()))
         refuse_wide(len(keys), format=format)
         refuse_sparse(rows, len(keys), len(content), format=format)
+    return [*keys]
 
 
 def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
@@ -111,7 +118,7 @@ def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
             return
         refuse_packed(content, format)
         if format == "ndjson":
-            refuse_deep_lines(content)
+            refuse_deep_lines(content, inferred="schema" not in options)
             refuse_many_keys(content, format)
         else:
             columns = _columns(content, options)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -11,11 +14,19 @@ from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, shown, text_form, told
 from greendata.frames.claims import refuse_many_keys, refuse_packed, refuse_sparse
 from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
-from greendata.frames.lines import count, first_byte, first_failure
+from greendata.frames.formats import Format
+from greendata.frames.jsonrows import BOM, line_of, rows_of
+from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
+from greendata.hub.pacing import give_way
 
 __all__ = ("read_json", "read_ndjson")
 
+ORDERED_FIELDS = 32  # keys of objects that Polars keeps in their order; those of more are in that of a hash
+EXAMINED_ROWS = 200  # by the same parser without a rest
 EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash that is meant
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
@@ -27,16 +38,19 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         >>> read_ndjson(b'{"a":1}\n{"a":2}\n', pl.Schema({"a": pl.Int8})).rows()
         [(1,), (2,)]
     """
+    refuse_packed(content, "ndjson")
+    content = content.removeprefix(BOM)
     if schema is None and first_byte(content) == len(content):
         return pl.DataFrame()
-    refuse_packed(content, "ndjson")
-    refuse_deep_lines(content)
-    if schema is None:
-        refuse_many_keys(content, "ndjson")
-    else:
+    refuse_deep_lines(content, inferred=schema is None)
+    _refuse_half_pairs(content, "ndjson")
+    if schema is not None:
         refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
+    keys = refuse_many_keys(content, "ndjson") if schema is None else []
     try:
-        return pl.read_ndjson(content, infer_schema_length=None) if schema is None else _ndjson(content, schema)
+        if schema is not None:
+            return _ndjson(content, schema)
+        return _inferred(content, "ndjson", pl.read_ndjson, keys)
     except _FAILURES as error:
         raise _at_its_line(content, schema, error) from error
 
@@ -48,6 +62,8 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         >>> read_json(b'{"a": [1, 2]}', None).rows()
         [(1,), (2,)]
     """
+    refuse_packed(content, "json")
+    content = content.removeprefix(BOM)
     begin = first_byte(content)
     if begin == len(content):
         raise Malformed("json", "there is nothing")
@@ -55,8 +71,61 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         raise Malformed(
             "json", f"expected an array of objects or an object of arrays, got {content[begin : begin + 20]!r}"
         )
-    refuse_deep_document(content)
-    return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)
+    refuse_deep_document(content, inferred=schema is None)
+    _refuse_half_pairs(content, "json")
+    try:
+        return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)
+    except (PolarsError, PanicException) as error:
+        raise _at_its_row(content, error) from error
+
+
+def _inferred(content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str]) -> pl.DataFrame:
+    """What Polars makes of *content* without a schema, in an order that is not by chance.
+
+    Args:
+        keys: those in *content*, in their order.
+    """
+    df = reader(content, infer_schema_length=None)
+    if not df.width:
+        return pl.DataFrame(height=rows_of(content, format).len())
+    if not _has_many_fields(pl.Struct(df.schema)):
+        return df
+    places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
+    return reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
+
+
+def _has_many_fields(dtype: object) -> bool:
+    """True if there is a struct in *dtype* whose fields Polars has in another order in each process."""
+    if isinstance(dtype, pl.List):
+        return _has_many_fields(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return len(dtype.fields) > ORDERED_FIELDS or any(_has_many_fields(field.dtype) for field in dtype.fields)
+    return False
+
+
+def _ordered(dtype: Any, places: Mapping[str, int]) -> Any:
+    """*dtype* with the fields of its structs in the order of their *places*."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_ordered(dtype.inner, places))
+    if isinstance(dtype, pl.Struct):
+        fields = sorted(dtype.fields, key=lambda field: (places.get(field.name, len(places)), field.name))
+        return pl.Struct({field.name: _ordered(field.dtype, places) for field in fields})
+    return dtype
+
+
+def _refuse_half_pairs(content: bytes, format: Format) -> None:
+    """Raise Malformed if a string has half of a surrogate pair, which Polars takes for U+0000."""
+    for begin in range(0, len(content), WINDOW_BYTES):
+        if _SURROGATE.search(content, begin, begin + WINDOW_BYTES + 3):  # which may be cut in two
+            break
+        give_way()
+    else:
+        return
+    texts = rows_of(content, format)
+    halves = texts.str.replace_all(_PAIR, "").str.contains(_SURROGATE.pattern.decode()).arg_true()
+    if halves.len():
+        line = line_of(content, format, halves[0])
+        raise Malformed(format, "half of a surrogate pair is no Unicode", line=line)
 
 
 def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
@@ -97,6 +166,27 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
+def _at_its_row(content: bytes, error: BaseException) -> Malformed:
+    """What is wrong with a document, and on which line, in better words than those of the parser of Polars."""
+    texts = rows_of(content, "json")
+    for row, text in enumerate(texts):
+        if row % EXAMINED_ROWS == 0:
+            give_way()
+        if len(text) > EXAMINED_BYTES:
+            continue
+        try:
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as found:
+            line = line_of(content, "json", row)
+            within = found.lineno - 1 if isinstance(found, json.JSONDecodeError) else 0
+            reason = found.msg if isinstance(found, json.JSONDecodeError) else str(found)
+            return Malformed("json", reason, line=line and line + within, row=None if line else row)
+        if not isinstance(value, dict):
+            line = line_of(content, "json", row)
+            return Malformed("json", f"expected an object, got {value!r:.80}", line=line)
+    return Malformed("json", told(error))
+
+
 def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
     """The column whose value in *record* is not of its type; None if that is not what is wrong."""
     for name, dtype in (schema or {}).items():
@@ -110,8 +200,7 @@ def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
 
 def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
-        refuse_many_keys(content, "json")
-        return pl.read_json(content, infer_schema_length=None)
+        return _inferred(content, "json", pl.read_json, refuse_many_keys(content, "json"))
     refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
     return cast_to(pl.read_json(content, schema=forms), schema, "json")

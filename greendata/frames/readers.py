@@ -77,9 +77,10 @@ def _chosen(df: pl.DataFrame, schema: pl.Schema | None, format: Format) -> pl.Da
     missing = sorted(schema.keys() - set(df.columns))
     if missing:
         raise Malformed(format, f"{counted(len(missing), 'column')} missing: {', '.join(missing)}")
+    got = df.schema  # which is made anew each time
     for name, dtype in schema.items():
-        if df.schema[name] != dtype:
-            raise Malformed(format, f"expected {dtype}, got {df.schema[name]}", column=name)
+        if got[name] != dtype:
+            raise Malformed(format, f"expected {dtype}, got {got[name]}", column=name)
     return df.select(referred([*schema], df.columns))
 
 
