@@ -13,7 +13,7 @@ from greendata.errors import PoolClosed
 from greendata.hub import native
 from greendata.hub.crew import Crew
 from greendata.hub.fairness import FairQueue
-from tests.conftest import Gate, run_python
+from tests.conftest import Gate
 from tests.natives import Native, small_pool, until
 from tests.windows import at
 
@@ -84,31 +84,6 @@ def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callabl
         gc.callbacks.remove(finalize)
     assert len(found) <= 24
     assert len(gates) < 24
-
-
-def test_a_fork_while_another_thread_holds_the_collector_off() -> None:
-    finished = run_python(
-        """
-import gc, os
-from greendata.hub.pacing import gathered
-from tests.gates import Gate
-from tests.natives import Native
-
-gate = Gate()
-held_off = Native(gathered, lambda start, length: [gate(start)], 1)
-gate.wait_arrived()
-assert not gc.isenabled()
-child = os.fork()
-if not child:
-    os._exit(int(not gc.isenabled()))
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-gate.open()
-held_off.join()
-print(gc.isenabled())
-""",
-        warnings="ignore",
-    )
-    assert finished == (0, "0\nTrue\n", "")
 
 
 def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate) -> None:
