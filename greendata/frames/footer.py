@@ -7,11 +7,11 @@ collector stop all threads. Call on a worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from greendata.errors import Malformed
 from greendata.frames.lines import Content
+from greendata.frames.pages import Chunk, check_pages
 from greendata.frames.rowgroups import MAGIC
+from greendata.frames.thrift import I32, I64, LIST, STRUCT, Skimmer
 from greendata.hub.pacing import give_way
 
 __all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
@@ -22,13 +22,13 @@ FOOTER_BYTES = 1 << 23  # at most: skimming it is work in Python, a second for 3
 ENCRYPTED = b"PARE"  # at the end, where the footer is encrypted
 TURN = 20  # columns of a row group that are skimmed between two rests: half a millisecond
 
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
-_LONG = 15  # a size that stands behind its head
-
 # The fields, as parquet.thrift numbers them.
 _SCHEMA, _ROW_GROUPS = 2, 4  # of the footer
-_CHILDREN = 5  # of an element of the schema, which is a tree written down in depth-first order
+_WIDTH, _CHILDREN = 2, 5  # of an element of the schema, which is a tree written down in depth-first order
 _COLUMNS, _ROWS = 1, 3  # of a row group
+_META = 3  # of a column in it
+_KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata of one
+_FIXED = 7  # the kind of values of one length
 
 
 def check_file(content: Content) -> None:
@@ -47,53 +47,73 @@ def check_file(content: Content) -> None:
     if length > FOOTER_BYTES:
         raise Malformed("parquet", f"its footer has {length} bytes, and {FOOTER_BYTES} may it have")
     try:
-        cells, depth = _claims(_Skimmer(content[-8 - length : -8]))
+        cells, depth, chunks = _claims(Skimmer(content[-8 - length : -8]))
     except (IndexError, RecursionError) as error:
         raise Malformed("parquet", "its footer cannot be read") from error
     if cells > CELLS or depth > DEPTH:
         raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep, more than can be borne")
+    check_pages(content, chunks)
 
 
-def _claims(footer: _Skimmer) -> tuple[int, int]:
-    """The values and the depth of the columns."""
-    cells = 0
+def _claims(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
+    """The values and the depth of the columns, and where their pages are."""
+    cells = width = 0
     children: list[int] = []
+    chunks: list[Chunk] = []
     for number, kind in footer.fields():
-        if number == _SCHEMA and kind == _LIST:
-            children = [_number(footer, _CHILDREN) for _ in range(footer.size())]
-        elif number == _ROW_GROUPS and kind == _LIST:
-            cells = sum(_cells(footer) for _ in range(footer.size()))
+        if number == _SCHEMA and kind == LIST:
+            for _ in range(footer.size()):
+                element = _numbers(footer, _WIDTH, _CHILDREN)
+                children.append(element[_CHILDREN])
+                width = max(width, element[_WIDTH])
+        elif number == _ROW_GROUPS and kind == LIST:
+            cells = sum(_cells(footer, chunks) for _ in range(footer.size()))
         else:
             footer.skip(kind)
-    return cells, _depth(children)
+    return cells, _depth(children), [chunk if chunk.width == 0 else chunk._replace(width=width) for chunk in chunks]
 
 
-def _number(footer: _Skimmer, wanted: int) -> int:
-    """The number in one field of a struct; 0 where it has no such field."""
-    found = 0
+def _numbers(footer: Skimmer, *wanted: int) -> dict[int, int]:
+    """The numbers in these fields of a struct; 0 where it has no such field."""
+    found = dict.fromkeys(wanted, 0)
     for number, kind in footer.fields():
-        if number == wanted and kind in (_I16, _I32, _I64):
-            found = footer.integer()
+        if number in found and kind in (I32, I64):
+            found[number] = footer.integer()
         else:
             footer.skip(kind)
     return found
 
 
-def _cells(footer: _Skimmer) -> int:
-    """The values that a row group claims."""
+def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
+    """The values that a row group claims; its columns are added to *chunks*."""
     columns = rows = 0
     for number, kind in footer.fields():
-        if number == _ROWS and kind == _I64:
+        if number == _ROWS and kind == I64:
             rows = footer.integer()
-        elif number == _COLUMNS and kind == _LIST:
+        elif number == _COLUMNS and kind == LIST:
             columns = footer.size()
             for column in range(columns):
-                footer.skip(_STRUCT)
+                chunks.append(_chunk(footer))
                 if column % TURN == 0:
                     give_way()
         else:
             footer.skip(kind)
     return abs(rows) * columns
+
+
+def _chunk(footer: Skimmer) -> Chunk:
+    """The pages of a column; the width of its values is 1 where the schema has it."""
+    chunk = Chunk(0, 0, 0)
+    for number, kind in footer.fields():
+        if number == _META and kind == STRUCT:
+            meta = _numbers(footer, _KIND, _COUNT, _PACKED, _DATA, _DICTIONARY)
+            if min(meta.values()) < 0:
+                raise Malformed("parquet", f"a column claims {meta[_COUNT]} values")
+            begin = meta[_DICTIONARY] or meta[_DATA]
+            chunk = Chunk(begin, meta[_PACKED], int(meta[_KIND] == _FIXED))
+        else:
+            footer.skip(kind)
+    return chunk
 
 
 def _depth(children: list[int]) -> int:
@@ -108,79 +128,3 @@ def _depth(children: list[int]) -> int:
         left.append(count)
         deepest = max(deepest, len(left))
     return deepest
-
-
-class _Skimmer:
-    """Reads Thrift's compact protocol, and keeps nothing of it."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-        self._at = 0
-
-    def fields(self) -> Iterator[tuple[int, int]]:
-        """Number and type of each field of a struct; whoever asks for the next has read or skipped the value."""
-        number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self.integer()
-            yield number, head & 0x0F
-
-    def size(self) -> int:
-        """How many structs a list has; they follow."""
-        head = self._byte()
-        if head & 0x0F != _STRUCT:
-            raise IndexError
-        return head >> 4 if head >> 4 < _LONG else self._varint()
-
-    def integer(self) -> int:
-        """A number."""
-        number = self._varint()
-        return (number >> 1) ^ -(number & 1)
-
-    def skip(self, kind: int) -> None:
-        """Pass by a value."""
-        if kind == _STRUCT:
-            text = self._text
-            while head := text[self._at]:
-                self._at += 1
-                if not head >> 4:
-                    self._varint()
-                self.skip(head & 0x0F)
-            self._at += 1
-        elif kind in (_I16, _I32, _I64):
-            self._varint()
-        elif kind == _BINARY:
-            size = self._varint()  # which moves on
-            self._at += size
-        elif kind in (_LIST, _SET):
-            head = self._byte()
-            self._skip_many(head >> 4 if head >> 4 < _LONG else self._varint(), (head & 0x0F,))
-        elif kind == _MAP:
-            size = self._varint()
-            kinds = self._byte() if size else 0
-            self._skip_many(size, (kinds >> 4, kinds & 0x0F))
-        elif kind in (_BYTE, _DOUBLE):
-            self._at += 1 if kind == _BYTE else 8
-        elif kind not in (_TRUE, _FALSE):
-            raise IndexError
-
-    def _skip_many(self, size: int, kinds: tuple[int, ...]) -> None:
-        """Pass by the elements of a container, in which a boolean is a byte."""
-        for _ in range(size):
-            for kind in kinds:
-                self.skip(_BYTE if kind in (_TRUE, _FALSE) else kind)
-            if self._at >= len(self._text):
-                raise IndexError
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._text[self._at - 1]
-
-    def _varint(self) -> int:
-        text, at = self._text, self._at
-        number = shift = 0
-        while (byte := text[at]) & 0x80:
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-        self._at = at + 1
-        return number | byte << shift
