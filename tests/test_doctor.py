@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,116 @@ def test_cluster_clients_in_a_patched_process() -> None:
     assert found["verdict"] == "fail"
     assert found["text"].startswith("ray hang")
     assert "cluster clients" not in findings(stand_in)
+
+
+EARLY = """
+import functools, queue, threading
+making = threading.Lock()
+again = threading.RLock()
+room = threading.Condition()
+rooms = threading.Semaphore(2)
+ready = threading.Event()
+work = queue.Queue()
+by_name = {"a": threading.Lock()}
+many = [threading.Lock()]
+class Kept:
+    lock = threading.Lock()
+    @functools.cached_property  # which has an RLock in Python 3.11
+    def sales(self): return 1
+class Cache:
+    def __init__(self): self.lock = threading.Lock()
+cache = Cache()
+names = {"making": making}
+background = threading.Thread(target=int)
+"""
+NAMES = ["by_name[...]", "cache.lock", "making", "many[...]", "ready", "room", "rooms", "work", "Kept.lock"]
+
+
+def test_locks_of_the_program_that_were_made_too_early_are_named() -> None:
+    code = "from greendata.observe.locks import native_locks; print(native_locks())\n"
+    finished = run_python(EARLY + PATCH + code, warnings="ignore")
+    assert ast.literal_eval(finished.stdout) == sorted(f"__main__.{name}" for name in NAMES)
+    assert run_python(PATCH + EARLY + code, warnings="ignore").stdout == "[]\n"
+
+
+def test_early_locks_are_a_warning() -> None:
+    early = "import threading\nmaking = threading.Lock()\n"
+    found = findings(early + PATCH)["locks"]
+    assert found["verdict"] == "warn"
+    assert found["text"].startswith(
+        "native, made before patch_all: __main__.making; a greenlet that runs a query under"
+    )
+    assert findings(PATCH + early)["locks"]["verdict"] == "ok"
+    assert "locks" not in findings(early)
+
+
+def test_a_lock_that_many_modules_share_is_one(tmp_path: Path) -> None:
+    for module, text in {
+        "shop": "import threading\nmaking = threading.Lock()\n",
+        "web": "from shop import making\n",
+    }.items():
+        (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+    early = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport web\n"
+    assert "before patch_all: shop.making; " in findings(early + PATCH)["locks"]["text"]
+
+
+def test_locks_of_libraries_count_if_they_use_polars(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "reports.py").write_text("import threading, polars\nlock = threading.Lock()\n", encoding="utf-8")
+    (folder / "other.py").write_text("import threading\nlock = threading.Lock()\n", encoding="utf-8")
+    early = f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport reports, other\n"
+    assert "before patch_all: reports.lock; " in findings(early + PATCH)["locks"]["text"]
+
+
+def test_proxies_and_lazy_modules_are_not_asked() -> None:
+    early = "import threading\nmaking = threading.Lock()\n"
+    late = """
+import sys, types
+class Proxy:
+    __class__ = property(lambda self: 1 / 0)
+    def __getattr__(self, name): 1 / 0
+    def __eq__(self, other): 1 / 0
+    __hash__ = None
+class Lazy(types.ModuleType):
+    def __getattr__(self, name): 1 / 0
+sys.modules["lazy"] = Lazy("lazy")
+sys.modules["nothing"] = None
+proxy = Proxy()
+"""
+    assert "before patch_all: __main__.making; " in findings(early + PATCH + late)["locks"]["text"]
+
+
+AUTOPATCH = {
+    "never asked": ("", None, "Set GREENDATA_AUTOPATCH=1, or call greendata.patch_polars()"),
+    "no patch_all": ("", "1", "nothing has called patch_all, which looks at it. Call greendata.patch_polars()"),
+    "parts of it": (
+        "from gevent import monkey; monkey.patch_thread()\n",
+        "1",
+        "only single patches of gevent were made",
+    ),
+    "too late": (
+        PATCH + "import os; os.environ['GREENDATA_AUTOPATCH'] = '1'\n",
+        None,
+        "was not set yet when patch_all",
+    ),
+    "no word": (PATCH, "ja", "GREENDATA_AUTOPATCH is 'ja', which is neither yes nor no: set it to 1"),
+    "taken back": (PATCH + "import greendata; greendata.unpatch_polars()\n", "1", "Set GREENDATA_AUTOPATCH=1, or call"),
+}
+
+
+@pytest.mark.parametrize("case", AUTOPATCH)
+def test_an_autopatch_that_did_nothing_is_explained(case: str) -> None:
+    before, value, told = AUTOPATCH[case]
+    found = findings(before, GREENDATA_AUTOPATCH=value)["Polars patch"]
+    assert found["verdict"] == "warn"
+    assert told in found["text"]
+
+
+def test_it_starts_no_threads_of_polars() -> None:
+    code = EXAMINE + "from greendata.frames.fork import polars_has_run\nprint(polars_has_run())\n"
+    finished = run_python(code)
+    assert finished.stdout.splitlines()[-1] == "False"
 
 
 def test_gevents_monitor() -> None:

@@ -73,7 +73,7 @@ HOUSE = (
     # Below the web, which shows what is observed; it knows the pool and Polars' seam, and no server.
     Floor(
         "observe",
-        "blame client doctor histogram inline lag metrics record running site stats top trace watch",
+        "blame client doctor histogram inline lag locks metrics record running site stats top trace watch",
         {
             "gevent": "blame doctor inline lag metrics site",
             "polars": "doctor site",

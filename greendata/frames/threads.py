@@ -8,7 +8,7 @@ import polars as pl
 
 from greendata.frames.fork import polars_has_run
 
-__all__ = ("VARIABLE", "limit_polars_threads", "share_of_cores")
+__all__ = ("VARIABLE", "available_cores", "limit_polars_threads", "share_of_cores")
 
 VARIABLE = "POLARS_MAX_THREADS"
 FEWEST = 2  # with one thread Polars can wait for itself
@@ -21,8 +21,17 @@ def share_of_cores(processes: int) -> int:
         >>> share_of_cores(10_000)
         2
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(FEWEST, cores // max(1, processes))
+    return max(FEWEST, available_cores() // max(1, processes))
+
+
+def available_cores() -> int:
+    """The number of cores that this process may run on.
+
+    Example:
+        >>> available_cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def limit_polars_threads(count: int) -> bool:

@@ -1,7 +1,9 @@
 """The doctor: does this process do what a gevent process with Polars should?
 
 `examine` looks at the process it is called in, so the place for it is the running server: the worker's
-``post_worker_init``, or a shell in it. It changes nothing, runs no query and opens no connection.
+``post_worker_init``, or a shell in it. It changes nothing, runs no query and opens no connection. In a process that
+was forked after Polars was imported, and before greendata was, it has Polars start its threads: nothing else tells
+whether the parent had run a query.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ from gevent.monkey import get_original, is_module_patched
 from greendata.errors import BadArgument
 from greendata.frames.fork import polars_has_run, polars_was_lost
 from greendata.frames.seam import diverted_for
+from greendata.frames.threads import VARIABLE as THREADS_VARIABLE
+from greendata.frames.threads import available_cores
 from greendata.hub import native_waits
+from greendata.observe.locks import native_locks
+from greendata.start.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
 
 __all__ = ("Finding", "Verdict", "examine")
 
@@ -96,6 +102,7 @@ def examine(*, workers: int | None = None) -> tuple[Finding, ...]:
     checks: tuple[Callable[[], Finding | None], ...] = (
         _patched,
         _order,
+        _locks,
         _polars_patched,
         _native_waits,
         _psycopg,
@@ -144,13 +151,26 @@ def _holders() -> Iterator[tuple[str, str]]:
                     yield name, originals[id(value)]
 
 
+def _locks() -> Finding | None:
+    """Locks of the program that are native: under the patch a greenlet that waits for one stops its hub."""
+    if not is_module_patched("threading") and not diverted_for("the pool"):
+        return None
+    names = native_locks()
+    if not names:
+        return Finding("locks", Verdict.OK, "no lock of the program was made before the patch")
+    more = f" and {len(names) - MODULES_SHOWN} more" if len(names) > MODULES_SHOWN else ""
+    text = (
+        f"native, made before patch_all: {', '.join(names[:MODULES_SHOWN])}{more}; a greenlet that runs a query under "
+        "such a lock lets others run, and the next one that wants the lock stops the hub for ever. Make it on first "
+        "use; or, with gunicorn --preload, call patch_all at the head of gunicorn.conf.py"
+    )
+    return Finding("locks", Verdict.WARN, text)
+
+
 def _polars_patched() -> Finding:
     if diverted_for("the pool"):
         return Finding("Polars patch", Verdict.OK, "every Polars execution yields to the hub")
-    text = (
-        "plain Polars calls block the hub; greendata's verbs do not. "
-        "Set GREENDATA_AUTOPATCH=1, or call greendata.patch_polars()"
-    )
+    text = f"plain Polars calls block the hub; greendata's verbs do not. {_why_not_patched()}"
     return Finding("Polars patch", Verdict.WARN, text)
 
 
@@ -165,6 +185,26 @@ def _native_waits() -> Finding | None:
         return Finding("native waits", Verdict.WARN, text)
     when = "" if native_waits.are_shared() else ", from the first job on"
     return Finding("native waits", Verdict.OK, f"threads without a hub share locks and sockets with greenlets{when}")
+
+
+def _why_not_patched() -> str:
+    value, before = os.environ.get(VARIABLE, ""), value_at_patch_all()
+    asked = asks_for_patch(value)
+    if asked is None:
+        return f"{VARIABLE} is {value!r}, which is neither yes nor no: set it to 1"
+    if not asked or (before is not None and asks_for_patch(before)):
+        return f"Set {VARIABLE}=1, or call greendata.patch_polars()"
+    if before is not None:
+        return (
+            f"{VARIABLE} was not set yet when patch_all looked at it (a .env file that the program reads comes too "
+            "late): set it in the environment of the process, or call greendata.patch_polars()"
+        )
+    if is_module_patched("threading"):
+        return (
+            f"{VARIABLE} is set, and patch_all has not looked at it: only single patches of gevent were made, or "
+            "greendata is not installed but only on the path. Call greendata.patch_polars()"
+        )
+    return f"{VARIABLE} is set, but nothing has called patch_all, which looks at it. Call greendata.patch_polars()"
 
 
 def _psycopg() -> Finding | None:
@@ -195,7 +235,8 @@ def _fork() -> Finding:
 
 
 def _threads(workers: int) -> Finding:
-    threads, cores = pl.thread_pool_size(), len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1
+    cores = available_cores()
+    threads = pl.thread_pool_size() if polars_has_run() else _threads_to_come(cores)
     figures = f"{threads} Polars threads x {workers} processes on {cores} cores"
     if threads == 1:
         return Finding("threads", Verdict.FAIL, f"{figures}: Polars can deadlock with one; set POLARS_MAX_THREADS >= 2")
@@ -205,7 +246,10 @@ def _threads(workers: int) -> Finding:
     return Finding("threads", Verdict.OK, figures)
 
 
-_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+def _threads_to_come(cores: int) -> int:
+    """How many Polars will start with its first query. To ask it would start them, and forking would be over."""
+    given = os.environ.get(THREADS_VARIABLE, "")
+    return int(given) if given.isdecimal() and int(given) else cores
 
 
 def _cluster_clients() -> Finding | None:
