@@ -175,7 +175,8 @@ class PolarsForked(GreenDataError, RuntimeError):
     def __str__(self) -> str:
         return (
             "this process was forked after its parent had run a Polars query; every query would hang here. "
-            "Run no query before the fork: load data in post_worker_init or on the first request, "
+            "Run no query before the fork: load data in post_worker_init or on the first request "
+            "(under a lock that was made after patch_all, if under one), "
             "do without gunicorn --preload, or start children with multiprocessing's 'spawn'"
         )
 
