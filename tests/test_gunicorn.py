@@ -105,3 +105,38 @@ def test_autopatch_with_preloading_works_if_no_query_was_run(serve: Callable[...
     with server.asked("/held") as report:
         assert server.ask("/open") == "open"
         assert report().read() == b"3"
+
+
+@pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
+def test_two_first_requests_of_the_example_under_preload(tmp_path: Path, worker: str) -> None:
+    env = {"GREENDATA_AUTOPATCH": "1", "SALES_DATA": str(tmp_path / "data"), "SALES_ROWS": "1000000"}
+    server = Server(tmp_path, "from examples.flask_app import app\n", ["-k", worker, "--preload"], env)
+    try:
+        with server.asked("/report?top=1") as one, server.asked("/search?store=3&limit=1") as two:
+            assert [one().status, two().status] == [200, 200]
+    finally:
+        server.terminate()
+        assert server.wait_end() == 0, server.read_log()
+
+
+def test_a_patch_at_the_head_of_the_configuration_makes_early_locks_green(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("from gevent import monkey\n\nmonkey.patch_all()\n", encoding="utf-8")
+    service = """
+import threading
+import polars as pl
+from greendata import doctor
+
+making = threading.Lock()
+
+def examined():
+    return {found.name: str(found.verdict) for found in doctor.examine() if found.name in ("locks", "Polars patch")}
+
+ROUTES = {"/doctor": examined, "/total": lambda: pl.DataFrame({"a": [1]}).filter(pl.col("a") > 0).height}
+"""
+    server = Server(tmp_path, service + ROUTED, ["-k", "gevent", "--preload"], {"GREENDATA_AUTOPATCH": "1"})
+    try:
+        assert server.ask("/doctor") == "{'locks': 'ok', 'Polars patch': 'ok'}"
+        assert server.ask("/total") == "1"
+    finally:
+        server.terminate()
+        assert server.wait_end() == 0, server.read_log()

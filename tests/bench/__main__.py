@@ -9,7 +9,21 @@ import gevent
 
 from tests.bench.rows import Row, table
 
-PARTS = ("tiny", "heavy", "jobs", "stages", "callers", "sql", "validation", "formats", "typed", "http", "web", "load")
+PARTS = (
+    "start",
+    "tiny",
+    "heavy",
+    "jobs",
+    "stages",
+    "callers",
+    "sql",
+    "validation",
+    "formats",
+    "typed",
+    "http",
+    "web",
+    "load",
+)
 
 
 def main(chosen: list[str]) -> None:
