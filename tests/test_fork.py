@@ -94,6 +94,14 @@ def test_threads_that_have_no_name_yet_are_waited_for(monkeypatch: pytest.Monkey
     assert fork.polars_has_run()
 
 
+def test_threads_that_have_not_had_the_processor_yet_are_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    newborn = dict.fromkeys(range(1000), "python")
+    seen = iter([newborn] * (fork.PAUSES + 9) + [newborn | {999: "polars-0"}])
+    monkeypatch.setattr(fork.native, "thread_names", lambda: next(seen))
+    monkeypatch.setattr(fork, "_is_about_to_run", lambda task: task == 999)
+    assert fork.polars_has_run()
+
+
 def test_threads_of_others_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork.native, "thread_names", lambda: dict.fromkeys(range(1000), "python"))
     monkeypatch.setattr(fork, "_is_young", lambda task: task == 999)

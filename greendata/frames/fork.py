@@ -37,12 +37,14 @@ __all__ = ("POLARS_THREADS", "polars_has_run", "polars_was_lost")
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
 OTHER_THREADS = ("jemalloc_bg_thd",)  # of Polars' allocator: they come with the import
 
-# A thread names itself once it runs, some 100 us after a first tiny query may have returned already; so a young
-# thread that nobody knows gets that time. Threads of other libraries that keep no name of their own cost a fork all
-# of it, while they are young.
+# A thread names itself once it runs, some 100 us after a first tiny query may have returned already, or much later on a
+# busy machine. So a thread that nobody knows is waited for: one that has hardly had the processor yet for long; one
+# that sleeps already while it is young and for a short time, for it is likely another library's, without a name.
 PAUSE = 0.001  # seconds
 PAUSES = 50
+MOST_PAUSES = 2000
 YOUNG = 1.0  # seconds
+HARDLY = 1_000_000  # nanoseconds on the processor
 
 FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC of Linux, in the flags of proc(5), /proc/pid/stat
 
@@ -63,7 +65,7 @@ def polars_has_run() -> bool:
     """
     if _threads_lost or _refusing:
         return True
-    for _ in range(PAUSES):
+    for pauses in range(MOST_PAUSES):
         names = native.thread_names()
         if not names:  # no /proc here: what went through the pool is all we know of
             pool = sys.modules.get("greendata.hub.pool")
@@ -71,7 +73,9 @@ def polars_has_run() -> bool:
         if any(name.startswith("polars-") and name[7:].isdigit() for name in names.values()):
             return True
         unknown = [task for task, name in names.items() if not name.startswith((*POLARS_THREADS, *OTHER_THREADS))]
-        if len(unknown) <= len(sys._current_frames()) or not any(map(_is_young, unknown)):
+        if len(unknown) <= len(sys._current_frames()):
+            return False
+        if not any(_is_about_to_run(task) or (pauses < PAUSES and _is_young(task)) for task in unknown):
             return False
         native.sleep(PAUSE)  # there are threads of neither Python nor a known name: Polars' may be just born
     return False
@@ -157,6 +161,14 @@ def _is_young(task: int) -> bool:
     except (OSError, IndexError, ValueError):  # it has ended
         return False
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began < YOUNG
+
+
+def _is_about_to_run(task: int) -> bool:
+    try:
+        on_processor = int(Path(f"/proc/self/task/{task}/schedstat").read_text(encoding="ascii").split()[0])
+        return _stat_of(f"self/task/{task}")[0] != "S" and on_processor < HARDLY
+    except (OSError, IndexError, ValueError):  # it has ended, or this kernel does not tell
+        return False
 
 
 def _stat_of(task: str) -> list[str]:
