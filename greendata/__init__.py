@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from greendata.start.importing import when_imported
 
 if TYPE_CHECKING:
+    from greendata import errors as errors
+    from greendata import monkey as monkey
     from greendata import observe
     from greendata.errors import (
         AnswerBroken,
@@ -361,15 +363,17 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        found: object = import_module(_MODULES[name])
-    elif name in __all__:
-        found = getattr(import_module(_HOMES.get(name, "greendata.errors")), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # to a type checker a name that is not imported above is an error
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            found = import_module(_MODULES[name])
+        elif name in __all__:
+            found = getattr(import_module(_HOMES.get(name, "greendata.errors")), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ("autopatch", "is_polars_patched", "patch_polars", "unpatch_polars")
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("greendata.frames.patch"), name)  # which imports Polars
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("greendata.frames.patch"), name)  # which imports Polars

@@ -46,7 +46,7 @@ def _offered(module: Module) -> Iterator[str]:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef):
             yield statement.name
         elif is_window and isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("greendata"):
-            names = {alias.asname or alias.name for alias in statement.names}
+            names = {alias.name for alias in statement.names if alias.asname is None}
             yield from names - {"when_imported"}  # what it uses itself
 
 

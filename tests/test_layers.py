@@ -189,7 +189,11 @@ def _subject(statement: ast.stmt) -> str | None:
     match statement:
         case ast.ImportFrom():
             return "__all__"
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.FunctionDef(name=name) | ast.If(test=ast.Name(id=name)):
+        case (
+            ast.Assign(targets=[ast.Name(id=name)])
+            | ast.FunctionDef(name=name)
+            | ast.If(test=ast.Name(id=name) | ast.UnaryOp(operand=ast.Name(id=name)))
+        ):
             return name
         case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
             return name
