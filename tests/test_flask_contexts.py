@@ -294,3 +294,14 @@ def test_a_server_that_closes_the_connection_before_the_end_is_no_departure(held
         assert pending.get() == 1
         scope.leave()
         assert client.recv(1) == b""
+
+
+def test_a_connection_that_is_closed_already_is_not_looked_at(held: Gate) -> None:
+    with client_of(Scope) as (scope, _):
+        served = scope._client
+        assert served is not None
+        served.close()
+        scope.enter(seconds=None)
+        held.open()
+        assert greendata.run(held, 1).get() == 1  # what has taken the connection over, a websocket, may have closed it
+        scope.leave()

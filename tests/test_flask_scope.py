@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 
@@ -225,6 +226,25 @@ def test_a_late_error_leaves_the_body_unfinished(server: Server) -> None:
         with pytest.raises((IncompleteRead, ConnectionError)):
             response.read()
     assert "too late" in server.read_log()
+
+
+def old(path: str) -> bytes:
+    """A request as nginx sends it to a server behind it, unless it is told otherwise."""
+    return f"GET {path} HTTP/1.0\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
+
+
+def test_a_late_error_is_no_end_in_http_1_0_either(server: Server) -> None:
+    with server.connected(old("/broken")) as client, pytest.raises(ConnectionResetError):
+        b"".join(iter(partial(client.recv, 1 << 16), b""))
+    server.wait_log("ValueError: too late")
+    assert "Bad file descriptor" not in server.read_log()
+
+
+def test_an_answer_that_is_whole_ends_in_http_1_0(server: Server, gate: Pipe) -> None:
+    with server.connected(old("/stream")) as client:
+        gate.open()
+        received = b"".join(iter(partial(client.recv, 1 << 16), b""))
+    assert received.endswith(b'\r\n\r\n{"a":1}\n{"a":2}\n{"a":3}\n')
 
 
 def test_a_worker_that_drains_is_alive_and_not_ready(server: Server, gate: Pipe) -> None:

@@ -1,7 +1,8 @@
 """Frames as answers: in the format that the client asks for, streamed while the query runs.
 
 The first chunk is made before the headers are sent, so an error until then has its proper status. A later one leaves
-the body unfinished, which clients of HTTP/1.1 notice. A slow reader holds no worker, and memory for a few batches.
+the body unfinished, which clients of HTTP/1.1 notice; for those of 1.0 the connection is reset. A slow reader holds no
+worker, and memory for a few batches.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from greendata.frames.wire import unwritable
 from greendata.hub.job import underway
 from greendata.hub.result import Result
 from greendata.web.negotiation import acceptable, type_of
-from greendata.web.scope import current_scope
+from greendata.web.scope import current_scope, reset_of
 
 __all__ = ("respond",)
 
@@ -118,6 +119,7 @@ class _Stream:
         self._context = copy_context()
         self._first: bytes | None = self._context.run(next, chunks, b"")
         self._context.run(underway.set, True)  # the queries that *chunks* begins from here on, too
+        self._reset = reset_of(request.environ)
         self._scope = current_scope()
         if self._scope is not None:
             self._scope.hold()
@@ -131,9 +133,13 @@ class _Stream:
             return first
         try:
             return self._context.run(next, self._chunks)
-        except JobCancelled as cancelled:
-            if self._scope is not None and self._scope.is_left:
-                raise ClientGone(self._label) from cancelled
+        except StopIteration:
+            raise
+        except BaseException as error:
+            if isinstance(error, JobCancelled) and self._scope is not None and self._scope.is_left:
+                raise ClientGone(self._label) from error
+            if self._reset is not None:
+                self._reset()
             raise
 
     def close(self) -> None:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import _socket
 import os
 import socket
+import struct
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, closing, suppress
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
@@ -27,7 +29,7 @@ from greendata.hub.job import adopter, turn
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.result import Result
 
-__all__ = ("Scope", "current_scope", "keep", "socket_of")
+__all__ = ("Scope", "current_scope", "keep", "reset_of", "socket_of")
 
 LEFT = "the client left"
 OVER = "the request is over"
@@ -177,6 +179,9 @@ class Scope:
         self._tokens.append((variable, variable.set(value)))
 
     def _watch(self, client: GreenSocket) -> None:
+        if client.fileno() < 0:  # the server, or what has taken the connection over, has closed it
+            self._client = None
+            return
         self._mailbox = Mailbox.here()
         self._watcher = self._hub.loop.io(client.fileno(), READABLE)
         self._watcher.start(self._on_readable)
@@ -238,11 +243,37 @@ def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
         >>> socket_of({}) is None
         True
     """
+    found = _socket_in(environ)
+    return found if isinstance(found, GreenSocket) and not hasattr(found, "context") else None
+
+
+def reset_of(environ: dict[str, Any]) -> Callable[[], object] | None:
+    """What breaks the connection off where its end is all that ends the answer; None where more than that tells.
+
+    In HTTP/1.0, which nginx speaks to the servers behind it unless it is told otherwise, half an answer would end as a
+    whole one does.
+
+    Example:
+        >>> reset_of({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
+        True
+    """
+    found = _socket_in(environ)
+    if found is None or environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
+        return None
+    return partial(_reset, found)
+
+
+def _reset(client: Any) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # before the server would say by a shutdown that this was all
+
+
+def _socket_in(environ: dict[str, Any]) -> Any:
     found = next(filter(None, map(environ.get, _KEYS)), None)
     if found is None:  # gevent.pywsgi has it in the file that the body is read from
         reader = getattr(environ.get("wsgi.input"), "rfile", None)
         found = getattr(getattr(reader, "raw", None), "_sock", None)
-    return found if isinstance(found, GreenSocket) and not hasattr(found, "context") else None
+    return found
 
 
 def _has_left(descriptor: int) -> bool:
