@@ -6,6 +6,7 @@ import json
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -34,7 +35,8 @@ from pydantic import (
 )
 
 from greendata import Frame
-from greendata.errors import FrameInvalid, Malformed
+from greendata.errors import FrameInvalid, Malformed, UnreadableFile
+from greendata.frames import jsonscan
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.fields import columns_of
@@ -573,3 +575,53 @@ def test_bytes_are_in_base64_as_encode_writes_them(format: Format) -> None:
     with pytest.raises(FrameInvalid, match="Data should be valid base64"):
         decode(row, "ndjson", model=Whole)
     assert decode(row, "ndjson", model=Text)["a"].to_list() == [b"pw!"]
+
+
+@pytest.mark.parametrize("model", [Plain, Nested, Lists, Dicts, Choices, Aliases, Closed, Rooted, Bounds])
+@given(data=st.data())
+@settings(max_examples=30)
+def test_lines_of_a_file_are_judged_by_their_own_text(
+    model: type[BaseModel], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    some = data.draw(st.lists(rows(model), max_size=5))
+    path = tmp_path_factory.mktemp("lines") / "rows.ndjson"
+    path.write_text("\ufeff" + "\n\n".join(some), encoding="utf-8")
+    good, failures = law(some, model)
+    frame = Frame[model].scan_ndjson(path)  # type: ignore[valid-type]
+    try:
+        found, failed = frame.to_frame(), None
+    except FrameInvalid as invalid:
+        found, failed = None, invalid.failures
+    except UnreadableFile:
+        found, failed = None, None
+    assert (found is None, failed is None) == (good is None, failures is None), (found, failed, good, failures)
+    if good is not None:
+        assert_frame_equal(found.select(good.columns), good, check_exact=True)
+    if failures is not None:
+        assert {*failed.rows()} == {*failures.rows()}
+
+
+def test_failures_in_all_batches_of_a_file_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(jsonscan, "ROWS", 10)
+    path = tmp_path / "rows.ndjson"
+    path.write_text("".join(f'{{"a": {number if number % 33 else "null"}}}\n' for number in range(100)))
+    frame = Frame[Plain].scan_ndjson(path)
+    for take in (frame.collect, frame.filter(pl.col("a") > 50).collect, lambda: list(frame.stream())):
+        with pytest.raises(FrameInvalid) as caught:
+            take()
+        assert caught.value.failures["row"].to_list() == [0, 33, 66, 99]
+    path.write_text("".join(f'{{"a": {number}}}\n' for number in range(100)) + "[\n")
+    with pytest.raises(UnreadableFile, match=r"line 101: Invalid JSON: EOF"):
+        frame.collect()
+    path.write_text('{"a": 1}\n{"a": 7.0, "b": 9007199254740993}\n{"a": 3, "z": [{}]}\n')
+    assert [row.a for row in frame.filter(pl.col("a") > 1).collect()] == [7, 3]
+    assert frame.head(1).select("a").collect()[0].a == 1
+
+
+def test_a_file_whose_validators_would_run_twice_is_judged_once(tmp_path: Path) -> None:
+    class Split(BaseModel):
+        a: Annotated[list[int], BeforeValidator(lambda text: text.split(","))]
+
+    path = tmp_path / "rows.ndjson"
+    path.write_text('{"a": "1,2"}\n')
+    assert Frame[Split].scan_ndjson(path).collect() == [Split(a="1,2")]

@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from greendata.frames.forms import Column, Dtype
@@ -22,7 +22,7 @@ from greendata.frames.nested import resolved
 from greendata.frames.rules import Context, Node
 from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
 
-__all__ = ("OPAQUE", "Apart", "ColumnJudge", "apart_of", "stands_alone", "validator_of")
+__all__ = ("Apart", "ColumnJudge", "OPAQUE", "apart_of", "runs_code", "stands_alone", "validator_of")
 
 OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # of a node: no nodes
 
@@ -129,6 +129,38 @@ def validator_of(core: Any, config: Any = None) -> SchemaValidator:
         return SchemaValidator(core, config, _use_prebuilt=False)
     except TypeError:  # an older one, which has no such thing
         return SchemaValidator(core, config)
+
+
+def runs_code(model: type[BaseModel]) -> bool:
+    """True if validating rows of *model* runs code of its user's, which may not leave alone what it has made.
+
+    Example:
+        >>> from typing import Annotated
+        >>> from pydantic import AfterValidator
+        >>> class Upper(BaseModel):
+        ...     name: Annotated[str, AfterValidator(str.upper)]
+        >>> runs_code(Upper)
+        True
+    """
+    pending: list[Any] = [model.__pydantic_core_schema__]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list | tuple):
+            pending += part
+        elif isinstance(part, dict):
+            kind = part.get("type")
+            if isinstance(kind, str) and (kind == "json" or kind.startswith("function-") or _makes_itself(part)):
+                return True
+            pending += [inner for key, inner in part.items() if not (isinstance(kind, str) and key in OPAQUE)]
+    return False
+
+
+def _makes_itself(node: Node) -> bool:
+    """True for a node of a model with code of its own for what it is made of."""
+    if node["type"] != "model":
+        return False
+    post_init = node.get("post_init") and node["cls"].model_post_init.__name__ != "init_private_attributes"
+    return bool(post_init or node.get("custom_init"))
 
 
 def stands_alone(node: Node, context: Context) -> bool:

@@ -31,7 +31,7 @@ from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, Judge, RowJudge, some_of
 from greendata.hub.pacing import give_way
 
-__all__ = ("NotJson", "sift")
+__all__ = ("JsonSieve", "NotJson", "sift")
 
 SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
 FEW = 64  # rows that pydantic has judged before a shape is found
@@ -114,21 +114,50 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
         >>> sift(b'[{"age": 1}, {}]', "json", User).height
         2
     """
-    columns = columns_of(model)
+    sieve = JsonSieve(model)
     texts = rows_of(content, format)
-    refuse_sparse(texts.len(), len(columns), len(content), format=format)
-    return _Sifting(content, format, texts, Sieve(model, columns, None, from_json=True)).sifted()
+    refuse_sparse(texts.len(), len(sieve.sieve.columns), len(content), format=format)
+    return _Sifting(sieve, texts, content if format == "ndjson" or _is_array(content) else None).sifted()
+
+
+def _is_array(content: bytes) -> bool:
+    return content[first_byte(content) :][:1] == b"["
+
+
+class JsonSieve:
+    """What sifts the texts of rows for a model. Call it on a worker.
+
+    Attributes:
+        sieve: of the rows that have one shape.
+        check: a row's instance of the model, from its text; or a ValidationError.
+
+    Raises:
+        NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int = 7
+        >>> JsonSieve(User)(pl.Series(['{"age": 1}', "{}"])).height
+        2
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.sieve = Sieve(model, columns_of(model), None, from_json=True)
+        self.check = validator_of(self.sieve.core).validate_json
+
+    def __call__(self, texts: pl.Series) -> Sifted:
+        """The rows of these *texts*, sifted."""
+        return _Sifting(self, texts, None).sifted()
 
 
 class _Sifting:
     """The rows of a body, while it is found out what becomes of them."""
 
-    def __init__(self, content: bytes, format: Format, texts: pl.Series, sieve: Sieve) -> None:
+    def __init__(self, sieve: JsonSieve, texts: pl.Series, content: bytes | None) -> None:
         self._content = content
-        self._format = format
         self._texts = texts
-        self._sieve = sieve
-        self._whole = _TextJudge(texts.to_frame(), sieve.columns, validator_of(sieve.core).validate_json)
+        self._sieve = sieve.sieve
+        self._whole = _TextJudge(texts.to_frame(), sieve.sieve.columns, sieve.check)
         self._judges: list[Judge] = [self._whole]
         self._parts: list[Part] = []
         self._doubtful: list[pl.Series] = []
@@ -203,14 +232,10 @@ class _Sifting:
 
     def _read_whole(self, schema: pl.Schema) -> pl.DataFrame | None:
         """The body as it came, all of whose rows have one shape; None if it takes the rows one by one."""
-        if self._content.startswith(BOM):
+        if self._content is None or self._content.startswith(BOM):
             return None
-        if self._format == "ndjson":
-            df = pl.read_ndjson(self._content, schema=schema)
-        elif self._content[first_byte(self._content) :][:1] == b"[":
-            df = pl.read_json(self._content, schema=schema)
-        else:
-            return None
+        reader = pl.read_json if _is_array(self._content) else pl.read_ndjson
+        df = reader(self._content, schema=schema)
         return df if df.height == self._texts.len() else None
 
     def _extras(self, numbers: pl.Series) -> pl.DataFrame:

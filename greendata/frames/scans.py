@@ -15,6 +15,8 @@ from polars.exceptions import PolarsError
 from pydantic import BaseModel
 
 from greendata.errors import FileMissing, UnreadableFile
+from greendata.frames.apart import runs_code
+from greendata.frames.jsonscan import scan_judged
 from greendata.frames.models import schema_of
 from greendata.frames.names import column
 from greendata.frames.plan import first_words
@@ -62,6 +64,8 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
     else:
         places, options = list(found.paths), {**options, "glob": False}
     with reading((found,)):
+        if kind == "ndjson" and not options and _can_be_judged(model):
+            return Scan(scan_judged(places, found, model), schema_of(model), found)
         if kind == "csv":
             options = {"schema_overrides": _csv_types(model), **options}
         lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
@@ -104,6 +108,11 @@ def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
         return text
 
     return clean
+
+
+def _can_be_judged(model: type[BaseModel]) -> bool:
+    """True if rows may be judged while they are read: once they are taken, they are again."""
+    return model.model_config.get("extra") != "allow" and not runs_code(model)
 
 
 def _csv_types(model: type[BaseModel]) -> dict[str, pl.DataType]:

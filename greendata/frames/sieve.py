@@ -25,7 +25,7 @@ from greendata.frames.rules import TRUE, Context, Rule, all_of
 from greendata.frames.trust import shape_failures
 from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge, failures_of
 
-__all__ = ("Part", "Plan", "Sieve", "Sifted", "asked_of")
+__all__ = ("Part", "Plan", "Sieve", "Sifted", "asked_of", "in_base64")
 
 MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
 SURE = f"sure {uuid4()}"

@@ -154,7 +154,13 @@ class Frame(Relation[M]):
 
     @classmethod
     def scan_ndjson(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
-        """A frame over lines of JSON; a key that a line lacks is null there. Arguments as of `scan_parquet`."""
+        """A frame over lines of JSON, each judged by its own text while it is read. Arguments as of `scan_parquet`.
+
+        Its columns are those of the model, with their values as it coerces them: a key that a line lacks has its
+        default, and whoever takes rows is told of all lines that fail. With *options*, and for a model with validators
+        in Python, which would run twice, or with ``extra="allow"``, the types are inferred as by
+        `polars.scan_ndjson`; a key that a line lacks is null there.
+        """
         return cls._scan("ndjson", path, root, trust, options)
 
     @classmethod
