@@ -42,13 +42,27 @@ class Conninfo:
         self.text = text
         self._secrets: list[str] = []
         self._is_read = True
-        self.shown = self._shown_url() if "://" in text.split("=", 1)[0] else self._shown_pairs()
+        self._is_url = "://" in text.split("=", 1)[0]
+        self.shown = self._shown_url() if self._is_url else self._shown_pairs()
+
+    @property
+    def for_driver(self) -> str:
+        """The text for libpq; what is written in a database of another encoding comes as UTF-8 too, and goes so."""
+        if self._is_url:
+            return f"{self.text}{'&' if '?' in self.text else '?'}client_encoding=UTF8"
+        return f"{self.text} client_encoding=UTF8"
 
     def scrubbed(self, message: str) -> str:
         """*message*, of a driver, without the secrets: drivers quote what they cannot read."""
         if not self._is_read:
             return "the address cannot be read"
-        for secret in (self.text, *self._secrets, *map(unquote, self._secrets), *map(unquote_plus, self._secrets)):
+        for secret in (
+            self.for_driver,
+            self.text,
+            *self._secrets,
+            *map(unquote, self._secrets),
+            *map(unquote_plus, self._secrets),
+        ):
             message = message.replace(secret, "***") if secret else message
         return message
 

@@ -5,8 +5,9 @@ the next one: a query that is silent for a second silences the hub for a second.
 The structures are those of the Arrow C data interface, a stable ABI:
 arrow.apache.org/docs/format/CDataInterface
 
-Arrow promises that text is UTF-8, and Polars takes it at its word: other bytes end in a crash. A database's text is
-what somebody stored, so it comes to Polars as bytes, and becomes text by a cast that looks at them.
+Arrow promises that text is UTF-8, and Polars takes it at its word: other bytes end in a crash. The time 24:00 it makes
+null. What a database holds is what somebody stored, so text comes to Polars as bytes and times as numbers, which become
+text and times by a cast that looks at them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from greendata.frames.names import frame_of
 __all__ = ("ArrowReader", "ArrowStream", "Field", "fields_of")
 
 _ARRAY, _SCHEMA_NAME = b"arrow_array", b"arrow_schema"  # the name of a capsule must outlive it
-_BYTES = {b"u": b"z", b"U": b"Z"}  # the notation of text, and of bytes that lie in memory as it does
+_STORED = {b"u": b"z", b"U": b"Z", b"ttu": b"l"}  # the notation of text and times, and of what they lie in memory as
+_TIME = "ttu"
 _TYPE = b"POSTGRESQL:type"
 
 
@@ -134,7 +136,7 @@ class ArrowReader:
         self._check(self._at.get_schema(self._address, ctypes.addressof(self._schema)))
         try:
             self.fields = fields_of(ctypes.addressof(self._schema))
-            self._as_bytes(self._schema)
+            self._as_stored(self._schema)
         except BaseException:
             self.__exit__()
             raise
@@ -147,7 +149,7 @@ class ArrowReader:
 
     def empty(self) -> pl.DataFrame:
         """A frame of the columns, without rows."""
-        return self._with_texts(pl.DataFrame(schema=pl.Schema(self)))
+        return self._as_meant(pl.DataFrame(schema=pl.Schema(self)))
 
     def __arrow_c_schema__(self) -> object:
         """A capsule of the columns."""
@@ -170,20 +172,20 @@ class ArrowReader:
             finally:
                 if array.release:  # Polars did not take it
                     array.release(ctypes.addressof(array))
-            yield self._with_texts(frame)
+            yield self._as_meant(frame)
 
-    def _with_texts(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame_of([_with_text(frame[field.name], field) for field in self.fields])
+    def _as_meant(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame_of([_meant(frame[field.name], field) for field in self.fields])
 
-    def _as_bytes(self, schema: _Schema) -> None:
-        """Have text called bytes, and types of the driver's own by what they are stored as."""
+    def _as_stored(self, schema: _Schema) -> None:
+        """Have text called bytes, times numbers, and types of the driver's own by what they are stored as."""
         form = ctypes.string_at(schema.format)
         self._kept.append((schema, schema.format, schema.metadata))
         schema.metadata = None
-        if form in _BYTES:
-            schema.format = ctypes.cast(ctypes.c_char_p(_BYTES[form]), ctypes.c_void_p).value
+        if form in _STORED:
+            schema.format = ctypes.cast(ctypes.c_char_p(_STORED[form]), ctypes.c_void_p).value
         for number in range(schema.n_children):
-            self._as_bytes(schema.children[number].contents)
+            self._as_stored(schema.children[number].contents)
 
     def _check(self, code: int) -> None:
         if code:
@@ -227,15 +229,15 @@ def _metadata(address: int | None) -> dict[bytes, bytes]:
     return found
 
 
-def _with_text(series: pl.Series, field: Field) -> pl.Series:
-    dtype: pl.DataType | None = None
-    if field.form in ("u", "U"):
-        dtype = pl.String()
-    elif field.inner is not None and field.inner.form in ("u", "U"):
-        dtype = pl.List(pl.String)
+def _meant(series: pl.Series, field: Field) -> pl.Series:
+    form = (field.inner or field).form
+    dtype: pl.DataType | None = pl.String() if form in ("u", "U") else pl.Time() if form == _TIME else None
     if dtype is None:
         return series
     try:
-        return series.cast(dtype)
+        if form == _TIME:  # microseconds; Polars has nanoseconds
+            series = series.list.eval(pl.element() * 1000) if field.inner else series * 1000
+        return series.cast(pl.List(dtype) if field.inner else dtype)
     except PolarsError as error:
-        raise ColumnUnreadable(field.name, "holds text that is no UTF-8") from error
+        reason = "holds the time 24:00, which is none in Polars" if form == _TIME else "holds text that is no UTF-8"
+        raise ColumnUnreadable(field.name, reason) from error

@@ -18,15 +18,26 @@ from greendata.errors import BadArgument, ColumnUnreadable, ColumnUnwritable, Wr
 from greendata.errors.words import counted
 from greendata.frames.names import frame_of
 
-__all__ = ("POSTGRES", "SQLITE", "check_name", "check_names", "check_writable", "exact", "parameters", "stored")
+__all__ = (
+    "POSTGRES",
+    "SQLITE",
+    "check_days",
+    "check_name",
+    "check_names",
+    "check_writable",
+    "exact",
+    "parameters",
+    "stored",
+)
 
 SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 _NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)
 _SCALARS = (*_NUMBERS, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Datetime, pl.Time, pl.Decimal)
 _AS_TEXT = (pl.Categorical, pl.Enum, pl.Null)
 _IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
-FIRST_DAY = -2_440_588  # of PostgreSQL, 24 November 4714 BC, in days since 1970
-FIRST_MOMENT = FIRST_DAY * 86_400 * 1_000_000  # microseconds
+_FIRST_DAY = {POSTGRES: -2_440_588, SQLITE: -95_026_236}  # days since 1970; PostgreSQL's is 24 November 4714 BC
+_LAST_DAY = 95_026_236  # the end of 262142, after which Polars panics when it shows a date
+_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
@@ -106,15 +117,13 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
         return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
         return exact(series, pl.Int64())  # the largest there is
+    check_days(series, kind, series.name)
     if kind == SQLITE:
         return _sqlite_form(series)
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
         return exact(series, pl.List(pl.Int64))
-    if isinstance(dtype, pl.Date | pl.Datetime):
-        done = exact(series, pl.Datetime("us", dtype.time_zone)) if isinstance(dtype, pl.Datetime) else series
-        if (done.to_physical() < (FIRST_MOMENT if isinstance(dtype, pl.Datetime) else FIRST_DAY)).any():
-            raise ColumnUnreadable(series.name, "holds times before 4714 BC, the first of PostgreSQL")
-        return done
+    if isinstance(dtype, pl.Datetime):
+        return exact(series, pl.Datetime("us", dtype.time_zone))
     if isinstance(dtype, pl.Duration):
         return exact(series, pl.Duration("us"))
     if isinstance(dtype, pl.Time) and (series.to_physical() % 1000 != 0).any():
@@ -190,6 +199,22 @@ def _parameter(name: str, value: Any, kind: str) -> pl.Series:
 
 def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def check_days(values: pl.Series, kind: str, column: str) -> None:
+    """Check that dates and datetimes are days that the database of *kind* and Polars both have.
+
+    PostgreSQL's driver adds the years from 1970 to 2000 to infinity too, and what is past the last number begins anew.
+
+    Raises:
+        ColumnUnreadable: one is none.
+    """
+    if not isinstance(values.dtype, pl.Date | pl.Datetime):
+        return
+    size = _DAY[values.dtype.time_unit] if isinstance(values.dtype, pl.Datetime) else 1
+    first, last = values.to_physical().min(), values.to_physical().max()
+    if first is not None and not _FIRST_DAY[kind] * size <= first <= last < (_LAST_DAY + 1) * size:  # type: ignore[operator]
+        raise ColumnUnreadable(column, "holds infinity, or a time before or after all that can be stored and shown")
 
 
 def exact(series: pl.Series, dtype: Any) -> pl.Series:

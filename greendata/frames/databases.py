@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
-from greendata.frames import sqlite
+from greendata.frames import postgres, sqlite
 from greendata.frames.addresses import Conninfo, place_of
 from greendata.frames.columns import POSTGRES, SQLITE
 from greendata.hub import native
@@ -149,7 +149,7 @@ class PostgresAddress:
 
     def _connect(self, manager: Any) -> tuple[Any, Any]:
         try:
-            database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._place.text)
+            database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._place.for_driver)
             try:
                 connection = manager.AdbcConnection(database)
                 connection.set_autocommit(False)
@@ -221,6 +221,7 @@ class PostgresGiven(_Given):
             QueryFailed: the database refuses the commit.
         """
         connection, manager = self._connection, driver("adbc_driver_manager")
+        postgres.check_encoding(connection)
         if connection.get_option(_AUTOCOMMIT) != "true":
             yield connection
             return

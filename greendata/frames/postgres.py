@@ -23,13 +23,13 @@ import polars as pl
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.errors.words import counted
 from greendata.frames.arrays import ArrowReader, Field, fields_of
-from greendata.frames.columns import FIRST_DAY, FIRST_MOMENT, POSTGRES, check_names, exact, parameters
+from greendata.frames.columns import POSTGRES, check_days, check_names, exact, parameters
 from greendata.frames.names import frame_of
 from greendata.frames.stopper import Stopper
 from greendata.frames.tokens import Statement
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("ingest", "rows_of")
+__all__ = ("check_encoding", "ingest", "rows_of")
 
 _BATCH_BYTES = 1_000_000  # a batch of a stream; of a whole frame it is the driver's 16 MB, since each batch is a turn
 # of the GIL: 300 000 rows delay a 1 ms tick by 2.6 ms (p99) in 16 MB, and by 4.4 ms in 1 MB
@@ -46,8 +46,7 @@ _PLAIN = {
     "timestamp": "tsu:",
     "timestamptz": "tsu:UTC",
 }  # PostgreSQL's types whose Arrow type holds the same values; besides all that arrives as text
-_MIDNIGHT = 86_400 * 1_000_000_000  # nanoseconds: PostgreSQL's time goes up to 24:00, Polars' does not
-_ROWS = ("SELECT", "VALUES", "TABLE", "WITH")  # statements that may stand in FROM
+_ROWS = ("SELECT", "VALUES", "TABLE", "WITH", "(")  # statements that may stand in FROM
 _CHANGES = ("INSERT", "UPDATE", "DELETE")  # statements that may stand in WITH
 _MODES = {"fail": "create", "append": "create_append", "replace": "replace"}  # as ADBC calls them
 _NUMBERS = {
@@ -58,7 +57,7 @@ _NUMBERS = {
     "float8": pl.Float64(),
 }
 _SAME = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time, "interval": pl.Duration}
-_TEXTS = ("text", "varchar", "json", "jsonb")  # what the driver copies text into
+_TEXTS = ("text", "varchar", "json")  # what the driver copies text into
 _SORTS = "berm"  # base types, enums, ranges and multiranges: their text is read as psql reads it
 _LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
 # types whose input rounds, cuts off or takes the time zone of the session
@@ -212,18 +211,20 @@ def _read(frame: pl.DataFrame, guards: Mapping[str, str], overrides: Mapping[str
             raise ColumnUnreadable(name, "holds arrays of several dimensions")
     kept = [series for series in frame if series.name not in guards.values()]
     for series in kept:
-        _check_times(series.explode() if isinstance(series.dtype, pl.List) else series, series.name)
+        check_days(series.explode() if isinstance(series.dtype, pl.List) else series, POSTGRES, series.name)
     return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
 
 
-def _check_times(values: pl.Series, column: str) -> None:
-    if isinstance(values.dtype, pl.Date | pl.Datetime):
-        # the driver adds the years from 1970 to 2000 to infinity, and what is past the last number begins anew
-        first = FIRST_DAY if isinstance(values.dtype, pl.Date) else FIRST_MOMENT
-        if (values.to_physical() < first).any():
-            raise ColumnUnreadable(column, "holds infinity, or a time too far away for 64 bits of microseconds")
-    elif isinstance(values.dtype, pl.Time) and (values.to_physical() >= _MIDNIGHT).any():
-        raise ColumnUnreadable(column, "holds the time 24:00, which is none in Polars")
+def check_encoding(connection: Any) -> None:
+    """Check that *connection* hands out text in UTF-8, and takes it so.
+
+    Raises:
+        QueryFailed: it does not.
+    """
+    show = "SHOW client_encoding"
+    if (encoding := _fetched(connection, Stopper(), show, show).item()) != "UTF8":
+        reason = f"its client_encoding is {encoding}; connect with client_encoding=UTF8"
+        raise QueryFailed("a statement on the connection", reason, None)
 
 
 def ingest(
@@ -304,8 +305,11 @@ def _matched(series: pl.Series, target: _Target) -> _Column | None:
     if kind == "numeric":
         if not dtype.is_numeric():
             return None
-        is_copied = target.modifier == -1 and not dtype.is_float()
-        return _Column(series) if is_copied else _Column(series.cast(pl.String), target, is_staged=True)
+        if target.modifier == -1 and isinstance(dtype, pl.Decimal):
+            return _Column(series)
+        # PostgreSQL makes numerics of 15 digits of floats; of a Float32 all digits of its value are to arrive
+        digits = series.cast(pl.Float64).cast(pl.String) if dtype.is_float() else series
+        return _Column(digits, target, is_staged=True)
     if kind in _SAME:
         return _Column(_whole(series, target)) if isinstance(dtype, _SAME[kind]) else None
     if kind in ("timestamp", "timestamptz"):

@@ -1,0 +1,114 @@
+"""An append to a table of PostgreSQL: each value arrives equal in a column of another type, or is refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import polars as pl
+import pytest
+
+import greendata
+from greendata import QueryFailed, WriteRefused
+from tests.databases import closing, postgres
+
+UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+NAMES = """int2 int4 int8 float4 float8 numeric numeric(5,2) numeric(20,0) bool text varchar varchar(3) char(4) name
+    "char" bytea date time time(0) timestamp timestamp(3) timestamptz interval uuid json jsonb inet money bit(3) mood
+    posint short int4[] float8[] text[] numeric[] oid int4range xid"""
+TYPES = NAMES.split()
+MOMENT = dt.datetime(2024, 2, 29, 1, 2, 3, 456_789)
+VALUES: list[tuple[Any, Any]] = [
+    (pl.Int8(), -1), (pl.UInt16(), 40_000), (pl.Int64(), 2**53 + 1), (pl.Int64(), 3), (pl.UInt64(), 2**63 - 1),
+    (pl.Float64(), 1.0), (pl.Float64(), 0.1), (pl.Float64(), 1e300), (pl.Float64(), math.nan), (pl.Float64(), math.inf),
+    (pl.Float64(), 0.30000000000000004), (pl.Float32(), 0.10000000149011612), (pl.Decimal(10, 3), Decimal("1.250")),
+    (pl.Decimal(38, 0), Decimal(10**30)), (pl.Decimal(10, 3), Decimal("1.255")), (pl.Boolean(), True),
+    (pl.String(), "f"), (pl.String(), "12"), (pl.String(), UUID), (pl.String(), '{"a": 1}'), (pl.String(), "red"),
+    (pl.String(), "abcd"), (pl.String(), "x "), (pl.String(), "101"), (pl.String(), "$1.005"), (pl.String(), "$1.00"),
+    (pl.String(), "10.0.0.1"),
+    (pl.String(), "2024-02-29"), (pl.String(), "y" * 80), (pl.String(), "[1,5)"), (pl.String(), "1 day"),
+    (pl.Binary(), b"ab"), (pl.Binary(), b"\x00\xff"), (pl.Date(), dt.date(2024, 2, 29)),
+    (pl.Datetime("us"), MOMENT), (pl.Datetime("ns"), dt.datetime(2024, 2, 29)),
+    (pl.Datetime("us", "Europe/Vienna"), MOMENT.replace(tzinfo=dt.UTC)), (pl.Time(), dt.time(1, 2, 3)),
+    (pl.Time(), dt.time(1, 2, 3, 500_000)), (pl.Duration("us"), dt.timedelta(hours=30)),
+    (pl.List(pl.Int64()), [1, 2]), (pl.List(pl.Float64()), [0.5]), (pl.List(pl.String()), ["a", "b"]),
+    (pl.List(pl.UInt8()), [7]), (pl.List(pl.Boolean()), [True]),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[Any]:
+    """To a database with the table ``t``, which has a column of each type."""
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(TYPES))
+    with postgres() as address:
+        for sql in (
+            "CREATE TYPE mood AS ENUM ('red')",
+            "CREATE DOMAIN posint AS int4 CHECK (value > 0)",
+            "CREATE DOMAIN short AS varchar(3)",
+            f"CREATE TABLE t ({columns})",
+        ):
+            greendata.read_sql(sql, address).get()
+        connect = partial(adbc_driver_postgresql.dbapi.connect, address, autocommit=True)
+        with closing(greendata.run(connect).get()) as made:
+            yield made
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_each_value_arrives_equal_or_is_refused(kind: str, connection: Any) -> None:
+    column = f"c{TYPES.index(kind)}"
+    stored = f"DELETE FROM t RETURNING {column}::text"
+    wrong, taken = [], 0
+    for dtype, value in VALUES:
+        frame = pl.DataFrame({column: pl.Series([value, None], dtype=dtype)})
+        try:
+            greendata.write_sql(frame, "t", connection, if_exists="append").get()
+        except QueryFailed:
+            assert greendata.read_sql(stored, connection).get().height == 0
+            continue
+        taken += 1
+        found = greendata.read_sql(stored, connection).get()[column].to_list()
+        if found[1:] != [None] or not is_equal(frame[column][0], found[0], kind):
+            wrong.append((dtype, value, found))
+    assert wrong == []
+    assert taken or kind in ("oid", "xid", "numeric[]")
+
+
+def is_equal(value: Any, text: str, kind: str) -> bool:
+    """True if *text* is what PostgreSQL writes for *value*, in a column of *kind*."""
+    match value:
+        case bool():
+            return text == str(value).lower()
+        case float() if not math.isfinite(value):
+            return text.lower().replace("infinity", "inf") == str(value)
+        case float() if kind == "float4":
+            return pl.Series([float(text)], dtype=pl.Float32).item() == value
+        case int() | float() | Decimal():
+            return Decimal(text) == Decimal(str(value))
+        case bytes():
+            return text == "\\x" + value.hex()
+        case dt.datetime():
+            shown = dt.datetime.fromisoformat(text)
+            return (shown.tzinfo is None) == (value.tzinfo is None) and shown == value
+        case dt.date() | dt.time():
+            return text == value.isoformat().rstrip("0") or text == value.isoformat()
+        case dt.timedelta():
+            return text == "30:00:00"
+        case pl.Series():
+            shown = [{"t": "true"}.get(item, item) for item in text.strip("{}").split(",")]
+            return len(shown) == len(value) and all(map(partial(is_equal, kind=""), value, shown))
+    return text == {"char(4)": value.rstrip(), "inet": f"{value}/32"}.get(kind, value)
+
+
+def test_a_refusal_names_the_column_and_both_types(connection: Any) -> None:
+    name = f"c{TYPES.index('timestamp')}"
+    with pytest.raises(WriteRefused) as caught:
+        greendata.write_sql(pl.DataFrame({name: [1]}), "t", connection, if_exists="append").get()
+    assert str(caught.value) == (
+        f"cannot write to 't': column {name!r} is timestamp without time zone in the table and Int64 in the frame; "
+        "cast it before the write"
+    )
