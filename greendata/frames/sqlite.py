@@ -282,7 +282,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
     affinity = _affinity(declared.get(_lower(values.name), ""))
     dtype = values.dtype
     if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
-        return values.cast(pl.String)
+        return values.cast(pl.Float64).cast(pl.String)  # all digits
     if affinity == "REAL" and dtype.is_integer():
         try:
             exact(values, pl.Float64())
