@@ -10,7 +10,11 @@ from greendata.errors import UnknownDatabase
 __all__ = ("Conninfo", "looks_like_place", "place_of")
 
 _SCHEME = re.compile(r"(?s)([A-Za-z][A-Za-z0-9.-]*(?:[+:][A-Za-z0-9.-]+)*)://(.*)")
-_URL = re.compile(r"(?s)postgres(?:ql)?://(?:([^:/?#@]*)(?::([^/?#@]*))?@)?([^/?#@]*(?:/[^?#@]*)?)(?:\?([^#]*))?")
+_HOST = r"(?:\[[^\]/?#@]*\]|[^:/?#@,\[\]]*)(?::[0-9]*)?"
+_URL = re.compile(
+    r"(?s)postgres(?:ql)?://"
+    rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
+)  # with a user: name, password, place; without: place, and nothing in it that could be a password; options
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
 _SECRETIVE = re.compile(r"(?is)^[^/\\]*:[^/\\]*@|\b(password|passwd|pwd)\s*=")  # of what is no path
 _SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
@@ -56,14 +60,9 @@ class Conninfo:
         """*message*, of a driver, without the secrets: drivers quote what they cannot read."""
         if not self._is_read:
             return "the address cannot be read"
-        for secret in (
-            self.for_driver,
-            self.text,
-            *self._secrets,
-            *map(unquote, self._secrets),
-            *map(unquote_plus, self._secrets),
-        ):
-            message = message.replace(secret, "***") if secret else message
+        plain = [*self._secrets, *map(unquote, self._secrets), *map(unquote_plus, self._secrets)]
+        for secret in sorted(filter(None, [self.for_driver, self.text, *plain]), key=len, reverse=True):
+            message = message.replace(secret, "***")
         return message
 
     def _shown_url(self) -> str:
@@ -71,16 +70,16 @@ class Conninfo:
         if found is None:
             self._is_read = False
             return "postgresql://***"
-        user, password, place, query = found.groups()
+        user, password, place, bare, query = found.groups()
         shown = "postgresql://"
         if user is not None:
             shown += user if password is None else f"{user}:***"
             shown += "@"
             self._secrets.append(password or "")
-        shown += place
+        shown += bare if place is None else place
         if query is not None:
             pairs = (part.partition("=") for part in query.split("&"))
-            shown += "?" + "&".join(self._shown_pair(name, value) if is_ else "***" for name, is_, value in pairs)
+            shown += "?" + "&".join(self._shown_pair(name, value) for name, _, value in pairs)
         return shown
 
     def _shown_pairs(self) -> str:
@@ -95,7 +94,10 @@ class Conninfo:
             return f"{name}={value}"
         bare = value[1:-1] if value[:1] == "'" else value
         self._secrets += [bare, re.sub(r"(?s)\\(.)", r"\1", bare)]
-        return f"{name}=***"
+        if name in _KEYWORDS.split():
+            return f"{name}=***"
+        self._secrets.append(name)  # what comes after a character in a password that ends it
+        return "***"
 
     def __repr__(self) -> str:
         return f"<Conninfo {self.shown}>"

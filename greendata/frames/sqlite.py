@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from importlib import import_module
 from itertools import groupby
@@ -49,7 +49,7 @@ _KINDS = {
     bytes: pl.Binary(),
     type(None): pl.Null(),
 }  # what sqlite3 hands out
-_NOT_UTF8 = re.compile(r"Could not decode to UTF-8 column '(.*)' with text '", re.DOTALL)  # in sqlite3's own words
+_NOT_UTF8 = re.compile(r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)")  # sqlite3's words, 200 bytes
 _TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
 _LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer of the same digits
@@ -114,7 +114,12 @@ def rows_of(
         QueryFailed: SQLite refuses the statement, or fails in it.
         ColumnUnreadable: a column's values are not of one type, or no Unicode.
     """
-    with _told(sql), closing(connection.cursor()) as cursor, stopper.running(connection.interrupt, sql):
+    names: Sequence[str] = ()
+    with (
+        _told(sql, lambda: names),
+        closing(connection.cursor()) as cursor,
+        stopper.running(connection.interrupt, sql),
+    ):
         cursor.row_factory = None
         cursor.execute(sql, params)
         if cursor.description is None:
@@ -254,6 +259,7 @@ def ingest(
             declared = _declared(cursor, table, schema)
             rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
         _insert(cursor, stopper, rows, into, what)
+        stopper.check(what)
 
 
 def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> None:
@@ -362,20 +368,26 @@ def _is_legacy(connection: Any) -> bool:
 
 
 @contextmanager
-def _told(sql: str) -> Iterator[None]:
-    """Raise `QueryFailed` or `ColumnUnreadable` for what `sqlite3` raises in the block."""
+def _told(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+    """Raise `QueryFailed` or `ColumnUnreadable` for what `sqlite3` raises in the block; *names* are the columns'."""
     found = library()
     try:
         yield
     except (found.Error, found.Warning) as error:
         text = str(error)
-        if name := _NOT_UTF8.match(text):
-            raise ColumnUnreadable(name[1], "holds text that is no UTF-8") from error
+        if told := _NOT_UTF8.match(text):
+            name = next((name for name in names() if _as_told(name).startswith(told[1])), told[1])
+            raise ColumnUnreadable(name, "holds text that is no UTF-8") from error
         if "can only be used in that same thread" in text:
             text = "the connection is its thread's own; make it with sqlite3.connect(..., check_same_thread=False)"
         raise QueryFailed(sql, text, None) from error
     except UnicodeDecodeError as error:
         raise QueryFailed(sql, "the name of a column is no UTF-8", None) from error
+
+
+def _as_told(name: str) -> str:
+    """*name* as `sqlite3` has it in its messages."""
+    return name.encode().decode("ascii", errors="replace")
 
 
 def library() -> Any:

@@ -51,6 +51,7 @@ def ingest(
         rows = stored(frame, database.kind, table)
         with database.session(writes=True) as connection:
             library.ingest(connection, stopper, frame, rows, table, schema, if_exists)
+            stopper.check(f"write to {table}")  # else it is committed although its result says that it was given up
         return frame.height
     finally:
         database.release()
