@@ -206,7 +206,7 @@ proxy = Proxy()
 
 AUTOPATCH = {
     "never asked": ("", None, "Set GREENDATA_AUTOPATCH=1, or call greendata.patch_polars()"),
-    "no patch_all": ("", "1", "nothing has called patch_all, which looks at it. Call greendata.patch_polars()"),
+    "no patch_all": ("", "1", "nothing has called patch_all here, which looks at it: gunicorn -k gevent does"),
     "parts of it": (
         "from gevent import monkey; monkey.patch_thread()\n",
         "1",

@@ -162,7 +162,7 @@ def _locks() -> Finding | None:
     text = (
         f"native, made before patch_all: {', '.join(names[:MODULES_SHOWN])}{more}; a greenlet that runs a query under "
         "such a lock lets others run, and the next one that wants the lock stops the hub for ever. Make it on first "
-        "use; or, with gunicorn --preload, call patch_all at the head of gunicorn.conf.py"
+        "use, take greendata.single_flight, or, with gunicorn --preload, call patch_all at the head of gunicorn.conf.py"
     )
     return Finding("locks", Verdict.WARN, text)
 
@@ -204,7 +204,10 @@ def _why_not_patched() -> str:
             f"{VARIABLE} is set, and patch_all has not looked at it: only single patches of gevent were made, or "
             "greendata is not installed but only on the path. Call greendata.patch_polars()"
         )
-    return f"{VARIABLE} is set, but nothing has called patch_all, which looks at it. Call greendata.patch_polars()"
+    return (
+        f"{VARIABLE} is set, but nothing has called patch_all here, which looks at it: gunicorn -k gevent does in its "
+        "workers, another program calls it itself, or greendata.patch_polars()"
+    )
 
 
 def _psycopg() -> Finding | None:
