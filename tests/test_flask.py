@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from flask import Flask, current_app, g, request
+from werkzeug.local import LocalProxy
 
 import greendata
 from greendata.errors import BadSetting, BadTimeout
@@ -149,6 +150,33 @@ def test_requests_take_turns_by_their_key() -> None:
     client = app.test_client()
     assert [client.get(path).text for path in ("/?tenant=a", "/", "/?tenant=b")] == ["a a", "None None", "b b"]
     assert turn.get() is None
+
+
+class Customer:
+    """What a proxy stands for: known by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Customer) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def test_a_key_that_is_a_proxy_is_what_it_stands_for_in_its_request(held: Gate) -> None:
+    app = Flask("service")
+
+    @app.before_request
+    def log_in() -> None:
+        g.customer = request.args.get("who") and Customer(request.args["who"])
+
+    GreenData(app, key=lambda: LocalProxy(lambda: g.customer))
+    app.add_url_rule("/", "index", lambda: f"{type(turn.get()).__name__} {greendata.run(held, 1).get()}")
+    held.open()
+    answers = [app.test_client().get(path).text for path in ("/?who=anna", "/?who=anna", "/", "/?who=bert")]
+    assert answers == ["Customer 1", "Customer 1", "NoneType 1", "Customer 1"]
 
 
 def test_a_request_inside_a_request_has_its_own_scope() -> None:

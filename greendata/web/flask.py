@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 try:
     from flask import Flask, Request, Response, current_app, got_request_exception, request, request_started
     from flask.globals import app_ctx, request_ctx
+    from werkzeug.local import LocalProxy
 except ImportError as missing:
     raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
@@ -132,7 +133,12 @@ class GreenData:
 
     def _take_turns(self) -> None:
         scope = None if self._key is None else _scope_of(request_ctx)
-        if scope is not None and self._key is not None and (key := self._key()) is not None:
+        if scope is None or self._key is None:
+            return
+        key: Any = self._key()
+        if isinstance(key, LocalProxy):  # `current_user`, say: on a worker and in other requests it is another, or none
+            key = key._get_current_object()
+        if key is not None:
             scope.take_turns(key)
 
 
