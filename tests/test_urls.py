@@ -6,6 +6,7 @@ import gzip
 import io
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import gevent
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from pydantic import BaseModel
 
 import greendata
 from greendata.errors import (
@@ -67,6 +69,33 @@ def test_the_three_formats() -> None:
         only = greendata.read_csv_url(server.url + "/a.csv", columns=["b"], allow_private=True, label="prices")
         assert only.label == "prices"
         assert_frame_equal(only.get(), ROWS.select("b"))
+
+
+class Reading(BaseModel):
+    a: int
+    b: str | None = "none"
+
+
+def test_rows_are_judged_by_a_model() -> None:
+    lines = b'{"a": 9007199254740993}\n{"a": 2.0, "b": null}\n'
+    pages = {
+        "/a.ndjson": answer(lines, "application/x-ndjson"),
+        "/bad.ndjson": answer(lines + b'{"a": "x"}\n', "application/x-ndjson"),
+        "/cut.ndjson": answer(lines + b'{"a": ', "application/x-ndjson"),
+        "/a.csv": answer(b"a;b\n7;x\n", "text/csv"),
+        "/a.parquet": answer(parquet(), PARQUET),
+    }
+    with serving(pages) as server:
+        read = partial(greendata.read_ndjson_url, model=Reading, allow_private=LOOPBACK)
+        assert read(server.url + "/a.ndjson").get().rows() == [(9007199254740993, "none"), (2, None)]
+        with pytest.raises(greendata.FrameInvalid) as invalid:
+            read(server.url + "/bad.ndjson").get()
+        assert invalid.value.failures["row"].to_list() == [2]
+        with pytest.raises(greendata.Malformed, match="line 3"):
+            read(server.url + "/cut.ndjson").get()
+        options: dict[str, Any] = {"model": Reading, "allow_private": LOOPBACK}
+        assert greendata.read_csv_url(server.url + "/a.csv", separator=";", **options).get().rows() == [(7, "x")]
+        assert greendata.read_parquet_url(server.url + "/a.parquet", **options).get().height == 3
 
 
 def test_where_it_runs() -> None:

@@ -18,6 +18,9 @@ from gevent.monkey import is_module_patched
 
 from greendata.errors import BadTimeout, UrlRefused
 from greendata.frames.claims import refuse_claims
+from greendata.frames.decoders import decode
+from greendata.frames.formats import Format
+from greendata.frames.validation import validate
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
 from greendata.hub.cleanup import carry_out
@@ -36,6 +39,7 @@ T = TypeVar("T")
 MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
 TIMEOUT = 60.0  # seconds for all of it
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
+_FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
 _AT_ONCE = 1024**2  # bytes that are written by one job
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
@@ -63,12 +67,15 @@ Args:
     max_bytes: of the body, packed and unpacked.
     allow_private: True for every address, or the addresses and networks that are allowed besides the public ones.
     headers: sent to the host of *url*, and to no other that it redirects to.
+    model: a pydantic model that the rows must satisfy: see `greendata.frames.decoders.decode`, and with options or from
+        an object store `greendata.frames.validation.validate`.
 
 Raises:
     UrlRefused, BadTimeout: at the call.
     UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
         Polars raises.
     Malformed: likewise; out of the body Polars would make a frame that no machine can hold.
+    FrameInvalid: likewise; rows that *model* refuses.
 
 Example:
     >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
@@ -85,6 +92,7 @@ def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
         max_bytes: int = MAX_BYTES,
         allow_private: bool | Iterable[str] = False,
         headers: dict[str, str] | None = None,
+        model: type | None = None,
         key: Hashable = None,
         label: str | None = None,
         **options: Any,
@@ -95,7 +103,7 @@ def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
         label = label or f"read_{suffix}_url"
         scheme = str(url).partition("://")[0].lower()
         if scheme in STORES:
-            work = partial(_read_store, f"scan_{suffix}", url, options)
+            work = partial(_read_store, f"scan_{suffix}", url, model, options)
             return pool.submit(work, timeout=seconds, key=key, label=label)
         if scheme not in ("http", "https"):
             raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
@@ -103,7 +111,7 @@ def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
         from greendata.frames.fetch import GuardedSession
 
         session = GuardedSession(allow_private=allow_private, headers=headers)
-        work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, options)
+        work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, options)
         return _submit(work, seconds, key, label)
 
     read_url.__name__ = read_url.__qualname__ = f"read_{suffix}_url"
@@ -126,13 +134,23 @@ def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, lab
 
 
 def _read_body(
-    session: GuardedSession, url: str, reader: str, seconds: float, max_bytes: int, options: dict[str, Any]
+    session: GuardedSession,
+    url: str,
+    reader: str,
+    seconds: float,
+    max_bytes: int,
+    model: type | None,
+    options: dict[str, Any],
 ) -> pl.DataFrame:
     file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread: it is a disk
     try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
             _keep(answer.chunks(), file)
-        return _call_on(_read_file, reader, Path(file.name), options)
+        path = Path(file.name)
+        if model is not None and not options:
+            content = _call_on(path.read_bytes)
+            return go_on(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
+        return _valid(_call_on(_read_file, reader, path, options), model)
     finally:
         carry_out(file.close, label=f"close the file of {reader}").get()
 
@@ -165,6 +183,10 @@ def _read_file(reader: str, path: Path, options: dict[str, Any]) -> pl.DataFrame
     return frame
 
 
-def _read_store(scanner: str, url: str, options: dict[str, Any]) -> pl.DataFrame:
+def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
     lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
-    return lf.collect()
+    return _valid(lf.collect(), model)
+
+
+def _valid(df: pl.DataFrame, model: type | None) -> pl.DataFrame:
+    return df if model is None else go_on(validate, df, model)

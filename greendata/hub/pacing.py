@@ -33,13 +33,15 @@ R = TypeVar("R")
 def breathe() -> None:
     """Let the loop poll once: sockets and timers that are due, and the greenlets they wake, come first.
 
-    In a thread without a hub, and in the hub itself, it does nothing.
+    In a thread without a hub it is a `give_way`, for the hubs of others; in the hub itself it does nothing.
 
     Example:
         >>> breathe()
     """
     hub = get_hub_if_exists()
-    if hub is not None and getcurrent() is not hub:
+    if hub is None:
+        give_way()
+    elif getcurrent() is not hub:
         gevent.sleep(_A_MOMENT)
 
 
