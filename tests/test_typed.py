@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, create_model, field_validator
 
@@ -413,3 +414,32 @@ def test_the_type_checker_knows_the_models() -> None:
     finished = run_python(["-m", "mypy", "--strict", "tests/typed_names.py"], timeout=170)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (ROOT / "tests" / "typed_names.py").exists()
+
+
+NO_UNICODE = b"\xff\xfe\xc3" * 6
+
+
+def _arrow_text(kind: pa.DataType) -> pa.Array:
+    """An Arrow array of text, one of which is none: nothing in Arrow looks at it."""
+    raw = pa.array([NO_UNICODE, b"ok"], pa.large_binary() if kind == pa.large_string() else pa.binary())
+    return pa.Array.from_buffers(kind, 2, raw.buffers())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        _arrow_text(pa.string()),
+        _arrow_text(pa.large_string()),
+        pa.DictionaryArray.from_arrays(pa.array([0, 1]), _arrow_text(pa.string())),
+        pa.ListArray.from_arrays([0, 1, 2], _arrow_text(pa.string())),
+        pa.FixedSizeListArray.from_arrays(_arrow_text(pa.string()), 1),
+        pa.StructArray.from_arrays([_arrow_text(pa.string())], ["x"]),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_text_from_arrow_that_is_no_unicode_is_refused(array: pa.Array) -> None:
+    model = greendata.model_of({"a": pl.Int64})
+    with pytest.raises(PlanRefused, match="utf"):
+        Frame[model].from_arrow(pa.table({"a": array}))  # type: ignore[valid-type]
+    with pytest.raises(PlanRefused, match="utf"):
+        Frame[model].from_columns({"a": array})  # type: ignore[valid-type]

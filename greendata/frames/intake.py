@@ -13,6 +13,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from greendata.errors import BadArgument, ColumnsUnequal, NotArrow, PlanRefused
+from greendata.frames.names import column
 from greendata.frames.plan import first_words
 from greendata.hub import pool
 from greendata.hub.pacing import paced
@@ -25,7 +26,8 @@ def frame_of_arrow(data: object) -> pl.DataFrame:
 
     Raises:
         NotArrow: it has none.
-        PlanRefused: Polars cannot take it: a type that it does not know, a stream that breaks off.
+        PlanRefused: Polars cannot take it: a type that it does not know, a stream that breaks off; or there is text
+            in it that is no Unicode.
 
     Example:
         >>> frame_of_arrow(pl.DataFrame({"a": [1, 2]})).height
@@ -45,11 +47,15 @@ def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
     Raises:
         ColumnsUnequal: the columns have not one length.
         BadArgument: one of them has none.
+        PlanRefused: there is text in an Arrow array that is no Unicode.
     """
     _check_lengths(columns)
     if any(isinstance(values, list | tuple) for values in columns.values()):
         return None
-    return pool.call(pl.DataFrame, dict(columns))
+    try:
+        return pool.call(_from_arrow, dict(columns))
+    except PolarsError as error:
+        raise PlanRefused("from_columns", first_words(error), {}) from error
 
 
 def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -70,4 +76,24 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
 
 
 def _from_arrow(data: Any) -> pl.DataFrame:
-    return pl.DataFrame(data)
+    df = pl.DataFrame(data)
+    for name, dtype in df.schema.items():
+        if (text := _with(dtype, pl.String())) != _with(dtype, pl.Binary()):
+            # Polars takes Arrow's word for it that text is Unicode, and later ends the process where it is not.
+            df.select(column(name).cast(text).cast(_with(dtype, pl.Binary())).cast(text))
+    return df
+
+
+def _with(dtype: Any, text: pl.DataType) -> pl.DataType:
+    """*dtype* with *text* in the place of all its kinds of text."""
+    match dtype:
+        case pl.List():
+            return pl.List(_with(dtype.inner, text))
+        case pl.Array():
+            return pl.Array(_with(dtype.inner, text), dtype.size)
+        case pl.Struct():
+            return pl.Struct([pl.Field(part.name, _with(part.dtype, text)) for part in dtype.fields])
+        case pl.String() | pl.Categorical() | pl.Enum():
+            return text
+    known: pl.DataType = dtype
+    return known
