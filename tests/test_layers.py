@@ -45,8 +45,8 @@ HOUSE = (
         "addresses apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
         "decoders depth derive encoders engine fetch fields footer fork formats forms framefile instances intake "
         "jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines models modelstream names namespace nested "
-        "objects pages patch peers plan postgres readers refusal relation roots rowgroups rules scans seam sieve "
-        "sql sqlite statements stopper texts threads thrift tokens trust typed urls validation verbs verdicts wire "
+        "objects pages patch peers plan postgres readers refusal relation roots rowgroups rules scans seam sieve sql "
+        "sqlite statements stopper texts threads thrift tokens trust typed urls validation verbs verdicts wire "
         "writers",
         {
             "polars": EVERY,

@@ -14,6 +14,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
+from greendata.frames.dtypes import plain_of, rebuilt
 from greendata.frames.formats import Format
 from greendata.frames.names import frame_of
 
@@ -67,6 +68,8 @@ def text_form(dtype: pl.DataType) -> pl.DataType:
 
 
 def _form(dtype: pl.DataType, form: Form) -> pl.DataType:
+    if plain_of(dtype) is not dtype:
+        return form(plain_of(dtype))
     if isinstance(dtype, pl.List | pl.Array):
         return pl.List(form(_inner(dtype)))
     if isinstance(dtype, pl.Struct):
@@ -152,6 +155,8 @@ def _first(frame: pl.DataFrame, value: pl.Expr) -> int:
 def _typed(value: pl.Expr, got: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     if got == dtype:
         return value
+    if plain_of(dtype) is not dtype:
+        return rebuilt(_typed(value, got, plain_of(dtype)), dtype)
     match dtype:
         case pl.List():
             return value.list.eval(_typed(pl.element(), _inner(got), _inner(dtype)))

@@ -16,6 +16,7 @@ from pydantic import field_validator as decorated
 from pydantic.fields import FieldInfo
 
 from greendata.errors import ModelMismatch
+from greendata.frames.dtypes import plain_of
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column
 from greendata.frames.models import model_of
@@ -131,6 +132,7 @@ _TAKEN_FROM = {
 
 
 def _kind(dtype: pl.DataType) -> str:
+    dtype = plain_of(dtype)
     if dtype.is_numeric() or dtype == pl.Boolean:
         return "number"
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):

@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
 from greendata.frames.coded import coded
+from greendata.frames.dtypes import map_type
 from greendata.frames.forms import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
 
 __all__ = ("columns_of",)
@@ -267,6 +268,11 @@ def _named(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: 
     holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
     if isinstance(dtype, pl.List | pl.Array) and kind in holders and len({*args} - {Ellipsis}) == 1:
         return Listed(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
+    if isinstance(dtype, map_type) and kind in DICTS and args:
+        keys, values = (
+            _form(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
+        )
+        return Pairs(dtype, keys, values)
     if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
         return _form(plain, metadata, where, inside)
     if dtype.is_nested():

@@ -110,7 +110,7 @@ class Listed(Form):
 
 @dataclass(frozen=True, slots=True)
 class Pairs(Form):
-    """A dict: a list of structs with the fields ``key`` and ``value``."""
+    """A dict: a list of structs with the fields ``key`` and ``value``, or a map."""
 
     keys: Form
     values: Form
@@ -121,10 +121,20 @@ class Pairs(Form):
             return None
         if not isinstance(value, Mapping):
             raise Unfit(f"{type(value).__name__} is no mapping")
-        return [{"key": self.keys.pack(key), "value": self.values.pack(item)} for key, item in value.items()]
+        pairs = [(self.keys.pack(key), self.values.pack(item)) for key, item in value.items()]
+        if not isinstance(self.dtype, pl.List):
+            return dict(pairs)
+        return [{"key": key, "value": item} for key, item in pairs]
 
     def unpacker(self, dtype: Dtype) -> Pack | None:
         """See `Form.unpacker`."""
+        name, inner = getattr(dtype, "key", None), getattr(dtype, "value", None)
+        if name is not None and inner is not None:  # it is a map, and so a dict already
+            unpackers = self.keys.unpacker(name), self.values.unpacker(inner)
+            if unpackers == (None, None):
+                return None
+            one, other = unpackers[0] or _same, unpackers[1] or _same
+            return lambda value: value and {one(key): other(item) for key, item in value.items()}
         if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
             return None
         kinds = dict(dtype.inner)

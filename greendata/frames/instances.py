@@ -75,10 +75,19 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
     packed = paced(take, enumerate(rows))
     if failures:
         raise pool.call(_invalid, model, len(packed), _pieces(failures))
-    schema = pl.Schema({column.name: column.form.dtype for column in columns})
     parts = range(0, max(1, len(packed)), _FRAME_ROWS)
-    frames = paced(lambda at: pl.DataFrame(packed[at : at + _FRAME_ROWS], schema=schema, orient="row"), parts)
-    return pl.concat(frames)
+    return pl.concat(paced(lambda at: _frame_of(packed[at : at + _FRAME_ROWS], columns), parts))
+
+
+def _frame_of(rows: list[tuple[Any, ...]], columns: list[Column]) -> pl.DataFrame:
+    """Packed *rows* as a frame. Polars' own way from rows makes a map null."""
+    by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    return pl.DataFrame(
+        {
+            column.name: pl.Series(values, dtype=column.form.dtype)
+            for column, values in zip(columns, by_column, strict=True)
+        }
+    )
 
 
 def _pieces(failures: list[Failure]) -> list[pl.DataFrame]:

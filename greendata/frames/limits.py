@@ -9,6 +9,7 @@ from operator import add, and_
 
 import polars as pl
 
+from greendata.frames.dtypes import plain, plain_of
 from greendata.frames.forms import Dtype
 from greendata.frames.names import column, field
 from greendata.frames.verdicts import FAILURES, ROW_KEY
@@ -59,7 +60,8 @@ def unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
 
 def failures_where(df: pl.DataFrame, is_so: pl.Expr, name: str, message: str) -> pl.DataFrame:
     """The failures of rows where that *is_so* of column *name*. Polars has no text for such values: it is ticks."""
-    value = pl.lit(None, pl.String) if df.schema[name].is_nested() else column(name).to_physical().cast(pl.String)
+    given, dtype = plain(column(name), df.schema[name]), plain_of(df.schema[name])
+    value = pl.lit(None, pl.String) if dtype.is_nested() else given.to_physical().cast(pl.String)
     rows = df.lazy().with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY)).filter(is_so)
     failures = rows.select(
         pl.col(ROW_KEY).alias("row"),
@@ -81,6 +83,7 @@ def is_readable(expr: pl.Expr, dtype: Dtype, *, exactly: bool = True) -> pl.Expr
         >>> is_readable(pl.col("a"), pl.Int64()) is None
         True
     """
+    expr, dtype = plain(expr, dtype), plain_of(dtype)
     match dtype:
         case pl.Date():
             return expr.is_between(pl.lit(FIRST.date()), pl.lit(LAST.date()))
@@ -115,6 +118,7 @@ def _readable_fields(expr: pl.Expr, dtype: pl.Struct, *, exactly: bool) -> Itera
 
 def _elements(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
     """How many elements values of a column of *dtype* have, those within elements too; None if they have none."""
+    expr, dtype = plain(expr, dtype), plain_of(dtype)
     match dtype:
         case pl.List() | pl.Array():
             values = expr if isinstance(dtype, pl.List) else expr.arr.to_list()

@@ -12,6 +12,7 @@ import polars as pl
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime, create_model
 
 from greendata.errors import NoColumnForm
+from greendata.frames.dtypes import map_type
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Dtype, bounds_of
 
@@ -125,6 +126,9 @@ def _nested(dtype: Dtype, where: str) -> Any:
         if isinstance(dtype, pl.List):
             return items
         return Annotated[items, Field(min_length=dtype.size, max_length=dtype.size), dtype]
+    if isinstance(dtype, map_type):
+        keys, values = _annotation(dtype.key, where), _or_none(_annotation(dtype.value, where))
+        return Annotated[dict.__class_getitem__((keys, values)), dtype]
     if isinstance(dtype, pl.Struct) and dtype.fields:
         return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
     raise NoColumnForm(where, dtype, "pydantic has no type for it")

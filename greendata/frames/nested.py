@@ -121,7 +121,9 @@ def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
 
 def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     known = knows(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
-    if not (known and isinstance(form, Pairs) and form.unpacker(dtype) is not None):
+    if not (known and isinstance(form, Pairs) and isinstance(form.dtype, pl.List) and isinstance(dtype, pl.List)):
+        return None
+    if form.unpacker(dtype) is None:
         return None
     kinds = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
     pair = pl.element().struct

@@ -8,12 +8,13 @@ string in JSON. NaN and the infinities, which JSON does not have, are null there
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
 from greendata.errors import NotWritable
+from greendata.frames.dtypes import plain, plain_of
 from greendata.frames.formats import Format
+from greendata.frames.forms import Dtype
 from greendata.frames.names import frame_of
 
 __all__ = ("defused", "refuse_unwritable", "textual", "unwritable")
@@ -92,6 +93,7 @@ def defused(df: pl.DataFrame) -> pl.DataFrame:
 def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if not _is_changed(dtype):
         return value
+    value, dtype = plain(value, dtype), plain_of(dtype)
     match dtype:
         case pl.Datetime():
             return _datetime_text(value, dtype)
@@ -104,8 +106,10 @@ def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             return value.arr.to_list().list.eval(_text(pl.element(), inner))
         case pl.Struct():
             return _struct_text(value, dtype)
-        case _:
+        case pl.Binary():
             return value.bin.encode("base64")
+        case _:
+            return value
 
 
 def _datetime_text(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
@@ -126,7 +130,9 @@ def _struct_text(value: pl.Expr, dtype: pl.Struct) -> pl.Expr:
     return pl.when(value.is_not_null()).then(pl.struct(fields))
 
 
-def _is_changed(dtype: object) -> bool:
+def _is_changed(dtype: Dtype) -> bool:
+    if plain_of(dtype) is not dtype:
+        return True
     if isinstance(dtype, pl.List | pl.Array):
         return _is_changed(dtype.inner)
     if isinstance(dtype, pl.Struct):
@@ -134,7 +140,8 @@ def _is_changed(dtype: object) -> bool:
     return isinstance(dtype, pl.Datetime | pl.Duration | pl.Binary)
 
 
-def _is_unwritable(dtype: Any, format: Format) -> bool:
+def _is_unwritable(dtype: Dtype, format: Format) -> bool:
+    dtype = plain_of(dtype)
     if format == "csv" and dtype.is_nested():
         return True
     if isinstance(dtype, pl.List | pl.Array):
