@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import polars as pl
-from pydantic import BaseModel
+from pydantic import BaseModel, EncodedBytes
+from pydantic_core import core_schema
 
 from greendata.frames.apart import OPAQUE, Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
@@ -190,7 +191,8 @@ class Sieve:
 def in_base64(part: Any) -> Any:
     """Return a core schema, or a part of one, by which JSON has bytes in base64, as `encode` writes them.
 
-    A model that says something else of ``val_json_bytes`` keeps it.
+    A model that says something else of ``val_json_bytes`` keeps it, and what pydantic itself decodes (Base64Bytes) is
+    not decoded before.
     """
     if isinstance(part, list | tuple):
         return type(part)(map(in_base64, part))
@@ -198,9 +200,15 @@ def in_base64(part: Any) -> Any:
         return part
     is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
     changed = {key: inner if is_node and key in OPAQUE else in_base64(inner) for key, inner in part.items()}
+    if is_node and part["type"] == "function-after" and _decodes(part["function"]["function"]):
+        changed["schema"] = core_schema.no_info_after_validator_function(str.encode, core_schema.str_schema())
     if is_node and part["type"] in MODELS:
         changed["config"] = {"val_json_bytes": "base64", **part.get("config", {})}
     return changed
+
+
+def _decodes(function: object) -> bool:
+    return isinstance(getattr(function, "__self__", None), EncodedBytes)
 
 
 def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
