@@ -265,6 +265,22 @@ def claims(values: int) -> bytes:
     return file.getvalue()
 
 
+def test_what_a_url_gives_is_read_whole() -> None:
+    late = b'{"a":1}\n' * 200 + b'{"a":1,"b":5}\n'
+    answers = {
+        "/late": answer(late, "application/x-ndjson"),
+        "/bom": answer(b"\xef\xbb\xbf" + late, "application/x-ndjson"),
+        "/tsv": answer(b"a\tb\n1\t2\n", "text/tab-separated-values"),
+    }
+    with serving(answers) as server:
+        for path in ("/late", "/bom"):
+            df = greendata.read_ndjson_url(server.url + path, allow_private=True, timeout=10).get()
+            assert df.columns == ["a", "b"]
+            assert df["b"].sum() == 5
+        df = greendata.read_csv_url(server.url + "/tsv", separator="\t", allow_private=True, timeout=10).get()
+        assert df.rows() == [(1, 2)]
+
+
 HOSTILE: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
     "deep": (greendata.read_ndjson_url, b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", {}, "64 levels"),
     "keys": (greendata.read_ndjson_url, b"".join(b'{"k%d":1}\n' % n for n in range(3000)), {}, "almost all"),

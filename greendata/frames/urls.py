@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -20,6 +21,7 @@ from greendata.errors import BadTimeout, UrlRefused
 from greendata.frames.claims import refuse_claims
 from greendata.frames.decoders import decode
 from greendata.frames.formats import Format
+from greendata.frames.jsonrows import BOM
 from greendata.frames.validation import validate
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
@@ -43,7 +45,14 @@ _FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read
 _AT_ONCE = 1024**2  # bytes that are written by one job
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
-    "read_csv": ("text/csv", "text/plain", "application/csv", "application/vnd.ms-excel", *_BYTES),
+    "read_csv": (
+        "text/csv",
+        "text/tab-separated-values",
+        "text/plain",
+        "application/csv",
+        "application/vnd.ms-excel",
+        *_BYTES,
+    ),
     "read_ndjson": (
         "application/x-ndjson",
         "application/ndjson",
@@ -60,7 +69,7 @@ _DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **op
 
 ``http`` and ``https`` are fetched through a `GuardedSession`; the object stores ``s3://``, ``gs://``, ``az://`` and so
 on go to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``, and of the guards the deadline
-alone holds for them.
+alone holds for them. Columns of NDJSON are those of all its rows, not of the first 100 as in Polars.
 
 Args:
     timeout: the deadline in seconds, of the fetch to its last byte and of the reading.
@@ -179,7 +188,12 @@ def _write(file: IO[bytes], pieces: list[bytes]) -> None:
 
 def _read_file(reader: str, path: Path, options: dict[str, Any]) -> pl.DataFrame:
     refuse_claims(path, reader.removeprefix("read_"), options)
-    frame: pl.DataFrame = getattr(pl, reader)(path, **options)
+    source: Path | BytesIO = path
+    if reader == "read_ndjson":
+        options = {"infer_schema_length": None, **options}  # a key that comes late is one all the same
+        with path.open("rb") as file:
+            source = BytesIO(file.read()) if file.read(len(BOM)) == BOM else path  # without it
+    frame: pl.DataFrame = getattr(pl, reader)(source, **options)
     return frame
 
 
