@@ -196,9 +196,11 @@ def _answer_unhandled(response: Response) -> Response:
 
     Flask-RESTful and Flask-RESTX do so with every exception of their resources that is none of werkzeug's.
     """
+    if response.status_code != INTERNAL_SERVER_ERROR:
+        return response
     scope = _scope_of(request_ctx)
     error = None if scope is None else scope.unhandled
-    if response.status_code != INTERNAL_SERVER_ERROR or not isinstance(error, GreenDataError):
+    if not isinstance(error, GreenDataError):
         return response
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
