@@ -6,6 +6,7 @@ import gc
 import weakref
 from typing import Any
 
+import gevent
 import polars as pl
 import pytest
 from flask import Flask, current_app, g, request
@@ -150,6 +151,22 @@ def test_requests_take_turns_by_their_key() -> None:
     client = app.test_client()
     assert [client.get(path).text for path in ("/?tenant=a", "/", "/?tenant=b")] == ["a a", "None None", "b b"]
     assert turn.get() is None
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_gathered_is_kept_with_it(held: Gate, nested: bool) -> None:  # noqa: FBT001
+    app, _ = app_with(None)
+    jobs: list[greendata.Result[Any]] = []
+
+    @app.get("/")
+    def index() -> str:
+        gathered = greendata.gather(greendata.run(held, 1), gevent.spawn(int), greendata.run(held, 2))
+        jobs.append(keep(greendata.gather(gathered) if nested else gathered))
+        return "gone on"
+
+    assert app.test_client().get("/").text == "gone on"
+    held.open()
+    assert jobs[0].get() == ([[1, 0, 2]] if nested else [1, 0, 2])
 
 
 class Customer:

@@ -235,6 +235,11 @@ class Result(Outcome[T], Generic[T]):
         work = self._work
         return None if work is None else work.deadline
 
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """What it gathers, while it waits for that; who lets it go on has to let them go on."""
+        return getattr(self._work, "members", ())
+
     def add_waker(self, wake: Callable[[], object]) -> bool:
         """Have *wake* called once at the outcome; False if there is one, and *wake* will not be called."""
         self._wakers.append(wake)

@@ -239,7 +239,7 @@ class _Gathering:
         self.outcome = Result[list[Any]]("gather") if hub is not None else _GatheredNatively(items, until=until)
         self.seconds = 0.0
         self.deadline: float | None = None  # the items have their own
-        self._items = items
+        self.members = items  # set once
         self._hub = hub
         self._mailbox = None if hub is None else Mailbox.here()
         self._keeps_errors = keeps_errors
@@ -253,7 +253,7 @@ class _Gathering:
 
     def withdraw(self) -> None:
         """Cancel what is not ready. Safe from any thread."""
-        _give_up([item for item in self._items if not item.ready()], self._mailbox)
+        _give_up([item for item in self.members if not item.ready()], self._mailbox)
 
     def announce(self) -> None:
         """Notify those that wait for the gathered result."""
@@ -271,7 +271,7 @@ class _Gathering:
             self._conclude()
 
     def _conclude(self) -> None:
-        values = [item.value if item.exception is None else item.exception for item in self._items]
+        values = [item.value if item.exception is None else item.exception for item in self.members]
         self.outcome.settle(Status.DONE, values)
         self._tell()
 

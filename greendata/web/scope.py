@@ -154,8 +154,11 @@ class Scope:
             self._watch(self._client)
 
     def keep(self, result: Result[Any]) -> None:
-        """Let go of *result*: it outlives the request. Safe from any thread."""
+        """Let go of *result*, and of what it gathers: they outlive the request. Safe from any thread."""
         self._refs.discard(weakref.ref(result))
+        for member in result.members:
+            if isinstance(member, Result):
+                self.keep(member)
 
     def cancel(self, reason: str) -> None:
         """Cancel what is pending and what will be submitted, for that reason. Safe from any thread."""
@@ -219,6 +222,8 @@ def current_scope() -> Scope | None:
 
 def keep(result: Result[Any]) -> Result[Any]:
     """Let *result* outlive the request that submitted it, and return it: for work that nobody waits for.
+
+    One that `greendata.gather` made keeps what it gathers.
 
     Raises:
         NotAResult: it is no Result.
