@@ -310,3 +310,40 @@ def test_far_years_are_told_wherever_python_values_are_made() -> None:
         assert len(greendata.to_models(spare, greendata.model_of({"id": pl.Int64}))) == df.height
         with suppress(GreenDataError):
             b"".join(greendata.encode(df, "ndjson"))
+
+
+JSON_NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,44})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+
+
+@pytest.mark.parametrize("form", ["[{{{0}}}]", "{{{0}}}\n", '{{"a":[{1}],"b":["1.50"]}}'])
+@settings(max_examples=50)
+@given(text=JSON_NUMBERS)
+@example(text="0.12345678901234567891")
+@example(text="1.50")
+@example(text="1e-7")
+@example(text="123456789012345678901234567890123456789012")
+def test_numbers_of_json_are_their_digits(form: str, text: str) -> None:
+    body = form.format(f'"a":{text},"b":"1.50"', text).encode()
+    format: Format = "ndjson" if form.endswith("\n") else "json"
+    for dtype in (pl.String(), pl.Decimal(38, 12), pl.Decimal(38, 30)):
+        schema = pl.Schema({"a": dtype, "b": pl.String})
+        try:
+            found = greendata.decode(body, format, schema=schema)
+        except Malformed:
+            continue
+        assert found["b"].to_list() == ["1.50"]
+        if dtype == pl.String():
+            assert Decimal(found["a"].item()) == Decimal(text)
+            assert found["a"].item().partition(".")[2] == text.partition(".")[2]
+        else:
+            assert Fraction(found["a"].item()) == Fraction(Decimal(text))
+
+
+def test_numbers_beside_numbers_of_many_digits() -> None:
+    body = b'[{"a":0.12345678901234567891,"i":7,"f":2.5,"l":[1.25,null],"s":"x: 1.50, \\"2.50\\"","b":true}, {}]'
+    kinds = {"a": pl.Decimal(38, 20), "i": pl.Int8, "f": pl.Float64, "l": pl.List(pl.Decimal(5, 2)), "s": pl.String}
+    found = greendata.decode(body, "json", schema=pl.Schema({**kinds, "b": pl.Boolean}))
+    row = Decimal("0.12345678901234567891"), 7, 2.5, [Decimal("1.25"), None], 'x: 1.50, "2.50"', True
+    assert found.rows() == [row, (None,) * 6]
+    with pytest.raises(Malformed, match="control character"):
+        greendata.decode(b'[{"a":0.12345678901234567891,"s":\x01x\x01}]', "json", schema=pl.Schema(kinds))

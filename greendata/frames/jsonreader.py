@@ -14,8 +14,9 @@ from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, shown, text_form, told
 from greendata.frames.claims import refuse_many_keys, refuse_packed, refuse_sparse
 from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
+from greendata.frames.dtypes import plain_of
 from greendata.frames.formats import Format
-from greendata.frames.jsonrows import BOM, line_of, rows_of
+from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
 from greendata.hub.pacing import give_way
 
@@ -26,6 +27,12 @@ EXAMINED_ROWS = 200  # by the same parser without a rest
 EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d")  # 16 digits and more
+_CUT_IN_TEXT = re.compile(_CUT.pattern + rb"|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")
+_FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
+_MARK = "\x01"  # that no JSON has as it is
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+OVERLAP = 64  # bytes, in which a number that begins in one window ends
 _PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash that is meant
 
 _FAILURES = (PolarsError, PanicException, Malformed)
@@ -48,9 +55,9 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
     keys = refuse_many_keys(content, "ndjson") if schema is None else []
     try:
-        if schema is not None:
-            return _ndjson(content, schema)
-        return _inferred(content, "ndjson", pl.read_ndjson, keys)
+        if schema is None:
+            return _inferred(content, "ndjson", pl.read_ndjson, keys)
+        return _exactly(content, "ndjson", schema) if _are_cut(content, schema) else _ndjson(content, schema)
     except _FAILURES as error:
         raise _at_its_line(content, schema, error) from error
 
@@ -202,11 +209,15 @@ def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
         return _inferred(content, "json", pl.read_json, refuse_many_keys(content, "json"))
     refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
+    if _are_cut(content, schema):
+        return _exactly(content, "json", schema)
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
     return cast_to(pl.read_json(content, schema=forms), schema, "json")
 
 
 def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
+    if schema and _are_cut(content, schema):
+        return _exactly(content, "json", schema)
     forms = schema and {name: pl.List(text_form(dtype)) for name, dtype in schema.items()}
     whole = pl.read_json(content, schema=forms, infer_schema_length=None)
     columns = {series.name: _column(series) for series in whole.iter_columns()}
@@ -216,8 +227,42 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         raise Malformed("json", f"columns of unequal lengths: {told_lengths}")
     height = max(lengths.values(), default=0)
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
-    df = pl.DataFrame([(absent if values is None else values).alias(name) for name, values in columns.items()])
+    df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
     return df if schema is None else cast_to(df, schema, "json")
+
+
+def _are_cut(content: bytes, schema: pl.Schema) -> bool:
+    """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits in text."""
+    has_text = any(_has(dtype, _TEXTS) for dtype in schema.values())
+    if not has_text and not any(_has(dtype, (pl.Decimal,)) for dtype in schema.values()):
+        return False
+    cut = _CUT_IN_TEXT if has_text else _CUT
+    for begin in range(0, len(content), WINDOW_BYTES):
+        if cut.search(content, begin, begin + WINDOW_BYTES + OVERLAP):
+            return True
+        give_way()
+    return False
+
+
+def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
+    """True if there is one of *kinds* in *dtype*."""
+    dtype = plain_of(dtype)
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has(dtype.inner, kinds)
+    if isinstance(dtype, pl.Struct):
+        return any(_has(field.dtype, kinds) for field in dtype.fields)
+    return isinstance(dtype, kinds)
+
+
+def _exactly(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
+    """The frame in *content*, whose floats are read as the text that they are."""
+    texts = rows_of(content, format)
+    if texts.str.contains(_MARK, literal=True).any():
+        raise Malformed(format, "a control character is no JSON")
+    marked = texts.str.replace_all(f"({STRING})|({_FLOAT})", f"${{1}}{_MARK}${{2}}{_MARK}")
+    quoted = marked.str.replace_all(_MARK * 2, "", literal=True).str.replace_all(_MARK, '"', literal=True)
+    forms = pl.Struct({name: text_form(dtype) for name, dtype in schema.items()})
+    return cast_to(quoted.str.json_decode(forms).struct.unnest(), schema, format)
 
 
 def _column(series: pl.Series) -> pl.Series | None:
