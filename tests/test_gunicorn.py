@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.gates import rest
@@ -70,6 +71,20 @@ def test_preloading_with_a_query_is_told_where_only_the_worker_has_greendata(
     for path in ("/total", "/held"):
         assert server.ask(path).startswith("PolarsForked: this process was forked after its parent had run")
     assert server.read_log().count("this process was forked after its parent had run a Polars query") == 1
+
+
+@pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
+def test_preloading_with_a_schema_is_told_too(tmp_path: Path, worker: str) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
+    service = SERVICE.format(at_import=f"pl.scan_parquet('{tmp_path}/a.parquet').collect_schema()") + ROUTED
+    server = Server(tmp_path, service, ["-k", worker, "--preload"], {"GREENDATA_AUTOPATCH": "1"})
+    told = "this process was forked after its parent had run a Polars query"
+    try:
+        if worker == "gevent":
+            assert server.ask("/total").startswith(f"PolarsForked: {told}")
+        server.wait_log(told)
+    finally:
+        server.stop()
 
 
 def test_preloading_without_a_query_is_no_reason_to_refuse(serve: Callable[..., Server]) -> None:

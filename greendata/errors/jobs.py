@@ -169,7 +169,8 @@ class PoolClosed(GreenDataError, RuntimeError):
 class PolarsForked(GreenDataError, RuntimeError):
     """This process was forked from one that had run a Polars query, where every query hangs for ever.
 
-    Polars' own threads do not survive a fork, and its queries wait for them silently.
+    Polars' own threads do not survive a fork, and its queries wait for them silently. To read the schema or the plan of
+    a scan starts threads as a query does.
     """
 
     def __str__(self) -> str:

@@ -15,6 +15,10 @@ threads unless Polars believes that they run. If none has come, they were lost.
     parent   import polars ── a query ── fork ── goes on
     child                                  └──── patch_all ── this module ── a query: no threads, it refuses
 
+To read a schema starts fewer threads, those of a tokio runtime for files and object stores, and they are missed as
+much. Other libraries have such runtimes too, with the same names. So a child that inherits one is in doubt, and its
+first execution resolves a schema: if that starts no threads, Polars believes in its runtime, and it was lost.
+
 Every program that imports greendata and Polars loads this module. It loads the pool only to fork after a query.
 """
 
@@ -23,6 +27,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Set
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,7 @@ __all__ = ("POLARS_THREADS", "polars_has_run", "polars_was_lost")
 
 POLARS_THREADS = ("polars-", "async-executor-", "tokio-rt-worker")  # as Polars 2.0 and 2.1 name them
 OTHER_THREADS = ("jemalloc_bg_thd",)  # of Polars' allocator: they come with the import
+TOKIO_THREADS = "tokio-rt-worker"  # of Polars, and of any other library with the same runtime
 
 # A thread names itself once it runs, some 100 us after a first tiny query may have returned already, or much later on a
 # busy machine. So a thread that nobody knows is waited for: one that has hardly had the processor yet for long; one
@@ -47,11 +53,16 @@ YOUNG = 1.0  # seconds
 HARDLY = 1_000_000  # nanoseconds on the processor
 
 FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC of Linux, in the flags of proc(5), /proc/pid/stat
+EDGE_TRIGGERED = 0x80000000  # EPOLLET: so tokio polls, and neither gevent nor Python do
 
 _threads_lost = False  # written by the fork hooks, in a process with one thread
+_runtime_seen = False  # a tokio runtime was there at the fork; written likewise
 _refusing = False  # this process, or one it was forked from, lost Polars' threads; goes to True once, on any thread
-_undecided = False  # this process came here by a fork that we did not see; goes to False once, under _deciding
+# What may have been lost at a fork. Written when this module is imported and in the child of a fork, and emptied once,
+# under _deciding; read on any thread.
+_undecided: frozenset[str] = frozenset()
 _deciding = native.allocate_lock()
+_THREADS, _RUNTIME = "threads", "runtime"
 
 
 def polars_has_run() -> bool:
@@ -96,9 +107,10 @@ def polars_was_lost() -> bool:
 
 
 def _before_fork() -> None:
-    global _threads_lost
+    global _threads_lost, _runtime_seen
     _threads_lost = polars_has_run()
-    if _threads_lost:
+    _runtime_seen = not _threads_lost and _tokio_runs()
+    if _threads_lost or _runtime_seen:
         _refusal()
 
 
@@ -112,6 +124,8 @@ def _after_fork_in_child() -> None:
     _deciding = native.allocate_lock()
     if _threads_lost and not _refusing:
         _refuse_all()
+    elif _runtime_seen:
+        _doubt({_RUNTIME})
 
 
 def _refusal() -> Any:
@@ -125,11 +139,11 @@ def _refuse_all() -> None:
     _refusal().refuse_all()
 
 
-def _doubt() -> None:
-    """Have the first execution look whether Polars has threads, if this process may have lost them unseen."""
+def _doubt(lost: Set[str]) -> None:
+    """Have the first execution look whether Polars has lost what it may have lost."""
     global _undecided
-    if _is_forked() and not polars_has_run():
-        _undecided = True
+    _undecided |= lost
+    if _undecided:
         _refusal().refuse_if(polars_was_lost)
 
 
@@ -137,14 +151,39 @@ def _decide() -> None:
     """Find out, once, whether Polars has lost its threads; refuse every execution if so."""
     global _undecided
     with _deciding:
-        if _undecided:
-            before = native.thread_names()
-            pl.thread_pool_size()  # which starts the threads, unless Polars believes that they run
-            born = {task: name for task, name in native.thread_names().items() if task not in before}
-            lost = all(name in OTHER_THREADS for name in born.values()) and not polars_has_run()
-            _undecided = False
-            if lost:
-                _refuse_all()
+        if not _undecided:
+            return
+        lost = _THREADS in _undecided and not _starts(pl.thread_pool_size) and not polars_has_run()
+        lost = lost or (_RUNTIME in _undecided and not _starts(_refusal().resolve_a_schema) and not _tokio_runs())
+        _undecided = frozenset()
+        if lost:
+            _refuse_all()
+
+
+def _starts(func: Callable[[], object]) -> bool:
+    """Whether *func* starts threads that are not the allocator's. They are there when it returns, named or not."""
+    before = native.thread_names()
+    func()
+    born = [name for task, name in native.thread_names().items() if task not in before]
+    return any(name not in OTHER_THREADS for name in born)
+
+
+def _tokio_runs() -> bool:
+    return any(name.startswith(TOKIO_THREADS) for name in native.thread_names().values())
+
+
+def _inherits_a_runtime() -> bool:
+    """True if there is a poller as tokio makes it; with this process just forked, it is one that the parent had."""
+    return any(map(_is_edge_triggered, os.listdir("/proc/self/fdinfo")))
+
+
+def _is_edge_triggered(descriptor: str) -> bool:
+    try:
+        lines = Path("/proc/self/fdinfo", descriptor).read_text(encoding="ascii").splitlines()
+        events = [int(line.split()[3], 16) for line in lines if line.startswith("tfd:")]  # proc(5), of an epoll
+    except (OSError, IndexError, ValueError):  # it is closed meanwhile
+        return False
+    return any(event & EDGE_TRIGGERED for event in events)
 
 
 def _is_forked() -> bool:
@@ -182,5 +221,5 @@ def _tell_the_workers() -> None:
 
 when_imported("greendata.hub.crew", _tell_the_workers)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-if not is_being_imported("polars"):
-    _doubt()
+if not is_being_imported("polars") and _is_forked() and not polars_has_run():
+    _doubt({_THREADS, _RUNTIME} if _inherits_a_runtime() else {_THREADS})

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import polars as pl
+
 from greendata.errors import PolarsForked
-from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
+from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam, original
 from greendata.hub import crew, pool
 
-__all__ = ("refuse_all", "refuse_if")
+__all__ = ("refuse_all", "refuse_if", "resolve_a_schema")
 
 _refusal = Seam(EXECUTIONS + HANDOFFS, "refusal", outermost=True)
 
@@ -40,6 +42,11 @@ def refuse_if(was_lost: Callable[[], bool]) -> None:
         return asked
 
     _refusal.divert(ask_first)
+
+
+def resolve_a_schema() -> None:
+    """Resolve the schema of a plan in memory, past every patch. Polars starts its runtime for it, if it has none."""
+    original("polars._plr:PyLazyFrame.collect_schema")(pl.LazyFrame({"a": [1]})._ldf)
 
 
 def _refuse(_func: Callable[..., Any]) -> Callable[..., Any]:

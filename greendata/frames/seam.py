@@ -16,7 +16,7 @@ import polars as pl
 
 from greendata.errors import SeamMissing
 
-__all__ = ("EXECUTIONS", "HANDOFFS", "Seam", "diverted_for")
+__all__ = ("EXECUTIONS", "HANDOFFS", "Seam", "diverted_for", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -133,9 +133,9 @@ class Seam:
             place = _look_up(name)
             assert place is not None
             owner, attribute, found = place
-            original = _originals.setdefault(name, found)
+            first = _originals.setdefault(name, found)
             layers = [seam.wrap for seam in _diverted if seam.wrap is not None and name in seam.names]
-            setattr(owner, attribute, _layered(original, owner, layers) if layers else _originals.pop(name))
+            setattr(owner, attribute, _layered(first, owner, layers) if layers else _originals.pop(name))
 
 
 def diverted_for(purpose: str) -> bool:
@@ -148,10 +148,24 @@ def diverted_for(purpose: str) -> bool:
     return any(seam.purpose == purpose for seam in _diverted)
 
 
-def _layered(original: Any, owner: Any, layers: list[Wrap]) -> Any:
-    """*original*, as the owner holds it, with the layers before it: the last one is called first."""
-    is_static = isinstance(original, staticmethod)
-    native: Callable[..., Any] = original.__get__(None, owner) if is_static else original
+def original(name: str) -> Callable[..., Any]:
+    """The function of that name as Polars has it, whatever stands before it.
+
+    Example:
+        >>> original("polars._plr:PyLazyFrame.collect_schema").__name__
+        'collect_schema'
+    """
+    place = _look_up(name)
+    if place is None:
+        raise SeamMissing([name], pl.__version__)
+    func: Callable[..., Any] = _originals.get(name, place[2])
+    return func
+
+
+def _layered(found: Any, owner: Any, layers: list[Wrap]) -> Any:
+    """*found*, as the owner holds it, with the layers before it: the last one is called first."""
+    is_static = isinstance(found, staticmethod)
+    native: Callable[..., Any] = found.__get__(None, owner) if is_static else found
     func = native
     for wrap in layers:
         func = wraps(native)(wrap(func))

@@ -27,7 +27,7 @@ except ImportError as missing:
     ) from missing
 
 from greendata.errors import PolarsForked
-from greendata.frames.fork import polars_has_run
+from greendata.frames.fork import polars_has_run, polars_was_lost
 from greendata.frames.patch import patch_polars
 from greendata.frames.threads import VARIABLE, limit_polars_threads, share_of_cores
 from greendata.hub import pool
@@ -99,7 +99,7 @@ def post_fork(server: object, worker: Worker) -> None:
         SystemExit: the parent has run a query, as `PolarsForked` explains. The code is the one at which gunicorn
             stops instead of starting the next worker.
     """
-    if polars_has_run():
+    if polars_has_run() or polars_was_lost():
         worker.log.error("cannot serve: %s", PolarsForked())
         sys.exit(Arbiter.APP_LOAD_ERROR)
     named = worker.cfg.env.get(VARIABLE) or os.environ.get(VARIABLE)
