@@ -11,16 +11,27 @@ import json
 from functools import reduce
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
-from greendata.frames.claims import refuse_packed, refuse_wide
+from greendata.frames.claims import COLUMNS, refuse_packed, refuse_wide
 from greendata.frames.depth import DEPTH, refuse_deep_document
 from greendata.frames.formats import Format
+from greendata.frames.jsonshapes import Shape
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte
+from greendata.frames.names import frame_of
 from greendata.hub.pacing import give_way
 
-__all__ = ("BOM", "ROW_BYTES", "STRING", "line_of", "rows_of")
+__all__ = (
+    "BOM",
+    "ROW_BYTES",
+    "STRING",
+    "line_of",
+    "names_of_columns",
+    "read_columns",
+    "rows_of",
+    "text_of",
+)
 
 BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
 ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names
@@ -54,7 +65,7 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
     refuse_packed(content, format)
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     if format == "ndjson":
-        lines = _text(content, format).str.strip_prefix("\ufeff").str.split("\n").explode()
+        lines = text_of(content, format).str.strip_prefix("\ufeff").str.split("\n").explode()
         return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
     if begin == len(content):
         raise Malformed("json", "there is nothing")
@@ -63,12 +74,52 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         got = content[begin : begin + 20]
         raise Malformed("json", f"expected an array of objects or an object of arrays, got {got!r}")
     try:
-        text = _text(content[begin:], format).str.strip_chars(" \t\n\r")
+        text = text_of(content[begin:], format).str.strip_chars(" \t\n\r")
         return _elements(text) if opener == b"[" else _rows_of_columns(text)
     except Malformed as error:
         refuse_deep_document(content)  # which the expressions do not tell from what has no end
         line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
         raise Malformed("json", error.reason, line=line, column=error.column) from error
+
+
+def names_of_columns(content: bytes) -> list[str]:
+    """The names of what looks like the columns of an object; none if two are the same, or one is none.
+
+    Example:
+        >>> names_of_columns(b'{"a": [1, 2], "b": ["x", null]}')
+        ['a', 'b']
+    """
+    found = text_of(content, "json").str.extract_all(rf"{STRING}{_SPACE}:{_SPACE}\[").explode(empty_as_null=False)
+    if found.len() > COLUMNS:
+        return []
+    try:
+        names = [json.loads(key[:-1].rstrip(" \t\n\r")[:-1]) for key in found]
+    except ValueError:
+        return []
+    return names if len(set(names)) == len(names) else []
+
+
+def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
+    """The columns of an object, all of whose values are as *shape* has them in a row; None if some are not.
+
+    Example:
+        >>> from greendata.frames.jsonshapes import shape_of
+        >>> read_columns(b'{"a": [1, null]}', shape_of('{"a": 1}', "a", None)).rows()
+        [(1,), (None,)]
+    """
+    document = shape.of_columns()
+    try:
+        if not text_of(content, "json").str.contains(document.row()).item():
+            return None
+        lists = pl.read_json(content.removeprefix(BOM), schema=document.schema)
+    except (PolarsError, PanicException):
+        return None
+    if lists.height != 1:
+        return None
+    columns = [series.explode(empty_as_null=False) for series in lists.iter_columns()]
+    if len({series.len() for series in columns}) > 1:
+        return None
+    return frame_of(columns)
 
 
 def line_of(content: bytes, format: Format, row: int) -> int | None:
@@ -80,7 +131,7 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
     """
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     before = 1 + count(content, b"\n", 0, begin)
-    text = _text(content[begin:], format)
+    text = text_of(content[begin:], format)
     if format == "ndjson":
         lines = text.str.split("\n").explode()
         return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
@@ -90,8 +141,16 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
     return before + _newlines(inner, row)
 
 
-def _text(content: bytes, format: Format) -> pl.Series:
-    """All of *content* as one string."""
+def text_of(content: bytes, format: Format) -> pl.Series:
+    """All of *content* as one string.
+
+    Raises:
+        Malformed: it is no UTF-8.
+
+    Example:
+        >>> text_of(b"[]", "json").item()
+        '[]'
+    """
     pieces, begin = [], 0
     while begin < len(content):
         end = min(begin + WINDOW_BYTES, len(content))

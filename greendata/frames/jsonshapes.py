@@ -85,6 +85,12 @@ class _Listed(Kind):
     """Arrays of values of one kind."""
 
     items: Kind
+    may_be_null: bool = True
+
+    @property
+    def value(self) -> str:
+        """See `Kind.value`."""
+        return f"(?:null|{self.pattern})" if self.may_be_null else self.pattern
 
     @property
     def pattern(self) -> str:  # type: ignore[override]
@@ -130,6 +136,10 @@ class Shape(Kind):
     def row(self, captured: Container[str] = ()) -> str:
         """The pattern of all of a row. It captures the values of the keys *captured*, in their order."""
         return f"^{_SPACE}{self._pattern(captured)}{_SPACE}$"
+
+    def of_columns(self) -> Shape:
+        """The shape of an object that has a list of each of these values."""
+        return Shape(tuple((key, _Listed(kind, may_be_null=False)) for key, kind in self.fields))
 
     def informed(self, known: Kind | None) -> Shape:
         """See `Kind.informed`."""

@@ -22,7 +22,7 @@ from greendata.frames.apart import Apart, ColumnJudge, validator_of
 from greendata.frames.claims import refuse_sparse
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
-from greendata.frames.jsonrows import BOM, STRING, rows_of
+from greendata.frames.jsonrows import BOM, STRING, names_of_columns, read_columns, rows_of
 from greendata.frames.jsonshapes import Shape, Shapeless, kind_of, shape_of
 from greendata.frames.limits import ELEMENTS
 from greendata.frames.lines import first_byte
@@ -115,6 +115,8 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
         2
     """
     sieve = JsonSieve(model)
+    if format == "json" and not _is_array(content) and (found := _columns_at_once(content, sieve)) is not None:
+        return found
     texts = rows_of(content, format)
     refuse_sparse(texts.len(), len(sieve.sieve.columns), len(content), format=format)
     return _Sifting(sieve, texts, content if format == "ndjson" or _is_array(content) else None).sifted()
@@ -122,6 +124,25 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
 
 def _is_array(content: bytes) -> bool:
     return content[first_byte(content) :][:1] == b"["
+
+
+def _columns_at_once(content: bytes, sieve: JsonSieve) -> Sifted | None:
+    """The rows of an object of columns, if all values of each are of one kind and all rows are sure; else None."""
+    kinds = {name: kind_of(column.form.dtype) for column in sieve.sieve.columns for name in column.sources}
+    names = names_of_columns(content)
+    shape = Shape(tuple((name, kinds[name]) for name in names if name in kinds))
+    dtypes = shape.schema
+    plan = None if len(shape.fields) < len(names) or not dtypes else sieve.sieve.plan(dtypes)
+    if plan is None or plan.apart or sieve.sieve.is_spoilt(dtypes):
+        return None
+    df = read_columns(content, shape)
+    if df is None:
+        return None
+    part, doubtful = sieve.sieve.sift(df, plan, is_spoilt=False)
+    if doubtful.len():
+        return None
+    nobody = _TextJudge(pl.DataFrame({"": []}, {"": pl.String}), sieve.sieve.columns, sieve.check)
+    return Sifted(df.height, [part], (nobody,), asked_of(doubtful), pl.DataFrame(schema=FAILURES), None)
 
 
 class JsonSieve:
