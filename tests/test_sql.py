@@ -149,6 +149,9 @@ def test_arguments_that_cannot_be_used(file: Path) -> None:
         greendata.read_sql(b"SELECT 1", file)  # type: ignore[call-overload]
     with pytest.raises(ColumnUnwritable, match=r"1 column has no form in SQLite: '0' \(List"):
         greendata.read_sql("SELECT ?", file, params=[[1, 2]])
+    for overrides in ("a", {"a": pl.Decimal}, {"a": "x"}, {1: pl.Int64}, [("a", pl.Int64)]):
+        with pytest.raises(BadArgument, match="schema_overrides must be None or a mapping"):
+            greendata.read_sql("SELECT 1", file, schema_overrides=overrides)  # type: ignore[call-overload]
     with pytest.raises(BadArgument, match="schema_overrides must be of the columns a, b"):
         read("SELECT * FROM t", file, schema_overrides={"c": pl.Date})
 

@@ -38,6 +38,7 @@ _IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
 _FIRST_DAY = {POSTGRES: -2_440_588, SQLITE: -95_026_236}  # days since 1970; PostgreSQL's is 24 November 4714 BC
 _LAST_DAY = 95_026_236  # the end of 262142, after which Polars panics when it shows a date
 _DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_UNITS: dict[Any, pl.DataType] = {pl.Datetime: pl.Datetime("us"), pl.Duration: pl.Duration("us")}
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
@@ -148,6 +149,25 @@ def _sqlite_form(series: pl.Series) -> pl.Series:
             if series.is_nan().any():
                 raise ColumnUnreadable(series.name, "holds NaN, which SQLite makes null")
     return series
+
+
+def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
+    """*overrides* with whole types: a Datetime or a Duration without a unit is one of microseconds.
+
+    Raises:
+        BadArgument: it is no mapping of names to types.
+
+    Example:
+        >>> dtypes_of({"a": pl.Datetime, "b": int})
+        {'a': Datetime(time_unit='us', time_zone=None), 'b': Int64}
+    """
+    expected = "None or a mapping of column names to types of Polars, whole ones: pl.Decimal(12, 2), not pl.Decimal"
+    if not isinstance(overrides, Mapping) or not all(isinstance(name, str) for name in overrides):
+        raise BadArgument("schema_overrides", overrides, expected)
+    try:
+        return dict(pl.Schema({name: _UNITS.get(dtype, dtype) for name, dtype in overrides.items()}))
+    except TypeError as error:
+        raise BadArgument("schema_overrides", overrides, expected) from error
 
 
 def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataFrame:

@@ -20,7 +20,7 @@ import polars as pl
 from greendata.errors import BadArgument, BadChoice, NotAFrame
 from greendata.frames.addresses import looks_like_place
 from greendata.frames.batches import Batches
-from greendata.frames.columns import SQLITE, check_name, check_writable, parameters
+from greendata.frames.columns import SQLITE, check_name, check_writable, dtypes_of, parameters
 from greendata.frames.databases import Database, SqliteAddress, database_of
 from greendata.frames.sqlite import MEMORY
 from greendata.frames.statements import ingest, rows_of
@@ -77,19 +77,24 @@ def read_sql(
     """What one statement returns, as a frame, or as a stream of frames of *batch_rows* rows.
 
     With an address it is one transaction, committed when all rows are read. A result that is cancelled or out of time
-    stops the statement in PostgreSQL; SQLite's driver cannot. A statement that returns no rows gives a frame without
-    columns. Of several statements SQLite executes the first alone, and PostgreSQL refuses them.
+    stops the statement. A statement that returns no rows gives a frame without columns. Several statements are refused.
+
+    No value is changed on the way. A type of PostgreSQL that Polars lacks is read as its text. What has no form at all
+    is an error that names the column: ``infinity``, arrays of several dimensions, numbers beside text in a column of
+    SQLite, text that is no UTF-8, an override that would round or cut off.
 
     Args:
         query: one SQL statement.
         database: an address or a connection. ``sqlite:///`` is followed by the path, an absolute one with its own
-            slash; an SQLite file that is not there is an error.
+            slash; an SQLite file that is not there is an error. A connection of `sqlite3` has to be made with
+            ``check_same_thread=False``.
         params: bound by the driver, never put into the text: a sequence for ``?`` (SQLite) or ``$1`` (PostgreSQL), or a
             mapping for SQLite's ``:name``.
         schema_overrides: types of columns, for what a database does not tell: SQLite has no dates, booleans or
-            decimals and types an empty column as Int64, PostgreSQL's numeric has no bound and comes as text.
-        batch_rows: rows a frame. SQLite's driver takes the type of a column from the first 10 000 rows or
-            the first batch, the larger; without *batch_rows*, from all.
+            decimals, a column of it without values is Int64, and PostgreSQL's numeric has no bound and comes as text.
+            With String, numbers beside text become text with all their digits.
+        batch_rows: rows a frame. In SQLite the first 10 000 rows or the first batch, the larger, decide on the type of
+            a column; without *batch_rows*, all.
         timeout: the deadline in seconds; of the whole stream with *batch_rows*.
 
     Raises:
@@ -110,10 +115,11 @@ def read_sql(
         raise BadArgument("batch_rows", batch_rows, "None or a whole number >= 1")
     if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
         raise BadArgument("params", params, "None, a sequence or a mapping")
+    overrides = dtypes_of({} if schema_overrides is None else schema_overrides)
     place, stopper = database_of(database, label), Stopper()
     try:
         bound = _bound(params, place.kind)
-        start = partial(rows_of, place, stopper, query, bound, dict(schema_overrides or {}), batch_rows)
+        start = partial(rows_of, place, stopper, query, bound, overrides, batch_rows)
         if batch_rows is not None:
             return SqlBatches(start, place, stopper, timeout=timeout, key=key, label=label)
         return _submitted(partial(_whole, start), place, stopper, timeout, key, label)
@@ -139,14 +145,17 @@ def write_sql(
     rows back. A write that fails leaves the transaction as it was in SQLite; PostgreSQL's is aborted then, as by any
     failed statement, and all that is left is to roll it back. Names are quoted, whatever they are.
 
+    Writers to one file of SQLite wait for each other, 5 seconds. An append looks at the types of the table: a value
+    arrives equal, or the write is refused.
+
     Args:
         database: an address, where an SQLite file is made if need be, or a connection; see `read_sql`.
         if_exists: what to do with a table that is there; one that is not is made.
-        schema: the schema of the table, in PostgreSQL.
+        schema: the schema of the table; in SQLite, the name of an attached database.
 
     Raises:
         NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
-        DatabaseUnreachable, QueryFailed: from the result.
+        DatabaseUnreachable, QueryFailed: from the result; `WriteRefused`, a `QueryFailed`, where a value would change.
 
     Example:
         >>> from tempfile import TemporaryDirectory

@@ -270,6 +270,9 @@ def read_database_uri(
 ) -> Result[pl.DataFrame]:
     """Read what *query* selects: ``polars.read_database_uri(query, uri, **options)`` in the pool.
 
+    Its engines bring a SQLite of their own, which destroys files that `sqlite3` in the same process writes: for SQLite
+    take `read_sql`.
+
     Example:
         >>> nobody_there = read_database_uri("SELECT 1", "postgresql://127.0.0.1:1/none", timeout=5)
         >>> nobody_there.wait() is None, nobody_there.successful()
