@@ -248,11 +248,10 @@ def test_a_stream_is_the_frame_in_batches(address: str) -> None:
 
 
 def test_leaving_a_stream_ends_its_session(address: str) -> None:
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    before = read(sessions, address).item()
+    before = read(SESSIONS, address).item()
     with greendata.read_sql("SELECT generate_series(1, 10000000)", address, batch_rows=5) as stream:
         next(stream)
-    until(lambda: read(sessions, address).item() == before)
+    until(lambda: read(SESSIONS, address).item() == before)
 
 
 def test_a_query_that_fails_midway(address: str) -> None:
@@ -326,6 +325,35 @@ def test_a_query_at_its_deadline_is_stopped_on_the_server(address: str, locked: 
     result.end().get()
     wait_for_waiters(address, 0)
     del locked
+
+
+HELD = f"""
+    CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN new; END $$
+"""
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+
+
+@pytest.mark.parametrize("kind", ["int8", "numeric(5, 0)"])  # copied, and through a temporary table
+def test_a_write_that_is_given_up_midway_leaves_nothing(kind: str, address: str, locked: Any) -> None:
+    """A trigger holds the write at its first row, with the table already made or locked."""
+    read(f"CREATE TABLE slow (a {kind})", address)
+    read(HELD, address)
+    read("CREATE TRIGGER held BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION held()", address)
+    sessions = read(SESSIONS, address).item()
+    frame = pl.DataFrame({"a": [1, 2]})
+    cancelled = greendata.write_sql(frame, "slow", address, if_exists="append")
+    wait_for_waiters(address, 1)
+    cancelled.cancel_wait()
+    expired = greendata.write_sql(frame, "slow", address, if_exists="append", timeout=0.5)
+    with pytest.raises(greendata.DeadlineExceeded):
+        expired.get()
+    expired.end().get()
+    until(lambda: read(SESSIONS, address).item() == sessions)
+    assert count(address, "slow") == 0
+    greendata.run(locked.rollback).get()
+    assert greendata.write_sql(frame, "slow", address, if_exists="append").get() == 2
+    assert read("SELECT count(*) FROM pg_class WHERE relname LIKE 'greendata_%'", address).item() == 0
 
 
 def test_a_cancelled_query_gives_the_callers_connection_back(address: str, locked: Any, connection: Any) -> None:
