@@ -11,11 +11,9 @@ All of it is called on workers.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -40,6 +38,7 @@ MEMORY = ":memory:"  # the path of a database that nobody else sees, and that en
 _PATIENCE = 5.0  # seconds that a writer waits for another: what sqlite3 itself does
 _FIRST = 64  # rows in the first slice
 _MOST = 500  # rows in a slice: with 700 tuples at once the garbage collector begins, 30 ms of silence in a full one
+_CELLS = 12_000  # values that are made columns at once
 _INFERRED = 10_000  # rows that decide on the types of a stream's columns, at least
 _SAVEPOINT = "greendata_write"
 _KINDS = {
@@ -147,29 +146,45 @@ class _Column:
         self._name = name
         self._override = override
         self._dtype: Any = override
+        self._values: list[Any] = []  # of the last slices: a Series of a few costs as much as one of thousands
         self._parts: list[pl.Series] = []
 
-    def add(self, values: Sequence[Any]) -> None:
+    def add(self, values: Iterable[Any]) -> None:
         """Take the values of a slice."""
+        self._values.extend(values)
+
+    def pack(self) -> None:
+        """Make a part of the values of the last slices."""
+        if not self._values:
+            return
+        part = self._part(self._values)
+        self._values = []
+        if self._parts and self._parts[-1].dtype == part.dtype:
+            self._parts[-1].append(part)  # one object for all: thousands would wake the garbage collector
+        else:
+            self._parts.append(part)
+
+    def _part(self, values: Sequence[Any]) -> pl.Series:
         kind = next((type(value) for value in values if value is not None), type(None))
         dtype = _KINDS.get(kind)
         if dtype is None:
             raise ColumnUnreadable(self._name, f"holds a {kind.__name__}, which the connection makes of its values")
-        if kind is not float or _are_floats(values):  # an integer among floats would be taken without a word
-            try:
-                self._parts.append(pl.Series(self._name, values, dtype=dtype, strict=True))
-            except TypeError:  # they are of several types
-                self._parts.append(self._mixed(values))
-        else:
-            self._parts.append(self._mixed(values))
+        if kind is float and not _are_floats(values):  # an integer among them would be taken without a word
+            return self._mixed(values)
+        try:
+            return pl.Series(self._name, values, dtype=dtype, strict=True)
+        except TypeError:  # they are of several types
+            return self._mixed(values)
 
     def taken(self) -> pl.Series:
         """The values since the last time, in the type of all."""
         parts, self._parts = self._parts, []
         if self._dtype is None:
             self._dtype = self._common({type(part.dtype): part.dtype for part in parts})
-        runs = [pl.concat(run, rechunk=True) for _, run in groupby(parts, key=lambda part: part.dtype)]
-        return pl.concat([pl.Series(self._name, [], dtype=self._dtype), *(exact(run, self._dtype) for run in runs)])
+        runs = [exact(part.rechunk(), self._dtype) for part in parts]
+        if len(runs) == 1:
+            return runs[0]
+        return pl.concat([pl.Series(self._name, [], dtype=self._dtype), *runs], rechunk=True)
 
     def _mixed(self, values: Sequence[Any]) -> pl.Series:
         kinds = {type(value) for value in values} - {type(None)}
@@ -196,35 +211,51 @@ def _beside_each_other(kinds: set[type]) -> str:
 
 
 def _are_floats(values: Sequence[Any]) -> bool:
-    return {type(value) for value in values} <= {float, type(None)}
+    return set(map(type, values)) <= {float, type(None)}
 
 
 def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) -> Iterator[int]:
-    """The rows, given to *columns* slice by slice; how many each time."""
-    for count in _paced():
+    """The rows, given to *columns*; how many each time."""
+    pace, height, packed_at = _Pace(), 0, max(1, _CELLS // len(columns))
+    for count in pace.counts():
         stopper.check(sql)
         rows = cursor.fetchmany(count)
+        if rows:
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.add(values)
+            height += len(rows)
+        if height >= packed_at or not rows:
+            for column in columns:
+                column.pack()
+                pace.rest()
+            yield height
+            height = 0
         if not rows:
             return
-        height = len(rows)
-        values = deque(zip(*rows, strict=True))
-        del rows  # else the collector finds twice as many
-        for column in columns:
-            column.add(values.popleft())
-        yield height
+        del rows, values  # else the collector finds twice as many
 
 
-def _paced() -> Iterator[int]:
-    """How many rows the next slice is to have; between them the hub has its turn."""
-    count, begun = _FIRST, perf_counter()
-    while True:
-        started = perf_counter()
-        yield count
-        now = perf_counter()
-        count = max(1, min(_MOST, 2 * count, int(count * BUDGET / max(now - started, 1e-9))))
-        if now - begun >= BUDGET:
+class _Pace:
+    """How many rows a slice is to have, so that the hub has its turn between them. One worker uses it."""
+
+    def __init__(self) -> None:
+        self._rested = perf_counter()
+
+    def rest(self) -> None:
+        """Give way, if it is time to."""
+        if perf_counter() - self._rested >= BUDGET:
             give_way()
+            self._rested = perf_counter()
+
+    def counts(self) -> Iterator[int]:
+        """For each slice, the number of its rows."""
+        count = _FIRST
+        while True:
             begun = perf_counter()
+            yield count
+            seconds = max(perf_counter() - begun, 1e-9)
+            count = max(1, min(_MOST, 2 * count, int(count * BUDGET / seconds)))
+            self.rest()
 
 
 def ingest(
@@ -265,7 +296,7 @@ def ingest(
 def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> None:
     names, marks = ", ".join(map(_quoted, rows.columns)), ", ".join("?" * rows.width)
     insert, start = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0
-    for count in _paced():
+    for count in _Pace().counts():
         stopper.check(what)
         cursor.executemany(insert, rows.slice(start, count).rows())
         start += count
