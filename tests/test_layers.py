@@ -36,8 +36,8 @@ HOUSE = (
     Floor(
         "hub",
         "adoption arrivals background blocks bridge call caller cleanup collector crew deadline fairness flight group "
-        "job locks logs mailbox native native_waits outcome pacing parking pool queues resident result scope service "
-        "settings sockets threads waiters",
+        "hubs job locks logs mailbox native native_waits outcome pacing parking pool queues resident result scope "
+        "service settings sockets threads waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

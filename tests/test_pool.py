@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -266,6 +267,39 @@ def test_statistics_add_up(held: Gate) -> None:
     settle_down(pool)
     now = pool.stats()
     assert (now.done, now.failed, now.cancelled, now.rejected) == (5, 2, 2, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="priorities are a thread's on Linux alone")
+def test_polars_threads_step_back_and_nobody_else() -> None:
+    """A worker that waits for a core with the GIL in hand holds up the hub; what a job starts has its priority."""
+    finished = run_python(
+        """
+        import os, subprocess, sys
+        import polars as pl
+        import greendata
+        from greendata.hub import native
+        from tests.natives import until
+
+        def of(thread):
+            return os.getpriority(os.PRIO_PROCESS, thread) - base
+
+        def child():
+            code = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+            return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) - base
+
+        def runtime():
+            return {of(thread) for thread, name in native.thread_names().items() if name[:7] == "polars-"}
+
+        base = os.getpriority(os.PRIO_PROCESS, 0)
+        greendata.configure(nice=2)
+        lf = pl.LazyFrame({"a": [1]}).group_by("a").len()
+        until(lambda: greendata.collect(lf).get() is not None and runtime() == {2})
+        print(greendata.run(lambda: of(native.get_native_id())).get(timeout=30), greendata.run(child).get(timeout=30))
+        greendata.configure(nice=4)
+        print(runtime())
+        """
+    )
+    assert finished == (0, "0 0\n{4}\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become somebody else")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import get_hub
 from greenlet import GreenletExit
 
 from greendata.errors.notes import note, shown
 from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
 from greendata.flow.element import Item, Mark, Place, path_of
+from greendata.hub.hubs import ensure_hub
 
 if TYPE_CHECKING:
     from greendata.flow.stage import Stage
@@ -55,7 +55,7 @@ class Run:
     """The greenlets and channels of one iteration. Call from the hub's thread."""
 
     def __init__(self, exit_: Stage[Any]) -> None:
-        self.hub = get_hub()
+        self.hub = ensure_hub()
         self.pace = Pace.here(self.hub)
         self.error: BaseException | None = None
         self._doors: list[Door] = []

@@ -36,6 +36,7 @@ from gevent._hub_local import get_hub_if_exists
 from greenlet import GreenletExit
 
 from greendata.hub import native
+from greendata.hub.hubs import weakly
 
 __all__ = ("Bridge",)
 
@@ -57,12 +58,14 @@ class Bridge:
     """
 
     __slots__ = (
+        "__weakref__",
         "_answering",
         "_bell",
         "_callbacks",
         "_held",
         "_is_hung",
         "_numbers",
+        "_on_ring",
         "_resumed",
         "_standing",
         "hub",
@@ -79,6 +82,7 @@ class Bridge:
         self._resumed: deque[Callable[[object], object]] = deque()  # switches into greenlets; hub's thread only
         self._standing: set[int] = set()  # numbers of `listen`; hub's thread writes
         self._held = 0  # expected numbers that hold the loop open; hub's thread only
+        self._on_ring = weakly(self._answer)  # the jobs that are on their way, and its thread, keep it alive
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
 
     @classmethod
@@ -99,6 +103,11 @@ class Bridge:
     def is_here(self) -> bool:
         """True on the thread of this bridge's hub. Safe from any thread."""
         return get_hub_if_exists() is self.hub
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the hub was destroyed. Safe from any thread."""
+        return self.hub.loop is None
 
     @property
     def expected(self) -> int:
@@ -171,11 +180,12 @@ class Bridge:
             self._bell.send()
         except Exception:  # noqa: BLE001 - each loop has its own for a destroyed loop or a stopped bell: nobody waits
             self.rung.clear()
+            self._callbacks.clear()
 
     def reset(self) -> None:
-        """Forget every number, in a child process after a fork. Call from the hub's thread.
+        """Forget every number, when the hub ends or in a child process after a fork. Call from the hub's thread.
 
-        The hub gets a new bridge: the numbers of this one may still be released by those who hold them.
+        A hub that goes on gets a new bridge: the numbers of this one may still be released by those who hold them.
         """
         self._callbacks.clear()
         self._standing.clear()
@@ -230,7 +240,7 @@ class Bridge:
                 self.wake()
 
     def _hang(self) -> None:
-        self._bell.start(self._answer)
+        self._bell.start(self._on_ring)
         self._is_hung = True
 
     def __repr__(self) -> str:

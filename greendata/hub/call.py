@@ -19,6 +19,7 @@ from greendata.errors import JobAborted, JobCancelled, NotCallable
 from greendata.errors.notes import without_frame
 from greendata.hub import native, pool
 from greendata.hub.deadline import nearest
+from greendata.hub.hubs import weakly
 from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
@@ -54,6 +55,7 @@ class Errand(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_delay",
         "_greenlet",
         "_is_first_turn",
@@ -134,14 +136,14 @@ class Errand(Generic[T]):
         if not self.call.ready():
             self.keep_deadline()
             self._delay = self._mailbox.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
-            self._delay.start(self.start, update=True)
+            self._delay.start(weakly(self.start), update=True)
 
     def keep_deadline(self) -> None:
         """From now on the call fails when its deadline passes, begun or not. Call from the hub itself."""
         if self.deadline is not None and self._timer is None:
             left = max(0.0, self.deadline - monotonic())
             self._timer = self._mailbox.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-            self._timer.start(self.call.expire, update=True)
+            self._timer.start(weakly(self.call.expire), update=True)
 
     def _may_begin(self) -> bool:
         if self.deadline is not None and monotonic() >= self.deadline:

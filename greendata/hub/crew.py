@@ -29,6 +29,7 @@ from greendata.errors import NoThread, PoolClosed
 from greendata.hub import native, native_waits
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
+from greendata.hub.hubs import take_down
 from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue
 from greendata.hub.parking import never_turn_where
@@ -122,6 +123,7 @@ class Crew:
 
     def fit(self) -> None:
         """Start or retire workers after the settings were changed."""
+        _step_back(self._settings().nice)
         with self.lock:
             wanted = self._settings().max_workers
             for _ in range(min(len(self.queue), wanted - len(self.workers))):
@@ -179,7 +181,6 @@ class Crew:
         run_inline_here()
         _local.here = self.running, worker
         native.name_this_thread(worker.name)
-        _be_nice(self._settings().nice)
         called = False  # this worker holds _call
         while not worker.lost:
             job = self.queue.take()
@@ -196,12 +197,14 @@ class Crew:
                 if bridge is not None:
                     self._ring(bridge, number)
                     del bridge
+                if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime starts threads in some
+                    _step_back(self._settings().nice)
         if called:  # written off at the moment when it was called: another one shall look
             self._tokens.put(_CALL)
         self._end(worker)
         hub = get_hub_if_exists()
         if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
-            hub.destroy(destroy_loop=True)
+            take_down(hub)
 
     def _sleep(self, worker: Worker) -> bool:
         """Sleep until called; True if so."""
@@ -317,8 +320,7 @@ def _add_up(left: dict[str, int], worker: Worker) -> None:
 def inline_on(*prefixes: str) -> None:
     """Have submits from native threads whose names begin so run inline.
 
-    They are a library's own threads, where waiting for a worker would deadlock. The workers give them their own
-    scheduling priority.
+    They are a library's own threads, where waiting for a worker would deadlock. `Settings.nice` is theirs.
     """
     global _runtime_threads
     _runtime_threads += prefixes
@@ -372,12 +374,16 @@ def _is_runtime(thread: int, name: str) -> bool:
     return thread != os.getpid() and name.startswith(_runtime_threads)  # the main thread has the program's name
 
 
-def _be_nice(nice: int) -> None:
-    """Let the scheduler prefer the hub's thread to this one and to the runtime's. Linux: nice is per thread."""
+def _step_back(nice: int) -> None:
+    """Have the scheduler prefer the hub's thread to the runtime's. Linux: nice is per thread.
+
+    Not to the workers: one that holds the GIL and has to wait for a core holds up the hub as well, and a program that
+    it starts would keep its priority.
+    """
     if not nice or not (names := native.thread_names()):
         return
     level = min(19, os.getpriority(os.PRIO_PROCESS, os.getpid()) + nice)
-    for thread in [native.get_native_id(), *(tid for tid, name in names.items() if _is_runtime(tid, name))]:
+    for thread in [thread for thread, name in names.items() if _is_runtime(thread, name)]:
         with suppress(OSError):  # it has ended meanwhile, or it is nicer already, which only root may take back
             os.setpriority(os.PRIO_PROCESS, thread, level)
 

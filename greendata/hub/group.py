@@ -23,7 +23,6 @@ from gevent import Greenlet, Timeout
 from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 from gevent.exceptions import LoopExit
-from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
@@ -34,6 +33,7 @@ from greendata.hub.arrivals import waitable
 from greendata.hub.bridge import Bridge
 from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
+from greendata.hub.hubs import ensure_hub, weakly
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -122,11 +122,11 @@ class Group:
     def __enter__(self) -> Self:
         if self._state is not _NEW:
             raise GroupClosed(self.label, "was entered before")
-        self._hub = get_hub()
+        self._hub = ensure_hub()
         self._mailbox = Mailbox.here()
         if self._seconds is not None:
             self._timer = self._hub.loop.timer(self._seconds)
-            self._timer.start(self._on_timeout, update=True)
+            self._timer.start(weakly(self._on_timeout), update=True)
         if self._adoption is not None:
             self._adoption.begin()
         self._block = getcurrent()

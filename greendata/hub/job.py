@@ -14,6 +14,7 @@ from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import nearest
+from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 
@@ -100,7 +101,7 @@ class Job:
             if bridge is not None:
                 left = max(0.0, self.deadline - monotonic())
                 self._timer = bridge.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-                self._timer.start(self.result.expire, update=True)
+                self._timer.start(weakly(self.result.expire), update=True)
 
     def run(self, worker: str) -> None:
         """Run the callable in its context and settle the result. Call on the worker."""
@@ -124,7 +125,7 @@ class Job:
 
     def come_back(self) -> tuple[Bridge | None, int]:
         """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
-        if self._bridge is None:
+        if self._bridge is None or self._bridge.is_gone:
             self.result.part()
         return self._bridge, self._number
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 from types import TracebackType
 
 import gevent
-from gevent.hub import get_hub
 
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
+from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LogRouter", "route_logging")
 
@@ -46,7 +46,7 @@ class LogRouter:
     def __init__(self, handlers: tuple[logging.Handler, ...]) -> None:
         self._thread = native.get_ident()  # any thread reads
         self._records: deque[tuple[logging.Handler, logging.LogRecord]] = deque()  # any thread appends; home pops
-        self._bridge = Bridge.here(get_hub())
+        self._bridge = Bridge.here(ensure_hub())
         self._writer: gevent.Greenlet[[], None] | None = (
             None  # the greenlet that logs, while there are records; home only
         )

@@ -9,10 +9,10 @@ from time import monotonic
 from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import get_hub
 
 from greendata.hub import native
 from greendata.hub.bridge import TURN, Bridge
+from greendata.hub.hubs import ensure_hub, weakly
 
 __all__ = ("Mailbox",)
 
@@ -33,7 +33,7 @@ class Mailbox:
         1
     """
 
-    __slots__ = ("_bridge", "_is_due", "_letters", "_number", "_rest", "hub", "thread")
+    __slots__ = ("__weakref__", "_bridge", "_is_due", "_letters", "_number", "_rest", "hub", "thread")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -47,7 +47,7 @@ class Mailbox:
     @classmethod
     def here(cls) -> Mailbox:
         """The mailbox of the calling thread's hub, which is made if there is none."""
-        hub = get_hub()
+        hub = ensure_hub()
         box: Mailbox | None = getattr(_local, "mailbox", None)
         if box is None or box.hub is not hub:
             box = _local.mailbox = cls(hub)
@@ -74,9 +74,11 @@ class Mailbox:
         If the hub is gone, nothing happens.
         """
         self._letters.append(letter)
-        if not self.is_here:
+        if self.is_gone:
+            self._letters.clear()
+        elif not self.is_here:
             self._bridge.ring(self._number)
-        elif not self._is_due and not self.is_gone:
+        elif not self._is_due:
             self._is_due = True
             self.hub.loop.run_callback(self._deliver)
 
@@ -90,7 +92,7 @@ class Mailbox:
         finally:
             if letters:  # not the doorbell: with nothing else to wait for, the loop would end before it rings
                 self._rest = self.hub.loop.timer(_A_MOMENT)
-                self._rest.start(self._deliver)
+                self._rest.start(weakly(self._deliver))
 
     def __repr__(self) -> str:
         return f"<Mailbox of {self.hub!r}: {len(self._letters)} letters>"

@@ -23,6 +23,7 @@ from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 from greendata.errors import BadSetting, CallerStopped, NoCaller, ResultLost
 from greendata.hub import crew, native
 from greendata.hub.deadline import seconds_of
+from greendata.hub.hubs import take_down, weakly
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -211,7 +212,7 @@ class Resident(ABC):
             if self._idle_timer is None:
                 self._idle_timer = self._mailbox.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
             self._idle_timer.stop()
-            self._idle_timer.start(self._reap, update=True)
+            self._idle_timer.start(weakly(self._reap), update=True)
 
     # -- private: any thread --------------------------------------------------------------------------
 
@@ -303,7 +304,10 @@ class Resident(ABC):
         bridge.release()
         bridge.forget(number)
         self._forget()
-        hub.destroy(destroy_loop=True)
+        bridge.reset()
+        if self._idle_timer is not None:
+            self._idle_timer.close()
+        take_down(hub)
         self.stopped.over()
 
     def _close(self, grace: float) -> None:

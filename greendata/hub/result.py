@@ -15,13 +15,13 @@ from weakref import ref
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import InvalidThreadUseError
-from gevent.hub import get_hub
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.errors.notes import shown
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
+from greendata.hub.hubs import ensure_hub
 from greendata.hub.outcome import Outcome, Status
 from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
 
@@ -136,7 +136,7 @@ class Result(Outcome[T], Generic[T]):
         """
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
-        hub = get_hub() if self._home is _NOWHERE else get_hub_if_exists()
+        hub = ensure_hub() if self._home is _NOWHERE else get_hub_if_exists()
         if hub is None and self._home is not None:
             self._link_at_home(callback)
         elif hub is None or not self._is_abroad(hub):

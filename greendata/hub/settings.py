@@ -24,9 +24,12 @@ class Settings:
             whatever the number, see `greendata.hub.crew`. Fewer bound the memory of queries that run at once.
         max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker takes on: a longer
             queue is an overload and not a burst, and at 2 KiB a job it is some 20 MiB.
-        nice: added to the scheduling priority of workers and of Polars' threads (Linux), so that the hub's
-            thread is served first when all cores are busy: with 8 workers and eight heavy queries the p99 of
-            the tick is 3.4 ms at 0, 2.0 ms at 10, and no better at 19; queries a second stay the same.
+        nice: added to the scheduling priority of Polars' threads (Linux), so that the hub's thread is served first
+            when all cores are busy, and not to that of the workers, which hold the GIL at times. On two cores the
+            tick's p99 beside a Python loop in one worker and another busy process is 39 ms at 0 and 35 ms at 3; it
+            was 68 ms with workers and Polars at 10. Beside eight heavy queries it is 16 ms at 0 and 8 ms at 3, and
+            with four busy processes 17 and 5 ms, at the same queries a second. Queries with functions of Python lose
+            a third of their speed beside a busy process at 10, and none at 3.
         stuck_after: seconds after which a running job's slot is written off and replaced, at most
             `max_workers` times; such jobs have been seen (github.com/pola-rs/polars/issues/27969).
         exit_timeout: seconds that an exiting process waits for jobs that run. A job with a Python function
@@ -39,7 +42,7 @@ class Settings:
 
     max_workers: int = 8
     max_queue: int = 10_000
-    nice: int = 10
+    nice: int = 3
     stuck_after: float = 600.0
     exit_timeout: float = 10.0
 

@@ -27,6 +27,7 @@ from gevent.monkey import get_original, is_object_patched
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.hubs import take_down
 from greendata.hub.locks import Event
 from greendata.hub.parking import hub_here, hub_turns_here, native_threads
 
@@ -165,7 +166,7 @@ def _run(
     finally:
         hub = get_hub_if_exists()
         if hub is not None:  # it slept or waited as a greenlet does; its hub would keep two descriptors
-            hub.destroy(destroy_loop=True)
+            take_down(hub)
         native_threads.discard(me)
         at_end()
 

@@ -17,6 +17,7 @@ from greendata.errors import ResultTimeout
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
+from greendata.hub.hubs import weakly
 
 if TYPE_CHECKING:
     from greendata.hub.result import Result
@@ -40,7 +41,7 @@ class Link:
         self._timer: Any = None
         if (limit := _until_deadline(result)) is not None:
             self._timer = hub.loop.timer(limit, ref=False)
-            self._timer.start(result.expire, update=True)
+            self._timer.start(weakly(result.expire), update=True)
 
     @property
     def is_here(self) -> bool:

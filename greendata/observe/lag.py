@@ -13,9 +13,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from gevent.hub import get_hub
-
 from greendata.errors import BadArgument
+from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LagProbe", "watch_lag")
 
@@ -49,7 +48,7 @@ class LagProbe:
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not LEAST <= interval <= MOST:
             raise BadArgument("interval", interval, f"a number of seconds from {LEAST} to {MOST}")
         self.interval = interval
-        self.hub = get_hub()
+        self.hub = ensure_hub()
         self.beat = monotonic()  # the hub's thread writes
         self._samples: deque[float] = deque(maxlen=SAMPLES)  # likewise
         self._callbacks: list[Callable[[float], object]] = []  # hub's thread only
