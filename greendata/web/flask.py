@@ -45,7 +45,7 @@ class GreenData:
     """Requests with a deadline and an end, for an app or for several.
 
     Every query of a request, a verb or plain ``lf.collect()`` under the patch, is given up when the request's time is
-    over, when it ends, and when its client leaves; `keep` exempts one. The app and ``request`` are there inside
+    over, when it ends, and when its client leaves; `keep` exempts one from the last two. The app and ``request`` are there inside
     jobs: a job has a copy of its submitter's context. Teardown functions run when the view is over, jobs or not,
     so what they close (a session) is no longer of use to a job that goes on.
 

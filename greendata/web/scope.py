@@ -223,7 +223,7 @@ def current_scope() -> Scope | None:
 def keep(result: Result[Any]) -> Result[Any]:
     """Let *result* outlive the request that submitted it, and return it: for work that nobody waits for.
 
-    One that `greendata.gather` made keeps what it gathers.
+    It has the deadline of the request still. One that `greendata.gather` made keeps what it gathers.
 
     Raises:
         NotAResult: it is no Result.
