@@ -45,9 +45,9 @@ class GreenData:
     """Requests with a deadline and an end, for an app or for several.
 
     Every query of a request, a verb or plain ``lf.collect()`` under the patch, is given up when the request's time is
-    over, when it ends, and when its client leaves; `keep` exempts one from the last two. The app and ``request`` are there inside
-    jobs: a job has a copy of its submitter's context. Teardown functions run when the view is over, jobs or not,
-    so what they close (a session) is no longer of use to a job that goes on.
+    over, when it ends, and when its client leaves; `keep` exempts one from the last two. The app and ``request`` are
+    there inside jobs: a job has a copy of its submitter's context. Teardown functions run when the view is over, jobs
+    or not, so what they close (a session) is no longer of use to a job that goes on.
 
     Errors of greendata become answers, see `greendata.web.problems`: 503 for a full pool, 504 for an exceeded
     deadline, 4xx for what the client can mend. A handler of the app's own, for the class of the error or for
