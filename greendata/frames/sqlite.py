@@ -84,8 +84,10 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
     Raises:
         QueryFailed: the database refuses the beginning or the commit.
     """
-    in_callers = connection.in_transaction or not (is_ours or _commits_by_itself(connection))
-    if connection.in_transaction or (in_callers and not writes):
+    with _told("BEGIN"):
+        has_begun = connection.in_transaction
+        in_callers = has_begun or not (is_ours or _commits_by_itself(connection))
+    if has_begun or (in_callers and not writes):
         yield
         return
     _execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
