@@ -160,6 +160,22 @@ def test_two_columns_of_one_name(file: Path) -> None:
         read("SELECT a, a FROM t", file)
 
 
+def test_two_columns_that_sqlite_takes_for_one(file: Path) -> None:
+    with pytest.raises(greendata.BadArgument, match="differ by more than upper and lower case"):
+        greendata.write_sql(pl.DataFrame({"a": [1], "A": [2]}), "t", file, if_exists="append")
+    other = pl.DataFrame({"\u00e4": [1], "\u00c4": [2]})
+    greendata.write_sql(other, "u", file).get()
+    assert read("SELECT * FROM u", file).row(0) == (1, 2)
+
+
+@pytest.mark.parametrize("query", ["SELECT 1; SELECT 2", "DELETE FROM t; SELECT 2"])
+def test_several_statements_are_refused(query: str, file: Path) -> None:
+    with pytest.raises(QueryFailed, match="one statement at a time"):
+        read(query, file)
+    assert count(file) == 3
+    assert read("SELECT 1; -- note", file).item() == 1
+
+
 def test_values_that_sqlite_would_change_are_refused(file: Path) -> None:
     for values, word in (([float("nan")], "NaN"), (pl.Series([2**64 - 1], dtype=pl.UInt64), "no Int64")):
         with pytest.raises(WriteRefused, match=word):

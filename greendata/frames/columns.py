@@ -25,7 +25,9 @@ __all__ = (
     "check_name",
     "check_names",
     "check_writable",
+    "dtypes_of",
     "exact",
+    "lower",
     "parameters",
     "stored",
 )
@@ -57,6 +59,8 @@ def check_writable(schema: Mapping[str, Any], kind: str) -> None:
     """
     for name in schema:
         check_name("frame", "a column", name, kind)
+    if kind == SQLITE and len(set(map(lower, schema))) < len(schema):  # it would take the value of one of them
+        raise BadArgument("frame", list(schema), "of columns whose names differ by more than upper and lower case")
     if missing := {name: dtype for name, dtype in schema.items() if not _has_form(dtype, kind)}:
         raise ColumnUnwritable(missing, kind)
 
@@ -83,6 +87,16 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
         if number > 1:
             raise ColumnUnreadable(name, f"is there {counted(number, 'time')}", "give each a name of its own, with AS")
     return names
+
+
+def lower(name: str) -> str:
+    """*name* as SQLite compares names: of the letters only ASCII's have a lower case.
+
+    Example:
+        >>> lower("A\u00c4")
+        'aÄ'
+    """
+    return name.encode().lower().decode()
 
 
 def _has_form(dtype: Any, kind: str) -> bool:

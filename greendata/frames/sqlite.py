@@ -22,7 +22,7 @@ from urllib.parse import quote
 import polars as pl
 
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
-from greendata.frames.columns import check_names, exact
+from greendata.frames.columns import check_names, exact, lower
 from greendata.frames.names import frame_of
 from greendata.frames.stopper import Stopper
 from greendata.hub.blocks import contextmanager
@@ -309,7 +309,7 @@ def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, wha
 def _declared(cursor: Cursor, table: str, schema: str | None) -> dict[str, str]:
     """The types of the table's columns as they were written, by their names in lower case: SQLite knows no other."""
     found = cursor.execute("SELECT name, type FROM pragma_table_xinfo(?, ?)", (table, schema)).fetchall()
-    return {_lower(name): kind for name, kind in found}
+    return {lower(name): kind for name, kind in found}
 
 
 def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: str) -> pl.Series:
@@ -318,7 +318,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
     SQLite converts what it stores to the type that the column prefers (sqlite.org/datatype3.html, "Type affinity"):
     text that looks like a number becomes one, numbers become text of 15 digits, integers in a REAL column are rounded.
     """
-    affinity = _affinity(declared.get(_lower(values.name), ""))
+    affinity = _affinity(declared.get(lower(values.name), ""))
     dtype = values.dtype
     if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
         return values.cast(pl.Float64).cast(pl.String)  # all digits
@@ -359,11 +359,6 @@ def _affinity(declared: str) -> str:
     if not words or "BLOB" in words:
         return "BLOB"
     return "REAL" if any(word in words for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
-
-
-def _lower(name: str) -> str:
-    """*name* as SQLite compares names: of the letters only ASCII's have a lower case."""
-    return name.encode().lower().decode()
 
 
 def _quoted(name: str) -> str:
