@@ -39,6 +39,7 @@ from typing_extensions import TypedDict
 import greendata
 from greendata import Frame
 from greendata.errors import FrameInvalid, NoColumnForm
+from greendata.frames.formats import FORMATS
 
 
 class Colour(Enum):
@@ -136,8 +137,11 @@ def test_what_goes_into_text_comes_out(kind: Any, values: st.SearchStrategy[Any]
     for back in (rows.collect(), greendata.to_models(df, model), Frame[model].from_frame(rows.to_frame()).collect()):  # type: ignore[valid-type]
         assert [_shown(row) for row in back] == [_shown(row) for row in given_rows]
     assert_frame_equal(greendata.validate(df, model), df)
-    csv = b"".join(greendata.encode(df, "csv"))
-    assert_frame_equal(greendata.decode(csv, "csv", model=model), df)
+    for format in FORMATS:
+        body = b"".join(greendata.encode(df, format))
+        if (kind is Any or "str" in str(kind)) and format in ("json", "ndjson"):
+            continue  # a string may be the number that is one of its own, and JSON has the word
+        assert_frame_equal(greendata.decode(body, format, model=model), df)
 
 
 def _shown(row: Any) -> tuple[type, str]:

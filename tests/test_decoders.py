@@ -467,6 +467,16 @@ def test_parquet_claims(monkeypatch: pytest.MonkeyPatch) -> None:
         check_file(b"PAR1" + bytes(FOOTER_BYTES + 1) + length + b"PAR1")
 
 
+@pytest.mark.parametrize(
+    "dtype", [pl.List(pl.Int8), pl.Array(pl.Date, 2), pl.Struct({"x": pl.Binary}), pl.Decimal(5, 2), pl.Categorical()]
+)
+def test_a_column_that_is_not_there(dtype: pl.DataType) -> None:
+    schema = pl.Schema({"a": pl.Int8, "b": dtype})
+    for content in (b'{"a":[1,2]}', b'[{"a":1},{"a":2}]'):
+        assert_frame_equal(decode(content, "json", schema=schema), pl.DataFrame({"a": [1, 2], "b": [None] * 2}, schema))
+    assert decode(b'{"a":[]}', "json", schema=schema).schema == schema
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(BadChoice):
         decode(b"", "xml")  # type: ignore[arg-type]

@@ -18,13 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import dataframes
+from pydantic import BaseModel
 
 import greendata
+from greendata import Frame
 from greendata.errors import (
     BadChoice,
     BadTimeout,
     ChunksBusy,
     DeadlineExceeded,
+    FrameInvalid,
     FrameMismatch,
     JobCancelled,
     NotAFrame,
@@ -418,3 +421,29 @@ def test_media_types_and_suffixes() -> None:
     assert MEDIA_TYPES["csv"] == "text/csv; charset=utf-8; header=present"
     assert MEDIA_TYPES["ndjson"] == "application/x-ndjson"
     assert MEDIA_TYPES["json"] == "application/json"
+
+
+@pytest.mark.parametrize("format", ["json", "ndjson", "arrow", "parquet"])
+def test_models_with_dicts_and_tuples_come_back(format: Format) -> None:
+    class Inner(BaseModel):
+        counts: dict[str, int]
+        at: datetime = datetime(2024, 1, 1)
+
+    class Whole(BaseModel):
+        d: dict[int, list[bytes]]
+        t: tuple[int, str]
+        i: list[Inner]
+        o: dict[str, Inner] | None = {}
+
+    inner = Inner(counts={"a": 1}, at=datetime(2024, 2, 29, 12, 0, 0, 5))
+    rows = [
+        Whole(d={1: [b"\xff"], 2: []}, t=(1, "a"), i=[inner, inner], o=None),
+        Whole(d={}, t=(2, "b"), i=[], o={"k": inner}),
+    ]
+    df = Frame[Whole].from_rows(rows).to_frame()
+    found = decode(body(df, format), format, model=Whole)
+    assert_frame_equal(found, df)
+    assert Frame[Whole].from_frame(found).collect() == rows
+    if format in ("json", "ndjson"):
+        with pytest.raises(FrameInvalid, match="dict_type"):
+            decode(body(df.drop("o"), format), format, model=Whole)  # no default is taken for null

@@ -155,6 +155,8 @@ def _first(frame: pl.DataFrame, value: pl.Expr) -> int:
 def _typed(value: pl.Expr, got: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     if got == dtype:
         return value
+    if isinstance(got, pl.Null):  # a column that is not there
+        return pl.when(value.is_null()).then(pl.lit(None, dtype))
     if plain_of(dtype) is not dtype:
         return rebuilt(_typed(value, got, plain_of(dtype)), dtype)
     match dtype:

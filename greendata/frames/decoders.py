@@ -17,6 +17,7 @@ from greendata.frames.jsonrows import line_of
 from greendata.frames.jsonsieve import NotJson, sift
 from greendata.frames.readers import read
 from greendata.frames.validation import own_validate, validate, verdict
+from greendata.frames.writers import writer_of
 from greendata.hub import pool
 from greendata.hub.pacing import BUDGET, breathe
 
@@ -92,9 +93,24 @@ def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: t
         rows, found = verdict(submit(sift, content, format, model).get())
     except NotJson as broken:
         raise pool.call(_malformed, content, format, broken) from broken
-    if found.failures.height:
-        raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
-    return found.good
+    if not found.failures.height:
+        return found.good
+    if any(column.form.unpacker(column.form.dtype) for column in columns_of(model)):
+        df = submit(partial(_encoded, content, format, model)).get()
+        if df is not None:
+            return validate(df, model)
+    raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
+
+
+def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None:
+    """The frame in *content* if that is what `encode` writes of a frame of *model*: a dict is pairs there. Or None."""
+    columns = [column for column in columns_of(model) if column.sources]
+    writer = writer_of(format, escape_formulas=False)
+    try:
+        df = read(content, format, pl.Schema({column.name: column.form.dtype for column in columns}))
+    except Malformed:
+        return None
+    return df if b"".join([*writer.add(df), writer.end()]) == content else None
 
 
 def _malformed(content: bytes, format: Format, broken: NotJson) -> Malformed:
