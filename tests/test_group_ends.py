@@ -285,3 +285,21 @@ def test_members_must_be_what_they_should() -> None:
         group.spawn(lambda: group.add(current_job()))  # type: ignore[type-var]
     assert [type(error) for error in caught.value.exceptions] == [WaitsForItself]
     assert all(isinstance(error, GreenDataError) for error in caught.value.exceptions)
+
+
+def test_a_kill_counts_though_a_timeout_came_before(held: Gate) -> None:
+    went_on: list[str] = []
+
+    def block() -> None:
+        with gevent.Timeout(0.001, False), Group(shield=True) as group:
+            group.run(held)
+        went_on.append("went on")
+
+    greenlet = gevent.spawn(block)
+    held.wait_arrived()
+    gevent.sleep(0.01)  # the timeout strikes, and the shield waits on
+    greenlet.kill(block=False)
+    gevent.sleep(0)
+    held.open()
+    greenlet.join()
+    assert went_on == []

@@ -18,6 +18,7 @@ from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.conftest import Gate
 from tests.natives import Native, get_ident, until
+from tests.processes import run_python
 
 
 class Marker:
@@ -331,3 +332,35 @@ def _block_until_linked(result: Result[object], callback: Callable[[object], obj
     Native(lambda: result.rawlink(callback) or linked.append(True))  # type: ignore[func-returns-value]
     while not linked:  # without a turn of the hub
         pass
+
+
+def test_a_result_without_a_job_may_be_set_in_any_thread() -> None:
+    """The loop goes on for its waiters, also with nothing else to do."""
+    finished = run_python(
+        """
+        import gevent
+        from greendata.hub import native
+        from greendata.hub.result import Result
+
+        def set_soon(result, value):
+            native.start_thread(lambda: (native.sleep(0.05), result.set(value)), ())
+
+        first = lambda result: next(gevent.iwait([result])).value
+        for wait in (Result.get, first, lambda result: gevent.wait([result])[0].value):
+            result = Result()
+            set_soon(result, 7)
+            print(wait(result))
+        result, told = Result(), Result()
+        result.rawlink(lambda _: told.set(native.get_ident() == home))
+        home = native.get_ident()
+        set_soon(result, 7)
+        print(told.get())
+        failed = Result()
+        native.start_thread(lambda: failed.set_exception(ZeroDivisionError()), ())
+        try:
+            failed.get()
+        except ZeroDivisionError as error:
+            print(type(error))
+        """
+    )
+    assert finished == (0, "7\n7\n7\nTrue\n<class 'ZeroDivisionError'>\n", "")

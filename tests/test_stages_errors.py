@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import gevent
@@ -23,6 +24,8 @@ from greendata.errors import (
     StreamBusy,
 )
 from greendata.flow import stages
+from greendata.flow.run import workers as stages_at_work
+from greendata.hub.result import Result
 from tests.gates import Gate
 
 every_place = pytest.mark.parametrize("on", ["greenlet", "native", "inline"])
@@ -280,3 +283,43 @@ def test_bad_sizes_are_told_at_the_call() -> None:
         stages.from_iterable([1], on="inline")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         stages.map(abs, [1], worker=3)  # type: ignore[call-overload]
+
+
+def _waiting(value: int) -> int:
+    gevent.sleep(0)
+    return value
+
+
+@pytest.mark.parametrize("on_error", ["skip", lambda error, value: None])
+@pytest.mark.parametrize(
+    "stage_of",
+    [
+        lambda **options: stages.map(_waiting, count(), on="inline", **options),
+        lambda **options: stages.filter(_waiting, count(1), on="inline", **options),
+        lambda **options: stages.each(_waiting, count(), on="inline", **options),
+        lambda **options: stages.flat_map(lambda x: [_waiting(x)], count(), on="inline", **options),
+        lambda **options: stages.map(abs, stages.map(_waiting, count(), on="inline", **options), on="inline"),
+        lambda **options: stages.ordered(stages.map(_waiting, count(), on="inline", timeout=60, **options)),
+    ],
+)
+def test_a_timeout_around_the_loop_ends_it(stage_of: Any, on_error: Any) -> None:
+    """Also where the function of an inline stage waits, and elements are skipped over which it fails."""
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as around:
+        for _ in stage_of(on_error=on_error):
+            pass
+    assert raised.value is around
+    assert stages_at_work() == []
+
+
+def test_a_timeout_that_the_function_raises_is_the_elements_in_a_worker() -> None:
+    def out_of_time(value: int) -> int:
+        raise gevent.Timeout(value)
+
+    assert list(stages.map(out_of_time, range(3), workers=2, on_error="skip")) == []
+
+
+def test_a_result_that_is_late_is_the_elements_everywhere() -> None:
+    def late(value: int) -> int:
+        return Result[int]().get(timeout=0)
+
+    assert list(stages.map(late, range(3), on="inline", on_error="skip")) == []

@@ -160,7 +160,7 @@ class Work(Stage[Any]):
             try:
                 result = call(value, element_index=path_of(index)) if wants_index else call(value)
             except (Exception, Timeout) as error:  # noqa: BLE001 - the policy decides
-                mark = failed(error, index, value, deferred=keeps_marks) or _DROPPED
+                mark = failed(run.own(error), index, value, deferred=keeps_marks) or _DROPPED
             if mark is not None:
                 if keeps_marks:
                     yield index, mark
@@ -177,13 +177,13 @@ class Work(Stage[Any]):
         marks = bool(run.reach(self))
         for item in items:
             if not isinstance(item[1], Mark):
-                yield from self._children(call, item, marks=marks)
+                yield from self._children(run, call, item, marks=marks)
             elif marks:
                 yield item
             if clock() >= run.pace.due:
                 run.pace.rest()
 
-    def _children(self, call: Callable[..., Any], item: Item, *, marks: bool) -> Iterator[Item]:
+    def _children(self, run: Run, call: Callable[..., Any], item: Item, *, marks: bool) -> Iterator[Item]:
         """What the function makes of one element; with *marks* at least one, so that the others know it is done."""
         index, value = item
         path, number = path_of(index), 0
@@ -193,7 +193,7 @@ class Work(Stage[Any]):
                 yield (*path, number), child
                 number += 1
         except (Exception, Timeout) as error:  # noqa: BLE001 - the policy decides
-            mark = self._step.failed(error, index, value, deferred=marks)
+            mark = self._step.failed(run.own(error), index, value, deferred=marks)
             if mark is not None:
                 yield (*path, number), mark
                 return
@@ -215,7 +215,7 @@ class Work(Stage[Any]):
         with self._step.opened(info, status) as call:
             for item in inbox.drain():
                 ticket = turnstile.draw()
-                children = iter((item,)) if isinstance(item[1], Mark) else self._children(call, item, marks=True)
+                children = iter((item,)) if isinstance(item[1], Mark) else self._children(run, call, item, marks=True)
                 for index, value in _held_back(children, turnstile, ticket, run.reach(self)):
                     for window in windows:
                         window.admit(count[0])

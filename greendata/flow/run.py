@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
-from greenlet import GreenletExit
+from greenlet import GreenletExit, getcurrent
 
 from greendata.errors.notes import note, shown
 from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
@@ -201,6 +201,18 @@ class Run:
             branch.leave()
 
     # -- the end ------------------------------------------------------------------------------------
+
+    def own(self, error: BaseException) -> BaseException:
+        """*error*, if it is the run's to deal with.
+
+        Raises:
+            gevent.Timeout: *error*, which may be the consumer's own: it struck in the consumer's greenlet. One without
+                seconds never strikes; a function has raised it.
+        """
+        strikes = isinstance(error, Timeout) and not isinstance(error, Exception) and error.seconds is not None
+        if strikes and getcurrent() not in self._greenlets:
+            raise error
+        return error
 
     def fail(self, error: BaseException) -> None:
         """End the run because of *error*, which its consumer will get; of several it gets the first."""

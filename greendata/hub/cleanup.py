@@ -85,7 +85,8 @@ def shielded(func: Callable[[], Any]) -> None:
         try:
             helper.join()
         except BaseException as error:  # noqa: BLE001 - it is raised below
-            interruption = error
+            if not isinstance(interruption, GreenletExit):  # a kill counts, whatever comes after
+                interruption = error
     if raised and (interruption is None or isinstance(interruption, GreenletExit)):
         raise raised.pop()  # a kill tells nobody anything
     if interruption is not None:

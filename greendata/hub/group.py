@@ -23,7 +23,7 @@ from gevent import Greenlet, Timeout
 from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 from gevent.exceptions import LoopExit
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.errors.words import counted
@@ -373,7 +373,8 @@ class Group:
             except BaseException as interruption:  # noqa: BLE001 - it is raised once the members are done
                 if outside is not None and isinstance(interruption, LoopExit):
                     break
-                outside = interruption if outside is None else outside
+                if outside is None or isinstance(interruption, GreenletExit):  # a kill counts, whatever came before
+                    outside = interruption
                 if not self._shield:
                     self.cancel("the wait was interrupted")
         return outside

@@ -14,7 +14,6 @@ from weakref import ref
 
 from gevent import Timeout
 from gevent._hub_local import get_hub_if_exists
-from gevent.exceptions import InvalidThreadUseError
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.errors.notes import shown
@@ -44,7 +43,7 @@ class Work(Protocol):
 
 
 _making = native.RLock()  # what most results never need: an end, lists of strays and of links abroad
-_NOWHERE = object()  # the home of a result that was submitted in a thread without a hub
+_NOWHERE = object()  # the home of a result without a job, or that was submitted in a thread without a hub
 
 
 class Result(Outcome[T], Generic[T]):
@@ -78,7 +77,7 @@ class Result(Outcome[T], Generic[T]):
         self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
         self._strays: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
-        self._home: object = None  # the hub that settles it; set before the job is queued, then read only
+        self._home: object = _NOWHERE  # the hub that settles it; set before the job is queued, then read only
         self._work: Work | None = None  # the submitting thread sets it, the home drops it
         self.is_home = False  # the waiters of the home hub were notified; home hub's thread
         self._end: Result[None] | None = None  # who waits for `end`; any thread makes it, once in need
@@ -137,9 +136,9 @@ class Result(Outcome[T], Generic[T]):
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
         hub = ensure_hub() if self._home is _NOWHERE else get_hub_if_exists()
-        if hub is None and self._home is not None:
+        if hub is None:
             self._link_at_home(callback)
-        elif hub is None or not self._is_abroad(hub):
+        elif self._home is hub:
             super().rawlink(callback)
         else:
             link = Link(self, hub, callback)
@@ -156,7 +155,7 @@ class Result(Outcome[T], Generic[T]):
                 self.drop_waker(link.wake)
                 link.drop()
                 return
-        if not self._drop_stray(callback) and self._home in (None, get_hub_if_exists()):  # gevent's own are the home's
+        if not self._drop_stray(callback) and self._home is get_hub_if_exists():  # gevent's own are the home's
             super().unlink(callback)
 
     # -- deciding: any thread -----------------------------------------------------------------------
@@ -317,10 +316,6 @@ class Result(Outcome[T], Generic[T]):
             work.announce()
         return True
 
-    def _is_abroad(self, hub: Any) -> bool:
-        home = self.hub if self._home is None else self._home
-        return home is not None and home is not hub
-
     def _await(self, timeout: float | Timeout | None) -> Timeout | None:
         """Wait until there is an outcome, or return what expired before."""
         hub = get_hub_if_exists()
@@ -331,12 +326,8 @@ class Result(Outcome[T], Generic[T]):
             timer = ResultTimeout(self, seconds, armed=True)
         if self._home is hub:
             sleep_until(timer, hub, self._sleepers)
-            return timer
-        if not self._is_abroad(hub):
-            with suppress(InvalidThreadUseError):  # another thread's hub captured it just now
-                super().wait(cast("float | None", timer))
-                return timer
-        wait_abroad(self, hub, timer)
+        else:
+            wait_abroad(self, hub, timer)
         return timer
 
     def __repr__(self) -> str:
