@@ -33,9 +33,12 @@ __all__ = ("Event", "SimpleQueue", "share_locks")
 
 _NOBODY: Any = ()  # the lot of what nobody has waited for yet
 
-# A semaphore's own methods, each of them one step under the GIL as long as it does not wait.
+# Compiled methods, each of them one step under the GIL as long as it does not wait.
 _take: Callable[..., bool] = BoundedSemaphore.acquire
 _give: Callable[..., int] = BoundedSemaphore.release
+_set: Callable[..., None] = gevent.event.Event.set
+_push: Callable[..., None] = _queue.SimpleQueue.put
+_pop: Callable[..., Any] = _queue.SimpleQueue.get
 _reinit: Callable[..., None] = BoundedSemaphore._at_fork_reinit  # type: ignore[attr-defined]
 
 
@@ -47,6 +50,7 @@ def share_locks() -> None:
     lock.release = _release
     lock.__exit__ = _exit
     lock._at_fork_reinit = _at_fork_reinit
+    lock._is_owned = BoundedSemaphore.locked  # for Condition, which else tries to acquire, and so switches greenlets
     if is_object_patched("threading", "Event"):
         threading.Event = Event  # type: ignore[misc,assignment]
     if is_object_patched("queue", "SimpleQueue"):
@@ -123,7 +127,7 @@ class Event(gevent.event.Event):
 
     def set(self) -> None:
         """Set the flag and wake all that wait. Safe from any thread."""
-        super().set()
+        _set(self)
         self._times_set += 1
         if self._lot:
             self._lot.wake_all()
@@ -150,7 +154,7 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
         """Put *item* into the queue. Never blocks; safe from any thread, finalizers and signal handlers."""
-        super().put(item)
+        _push(self, item)
         if self._lot:
             self._lot.wake_one()
 
@@ -164,21 +168,27 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         Raises:
             Empty: there is none, or there was none in *timeout* seconds.
         """
-        if not block or hub_here() is None:
-            return super().get(block, timeout)
+        try:
+            return _pop(self, False)
+        except native.Empty:
+            if not block:
+                raise
+        if hub_here() is None:
+            return _pop(self, True, timeout)
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         taken: list[Any] = []
-        if not _lot_of(self).wait(partial(self._take_into, taken), timeout):
+        if not _lot_of(self).wait(partial(_move, self, taken), timeout):
             raise native.Empty
         return taken.pop()
 
-    def _take_into(self, taken: list[Any]) -> bool:
-        try:
-            taken.append(super().get(False))
-        except native.Empty:
-            return False
-        return True
+
+def _move(items: Any, taken: list[Any]) -> bool:
+    try:
+        taken.append(_pop(items, False))
+    except native.Empty:
+        return False
+    return True
 
 
 def _lot_of(thing: Any) -> ParkingLot:

@@ -6,7 +6,7 @@ lock. Any thread wakes them:
     who gives                              who waits
     ---------                              ---------
     makes the thing available              parks at the end of the lot
-    wakes the first of the lot, if any     tries once more; sleeps; tries again
+    wakes the first of the lot, if any     tries once more; sleeps; tries again, or its hub does so for it
 
 - No wakeup is lost. The one side writes before it looks at the lot, the other parks before it looks at the thing, and
   each of these steps is one C call under the GIL.
@@ -99,37 +99,24 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
             BlockingSwitchOutError: the hub itself called, and the thing is not there.
             LoopExit: nobody is left who could wake the greenlet.
         """
-        sleeper = _sleeper(HUB_PATIENCE if elsewhere else 0.0)
+        waiter = _waiter(HUB_PATIENCE if elsewhere else 0.0)
         ends = None if timeout is None else monotonic() + timeout
         held = 0
-        is_over = False  # woken, and the thing taken
         try:
-            held = sleeper.hold(elsewhere=elsewhere)
-            self.append(sleeper)
-            while not attempt():
-                if ends is None:
-                    sleeper.sleep()
-                elif not sleeper.sleep_for(max(0.0, ends - monotonic())):
-                    return bool(attempt())
-                if attempt():
-                    is_over = True
-                    return True
-                self.appendleft(sleeper)
-            return True
+            held = waiter.hold(elsewhere=elsewhere)
+            return waiter.wait_in(self, attempt, ends)
         finally:
             if held:
-                sleeper.let_go(held)
-            if not is_over:
-                self._leave(sleeper)
+                waiter.let_go(held)
 
     def wake_one(self) -> None:
         """Wake the one that waits longest, if anyone does."""
         while self:
             try:
-                sleeper = self.popleft()
+                waiter = self.popleft()
             except IndexError:  # another thread woke the last one
                 return
-            if sleeper.wake():
+            if waiter.wake():
                 return
 
     def wake_all(self) -> None:
@@ -137,10 +124,11 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
         for _ in range(len(self)):
             self.wake_one()
 
-    def _leave(self, sleeper: _Greenlet | _Thread) -> None:
+    def leave(self, waiter: _Greenlet | _Thread) -> None:
+        """Wait no longer, and have nothing of a wakeup."""
         try:
-            self.remove(sleeper)
-        except ValueError:  # woken, and what for is perhaps still there
+            self.remove(waiter)
+        except ValueError:  # it was woken, and what for is perhaps still there
             self.wake_one()
 
 
@@ -160,18 +148,33 @@ class _Thread:
     def let_go(self, number: int) -> None:
         """Undo `hold`, which does nothing."""
 
-    def sleep(self) -> None:
-        self._bell.acquire()
-
-    def sleep_for(self, seconds: float) -> bool:
-        return self._bell.acquire(True, min(seconds, native.TIMEOUT_MAX))
+    def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
+        is_over = False
+        try:
+            lot.append(self)
+            while not attempt():
+                if not self._sleep(ends):
+                    return bool(attempt())
+                if attempt():
+                    is_over = True
+                    return True
+                lot.appendleft(self)
+            return True
+        finally:
+            if not is_over:
+                lot.leave(self)
 
     def wake(self) -> bool:
-        """Wake it; False if it is no more. Safe from any thread, once for each sleep."""
+        """Wake it; False if it is no more. Safe from any thread, once for each time that it is in the lot."""
         if self._process is not _process:  # the thread did not survive the fork
             return False
         self._bell.release()
         return True
+
+    def _sleep(self, ends: float | None) -> bool:
+        if ends is None:
+            return self._bell.acquire()
+        return self._bell.acquire(True, min(max(0.0, ends - monotonic()), native.TIMEOUT_MAX))
 
 
 class _Hub(_Thread):
@@ -183,25 +186,26 @@ class _Hub(_Thread):
         super().__init__()
         self._patience = patience
 
-    def sleep(self) -> None:
-        self._sleep_within(self._patience)
-
-    def sleep_for(self, seconds: float) -> bool:
-        if seconds <= self._patience:
-            return super().sleep_for(seconds)
-        self._sleep_within(self._patience)
-        return True
-
-    def _sleep_within(self, seconds: float) -> None:
-        if not super().sleep_for(seconds):
-            raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
+    def _sleep(self, ends: float | None) -> bool:
+        latest = monotonic() + self._patience
+        if ends is not None and ends <= latest:
+            return super()._sleep(ends)
+        if super()._sleep(latest):
+            return True
+        raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
 
 
 class _Greenlet(Waiter):  # type: ignore[type-arg]
-    """A waiting greenlet. It is made without a Python call, since greenlets pay for it whom no thread disturbs."""
+    """A waiting greenlet. Its hub tries for it, and switches to it when it has got the thing.
 
-    __slots__ = ("place",)
+    It is made without a Python call, and fields are set where they are needed: this is what greenlets pay that no
+    thread disturbs.
+    """
 
+    __slots__ = ("_attempt", "_lot", "place")
+
+    _attempt: Callable[[], object]
+    _lot: ParkingLot | None  # while it waits; its hub's thread only
     place: _Place
 
     def hold(self, *, elsewhere: bool) -> int:
@@ -215,14 +219,40 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         bridge.release()
         bridge.forget(number)
 
-    def sleep(self) -> None:
-        self.get()
-        self.clear()
-
-    def sleep_for(self, seconds: float) -> bool:
-        timer = Timeout.start_new(seconds)
+    def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
+        self._attempt, self._lot = attempt, lot
         try:
-            self.sleep()
+            lot.append(self)
+            if attempt():
+                return True
+            if ends is None:
+                self.get()
+                return True
+            return self._get_until(ends) or bool(attempt())
+        finally:
+            if self._lot is not None:
+                self._lot = None
+                lot.leave(self)
+
+    def wake(self) -> bool:
+        """Have its hub try; False if that is no more. Safe from any thread, once for each time it is in the lot."""
+        hub = self.place.hub
+        here: Any = get_hub_if_exists()
+        if here is hub:
+            hub.loop.run_callback(self._try)
+            return True
+        if hub.loop is None:
+            return False
+        if self.place.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
+            hub.loop.run_callback_threadsafe(self._try)
+            return False
+        self.place.mailbox.post(self._try)
+        return True
+
+    def _get_until(self, ends: float) -> bool:
+        timer = Timeout.start_new(max(0.0, ends - monotonic()))
+        try:
+            self.get()
         except Timeout as expired:
             if expired is not timer:
                 raise
@@ -231,20 +261,17 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
             timer.close()
         return True
 
-    def wake(self) -> bool:
-        """Have its hub resume it; False if that is no more. Safe from any thread, once for each sleep."""
-        hub = self.place.hub
-        here: Any = get_hub_if_exists()
-        if here is hub:
-            hub.loop.run_callback(self.switch, None)
-            return True
-        if hub.loop is None:
-            return False
-        if self.place.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
-            hub.loop.run_callback_threadsafe(self.wake)
-            return False
-        self.place.mailbox.post(self.wake)
-        return True
+    def _try(self) -> None:
+        lot = self._lot
+        if lot is None:  # it waits no longer, and the wakeup went to the next
+            return
+        if not self._attempt():
+            lot.appendleft(self)
+            if not self._attempt():
+                return
+            lot.leave(self)
+        self._lot = None
+        self.switch(None)
 
 
 class _Place:
@@ -259,7 +286,7 @@ class _Place:
         self.process = _process
 
 
-def _sleeper(patience: float) -> _Greenlet | _Thread:
+def _waiter(patience: float) -> _Greenlet | _Thread:
     hub = get_hub_if_exists() or hub_here()
     if hub is None:
         return _Thread()
@@ -268,9 +295,9 @@ def _sleeper(patience: float) -> _Greenlet | _Thread:
     place: _Place | None = getattr(_local, "place", None)
     if place is None or place.hub is not hub:
         place = _local.place = _Place(hub)
-    sleeper = _Greenlet(hub)
-    sleeper.place = place
-    return sleeper
+    waiter = _Greenlet(hub)
+    waiter.place = place
+    return waiter
 
 
 def _nothing() -> None:
