@@ -159,7 +159,7 @@ def test_a_worker_keeps_the_hub_that_a_job_made() -> None:
 def test_what_a_job_leaves_on_its_hub_goes_on_between_jobs() -> None:
     pool = small_pool(max_workers=1)
     left = pool.submit(lambda: gevent.spawn_later(0.001, int)).get()
-    until(lambda: left.ready())
+    until(left.ready)
 
 
 def test_a_worker_that_ends_destroys_its_hub(held: Gate) -> None:
