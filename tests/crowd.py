@@ -37,6 +37,9 @@ CROWD = JOBS + GREENLETS + ABROAD + PLAIN
 ROUNDS = 200
 
 
+_over: list[str] = []  # what has come to its end: the scene, then the hub of the other thread
+
+
 def crowd(work: Callable[[], object]) -> int:
     """Have everyone do *work* at once; returns how many have done it. The hub of the caller turns meanwhile."""
     done: list[object] = []
@@ -48,8 +51,10 @@ def crowd(work: Callable[[], object]) -> int:
     def hub_of_its_own() -> None:
         for _ in range(ABROAD):
             gevent.spawn(member)
-        while True:  # threads that its greenlets started are greenlets of its, and others may need them
+        while not _over:  # threads that its greenlets started are greenlets of its, and others may need them
             gevent.sleep(0.01)
+        gevent.get_hub().destroy(destroy_loop=True)  # a loop that turns while the interpreter ends can crash it
+        _over.append("the hub")
 
     for start in [hub_of_its_own] + [member] * PLAIN:
         native.start_thread(start, ())
@@ -262,6 +267,9 @@ def main(scene: str, has_hubs: str) -> None:
         each.get()
     sys.setswitchinterval(1e-6)
     SCENES[scene]()
+    _over.append("the scene")
+    while len(_over) < 2:
+        gevent.sleep(0.001)
     print("all")
 
 
