@@ -150,3 +150,22 @@ def test_a_job_that_does_not_come_back_holds_the_exit_no_longer_than_it_may(patc
 
 def _dedent(code: str) -> str:
     return "\n".join(line[4:] for line in code.splitlines())
+
+
+def test_greenlets_that_jobs_left_on_their_workers_do_not_outlive_the_interpreter() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import sys, threading, gevent, greendata
+
+        def turn():
+            while True:
+                gevent.sleep(0.0001)
+
+        meeting = threading.Barrier(8)
+        results = [greendata.run(lambda: (gevent.spawn(turn), gevent.sleep(0), meeting.wait())) for _ in range(8)]
+        for result in results:
+            result.get()
+        sys.setswitchinterval(1e-6)
+        print("out")
+    """
+    assert run_python(code, timeout=20) == (0, "out\n", "")

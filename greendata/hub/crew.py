@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
 
@@ -49,7 +50,9 @@ __all__ = (
 GRACE = 0.0005  # seconds between two looks of the worker that stands by
 QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
 
-_CALL, _STAND_BY, _RETIRE = "call", "stand by", "retire"
+LEAVE = 1.0  # seconds for hubs to be taken down at exit, which takes some milliseconds
+
+_CALL, _STAND_BY, _RETIRE, _END = "call", "stand by", "retire", "end"
 
 _runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see inline_on
 _local = native.Local()
@@ -85,6 +88,7 @@ class Crew:
         self.draining = False  # after_job is to be called; the pool writes, workers read
         self._tokens = SimpleQueue()  # where workers sleep, and let their hubs turn; any thread puts
         self._call = native.allocate_lock()  # held from a call until the called worker has looked
+        self._hubs: set[Any] = set()  # in which workers sleep; they add and discard
         self._standing_by = False  # a worker does; it writes, workers read
         self._unrung: set[Bridge] = set()  # workers add and pop
         self.lock = native.RLock()  # guards all below
@@ -130,6 +134,15 @@ class Crew:
                 self._start_worker()
             for _ in range(len(self.workers) - wanted):
                 self._tokens.put(_RETIRE)
+
+    def leave_hubs(self) -> None:
+        """End the workers if some sleep in their hubs: a loop that turns while the interpreter ends can crash it."""
+        if self._hubs:
+            for _ in list(self.workers):
+                self._tokens.put(_END)
+        latest = monotonic() + LEAVE
+        while self._hubs and monotonic() < latest:
+            native.sleep(GRACE)
 
     def tally(self) -> dict[str, int]:
         """Jobs that have left, by outcome."""
@@ -205,13 +218,19 @@ class Crew:
         hub = get_hub_if_exists()
         if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
             take_down(hub)
+            self._hubs.discard(hub)
 
     def _sleep(self, worker: Worker) -> bool:
         """Sleep until called; True if so."""
         self._ring_unrung()
+        if (hub := get_hub_if_exists()) is not None:
+            self._hubs.add(hub)
         token = self._tokens.get()
         if token is _RETIRE:
             self._retire(worker)
+            return False
+        if token is _END:
+            worker.lost = True
             return False
         if token is _STAND_BY:
             self._stand_by()

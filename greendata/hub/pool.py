@@ -318,6 +318,7 @@ class Pool:
             if self._crew.queue.remove(job):
                 job.result.lose(PoolClosed())
         wait_native(self._close(), self.settings.exit_timeout)
+        self._crew.leave_hubs()
         crew.run_inline_here()
 
     def _check_refusal(self) -> None:
