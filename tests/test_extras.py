@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.environments import environment
-from tests.processes import run_python
+from tests.processes import children_end, run_python
 from tests.servers import Server
 
 # The library, what needs it, what it says, and the extra.
@@ -155,6 +155,7 @@ SERVICES = {
 WORKERS = ("greendata.web.gunicorn.GreenWorker", "gevent")
 
 
+@children_end
 @pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize("extra", SERVICES)
 def test_an_extra_alone_is_enough_for_its_server(extra: str, worker: str, tmp_path: Path) -> None:
