@@ -187,6 +187,7 @@ def test_a_job_inherits_it_and_greenlets_do_not(held: Gate) -> None:
 @pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), "2", True, object()], ids=repr)
 def test_what_is_no_timeout(bad: object, held: Gate) -> None:
     pending = submit(held)
+    held.wait_arrived()
     before = stats()
     for use in (
         lambda: submit(int, timeout=bad),  # type: ignore[arg-type]

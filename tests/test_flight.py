@@ -212,21 +212,26 @@ def test_a_scope_that_ends_gives_up_the_wait_and_not_the_load() -> None:
         adopter.reset(token)
 
 
-def test_native_threads_and_greenlets_share_a_load(held: Gate, make_gate: Callable[[], Gate]) -> None:
+def test_native_threads_and_greenlets_share_a_load(held: Gate) -> None:
     begun: list[object] = []
+    joined: list[greendata.Result[Any]] = []
 
     @single_flight
     def load() -> object:
         begun.append(object())
         return held(begun[0])
 
+    def join() -> object:
+        adopter.set(joined.append)  # told of each that waits
+        return load()
+
     first = Native(load)
     held.wait_arrived()
-    others = [Native(load), gevent.spawn(load), gevent.spawn(load)]
-    gevent.idle()
+    thread, greenlets = Native(join), [gevent.spawn(join), gevent.spawn(join)]
+    while len(joined) < 3:
+        rest()
     held.open()
-    loaded = [first.join(), *(other.join() if isinstance(other, Native) else other.get() for other in others)]
-    assert {id(value) for value in loaded} == {id(begun[0])}
+    assert {id(value) for value in (first.join(), thread.join(), *(each.get() for each in greenlets))} == {id(begun[0])}
     assert len(begun) == 1
 
 
