@@ -625,3 +625,10 @@ def test_a_file_whose_validators_would_run_twice_is_judged_once(tmp_path: Path) 
     path = tmp_path / "rows.ndjson"
     path.write_text('{"a": "1,2"}\n')
     assert Frame[Split].scan_ndjson(path).collect() == [Split(a="1,2")]
+
+
+def test_what_nests_deeper_than_its_column_has_no_shape() -> None:
+    """The pattern of a value doubles with each of its levels."""
+    deep = "[" * 40 + "]" * 40
+    agrees([f'{{"a": 1, "b": {deep}}}', '{"a": 2}', f'{{"a": {deep}}}', f'{{"z": {deep}, "a": 3}}'], Plain)
+    agrees([f'{{"a": 1, "z": {deep}}}'] * 3, Plain)

@@ -104,7 +104,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
 
     Example:
         >>> from greendata.frames.jsonshapes import shape_of
-        >>> read_columns(b'{"a": [1, null]}', shape_of('{"a": 1}', "a", None)).rows()
+        >>> read_columns(b'{"a": [1, null]}', shape_of('{"a": 1}', {"a": pl.Int64()}, None)).rows()
         [(1,), (None,)]
     """
     document = shape.of_columns()

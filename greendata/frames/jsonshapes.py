@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -20,7 +20,7 @@ import polars as pl
 
 from greendata.frames.forms import Dtype
 
-__all__ = ("Kind", "Shape", "Shapeless", "kind_of", "shape_of")
+__all__ = ("Kind", "Shape", "Shapeless", "kind_of", "levels_of", "shape_of")
 
 PATTERN = 1 << 16  # characters: a longer one takes longer to compile than what it saves
 
@@ -191,19 +191,20 @@ def kind_of(dtype: Dtype) -> Kind:
     return STRING
 
 
-def shape_of(text: str, wanted: Container[str], known: Kind | None) -> Shape:
+def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shape:
     r"""The shape of a row.
 
     Args:
         text: the row.
-        wanted: the keys that are to have a column.
+        wanted: the keys that are to have a column, and its dtype in the end: what has more levels has no shape, since
+            patterns and readers take a time that grows with these faster than the text.
         known: what values of the keys may be beside those in this row.
 
     Raises:
         Shapeless: it has none.
 
     Example:
-        >>> shape_of('{"a": 1, "b": [2.5], "c": null}', "ab", None).schema
+        >>> shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None).schema
         Schema([('a', Int64), ('b', List(Float64))])
     """
     try:
@@ -212,7 +213,7 @@ def shape_of(text: str, wanted: Container[str], known: Kind | None) -> Shape:
         raise Shapeless from error
     if not isinstance(row, _Pairs):
         raise Shapeless
-    fields = tuple((key, _kind(value) if key in wanted else ANYTHING) for key, value in row)
+    fields = tuple((key, _kind(value, levels_of(wanted[key])) if key in wanted else ANYTHING) for key, value in row)
     if len(dict(fields)) < len(fields):
         raise Shapeless
     shape = Shape(fields).informed(known)
@@ -229,7 +230,21 @@ def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 
 
-def _kind(value: Any) -> Kind:
+def levels_of(dtype: Dtype) -> int:
+    """How many lists and structs are within each other in a column of *dtype*.
+
+    Example:
+        >>> levels_of(pl.List(pl.Struct({"a": pl.Int64})))
+        2
+    """
+    if isinstance(dtype, pl.List | pl.Array):
+        return 1 + levels_of(dtype.inner)
+    return 1 + max(levels_of(field.dtype) for field in dtype.fields) if isinstance(dtype, pl.Struct) else 0
+
+
+def _kind(value: Any, levels: int) -> Kind:
+    if levels == 0 and isinstance(value, list):
+        raise Shapeless
     match value:
         case None:
             return NULL
@@ -242,13 +257,13 @@ def _kind(value: Any) -> Kind:
         case str():
             return STRING
         case _Pairs():
-            return _shape(value)
+            return _shape(value, levels)
     none: Kind = NULL
-    return _Listed(reduce(_common, map(_kind, value), none))
+    return _Listed(reduce(_common, (_kind(item, levels - 1) for item in value), none))
 
 
-def _shape(pairs: Iterable[tuple[str, Any]]) -> Shape:
-    fields = tuple((key, _kind(value)) for key, value in pairs)
+def _shape(pairs: Iterable[tuple[str, Any]], levels: int) -> Shape:
+    fields = tuple((key, _kind(value, levels - 1)) for key, value in pairs)
     if not fields or len(dict(fields)) < len(fields):  # Polars has no struct without fields
         raise Shapeless
     return Shape(fields)

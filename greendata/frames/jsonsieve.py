@@ -186,8 +186,8 @@ class _Sifting:
     def sifted(self) -> Sifted:
         """What becomes of them."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
-        fields = [(name, kind_of(column.form.dtype)) for column in self._sieve.columns for name in column.sources]
-        wanted, known = dict(fields), Shape(tuple(fields))
+        wanted = {name: column.form.dtype for column in self._sieve.columns for name in column.sources}
+        known = Shape(tuple((name, kind_of(dtype)) for name, dtype in wanted.items()))
         for _ in range(SHAPES):
             if not left.len() or (self._parts and left.len() < FEW):
                 break
