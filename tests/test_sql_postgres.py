@@ -180,6 +180,22 @@ def test_another_schema(address: str) -> None:
         greendata.write_sql(ROWS, "u", address, schema="none").get()
 
 
+def test_an_append_needs_no_more_than_the_right_to_insert(address: str) -> None:
+    read("CREATE TABLE prices (a numeric(5, 2), b int4)", address)
+    read("DROP ROLE IF EXISTS clerk", address)
+    read("CREATE ROLE clerk LOGIN", address)
+    read("GRANT INSERT ON t, prices TO clerk", address)
+    read("GRANT USAGE ON SCHEMA public TO clerk", address)
+    clerk = address.replace("postgres:@", "clerk:@")
+    assert greendata.write_sql(ROWS, "t", clerk, if_exists="append").get() == 3
+    prices = pl.DataFrame({"a": [1.25], "b": [1]})
+    assert greendata.write_sql(prices, "prices", clerk, if_exists="append").get() == 1
+    assert read("SELECT a, b FROM prices", address).row(0) == ("1.25", 1)
+    read("REVOKE ALL ON t, prices FROM clerk", address)
+    read("REVOKE ALL ON SCHEMA public FROM clerk", address)
+    read("DROP ROLE clerk", address)
+
+
 # -- transactions -------------------------------------------------------------------------------------
 
 

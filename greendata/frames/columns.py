@@ -114,8 +114,8 @@ def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
         WriteRefused: a value does not fit.
 
     Example:
-        >>> stored(pl.DataFrame({"a": ["x", "y"]}), "SQLite", "t").schema
-        Schema({'a': String})
+        >>> stored(pl.DataFrame({"a": ["x"]}, schema={"a": pl.Enum(["x"])}), "SQLite", "t").dtypes
+        [String]
     """
     done = []
     for series in frame:

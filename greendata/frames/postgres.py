@@ -253,7 +253,8 @@ def ingest(
     if any(column.is_staged for column in columns):
         _through_staging(connection, stopper, rows, columns, table, into, what)
         return
-    options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{_MODES[if_exists]}"}
+    mode = "append" if into else _MODES[if_exists]  # into a table that is there, without the right to make one
+    options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
     if schema is not None:
         options["adbc.ingest.target_db_schema"] = schema
     _copy(connection, stopper, rows, options, what)
