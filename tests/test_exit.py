@@ -169,3 +169,25 @@ def test_greenlets_that_jobs_left_on_their_workers_do_not_outlive_the_interprete
         print("out")
     """
     assert run_python(code, timeout=20) == (0, "out\n", "")
+
+
+def test_greenlets_do_not_run_on_while_callers_end() -> None:
+    """Under patching gevent itself gives the hub a turn when the interpreter waits for its threads."""
+    code = """
+    import gevent, greendata
+    from greendata.hub import native
+    over = []
+
+    def serve():
+        while True:
+            gevent.sleep(0)
+            if over:
+                print("ran on")
+
+    gevent.spawn(serve)
+    caller = greendata.Caller.new()
+    held = caller.call_soon(gevent.sleep, 3600)
+    gevent.sleep(0.001)
+    over.append(1)
+    """
+    assert run("", _dedent(code)) == (0, "", "")

@@ -197,3 +197,44 @@ def test_a_child_that_ends_by_itself_ends_cleanly() -> None:
         warnings="default",
     )
     assert finished == (0, "child 1\n5\n", "")
+
+
+IN_A_JOB = """
+import os, gevent, greendata
+from greendata.hub import native
+from greendata.hub.call import current_job
+from tests.natives import until
+{setup}
+
+def ticks_during_a_job():
+    ticks, over = [], native.allocate_lock()
+    over.acquire()
+    gevent.spawn(lambda: (ticks.append(1), over.release()))
+    return greendata.run(lambda: (over.acquire(True, 30), list(ticks))[1]).get(timeout=60)
+
+def child():
+    print(current_job(), ticks_during_a_job(), greendata.run(lambda: current_job().label, label="own").get(timeout=30))
+    print(os.getpriority(os.PRIO_PROCESS, 0) - base, flush=True)
+
+def forking():
+    pid = os.fork()
+    if not pid:
+        {ending}
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+base = os.getpriority(os.PRIO_PROCESS, 0)
+gevent.get_hub()
+print(greendata.run(forking).get(timeout=60) if {place!r} == "a job" else call(forking).get(timeout=60))
+"""
+
+
+@pytest.mark.parametrize("place", ["a job", "a call"])
+@pytest.mark.parametrize("ending", ["child(); os._exit(3)", "child(); return None"])
+def test_a_child_that_a_job_forks_is_a_process_of_its_own(place: str, ending: str) -> None:
+    """Its hub goes on during jobs, none of the parent's jobs is its own, and it ends when the job returns in it."""
+    if (place, ending) == ("a call", "child(); return None"):
+        return  # a greenlet that returns goes on in its hub, as in any process
+    setup = "caller = greendata.Caller.new()\ncall = caller.call_soon"
+    code = IN_A_JOB.format(setup=setup if place == "a call" else "", ending=ending, place=place)
+    finished = run_python(code, warnings="ignore", timeout=50)
+    assert finished == (0, f"None [1] own\n0\n{3 if '_exit' in ending else 0}\n", "")

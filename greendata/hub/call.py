@@ -6,6 +6,7 @@ without another turn of the loop, and is killed where it is cancelled or out of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from time import monotonic
@@ -218,7 +219,7 @@ class _Runner(greenlet):
 
     __slots__ = ("call",)  # instead of a dict
 
-    call: Call[Any]
+    call: Call[Any] | None
 
 
 def current_job() -> Result[Any] | None:
@@ -239,9 +240,18 @@ def current_job() -> Result[Any] | None:
     return getattr(_local, "call", None) or pool.job_here()
 
 
+def _after_fork_in_child() -> None:
+    """The call that forked is the parent's."""
+    _local.call = None
+    current = getcurrent()
+    if isinstance(current, _Runner):
+        current.call = None
+
+
 def name_of(func: Callable[..., Any]) -> str:
     """What a call of *func* is called in errors."""
     return str(getattr(func, "__name__", type(func).__name__))
 
 
 _local = native.Local()  # the call that runs in the hub itself
+os.register_at_fork(after_in_child=_after_fork_in_child)

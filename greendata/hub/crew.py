@@ -259,6 +259,8 @@ class Crew:
         self.running[job] = worker
         self.queue.let_go(job)
         job.run(worker.name)
+        if not hasattr(_local, "here"):  # a child that the job has forked ends as with any thread that returns
+            os._exit(0)
         bridge, number = job.come_back()
         result = job.result
         if result.successful():
@@ -389,6 +391,12 @@ def job_here() -> Job | None:
     return next((job for job in list(running) if running.get(job) is worker), None)
 
 
+def _after_fork_in_child() -> None:
+    """The thread that forked is the child's main thread, and no worker, also where a job has forked."""
+    _local.__dict__.pop("here", None)
+    run_in_pool_here()
+
+
 def _is_runtime(thread: int, name: str) -> bool:
     return thread != os.getpid() and name.startswith(_runtime_threads)  # the main thread has the program's name
 
@@ -408,3 +416,4 @@ def _step_back(nice: int) -> None:
 
 
 never_turn_where(is_inline_thread)
+os.register_at_fork(after_in_child=_after_fork_in_child)

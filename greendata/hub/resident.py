@@ -28,7 +28,7 @@ from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.scope import wait
-from greendata.hub.waiters import sleep_until
+from greendata.hub.waiters import sleep_until, wait_native
 
 __all__ = ("Resident",)
 
@@ -345,7 +345,7 @@ def _stop_all() -> None:
     """At exit: the threads of residents end before the interpreter does."""
     others = [found for found in list(_residents.values()) if found.id != native.get_ident()]
     for stopped in [found.stop(grace=1.0) for found in others]:
-        stopped.wait(GRACE)
+        wait_native(stopped, GRACE)  # greenlets do not run on in an exiting process
 
 
 def _after_fork_in_child() -> None:
