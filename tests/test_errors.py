@@ -123,6 +123,7 @@ def test_bad_variables_in_the_environment() -> None:
     bad = raised(lambda: Settings.from_environment({"GREENDATA_STUCK_AFTER": "later"}), errors.BadSetting)
     assert str(bad) == "GREENDATA_STUCK_AFTER must be a number, got 'later'"
     assert isinstance(bad.__cause__, ValueError)
+    assert Settings.from_environment({"GREENDATA_STUCK_AFTER": "", "GREENDATA_NICE": " "}) == Settings()
 
 
 def test_an_error_of_a_job_is_not_wrapped() -> None:

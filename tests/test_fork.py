@@ -303,6 +303,14 @@ print(told(lambda: pl.select(7).item()))
     assert late(code, "pl.select(1)")[0] == ["PolarsForked"]
 
 
+def test_a_polars_that_lacks_some_functions_is_refused_as_far_as_it_goes() -> None:
+    lacking = "del pl._plr.PyLazyFrame.to_dot, pl._plr.PyDataFrame.is_unique"
+    code = "import greendata\nprint(told(lambda: pl.select(7).item()))\n"
+    assert late(code, f"import polars._plr; {lacking}; pl.select(1)")[0] == ["PolarsForked"]
+    assert late(code, f"import greendata; {lacking}; pl.select(1)")[0] == ["PolarsForked"]
+    assert late(code, f"import polars._plr; {lacking}") == (["gave 7"], "")
+
+
 def test_a_child_that_imports_polars_itself_is_beyond_doubt() -> None:
     code = """
 import greendata, polars as pl

@@ -21,7 +21,7 @@ _refusal = Seam(EXECUTIONS + HANDOFFS, "refusal", outermost=True)
 def refuse_all() -> None:
     """Raise `PolarsForked` at every execution and every submit from now on."""
     pool.refuse(PolarsForked)
-    _refusal.divert(_refuse)
+    _refusal.divert_those_there(_refuse)
 
 
 def refuse_if(was_lost: Callable[[], bool]) -> None:
@@ -41,12 +41,20 @@ def refuse_if(was_lost: Callable[[], bool]) -> None:
 
         return asked
 
-    _refusal.divert(ask_first)
+    _refusal.divert_those_there(ask_first)
 
 
-def resolve_a_schema() -> None:
-    """Resolve the schema of a plan in memory, past every patch. Polars starts its runtime for it, if it has none."""
-    original("polars._plr:PyLazyFrame.collect_schema")(pl.LazyFrame({"a": [1]})._ldf)
+def resolve_a_schema() -> bool:
+    """Resolve the schema of a plan in memory, past every patch. Polars starts its runtime for it, if it has none.
+
+    False if this Polars has no such function.
+    """
+    func = original("polars._plr:PyLazyFrame.collect_schema")
+    plan = getattr(pl.LazyFrame({"a": [1]}), "_ldf", None)
+    if func is None or plan is None:
+        return False
+    func(plan)
+    return True
 
 
 def _refuse(_func: Callable[..., Any]) -> Callable[..., Any]:

@@ -115,6 +115,14 @@ class Seam:
         missing = [name for name in self.names if _look_up(name) is None]
         if missing:
             raise SeamMissing(missing, pl.__version__)
+        self._divert(wrap)
+
+    def divert_those_there(self, wrap: Wrap) -> None:
+        """Put ``wrap(func)`` in the place of every function that the Polars in place has."""
+        self.names = tuple(name for name in self.names if _look_up(name) is not None)
+        self._divert(wrap)
+
+    def _divert(self, wrap: Wrap) -> None:
         self.restore()
         self.wrap = wrap
         _diverted.append(self)
@@ -148,18 +156,15 @@ def diverted_for(purpose: str) -> bool:
     return any(seam.purpose == purpose for seam in _diverted)
 
 
-def original(name: str) -> Callable[..., Any]:
-    """The function of that name as Polars has it, whatever stands before it.
+def original(name: str) -> Callable[..., Any] | None:
+    """The function of that name as Polars has it, whatever stands before it; None if there is no such thing.
 
     Example:
         >>> original("polars._plr:PyLazyFrame.collect_schema").__name__
         'collect_schema'
     """
     place = _look_up(name)
-    if place is None:
-        raise SeamMissing([name], pl.__version__)
-    func: Callable[..., Any] = _originals.get(name, place[2])
-    return func
+    return None if place is None else _originals.get(name, place[2])
 
 
 def _layered(found: Any, owner: Any, layers: list[Wrap]) -> Any:

@@ -67,7 +67,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on.
+        """The defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on; empty is not set.
 
         Raises:
             BadSetting: a variable that cannot be used.
@@ -79,8 +79,8 @@ class Settings:
         changes: dict[str, Any] = {}
         for field in fields(cls):
             variable = f"GREENDATA_{field.name.upper()}"
-            if variable in environ:
-                changes[field.name] = _number(variable, environ[variable], whole=isinstance(field.default, int))
+            if text := environ.get(variable, "").strip():
+                changes[field.name] = _number(variable, text, whole=isinstance(field.default, int))
         return cls().changed(**changes)
 
 
