@@ -355,6 +355,26 @@ def test_columns_come_in_the_order_of_the_first_object(format: Format) -> None:
     assert df.height == 2
 
 
+def test_integers_beside_fractions_keep_their_digits() -> None:
+    rows = [{"a": 9007199254740993, "b": 1, "c": [0.5, 9007199254740993], "d": {"x": 1}, "e": ":1234567890123456,"}]
+    rows += [{"a": 1.25, "b": 0.5, "c": [], "d": {"x": 1413617112501850121}, "e": ""}, {"a": None, "d": {"x": 0.1}}]
+    for format, text in (
+        ("ndjson", "\n".join(map(json.dumps, rows))),
+        ("json", json.dumps(rows)),
+        ("json", json.dumps({key: [row.get(key) for row in rows] for key in "abcde"})),
+    ):
+        df = decode(text.encode(), format)  # type: ignore[arg-type]
+        assert df["a"].to_list() == [Decimal(9007199254740993), Decimal("1.25"), None]
+        assert df["b"].to_list() == [1.0, 0.5, None]
+        assert df["c"].to_list() == [[Decimal("0.5"), Decimal(9007199254740993)], [], None]
+        assert [value["x"] for value in df["d"]] == [1, 1413617112501850121, Decimal("0.1")]
+        assert [*df.schema] == ["a", "b", "c", "d", "e"]
+        assert df.schema["b"] == pl.Float64
+    assert decode(b'[{"a": 9007199254740993}, {"a": 2}]', "json").schema == {"a": pl.Int64}
+    error = refused(b'[{"a": 9007199254740993}, {"a": 1e300}]', "json")
+    assert (error.row, error.column) == (1, "a")
+
+
 def test_rows_of_nothing_are_rows() -> None:
     for format, content in (("json", b"[{}, {}]"), ("ndjson", b"{}\n{}\n")):
         assert decode(content, format).shape == (2, 0)  # type: ignore[arg-type]

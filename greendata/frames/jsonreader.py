@@ -16,8 +16,9 @@ from greendata.frames.claims import refuse_many_keys, refuse_packed, refuse_spar
 from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
 from greendata.frames.dtypes import plain_of
 from greendata.frames.formats import Format
-from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of
+from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of, text_of
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
+from greendata.frames.names import frame_of
 from greendata.hub.pacing import give_way
 
 __all__ = ("read_json", "read_ndjson")
@@ -26,6 +27,8 @@ ORDERED_FIELDS = 32  # keys of objects that Polars keeps in their order; those o
 EXAMINED_ROWS = 200  # by the same parser without a rest
 EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
 
+_LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
+_LONG_TEXT = '"-?[0-9]{16,}"'
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d")  # 16 digits and more
 _CUT_IN_TEXT = re.compile(_CUT.pattern + rb"|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")
@@ -95,10 +98,42 @@ def _inferred(content: bytes, format: Format, reader: Callable[..., pl.DataFrame
     df = reader(content, infer_schema_length=None)
     if not df.width:
         return pl.DataFrame(height=rows_of(content, format).len())
-    if not _has_many_fields(pl.Struct(df.schema)):
+    if _has_many_fields(pl.Struct(df.schema)):
+        places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
+        df = reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
+    return _unrounded(df, content, format)
+
+
+def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
+    """*df* with Decimals for floats in those columns where integers stand that are too long for a float.
+
+    Raises:
+        Malformed: beside them stands what no Decimal holds.
+    """
+    floats = {name: dtype for name, dtype in df.schema.items() if _has(dtype, (pl.Float64,))}
+    if not floats or not text_of(content, format).str.contains(_LONG_INTEGER).item():
         return df
-    places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
-    return reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
+    texts = _exactly(
+        content, format, pl.Schema({name: _with_floats(dtype, pl.String()) for name, dtype in floats.items()})
+    )
+    exact = {}
+    for series in texts.iter_columns():
+        values = series.alias("x").to_frame().select(pl.struct("x").struct.json_encode()).to_series()
+        if values.str.contains(_LONG_TEXT).any():
+            fractions = values.str.extract_all(r"\.[0-9]+").explode(empty_as_null=False)
+            places: int = (fractions.str.len_bytes() - 1).max() or 0  # type: ignore[assignment]
+            exact[series.name] = _with_floats(floats[series.name], pl.Decimal(38, min(places, 37)))
+    found = cast_to(texts, pl.Schema(exact), format)
+    return frame_of([found[name] if name in exact else df[name] for name in df.columns])
+
+
+def _with_floats(dtype: Any, kind: pl.DataType) -> Any:
+    """*dtype* with *kind* for the floats in it."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_with_floats(dtype.inner, kind))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _with_floats(field.dtype, kind) for field in dtype.fields})
+    return kind if dtype == pl.Float64 else dtype
 
 
 def _has_many_fields(dtype: object) -> bool:
@@ -228,7 +263,7 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     height = max(lengths.values(), default=0)
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
-    return df if schema is None else cast_to(df, schema, "json")
+    return _unrounded(df, content, "json") if schema is None else cast_to(df, schema, "json")
 
 
 def _are_cut(content: bytes, schema: pl.Schema) -> bool:
