@@ -111,3 +111,57 @@ def test_a_connection_of_requests_goes_from_greenlet_to_worker_and_back() -> Non
         print("all")
     """
     assert run_python(code) == ALL
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_an_executor_that_was_made_before_greendata_was_imported_serves_jobs_too(used: bool) -> None:  # noqa: FBT001
+    code = f"""
+        from gevent import monkey; monkey.patch_all()
+        import concurrent.futures, time
+        early = concurrent.futures.ThreadPoolExecutor(3)
+        if {used}:
+            early.submit(int).result()
+        import gevent, polars, greendata
+
+        def use():
+            assert list(early.map(lambda n: (time.sleep(0.0001), n)[1], range(10))) == list(range(10))
+
+        waits = [greendata.run(use) for _ in range(4)] + [gevent.spawn(use) for _ in range(4)]
+        for wait in waits:
+            wait.get()
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+def test_locks_that_were_made_earlier_are_shared_and_conditions_over_them() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import logging, threading, queue
+        lock, rlock, condition = threading.Lock(), threading.RLock(), threading.Condition(threading.Lock())
+        logging.basicConfig(filename="/dev/null", level=logging.INFO)
+        import gevent, polars, greendata
+        total = [0]
+
+        def use():
+            for _ in range(100):
+                with lock, rlock, condition:
+                    total[0] += 1
+                    logging.info("%d", total[0])
+
+        waits = [greendata.run(use) for _ in range(4)] + [gevent.spawn(use) for _ in range(4)]
+        for wait in waits:
+            wait.get()
+        print(total[0])
+    """
+    assert run_python(code) == (0, "800\n", "")
+
+
+def test_it_follows_when_gevent_patches_after_the_import() -> None:
+    code = """
+        import polars, greendata
+        from gevent import monkey; monkey.patch_all()
+        from greendata.hub import native_waits
+        print(native_waits.are_shared())
+    """
+    assert run_python(code) == (0, "True\n", "")
