@@ -368,11 +368,11 @@ def test_a_drain_ends_when_the_last_queued_job_is_given_up(held: Gate, way: str)
     """No worker is left to tell it so: here they are all lost to jobs that do not come back."""
     pool = small_pool(max_workers=1)
     running = pool.submit(held)
-    queued = pool.submit(held, timeout=0.05 if way == "deadline" else None)
     held.wait_arrived()
+    hidden = pool._crew.running.popitem()  # the running job is in nobody's list: the queued one is the last
+    queued = pool.submit(held, timeout=0.05 if way == "deadline" else None)
     draining = gevent.spawn(pool.drain)
     gevent.idle()
-    hidden = pool._crew.running.popitem()  # the running job is in nobody's books: the queued one is the last
     if way == "cancel":
         queued.cancel()
     assert draining.get() is True

@@ -103,11 +103,9 @@ def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
             numbers.append(bridge.expect(lambda: answer.set("rung")))
             Native(bridge.ring, numbers[-1])
 
-        sys.settrace(before("self._is_hung = False", Bridge._settle_down, handle_signal))
-        bridge.release()
+        sys.settrace(before("bell.stop()", Bridge._settle, handle_signal))
         bridge.forget(numbers[0])
         value = answer.get()
-        bridge.release()
         bridge.forget(numbers[1])
         return value
 

@@ -10,13 +10,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import greendata
 from tests.gates import Gate
 
-__all__ = ("at", "before", "in_hub", "in_workers")
+__all__ = ("Interruption", "at", "before", "in_hub", "in_workers", "interrupted")
 
 Hook = Callable[[FrameType, str, Any], None]
 
@@ -87,3 +88,51 @@ def _in_both(hook: Hook | None) -> None:
     both.open()
     for job in jobs:
         job.get()
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+def interrupted(act: Callable[[], object]) -> Iterator[int]:
+    """Do *act* again and again, each time with an `Interruption` one step later, until it comes to its end.
+
+    A step is an instruction of the interpreter in a function of the package that *act* calls in this thread. Yields the
+    number of the step after each time: what must hold then is for the caller to look at.
+    """
+    step = 0
+    while True:
+        step += 1
+        try:
+            with _raising_at(step):
+                act()
+        except Interruption:
+            yield step
+        else:
+            return
+
+
+@contextmanager
+def _raising_at(step: int) -> Iterator[None]:
+    left = step
+
+    def look(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if kind == "opcode":
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Interruption
+        return look
+
+    sys.settrace(look)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+_PACKAGE = str(Path(greendata.__file__).parent)

@@ -60,18 +60,19 @@ class Arrivals(Generic[R]):
     def take(self, timeout: float | None) -> R | None:
         """The next that is ready; None if there is none within *timeout* seconds."""
         until = None if timeout is None else monotonic() + timeout
-        while not self._ready and (until is None or monotonic() < until):
+        while True:
+            while self._ready:
+                item = self._ready.popleft()
+                self._deadlines.pop(item, None)
+                if self._pending.pop(item, None) is not None:  # else it was noted twice
+                    return item
+            if until is not None and monotonic() >= until:
+                return None
             self._sleep(until)
             for item in [item for item, limit in self._deadlines.items() if monotonic() >= limit]:
                 del self._deadlines[item]
                 assert isinstance(item, Result)
                 item.expire()
-        if not self._ready:
-            return None
-        item = self._ready.popleft()
-        self._pending.pop(item, None)
-        self._deadlines.pop(item, None)
-        return item
 
     def close(self) -> list[R]:
         """Wait for nothing any more; returns what was not taken."""

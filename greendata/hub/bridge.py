@@ -28,6 +28,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -62,8 +63,7 @@ class Bridge:
         "_answering",
         "_bell",
         "_callbacks",
-        "_held",
-        "_is_hung",
+        "_holding",
         "_numbers",
         "_on_ring",
         "_resumed",
@@ -77,11 +77,10 @@ class Bridge:
         self.rung: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, hub's pops
         self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
-        self._is_hung = False  # the bell is started (libuv calls every bell active); hub's thread only
         self._answering = False  # the bell's callback is at work; hub's thread only
         self._resumed: deque[Callable[[object], object]] = deque()  # switches into greenlets; hub's thread only
         self._standing: set[int] = set()  # numbers of `listen`; hub's thread writes
-        self._held = 0  # expected numbers that hold the loop open; hub's thread only
+        self._holding: set[int] = set()  # numbers that hold the loop open; hub's thread only
         self._on_ring = weakly(self._answer)  # the jobs that are on their way, and its thread, keep it alive
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
 
@@ -114,20 +113,23 @@ class Bridge:
         """How many numbers are out, those of `listen` aside. Safe from any thread."""
         return len(self._callbacks) - len(self._standing)
 
-    def expect(self, callback: Callable[[], object]) -> int:
+    def number(self) -> int:
+        """A number for `expect`, for those who have to `forget` it also if `expect` is interrupted."""
+        return next(self._numbers)
+
+    def expect(self, callback: Callable[[], object], number: int | None = None) -> int:
         """Register *callback* and hold the loop open for it; returns its number.
 
         The callback runs in the hub at each ring until it is forgotten. It must not wait, and leaves it to
-        `resume` to switch to a greenlet.
+        `resume` to switch to a greenlet. If it raises it is called once more before the error is told, since a signal
+        handler may have raised in the midst of it.
         Call from the hub's thread.
         """
-        number = next(self._numbers)
+        if number is None:
+            number = next(self._numbers)
         self._callbacks[number] = callback
-        if not self._is_hung:
-            self._hang()
-        if not self._held:
-            self._bell.ref = True
-        self._held += 1
+        self._holding.add(number)
+        self._settle()
         return number
 
     def listen(self, callback: Callable[[], object]) -> int:
@@ -136,28 +138,27 @@ class Bridge:
         Call from the hub's thread.
         """
         number = self.expect(callback)
-        self.release()
         self._standing.add(number)
+        self.release(number)
         return number
 
-    def release(self) -> None:
-        """Hold the loop open for one number less: it may still ring, but nobody waits for it.
+    def release(self, number: int) -> None:
+        """Hold the loop open for *number* no longer: it may still ring, but nobody waits for it. Idempotent.
 
-        Call from the hub's thread, once for a number.
+        Call from the hub's thread.
         """
-        self._held -= 1
+        self._holding.discard(number)
         if not self._answering:
-            self._settle_down()
+            self._settle()
 
     def forget(self, number: int) -> None:
-        """Take *number* back, after its `release`. A later ring of it does nothing.
+        """Take *number* back. A later ring of it does nothing. Idempotent.
 
         Call from the hub's thread.
         """
         self._callbacks.pop(number, None)
         self._standing.discard(number)
-        if not self._answering:
-            self._settle_down()
+        self.release(number)
 
     def resume(self, sleepers: list[Callable[[object], object]]) -> None:
         """Call every one of *sleepers*, which empties: greenlets of this hub that wait. Call from the hub itself.
@@ -178,9 +179,16 @@ class Bridge:
         """Wake the hub for what has been appended to `rung`. Safe from any thread; never blocks."""
         try:
             self._bell.send()
-        except Exception:  # noqa: BLE001 - each loop has its own for a destroyed loop or a stopped bell: nobody waits
-            self.rung.clear()
-            self._callbacks.clear()
+        except Exception:
+            # Each loop has its own error for a destroyed loop or a bell that was taken off. Any other is a signal
+            # handler's, and not ours: it came when the bell had rung.
+            loop = self.hub.loop
+            is_gone = loop is None or not loop.ptr
+            if not is_gone and self._is_hung:
+                raise
+            self.rung.clear()  # nobody waits
+            if is_gone:
+                self._callbacks.clear()
 
     def reset(self) -> None:
         """Forget every number, when the hub ends or in a child process after a fork. Call from the hub's thread.
@@ -189,23 +197,26 @@ class Bridge:
         """
         self._callbacks.clear()
         self._standing.clear()
+        self._holding.clear()
         self.rung.clear()
-        self._held = 0
         self._bell.stop()
-        self._is_hung = False
         _local.bridge = None
 
     def _answer(self) -> None:
         rung, callbacks = self.rung, self._callbacks
         turn_ends = monotonic() + TURN
-        self._answering = True
         try:
+            self._answering = True
             while rung and monotonic() < turn_ends:
-                self._call(callbacks.get(rung.popleft()))
+                self._call(callbacks.get(rung[0]))  # it goes when it has been answered: a signal may come in between
+                if rung:  # else this is a forked child now, see `reset`
+                    rung.popleft()
                 self._resume()
         finally:
             self._answering = False
-            self._settle_down()
+            self._settle()
+            if self._resumed and self.hub.loop is not None:
+                self.hub.loop.run_callback(self._resume)
             if rung:
                 self.wake()
 
@@ -217,34 +228,42 @@ class Bridge:
         except GreenletExit:  # the hub is being destroyed
             raise
         except BaseException:  # noqa: BLE001 - the hub's to tell; libuv stops a bell that lets it out
-            self.hub.handle_error(callback, *sys.exc_info())
+            told = sys.exc_info()
+            with suppress(BaseException):  # the same again, or none
+                callback()
+            self.hub.handle_error(callback, *told)
+            del told
 
     def _resume(self) -> None:
         while self._resumed:
-            self._resumed.popleft()(None)
+            self._resumed[0](None)
+            self._resumed.popleft()
 
-    def _settle_down(self) -> None:
-        """Take the bell off and let the loop go where nothing is expected any more.
+    def _settle(self) -> None:
+        """Have the bell hang while something is expected, and hold the loop open while somebody waits.
 
         Not while answering: a greenlet that asks for one thing after the other would have it taken off each time.
+        What it does depends on the bell alone, so that after an interruption the next call puts it right.
         """
         if self.hub.loop is None:  # the hub is destroyed
             return
-        if not self._held:
-            self._bell.ref = False
+        bell = self._bell
         if not self._callbacks and self._is_hung:
-            self._bell.stop()
-            self._is_hung = False
-            if self._callbacks:  # a signal handler that came in between took it for hung
-                self._hang()
-                self.wake()
+            bell.stop()
+        if self._callbacks and not self._is_hung:  # also if a signal handler came in between and took it for hung
+            bell.start(self._on_ring)
+            if self.rung:
+                bell.send()
+        if bell.ref != bool(self._holding):
+            bell.ref = bool(self._holding)
 
-    def _hang(self) -> None:
-        self._bell.start(self._on_ring)
-        self._is_hung = True
+    @property
+    def _is_hung(self) -> bool:
+        """True if the bell is started; libuv calls every bell active."""
+        return self._bell.callback is not None
 
     def __repr__(self) -> str:
-        return f"<Bridge to {self.hub!r}: {self.expected} expected, {self._held} held>"
+        return f"<Bridge to {self.hub!r}: {self.expected} expected, {len(self._holding)} held>"
 
 
 _local = native.Local()  # one bridge a thread, its own

@@ -4,7 +4,8 @@ Waking a sleeping thread costs more than a tiny query (some 40 us on an idle cor
 and two threads that want the GIL at once wake each other at every native call. So no more threads are awake than
 are of use:
 
-- Somebody who puts a job calls one worker, unless one is called already: the holder of ``_call``.
+- Somebody who puts a job calls one worker, unless one is called already: a token waits, or a worker stands by. Whoever
+  takes a token looks into the queue afterwards, and so does who stood by; no other state tells that somebody is called.
 - A worker that takes a job while others wait calls a second worker to *stand by*. That one sleeps `GRACE` and
   looks: if the others got through `QUICK` jobs meanwhile, it leaves them to it; else it takes a job, and calls the
   next. So long queries run side by side half a millisecond after they were submitted, and tiny ones run one after
@@ -22,7 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from time import monotonic
-from typing import Any
+from traceback import clear_frames
+from typing import TYPE_CHECKING, Any, cast
 
 from gevent._hub_local import get_hub_if_exists
 
@@ -35,6 +37,9 @@ from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue
 from greendata.hub.parking import never_turn_where
 from greendata.hub.settings import Settings
+
+if TYPE_CHECKING:
+    from greendata.hub.result import Result
 
 __all__ = (
     "Crew",
@@ -52,7 +57,9 @@ QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
 
 LEAVE = 1.0  # seconds for hubs to be taken down at exit, which takes some milliseconds
 
-_CALL, _STAND_BY, _RETIRE, _END = "call", "stand by", "retire", "end"
+_CALL, _STAND_BY, _END = "call", "stand by", "end"
+_LOOK = 1.0  # seconds until what waits is looked at again; a call that got lost costs no more
+_AGAIN = 0.01  # seconds until a worker that could not go on tries again; a guess
 
 _runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see inline_on
 _local = native.Local()
@@ -60,16 +67,42 @@ _names = count()
 
 
 class Worker:
-    """One native thread and its books; the thread writes, any thread reads."""
+    """One native thread and what it counts; the thread writes, any thread reads."""
 
-    __slots__ = ("cancelled", "done", "failed", "lost", "name", "since", "taken")
+    __slots__ = (
+        "bridge",
+        "cancelled",
+        "done",
+        "failed",
+        "has_ended",
+        "job",
+        "lost",
+        "name",
+        "number",
+        "since",
+        "taken",
+    )
 
     def __init__(self) -> None:
         self.name = f"greendata-{next(_names)}"
-        self.since = 0.0  # when its job began
+        self.job: Job | None = None  # what it runs
+        self.since = 0.0  # when that began
         self.taken = 0  # jobs
         self.done = self.failed = self.cancelled = 0  # jobs by outcome
+        self.bridge: Bridge | None = None  # whom it is to ring, and for what; the thread's own
+        self.number = 0
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
+        self.has_ended = False  # likewise
+
+
+class _Watch:
+    """One thread that looks after stuck jobs."""
+
+    __slots__ = ("has_ended", "poke")
+
+    def __init__(self) -> None:
+        self.has_ended = False  # the thread writes
+        self.poke = native.SimpleQueue[None]()  # any thread puts, to have it look at once
 
 
 class Crew:
@@ -77,30 +110,31 @@ class Crew:
 
     Args:
         settings: returns the settings now in force. Safe from any thread.
-        after_job: called after each job that leaves a draining pool, when the books are right.
+        after_job: called after each job that leaves a draining pool, when the counters are right.
     """
 
     def __init__(self, settings: Callable[[], Settings], after_job: Callable[[], None]) -> None:
         self.queue: FairQueue[Job] = FairQueue()
-        self.running: dict[Job, Worker] = {}  # workers put and pop, any thread reads
+        self.running = cast("dict[Worker, Job]", self.queue.taken)  # by worker, which alone writes its entry
         self._settings = settings
         self._after_job = after_job
         self.draining = False  # after_job is to be called; the pool writes, workers read
-        self._tokens = SimpleQueue()  # where workers sleep, and let their hubs turn; any thread puts
-        self._call = native.allocate_lock()  # held from a call until the called worker has looked
+        # Where workers sleep, and let their hubs turn; any thread puts. One in it: somebody is called.
+        self._tokens = SimpleQueue()
         self._hubs: set[Any] = set()  # in which workers sleep; they add and discard
-        self._standing_by = False  # a worker does; it writes, workers read
+        self._standing_by = False  # a worker does; it writes, any thread reads
         self._unrung: set[Bridge] = set()  # workers add and pop
-        self.lock = native.RLock()  # guards all below
-        self.workers: set[Worker] = set()
+        self._watch: _Watch | None = None  # the last one that was started; any thread
+        self.faults = 0  # turns of workers that ended in an error outside a job's function; workers
+        self.lock = native.RLock()  # guards all below, and is never taken by a submit
+        self.workers: set[Worker] = set()  # but whoever starts one adds it
         self.lost: set[Worker] = set()  # written off, and their jobs have not returned
         self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs of workers that ended, and of none
-        self._watching = False  # a thread looks after stuck jobs
 
     # -- any thread -------------------------------------------------------------------------------------
 
     def put(self, job: Job) -> None:
-        """Queue *job*. Never blocks.
+        """Queue *job*. Never blocks, and takes no lock: a signal handler may raise at any step, see `take_back`.
 
         Raises:
             NoThread: there is no worker and none can be started; the job is queued all the same.
@@ -113,8 +147,16 @@ class Crew:
             raise PoolClosed
         if len(self.queue.waiting) + len(self.running) > len(self.workers) or self.lost:
             self._make_room()
-        if self._call.acquire(False):
-            self._tokens.put(_CALL)
+        self._call(_CALL)
+
+    def take_back(self, job: Job) -> bool:
+        """Undo a `put` that was interrupted, or never came to it; False if a worker has the job, or had it."""
+        self._tokens.remind()
+        return self.queue.remove(job) or not (job.returned or self.holds(job))
+
+    def holds(self, job: Job) -> bool:
+        """True if *job* waits or runs; it is in the one list before it leaves the other."""
+        return job in self.queue.waiting or any(held is job for held in list(self.running.values()))
 
     def remove(self, job: Job) -> None:
         """Take *job*, whose result is settled, out of the queue if it is there."""
@@ -133,7 +175,16 @@ class Crew:
             for _ in range(min(len(self.queue), wanted - len(self.workers))):
                 self._start_worker()
             for _ in range(len(self.workers) - wanted):
-                self._tokens.put(_RETIRE)
+                self._tokens.put(_CALL)  # those that work find it out by themselves
+        if self._watch is not None:
+            self._watch.poke.put(None)
+
+    def mend(self) -> None:
+        """Have what waits found and taken, though signal handlers interrupted those that put it."""
+        self.queue.mend()
+        if self.queue.turns:  # else nobody is woken: an exiting process has no use for a worker's hub
+            self._tokens.remind()
+            self._call(_CALL)
 
     def leave_hubs(self) -> None:
         """End the workers if some sleep in their hubs: a loop that turns while the interpreter ends can crash it."""
@@ -154,25 +205,29 @@ class Crew:
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now: the job, its worker, and its number among the worker's jobs."""
-        jobs = list(self.running)  # in one step: to make the pairs of `items` can start the collector
-        found = [(job, worker, worker.taken) for job in jobs if (worker := self.running.get(job)) is not None]
-        return [entry for entry in found if entry[0] in self.running]  # of the others the number may be the next job's
+        workers = {*self.workers, *self.lost}  # one that is written off now is in both
+        found = [(job, worker, worker.taken) for worker in workers if (job := worker.job) is not None]
+        return [entry for entry in found if entry[1].job is entry[0]]  # of the others the number may be the next job's
+
+    def _call(self, token: str) -> None:
+        """Wake a worker, unless one is called already. It looks into the queue after it has taken the token."""
+        if self._tokens.empty() and not self._standing_by:
+            self._tokens.put(token)
 
     def _make_room(self) -> None:
         """One more worker if there may be one; else somebody to look after stuck jobs."""
-        with self.lock:
-            wanted = self._settings().max_workers
-            if len(self.workers) < wanted:
-                self._start_worker()
-                if len(self.workers) > wanted:  # a signal handler or a finalizer that submits came in between
-                    self._tokens.put(_RETIRE)
-            elif not self._watching:
-                with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
-                    native.start_thread(self._watch, ())
-                    self._watching = True
+        if len(self.workers) < self._settings().max_workers:
+            self._start_worker()
+        elif self._watch is None or self._watch.has_ended:
+            watch = _Watch()
+            with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
+                native.start_thread(self._look_after, (watch,))
+                self._watch = watch
 
     def _start_worker(self) -> bool:
         """One more worker; False if there are no more threads to be had: those that are there do the work.
+
+        Of two threads that start one at once each may do so; a worker that is one too many ends before it takes a job.
 
         Raises:
             NoThread: there are none, either.
@@ -185,107 +240,161 @@ class Crew:
             if not self.workers:
                 raise NoThread from error
             return False
-        self.workers.add(worker)  # now, since no other thread shall count on one that never starts
+        self.workers.add(worker)  # as the thread does when it begins: until then no other shall be started for this job
+        if worker.has_ended:
+            self.workers.discard(worker)
         return True
 
     # -- workers ----------------------------------------------------------------------------------------
 
     def _serve(self, worker: Worker) -> None:
-        run_inline_here()
-        _local.here = self.running, worker
-        native.name_this_thread(worker.name)
-        called = False  # this worker holds _call
-        while not worker.lost:
-            job = self.queue.take()
-            if called:
-                called = False
-                self._call.release()
-            elif job is None:
-                called = self._sleep(worker)
-            if job is not None:
-                if self.queue.turns and self._call.acquire(False):
-                    self._tokens.put(_STAND_BY)
-                bridge, number = self._run(worker, job)
-                del job  # before the ring: the hub's reference shall be the last
-                if bridge is not None:
-                    self._ring(bridge, number)
-                    del bridge
-                if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime starts threads in some
-                    _step_back(self._settings().nice)
-        if called:  # written off at the moment when it was called: another one shall look
-            self._tokens.put(_CALL)
-        self._end(worker)
-        hub = get_hub_if_exists()
-        if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
-            take_down(hub)
-            self._hubs.discard(hub)
+        try:
+            while not worker.lost:
+                try:
+                    self._begin(worker)
+                    self._work(worker)
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it ends a turn and no thread
+                    self.faults += 1
+                    while not self._put_right(worker, error):
+                        native.sleep(_AGAIN)
+        finally:
+            hub = get_hub_if_exists()
+            try:
+                if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
+                    take_down(hub)
+                    self._hubs.discard(hub)
+            finally:
+                self._end(worker)
+                if len(self.queue):  # it may have been called
+                    with suppress(NoThread):
+                        self._make_room()
+                    self._call(_CALL)
 
-    def _sleep(self, worker: Worker) -> bool:
-        """Sleep until called; True if so."""
+    def _begin(self, worker: Worker) -> None:
+        run_inline_here()
+        _local.worker = worker
+        with self.lock:
+            self.workers.add(worker)
+        native.name_this_thread(worker.name)
+
+    def _work(self, worker: Worker) -> None:
+        while not worker.lost:
+            if len(self.workers) > self._settings().max_workers:
+                self._retire(worker)
+                continue
+            job = self.queue.take(worker)
+            if job is None:
+                if self.draining:
+                    self._after_job()  # it was about to take one that was given up meanwhile
+                self._sleep(worker)
+                continue
+            if self.queue.turns:
+                self._call(_STAND_BY)
+            self._run(worker, job)
+            del job  # before the ring: the hub's reference shall be the last
+            self._ring(worker)
+            if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime starts threads in some
+                _step_back(self._settings().nice)
+
+    def _sleep(self, worker: Worker) -> None:
+        """Sleep until called."""
         self._ring_unrung()
         if (hub := get_hub_if_exists()) is not None:
             self._hubs.add(hub)
         token = self._tokens.get()
-        if token is _RETIRE:
-            self._retire(worker)
-            return False
         if token is _END:
             worker.lost = True
-            return False
-        if token is _STAND_BY:
+        elif token is _STAND_BY:
             self._stand_by()
-        return True
 
     def _stand_by(self) -> None:
         """Sleep while the others get through the queue by themselves, and ring for them."""
         pause = native.allocate_lock()
         pause.acquire()
-        self._standing_by = True
-        while True:
-            taken = self._taken()
-            pause.acquire(True, GRACE)
-            self._ring_unrung()
-            if not self.queue.turns or self._taken() - taken < QUICK:
-                break
-        self._standing_by = False
-        self._ring_unrung()  # after the flag: see _ring
+        try:
+            self._standing_by = True
+            while True:
+                taken = self._taken()
+                pause.acquire(True, GRACE)
+                self._ring_unrung()
+                if not self.queue.turns or self._taken() - taken < QUICK:
+                    break
+        finally:
+            self._standing_by = False
+            self._ring_unrung()  # after the flag: see _ring
 
     def _taken(self) -> int:
         return sum(worker.taken for worker in list(self.workers))
 
-    def _run(self, worker: Worker, job: Job) -> tuple[Bridge | None, int]:
+    def _run(self, worker: Worker, job: Job) -> None:
         worker.since = monotonic()
         worker.taken += 1
-        self.running[job] = worker
-        self.queue.let_go(job)
+        worker.job = job
         job.run(worker.name)
-        if not hasattr(_local, "here"):  # a child that the job has forked ends as with any thread that returns
+        if not hasattr(_local, "worker"):  # a child that the job has forked ends as with any thread that returns
             os._exit(0)
-        bridge, number = job.come_back()
-        result = job.result
+        worker.bridge, worker.number = job.come_back()
+        self._let_go(worker, job)
+        del job  # the frames of a failed job have this one as their caller: see Job.run
+
+    def _let_go(self, worker: Worker, job: Job) -> None:
+        """*job* has returned. Each step may be done again, if the one after it fails."""
+        if not job.returned:
+            self._count(worker, job.result)
+            job.returned = True
+        worker.job = None
+        self.queue.let_go(worker)
+        if worker.lost:
+            self._end(worker)
+        if self.draining:
+            self._after_job()
+        job.result.wake()
+
+    def _count(self, worker: Worker, result: Result[Any]) -> None:
         if result.successful():
             worker.done += 1
         elif result.cancelled():
             worker.cancelled += 1
         else:
             worker.failed += 1
-        job.returned = True
-        self.running.pop(job)
-        if worker.lost:
-            self._end(worker)
-        if self.draining:
-            self._after_job()
-        result.wake()
-        del job, result  # the frames of a failed job have this one as their caller: see Job.run
-        return bridge, number
 
-    def _ring(self, bridge: Bridge, number: int) -> None:
-        bridge.rung.append(number)
+    def _put_right(self, worker: Worker, error: BaseException) -> bool:
+        """End the turn of *worker* that *error* ended: its job fails with it. False if even that fails, for now."""
+        try:
+            job = worker.job or self._held_by(worker)
+            if job is None:
+                self.queue.let_go(worker)
+                native.sleep(_AGAIN)  # for what is the matter to pass: the next turn may end like this one
+            else:
+                clear_frames(error.__traceback__)  # those of this turn know the job: no cycle through its error
+                job.fail(error)
+                worker.bridge, worker.number = job.come_back()
+                self._let_go(worker, job)
+            self._ring(worker)
+        except BaseException:  # noqa: BLE001 - no memory even for that: it comes back, or the process ends
+            return False
+        return True
+
+    def _held_by(self, worker: Worker) -> Job | None:
+        """The job that *worker* has taken and not begun."""
+        job = self.running.get(worker)
+        if job is None or job.returned or job in self.queue.waiting:
+            return None
+        others = [other for other in list(self.running) if other is not worker]
+        return None if any(self.running.get(other) is job for other in others) else job
+
+    def _ring(self, worker: Worker) -> None:
+        bridge = worker.bridge
+        if bridge is None:
+            return
+        bridge.rung.append(worker.number)
         if self._standing_by and self.queue.turns:
             self._unrung.add(bridge)
             if self._standing_by:  # still: whoever stands by clears the flag first, and rings then
+                worker.bridge = None
                 return
         bridge.wake()
+        worker.bridge = None
 
     def _ring_unrung(self) -> None:
         while self._unrung:
@@ -295,39 +404,48 @@ class Crew:
     def _retire(self, worker: Worker) -> None:
         with self.lock:
             if len(self.workers) > self._settings().max_workers:
-                worker.lost = True
                 self._end(worker)
 
     def _end(self, worker: Worker) -> None:
         with self.lock:
-            if worker in self.workers or worker in self.lost:
-                self.workers.discard(worker)
-                self.lost.discard(worker)
+            if not worker.has_ended:
                 _add_up(self.left, worker)
+            worker.lost = worker.has_ended = True
+            self.workers.discard(worker)
+            self.lost.discard(worker)
 
     # -- stuck jobs: a native thread while jobs queue ---------------------------------------------------
 
-    def _watch(self) -> None:
+    def _look_after(self, watch: _Watch) -> None:
         native.name_this_thread("greendata-watch")
-        pause = native.allocate_lock()
-        pause.acquire()
-        while (seconds := self._write_off()) is not None:
-            pause.acquire(True, seconds)
+        while not watch.has_ended:
+            try:
+                seconds = self._write_off()
+            except BaseException:  # noqa: BLE001 - no memory, say; it comes back, or the process ends
+                self.faults += 1
+                seconds = _AGAIN
+            if seconds is not None:
+                with suppress(native.Empty):
+                    watch.poke.get(timeout=min(seconds, _LOOK))
+                continue
+            watch.has_ended = True
+            if len(self.queue):  # looked at after; whoever puts does it the other way round
+                watch.has_ended = False
 
     def _write_off(self) -> float | None:
         """Replace stuck workers; seconds until the next look, None when nothing waits."""
         with self.lock:
             if not len(self.queue):
-                self._watching = False
                 return None
+            self.mend()
             settings, now = self._settings(), monotonic()
-            busy = {w for job in list(self.running) if (w := self.running.get(job)) is not None and not w.lost}
+            busy = [worker for worker in list(self.workers) if worker.job is not None and not worker.lost]
             for worker in busy:
                 is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
                 if is_stuck and self._start_worker():  # written off once it is replaced, at this look or a later one
                     worker.lost = True
-                    self.workers.discard(worker)
                     self.lost.add(worker)
+                    self.workers.discard(worker)
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
             return max(settings.stuck_after - oldest, settings.stuck_after / 10)
 
@@ -387,13 +505,13 @@ def _aside(func: Callable[[], object]) -> None:
 
 def job_here() -> Job | None:
     """The job that the calling thread, a worker, runs now; None on any other thread."""
-    running, worker = getattr(_local, "here", ({}, None))
-    return next((job for job in list(running) if running.get(job) is worker), None)
+    worker: Worker | None = getattr(_local, "worker", None)
+    return None if worker is None else worker.job
 
 
 def _after_fork_in_child() -> None:
     """The thread that forked is the child's main thread, and no worker, also where a job has forked."""
-    _local.__dict__.pop("here", None)
+    _local.__dict__.pop("worker", None)
     run_in_pool_here()
 
 

@@ -162,10 +162,15 @@ class Group:
         """
         self._check_open()
         errand: Errand[T] = Errand(self._mailbox, func, args, kwargs, on_end=self._on_end)
-        self._pending[errand.call] = None
+        start = partial(self._start, errand)
+        if self._mailbox.is_here:  # posted first: a signal handler may raise in between
+            self._mailbox.post(start)
+            self._pending[errand.call] = None
+        else:  # it may have ended as soon as it is posted
+            self._pending[errand.call] = None
+            self._mailbox.post(start)
         if self._adoption is not None:  # the request is to know of it too
             self._adoption(errand.call)
-        self._mailbox.post(partial(self._start, errand))
         return errand.call
 
     def run(
@@ -273,10 +278,11 @@ class Group:
         """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
         if result in self._pending or self._state is _LEFT:
             return
-        self._pending[result] = None
-        if self._mailbox.is_here:
+        if self._mailbox.is_here:  # followed first: a signal handler may raise in between
             self._follow(result)
-        else:
+            self._pending[result] = None
+        else:  # its end may be told as soon as it is posted
+            self._pending[result] = None
             self._mailbox.post(partial(self._follow, result))
 
     # -- private: home --------------------------------------------------------------------------------

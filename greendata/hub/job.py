@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic
@@ -94,8 +95,9 @@ class Job:
         limit = nearest(seconds)
         self.result.bind(self, bridge)
         if bridge is not None:
+            self._number = bridge.number()
             self._bridge = bridge
-            self._number = bridge.expect(self._at_home)
+            bridge.expect(self._at_home, self._number)
         if limit is not None:
             self.deadline, self.seconds = limit
             if bridge is not None:
@@ -116,12 +118,17 @@ class Job:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
             # Without this frame, and not by way of a local: either would be a cycle that keeps the job alive.
             without_frame(error)
-            if not isinstance(error, Exception):
-                error = JobAborted(result.label, error)
-            result.settle(Status.FAILED, error=error)
+            self.fail(error)
             del self, result  # the job's frames, which its error keeps, have this one as their caller
         else:
             result.settle(Status.DONE, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle the result with *error*, unless there is an outcome. Call on the worker."""
+        result = self.result
+        if not isinstance(error, Exception):
+            error = JobAborted(result.label, error)
+        result.settle(Status.FAILED, error=error)
 
     def come_back(self) -> tuple[Bridge | None, int]:
         """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
@@ -131,7 +138,10 @@ class Job:
 
     def withdraw(self) -> None:
         """Leave the queue; a job that runs is abandoned. Safe from any thread."""
-        self._pool.withdraw(self)
+        try:
+            self._pool.withdraw(self)
+        finally:
+            self.announce()  # once more: if it was queued, nobody will have it from now on
 
     def announce(self) -> None:
         """Have the home hub notify the waiters of the settled result. Safe from any thread."""
@@ -145,7 +155,7 @@ class Job:
             bridge.ring(self._number)
 
     def drop(self) -> None:
-        """Undo `bind`, for a job that was not admitted. Call on the submitting thread."""
+        """Undo `bind`, as far as it came, for a job that was not admitted. Call on the submitting thread."""
         if self._bridge is not None:
             self._leave_bridge(self._bridge)
             self._bridge.forget(self._number)
@@ -157,15 +167,18 @@ class Job:
         assert bridge is not None
         if self.result.ready() and not self.result.is_home:
             self._leave_bridge(bridge)
-            for listener in listeners:
-                listener(self)
             self.result.come_home(bridge)
-        if self.returned:
+            for listener in listeners:
+                try:
+                    listener(self)
+                except Exception:  # noqa: BLE001 - it is not the waiters', and keeps no other listener from the job
+                    bridge.hub.handle_error(listener, *sys.exc_info())
+        if self.returned or not self._pool.holds(self):
             bridge.forget(self._number)
             self.result.part()
 
     def _leave_bridge(self, bridge: Bridge) -> None:
-        bridge.release()
+        bridge.release(self._number)
         if self._timer is not None:
             self._timer.close()
             self._timer = None

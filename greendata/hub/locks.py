@@ -158,6 +158,11 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         if self._lot:
             self._lot.wake_one()
 
+    def remind(self) -> None:
+        """Wake one that waits: a `put` that a signal handler interrupted may have left it asleep."""
+        if self._lot:
+            self._lot.wake_one()
+
     def put_nowait(self, item: Any) -> None:
         """`put`."""
         self.put(item)

@@ -33,7 +33,7 @@ class Mailbox:
         1
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_is_due", "_letters", "_number", "_rest", "hub", "thread")
+    __slots__ = ("__weakref__", "_bridge", "_due", "_letters", "_number", "_rest", "hub", "thread")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -41,7 +41,7 @@ class Mailbox:
         self._letters: deque[Callable[[], object]] = deque()  # any thread appends, hub's thread pops
         self._bridge = Bridge.here(hub)
         self._number = self._bridge.listen(self._deliver)
-        self._is_due = False  # a delivery is on its way; hub's thread only
+        self._due: Any = None  # the last delivery that was scheduled; hub's thread only
         self._rest: Any = None  # the timer that brings the rest; hub's thread only
 
     @classmethod
@@ -78,13 +78,11 @@ class Mailbox:
             self._letters.clear()
         elif not self.is_here:
             self._bridge.ring(self._number)
-        elif not self._is_due:
-            self._is_due = True
-            self.hub.loop.run_callback(self._deliver)
+        elif self._due is None or not self._due.pending:
+            self._due = self.hub.loop.run_callback(self._deliver)
 
     def _deliver(self) -> None:
         letters = self._letters
-        self._is_due = False
         turn_ends = monotonic() + TURN
         try:
             while letters and monotonic() < turn_ends:

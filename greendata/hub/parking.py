@@ -215,9 +215,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         return self.place.mailbox.bridge.expect(_nothing)
 
     def let_go(self, number: int) -> None:
-        bridge = self.place.mailbox.bridge
-        bridge.release()
-        bridge.forget(number)
+        self.place.mailbox.bridge.forget(number)
 
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
         self._attempt, self._lot = attempt, lot

@@ -15,10 +15,13 @@ Guarantees:
   references to a job before it rings, so that what the job kept alive dies on the hub's thread.
 - A slot whose job does not return costs its slot, not the pool: it is counted (abandoned), and after
   ``stuck_after`` seconds written off and replaced.
+- What goes wrong on a worker outside the job's function (no memory, say) fails that job and ends no worker. The user's
+  objects that are no part of the job's call, key and label, are used in `Pool.submit` alone.
+- A signal handler may raise at any step of a submit: then nothing was queued, and nothing is left of it.
 
-No lock is taken on the way of a job: the queue and the books of what runs are built-in containers, touched by
-one C call at a time (see `greendata.hub.fairness` for what a lock would cost). The one lock guards threads that
-start and end. It is reentrant, because a finalizer or a signal handler may run between any two bytecodes.
+No lock is taken on the way of a job: the queue and what runs are built-in containers, touched by one C call at a
+time (see `greendata.hub.fairness` for what a lock would cost). The one lock guards workers that come and go. It is
+reentrant, because a finalizer or a signal handler may run between any two bytecodes.
 
 Refused: `concurrent.futures` and gevent's ThreadPool (greenlets after patching, DNS, unbounded or blocking
 submit, failures printed twice), and a second queue for urgent work (a second way to run things).
@@ -36,13 +39,12 @@ from typing import Any, ParamSpec, TypeVar
 from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
-from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost
+from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost, WaitsForItself
 from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
 from greendata.hub.job import Job, adopter, turn, underway
-from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.settings import Settings
 from greendata.hub.waiters import wait_native
@@ -76,6 +78,7 @@ class PoolStats:
         queued: jobs that wait.
         abandoned: running jobs whose result is settled (cancelled, out of time).
         lost: slots written off; their jobs have not returned.
+        faults: turns of workers that ended in an error outside a job's function; the job, if there was one, has failed.
         done, failed, cancelled: jobs that left, by outcome.
         rejected: submits that got `PoolFull` or `PoolClosed`.
 
@@ -93,6 +96,7 @@ class PoolStats:
     failed: int
     cancelled: int
     rejected: int
+    faults: int = 0
 
 
 class Pool:
@@ -110,8 +114,9 @@ class Pool:
 
     def _open(self) -> None:
         self._crew = Crew(lambda: self.settings, self._check_drained)
+        self._rejected = 0  # submits add in one step, without a call between: no lock, no signal handler
+        self._is_registered = False  # for the end of this process; any thread, and twice does no harm
         self._lock = native.RLock()  # guards all below
-        self._rejected = 0
         self._closed = False
         self._drained: Result[None] | None = None  # settled by the last worker of a draining pool
 
@@ -146,21 +151,21 @@ class Pool:
         seconds = seconds_of(timeout)
         self._check_refusal()
         key = turn.get() if key is None else key
-        hash(key)  # the queue sorts by it, and must not fail halfway
-        name = label or str(getattr(func, "__name__", type(func).__name__))
+        name = str(label or getattr(func, "__name__", type(func).__name__))
         if is_inline_thread():
+            hash(key)  # as the queue does
             job = Job(self, func, args, key, name)
             job.bind(None, seconds)
             job.run(native.this_thread_name())
             job.result.part()
         else:
             self._check_room()  # before the queue hears of it: a flood that is turned away leaves nothing there
-            if not self._crew.workers:
-                atexit.unregister(self._at_exit)  # of an earlier crew: after a fork, or when all were lost
+            if not self._is_registered:
                 atexit.register(self._at_exit)
+                self._is_registered = True
             job = Job(self, func, args, key, name)
-            job.bind(Bridge.of_this_thread(), seconds)
             try:
+                job.bind(Bridge.of_this_thread(), seconds)
                 self._crew.put(job)
             except BaseException as error:
                 if self._take_back(job, error) or not isinstance(error, NoThread | PoolClosed):
@@ -201,24 +206,26 @@ class Pool:
         waiting = len(crew.queue.waiting)
         room = settings.max_queue + settings.max_workers + len(crew.lost)
         if self._closed or (waiting + len(crew.running) >= room and not underway.get()):
-            with self._lock:
-                self._rejected += 1
+            self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
 
     def _take_back(self, job: Job, error: BaseException) -> bool:
-        """Undo what `submit` did for *job*; False if it has left the queue."""
-        if not self._crew.queue.remove(job):
+        """Undo what `submit` did for *job* until *error* came; False if a worker has it."""
+        if not self._crew.take_back(job):
             return False
         job.drop()
         if isinstance(error, PoolClosed):
-            with self._lock:
-                self._rejected += 1
+            self._rejected += 1
         self._check_drained()  # who drains may have seen it in the queue
         return True
 
     def withdraw(self, job: Job) -> None:
         """Take *job*, whose result is settled, out of the queue if it is there. Safe from any thread."""
         self._crew.remove(job)
+
+    def holds(self, job: Job) -> bool:
+        """True if *job* waits or runs. Safe from any thread."""
+        return self._crew.holds(job)
 
     # -- settings, statistics, the end ------------------------------------------------------------------
 
@@ -231,11 +238,11 @@ class Pool:
         """
         with self._lock:
             settings = self.settings = self.settings.changed(**changes)
-            drained, self._drained = self._drained, None
             self._closed = False
             self._crew.draining = False
-        if drained is not None:
-            drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
+            if self._drained is not None:
+                self._drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
+                self._drained = None
         self._crew.fit()
         return settings
 
@@ -243,7 +250,7 @@ class Pool:
         """The pool now."""
         crew = self._crew
         queued = len(crew.queue)  # before `running`, and that before the tally: no job is missed on its way
-        running = list(crew.running)
+        running = list(crew.running.values())
         return PoolStats(
             workers=len(crew.workers),
             running=len(running),
@@ -251,6 +258,7 @@ class Pool:
             abandoned=sum(job.result.ready() and not job.returned for job in running),
             lost=len(crew.lost),
             rejected=self._rejected,
+            faults=crew.faults,
             **crew.tally(),
         )
 
@@ -261,7 +269,7 @@ class Pool:
 
     def pending(self) -> tuple[Result[Any], ...]:
         """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
-        return tuple(job.result for job in (*self._crew.queue.items(), *self._crew.running))
+        return tuple(job.result for job in dict.fromkeys([*self._crew.queue.items(), *self._crew.running.values()]))
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
@@ -282,8 +290,11 @@ class Pool:
 
         Raises:
             BadTimeout: *timeout* is negative or NaN.
+            WaitsForItself: a job asks, which would wait for its own end; nothing was changed.
         """
         seconds = seconds_of(timeout)
+        if (job := crew.job_here()) is not None:
+            raise WaitsForItself(job.result)
         drained = self._close()
         drained.wait(seconds)
         is_over = drained.successful()
@@ -295,18 +306,20 @@ class Pool:
     def _close(self) -> Result[None]:
         with self._lock:
             self._closed = True
-            if self._drained is None:
-                self._drained = Result("drain")
-                self._drained.bind(None, None)
-                self._crew.draining = True
+            drained = self._drained
+            if drained is None:
+                drained = Result("drain")
+                drained.bind(None, None)
+                self._drained = drained
+            self._crew.draining = True
+        self._crew.mend()
         self._check_drained()
-        return self._drained
+        return drained
 
     def _check_drained(self) -> None:
         drained = self._drained
         if drained is not None and not len(self._crew.queue) and not len(self._crew.running):
-            drained.settle(Status.DONE)
-            drained.wake()
+            drained.over()
 
     def _at_exit(self) -> None:
         """Drop what is queued and wait for what runs, without the hub: greenlets do not run on in an exiting process.
@@ -331,7 +344,7 @@ class Pool:
         The child holds copies of the parent's waiting greenlets. They must not run on: they would answer
         the parent's clients.
         """
-        jobs = [*self._crew.queue.items(), *self._crew.running]
+        jobs = {*self._crew.queue.items(), *self._crew.running.values()}
         self._open()
         for job in jobs:
             job.result.lose(ResultLost(job.result.label))

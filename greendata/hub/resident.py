@@ -301,7 +301,6 @@ class Resident(ABC):
         self._watch_idleness()
         self._started.over()
         sleep_until(None, hub, self._sleepers)
-        bridge.release()
         bridge.forget(number)
         self._forget()
         bridge.reset()

@@ -218,10 +218,19 @@ class Result(Outcome[T], Generic[T]):
         self._decide(Status.FAILED, error=error)
 
     def wake(self) -> None:
-        """Wake the waiters of other hubs and of plain threads. Safe from any thread."""
-        while self._wakers:
-            with suppress(IndexError):  # a waiter that gave up took the last one
-                self._wakers.pop(0)()
+        """Wake the waiters of other hubs and of plain threads. Safe from any thread; twice does no harm."""
+        wakers = self._wakers
+        while wakers:
+            try:
+                wake = wakers[0]
+            except IndexError:  # a waiter that gave up took the last one
+                return
+            try:
+                wake()
+            except BaseException:
+                wake()  # a signal came in between, or memory was short
+                raise
+            self.drop_waker(wake)  # afterwards: nobody is forgotten, whatever comes in between
 
     # -- for waiters and the pool -------------------------------------------------------------------------------
 
@@ -240,12 +249,12 @@ class Result(Outcome[T], Generic[T]):
         return getattr(self._work, "members", ())
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Have *wake* called once at the outcome; False if there is one, and *wake* will not be called."""
+        """Have *wake* called at the outcome, perhaps twice; False if there is one, and the caller has to look."""
         self._wakers.append(wake)
         return not self._outcomes or not self.drop_waker(wake)
 
     def drop_waker(self, wake: Callable[[], object]) -> bool:
-        """Take *wake* back; False if it was called, or is being called."""
+        """Take *wake* back; False if it is not there."""
         with suppress(ValueError):
             self._wakers.remove(wake)
             return True
@@ -260,9 +269,11 @@ class Result(Outcome[T], Generic[T]):
         """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
         assert self._outcomes
         self.is_home = True
-        while self._strays:
+        strays = self._strays
+        while strays:
             with suppress(IndexError):  # whoever made the last one took it back
-                cast("Any", self._home).loop.run_callback(self._strays.pop(0), self)
+                stray = strays.pop(0)
+                cast("Any", self._home).loop.run_callback(stray, self)
         if home is not None:
             home.resume(self._sleepers)
         if self.linkcount():  # gevent's own set() does no more here than to notify them
@@ -311,9 +322,9 @@ class Result(Outcome[T], Generic[T]):
         self.wake()
         if work is None:
             self.come_home()
-        else:
-            work.withdraw()
+        else:  # withdrawn last: if a signal handler raises before that, whoever does the work tells the waiters
             work.announce()
+            work.withdraw()
         return True
 
     def _await(self, timeout: float | Timeout | None) -> Timeout | None:

@@ -243,7 +243,7 @@ class _Gathering:
         self._hub = hub
         self._mailbox = None if hub is None else Mailbox.here()
         self._keeps_errors = keeps_errors
-        self._missing = [None] * len(dict.fromkeys(items))  # whoever settles an item pops one: any thread
+        self._missing = dict.fromkeys(items)  # whoever settles an item pops it: any thread
         self.outcome.bind(self, None if self._mailbox is None else self._mailbox.bridge)
         self._links: dict[Any, Callable[[Any], object]] = {}
         for item in dict.fromkeys(items):
@@ -263,7 +263,7 @@ class _Gathering:
             self._mailbox.post(self._tell)
 
     def _note(self, item: Any) -> None:
-        self._missing.pop()
+        self._missing.pop(item, None)
         if item.exception is not None and not self._keeps_errors:
             self.outcome.settle(Status.FAILED, error=item.exception)
             self._tell()

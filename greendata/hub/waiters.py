@@ -7,6 +7,7 @@ native lock, so it may be called from anywhere and never blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,6 @@ class Link:
     def drop(self) -> None:
         """Take the link back. Call from its hub's thread."""
         if self._number is not None:
-            self._bridge.release()
             self._bridge.forget(self._number)
             self._number = None
             self._result.drop_link(self)
@@ -107,28 +107,31 @@ def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout
     """Let this thread, which has no hub, sleep until *result* is settled; returns what expired, if anything."""
     seconds = seconds_of(timeout.seconds if isinstance(timeout, Timeout) else timeout)
     ends = None if seconds is None else monotonic() + seconds
-    bell = native.allocate_lock()
-    bell.acquire()
-    if not result.add_waker(bell.release):
+    bell = native.SimpleQueue[None]()
+    wake = partial(bell.put, None)
+    if not result.add_waker(wake):
         return None
     try:
         while not _sleep_natively(bell, ends, result) and not result.ready():
             if ends is not None and monotonic() >= ends:
                 return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
     finally:
-        result.drop_waker(bell.release)
+        result.drop_waker(wake)
     return None
 
 
-def _sleep_natively(bell: native.Lock, ends: float | None, result: Result[Any]) -> bool:
+def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: Result[Any]) -> bool:
     """Wait for *bell* until *ends* or the deadline of the work, which is kept; False if it did not ring."""
     left = None if ends is None else max(0.0, ends - monotonic())
     limit = _until_deadline(result)
     bounds = [bound for bound in (left, limit) if bound is not None]
-    is_rung = bell.acquire(True, min(*bounds, native.TIMEOUT_MAX) if bounds else -1)
-    if not is_rung and limit == min(bounds):
-        result.expire()
-    return is_rung
+    try:
+        bell.get(timeout=min(*bounds, native.TIMEOUT_MAX) if bounds else None)
+    except native.Empty:
+        if limit == min(bounds):
+            result.expire()
+        return False
+    return True
 
 
 def _until_deadline(result: Result[Any]) -> float | None:

@@ -76,8 +76,9 @@ class LagProbe:
     def start(self) -> None:
         """Begin to measure. Idempotent."""
         if self._timer is None:
-            self.beat = monotonic()
             self._timer = self.hub.loop.timer(self.interval, self.interval, ref=False)
+        if not self._timer.active:
+            self.beat = monotonic()
             self._timer.start(self._tick, update=True)
 
     def close(self) -> None:

@@ -1,0 +1,170 @@
+"""A signal handler raises at each single step of what a thread asks of the pool, and nobody stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+import pytest
+
+from greendata.errors import PoolClosed, PoolFull
+from greendata.hub.bridge import Bridge
+from greendata.hub.caller import Caller
+from greendata.hub.group import Group
+from greendata.hub.pool import Pool
+from greendata.hub.result import Result
+from tests.conftest import Gate
+from tests.gates import rest
+from tests.natives import Native, settle_down, small_pool, until
+from tests.windows import Interruption, interrupted
+
+LIMIT = 60.0  # seconds: a guard, after which somebody stands still
+
+
+def dismiss_workers(pool: Pool) -> None:
+    """Leave *pool* as it was before its first job."""
+    crew = pool._crew
+    while crew.workers:  # also one that has just begun
+        for worker in list(crew.workers):
+            worker.lost = True
+            crew._tokens.put("call")
+        rest()
+    while not crew._tokens.empty():
+        crew._tokens.get()
+
+
+SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
+    "plain": lambda pool: pool.submit(int, "3"),
+    "key": lambda pool: pool.submit(int, "3", key=("tenant", 7)),
+    "timeout": lambda pool: pool.submit(int, "3", timeout=LIMIT),
+}
+
+
+@pytest.mark.parametrize("way", SUBMITS)
+@pytest.mark.parametrize("state", ["idle", "new", "all at work"])
+def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
+    pool, bridge = small_pool(max_workers=1), Bridge.here(gevent.get_hub())
+    results: list[Result[int]] = []
+    held = make_gate()
+    pool.submit(int).get()
+    expected, holding = bridge.expected, len(bridge._holding)
+    if state == "all at work":
+        blocker = pool.submit(held)
+        held.wait_arrived()
+    steps = 0
+    for step in interrupted(lambda: results.append(SUBMITS[way](pool))):
+        steps = step
+        if state == "new":
+            pool.submit(int).get(timeout=LIMIT)
+            settle_down(pool)
+            dismiss_workers(pool)
+        elif state == "idle":
+            assert pool.submit(int, "4").get(timeout=LIMIT) == 4
+    assert steps > 100
+    held.open()
+    assert [result.get(timeout=LIMIT) for result in results] == [3]
+    if state == "all at work":
+        blocker.get(timeout=LIMIT)
+    settle_down(pool)
+    until(lambda: bridge.expected == expected)
+    assert len(bridge._holding) == holding
+    assert pool.drain(LIMIT) is True
+    now = pool.stats()
+    assert (now.queued, now.running, now.faults, now.failed, now.cancelled) == (0, 0, 0, 0, 0)
+    assert now.workers <= 1
+
+
+def test_a_submit_that_is_refused(held: Gate) -> None:
+    pool, bridge = small_pool(max_workers=1, max_queue=1), Bridge.here(gevent.get_hub())
+    results = [pool.submit(held, number) for number in range(2)]
+    held.wait_arrived()
+    expected = bridge.expected
+
+    def submit(error: type[Exception]) -> None:
+        with pytest.raises(error):
+            pool.submit(int)
+
+    for _ in interrupted(partial(submit, PoolFull)):
+        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+    pool._closed = True
+    for _ in interrupted(partial(submit, PoolClosed)):
+        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+    pool.configure()
+    held.open()
+    assert [result.get(timeout=LIMIT) for result in results] == [0, 1]
+    assert pool.submit(int).get(timeout=LIMIT) == 0
+
+
+def test_a_submit_that_is_interrupted_twice() -> None:
+    """The second signal comes while it is undone: what is left of it in the queue is found by who drains."""
+    pool = small_pool(max_workers=1)
+    pool.submit(int).get()
+
+    def take_back(job: object) -> bool:
+        raise Interruption
+
+    def submit() -> None:
+        gevent.get_hub()
+        for _ in interrupted(lambda: pool.submit(int)):
+            pass
+
+    pool._crew.take_back = take_back  # type: ignore[method-assign]
+    Native(submit).join()
+    assert pool.drain(LIMIT) is True
+    assert (pool.stats().queued, pool.stats().running) == (0, 0)
+
+
+def test_a_cancel_of_a_job_that_waits(make_gate: Callable[[], Gate]) -> None:
+    pool, waiting, bridge = small_pool(max_workers=1), [], Bridge.here(gevent.get_hub())
+    held, expected = make_gate(), bridge.expected
+    blocker = pool.submit(held)
+    held.wait_arrived()
+    jobs: list[Result[Any]] = []
+
+    def cancel() -> None:
+        job = jobs[-1]
+        job.cancel()
+
+    def next_job() -> None:
+        jobs.append(pool.submit(int))
+        waiting.append(gevent.spawn(jobs[-1].wait))
+        waiting.append(gevent.spawn(Native(jobs[-1].wait).join))
+        gevent.idle()
+
+    next_job()
+    for _ in interrupted(cancel):
+        next_job()
+    held.open()
+    blocker.get(timeout=LIMIT)
+    gevent.joinall(waiting, timeout=LIMIT, raise_error=True)
+    assert all(greenlet.dead for greenlet in waiting)
+    settle_down(pool)
+    until(lambda: bridge.expected == expected)
+    assert pool.drain(LIMIT) is True
+
+
+def test_a_configure_and_a_drain() -> None:
+    pool = small_pool(max_workers=2)
+    for _ in interrupted(lambda: pool.configure(max_workers=2)):
+        assert pool.submit(int, "3").get(timeout=LIMIT) == 3
+    for _ in interrupted(lambda: pool.drain(0)):
+        waiting = gevent.spawn(pool.drain, LIMIT)
+        gevent.idle()
+        assert waiting.get() is True
+        pool.configure()
+        assert pool.submit(int, "3").get(timeout=LIMIT) == 3
+
+
+def test_calls_of_a_caller(caller: Caller) -> None:
+    for _ in interrupted(lambda: caller.call_soon(int)):
+        assert caller.call_soon(int, "3").get(timeout=LIMIT) == 3
+
+
+def test_members_of_a_group() -> None:
+    with Group(timeout=LIMIT, on_error="collect") as group:
+        for _ in interrupted(lambda: (group.spawn(int), group.run(int))):
+            pass
+        group.cancel()  # a member that never came to its start ends with it
+    assert group.pending == ()
