@@ -27,7 +27,8 @@ VALUES: list[tuple[Any, Any]] = [
     (pl.Int8(), -1), (pl.UInt16(), 40_000), (pl.Int64(), 2**53 + 1), (pl.Int64(), 3), (pl.UInt64(), 2**63 - 1),
     (pl.Float64(), 1.0), (pl.Float64(), 0.1), (pl.Float64(), 1e300), (pl.Float64(), math.nan), (pl.Float64(), math.inf),
     (pl.Float64(), 0.30000000000000004), (pl.Float32(), 0.10000000149011612), (pl.Decimal(10, 3), Decimal("1.250")),
-    (pl.Decimal(38, 0), Decimal(10**30)), (pl.Decimal(10, 3), Decimal("1.255")), (pl.Boolean(), True),
+    (pl.Decimal(38, 0), Decimal(10**30)), (pl.Decimal(10, 3), Decimal("1.255")),
+    (pl.Decimal(20, 3), Decimal("12345678901234.567")), (pl.Boolean(), True),
     (pl.String(), "f"), (pl.String(), "12"), (pl.String(), UUID), (pl.String(), '{"a": 1}'), (pl.String(), "red"),
     (pl.String(), "abcd"), (pl.String(), "x "), (pl.String(), "101"), (pl.String(), "$1.005"), (pl.String(), "$1.00"),
     (pl.String(), "10.0.0.1"),
@@ -102,6 +103,17 @@ def is_equal(value: Any, text: str, kind: str) -> bool:
             shown = [{"t": "true"}.get(item, item) for item in text.strip("{}").split(",")]
             return len(shown) == len(value) and all(map(partial(is_equal, kind=""), value, shown))
     return text == {"char(4)": value.rstrip(), "inet": f"{value}/32"}.get(kind, value)
+
+
+def test_columns_without_values_fit_everywhere(connection: Any) -> None:
+    """Beside one that is converted by PostgreSQL."""
+    names = [f"c{number}" for number in range(len(TYPES))]
+    for dtype in (pl.Null, pl.Int64, pl.List(pl.Int64)):
+        frame = pl.DataFrame({name: pl.Series([None], dtype=dtype) for name in names})
+        frame = frame.with_columns(pl.Series(names[TYPES.index("uuid")], [UUID]))
+        assert greendata.write_sql(frame, "t", connection, if_exists="append").get() == 1
+        stored = f"DELETE FROM t RETURNING num_nonnulls({', '.join(names)}), {names[TYPES.index('uuid')]}"
+        assert greendata.read_sql(stored, connection).get().row(0) == (1, UUID)
 
 
 def test_a_refusal_names_the_column_and_both_types(connection: Any) -> None:

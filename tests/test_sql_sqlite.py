@@ -142,6 +142,7 @@ def test_kinds_that_change_far_down_are_told_too(file: Path) -> None:
         ("SELECT '2500-01-01T00:00:00'", pl.Datetime("ns")),
         ("SELECT '1e-3'", pl.Decimal(10, 2)), ("SELECT '2024-02-30'", pl.Date), ("SELECT 0.1", pl.Float32),
         ("SELECT x'ff'", pl.String), ("SELECT '12:00:00.1234567891'", pl.Time), ("SELECT 1.256", pl.Decimal(10, 2)),
+        ("SELECT '1e400'", pl.Float64),
     ],
 )  # fmt: skip
 def test_an_override_changes_no_value(query: str, dtype: Any, file: Path) -> None:

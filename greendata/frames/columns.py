@@ -27,6 +27,7 @@ __all__ = (
     "check_writable",
     "dtypes_of",
     "exact",
+    "few_digits",
     "lower",
     "parameters",
     "stored",
@@ -132,7 +133,7 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
         return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
         return exact(series, pl.Int64())  # the largest there is
-    check_days(series, kind, series.name)
+    check_days(series, kind)
     if kind == SQLITE:
         return _sqlite_form(series)
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
@@ -235,14 +236,17 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, uuid.UUID) else value
 
 
-def check_days(values: pl.Series, kind: str, column: str) -> None:
-    """Check that dates and datetimes are days that the database of *kind* and Polars both have.
+def check_days(values: pl.Series, kind: str) -> None:
+    """Check that dates and datetimes, and lists of them, are days that the database of *kind* and Polars both have.
 
     PostgreSQL's driver adds the years from 1970 to 2000 to infinity too, and what is past the last number begins anew.
 
     Raises:
         ColumnUnreadable: one is none.
     """
+    column = values.name
+    if isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.Date | pl.Datetime):
+        values = values.explode()
     if not isinstance(values.dtype, pl.Date | pl.Datetime):
         return
     size = _DAY[values.dtype.time_unit] if isinstance(values.dtype, pl.Datetime) else 1
@@ -283,8 +287,22 @@ def _is_same(series: pl.Series, done: pl.Series) -> bool:
     if done.null_count() != series.null_count():
         return False
     if isinstance(series.dtype, pl.String):  # the text of a number, or of a category, is read and not cast
-        return True
+        is_past_all = done.dtype.is_float() and (done.is_infinite() & ~series.str.contains("(?i)inf")).any()
+        return not is_past_all
+    if isinstance(series.dtype, pl.Decimal) and done.dtype.is_float():
+        return bool(few_digits(series, 6 if done.dtype == pl.Float32 else 15).all())
     return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
+
+
+def few_digits(numbers: pl.Series, most: int = 15) -> pl.Series:
+    """True where a decimal number has so few digits that a binary float, which keeps 15 or 6, gives all of them back.
+
+    Example:
+        >>> few_digits(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
+        False
+    """
+    digits = numbers.cast(pl.String).str.replace_all("[-.]", "").str.strip_chars_start("0")
+    return digits.str.len_bytes() <= most
 
 
 def _from_text(text: pl.Series, dtype: Any) -> pl.Series:

@@ -211,7 +211,7 @@ def _read(frame: pl.DataFrame, guards: Mapping[str, str], overrides: Mapping[str
             raise ColumnUnreadable(name, "holds arrays of several dimensions")
     kept = [series for series in frame if series.name not in guards.values()]
     for series in kept:
-        check_days(series.explode() if isinstance(series.dtype, pl.List) else series, POSTGRES, series.name)
+        check_days(series, POSTGRES)
     return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
 
 
@@ -287,8 +287,10 @@ def _for_column(series: pl.Series, target: _Target | None, table: str) -> _Colum
     Raises:
         WriteRefused: it cannot be, or a value would be changed.
     """
-    if target is None or series.null_count() == len(series):
+    if target is None:
         return _Column(series)
+    if series.null_count() == len(series):  # null is null in every type, and text is cast to all
+        return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
     try:
         column = _matched(series, target)
     except ColumnUnreadable as error:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import polars as pl
 
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
-from greendata.frames.columns import check_names, exact, lower
+from greendata.frames.columns import check_names, exact, few_digits, lower
 from greendata.frames.names import frame_of
 from greendata.frames.stopper import Stopper
 from greendata.hub.blocks import contextmanager
@@ -52,7 +52,6 @@ _NOT_UTF8 = re.compile(r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with te
 _TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
 _LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer of the same digits
-_EXACT_DIGITS = 15  # of a decimal number, which a binary float gives back
 
 
 def is_connection(given: object) -> bool:
@@ -329,7 +328,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
             raise WriteRefused(table, values.name, "holds integers that the table's REAL would round") from error
     if affinity in ("REAL", "NUMERIC") and dtype == pl.String:
         is_number = values.str.contains(_LOOKS_NUMERIC)
-        kept = _few_digits(given) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
+        kept = few_digits(given) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
         if (is_number & ~kept).any():
             reason = f"holds text that the table's {affinity} would make another number, or another text"
             raise WriteRefused(table, values.name, reason)
@@ -341,12 +340,6 @@ def _same_as_number(text: pl.Series, affinity: str) -> pl.Series:
     number = text.cast(pl.Float64, strict=False)
     is_float = (number.cast(pl.String) == text) & (number != number.floor())
     return is_float | text.str.contains(_WHOLE) if affinity == "NUMERIC" else is_float
-
-
-def _few_digits(numbers: pl.Series) -> pl.Series:
-    """True where a binary float keeps all digits."""
-    digits = numbers.cast(pl.String).str.replace_all("[-.]", "").str.strip_chars_start("0")
-    return digits.str.len_bytes() <= _EXACT_DIGITS
 
 
 def _affinity(declared: str) -> str:
