@@ -30,11 +30,10 @@ EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less th
 _LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
 _LONG_TEXT = '"-?[0-9]{16,}"'
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d")  # 16 digits and more
-_CUT_IN_TEXT = re.compile(_CUT.pattern + rb"|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")
+_CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
+_MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
 _FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
 _MARK = "\x01"  # that no JSON has as it is
-_TEXTS = (pl.String, pl.Categorical, pl.Enum)
 OVERLAP = 64  # bytes, in which a number that begins in one window ends
 _PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash that is meant
 
@@ -60,7 +59,7 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     try:
         if schema is None:
             return _inferred(content, "ndjson", pl.read_ndjson, keys)
-        return _exactly(content, "ndjson", schema) if _are_cut(content, schema) else _ndjson(content, schema)
+        return _ndjson(content, schema)
     except _FAILURES as error:
         raise _at_its_line(content, schema, error) from error
 
@@ -172,7 +171,7 @@ def _refuse_half_pairs(content: bytes, format: Format) -> None:
 
 def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     forms = {name: native_form(dtype) for name, dtype in schema.items()}
-    return cast_to(pl.read_ndjson(content, schema=forms), schema, "ndjson")
+    return _cast(pl.read_ndjson(content, schema=forms), content, "ndjson", schema)
 
 
 def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
@@ -244,15 +243,11 @@ def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
         return _inferred(content, "json", pl.read_json, refuse_many_keys(content, "json"))
     refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
-    if _are_cut(content, schema):
-        return _exactly(content, "json", schema)
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
-    return cast_to(pl.read_json(content, schema=forms), schema, "json")
+    return _cast(pl.read_json(content, schema=forms), content, "json", schema)
 
 
 def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
-    if schema and _are_cut(content, schema):
-        return _exactly(content, "json", schema)
     forms = schema and {name: pl.List(text_form(dtype)) for name, dtype in schema.items()}
     whole = pl.read_json(content, schema=forms, infer_schema_length=None)
     columns = {series.name: _column(series) for series in whole.iter_columns()}
@@ -263,17 +258,47 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     height = max(lengths.values(), default=0)
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
-    return _unrounded(df, content, "json") if schema is None else cast_to(df, schema, "json")
+    return _unrounded(df, content, "json") if schema is None else _cast(df, content, "json", schema)
 
 
-def _are_cut(content: bytes, schema: pl.Schema) -> bool:
-    """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits in text."""
-    has_text = any(_has(dtype, _TEXTS) for dtype in schema.values())
-    if not has_text and not any(_has(dtype, (pl.Decimal,)) for dtype in schema.values()):
-        return False
-    cut = _CUT_IN_TEXT if has_text else _CUT
+def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
+    """*df* in the types of *schema*; or *content* again, if numbers may have lost digits on their way to text."""
+    numbered = df.clone()
+    numbered.columns = [str(number) for number in range(df.width)]
+    columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
+    looks = [_looks_cut(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
+    some = [look.any() for look in looks if look is not None]
+    if some and numbered.select(pl.any_horizontal(some)).item() and _are_cut(content):
+        return _exactly(content, format, schema)
+    return cast_to(df, schema, format)
+
+
+def _looks_cut(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
+    """Where text may have been a number that Polars had in a float; None where there is no text of that kind."""
+    dtype = plain_of(dtype)
+    match dtype:
+        case pl.Decimal() if isinstance(got, pl.String):
+            return value.str.contains(_MANY_DIGITS)
+        case pl.String() | pl.Categorical() | pl.Enum() if isinstance(got, pl.String):
+            return value.str.contains(f"^(?:{_FLOAT})$")
+        case pl.List() | pl.Array() if isinstance(got, pl.List):
+            inner = _looks_cut(pl.element(), got.inner, dtype.inner)
+            return None if inner is None else value.list.eval(inner).list.any()
+        case pl.Struct() if isinstance(got, pl.Struct):
+            numbered = value.struct.rename_fields([str(number) for number in range(len(got.fields))])
+            fields = [
+                _looks_cut(numbered.struct.field(str(number)), had.dtype, field.dtype)
+                for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
+            ]
+            looks = [field for field in fields if field is not None]
+            return pl.any_horizontal(looks) if looks else None
+    return None
+
+
+def _are_cut(content: bytes) -> bool:
+    """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits."""
     for begin in range(0, len(content), WINDOW_BYTES):
-        if cut.search(content, begin, begin + WINDOW_BYTES + OVERLAP):
+        if _CUT.search(content, begin, begin + WINDOW_BYTES + OVERLAP):
             return True
         give_way()
     return False
