@@ -19,6 +19,7 @@ from greendata.hub.caller import Caller
 from greendata.hub.group import Group
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Outcome
+from greendata.hub.result import Result
 from tests.gates import Gate
 from tests.natives import until
 from tests.processes import run_python
@@ -179,3 +180,13 @@ def test_a_caller_that_waits_for_its_idleness_ends_on_libuv() -> None:
         warnings="ignore",
     )
     assert finished == (0, "ended\n", "")
+
+
+def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
+    bridge = Mailbox.here().bridge
+    before = bridge.expected
+    value = Value()
+    gone = weakref.ref(value)
+    Result[None]().rawlink(lambda _, value=value: value)  # type: ignore[misc]
+    del value
+    until(lambda: (gc.collect(), gone() is None and bridge.expected == before)[1])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from gevent import Timeout
 from gevent.hub import Waiter
@@ -32,13 +33,25 @@ class Link:
     It keeps the result's deadline meanwhile.
     """
 
-    __slots__ = ("_bridge", "_number", "_result", "_timer", "callback")
+    __slots__ = ("__weakref__", "_bridge", "_number", "_result", "_timer", "callback")
 
     def __init__(self, result: Result[Any], hub: Any, callback: Callable[[Any], object]) -> None:
         self.callback = callback
         self._result = result
-        self._bridge = Bridge.here(hub)
-        self._number: int | None = self._bridge.expect(self._deliver)
+        self._number: int | None = None  # a number of the bridge, until it is delivered or dropped
+        bridge = self._bridge = Bridge.here(hub)
+        me = ref(self)  # a result that nobody has any more, and that was never decided, takes its links with it
+
+        def deliver() -> None:
+            link = me()
+            if link is not None:
+                link._deliver()
+            else:
+                bridge.release(number)
+                bridge.forget(number)
+
+        number = bridge.expect(deliver)
+        self._number = number
         self._timer: Any = None
         if (limit := _until_deadline(result)) is not None:
             self._timer = hub.loop.timer(limit, ref=False)
@@ -62,6 +75,9 @@ class Link:
             self._result.drop_link(self)
             if self._timer is not None:
                 self._timer.close()
+
+    def __del__(self) -> None:
+        self.wake()
 
     def _deliver(self) -> None:
         if self._number is not None:
