@@ -14,7 +14,9 @@ from gevent.hub import Hub
 
 import greendata
 from greendata import stages
+from greendata.errors import CallerStopped
 from greendata.hub import native, pool
+from greendata.hub.call import Call
 from greendata.hub.caller import Caller
 from greendata.hub.group import Group
 from greendata.hub.mailbox import Mailbox
@@ -190,3 +192,21 @@ def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
     Result[None]().rawlink(lambda _, value=value: value)  # type: ignore[misc]
     del value
     until(lambda: (gc.collect(), gone() is None and bridge.expected == before)[1])
+
+
+def test_the_calls_of_a_destroyed_hub_are_told_when_its_thread_has_another() -> None:
+    calls: list[Call[object]] = []
+    over = Gate()
+
+    def thread() -> None:
+        caller = Caller.current()
+        calls.append(caller.call_soon(int))
+        gevent.get_hub().destroy(destroy_loop=True)
+        assert Caller.current() is not caller
+        over()
+
+    native.start_thread(thread, ())
+    until(lambda: calls)
+    with pytest.raises(CallerStopped):
+        calls[0].get(timeout=30)
+    over.open()

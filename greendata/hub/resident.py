@@ -71,6 +71,8 @@ class Resident(ABC):
             raise NoCaller("no hub runs in a worker thread")
         mailbox = Mailbox.here()
         found = _residents.get(native.get_ident())
+        if found is not None and found._mailbox.is_gone:  # the hub was destroyed, and the thread goes on
+            found._vanish()
         if not isinstance(found, cls) or found._mailbox is not mailbox or found._is_stopping:
             found = cls(mailbox.thread)
             found._open(mailbox)
