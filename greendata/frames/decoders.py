@@ -50,7 +50,9 @@ def decode(
         schema: the columns, by name and in this order; other columns are left out. In JSON and NDJSON a column may
             be absent, its values are null then. Arrow and Parquet must have these very dtypes. Without a schema
             the types are inferred from all rows.
-        model: a pydantic model that the rows must satisfy: see `greendata.frames.validation.validate`.
+        model: a pydantic model that the rows must satisfy: see `greendata.frames.validation.validate`. Without a
+            schema it judges each row of JSON by the row's own text, as ``model_validate_json`` does; a row with more
+            elements than it is asked about (see there) fails.
         max_bytes: read at most, plus one.
         timeout: the deadline of the parsing in seconds.
         key: for fairness, see `greendata.hub.pool.Pool.submit`.
