@@ -109,6 +109,43 @@ def test_a_program_or_a_caller_may_be_named_like_threads_of_polars() -> None:
     assert finished == (0, "False\nFalse\n", "")
 
 
+def test_threads_of_a_program_that_is_named_like_polars_use_the_pool() -> None:
+    """They inherit its name; where they have a hub it goes on."""
+    finished = run_python(
+        """
+        from _thread import get_ident
+        from greendata.hub import native
+        native.name_this_thread("polars-api")
+        import gevent, greendata
+        from tests.natives import Native
+        def ask():
+            gevent.get_hub()
+            return greendata.run(get_ident).get() == get_ident()
+        print(Native(ask).join(), greendata.run(get_ident).get() == get_ident())
+        """
+    )
+    assert finished == (0, "False False\n", "")
+
+
+def test_without_names_of_threads_a_first_query_before_the_hub_makes_no_thread_run_inline() -> None:
+    finished = run_python(
+        """
+        from _thread import get_ident
+        from pathlib import Path
+        from greendata.hub import native
+        native._TASKS = Path("/no/proc/here")
+        import gevent, greendata
+        from tests.natives import Native
+        def ask():
+            first = greendata.run(get_ident).get() == get_ident()
+            gevent.get_hub()
+            return first, greendata.run(get_ident).get() == get_ident()
+        print(ask(), Native(ask).join())
+        """
+    )
+    assert finished == (0, "(False, False) (True, False)\n", "")
+
+
 def test_a_plain_thread_without_a_hub_submits_too(held: Gate) -> None:
     result = Native(submit, held, 42).join()
     held.open()

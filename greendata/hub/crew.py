@@ -27,6 +27,7 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, cast
 
 from gevent._hub_local import get_hub_if_exists
+from gevent.threading import main_native_thread  # type: ignore[import-not-found]
 
 from greendata.errors import NoThread, PoolClosed
 from greendata.hub import native, native_waits
@@ -468,10 +469,14 @@ def inline_on(*prefixes: str) -> None:
 def is_inline_thread() -> bool:
     """True on a worker and on a runtime thread, where waiting for a worker would deadlock."""
     known: bool | None = getattr(_local, "inline", None)
-    if known is None:
-        name = native.this_thread_name()
-        known = _is_runtime(native.get_native_id(), name) if name else get_hub_if_exists() is None
-        _local.inline = known
+    if known is not None:
+        return known
+    name = native.this_thread_name()
+    if not name or (name.startswith(_runtime_threads) and name == native.program_name()):
+        # The system tells no names, or the program's own, which its threads inherit, is like the runtime's. Whether
+        # there is a hub may change: the next call looks again.
+        return native.get_ident() != main_native_thread().ident and get_hub_if_exists() is None
+    known = _local.inline = _is_runtime(native.get_native_id(), name)
     return known
 
 
@@ -516,7 +521,8 @@ def _after_fork_in_child() -> None:
 
 
 def _is_runtime(thread: int, name: str) -> bool:
-    return thread != os.getpid() and name.startswith(_runtime_threads)  # the main thread has the program's name
+    # The main thread has the program's name, and threads that nobody named inherit it.
+    return thread != os.getpid() and name.startswith(_runtime_threads) and name != native.program_name()
 
 
 def _step_back(nice: int) -> None:

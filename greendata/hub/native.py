@@ -27,6 +27,7 @@ __all__ = (
     "get_ident",
     "get_native_id",
     "name_this_thread",
+    "program_name",
     "sleep",
     "start_thread",
     "this_thread_name",
@@ -62,6 +63,11 @@ def name_this_thread(name: str) -> None:
 def this_thread_name() -> str:
     """The name the operating system has for the calling thread, or "" where it tells none."""
     return _name_of(str(get_native_id()))
+
+
+def program_name() -> str:
+    """The name that the operating system has for the main thread, and so for threads that nobody has named; or ""."""
+    return _name_of(str(os.getpid()))
 
 
 def thread_names() -> dict[int, str]:
