@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 from gevent.monkey import get_original
@@ -106,3 +107,30 @@ def test_workers_start_without_a_descriptor_to_spare() -> None:
         """
     )
     assert finished == (0, "[0, 1, 2, 3, 4, 5, 6, 7]\n", "")
+
+
+@pytest.mark.skipif(find_spec("_testcapi") is None, reason="this Python has no way to make an allocation fail")
+def test_one_allocation_that_fails_after_a_job_costs_no_worker() -> None:
+    """Whichever it is: the waiter is told, and the next job runs."""
+    finished = run_python(
+        """
+        import _testcapi, os, sys
+        import gevent, greendata
+        gevent.get_hub()
+        greendata.configure(max_workers=1)
+        greendata.run(int).get()
+        for number in range(8):
+            result = greendata.run(_testcapi.set_nomemory, number, number + 1)
+            try:
+                result.get(timeout=30)
+            except MemoryError:
+                pass
+            _testcapi.remove_mem_hooks()
+            assert greendata.run(int, "3").get(timeout=30) == 3
+        now = greendata.stats()
+        print(now.queued, now.running, now.workers, now.faults > 0)
+        sys.stdout.flush()
+        os._exit(0)
+        """
+    )
+    assert (finished.returncode, finished.stdout) == (0, "0 0 1 True\n")

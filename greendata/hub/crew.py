@@ -59,6 +59,7 @@ QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
 LEAVE = 1.0  # seconds for hubs to be taken down at exit, which takes some milliseconds
 
 _CALL, _STAND_BY, _END = "call", "stand by", "end"
+_PAGES, _PAGE = 5, 4096  # bytes; what greenlets keep of a stack at a switch is some of these
 _LOOK = 1.0  # seconds until what waits is looked at again; a call that got lost costs no more
 _AGAIN = 0.01  # seconds until a worker that could not go on tries again; a guess
 
@@ -334,6 +335,7 @@ class Crew:
         job.run(worker.name)
         if not hasattr(_local, "worker"):  # a child that the job has forked ends as with any thread that returns
             os._exit(0)
+        _ask_for_memory()
         worker.bridge, worker.number = job.come_back()
         self._let_go(worker, job)
         del job  # the frames of a failed job have this one as their caller: see Job.run
@@ -449,6 +451,15 @@ class Crew:
                     self.workers.discard(worker)
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
             return max(settings.stuck_after - oldest, settings.stuck_after / 10)
+
+
+def _ask_for_memory() -> None:
+    """Raise MemoryError where there is none, which a worker survives: greenlet ends the process if a switch finds none.
+
+    So the hub is not woken before some can be had. It costs half a microsecond.
+    """
+    for _ in range(_PAGES):
+        bytearray(_PAGE)
 
 
 def _add_up(left: dict[str, int], worker: Worker) -> None:
