@@ -91,7 +91,7 @@ HOUSE = (
             "gevent": "dashboard drain gunicorn scope",
             "gunicorn": "gunicorn",
             "polars": "body respond",
-            "werkzeug": "body problems respond",
+            "werkzeug": "body flask problems respond",
         },
     ),
     Floor("top", "__main__ monkey testing", {}),
