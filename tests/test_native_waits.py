@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import PATCHED
 from tests.crowd import SCENES
 from tests.lakes import TABLES
 from tests.processes import run_python
 
 ALL = (0, "all\n", "")
+
+pytestmark = pytest.mark.skipif(PATCHED, reason="each test has a process of its own, the same in the run without patch")
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -165,3 +168,26 @@ def test_it_follows_when_gevent_patches_after_the_import() -> None:
         print(native_waits.are_shared())
     """
     assert run_python(code) == (0, "True\n", "")
+
+
+def test_threads_of_a_native_thread_are_native_also_when_it_has_a_hub() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import concurrent.futures, threading
+        import gevent, polars, greendata
+
+        shared, begun = concurrent.futures.ThreadPoolExecutor(2), []
+
+        def begin():
+            gevent.sleep(0.001)  # its hub is destroyed when it ends
+            begun.append(shared.submit(int).result())
+
+        def job():
+            thread = threading.Thread(target=begin)
+            thread.start()
+            thread.join()
+
+        greendata.run(job).get()
+        print(begun, shared.submit(int).result(timeout=20))
+    """
+    assert run_python(code) == (0, "[0] 0\n", "")

@@ -63,7 +63,7 @@ def hub_here() -> Any:
 
 def hub_turns_here() -> bool:
     """True if a greenlet that is started on the calling thread will get its turn, whatever the thread does next."""
-    return hub_here() is not None and not _never_turns()
+    return hub_here() is not None and not _never_turns() and native.get_ident() not in native_threads
 
 
 def never_turn_where(is_so: Callable[[], bool]) -> None:
