@@ -4,6 +4,7 @@
 #   PYTHON=python3.12   the interpreter to build .venv with (default: the first found that is new enough)
 #   PORT=8000           where `make serve` listens
 #   ARGS="-k pool -x"   more arguments for pytest in `make test`, `make test-min` and `make examples`
+#   SECONDS=60          how long `make soak` goes on (default: 600)
 #   ARGS="sql typed"    the parts that `make bench` is to measure (default: all)
 
 BIN := .venv/bin
@@ -12,9 +13,10 @@ BIN_MIN := .venv-min/bin
 READY_MIN := .venv-min/.ready
 PORT ?= 8000
 ARGS ?=
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-min lint types bench examples build clean
+.PHONY: help demo serve test test-min lint types bench soak examples build clean
 
 help:  ## Explain the targets (this text)
 	@echo "Usage: make TARGET"
@@ -58,6 +60,9 @@ types: $(READY)  ## Check the types with mypy --strict
 
 bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, gevent's pools and pypeln (ARGS=...)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(READY)  ## Have hubs and threads run jobs of all kinds for ten minutes, and look for what is left (SECONDS=...)
+	$(BIN)/python -m tests.soak $(SECONDS)
 
 examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)
 	$(BIN)/python -m pytest tests/test_examples.py tests/test_demo.py tests/test_readme.py $(ARGS)
