@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import adbc_driver_sqlite.dbapi
 import polars as pl
 import pytest
 
@@ -97,7 +97,7 @@ def test_the_source_ends_in_a_native_thread(
 def test_a_connection_comes_back(
     end: Callable[[list[Any]], None], state: Callable[[], AbstractContextManager[Callable[[], None]]]
 ) -> None:
-    with closing(greendata.run(adbc_driver_sqlite.dbapi.connect, ":memory:").get()) as connection:
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
         streams = [greendata.read_sql(COUNTING, connection, batch_rows=3)]
         next(streams[0])
         until(is_idle)

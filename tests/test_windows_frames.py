@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import adbc_driver_sqlite.dbapi
 import polars as pl
 import pytest
 
 import greendata
 from greendata.errors import JobCancelled
-from greendata.frames import databases, statements
+from greendata.frames import databases, sqlite
 from greendata.frames.batches import Batches
 from tests.databases import closing
 from tests.gates import Gate
@@ -56,8 +56,8 @@ def test_a_connection_is_kept_for_a_read_that_nobody_else_knows_of(
     make_gate: Callable[[], Gate], tmp_path: Path
 ) -> None:
     asked, reading = make_gate(), make_gate()
-    made = greendata.run(adbc_driver_sqlite.dbapi.connect, str(tmp_path / "a.sqlite")).get()
-    with closing(made) as connection, in_workers(at("call", "_executed", statements.rows_of.__code__, reading)):
+    made = sqlite3.connect(tmp_path / "a.sqlite", check_same_thread=False)
+    with closing(made) as connection, in_workers(at("call", "_slices", sqlite.rows_of.__code__, reading)):
         stream = greendata.read_sql("VALUES (1), (2)", connection, batch_rows=1)
         close_while_asking(stream, asked, reading)
         assert stream._ending is not None
@@ -69,7 +69,7 @@ def test_a_connection_is_kept_for_a_read_that_nobody_else_knows_of(
 
 def test_a_write_that_is_given_up_between_two_of_its_statements_writes_nothing(held: Gate, tmp_path: Path) -> None:
     file = tmp_path / "a.sqlite"
-    begun = at("return", "_run", statements._savepoint.__wrapped__.__code__, held)  # type: ignore[attr-defined]
+    begun = at("return", "_execute", sqlite._savepoint.__wrapped__.__code__, held)  # type: ignore[attr-defined]
     with in_workers(begun):
         result = greendata.write_sql(FRAME, "t", file)
         held.wait_arrived()
