@@ -14,6 +14,7 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ("is_being_imported", "when_imported")
+__all__ = ("is_being_imported", "modules_of", "when_imported")
 
 # By module. Any thread appends, and takes from the front: each function is taken once, by whichever thread is first.
 _awaited: dict[str, list[Callable[[], object]]] = {}
@@ -53,6 +54,24 @@ def is_being_imported(name: str) -> bool:
         False
     """
     return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
+
+
+def modules_of(package: str) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a *package* whose modules are loaded when they are first asked for.
+
+    So ``greendata.hub.pool`` works after a plain ``import greendata``, although that loads little.
+
+    Example:
+        >>> modules_of("greendata.hub")("native").__name__
+        'greendata.hub.native'
+    """
+
+    def load(name: str) -> object:
+        if name.startswith("_") or find_spec(f"{package}.{name}") is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return import_module(f"{package}.{name}")
+
+    return load
 
 
 def _notify(name: str) -> None:
