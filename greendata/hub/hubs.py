@@ -41,7 +41,15 @@ def take_down(hub: Any) -> None:
     """Destroy *hub* with its loop and let go of its frames. Call from its thread, and not from the hub itself.
 
     Example:
-        >>> thread = native.start_thread(lambda: take_down(ensure_hub()), ())
+        >>> def serve(over):
+        ...     take_down(ensure_hub())
+        ...     over.release()
+        >>> over = native.allocate_lock()
+        >>> over.acquire()
+        True
+        >>> _ = native.start_thread(serve, (over,))
+        >>> over.acquire(timeout=5)
+        True
     """
     if hub.loop is None:  # it is destroyed
         return
