@@ -37,6 +37,7 @@ from pydantic import (
 from greendata import Frame
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
 from greendata.frames import jsonscan
+from greendata.frames.apart import runs_code
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.fields import columns_of
@@ -625,6 +626,15 @@ def test_a_file_whose_validators_would_run_twice_is_judged_once(tmp_path: Path) 
     path = tmp_path / "rows.ndjson"
     path.write_text('{"a": "1,2"}\n')
     assert Frame[Split].scan_ndjson(path).collect() == [Split(a="1,2")]
+
+
+def test_a_model_that_waits_for_its_names_is_completed_before_its_code_is_looked_for() -> None:
+    class Late(BaseModel):
+        model_config = ConfigDict(defer_build=True)
+        a: Annotated[list[int], BeforeValidator(lambda text: text.split(","))]
+
+    assert runs_code(Late)
+    assert not runs_code(create_model("Plain", __config__=ConfigDict(defer_build=True), a=(int, ...)))
 
 
 def test_what_nests_deeper_than_its_column_has_no_shape() -> None:

@@ -17,6 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
+from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import resolved
 from greendata.frames.rules import Context, Node
@@ -134,14 +135,18 @@ def validator_of(core: Any, config: Any = None) -> SchemaValidator:
 def runs_code(model: type[BaseModel]) -> bool:
     """True if validating rows of *model* runs code of its user's, which may not leave alone what it has made.
 
+    Raises:
+        NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
+
     Example:
-        >>> from typing import Annotated
-        >>> from pydantic import AfterValidator
+        >>> from pydantic import field_validator
         >>> class Upper(BaseModel):
-        ...     name: Annotated[str, AfterValidator(str.upper)]
+        ...     name: str
+        ...     raised = field_validator("name")(str.upper)
         >>> runs_code(Upper)
         True
     """
+    columns_of(model)  # completes it: one that waits for its names has nothing to look through yet
     pending: list[Any] = [model.__pydantic_core_schema__]
     while pending:
         part = pending.pop()
