@@ -39,6 +39,11 @@ POSTGRES = [
     "host=127.0.0.1 port=1 password='hunter2",
     "host=127.0.0.1 port=1 pasword=hunter2",
     "host=127.0.0.1 port=1 password=hunter2\\ x",
+    "dbname=shop;password=hunter2 host=127.0.0.1 port=1",
+    "dbname=postgresql://ann:hunter2@127.0.0.1:1/shop host=127.0.0.1 port=1",
+    "user=ann:hunter2@x host=127.0.0.1 port=1",
+    "postgresql://127.0.0.1:1/shop;password=hunter2",
+    "postgresql://ann@127.0.0.1:1/shop?dbname=shop;password=hunter2",
 ]
 NEITHER = [
     "user:hunter2@localhost/shop",
@@ -50,6 +55,10 @@ NEITHER = [
     "jdbc:postgresql://db/shop?password=hunter2",
     "sqlite://user:hunter2@db/shop",
     "hunter2 ://",
+    "postgresql:/ann:hunter2@localhost/shop",
+    "file:shop.sqlite",
+    "file:/data/shop.sqlite?mode=ro",
+    "sqlite:shop.sqlite",
     "x=hunter2://db",
     "",
     "  ",

@@ -124,3 +124,22 @@ def test_a_refusal_names_the_column_and_both_types(connection: Any) -> None:
         f"cannot write to 't': column {name!r} is timestamp without time zone in the table and Int64 in the frame; "
         "cast it before the write"
     )
+
+
+def test_an_append_finds_the_table_that_a_statement_finds(connection: Any) -> None:
+    for sql in (
+        "CREATE SCHEMA first",
+        'CREATE SCHEMA "se""cond"',
+        'CREATE TABLE "se""cond".kept (a float8, b numeric(5,2))',
+        "CREATE TEMPORARY TABLE passing (a float8, b numeric(5,2))",
+        """SET search_path = first, "se""cond", pg_catalog""",
+    ):
+        greendata.read_sql(sql, connection).get()
+    df = pl.DataFrame({"a": [1, 2]})
+    for table in ("passing", "kept"):
+        greendata.write_sql(df, table, connection, if_exists="append").get()
+        greendata.write_sql(df.with_columns(b=1.25), table, connection, if_exists="append").get()  # by way of another
+        found = greendata.read_sql(f"SELECT a, b::float8 FROM {table} ORDER BY b, a", connection).get()
+        assert found.rows() == [(1.0, 1.25), (2.0, 1.25), (1.0, None), (2.0, None)]
+    assert greendata.read_sql("SELECT 1 FROM pg_tables WHERE schemaname = 'first'", connection).get().is_empty()
+    greendata.read_sql("RESET search_path", connection).get()

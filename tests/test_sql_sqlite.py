@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 import greendata
 from greendata import ColumnUnreadable, QueryFailed, WriteRefused
-from greendata.errors import JobCancelled
+from greendata.errors import ColumnUnwritable, JobCancelled
 from tests.databases import closing
 from tests.gates import Gate
 from tests.natives import until
@@ -296,3 +297,30 @@ def test_a_read_that_is_stopped_closes_its_connection(
         with pytest.raises(WriteRefused):
             greendata.write_sql(pl.DataFrame({"a": [float("nan")]}), "t", file, if_exists="append").get()
     greendata.write_sql(ROWS, "t", file, if_exists="append").get()
+
+
+@pytest.mark.parametrize("text", [" 1", "1 ", "\t1.5", "1\v", "\n-7\n"])
+@pytest.mark.parametrize("kind", ["INTEGER", "NUMERIC", "REAL", "DATE"])
+def test_numbers_with_space_around_them_are_text_that_would_be_changed(text: str, kind: str, file: Path) -> None:
+    greendata.read_sql(f"CREATE TABLE spaced (a {kind})", file).get()
+    with pytest.raises(WriteRefused, match="text that the table's"):
+        greendata.write_sql(pl.DataFrame({"a": [text]}), "spaced", file, if_exists="append").get()
+
+
+def test_an_append_to_a_table_that_is_not_in_the_main_database(file: Path) -> None:
+    with closing(sqlite3.connect(file, check_same_thread=False)) as connection:
+        connection.execute("CREATE TEMPORARY TABLE passing (a TEXT)")
+        connection.execute("ATTACH ':memory:' AS other")
+        connection.execute("CREATE TABLE other.far (a TEXT)")
+        for table in ("passing", "far"):
+            greendata.write_sql(pl.DataFrame({"a": [0.1]}), table, connection, if_exists="append").get()
+            assert greendata.read_sql(f"SELECT a FROM {table}", connection).get().rows() == [("0.1",)]
+            query = "SELECT name FROM main.sqlite_schema WHERE name = ?"
+            assert greendata.read_sql(query, connection, params=[table]).get().is_empty()
+        connection.rollback()
+
+
+@pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("-Infinity"), [Decimal("NaN")]])
+def test_a_decimal_that_is_no_number_is_refused_as_a_parameter(value: Any, file: Path) -> None:
+    with pytest.raises(ColumnUnwritable):
+        greendata.read_sql("SELECT ?", file, params=[value])

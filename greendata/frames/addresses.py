@@ -16,7 +16,8 @@ _URL = re.compile(
     rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
 )  # with a user: name, password, place; without: place, and nothing in it that could be a password; options
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
-_SECRETIVE = re.compile(r"(?is)^[^/\\]*:[^/\\]*@|\b(password|passwd|pwd)\s*=")  # of what is no path
+_SECRETIVE = re.compile(r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|\b(password|passwd|pwd)\s*=")  # of what is no path
+_HARMLESS = re.compile(r"(?s)[^=;@]*")  # no other pair after a sign that parts pairs elsewhere, and no address
 _SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
 _KEYWORDS = (
     "host hostaddr port dbname user sslmode connect_timeout application_name password passfile service servicefile "
@@ -27,6 +28,7 @@ _KEYWORDS = (
     "require_auth"
 )  # postgresql.org/docs/current/libpq-connect.html
 _STATEMENT = re.compile(r"(?i)\s*(select|insert|update|delete|with|values|create|drop|alter|table|pragma|explain)\s")
+_SQLITE_URI = re.compile(r"(?i)(file|sqlite3?):")
 _FILE = re.compile(r"(?i).+\.(db3?|sqlite3?|s3db|sl3)$")
 
 
@@ -67,10 +69,10 @@ class Conninfo:
 
     def _shown_url(self) -> str:
         found = _URL.fullmatch(self.text)
-        if found is None:
+        user, password, place, bare, query = (None,) * 5 if found is None else found.groups()
+        if found is None or not _HARMLESS.fullmatch(place or bare or ""):
             self._is_read = False
             return "postgresql://***"
-        user, password, place, bare, query = found.groups()
         shown = "postgresql://"
         if user is not None:
             shown += user if password is None else f"{user}:***"
@@ -90,7 +92,7 @@ class Conninfo:
         return " ".join(self._shown_pair(name, value) for name, value in pairs)
 
     def _shown_pair(self, name: str, value: str) -> str:
-        if name in _SHOWN:
+        if name in _SHOWN and _HARMLESS.fullmatch(value):
             return f"{name}={value}"
         bare = value[1:-1] if value[:1] == "'" else value
         self._secrets += [bare, re.sub(r"(?s)\\(.)", r"\1", bare)]
@@ -128,6 +130,8 @@ def place_of(text: str) -> str | Conninfo:
         raise UnknownDatabase("a text that looks like an address with a password")
     if "://" in text:
         raise UnknownDatabase("a text that is no address")
+    if _SQLITE_URI.match(text):
+        raise UnknownDatabase("a URI of SQLite; give the path, or a connection of sqlite3")
     if _STATEMENT.match(text):
         raise UnknownDatabase("a statement of SQL: the database comes after it")
     return text

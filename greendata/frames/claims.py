@@ -15,6 +15,7 @@ from greendata.errors import Malformed
 from greendata.frames.depth import refuse_deep_lines
 from greendata.frames.footer import check_file
 from greendata.frames.lines import WINDOW_BYTES, Content, count
+from greendata.frames.members import refuse_many_members
 
 __all__ = (
     "COLUMNS",
@@ -119,6 +120,7 @@ def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
         refuse_packed(content, format)
         if format == "ndjson":
             refuse_deep_lines(content, inferred="schema" not in options)
+            refuse_many_members(content, format)
             refuse_many_keys(content, format)
         else:
             columns = _columns(content, options)

@@ -228,7 +228,7 @@ def _parameter(name: str, value: Any, kind: str) -> pl.Series:
         return pl.Series(name, [value])
     except UnicodeEncodeError as error:
         raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
-    except (TypeError, ValueError, OverflowError, PolarsError) as error:
+    except (TypeError, ValueError, OverflowError, PolarsError, PanicException) as error:  # of a Decimal that is NaN
         raise ColumnUnwritable({name: type(value).__name__}, kind) from error
 
 

@@ -18,6 +18,7 @@ from greendata.frames.dtypes import plain_of
 from greendata.frames.formats import Format
 from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of, text_of
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
+from greendata.frames.members import refuse_many_members
 from greendata.frames.names import frame_of
 from greendata.hub.pacing import give_way
 
@@ -52,6 +53,7 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None and first_byte(content) == len(content):
         return pl.DataFrame()
     refuse_deep_lines(content, inferred=schema is None)
+    refuse_many_members(content, "ndjson")
     _refuse_half_pairs(content, "ndjson")
     if schema is not None:
         refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
@@ -81,6 +83,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
             "json", f"expected an array of objects or an object of arrays, got {content[begin : begin + 20]!r}"
         )
     refuse_deep_document(content, inferred=schema is None)
+    refuse_many_members(content, "json")
     _refuse_half_pairs(content, "json")
     try:
         return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)

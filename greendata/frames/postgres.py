@@ -245,18 +245,19 @@ def ingest(
         WriteRefused: the table's columns would change a value.
     """
     what = f"write to {table}"
-    into, declared = "", dict[str, _Target]()
+    found, declared = "", dict[str, _Target]()
     if if_exists == "append":
-        into, declared = _declared(connection, stopper, table, schema, what)
+        found, declared = _declared(connection, stopper, table, schema, what)
     columns = [_for_column(series, declared.get(series.name), table) for series in rows]
     rows = frame_of([column.values for column in columns])
     if any(column.is_staged for column in columns):
+        into = f"{_quoted(found)}.{_quoted(table)}"
         _through_staging(connection, stopper, rows, columns, table, into, what)
         return
-    mode = "append" if into else _MODES[if_exists]  # into a table that is there, without the right to make one
+    mode = "append" if found else _MODES[if_exists]  # into a table that is there, without the right to make one
     options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
-    if schema is not None:
-        options["adbc.ingest.target_db_schema"] = schema
+    if place := found or schema:
+        options["adbc.ingest.target_db_schema"] = place
     _copy(connection, stopper, rows, options, what)
 
 
@@ -352,18 +353,26 @@ def _whole(series: pl.Series, target: _Target) -> pl.Series:
 def _declared(
     connection: Any, stopper: Stopper, table: str, schema: str | None, what: str
 ) -> tuple[str, dict[str, _Target]]:
-    """The table's quoted name and its columns' types, which stay so until the transaction ends; none if it is new."""
-    place = "current_schema()" if schema is None else _literal(schema)
-    name = f"quote_ident({place}) || '.' || quote_ident({_literal(table)})"
-    find = f"SELECT {name}, relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass({name})"
+    """The table's schema and its columns' types, which stay so until the transaction ends; none if it is new.
+
+    A name without a schema is looked up as in a statement: among the temporary tables first, then in the search path.
+    """
+    name = f"quote_ident({_literal(table)})"
+    if schema is not None:
+        name = f"quote_ident({_literal(schema)}) || '.' || {name}"
+    find = f"""
+        SELECT nspname::text, relkind::text
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+        WHERE c.oid = to_regclass({name})
+    """
     found = _fetched(connection, stopper, find, what)
     if not found.height:
         return "", {}
-    into, sort = found.row(0)
+    place, sort = found.row(0)
     if sort in ("r", "p"):
-        _fetched(connection, stopper, f"LOCK TABLE {into} IN ROW EXCLUSIVE MODE", what)
+        _fetched(connection, stopper, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
     rows = _fetched(connection, stopper, _TYPES.format(f"to_regclass({name})"), what).rows()
-    return into, {column: _Target(*rest) for column, *rest in rows}
+    return place, {column: _Target(*rest) for column, *rest in rows}
 
 
 def _through_staging(

@@ -285,10 +285,10 @@ def ingest(
         if if_exists == "replace":
             cursor.execute(f"DROP TABLE IF EXISTS {into}")
         columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
-        unless = "IF NOT EXISTS " if if_exists == "append" else ""
-        cursor.execute(f"CREATE TABLE {unless}{into} ({', '.join(columns)})")
-        if if_exists == "append":
-            declared = _declared(cursor, table, schema)
+        declared = _declared(cursor, table, schema) if if_exists == "append" else {}
+        if not declared:  # SQLite would look for one to make in its main database, and for one to fill in all
+            cursor.execute(f"CREATE TABLE {into} ({', '.join(columns)})")
+        else:
             rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
         _insert(cursor, stopper, rows, into, what)
         stopper.check(what)
@@ -338,7 +338,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
 def _same_as_number(text: pl.Series, affinity: str) -> pl.Series:
     """True where *text* is how the number is written that SQLite makes of it."""
     number = text.cast(pl.Float64, strict=False)
-    is_float = (number.cast(pl.String) == text) & (number != number.floor())
+    is_float = ((number.cast(pl.String) == text) & (number != number.floor())).fill_null(value=False)
     return is_float | text.str.contains(_WHOLE) if affinity == "NUMERIC" else is_float
 
 
