@@ -69,10 +69,10 @@ class Conninfo:
 
     def _shown_url(self) -> str:
         found = _URL.fullmatch(self.text)
-        user, password, place, bare, query = (None,) * 5 if found is None else found.groups()
-        if found is None or not _HARMLESS.fullmatch(place or bare or ""):
+        if found is None or not _HARMLESS.fullmatch(found[3] or found[4] or ""):
             self._is_read = False
             return "postgresql://***"
+        user, password, place, bare, query = found.groups()
         shown = "postgresql://"
         if user is not None:
             shown += user if password is None else f"{user}:***"
