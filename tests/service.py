@@ -90,6 +90,14 @@ class Service:
             looks.append(found["done"])
             rest()
 
+    def vitals(self) -> Vitals:
+        """Those of the process at rest. What it opens for a moment, to read /proc say, does not count."""
+        looks = []
+        for _ in range(STEADY):
+            looks.append(vitals(self.pid))
+            rest()
+        return looks[-1]._replace(descriptors=min(look.descriptors for look in looks))
+
     def wait_descriptors(self, count: int) -> None:
         """Wait until as many are open."""
         while vitals(self.pid).descriptors != count:

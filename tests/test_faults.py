@@ -73,7 +73,7 @@ def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
 ) -> None:
     with serve() as service:
         service.ask("/report")
-        before = vitals(service.pid).descriptors
+        before = service.vitals().descriptors
         with ExitStack() as stack:
             for number in range(MANY):
                 stack.enter_context(service.server.connected(said(number)))
@@ -88,7 +88,7 @@ def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
 def test_slow_readers_hold_no_worker_and_little_memory(serve: Serve, long_file: Path) -> None:
     with serve() as service, ExitStack() as stack:
         service.ask("/report")
-        before = vitals(service.pid)
+        before = service.vitals()
         forget_peak(service.pid)
         readers = [stack.enter_context(reader(service, f"/long?path={long_file}")) for _ in range(READERS)]
         assert [answer.status for answer in readers] == [200] * READERS
@@ -105,7 +105,7 @@ def test_slow_readers_hold_no_worker_and_little_memory(serve: Serve, long_file: 
 
 def test_clients_that_leave_at_once_take_their_jobs_along(serve: Serve) -> None:
     with serve() as service:
-        before = vitals(service.pid).descriptors
+        before = service.vitals().descriptors
         with ExitStack() as stack:
             for _ in range(MANY):
                 stack.enter_context(service.server.connected(get("/held")))

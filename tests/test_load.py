@@ -20,7 +20,7 @@ def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
         load = Load(service.server.port, PATHS, clients=CLIENTS, requests=REQUESTS)
         drive(load)
         service.wait(running=0, queued=0)
-        before = vitals(service.pid)
+        before = service.vitals()
 
         busy, alive = drive(load, Load(load.port, ["/livez", "/readyz"], clients=2, requests=LOOKS))
         assert busy.faults == {}

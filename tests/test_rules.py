@@ -52,7 +52,8 @@ def doubtful(found: Sifted) -> list[int]:
 def sure(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
     """The values of one column that need no pydantic."""
     model = create_model("Model", __config__=config or None, a=(annotation, ...))
-    found = sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model).sure
+    (part,) = sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model).parts
+    found = part.sure
     return found["a"].to_list() if "a" in found.columns else []  # it is judged apart
 
 
