@@ -34,6 +34,7 @@ def share() -> None:
     global _shared
     if _shared or not is_module_patched("threading") or are_off():
         return
+    from greendata.hub.children import share_children
     from greendata.hub.locks import share_locks
     from greendata.hub.sockets import share_sockets
     from greendata.hub.threads import share_threads
@@ -43,6 +44,7 @@ def share() -> None:
             share_locks()
             share_threads()
             share_sockets()
+            share_children()
             _shared = True
 
 

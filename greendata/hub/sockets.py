@@ -7,18 +7,23 @@ thread to thread. So a socket waits where it is used:
 - a socket without a hub gets that of the first greenlet that waits for it;
 - in another hub than its own by a watcher of that hub.
 
+`os.close` leaves it to the hub of the calling thread to close what is no regular file. Where that hub does not turn, as
+a worker's during a job, the descriptor is closed at once: who reads the other end of a pipe would wait for ever.
+
 The operating system's socket is the same for all, and never blocks by itself.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
 from errno import EALREADY, EINPROGRESS, EISCONN, EWOULDBLOCK
 from os import strerror
 from typing import Any
 
+import gevent.os
 import gevent.select
 import gevent.socket
 from gevent import _socket3, _socketcommon  # type: ignore[attr-defined]
@@ -28,7 +33,7 @@ from gevent.monkey import get_original, is_object_patched
 from gevent.resolver.blocking import Resolver
 
 from greendata.hub import native
-from greendata.hub.parking import hub_here
+from greendata.hub.parking import hub_here, hub_turns_here
 
 __all__ = ("share_sockets",)
 
@@ -48,6 +53,8 @@ def share_sockets() -> None:
     gevent.select.poll.poll = _poll  # type: ignore[method-assign]
     if is_object_patched("select", "select"):
         select.select = _select
+    if is_object_patched("os", "close"):
+        os.close = _close
 
 
 # -- methods of gevent's sockets --------------------------------------------------------------------------
@@ -131,6 +138,15 @@ def _nothing() -> None:
     """What is done with a descriptor that was detached."""
 
 
+def _close(fd: int) -> None:
+    """`os.close`; a hub that watches the descriptor closes it in any case."""
+    hub = get_hub_if_exists()
+    if hub is None or hub.loop is None or hub_turns_here() or hub.loop.closing_fd(fd):
+        _close_in_greenlet(fd)
+    else:
+        _native_close(fd)
+
+
 # -- select ------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +163,10 @@ def _poll(self: Any, timeout: float | None = None) -> list[tuple[int, int]]:
         return list(_poll_in_greenlet(self, timeout))
     poller: select.poll = _native_poll()
     for descriptor, events in self.fds.items():
-        poller.register(descriptor, (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0))
+        poller.register(
+            descriptor,
+            (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0),
+        )
     return list(poller.poll(timeout))
 
 
@@ -201,5 +220,7 @@ _connect_in_greenlet = _socketcommon.SocketMixin._internal_connect
 _shutdown_at_home = _socketcommon.SocketMixin.shutdown
 _close_at_home = _socketcommon.SocketMixin._drop_events_and_close
 _poll_in_greenlet: Any = gevent.select.poll.poll
+_close_in_greenlet: Any = getattr(gevent.os, "close", None)
+_native_close: Any = get_original("os", "close")
 _native_select = get_original("select", "select")
 _native_poll: Any = get_original("select", "poll") if hasattr(select, "POLLIN") else None

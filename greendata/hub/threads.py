@@ -8,6 +8,7 @@ earlier, are greenlets of the queue's hub.
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 import threading
 import time
@@ -41,6 +42,7 @@ def share_threads() -> None:
     if not is_object_patched("threading", "Thread"):
         return
     ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign]
+    _share_fork_lock()
     thread: Any = threading
     low: Any = _thread
     low.start_new_thread = low.start_new = _start_new_thread
@@ -50,6 +52,21 @@ def share_threads() -> None:
     else:
         thread._start_new_thread = _start_new_thread
         thread.Thread._set_tstate_lock = _set_tstate_lock
+
+
+def _share_fork_lock() -> None:
+    """Put another lock in the place of that of the executors, which each fork takes by a method of gevent.
+
+    The hooks of a fork cannot be taken back. Those of the new lock come before, so that nobody waits for the old one.
+    """
+    module: Any = executors
+    if isinstance(module._global_shutdown_lock, gevent.thread.LockType):
+        module._global_shutdown_lock = lock = gevent.thread.LockType()
+        os.register_at_fork(
+            before=lock.acquire,
+            after_in_child=lock._at_fork_reinit,
+            after_in_parent=lock.release,
+        )
 
 
 def sleep(seconds: float, /) -> None:
@@ -157,7 +174,10 @@ def _submit(self: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
 
 
 def _run(
-    func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any], at_end: Callable[[], object]
+    func: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    at_end: Callable[[], object],
 ) -> None:
     me = native.get_ident()
     native_threads.add(me)

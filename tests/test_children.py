@@ -1,0 +1,168 @@
+"""Child processes of jobs and of functions in queries, where gevent has patched what starts them and waits for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import PATCHED
+from tests.processes import children_end, run_python
+
+ALL = (0, "all\n", "")
+
+pytestmark = pytest.mark.skipif(
+    PATCHED,
+    reason="each test has a process of its own, the same in the run without patch",
+)
+
+
+@pytest.mark.parametrize("has_hub", [False, True])
+def test_a_job_starts_programs_and_is_told_how_they_end(has_hub: bool) -> None:  # noqa: FBT001
+    code = f"""
+        from gevent import monkey; monkey.patch_all()
+        import os, subprocess
+        import gevent, greendata, polars as pl
+
+        greendata.patch_polars()
+
+        def use():
+            if {has_hub}:
+                gevent.sleep(0)
+            ended = subprocess.run(["sh", "-c", "cat; exit 3"], input="a", capture_output=True, text=True)
+            assert (ended.returncode, ended.stdout) == (3, "a"), ended
+            assert subprocess.check_output(["echo", "b"]) == b"b\\n"
+            assert subprocess.call(["sh", "-c", "exit 4"]) == 4
+            assert os.popen("echo c").read() == "c\\n"
+            with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+                process.stdin.write(b"d")
+                process.stdin.close()
+                assert process.stdout.read() == b"d"
+            with subprocess.Popen(["sh", "-c", "exit 5"]) as process:
+                while process.poll() is None:
+                    pass
+            assert process.returncode == 5
+            try:
+                subprocess.run(["sleep", "60"], timeout=0.01)
+            except subprocess.TimeoutExpired:
+                pass
+            pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 6"], {{}})
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+            try:
+                subprocess.run(["/no/such/program"])
+            except FileNotFoundError:
+                return 7
+
+        assert [gevent.spawn(use).get() for _ in range(2)] == [7, 7]
+        assert [result.get() for result in [greendata.run(use) for _ in range(4)]] == [7] * 4
+        assert pl.Series([1]).map_elements(lambda _: use(), return_dtype=pl.Int64).to_list() == [7]
+        print("all")
+    """
+    assert run_python(code, warnings="ignore") == ALL
+
+
+def test_a_return_code_is_right_though_the_main_hub_has_reaped_the_child() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import os, subprocess
+        import gevent, greendata
+        from tests.gates import Gate
+
+        greendata.run(int).get()
+        subprocess.run(["true"])  # from now on the main hub reaps every child
+        gate, pids = Gate(), []
+
+        def start(how):
+            process = subprocess.Popen(["sh", "-c", "exit 5"])
+            pids.append(process.pid)
+            gate()
+            return process.poll() if how == "poll" else process.wait()
+
+        results = [greendata.run(start, how) for how in ("poll", "wait")]
+        gate.wait_arrived(2)
+        for pid in pids:
+            while os.path.exists(f"/proc/{pid}"):
+                gevent.sleep(0.001)
+        gate.open()
+        assert [result.get() for result in results] == [5, 5]
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+@children_end
+def test_a_job_forks_and_waits_for_its_child() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import multiprocessing, os
+        import gevent, greendata
+
+        def fork(code):
+            pid = os.fork()
+            if not pid:
+                os._exit(code)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        def process(code):
+            child = multiprocessing.get_context("fork").Process(target=os._exit, args=(code,))
+            child.start()
+            child.join()
+            return child.exitcode
+
+        waits = [greendata.run(func, code) for func in (fork, process) for code in range(4)]
+        waits += [gevent.spawn(fork, code) for code in range(4)]
+        assert [wait.get() for wait in waits] == [0, 1, 2, 3] * 3
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+def test_a_greenlet_forks_while_another_thread_has_the_lock_of_the_executors() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        from concurrent.futures import ThreadPoolExecutor, thread  # its hooks have the lock's methods of before
+        import os
+        import gevent, greendata
+        from tests.gates import Gate
+
+        greendata.run(int).get()
+        gate = Gate()
+
+        def hold():
+            with thread._global_shutdown_lock:
+                gate()
+
+        def fork():
+            pid = os.fork()
+            if not pid:
+                with thread._global_shutdown_lock:
+                    os._exit(3)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        holder = greendata.run(hold)
+        gate.wait_arrived()
+        forks = [gevent.spawn(fork), greendata.run(fork)]
+        gevent.sleep(0)
+        assert not forks[0].ready()
+        gate.open()
+        assert [child.get() for child in forks] == [3, 3]
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+def test_a_job_that_has_slept_closes_a_pipe_at_once() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import os
+        import gevent, greendata
+
+        def use():
+            gevent.sleep(0)  # the worker has a hub from now on
+            reads, writes = os.pipe()
+            os.close(writes)
+            assert os.read(reads, 1) == b""
+            os.close(reads)
+
+        greendata.run(use).get(timeout=30)
+        print("all")
+    """
+    assert run_python(code) == ALL
