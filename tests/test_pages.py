@@ -14,6 +14,7 @@ from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.footer import check_file
 from greendata.frames.rowgroups import MAGIC, RowGroups
+from greendata.frames.thrift import Skimmer
 
 Field = tuple[int, int, bytes]  # number, type and value
 
@@ -136,3 +137,15 @@ def test_what_encode_writes_is_let_pass() -> None:
         assert_frame_equal(decode(b"".join(encode(df, "parquet")), "parquet"), df)
     constant = pl.select(pl.repeat("constant", 3_000_000).alias("a"))
     assert decode(b"".join(encode(constant, "parquet")), "parquet").height == 3_000_000
+
+
+def test_numbers_that_do_not_end() -> None:
+    """What they stand for grows with each of their bytes, and so does the time that the next one takes."""
+    endless = bytes((1 << 4 | I32,)) + b"\xff" * 10_000 + b"\x01\0"
+    content = MAGIC + endless + len(endless).to_bytes(4, "little") + MAGIC
+    with pytest.raises(Malformed, match="its footer cannot be read"):
+        check_file(content)
+    with pytest.raises(Malformed, match="the header of a page cannot be read"):
+        check_file(file(endless))
+    largest = bytes((1 << 4 | I64,)) + b"\xff" * 9 + b"\x01\0"
+    assert Skimmer(largest).number(1) == -(2**63)

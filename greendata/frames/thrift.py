@@ -13,13 +13,15 @@ from greendata.frames.lines import Content
 __all__ = ("I16", "I32", "I64", "LIST", "STRUCT", "Skimmer")
 
 _TRUE, _FALSE, _BYTE, I16, I32, I64, _DOUBLE, _BINARY, LIST, _SET, _MAP, STRUCT = range(1, 13)
+_BITS = 63  # of a number, before its last byte
 _LONG = 15  # a size that stands behind its head
 
 
 class Skimmer:
     """Reads a struct, field by field, and keeps nothing of it.
 
-    Where the text ends too early its methods raise IndexError, or RecursionError where it nests too deep.
+    Where the text ends too early, or a number has more than 64 bits, its methods raise IndexError; RecursionError where
+    it nests too deep.
 
     Args:
         text: what the struct is in.
@@ -114,5 +116,7 @@ class Skimmer:
             number |= (byte & 0x7F) << shift
             shift += 7
             at += 1
+            if shift > _BITS:  # a million such bytes would be a number of a million digits
+                raise IndexError
         self._at = at + 1
         return number | byte << shift
