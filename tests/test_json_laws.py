@@ -36,7 +36,7 @@ from pydantic import (
 
 from greendata import Frame
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
-from greendata.frames import jsonscan
+from greendata.frames import jsonrows, jsonscan
 from greendata.frames.apart import runs_code
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
@@ -642,3 +642,45 @@ def test_what_nests_deeper_than_its_column_has_no_shape() -> None:
     deep = "[" * 40 + "]" * 40
     agrees([f'{{"a": 1, "b": {deep}}}', '{"a": 2}', f'{{"a": {deep}}}', f'{{"z": {deep}, "a": 3}}'], Plain)
     agrees([f'{{"a": 1, "z": {deep}}}'] * 3, Plain)
+
+
+@pytest.mark.parametrize("format", ["json", "ndjson"])
+def test_rows_with_keys_of_their_own_are_no_frame_of_nulls(format: Format) -> None:
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        a: int
+
+    rows = [f'{{"a": 1, "k{number}": 1}}' for number in range(3_000)]
+    content = ("[" + ",".join(rows) + "]" if format == "json" else "\n".join(rows)).encode()
+    with pytest.raises(Malformed, match=f"not valid {format}: .* bytes for 3000 rows of 3001 columns"):
+        decode(content, format, model=Open)
+    some = ("[" + ",".join(rows[:300]) + "]" if format == "json" else "\n".join(rows[:300])).encode()
+    assert decode(some, format, model=Open).width == 301
+
+
+@given(st.integers(1, 5), st.integers(0, 4), st.data())
+@settings(max_examples=60)
+def test_many_columns_are_zipped_as_few_are(width: int, height: int, data: st.DataObject) -> None:
+    texts = st.sampled_from(TEXTS)
+    values = st.recursive(st.none() | st.integers() | texts, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+    columns = data.draw(
+        st.dictionaries(texts, st.lists(values, min_size=height, max_size=height), min_size=width, max_size=width)
+    )
+    content = json.dumps(columns, indent=data.draw(st.sampled_from([None, 1]))).encode()
+    few = jsonrows.rows_of(content, "json").to_list()
+    assert [json.loads(row) for row in few] == [
+        {name: column[row] for name, column in columns.items()} for row in range(height)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonrows, "FEW", 0)
+        assert jsonrows.rows_of(content, "json").to_list() == few
+
+
+def test_an_object_of_very_many_columns() -> None:
+    names = [f"k{number}" for number in range(5_000)]
+    columns = {**{name: [1, 2] for name in names}, "a": [7, 8], "none": None}
+    assert decode(json.dumps(columns).encode(), "json", model=Plain)["a"].to_list() == [7, 8]
+    for wrong, reason in (("[1, 2", "no end|does not end"), ("[1 2]", "got 2"), ("5", "got 5"), ("[1]", "unequal")):
+        content = json.dumps(columns).replace('"k4999": [1, 2]', f'"k4999": {wrong}').encode()
+        with pytest.raises(Malformed, match=reason):
+            decode(content, "json", model=Plain)

@@ -139,10 +139,10 @@ def runs_code(model: type[BaseModel]) -> bool:
         NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
 
     Example:
-        >>> from pydantic import field_validator
         >>> class Upper(BaseModel):
         ...     name: str
-        ...     raised = field_validator("name")(str.upper)
+        ...     def model_post_init(self, context):
+        ...         self.name = self.name.upper()
         >>> runs_code(Upper)
         True
     """

@@ -34,6 +34,7 @@ __all__ = (
 )
 
 BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
+FEW = 200  # columns, each of which may cost a step of its own
 ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names
 STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
 
@@ -41,6 +42,7 @@ _SPACE = r"[ \t\n\r]*"
 _FLAT = rf'(?:[^\[\]{{}}"]|{STRING})*'
 _NESTED = reduce(lambda inner, _: rf"[\[{{]{_FLAT}(?:{inner}{_FLAT})*[\]}}]", range(DEPTH - 2), rf"[\[{{]{_FLAT}[\]}}]")
 _VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # or what stands in the place of one
+_LIST = rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$"  # what is left of one whose values are each a v
 _MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
 
 
@@ -192,7 +194,7 @@ def _listed(inner: pl.Series, item: str) -> pl.Series:
         inner.alias("text").to_frame().select(text.str.extract_all(item), text.str.replace_all(item, "v").alias("v"))
     )
     items, between = found.get_columns()  # on two cores
-    if not between.str.contains(rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$").item():
+    if not between.str.contains(_LIST).item():
         raise _broken(inner, between, item)
     return items.explode(empty_as_null=False).alias("")
 
@@ -225,24 +227,51 @@ def _rows_of_columns(text: pl.Series) -> pl.Series:
         raise Malformed("json", "the object does not end with }", line=1 + text.str.count_matches("\n").item())
     members = _listed(inner, _MEMBER)
     refuse_wide(members.len(), format="json")
-    columns: dict[str, tuple[str, pl.Series]] = {}
-    for key, value in zip(*_halves(members), strict=True):
-        name = _name(key)
-        if value.item() == "null":
-            columns.pop(name, None)
-            continue
-        if not value.str.starts_with("[").item():
-            reason = f"expected an array of objects or an object of arrays, got {value.str.slice(0, 50).item()}"
-            raise Malformed("json", reason, column=name)
-        columns[name] = (key, _elements(value))
-        give_way()
-    return _zipped(columns)
+    keys, values = _halves(members)
+    names = [_name(key) for key in keys]
+    is_null = values == "null"
+    for at in (~is_null & ~values.str.starts_with("[")).arg_true().head(1):
+        reason = f"expected an array of objects or an object of arrays, got {values.str.slice(0, 50)[at]}"
+        raise Malformed("json", reason, column=names[at])
+    items = _elements_of_each(values.set(is_null, "[]"))
+    kept: dict[str, int] = {}  # of several of one name the last; null is no column
+    for at, (name, absent) in enumerate(zip(names, is_null, strict=True)):
+        if absent:
+            kept.pop(name, None)
+        else:
+            kept[name] = at
+    lengths = dict(zip(kept, items[[*kept.values()]].list.len().to_list(), strict=True)) if kept else {}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {told}")
+    if not kept or not max(lengths.values()):
+        return pl.Series([], dtype=pl.String)
+    if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > ROW_BYTES:
+        raise Malformed("json", f"the names of its columns alone are more than {ROW_BYTES} bytes of its rows")
+    zipped = _zipped if len(kept) <= FEW else _transposed
+    return zipped([keys[at] for at in kept.values()], items[[*kept.values()]])
 
 
-def _halves(members: pl.Series) -> tuple[list[str], list[pl.Series]]:
+def _elements_of_each(values: pl.Series) -> pl.Series:
+    """The lists of the texts of the elements of arrays."""
+    inner = values.str.strip_prefix("[").str.strip_suffix("]")
+    text = pl.col("text")
+    items, is_list = (
+        inner.alias("text")
+        .to_frame()
+        .select(text.str.extract_all(_VALUE), text.str.replace_all(_VALUE, "v").str.contains(_LIST).alias("is"))
+        .get_columns()
+    )
+    is_list &= values.str.len_bytes() - inner.str.len_bytes() == 2
+    for at in (~is_list).arg_true().head(1):
+        _elements(values.slice(at, 1))  # tells what is wrong
+    return items
+
+
+def _halves(members: pl.Series) -> tuple[list[str], pl.Series]:
     halves = members.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$").struct.unnest()
     keys, values = halves.get_columns()
-    return keys.to_list(), [values.slice(at, 1) for at in range(values.len())]
+    return keys.to_list(), values.alias("")
 
 
 def _name(key: str) -> str:
@@ -253,16 +282,19 @@ def _name(key: str) -> str:
     return name
 
 
-def _zipped(columns: dict[str, tuple[str, pl.Series]]) -> pl.Series:
-    lengths = {name: values.len() for name, (_, values) in columns.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
-        raise Malformed("json", f"columns of unequal lengths: {told}")
-    if not columns:
-        return pl.Series([], dtype=pl.String)
-    keys = [key for key, _ in columns.values()]
-    if sum(len(key) for key in keys) * max(lengths.values()) > ROW_BYTES:
-        raise Malformed("json", f"the names of its columns alone are more than {ROW_BYTES} bytes of its rows")
-    texts = pl.DataFrame([values.alias(str(at)) for at, (_, values) in enumerate(columns.values())])
+def _zipped(keys: list[str], items: pl.Series) -> pl.Series:
+    """The texts of rows, of whose columns *items* has the values."""
+    texts = pl.DataFrame([items.slice(at, 1).explode().alias(str(at)) for at in range(len(keys))])
     parts = [part for at, key in enumerate(keys) for part in (pl.lit(f"{',' if at else '{'}{key}:"), pl.col(str(at)))]
     return texts.select(pl.concat_str(*parts, pl.lit("}")).alias("")).to_series()
+
+
+def _transposed(keys: list[str], items: pl.Series) -> pl.Series:
+    """The same for many columns: a step of Polars for each would take longer than its values."""
+    width, height = len(keys), int(items.list.len()[0])
+    number = pl.int_range(width * height, dtype=pl.UInt32, eager=True)
+    names = pl.Series(keys)[number % width]
+    values = items.explode()[number % width * height + number // width]
+    members = pl.select(pl.concat_str(names, pl.lit(":"), values).alias("")).to_series()
+    rows = members.reshape((height, width)).arr.join(",")
+    return pl.select(pl.concat_str(pl.lit("{"), rows, pl.lit("}")).alias("")).to_series()

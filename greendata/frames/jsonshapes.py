@@ -213,6 +213,8 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
         raise Shapeless from error
     if not isinstance(row, _Pairs):
         raise Shapeless
+    if sum(key not in wanted for key, _ in row) * len(ANYTHING.pattern) > PATTERN:
+        raise Shapeless
     fields = tuple((key, _kind(value, levels_of(wanted[key])) if key in wanted else ANYTHING) for key, value in row)
     if len(dict(fields)) < len(fields):
         raise Shapeless

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from greendata.errors import GreenDataError
 from greendata.frames.apart import Apart, ColumnJudge, validator_of
-from greendata.frames.claims import refuse_sparse
+from greendata.frames.claims import refuse_many_keys, refuse_sparse, refuse_wide
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
 from greendata.frames.jsonrows import BOM, STRING, names_of_columns, read_columns, rows_of
@@ -119,7 +119,7 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
         return found
     texts = rows_of(content, format)
     refuse_sparse(texts.len(), len(sieve.sieve.columns), len(content), format=format)
-    return _Sifting(sieve, texts, content if format == "ndjson" or _is_array(content) else None).sifted()
+    return _Sifting(sieve, texts, content if format == "ndjson" or _is_array(content) else None, format).sifted()
 
 
 def _is_array(content: bytes) -> bool:
@@ -168,14 +168,15 @@ class JsonSieve:
 
     def __call__(self, texts: pl.Series) -> Sifted:
         """The rows of these *texts*, sifted."""
-        return _Sifting(self, texts, None).sifted()
+        return _Sifting(self, texts, None, "ndjson").sifted()
 
 
 class _Sifting:
     """The rows of a body, while it is found out what becomes of them."""
 
-    def __init__(self, sieve: JsonSieve, texts: pl.Series, content: bytes | None) -> None:
+    def __init__(self, sieve: JsonSieve, texts: pl.Series, content: bytes | None, format: Format) -> None:
         self._content = content
+        self._format = format
         self._texts = texts
         self._sieve = sieve.sieve
         self._whole = _TextJudge(texts.to_frame(), sieve.sieve.columns, sieve.check)
@@ -260,7 +261,17 @@ class _Sifting:
         return df if df.height == self._texts.len() else None
 
     def _extras(self, numbers: pl.Series) -> pl.DataFrame:
-        """What rows have besides the fields of the model, as Polars infers it."""
+        """What rows have besides the fields of the model, as Polars infers it.
+
+        Raises:
+            Malformed: so many rows have each so many keys of their own that almost all of it would be null.
+        """
+        size, keys = 0, set[str]()
+        for lines in _lines(self._texts[numbers]):
+            size += len(lines)
+            keys.update(refuse_many_keys(lines, self._format))
+        refuse_wide(len(keys), format=self._format)
+        refuse_sparse(numbers.len(), len(keys), size, format=self._format)
         frames = [pl.read_ndjson(lines, infer_schema_length=None) for lines in _lines(self._texts[numbers])]
         if not frames:
             return pl.DataFrame()
