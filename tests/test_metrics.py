@@ -154,6 +154,13 @@ def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path, end: str, co
     assert together["greendata_hub_lag_seconds", labels()] >= 0
 
 
+def test_a_file_that_a_killed_process_left_empty_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "histogram_1.db").touch()
+    finished = run_python(["-c", WORKER, "3", "ends"], env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)})
+    assert finished.returncode == 0, finished.stderr
+    assert read(finished.stdout)["greendata_jobs_total", labels(label="report", outcome="done")] == 3
+
+
 def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
     finished = run_python(
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,9 @@ from greendata.observe.watch import Second, start
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
     from prometheus_client.exposition import choose_encoder
+    from prometheus_client.metrics_core import Metric
     from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+    from prometheus_client.registry import Collector
 except ImportError as missing:
     raise ImportError(
         "greendata.observe.metrics needs prometheus-client; install it with: pip install 'greendata[metrics]'"
@@ -95,7 +98,7 @@ class Metrics:
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             _forget_the_dead(Path(folder))
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(_Processes(Path(folder)))
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
@@ -163,6 +166,29 @@ class Metrics:
         self._lags.set(self._lag)
         counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may come in it
         self._rejections.inc(max(0, now.rejected - counted))  # a forked child's pool begins at 0
+
+
+class _Processes(Collector):
+    """What the processes that share a folder have counted, together.
+
+    A process makes a file before it gives it a size. One that is killed in between leaves an empty file for good, which
+    prometheus-client's own collector fails at.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return merged
+
+
+def _is_filled(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # the gauge of a process that ended just now
+        return False
 
 
 def _forget_the_dead(folder: Path) -> None:
