@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -143,3 +144,15 @@ def test_an_append_finds_the_table_that_a_statement_finds(connection: Any) -> No
         assert found.rows() == [(1.0, 1.25), (2.0, 1.25), (1.0, None), (2.0, None)]
     assert greendata.read_sql("SELECT 1 FROM pg_tables WHERE schemaname = 'first'", connection).get().is_empty()
     greendata.read_sql("RESET search_path", connection).get()
+
+
+def test_columns_whose_names_look_like_patterns(connection: Any) -> None:
+    name = "^x$"  # no pattern that matches itself
+    for number, kind in enumerate(("int2", "float8", "numeric(5,2)", "varchar(3)", "date", "timestamp(3)", "int4[]")):
+        greendata.read_sql(f'CREATE TABLE "{name}{number}" ("{name}" {kind})', connection).get()
+        for dtype, value in VALUES:
+            df = pl.DataFrame({name: pl.Series([value], dtype=dtype)})
+            with suppress(WriteRefused, QueryFailed):
+                greendata.write_sql(df, f"{name}{number}", connection, if_exists="append").get()
+        assert greendata.read_sql(f'SELECT * FROM "{name}{number}"', connection).get().height
+        greendata.read_sql(f'DROP TABLE "{name}{number}"', connection).get()

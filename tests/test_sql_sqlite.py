@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import greendata
 from greendata import ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.errors import ColumnUnwritable, JobCancelled
-from tests.databases import closing
+from tests.databases import EVERY_TYPE, closing
 from tests.gates import Gate
 from tests.natives import until
 from tests.processes import run_python
@@ -324,3 +325,21 @@ def test_an_append_to_a_table_that_is_not_in_the_main_database(file: Path) -> No
 def test_a_decimal_that_is_no_number_is_refused_as_a_parameter(value: Any, file: Path) -> None:
     with pytest.raises(ColumnUnwritable):
         greendata.read_sql("SELECT ?", file, params=[value])
+
+
+@pytest.mark.parametrize("name", ["^x$", "*", "^.*$", ""])
+def test_every_type_in_a_column_whose_name_looks_like_a_pattern(name: str, file: Path) -> None:
+    for series in EVERY_TYPE:
+        df = series.alias(name).to_frame()
+        greendata.write_sql(df, "named", file, if_exists="replace").get()
+        plain = greendata.read_sql("SELECT * FROM named", file).get()
+        greendata.write_sql(series.alias("x").to_frame(), "plain", file, if_exists="replace").get()
+        assert_frame_equal(plain, read("SELECT * FROM plain", file).rename({"x": name}))
+        if series.dtype not in (pl.Boolean, pl.Null):
+            found = greendata.read_sql("SELECT * FROM named", file, schema_overrides={name: series.dtype}).get()
+            assert_frame_equal(found, df)
+        for kind in ("TEXT", "REAL", "NUMERIC"):
+            read("DROP TABLE named", file)
+            read(f'CREATE TABLE named ("{name}" {kind})', file)
+            with suppress(WriteRefused):
+                greendata.write_sql(df, "named", file, if_exists="append").get()

@@ -121,7 +121,7 @@ def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
     done = []
     for series in frame:
         try:
-            done.append(_stored(series, kind))
+            done.append(_stored(series.alias(""), kind).alias(series.name))
         except ColumnUnreadable as error:
             raise WriteRefused(table, series.name, error.reason) from error
     return frame_of(done)
@@ -244,7 +244,7 @@ def check_days(values: pl.Series, kind: str) -> None:
     Raises:
         ColumnUnreadable: one is none.
     """
-    column = values.name
+    column, values = values.name, values.alias("")
     if isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.Date | pl.Datetime):
         values = values.explode()
     if not isinstance(values.dtype, pl.Date | pl.Datetime):
@@ -269,6 +269,7 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         return series
     if series.null_count() == len(series):
         return pl.Series(series.name, [None] * len(series), dtype=dtype)
+    name, series = series.name, series.alias("")  # methods of Series take a name for a pattern
     try:
         if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
             done = _from_text(series, dtype)
@@ -277,10 +278,10 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
             done = series.cast(dtype, strict=False)
             same = _is_same(series, done)
     except (PolarsError, PanicException) as error:
-        raise ColumnUnreadable(series.name, f"is {series.dtype}, and cannot be {dtype}") from error
+        raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}") from error
     if not same:
-        raise ColumnUnreadable(series.name, f"holds values that are no {dtype}, or would be changed by becoming one")
-    return done
+        raise ColumnUnreadable(name, f"holds values that are no {dtype}, or would be changed by becoming one")
+    return done.alias(name)
 
 
 def _is_same(series: pl.Series, done: pl.Series) -> bool:

@@ -14,7 +14,7 @@ import secrets
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -293,13 +293,13 @@ def _for_column(series: pl.Series, target: _Target | None, table: str) -> _Colum
     if series.null_count() == len(series):  # null is null in every type, and text is cast to all
         return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
     try:
-        column = _matched(series, target)
+        column = _matched(series.alias(""), target)
     except ColumnUnreadable as error:
         raise WriteRefused(table, series.name, f"{error.reason}, and is {target.shown} in the table") from error
     if column is None:
         reason = f"is {target.shown} in the table and {series.dtype} in the frame; cast it before the write"
         raise WriteRefused(table, series.name, reason)
-    return column
+    return replace(column, values=column.values.alias(series.name))
 
 
 def _matched(series: pl.Series, target: _Target) -> _Column | None:

@@ -317,22 +317,23 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
     SQLite converts what it stores to the type that the column prefers (sqlite.org/datatype3.html, "Type affinity"):
     text that looks like a number becomes one, numbers become text of 15 digits, integers in a REAL column are rounded.
     """
-    affinity = _affinity(declared.get(lower(values.name), ""))
+    name, values = values.name, values.alias("")  # methods of Series take a name for a pattern
+    affinity = _affinity(declared.get(lower(name), ""))
     dtype = values.dtype
     if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
-        return values.cast(pl.Float64).cast(pl.String)  # all digits
+        return values.cast(pl.Float64).cast(pl.String).alias(name)  # all digits
     if affinity == "REAL" and dtype.is_integer():
         try:
             exact(values, pl.Float64())
         except ColumnUnreadable as error:
-            raise WriteRefused(table, values.name, "holds integers that the table's REAL would round") from error
+            raise WriteRefused(table, name, "holds integers that the table's REAL would round") from error
     if affinity in ("REAL", "NUMERIC") and dtype == pl.String:
         is_number = values.str.contains(_LOOKS_NUMERIC)
-        kept = few_digits(given) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
+        kept = few_digits(given.alias("")) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
         if (is_number & ~kept).any():
             reason = f"holds text that the table's {affinity} would make another number, or another text"
-            raise WriteRefused(table, values.name, reason)
-    return values
+            raise WriteRefused(table, name, reason)
+    return values.alias(name)
 
 
 def _same_as_number(text: pl.Series, affinity: str) -> pl.Series:
