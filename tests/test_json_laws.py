@@ -684,3 +684,19 @@ def test_an_object_of_very_many_columns() -> None:
         content = json.dumps(columns).replace('"k4999": [1, 2]', f'"k4999": {wrong}').encode()
         with pytest.raises(Malformed, match=reason):
             decode(content, "json", model=Plain)
+
+
+class Kept(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int = 0
+
+
+def test_no_integer_is_rounded_beside_floats_in_what_is_no_field_or_in_a_file(tmp_path: Path) -> None:
+    found = decode(b'[{"z": 9007199254740993}, {"z": 1.5}]', "json", model=Kept)
+    assert found["z"].to_list() == [9007199254740993, Decimal("1.5")]
+    path = tmp_path / "rows.ndjson"
+    path.write_text('{"a": 9007199254740993}\n{"a": 1.0}\n')
+    with pytest.raises(UnreadableFile, match="as Int64"):
+        Frame[Kept].scan_ndjson(path).collect()
+    path.write_text('{"a": 9007199254740993}\n{"a": 1}\n')
+    assert [row.a for row in Frame[Kept].scan_ndjson(path).collect()] == [9007199254740993, 1]

@@ -22,6 +22,7 @@ from greendata.frames.apart import Apart, ColumnJudge, validator_of
 from greendata.frames.claims import refuse_many_keys, refuse_sparse, refuse_wide
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
+from greendata.frames.jsonreader import read_ndjson
 from greendata.frames.jsonrows import BOM, STRING, names_of_columns, read_columns, rows_of
 from greendata.frames.jsonshapes import Shape, Shapeless, kind_of, shape_of
 from greendata.frames.limits import ELEMENTS
@@ -272,7 +273,7 @@ class _Sifting:
             keys.update(refuse_many_keys(lines, self._format))
         refuse_wide(len(keys), format=self._format)
         refuse_sparse(numbers.len(), len(keys), size, format=self._format)
-        frames = [pl.read_ndjson(lines, infer_schema_length=None) for lines in _lines(self._texts[numbers])]
+        frames = [read_ndjson(lines, None) for lines in _lines(self._texts[numbers])]
         if not frames:
             return pl.DataFrame()
         df = pl.concat(frames, how="diagonal_relaxed")

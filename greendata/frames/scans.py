@@ -135,12 +135,13 @@ def _is_read(dtype: pl.DataType) -> bool:
 
 
 def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, Any]:
-    """Read on for keys that may come late, and numbers as floats where floats are wanted."""
+    """Read on for keys that may come late; floats where floats are wanted, and integers where a float would round."""
     wanted = schema_of(model)
-    floats = {
-        name: dtype
-        for name, dtype in wanted.items()
-        if name in schema and dtype.is_float() and schema[name].is_integer()
-    }
+    numbers: dict[str, pl.DataType] = {}
+    for name, dtype in wanted.items():
+        if dtype.is_float() and name in schema and schema[name].is_integer():
+            numbers[name] = dtype
+        elif dtype.is_integer() and name in schema and schema[name].is_float():
+            numbers[name] = pl.Int64()  # and 1.0 is none, which tells more than another integer would
     late = {"infer_schema_length": None} if wanted.keys() - schema.keys() else {}
-    return {"schema_overrides": floats, **late}
+    return {"schema_overrides": numbers, **late}
