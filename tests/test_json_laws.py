@@ -689,6 +689,7 @@ def test_an_object_of_very_many_columns() -> None:
 class Kept(BaseModel):
     model_config = ConfigDict(extra="allow")
     a: int = 0
+    d: Decimal | None = None
 
 
 def test_no_integer_is_rounded_beside_floats_in_what_is_no_field_or_in_a_file(tmp_path: Path) -> None:
@@ -700,3 +701,5 @@ def test_no_integer_is_rounded_beside_floats_in_what_is_no_field_or_in_a_file(tm
         Frame[Kept].scan_ndjson(path).collect()
     path.write_text('{"a": 9007199254740993}\n{"a": 1}\n')
     assert [row.a for row in Frame[Kept].scan_ndjson(path).collect()] == [9007199254740993, 1]
+    path.write_text('{"d": 9007199254740993}\n{"d": 1.5}\n')
+    assert [row.d for row in Frame[Kept].scan_ndjson(path).collect()] == [9007199254740993, Decimal("1.5")]

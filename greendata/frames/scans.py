@@ -143,5 +143,7 @@ def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, An
             numbers[name] = dtype
         elif dtype.is_integer() and name in schema and schema[name].is_float():
             numbers[name] = pl.Int64()  # and 1.0 is none, which tells more than another integer would
+        elif isinstance(dtype, pl.Decimal) and name in schema and schema[name].is_float():
+            numbers[name] = pl.String()
     late = {"infer_schema_length": None} if wanted.keys() - schema.keys() else {}
     return {"schema_overrides": numbers, **late}
