@@ -56,7 +56,7 @@ FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC of Linux, in the flags of proc(5), /
 EDGE_TRIGGERED = 0x80000000  # EPOLLET: so tokio polls, and neither gevent nor Python do
 
 _threads_lost = False  # written by the fork hooks, in a process with one thread
-_runtime_seen = False  # a tokio runtime was there at the fork; written likewise
+_runtime_seen = False  # a tokio runtime was there at the fork; written by the fork hooks
 _refusing = False  # this process, or one it was forked from, lost Polars' threads; goes to True once, on any thread
 # What may have been lost at a fork. Written when this module is imported and in the child of a fork, and emptied once,
 # under _deciding; read on any thread.

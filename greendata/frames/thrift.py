@@ -42,7 +42,7 @@ class Skimmer:
         return self._at
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """Number and type of each field of a struct; whoever asks for the next has read or skipped the value."""
+        """Number and type of each field of a struct. The caller reads or skips a value before the next."""
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self.integer()

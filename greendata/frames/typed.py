@@ -157,9 +157,10 @@ class Frame(Relation[M]):
         """A frame over lines of JSON, each judged by its own text while it is read. Arguments as of `scan_parquet`.
 
         Its columns are those of the model, with their values as it coerces them: a key that a line lacks has its
-        default, and whoever takes rows is told of all lines that fail. With *options*, and for a model with validators
+        default, and taking rows raises with all lines that fail. With *options*, and for a model with validators
         in Python, which would run twice, or with ``extra="allow"``, the types are inferred as by
-        `polars.scan_ndjson`; a key that a line lacks is null there.
+        `polars.scan_ndjson`: a key that a line lacks is null there, and an integer in a list is rounded where a
+        fraction stands beside it.
         """
         return cls._scan("ndjson", path, root, trust, options)
 

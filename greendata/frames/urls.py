@@ -84,7 +84,7 @@ Raises:
     UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
         Polars raises.
     Malformed: likewise; out of the body Polars would make a frame that no machine can hold.
-    FrameInvalid: likewise; rows that *model* refuses.
+    FrameInvalid: from the result; rows that *model* refuses.
 
 Example:
     >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)

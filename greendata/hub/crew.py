@@ -94,7 +94,7 @@ class Worker:
         self.bridge: Bridge | None = None  # whom it is to ring, and for what; the thread's own
         self.number = 0
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
-        self.has_ended = False  # likewise
+        self.has_ended = False  # it takes no more jobs, and its own are counted; under the crew's lock
 
 
 class _Watch:
