@@ -104,9 +104,14 @@ def _keeps_descriptors() -> Iterator[None]:
     while (after := _open_descriptors()) != before and time.monotonic() < end:
         rest()  # a patched os.close closes in a later turn of the hub
     opened = {number: after[number] for number in after.keys() - before.keys()}
-    closed = {number: before[number] for number in before.keys() - after.keys()}
+    closed = {number: before[number] for number in before.keys() - after.keys() if not _is_passing(before[number])}
     assert not opened, f"{len(opened)} descriptors were left open: {opened}"
     assert not closed, f"{len(closed)} descriptors were closed that were open before: {closed}"
+
+
+def _is_passing(target: str) -> bool:
+    """Whether *target* is a file that other threads open for a moment: a worker reads the names of threads."""
+    return target.startswith("/proc/")
 
 
 def _open_descriptors() -> dict[int, str]:
