@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
-from greendata.errors.root import GreenDataError
+from greendata.errors.root import AnyResult, GreenDataError
 from greendata.errors.words import counted
-
-if TYPE_CHECKING:
-    from greendata.hub.result import Result
 
 __all__ = (
     "CallerStopped",
@@ -48,7 +44,7 @@ class GroupTimeout(GreenDataError, TimeoutError):
             not let themselves be killed.
     """
 
-    def __init__(self, label: str, seconds: float, survivors: Iterable[Result[Any]]) -> None:
+    def __init__(self, label: str, seconds: float, survivors: Iterable[AnyResult]) -> None:
         super().__init__(label, seconds)
         self.label = label
         self.seconds = seconds

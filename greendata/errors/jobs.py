@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import Timeout
 
 from greendata.errors.notes import text_of
-from greendata.errors.root import GreenDataError
+from greendata.errors.root import AnyResult, GreenDataError
 from greendata.errors.words import counted
-
-if TYPE_CHECKING:
-    from greendata.hub.result import Result
 
 __all__ = (
     "DeadlineExceeded",
@@ -38,15 +35,15 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
         seconds: how long the wait was allowed to take.
 
     Example:
-        >>> from gevent.event import AsyncResult
-        >>> str(ResultTimeout(AsyncResult(), 2.0)).startswith("no outcome within 2 seconds")
+        >>> from greendata import Result
+        >>> str(ResultTimeout(Result(), 2.0)).startswith("no outcome within 2 seconds")
         True
     """
 
     _not_carried = frozenset({"timer"})
     timer: Any = Timeout().timer  # that of a copy, which is not armed
 
-    def __init__(self, result: Result[Any], seconds: float | None, *, armed: bool = False) -> None:
+    def __init__(self, result: AnyResult, seconds: float | None, *, armed: bool = False) -> None:
         # A gevent.Timeout with seconds takes a timer and so a hub; only the waiting greenlet arms it.
         Timeout.__init__(self, seconds if armed else None)
         self.seconds = seconds

@@ -6,17 +6,35 @@ import copy
 import pickle
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from greendata.errors.notes import note, shown, text_of
 
-__all__ = ("GreenDataError", "Unpicklable")
+__all__ = ("AnyResult", "GreenDataError", "Unpicklable")
 
 _PLAIN = (str, int, float, bool, bytes, type(None))  # what every pickle holds, and every process loads
 _KEPT = "_text_of_the_original"
 E = TypeVar("E", bound="GreenDataError")
 
 SHOWN = 200  # characters of the representation of what cannot be pickled
+
+
+class AnyResult(Protocol):
+    """A `greendata.Result`, as an error that carries one sees it."""
+
+    label: str
+
+    def ready(self) -> bool:
+        """Return whether there is an outcome."""
+
+    def get(self, block: bool = True, timeout: Any = None) -> Any:  # noqa: FBT001, FBT002
+        """Wait for the outcome and return its value, or raise its error."""
+
+    def wait(self, timeout: Any = None) -> Any:
+        """Wait for the outcome."""
+
+    def cancel(self, message: str = "") -> bool:
+        """Give the work up."""
 
 
 class GreenDataError(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import cache
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gevent
 from gevent import Timeout
@@ -23,10 +23,7 @@ from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Wind
 from greendata.flow.element import Item, Mark, Place, path_of
 from greendata.hub.hubs import ensure_hub
 
-if TYPE_CHECKING:
-    from greendata.flow.stage import Stage
-
-__all__ = ("Flow", "Run", "Windows", "workers")
+__all__ = ("Flow", "Operator", "Run", "Windows", "workers")
 
 Windows = list[Window]  # those that hold back the numbering; empty where nothing has to be put in order
 
@@ -43,6 +40,26 @@ class Flow(NamedTuple):
     is_ordered: bool
 
 
+class Operator(Protocol):
+    """A stage as a run sees it. It is hashed by its identity."""
+
+    maxsize: int
+    sources: tuple[Any, ...]  # operators
+
+    @property
+    def expected(self) -> int | None:
+        """How many elements it will give, if that is known."""
+
+    def reach(self, behind: int) -> int:
+        """The smallest window that the sources' elements will pass, given the smallest *behind* this stage."""
+
+    def flow(self, run: Run, windows: Windows) -> Flow:
+        """The elements, to be pulled by one greenlet."""
+
+    def feed(self, run: Run, channel: Channel, windows: Windows) -> None:
+        """Have the elements come into *channel*."""
+
+
 class _Fork:
     """The output of a stage that feeds several others."""
 
@@ -54,15 +71,15 @@ class _Fork:
 class Run:
     """The greenlets and channels of one iteration. Call from the hub's thread."""
 
-    def __init__(self, exit_: Stage[Any]) -> None:
+    def __init__(self, exit_: Operator) -> None:
         self.hub = ensure_hub()
         self.pace = Pace.here(self.hub)
         self.error: BaseException | None = None
         self._doors: list[Door] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._forks: dict[Stage[Any], _Fork] = {}
-        self._uses: dict[Stage[Any], int] = {}
-        self._reach: dict[Stage[Any], int] = {}
+        self._forks: dict[Operator, _Fork] = {}
+        self._uses: dict[Operator, int] = {}
+        self._reach: dict[Operator, int] = {}
         self._closer: gevent.Greenlet[..., None] | None = None
         self._kept: list[Iterator[Item]] = []
         self._survey(exit_, 0)
@@ -75,7 +92,7 @@ class Run:
 
     # -- building -----------------------------------------------------------------------------------
 
-    def _survey(self, stage: Stage[Any], reach: int) -> None:
+    def _survey(self, stage: Operator, reach: int) -> None:
         """Count the users of each stage, and note the smallest window behind it (0: nobody wants order)."""
         known = stage in self._uses
         self._uses[stage] = self._uses.get(stage, 0) + 1
@@ -89,11 +106,11 @@ class Run:
                 self._uses[source] -= 1  # it was counted the first time
             self._survey(source, stage.reach(reach))
 
-    def reach(self, stage: Stage[Any]) -> int:
+    def reach(self, stage: Operator) -> int:
         """The smallest window that the elements *stage* puts out will pass; 0 if nobody wants them in order."""
         return self._reach[stage]
 
-    def pull(self, stage: Stage[Any], windows: Windows) -> Flow:
+    def pull(self, stage: Operator, windows: Windows) -> Flow:
         """The elements of *stage*, to be pulled by one greenlet."""
         if self._uses[stage] > 1:
             channel = self.channel(stage.maxsize)
@@ -101,7 +118,7 @@ class Run:
             return Flow(channel.drain(), False)
         return stage.flow(self, windows)
 
-    def push(self, stage: Stage[Any], channel: Channel, windows: Windows) -> None:
+    def push(self, stage: Operator, channel: Channel, windows: Windows) -> None:
         """Have the elements of *stage* come into *channel*."""
         if self._uses[stage] == 1:
             stage.feed(self, channel, windows)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from greendata.errors import StreamBusy
 from greendata.flow.channel import Stopped
 from greendata.flow.element import Element, Item, path_of
-from greendata.flow.run import Run
+from greendata.flow.run import Operator, Run
 from greendata.hub.mailbox import Mailbox
-
-if TYPE_CHECKING:
-    from greendata.flow.stage import Stage
 
 __all__ = ("Stream",)
 
@@ -33,8 +30,8 @@ class Stream(Generic[T]):
         1
     """
 
-    def __init__(self, stage: Stage[Any], *, return_index: bool = False) -> None:
-        self._stage: Stage[Any] | None = stage  # until it starts
+    def __init__(self, stage: Operator, *, return_index: bool = False) -> None:
+        self._stage: Operator | None = stage  # until it starts
         self._mailbox: Mailbox  # of the hub that the run is on
         self._run: Run | None = None
         self._is_closed = False

@@ -30,7 +30,7 @@ from greendata.errors import (
 )
 from greendata.errors.words import counted
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
-from greendata.frames.urls import MAX_BYTES, TIMEOUT
+from greendata.frames.quotas import MAX_BYTES, TIMEOUT
 from greendata.hub.blocks import contextmanager
 from greendata.hub.deadline import seconds_of
 

@@ -22,6 +22,7 @@ from greendata.frames.claims import refuse_claims
 from greendata.frames.decoders import decode
 from greendata.frames.formats import Format
 from greendata.frames.jsonrows import BOM
+from greendata.frames.quotas import MAX_BYTES, TIMEOUT
 from greendata.frames.validation import validate
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
@@ -30,7 +31,7 @@ from greendata.hub.deadline import deadline, seconds_of
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
-__all__ = ("MAX_BYTES", "STORES", "TIMEOUT", "read_csv_url", "read_ndjson_url", "read_parquet_url")
+__all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
 
 if TYPE_CHECKING:
     from greendata.frames.fetch import GuardedSession
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_BYTES = 256 * 1024**2  # bytes of a body, packed and unpacked: what a service can hold a few of
-TIMEOUT = 60.0  # seconds for all of it
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
 _FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
 _AT_ONCE = 1024**2  # bytes that are written by one job

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Hashable
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from greenlet import getcurrent
 
@@ -19,10 +19,7 @@ from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 
-if TYPE_CHECKING:
-    from greendata.hub.pool import Pool
-
-__all__ = ("Job", "go_on")
+__all__ = ("Holder", "Job", "go_on")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +51,16 @@ def go_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     return context.run(func, *args, **kwargs)
 
 
+class Holder(Protocol):
+    """What has a job until it is over: the pool. Safe from any thread."""
+
+    def withdraw(self, job: Job) -> None:
+        """Take *job* out of the queue, or count it as abandoned if it runs."""
+
+    def holds(self, job: Job) -> bool:
+        """Return whether *job* is in the queue, or a worker has it."""
+
+
 class Job:
     """A callable with its context, its deadline and its result.
 
@@ -76,7 +83,9 @@ class Job:
         "seconds",
     )
 
-    def __init__(self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str) -> None:
+    def __init__(
+        self, pool: Holder, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
+    ) -> None:
         self.func = func  # from here to result: set once, read by the worker
         self.args = args
         self.key = key

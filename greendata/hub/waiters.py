@@ -9,22 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import ref
 
 from gevent import Timeout
 from gevent.hub import Waiter
 
 from greendata.errors import ResultTimeout
+from greendata.errors.root import AnyResult
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import weakly
 
-if TYPE_CHECKING:
-    from greendata.hub.result import Result
+__all__ = ("Awaited", "Link", "sleep_until", "wait_abroad", "wait_native")
 
-__all__ = ("Link", "sleep_until", "wait_abroad", "wait_native")
+
+class Awaited(AnyResult, Protocol):
+    """A result, as those who wait for it see it."""
+
+    @property
+    def own_deadline(self) -> float | None:
+        """The end of the time that its work has, on `time.monotonic`'s clock."""
+
+    def expire(self) -> None:
+        """Fail it, if its deadline has passed."""
+
+    def add_waker(self, wake: Callable[[], object]) -> bool:
+        """Have *wake* called at its outcome; return False if there is one."""
+
+    def drop_waker(self, wake: Callable[[], object]) -> bool:
+        """Take back what `add_waker` was given; return False if it is not there."""
+
+    def drop_link(self, link: Link) -> None:
+        """Take back a callback of another hub. Call from that hub's thread."""
 
 
 class Link:
@@ -35,7 +53,7 @@ class Link:
 
     __slots__ = ("__weakref__", "_bridge", "_number", "_result", "_timer", "callback")
 
-    def __init__(self, result: Result[Any], hub: Any, callback: Callable[[Any], object]) -> None:
+    def __init__(self, result: Awaited, hub: Any, callback: Callable[[Any], object]) -> None:
         self.callback = callback
         self._result = result
         self._number: int | None = None  # a number of the bridge, until it is delivered or dropped
@@ -106,7 +124,7 @@ def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[object
             sleepers.remove(waiter.switch)
 
 
-def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
+def wait_abroad(result: Awaited, hub: Any, timer: Timeout | None) -> None:
     """Let this greenlet of *hub* sleep until *result* is settled, its deadline passed or *timer* expired."""
     sleepers: list[Callable[[object], object]] = []
     bridge = Bridge.here(hub)
@@ -119,7 +137,7 @@ def wait_abroad(result: Result[Any], hub: Any, timer: Timeout | None) -> None:
         link.drop()
 
 
-def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout | None:
+def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | None:
     """Let this thread, which has no hub, sleep until *result* is settled; returns what expired, if anything."""
     seconds = seconds_of(timeout.seconds if isinstance(timeout, Timeout) else timeout)
     ends = None if seconds is None else monotonic() + seconds
@@ -136,7 +154,7 @@ def wait_native(result: Result[Any], timeout: float | Timeout | None) -> Timeout
     return None
 
 
-def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: Result[Any]) -> bool:
+def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: Awaited) -> bool:
     """Wait for *bell* until *ends* or the deadline of the work, which is kept; False if it did not ring."""
     left = None if ends is None else max(0.0, ends - monotonic())
     limit = _until_deadline(result)
@@ -150,7 +168,7 @@ def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: 
     return True
 
 
-def _until_deadline(result: Result[Any]) -> float | None:
+def _until_deadline(result: Awaited) -> float | None:
     """Seconds to the deadline of the work, or None."""
     until = result.own_deadline
     return None if until is None else min(max(0.0, until - monotonic()), native.TIMEOUT_MAX)
