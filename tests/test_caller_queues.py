@@ -10,8 +10,7 @@ from gevent.event import Event
 
 from greendata import JobCancelled
 from greendata.errors import ServiceEnded
-from greendata.hub.caller import Caller
-from greendata.hub.service import Service
+from greendata.hub.caller import Caller, Service
 from tests.troubles import fail, forever, raised, until_running
 
 # -- queues -------------------------------------------------------------------------------------------

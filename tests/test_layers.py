@@ -35,9 +35,9 @@ HOUSE = (
     Floor("start", "autopatch importing", {}),
     Floor(
         "hub",
-        "adoption arrivals background blocks bridge call caller children cleanup collector crew deadline fairness "
-        "flight group hubs job locks logs mailbox native native_waits outcome pacing parking pool queues resident "
-        "result scope service settings sockets threads waiters",
+        "arrivals blocks bridge call caller children cleanup collector crew deadline fairness "
+        "flight group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
+        "result scope settings sockets threads waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
     Floor(

@@ -30,7 +30,7 @@ from greendata.frames.roots import Sources, StrPath, target
 from greendata.frames.scans import Kind, reading, scan
 from greendata.frames.validation import Trust, validate
 from greendata.hub import pool
-from greendata.hub.background import in_background
+from greendata.hub.caller import in_background
 from greendata.hub.result import Result
 
 if TYPE_CHECKING:

@@ -7,22 +7,28 @@ the context variables of whoever called. Native work goes to the one pool (`Call
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeVar
+from types import MethodType, TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from greendata.errors import BadTimeout, NotCallable
+from gevent._hub_local import get_hub_if_exists
+
+from greendata.errors import BadTimeout, JobCancelled, NotCallable, ServiceEnded
 from greendata.hub import pool
 from greendata.hub.call import Call, Errand, current_job, name_of
-from greendata.hub.deadline import seconds_of
-from greendata.hub.queues import SerialQueue, identity_of
+from greendata.hub.crew import is_inline_thread
+from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.mailbox import Mailbox
+from greendata.hub.outcome import Status
 from greendata.hub.resident import Resident
 from greendata.hub.result import Result
 from greendata.hub.scope import wait
-from greendata.hub.service import Service
 
-__all__ = ("Caller",)
+__all__ = ("Caller", "SerialQueue", "Service", "in_background")
 
 T = TypeVar("T")
 
@@ -121,7 +127,7 @@ class Caller(Resident):
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        key = identity_of(func)
+        key = _identity_of(func)
         with self._lock:
             self._check_open()
             errand = self._errand(func, args, kwargs)
@@ -134,7 +140,7 @@ class Caller(Resident):
 
     def queue_get(self, func: Callable[..., Any]) -> SerialQueue | None:
         """The queue of *func*, or None where none of its queued calls waits or runs."""
-        return self._queues.get(identity_of(func))
+        return self._queues.get(_identity_of(func))
 
     def queue_close(self, func: Callable[..., Any]) -> bool:
         """Cancel the queued calls of *func* that have not begun; False if there is no queue.
@@ -218,6 +224,165 @@ class Caller(Resident):
 
     def _drop_queue(self, queue: SerialQueue) -> None:
         with self._lock:
-            key = identity_of(queue.func)
+            key = _identity_of(queue.func)
             if not len(queue) and self._queues.get(key) is queue:
                 del self._queues[key]
+
+
+class Service(Generic[T]):
+    """A function that runs in a greenlet from `Caller.service` to `stop`.
+
+    The function gets the service as its first argument. It calls ``service.started.set()`` when it is ready for use and
+    waits for ``service.stopping``. As a context manager: entering waits until it has started, leaving stops it and
+    waits for its end. A block that shall not go on without it holds it in a group: ``group.add(service.stopped)``.
+
+    Attributes:
+        label: what it is called: the function's name.
+        started: set by the function; fails if the function ends before.
+        stopping: set by `stop`.
+        stopped: the outcome of the function; `ServiceEnded` if it returned before it was told to stop.
+
+    Safe from any thread.
+    """
+
+    __slots__ = ("label", "started", "stopped", "stopping")
+
+    stopped: Call[T]
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.started: Result[None] = Result(f"start of {label}")
+        self.stopping: Result[None] = Result(f"stop of {label}")
+        self.started.bind(None, None)
+        self.stopping.bind(None, None)
+
+    def stop(self) -> Call[T]:
+        """Tell the function to end; returns `stopped`. Idempotent."""
+        self.stopping.over()
+        return self.stopped
+
+    def run(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Call the function, and hold it to its word. Called in the service's greenlet."""
+        value = func(self, *args, **kwargs)
+        if not self.stopping.ready():
+            raise ServiceEnded(self.label, value)
+        return value
+
+    def follow(self, call: Call[T]) -> None:
+        """Tie the service to the call that runs it. Called once, before it is scheduled."""
+        call.label = self.label
+        self.stopped = call
+        call.add_waker(self._note_end)
+
+    def _note_end(self) -> None:
+        never = JobCancelled(self.started.label, running=True, native=False, message="the service ended before")
+        error = self.stopped.exception
+        self.started.settle(Status.FAILED, error=never if error is None else error)
+        self.started.wake()
+
+    def __enter__(self) -> Self:
+        try:
+            self.started.get()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.stop()
+        if error is None:
+            self.stopped.get()
+        else:
+            self.stopped.wait()
+        return False
+
+    def __repr__(self) -> str:
+        state = "stopped" if self.stopped.ready() else "stopping" if self.stopping.ready() else "running"
+        return f"<Service {self.label!r} {state}>"
+
+
+class SerialQueue:
+    """Calls of one function that never overlap, in the order they came. It is there as long as it has calls.
+
+    Attributes:
+        func: the function.
+
+    Safe from any thread; `Caller.queue_call` makes it.
+    """
+
+    __slots__ = ("_mailbox", "_on_idle", "_running", "_waiting", "func")
+
+    def __init__(self, func: Callable[..., Any], mailbox: Mailbox, on_idle: Callable[[SerialQueue], object]) -> None:
+        self.func = func  # kept alive, so that its identity is nobody else's meanwhile
+        self._mailbox = mailbox
+        self._on_idle = on_idle
+        self._waiting: deque[Errand[Any]] = deque()  # any thread appends, the hub's pops
+        self._running: Call[Any] | None = None  # the hub's thread writes
+
+    def __len__(self) -> int:
+        """How many calls wait or run."""
+        return len(self._waiting) + (self._running is not None)
+
+    def append(self, errand: Errand[Any]) -> None:
+        """Have *errand* started when those before it have ended; the caller posts `take`."""
+        self._waiting.append(errand)
+
+    def close(self) -> None:
+        """Cancel what waits; what runs comes to its end."""
+        for errand in list(self._waiting):
+            errand.call.cancel("its queue was closed")
+
+    def take(self, errand: Errand[Any]) -> None:
+        """*errand*, which was appended, has arrived at the hub. Call from the hub itself."""
+        errand.keep_deadline()
+        self._proceed()
+
+    def _proceed(self) -> None:
+        while self._running is None and self._waiting:
+            errand = self._waiting.popleft()
+            if not errand.call.ready():
+                self._running = errand.call
+                errand.start()
+        if not len(self):
+            self._on_idle(self)
+
+    def note_end(self, call: Call[Any]) -> None:
+        """*call* has ended. Call from the hub itself."""
+        if call is self._running:
+            self._running = None
+            self._mailbox.post(self._proceed)
+
+    def __repr__(self) -> str:
+        return f"<SerialQueue of {name_of(self.func)}: {len(self)} calls>"
+
+
+def _identity_of(func: Callable[..., Any]) -> Hashable:
+    """What tells *func* from every other callable that lives; one method of one object is always the same."""
+    if isinstance(func, MethodType):
+        return id(func.__self__), id(func.__func__)
+    return id(func)
+
+
+def in_background(func: Callable[[], T], *, timeout: float | None = None) -> Result[T]:
+    """Begin ``func()`` in a greenlet and return its result at once; in a thread without a hub, in the pool.
+
+    Cancelling the result kills the greenlet, and with it the jobs that it waits for. Safe from any thread.
+
+    Args:
+        timeout: the deadline in seconds, of *func* and of all jobs that it submits.
+
+    Raises:
+        BadTimeout: *timeout* is negative or NaN.
+        PoolFull, PoolClosed: in a thread without a hub.
+
+    Example:
+        >>> in_background(lambda: 42).get(timeout=5)
+        42
+    """
+    seconds = seconds_of(timeout)
+    if get_hub_if_exists() is None or is_inline_thread():
+        return pool.submit(func, timeout=seconds)
+    with nullcontext() if seconds is None else deadline(seconds):
+        return Caller.current().call_soon(func)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextvars import Token
 from functools import partial
 from time import monotonic
 from typing import Any, Literal, Self, TypeVar
@@ -28,12 +29,12 @@ from greenlet import GreenletExit, getcurrent
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.errors.words import counted
 from greendata.hub import pool
-from greendata.hub.adoption import Adoption
 from greendata.hub.arrivals import waitable
 from greendata.hub.bridge import Bridge
 from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import ensure_hub, weakly
+from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -41,6 +42,7 @@ from greendata.hub.waiters import sleep_until
 
 __all__ = ("Group",)
 
+Take = Callable[[Result[Any]], object]
 T = TypeVar("T")
 M = TypeVar("M", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
@@ -115,7 +117,7 @@ class Group:
         self._interrupt: _Interrupt | None = None
         self._sleepers: list[Callable[[object], object]] = []
         self._timer: Any = None
-        self._adoption = Adoption(self._take) if adopt else None
+        self._registration = _Registration(self._take) if adopt else None
 
     # -- the block: home ------------------------------------------------------------------------------
 
@@ -127,16 +129,16 @@ class Group:
         if self._seconds is not None:
             self._timer = self._hub.loop.timer(self._seconds)
             self._timer.start(weakly(self._on_timeout), update=True)
-        if self._adoption is not None:
-            self._adoption.begin()
+        if self._registration is not None:
+            self._registration.begin()
         self._block = getcurrent()
         self._state = _OPEN
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         self._block = None
-        if self._adoption is not None:
-            self._adoption.end()
+        if self._registration is not None:
+            self._registration.end()
         is_interrupted = error is not None and error is self._interrupt
         if error is not None and not is_interrupted:
             self._note_error(error)
@@ -169,8 +171,8 @@ class Group:
         else:  # it may have ended as soon as it is posted
             self._pending[errand.call] = None
             self._mailbox.post(start)
-        if self._adoption is not None:  # the request is to know of it too
-            self._adoption(errand.call)
+        if self._registration is not None:  # the request is to know of it too
+            self._registration(errand.call)
         return errand.call
 
     def run(
@@ -404,3 +406,37 @@ class _Interrupt(BaseException):
 
 def _label_of(member: Any) -> str:
     return str(getattr(member, "label", None) or getattr(member, "name", None) or type(member).__name__)
+
+
+class _Registration:
+    """Gives *take* each result that is submitted between `begin` and `end`, and the request around it too.
+
+    A group around it does not get them: it ends with the block that this one is in, and a failure that is dealt with
+    here is none of its own.
+
+    Args:
+        take: called in the thread that submits.
+    """
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self._request: Take | None = None  # set by `begin`, then read by any thread
+        self._token: Token[Any] | None = None  # the thread that begins and ends
+
+    def begin(self) -> None:
+        """Begin. Call in the greenlet of the block."""
+        around = adopter.get()
+        self._request = around._request if isinstance(around, _Registration) else around
+        self._token = adopter.set(self)
+
+    def end(self) -> None:
+        """End; nothing happens if it was not begun. Call in the greenlet of the block."""
+        token, self._token = self._token, None
+        if token is not None:
+            adopter.reset(token)
+
+    def __call__(self, result: Result[Any]) -> None:
+        """Hand *result* on. Safe from any thread."""
+        self._take(result)
+        if self._request is not None:
+            self._request(result)
