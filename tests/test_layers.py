@@ -45,9 +45,9 @@ HOUSE = (
         "addresses apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
         "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
-        "namespace nested objects pages patch peers plan postgres quotas readers refusal roots rowgroups rules "
-        "scans seam sieve sql sqlite statements stopper texts threads thrift tokens trust typed urls validation "
-        "verbs verdicts wire writers",
+        "namespace nested objects pages patch peers plan polars_internals postgres quotas readers refusal roots "
+        "rowgroups rules scans seam sieve sql sqlite statements stopper texts threads thrift tokens trust typed urls "
+        "validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive fields instances jsonscan jsonsieve models modelstream nested objects "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,31 @@ import polars as pl
 import polars._plr as plr
 import pytest
 from gevent import get_hub
+from gevent.pywsgi import WSGIServer
 from polars.testing import assert_frame_equal
 
 import greendata
 from greendata import SeamMissing
-from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam
+from greendata.frames.polars_internals import ESSENTIAL, EXECUTIONS, HANDOFFS
+from greendata.frames.seam import Seam
 from greendata.hub import native
 from tests.frames import ROWS, crowded, gated, gated_batches, gated_schema, one_worker
 from tests.gates import Gate, rest
 
+
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    """Return what *write* puts into a file."""
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
 KEYS = pl.DataFrame({"k": ["x", "y", "x", "z"], "v": [4, 3, 2, 1]})
 DAYS = pl.DataFrame({"d": pl.Series(["2024-01-01", "2024-01-03"]).str.to_date(), "v": [1, 2]})
 SQL = pl.SQLContext(keys=KEYS)
+PLAN = KEYS.lazy().filter(pl.col("v") > 1)
+SERIALIZED, SERIALIZED_FRAME = PLAN.serialize(), KEYS.serialize()
+ARROW, PARQUET = written(KEYS.write_ipc), written(KEYS.write_parquet)
 
 # Whatever makes Polars compute, under the name of what a user calls it.
 EXECUTE: dict[str, Callable[[], object]] = {
@@ -63,6 +77,17 @@ EXECUTE: dict[str, Callable[[], object]] = {
     "Series.map_elements": lambda: KEYS["v"].map_elements(abs, return_dtype=pl.Int64),
     "Series.unique": lambda: KEYS["v"].unique(maintain_order=True),
     "DataFrame.sql": lambda: KEYS.sql("select k, v from self where v > 1"),
+    "DataFrame.n_unique": KEYS.n_unique,
+    "Series.to_dummies": KEYS["k"].to_dummies,
+    "str.json_decode": lambda: pl.Series(["[1]", "[2, 3]"]).str.json_decode(infer_schema_length=2),
+    "str.to_datetime": pl.Series(["2024-01-01 10:00:00"]).str.to_datetime,
+    "str.to_decimal": pl.Series(["1.25"]).str.to_decimal,
+    "serialize": PLAN.serialize,
+    "serialize a frame": KEYS.serialize,
+    "deserialize": lambda: pl.LazyFrame.deserialize(io.BytesIO(SERIALIZED)).explain(),
+    "deserialize a frame": lambda: pl.DataFrame.deserialize(io.BytesIO(SERIALIZED_FRAME)),
+    "read_ipc_schema": lambda: pl.read_ipc_schema(io.BytesIO(ARROW)),
+    "read_parquet_metadata": lambda: pl.read_parquet_metadata(io.BytesIO(PARQUET)),
     "SQLContext": lambda: SQL.execute("select max(v) from keys", eager=True),
 }
 
@@ -103,7 +128,7 @@ def assert_same(ours: Any, own: Any) -> None:
             assert_same(one, other)
     elif isinstance(own, pl.Series):
         assert ours.equals(own)
-    elif isinstance(own, str):
+    elif isinstance(own, str | bytes | dict):
         assert ours == own
 
 
@@ -114,13 +139,19 @@ def in_place() -> dict[str, object]:
     """The functions of the seam, as their owners hold them."""
     found: dict[str, object] = {}
     for name in EXECUTIONS + HANDOFFS:
-        module, _, path = name.partition(":")
-        owner: Any = __import__(module, fromlist=["_"])
-        *parents, attribute = path.split(".")
-        for parent in parents:
-            owner = getattr(owner, parent)
+        owner, attribute = place_of(name)
         found[name] = vars(owner)[attribute]
     return found
+
+
+def place_of(name: str) -> tuple[Any, str]:
+    """Return the owner of a function of the seam, and what it is called there."""
+    module, _, path = name.partition(":")
+    owner: Any = __import__(module, fromlist=["_"])
+    *parents, attribute = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, attribute
 
 
 def test_it_is_put_on_once_and_taken_off_to_the_last_object() -> None:
@@ -138,24 +169,58 @@ def test_it_is_put_on_once_and_taken_off_to_the_last_object() -> None:
     assert all(in_place()[name] is function for name, function in before.items())
 
 
-@pytest.mark.parametrize(("owner", "name"), [(plr.PyLazyFrame, "collect_schema"), (plr, "collect_all")])
-def test_where_a_function_is_missing_nothing_is_patched(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(owner, name)
+@pytest.mark.parametrize("full_name", ESSENTIAL)
+def test_where_a_function_that_matters_is_missing_nothing_is_patched(
+    full_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(*place_of(full_name))
     left = dict(vars(plr.PyLazyFrame).items())
-    with pytest.raises(SeamMissing, match=rf"1 function not found in Polars {pl.__version__}: .*{name}") as caught:
+    with pytest.raises(SeamMissing, match=rf"1 function not found in Polars {pl.__version__}: {full_name};") as caught:
         greendata.patch_polars()
-    assert [missing.rpartition(":")[2].rpartition(".")[2] for missing in caught.value.missing] == [name]
+    assert caught.value.missing == (full_name,)
     assert not greendata.is_polars_patched()
     assert all(vars(plr.PyLazyFrame)[key] is value for key, value in left.items())
 
 
+@pytest.mark.parametrize("full_name", ["polars._plr:PyLazyFrame.to_dot", "polars._plr:PySeries.sort"])
+def test_where_another_function_is_missing_the_rest_is_patched(full_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name = place_of(full_name)
+    monkeypatch.delattr(owner, name)
+    with pytest.warns(
+        RuntimeWarning, match=rf"1 function not found in Polars {pl.__version__}: {full_name}\."
+    ) as caught:
+        greendata.patch_polars()
+    assert caught[0].filename == __file__
+    with crowded():
+        KEYS.lazy().collect()
+    successor = vars(plr.PyLazyFrame)["clone"]
+    setattr(owner, name, successor)  # one that comes later is not touched
+    greendata.unpatch_polars()
+    assert vars(owner)[name] is successor
+
+
+def test_where_the_warning_is_an_error_nothing_is_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(plr, "explain_all")
+    before = vars(plr.PyLazyFrame)["collect"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="explain_all"):
+            greendata.patch_polars()
+    assert not greendata.is_polars_patched()
+    assert vars(plr.PyLazyFrame)["collect"] is before
+
+
 def test_missing_modules_and_classes_are_missing_functions() -> None:
     names = ("polars._plr:PyLazyFrame.collect", "polars.nowhere:f", "polars._plr:PyNothing.f")
-    seam = Seam(names, "a test")
+    seam, seen = Seam(names, "a test"), []
     before = vars(plr.PyLazyFrame)["collect"]
-    with pytest.raises(SeamMissing) as caught:
-        seam.divert(lambda function: function)
-    assert caught.value.missing == ("polars._plr:PyNothing.f", "polars.nowhere:f")
+    with pytest.warns(
+        RuntimeWarning, match=r"2 functions not found .*: polars\.nowhere:f, polars\._plr:PyNothing\.f\."
+    ):
+        seam.divert(lambda function: lambda plan, *args: seen.append(plan) or function(plan, *args))
+    KEYS.lazy().collect(engine="in-memory")
+    assert len(seen) == 1
+    seam.restore()
     assert vars(plr.PyLazyFrame)["collect"] is before
     assert not seam.is_diverted
 
@@ -166,6 +231,22 @@ def test_missing_modules_and_classes_are_missing_functions() -> None:
 @pytest.mark.parametrize("name", EXECUTE)
 def test_an_execution_goes_through_the_pool(name: str) -> None:
     assert_same(patchedly(EXECUTE[name]), plainly(EXECUTE[name]))
+
+
+@pytest.mark.filterwarnings("ignore:`Catalog` functionality is considered unstable")
+@pytest.mark.usefixtures("patched")
+def test_a_catalog_in_this_process_can_answer() -> None:
+    def answer(_environ: object, start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [b'{"catalogs": [{"name": "main", "created_at": 1, "updated_at": 1}]}']
+
+    server = WSGIServer(("127.0.0.1", 0), answer, log=None)
+    server.start()
+    try:
+        catalog = pl.Catalog(f"http://127.0.0.1:{server.server_port}", bearer_token=None, require_https=False)
+        assert [found.name for found in catalog.list_catalogs()] == ["main"]
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -19,7 +19,7 @@ from greendata.frames.formats import Format
 from greendata.frames.names import frame_of
 
 if TYPE_CHECKING:
-    from polars._typing import TimeUnit
+    from greendata.frames.polars_internals import TimeUnit
 
 __all__ = ("UNIT_DIGITS", "cast", "cast_to", "native_form", "shown", "text_form", "ticks_of_span", "told")
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from polars._plr import get_engine_affinity
-from polars.lazyframe.engine_config import _engine_from_name, get_engine_affinity_override
+from polars.lazyframe.engine_config import get_engine_affinity_override
 
 from greendata.errors import BadEngine
 from greendata.frames.batches import Batches
+from greendata.frames.polars_internals import engine_affinity, engine_named
 from greendata.hub import pool
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class GreenEngine(pl.Engine):
             return self._inner
         affinity = get_engine_affinity_override()
         if affinity is None or isinstance(affinity, GreenEngine):
-            return engine_of(get_engine_affinity())
+            return engine_of(engine_affinity())
         return affinity
 
     @property
@@ -131,6 +131,6 @@ def engine_of(engine: object) -> pl.Engine:
     if not isinstance(engine, str):
         raise BadEngine(engine)
     try:
-        return _engine_from_name(engine)  # type: ignore[arg-type]
+        return engine_named(engine)
     except ValueError as error:
         raise BadEngine(engine) from error

@@ -7,7 +7,8 @@ from functools import wraps
 from typing import Any
 
 from greendata.frames import fork  # noqa: F401 - its hooks tell a forked child that Polars' threads are gone
-from greendata.frames.seam import EXECUTIONS, Seam
+from greendata.frames.polars_internals import EXECUTIONS
+from greendata.frames.seam import Seam
 from greendata.hub import native_waits, pool
 
 __all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
@@ -20,8 +21,11 @@ def patch_polars() -> None:
 
     Each execution becomes a switch point: another greenlet may run between ``df.filter(...)`` and the next line.
 
+    A function that the Polars in place lacks, since it is newer than this greendata, is a `RuntimeWarning`. What has
+    taken its place runs as without the patch.
+
     Raises:
-        SeamMissing: the Polars in place cannot be patched; nothing was.
+        SeamMissing: it lacks one of the few that every query goes through; nothing was patched.
 
     Example:
         >>> patch_polars()

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from greendata.errors import PolarsForked
-from greendata.frames.seam import EXECUTIONS, HANDOFFS, Seam, original
+from greendata.frames.polars_internals import COLLECT_SCHEMA, EXECUTIONS, HANDOFFS, native_plan
+from greendata.frames.seam import Seam, original
 from greendata.hub import crew, pool
 
 __all__ = ("refuse_all", "refuse_if", "resolve_a_schema")
@@ -49,8 +50,8 @@ def resolve_a_schema() -> bool:
 
     False if this Polars has no such function.
     """
-    func = original("polars._plr:PyLazyFrame.collect_schema")
-    plan = getattr(pl.LazyFrame({"a": [1]}), "_ldf", None)
+    func = original(COLLECT_SCHEMA)
+    plan = native_plan(pl.LazyFrame({"a": [1]}))
     if func is None or plan is None:
         return False
     func(plan)

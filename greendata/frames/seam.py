@@ -7,6 +7,7 @@ warnings) runs on the caller's greenlet as ever, and the native call alone goes 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -15,62 +16,12 @@ from typing import Any
 import polars as pl
 
 from greendata.errors import SeamMissing
+from greendata.errors.words import counted
+from greendata.frames.polars_internals import ESSENTIAL
 
-__all__ = ("EXECUTIONS", "HANDOFFS", "Seam", "diverted_for", "original")
+__all__ = ("Seam", "diverted_for", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-EXECUTIONS = (
-    # Lazy frames: every engine, sink, eager operation and eager reader ends in one of these.
-    "polars._plr:PyLazyFrame.collect",
-    "polars._plr:PyLazyFrame.collect_batches",
-    "polars._plr:collect_all",
-    "polars.lazyframe.engine:_CollectBatches.__next__",
-    # Resolving a schema or a plan may read files and ask object stores.
-    "polars._plr:PyLazyFrame.collect_schema",
-    "polars._plr:PyLazyFrame.describe_optimized_plan",
-    "polars._plr:PyLazyFrame.describe_optimized_plan_tree",
-    "polars._plr:PyLazyFrame.describe_plan",
-    "polars._plr:PyLazyFrame.describe_plan_tree",
-    "polars._plr:PyLazyFrame.to_dot",
-    "polars._plr:PyLazyFrame.to_dot_streaming_phys",
-    "polars._plr:explain_all",
-    # Waiting for a query that was started with collect(background=True).
-    "polars._plr:PyInProcessQuery.fetch_blocking",
-    # Eager readers and writers with a native function of their own.
-    "polars._plr:PyDataFrame.read_avro",
-    "polars._plr:PyDataFrame.read_ipc_stream",
-    "polars._plr:PyDataFrame.read_json",
-    "polars._plr:PyDataFrame.write_avro",
-    "polars._plr:PyDataFrame.write_ipc_stream",
-    "polars._plr:PyDataFrame.write_json",
-    "polars.io.database._utils:_read_sql_adbc",
-    "polars.io.database._utils:_read_sql_connectorx",
-    # Eager operations with a native function of their own, where they cost more than a pass over the column,
-    # and those that call the user's function: switching greenlets inside a Rust frame must not happen here.
-    "polars._plr:PyDataFrame.group_by_map_groups",
-    "polars._plr:PyDataFrame.hash_rows",
-    "polars._plr:PyDataFrame.is_duplicated",
-    "polars._plr:PyDataFrame.is_unique",
-    "polars._plr:PyDataFrame.map_rows",
-    "polars._plr:PyDataFrame.partition_by",
-    "polars._plr:PyDataFrame.sample_frac",
-    "polars._plr:PyDataFrame.sample_n",
-    "polars._plr:PyDataFrame.to_dummies",
-    "polars._plr:PyDataFrame.transpose",
-    "polars._plr:PyDataFrame.upsample",
-    "polars._plr:PySeries.map_elements",
-    "polars._plr:PySeries.n_unique",
-    "polars._plr:PySeries.sort",
-    "polars._plr:PySeries.value_counts",
-)
-
-# Executions that return at once and compute elsewhere: no need to leave the hub, but they hang after a fork.
-HANDOFFS = (
-    "polars._plr:PyLazyFrame.collect_concurrently",
-    "polars._plr:PyLazyFrame.collect_with_callback",
-    "polars._plr:collect_all_with_callback",
-)
 
 
 class Seam:
@@ -99,6 +50,7 @@ class Seam:
         self.purpose = purpose
         self.names = names
         self.wrap: Wrap | None = None  # while diverted
+        self._there: tuple[str, ...] = ()  # those of the names that the Polars in place has; set by `_divert`
         self._rank = outermost - innermost
 
     @property
@@ -107,23 +59,32 @@ class Seam:
         return self.wrap is not None
 
     def divert(self, wrap: Wrap) -> None:
-        """Put ``wrap(func)`` in the place of every function, or of none.
+        """Put ``wrap(func)`` in the place of every function that the Polars in place has.
+
+        A function that it lacks is a `RuntimeWarning`, unless it is one of the few that every query goes through.
 
         Raises:
-            SeamMissing: the Polars in place lacks some of them.
+            SeamMissing: the Polars in place lacks some of those; nothing was put in place.
         """
         missing = [name for name in self.names if _look_up(name) is None]
+        needed = [name for name in missing if name in ESSENTIAL]
+        if needed:
+            raise SeamMissing(needed, pl.__version__)
         if missing:
-            raise SeamMissing(missing, pl.__version__)
+            text = (
+                f"{counted(len(missing), 'function')} not found in Polars {pl.__version__}: {', '.join(missing)}. "
+                "The others are patched; a function that has taken the place of one of these is not"
+            )
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
         self._divert(wrap)
 
     def divert_those_there(self, wrap: Wrap) -> None:
-        """Put ``wrap(func)`` in the place of every function that the Polars in place has."""
-        self.names = tuple(name for name in self.names if _look_up(name) is not None)
+        """Put ``wrap(func)`` in the place of every function that the Polars in place has, and say nothing of others."""
         self._divert(wrap)
 
     def _divert(self, wrap: Wrap) -> None:
         self.restore()
+        self._there = tuple(name for name in self.names if _look_up(name) is not None)
         self.wrap = wrap
         _diverted.append(self)
         _diverted.sort(key=lambda seam: seam._rank)  # which keeps the order of equals
@@ -137,12 +98,12 @@ class Seam:
             self._put_in_place()
 
     def _put_in_place(self) -> None:
-        for name in self.names:
+        for name in self._there:
             place = _look_up(name)
             assert place is not None
             owner, attribute, found = place
             first = _originals.setdefault(name, found)
-            layers = [seam.wrap for seam in _diverted if seam.wrap is not None and name in seam.names]
+            layers = [seam.wrap for seam in _diverted if seam.wrap is not None and name in seam._there]
             setattr(owner, attribute, _layered(first, owner, layers) if layers else _originals.pop(name))
 
 

@@ -34,7 +34,7 @@ from greendata.hub.caller import in_background
 from greendata.hub.result import Result
 
 if TYPE_CHECKING:
-    from polars._typing import IntoExpr, JoinStrategy, UniqueKeepStrategy
+    from greendata.frames.polars_internals import IntoExpr, JoinStrategy, UniqueKeepStrategy
 
 __all__ = ("Frame", "GroupedFrame")
 

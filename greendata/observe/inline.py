@@ -10,7 +10,8 @@ from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
 
-from greendata.frames.seam import EXECUTIONS, Seam
+from greendata.frames.polars_internals import EXECUTIONS
+from greendata.frames.seam import Seam
 from greendata.hub.blocks import contextmanager
 from greendata.hub.crew import is_inline_thread
 from greendata.observe.site import calling_frame

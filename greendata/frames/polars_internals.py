@@ -1,0 +1,147 @@
+"""The private names of Polars that greendata depends on: all of them, and in no other file.
+
+A function that Polars renames is missing here, and a test sorts every name of the installed version's native classes,
+so that a new one is noticed. What each list is for:
+
+- `ESSENTIAL`: every query goes through one of these. Without them the patch would patch nothing.
+- `EXECUTIONS`: these compute, read or write. The patch sends them to the pool; it can do without one of them.
+- `HANDOFFS`: these return at once and compute elsewhere. They need not leave the hub, but they hang after a fork.
+
+The functions look names up when they are called, so that a missing one fails there and not at import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from polars._typing import IntoExpr as IntoExpr
+    from polars._typing import JoinStrategy as JoinStrategy
+    from polars._typing import TimeUnit as TimeUnit
+    from polars._typing import UniqueKeepStrategy as UniqueKeepStrategy
+
+__all__ = ("COLLECT_SCHEMA", "ESSENTIAL", "EXECUTIONS", "HANDOFFS", "engine_affinity", "engine_named", "native_plan")
+
+COLLECT_SCHEMA = "polars._plr:PyLazyFrame.collect_schema"
+
+ESSENTIAL = (
+    # Lazy frames: every engine, sink, eager operation and eager reader ends in one of these.
+    "polars._plr:PyLazyFrame.collect",
+    "polars._plr:PyLazyFrame.collect_batches",
+    "polars._plr:collect_all",
+    "polars.lazyframe.engine:_CollectBatches.__next__",
+    # Resolving a schema may read files and ask object stores; many operations do it on the way.
+    COLLECT_SCHEMA,
+)
+
+EXECUTIONS = (
+    *ESSENTIAL,
+    # So may resolving a plan.
+    "polars._plr:PyLazyFrame.describe_optimized_plan",
+    "polars._plr:PyLazyFrame.describe_optimized_plan_tree",
+    "polars._plr:PyLazyFrame.describe_plan",
+    "polars._plr:PyLazyFrame.describe_plan_tree",
+    "polars._plr:PyLazyFrame.to_dot",
+    "polars._plr:PyLazyFrame.to_dot_streaming_phys",
+    "polars._plr:explain_all",
+    # Waiting for a query that was started with collect(background=True).
+    "polars._plr:PyInProcessQuery.fetch_blocking",
+    # Eager readers and writers with a native function of their own.
+    "polars._plr:PyDataFrame.deserialize_binary",
+    "polars._plr:PyDataFrame.deserialize_json",
+    "polars._plr:PyDataFrame.read_avro",
+    "polars._plr:PyDataFrame.read_ipc_stream",
+    "polars._plr:PyDataFrame.read_json",
+    "polars._plr:PyDataFrame.serialize_binary",
+    "polars._plr:PyDataFrame.serialize_json",
+    "polars._plr:PyDataFrame.write_avro",
+    "polars._plr:PyDataFrame.write_ipc_stream",
+    "polars._plr:PyDataFrame.write_json",
+    "polars._plr:PyLazyFrame.deserialize_binary",  # a plan carries the frames that it begins with
+    "polars._plr:PyLazyFrame.deserialize_json",
+    "polars._plr:PyLazyFrame.serialize_binary",
+    "polars._plr:PyLazyFrame.serialize_json",
+    "polars.io.database._utils:_read_sql_adbc",
+    "polars.io.database._utils:_read_sql_connectorx",
+    "polars.io.ipc.functions:_read_ipc_schema",  # Polars has taken these two from their module by name
+    "polars.io.parquet.functions:_read_parquet_metadata",
+    # Requests to a catalog, over the network.
+    "polars._plr:PyCatalogClient.create_catalog",
+    "polars._plr:PyCatalogClient.create_namespace",
+    "polars._plr:PyCatalogClient.create_table",
+    "polars._plr:PyCatalogClient.delete_catalog",
+    "polars._plr:PyCatalogClient.delete_namespace",
+    "polars._plr:PyCatalogClient.delete_table",
+    "polars._plr:PyCatalogClient.get_table_credentials",
+    "polars._plr:PyCatalogClient.get_table_info",
+    "polars._plr:PyCatalogClient.list_catalogs",
+    "polars._plr:PyCatalogClient.list_namespaces",
+    "polars._plr:PyCatalogClient.list_tables",
+    # Eager operations with a native function of their own, where they cost more than a pass over the column,
+    # and those that call the user's function: switching greenlets inside a Rust frame must not happen here.
+    "polars._plr:PyDataFrame.group_by_map_groups",
+    "polars._plr:PyDataFrame.hash_rows",
+    "polars._plr:PyDataFrame.is_duplicated",
+    "polars._plr:PyDataFrame.is_unique",
+    "polars._plr:PyDataFrame.map_rows",
+    "polars._plr:PyDataFrame.n_unique",
+    "polars._plr:PyDataFrame.partition_by",
+    "polars._plr:PyDataFrame.sample_frac",
+    "polars._plr:PyDataFrame.sample_n",
+    "polars._plr:PyDataFrame.to_dummies",
+    "polars._plr:PyDataFrame.transpose",
+    "polars._plr:PyDataFrame.upsample",
+    "polars._plr:PySeries.map_elements",
+    "polars._plr:PySeries.n_unique",
+    "polars._plr:PySeries.sort",
+    "polars._plr:PySeries.str_json_decode",
+    "polars._plr:PySeries.str_to_datetime_infer",
+    "polars._plr:PySeries.str_to_decimal_infer",
+    "polars._plr:PySeries.to_dummies",
+    "polars._plr:PySeries.value_counts",
+)
+
+HANDOFFS = (
+    "polars._plr:PyLazyFrame.collect_concurrently",
+    "polars._plr:PyLazyFrame.collect_with_callback",
+    "polars._plr:collect_all_with_callback",
+)
+
+
+def engine_affinity() -> str:
+    """Return the name of the engine that ``engine="auto"`` stands for where no engine object was set for it.
+
+    Example:
+        >>> engine_affinity()
+        'auto'
+    """
+    from polars._plr import get_engine_affinity
+
+    return get_engine_affinity()
+
+
+def engine_named(name: str) -> pl.Engine:
+    """Return Polars' engine of that name.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+        >>> engine_named("streaming").name
+        'streaming'
+    """
+    from polars.lazyframe.engine_config import _engine_from_name
+
+    return _engine_from_name(name)  # type: ignore[arg-type]
+
+
+def native_plan(lf: pl.LazyFrame) -> Any:
+    """Return the native object behind *lf*, or None if this Polars keeps it under another name.
+
+    Example:
+        >>> type(native_plan(pl.LazyFrame())).__name__
+        'PyLazyFrame'
+    """
+    return getattr(lf, "_ldf", None)
