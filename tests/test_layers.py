@@ -46,13 +46,13 @@ HOUSE = (
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
         "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
         "namespace nested objects pages patch peers plan polars_internals postgres quotas readers refusal roots "
-        "rowgroups rules scans seam sieve sql sqlite statements stopper texts threads thrift tokens trust typed urls "
-        "validation verbs verdicts wire writers",
+        "rowgroups rules scans seam sieve sql sqlite statements stopper textrows texts threads thrift tokens trust "
+        "typed urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive fields instances jsonscan jsonsieve models modelstream nested objects "
-            "scans sieve typed validation verdicts",
-            "pydantic_core": "apart coded objects sieve",
+            "scans sieve textrows typed validation verdicts",
+            "pydantic_core": "apart coded jsonscan objects sieve",
             "adbc_driver_manager": "databases postgres",
             "requests": "fetch peers",
             "urllib3": "fetch peers",

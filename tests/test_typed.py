@@ -262,7 +262,7 @@ def test_a_malformed_csv_is_named_with_value_column_and_place(tmp_path: Path) ->
 
 def test_malformed_ndjson_is_refused(tmp_path: Path) -> None:
     (tmp_path / "users.ndjson").write_text('{"name":"Ann","age":1,"nick":"a"}\n' * 300 + '{"name":\n')
-    with pytest.raises(UnreadableFile, match=r"users\.ndjson: error parsing line"):
+    with pytest.raises(UnreadableFile, match=r"users\.ndjson: line 301: "):
         Frame[User].scan_ndjson("users.ndjson", root=tmp_path).collect()
 
 

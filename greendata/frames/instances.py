@@ -7,8 +7,9 @@ of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``, whatever the val
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,17 +18,59 @@ from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit
 from greendata.frames.objects import rows_for
-from greendata.frames.validation import validate
+from greendata.frames.validation import Trust, validate
 from greendata.frames.verdicts import Failure, failures_in, failures_of, joined, text_of
 from greendata.hub import pool
 from greendata.hub.pacing import gathered, paced, sliced
 
-__all__ = ("frame_of_rows", "models_of")
+__all__ = ("PlanRows", "frame_of_rows", "models_of")
 
 M = TypeVar("M", bound=BaseModel)
 
 
 _FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: some two milliseconds for a wide row
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRows(Generic[M]):
+    """What validates the rows of a plan. Call it from a greenlet: the hub turns between slices.
+
+    Attributes:
+        plan: the rows.
+        model: what they are to be.
+        trust: see `greendata.frames.validation.validate`.
+    """
+
+    plan: pl.LazyFrame
+    model: type[M]
+    trust: Trust
+
+    def frame(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The columns of the model for *rows* of the plan.
+
+        Raises:
+            FrameInvalid: rows that do not fit.
+
+        Example:
+            >>> class User(BaseModel):
+            ...     age: int
+            >>> rows = pl.DataFrame({"age": ["7"]})
+            >>> PlanRows(rows.lazy(), User, "off").frame(rows).rows()
+            [(7,)]
+        """
+        return validate(rows, self.model, trust=self.trust)
+
+    def models(self, rows: pl.DataFrame) -> list[M]:
+        """The instances of the model for *rows* of the plan: `models_of` them.
+
+        Example:
+            >>> class User(BaseModel):
+            ...     age: int
+            >>> rows = pl.DataFrame({"age": ["7"]})
+            >>> PlanRows(rows.lazy(), User, "off").models(rows)
+            [User(age=7)]
+        """
+        return models_of(rows, self.model)
 
 
 def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:

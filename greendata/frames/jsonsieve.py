@@ -32,7 +32,7 @@ from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, Judge, RowJudge, some_of
 from greendata.hub.pacing import give_way
 
-__all__ = ("JsonSieve", "NotJson", "sift")
+__all__ = ("JsonSieve", "NotJson", "lines_of", "sift")
 
 SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
 FEW = 64  # rows that pydantic has judged before a shape is found
@@ -146,6 +146,24 @@ def _columns_at_once(content: bytes, sieve: JsonSieve) -> Sifted | None:
     return Sifted(df.height, [part], (nobody,), asked_of(doubtful), pl.DataFrame(schema=FAILURES), None)
 
 
+def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
+    r"""*texts* as lines of NDJSON, some megabytes at once: the first of these texts, the one behind them, their lines.
+
+    Example:
+        >>> [*lines_of(pl.Series(["{}", "[\n]"]))]
+        [(0, 2, b'{}\n[ ]')]
+    """
+    ends = texts.str.len_bytes().cast(pl.UInt64).cum_sum()
+    begin = 0
+    while begin < texts.len():
+        before = 0 if begin == 0 else int(ends[begin - 1])
+        end = max(begin + 1, int(ends.search_sorted(before + TEXT_BYTES, "right")))
+        lines: bytes = texts[begin:end].str.replace_all("\n", " ", literal=True).str.join("\n").cast(pl.Binary).item()
+        yield begin, end, lines
+        give_way()
+        begin = end
+
+
 class JsonSieve:
     """What sifts the texts of rows for a model. Call it on a worker.
 
@@ -247,7 +265,7 @@ class _Sifting:
         try:
             if numbers.len() == self._texts.len() and (whole := self._read_whole(schema)) is not None:
                 return whole
-            frames = [pl.read_ndjson(lines, schema=schema) for lines in _lines(self._texts[numbers])]
+            frames = [pl.read_ndjson(lines, schema=schema) for _, _, lines in lines_of(self._texts[numbers])]
         except (PolarsError, PanicException):
             return None
         df = pl.concat(frames)
@@ -268,29 +286,16 @@ class _Sifting:
             Malformed: so many rows have each so many keys of their own that almost all of it would be null.
         """
         size, keys = 0, set[str]()
-        for lines in _lines(self._texts[numbers]):
+        for _, _, lines in lines_of(self._texts[numbers]):
             size += len(lines)
             keys.update(refuse_many_keys(lines, self._format))
         refuse_wide(len(keys), format=self._format)
         refuse_sparse(numbers.len(), len(keys), size, format=self._format)
-        frames = [read_ndjson(lines, None) for lines in _lines(self._texts[numbers])]
+        frames = [read_ndjson(lines, None) for _, _, lines in lines_of(self._texts[numbers])]
         if not frames:
             return pl.DataFrame()
         df = pl.concat(frames, how="diagonal_relaxed")
         return df.select(referred(self._sieve.unused(df.schema), df.columns))
-
-
-def _lines(texts: pl.Series) -> Iterator[bytes]:
-    """*texts* as lines of NDJSON, some megabytes at once."""
-    ends = texts.str.len_bytes().cast(pl.UInt64).cum_sum()
-    begin = 0
-    while begin < texts.len():
-        before = 0 if begin == 0 else int(ends[begin - 1])
-        end = max(begin + 1, int(ends.search_sorted(before + TEXT_BYTES, "right")))
-        lines: bytes = texts[begin:end].str.replace_all("\n", " ", literal=True).str.join("\n").cast(pl.Binary).item()
-        yield lines
-        give_way()
-        begin = end
 
 
 def _askable(texts: pl.Series, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -12,10 +11,10 @@ from pydantic import BaseModel
 
 from greendata.errors import BatchesBusy, FrameInvalid
 from greendata.frames.batches import Batches
-from greendata.frames.instances import models_of
+from greendata.frames.instances import PlanRows
 from greendata.frames.roots import Sources
 from greendata.frames.scans import reading
-from greendata.frames.validation import Trust, validate
+from greendata.frames.textrows import TextRows
 from greendata.hub import pool
 
 __all__ = ("ModelStream",)
@@ -32,8 +31,7 @@ class ModelStream(Generic[M]):
 
     Args:
         batches: the rows, not validated.
-        model: what they are to be.
-        trust: see `greendata.frames.validation.validate`.
+        rows: what makes valid ones of these.
         sources: the files that are read, for errors.
 
     Example:
@@ -46,13 +44,12 @@ class ModelStream(Generic[M]):
     """
 
     def __init__(
-        self, batches: Batches[pl.DataFrame], model: type[M], *, trust: Trust = "off", sources: tuple[Sources, ...] = ()
+        self, batches: Batches[pl.DataFrame], rows: PlanRows[M] | TextRows[M], *, sources: tuple[Sources, ...] = ()
     ) -> None:
         self._batches = batches
-        self._model = model
-        self._trust: Trust = trust
+        self._rows = rows
         self._sources = sources
-        self._rows = 0  # given so far; the consumer's thread
+        self._count = 0  # of rows given so far; the consumer's thread
         self._busy = False  # a batch is on its way; consumers test and set it without a call between
 
     def __iter__(self) -> ModelStream[M]:
@@ -66,7 +63,7 @@ class ModelStream(Generic[M]):
             UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
             BatchesBusy: another greenlet asks already.
         """
-        return self._take(partial(validate, model=self._model, trust=self._trust))
+        return self._take(self._rows.frame)
 
     def models(self) -> Iterator[list[M]]:
         """The batches as lists of models, made in slices on the hub; it raises what `__next__` does.
@@ -81,7 +78,7 @@ class ModelStream(Generic[M]):
         """
         while True:
             try:
-                models = self._take(partial(models_of, model=self._model))
+                models = self._take(self._rows.models)
             except StopIteration:
                 return
             yield models
@@ -99,7 +96,7 @@ class ModelStream(Generic[M]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<ModelStream of {self._model.__name__} after {self._rows} rows: {self._batches!r}>"
+        return f"<ModelStream of {self._rows.model.__name__} after {self._count} rows: {self._batches!r}>"
 
     def _take(self, use: Callable[[pl.DataFrame], T]) -> T:
         if self._busy:
@@ -111,12 +108,12 @@ class ModelStream(Generic[M]):
             used = use(batch)
         except FrameInvalid as error:
             self.close()
-            failures = error.failures.with_columns(pl.col("row") + self._rows)
-            raise pool.call(FrameInvalid, error.model, self._rows + error.rows, failures) from error
+            failures = error.failures.with_columns(pl.col("row") + self._count)
+            raise pool.call(FrameInvalid, error.model, self._count + error.rows, failures) from error
         except BaseException:  # the end as well
             self.close()
             raise
         finally:
             self._busy = False
-        self._rows += batch.height
+        self._count += batch.height
         return used

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from greendata.errors import FileMissing, UnreadableFile
 from greendata.frames.apart import runs_code
-from greendata.frames.jsonscan import scan_judged
+from greendata.frames.jsonscan import scan_faithful, scan_judged, texts_in
 from greendata.frames.models import schema_of
 from greendata.frames.names import column
 from greendata.frames.plan import first_words
@@ -27,6 +27,11 @@ __all__ = ("Scan", "reading", "scan")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
+# Options of `polars.scan_ndjson`: those of `polars.scan_lines` that say how to reach a file, and those that say how
+# much of it Polars looks at and holds at once, which has no bearing on rows that are judged one by one.
+_OF_LINES = frozenset({"credential_provider", "storage_options"})
+_OF_INFERENCE = frozenset({"batch_size", "infer_schema_length", "low_memory"})
+
 
 class Scan(NamedTuple):
     """A file as a lazy frame.
@@ -35,11 +40,13 @@ class Scan(NamedTuple):
         frame: the lazy frame.
         schema: its columns.
         sources: the files, to be checked before each run.
+        texts: the rows as text, see `greendata.frames.textrows`; None where the columns say all that there is.
     """
 
     frame: pl.LazyFrame
     schema: pl.Schema
     sources: Sources
+    texts: pl.LazyFrame | None = None
 
 
 def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel], options: dict[str, Any]) -> Scan:
@@ -64,8 +71,11 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
     else:
         places, options = list(found.paths), {**options, "glob": False}
     with reading((found,)):
-        if kind == "ndjson" and not options and _can_be_judged(model):
-            return Scan(scan_judged(places, found, model), schema_of(model), found)
+        if kind == "ndjson" and options.keys() <= _OF_LINES | _OF_INFERENCE:
+            lines = texts_in(places, **{name: options[name] for name in options.keys() & _OF_LINES})
+            if _can_be_judged(model):
+                return Scan(scan_judged(lines, found, model), schema_of(model), found)
+            return Scan(*scan_faithful(lines, found, model), found, lines)
         if kind == "csv":
             options = {"schema_overrides": _csv_types(model), **options}
         lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)

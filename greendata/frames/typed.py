@@ -20,7 +20,7 @@ from greendata.errors import BadArgument, NoModel, NotAFrame
 from greendata.frames.batches import Batches
 from greendata.frames.derive import check_fit, model_after
 from greendata.frames.framefile import CsvFile, FrameFile, IpcFile, NdjsonFile, ParquetFile, discard
-from greendata.frames.instances import frame_of_rows, models_of
+from greendata.frames.instances import PlanRows, frame_of_rows
 from greendata.frames.intake import frame_of_arrow, frame_of_columns, rows_of_columns
 from greendata.frames.modelstream import ModelStream
 from greendata.frames.names import column, referred
@@ -28,6 +28,7 @@ from greendata.frames.objects import to_columns
 from greendata.frames.plan import planned
 from greendata.frames.roots import Sources, StrPath, target
 from greendata.frames.scans import Kind, reading, scan
+from greendata.frames.textrows import TextRows
 from greendata.frames.validation import Trust, validate
 from greendata.hub import pool
 from greendata.hub.caller import in_background
@@ -73,15 +74,24 @@ class Frame(Generic[M]):
         [User(name='Ann', age=41)]
     """
 
-    __slots__ = ("_sources", "plan", "schema", "trust")
+    __slots__ = ("_sources", "_texts", "plan", "schema", "trust")
 
     model: ClassVar[type[BaseModel]]
 
-    def __init__(self, plan: pl.LazyFrame, schema: pl.Schema, *, trust: Trust, sources: tuple[Sources, ...]) -> None:
+    def __init__(
+        self,
+        plan: pl.LazyFrame,
+        schema: pl.Schema,
+        *,
+        trust: Trust,
+        sources: tuple[Sources, ...],
+        texts: TextRows[M] | None = None,
+    ) -> None:
         self.plan = plan
         self.schema = schema
         self.trust: Trust = trust
         self._sources = sources
+        self._texts = texts  # the rows of the plan as text; None where the columns say all that there is
 
     def __class_getitem__(cls, model: Any) -> Any:
         """The class of frames of *model*, one for each; with a type variable, what typing makes of it."""
@@ -187,10 +197,15 @@ class Frame(Generic[M]):
         """A frame over lines of JSON, each judged by its own text while it is read. Arguments as of `scan_parquet`.
 
         Its columns are those of the model, with their values as it coerces them: a key that a line lacks has its
-        default, and taking rows raises with all lines that fail. With *options*, and for a model with validators
-        in Python, which would run twice, or with ``extra="allow"``, the types are inferred as by
-        `polars.scan_ndjson`: a key that a line lacks is null there, and an integer in a list is rounded where a
-        fraction stands beside it.
+        default, and taking rows raises with all lines that fail.
+
+        A model with validators in Python, or with ``extra="allow"``, judges the lines when they are taken, so that its
+        code runs once. Until then the columns have the types that Polars infers from all lines; where an operation has
+        changed the frame, they are what the model judges. A line of which they would say something else than its text
+        is refused then: an integer that is rounded beside fractions, a key that it lacks and others have, where the
+        model makes something else of that than of null.
+
+        With options that name types or columns, those are Polars' own, as by `polars.scan_ndjson`.
         """
         return cls._scan("ndjson", path, root, trust, options)
 
@@ -311,11 +326,13 @@ class Frame(Generic[M]):
             FrameInvalid: rows that do not fit: each with its number, column, value and rule.
             UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
         """
-        return models_of(self._computed(), self._row_model())
+        rows = self._rows()
+        return rows.models(self._computed(rows.plan))
 
     def to_frame(self) -> pl.DataFrame:
         """All rows as a DataFrame with the model's columns; raises what `collect` does."""
-        return validate(self._computed(), self.model, trust=self.trust)
+        rows = self._rows()
+        return rows.frame(self._computed(rows.plan))
 
     def to_dict(self) -> dict[str, list[Any]]:
         """All rows as lists of Python values by column, made in slices on the hub; raises what `collect` does."""
@@ -338,9 +355,10 @@ class Frame(Generic[M]):
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise BadArgument("batch_size", batch_size, "a whole number >= 1")
-        begin = partial(_begin, self.plan, self._sources, batch_size)
+        rows = self._rows()
+        begin = partial(_begin, rows.plan, self._sources, batch_size)
         batches = Batches(begin, timeout=timeout, label=f"stream of {self.model.__name__}")
-        return ModelStream(batches, self._row_model(), trust=self.trust, sources=self._sources)
+        return ModelStream(batches, rows, sources=self._sources)
 
     def write_parquet(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
         """Write all rows into one Parquet file, batch by batch; returns how many there were.
@@ -383,12 +401,21 @@ class Frame(Generic[M]):
     def _scan(cls, kind: Kind, path: StrPath, root: StrPath | None, trust: Trust, options: dict[str, Any]) -> Self:
         model = cls._own_model()
         found = pool.call(scan, kind, path, root, model, options)
-        check_fit(found.schema, model)
-        return cls(found.frame, found.schema, trust=trust, sources=(found.sources,))
+        if found.texts is None:
+            check_fit(found.schema, model)
+            return cls(found.frame, found.schema, trust=trust, sources=(found.sources,))
+        texts = TextRows(found.texts, found.sources, model)
+        return cls(found.frame, found.schema, trust=trust, sources=(found.sources,), texts=texts)
 
-    def _computed(self) -> pl.DataFrame:
+    def _rows(self) -> PlanRows[M] | TextRows[M]:
+        """What is taken, and what makes valid rows of it."""
+        if self._texts is not None and self.trust == "off":
+            return self._texts
+        return PlanRows(self.plan, self._row_model(), self.trust)
+
+    def _computed(self, plan: pl.LazyFrame) -> pl.DataFrame:
         with reading(self._sources):
-            return pool.call(_collected, self.plan, self._sources)
+            return pool.call(_collected, plan, self._sources)
 
     def _write(
         self,
