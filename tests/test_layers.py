@@ -42,7 +42,7 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "addresses apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
+        "addresses alchemy apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
         "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
         "namespace nested objects pages patch peers plan polars_internals postgres quotas readers refusal roots "

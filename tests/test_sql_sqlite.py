@@ -197,15 +197,10 @@ def test_values_that_sqlite_would_change_are_refused(file: Path) -> None:
 # -- a connection of the caller's -------------------------------------------------------------------------
 
 
-def test_rows_and_text_come_as_they_are_whatever_the_connection_makes_of_them(file: Path) -> None:
-    with closing(connect(file, detect_types=sqlite3.PARSE_DECLTYPES)) as connection:
+def test_the_factories_of_a_connection_stay_and_make_no_rows_here(file: Path) -> None:
+    with closing(connect(file)) as connection:
         connection.row_factory = sqlite3.Row
         assert read("SELECT a, 'x' AS b FROM t", connection).row(0) == (1, "x")
-        read("CREATE TABLE moments (m boolean)", connection)
-        read("INSERT INTO moments VALUES (1)", connection)
-        sqlite3.register_converter("boolean", lambda text: text == b"1")
-        with pytest.raises(ColumnUnreadable, match="holds a bool, which the connection makes of its values"):
-            read("SELECT m FROM moments", connection)
         assert connection.row_factory is sqlite3.Row
 
 

@@ -41,10 +41,20 @@ _IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
 _FIRST_DAY = {POSTGRES: -2_440_588, SQLITE: -95_026_236}  # days since 1970; PostgreSQL's is 24 November 4714 BC
 _LAST_DAY = 95_026_236  # the end of 262142, after which Polars panics when it shows a date
 _DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
-_UNITS: dict[Any, pl.DataType] = {pl.Datetime: pl.Datetime("us"), pl.Duration: pl.Duration("us")}
+_WHOLE: dict[Any, pl.DataType] = {
+    pl.Datetime: pl.Datetime("us"),
+    pl.Duration: pl.Duration("us"),
+    pl.Categorical: pl.Categorical(),
+}
+_FORMLESS = (pl.Struct, pl.Object, pl.Unknown)  # types that no column of a database is read as
+_TEMPORAL = (pl.Date, pl.Datetime, pl.Time, pl.Duration)
+_READ = (*_NUMBERS, pl.Int128, pl.Decimal, pl.Date, pl.Datetime, pl.Time, pl.Binary, pl.Enum, pl.Categorical)  # of text
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_SMALLEST: dict[Any, float] = {pl.Float32: 2.0**-126, pl.Float64: 2.0**-1022}  # that a float has all its digits for
+_DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # what Polars reads besides is doubtful: 20-01-02
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
 _NANOSECONDS = (1678, 2261)  # the years that fit wholly into 64 bits of them
 
 
@@ -156,7 +166,7 @@ def _sqlite_form(series: pl.Series) -> pl.Series:
         case pl.Datetime() as dtype:
             zoned = dtype.time_zone is not None
             naive = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else series
-            return naive.dt.to_string(f"%Y-%m-%dT%H:%M:%S%.{_DIGITS[dtype.time_unit]}f")
+            return _sqlite_moment(naive)
         case pl.Time():
             whole = (series.to_physical() % 1000 == 0).all()
             return series.dt.to_string("%H:%M:%S%.6f" if whole else "%H:%M:%S%.9f")
@@ -164,6 +174,15 @@ def _sqlite_form(series: pl.Series) -> pl.Series:
             if series.is_nan().any():
                 raise ColumnUnreadable(series.name, "holds NaN, which SQLite makes null")
     return series
+
+
+def _sqlite_moment(naive: pl.Series) -> pl.Series:
+    """*naive* as SQLite's own functions, `sqlite3` and CURRENT_TIMESTAMP write it, since text is compared as text.
+
+    As in Python's ``isoformat(" ")`` a fraction of a second is there if it is not 0, and has 6 digits, or 9.
+    """
+    text = naive.dt.to_string(f"%Y-%m-%d %H:%M:%S%.{9 if naive.dtype == pl.Datetime('ns') else 6}f")
+    return text.str.replace(r"(\.\d{6})000$", "$1").str.replace(r"\.0+$", "")
 
 
 def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
@@ -180,9 +199,12 @@ def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
     if not isinstance(overrides, Mapping) or not all(isinstance(name, str) for name in overrides):
         raise BadArgument("schema_overrides", overrides, expected)
     try:
-        return dict(pl.Schema({name: _UNITS.get(dtype, dtype) for name, dtype in overrides.items()}))
+        dtypes = dict(pl.Schema({name: _WHOLE.get(dtype, dtype) for name, dtype in overrides.items()}))
     except TypeError as error:
         raise BadArgument("schema_overrides", overrides, expected) from error
+    if formless := {name: dtype for name, dtype in dtypes.items() if isinstance(dtype, _FORMLESS)}:
+        raise BadArgument("schema_overrides", formless, "of types that a column of a database can have")
+    return dtypes
 
 
 def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataFrame:
@@ -258,6 +280,8 @@ def check_days(values: pl.Series, kind: str) -> None:
 def exact(series: pl.Series, dtype: Any) -> pl.Series:
     """*series* as *dtype*, with every value as it is. Call on a worker.
 
+    A number is no time: since when and in what it counts is not known. Nor is a time of one zone one of none.
+
     Raises:
         ColumnUnreadable: a value would be changed, or is no *dtype*.
 
@@ -271,6 +295,8 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         return pl.Series(series.name, [None] * len(series), dtype=dtype)
     name, series = series.name, series.alias("")  # methods of Series take a name for a pattern
     try:
+        if not _may_become(series.dtype, dtype):
+            raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}")
         if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
             done = _from_text(series, dtype)
             same = done.null_count() == series.null_count()
@@ -284,48 +310,79 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
     return done.alias(name)
 
 
+def _may_become(old: Any, new: Any) -> bool:
+    """True if a value of type *old* can be one of *new* that says the same."""
+    if isinstance(old, pl.List) and isinstance(new, pl.List | pl.Array):
+        return old.inner == new.inner or _may_become(old.inner, new.inner)
+    if isinstance(new, pl.List | pl.Array):
+        return False  # of one value it would be made
+    if isinstance(old, pl.String):
+        return isinstance(new, _READ)
+    if isinstance(old, pl.Datetime) or isinstance(new, pl.Datetime):
+        zones = (getattr(old, "time_zone", None), getattr(new, "time_zone", None))
+        return isinstance(old, pl.Date | pl.Datetime) and (zones[0] is None) == (zones[1] is None)
+    return isinstance(old, _TEMPORAL) == isinstance(new, _TEMPORAL)
+
+
 def _is_same(series: pl.Series, done: pl.Series) -> bool:
     if done.null_count() != series.null_count():
         return False
+    if done.dtype.is_float() and isinstance(series.dtype, pl.String | pl.Decimal):
+        return bool(_kept_digits(series.cast(pl.String), done).all())
     if isinstance(series.dtype, pl.String):  # the text of a number, or of a category, is read and not cast
-        is_past_all = done.dtype.is_float() and (done.is_infinite() & ~series.str.contains("(?i)inf")).any()
-        return not is_past_all
-    if isinstance(series.dtype, pl.Decimal) and done.dtype.is_float():
-        return bool(few_digits(series, 6 if done.dtype == pl.Float32 else 15).all())
+        return True
     return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
 
 
-def few_digits(numbers: pl.Series, most: int = 15) -> pl.Series:
-    """True where a decimal number has so few digits that a binary float, which keeps 15 or 6, gives all of them back.
+def _kept_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
+    """True where *floats* are what the numbers in *text* say: few digits, or those that the float is shown with."""
+    digits, shown = _digits(text), _digits(floats.cast(pl.String))
+    is_normal = floats.is_finite() & (floats.abs() >= _SMALLEST[floats.dtype])
+    is_few = digits.str.len_bytes() <= (6 if floats.dtype == pl.Float32 else 15)
+    is_named = ~floats.is_finite() & text.str.contains("(?i)inf|nan")
+    return (is_normal & is_few) | (floats.is_finite() & (digits == shown)) | is_named
+
+
+def _digits(numbers: pl.Series) -> pl.Series:
+    """The digits that count of the numbers in *numbers*."""
+    significand = numbers.str.replace("(?i)e.*$", "").str.replace_all(r"[^0-9]", "")
+    return significand.str.strip_chars("0")
+
+
+def few_digits(numbers: pl.Series) -> pl.Series:
+    """True where a decimal number has so few digits that a binary float, which keeps 15, gives all of them back.
 
     Example:
         >>> few_digits(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
         False
     """
-    digits = numbers.cast(pl.String).str.replace_all("[-.]", "").str.strip_chars_start("0")
-    return digits.str.len_bytes() <= most
+    return _digits(numbers.cast(pl.String)).str.len_bytes() <= 15
 
 
 def _from_text(text: pl.Series, dtype: Any) -> pl.Series:
     """*text* as *dtype*, null where it is none."""
     if dtype == pl.Date:
-        return text.str.to_date("%Y-%m-%d", strict=False)
+        return _like(text, f"{_DATE}$").str.to_date("%Y-%m-%d", strict=False)
     if dtype == pl.Time:
-        return _fraction(text, 9).str.to_time("%H:%M:%S%.f", strict=False)
+        return _fraction(_like(text, f"^{_CLOCK}"), 9).str.to_time("%H:%M:%S%.f", strict=False)
     if dtype == pl.Decimal:
         scale = getattr(dtype, "scale", None) or 0
-        number = rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$"
-        return _where(text, text.str.contains(number)).cast(dtype, strict=False)
+        return _like(text, rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$").cast(dtype, strict=False)
     unit: Any = getattr(dtype, "time_unit", None) or "us"
     zone = getattr(dtype, "time_zone", None)
     form = "%Y-%m-%dT%H:%M:%S%.f"
-    text = _fraction(text, _DIGITS[unit]).str.replace(" ", "T", literal=True)
+    text = _fraction(_like(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit]).str.replace(" ", "T", literal=True)
     found = text.str.to_datetime(form, time_unit="us", strict=False)
     if unit == "ns":  # what does not fit into 64 bits of them would come out as another time
         text = _where(text, found.dt.year().is_between(*_NANOSECONDS))
     if unit != "us":
         found = text.str.to_datetime(form, time_unit=unit, strict=False)
     return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # as it was written
+
+
+def _like(text: pl.Series, pattern: str) -> pl.Series:
+    """*text*, null where it is not of *pattern*."""
+    return _where(text, text.str.contains(pattern))
 
 
 def _fraction(text: pl.Series, digits: int) -> pl.Series:

@@ -14,13 +14,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, UnknownDatabase
-from greendata.frames import postgres, sqlite
+from greendata.frames import alchemy, postgres, sqlite
 from greendata.frames.addresses import Conninfo, place_of
 from greendata.frames.columns import POSTGRES, SQLITE
 from greendata.hub import native
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("Database", "PostgresAddress", "PostgresGiven", "SqliteAddress", "SqliteGiven", "database_of", "driver")
+__all__ = (
+    "AlchemyEngine",
+    "AlchemyGiven",
+    "Database",
+    "PostgresAddress",
+    "PostgresGiven",
+    "SqliteAddress",
+    "SqliteGiven",
+    "database_of",
+    "driver",
+)
 
 _PG_OPTION = "adbc.postgresql.transaction_status"  # only that driver's connections have it
 _AUTOCOMMIT = "adbc.connection.autocommit"
@@ -67,7 +77,11 @@ def database_of(given: object, label: str) -> Database:
         place = place_of(given) if isinstance(given, str) else fsdecode(given)
         return PostgresAddress(place) if isinstance(place, Conninfo) else SqliteAddress(place)
     if sqlite.is_connection(given):
-        return SqliteGiven(given, given, label)
+        return SqliteGiven(given, label)
+    if (engine := alchemy.engine_of(given)) is not None:
+        return AlchemyEngine(engine, label)
+    if (connection := alchemy.connection_of(given)) is not None:
+        return AlchemyGiven(connection, label)
     manager = driver("adbc_driver_manager")
     low = getattr(given, "adbc_connection", given)
     if not isinstance(low, manager.AdbcConnection):
@@ -166,32 +180,38 @@ class PostgresAddress:
         return f"<Address {self._place.shown}>"
 
 
-class _Given:
-    """A connection of the caller's, claimed until `release`. Any thread makes and releases it; one worker uses it."""
+class _Claim:
+    """A connection of the caller's, claimed until `release`. Any thread makes and releases it; one worker uses it.
+
+    What is claimed is *thing*, which the claim keeps alive, or nothing if it is None.
+    """
 
     kind: str
 
-    def __init__(self, connection: Any, owner: object, label: str) -> None:
+    def __init__(self, thing: object | None, label: str) -> None:
         self._label = label
-        self._connection = connection
-        self._owner = owner  # it closes the connection when it is dropped
+        self._claimed = thing
         self._released = native.allocate_lock()  # the first to acquire it takes the claim back
-        if (holder := _claims.setdefault(id(connection), self)) is not self:
+        if thing is not None and (holder := _claims.setdefault(id(thing), self)) is not self:
             raise ConnectionBusy(holder._label)
 
     def release(self) -> None:
         """Let others use the connection."""
-        if self._released.acquire(False):
-            del _claims[id(self._connection)]
+        if self._claimed is not None and self._released.acquire(False):
+            del _claims[id(self._claimed)]
 
     def __repr__(self) -> str:
         return f"<{self.kind} connection for {self._label}>"
 
 
-class SqliteGiven(_Given):
+class SqliteGiven(_Claim):
     """A connection of `sqlite3`."""
 
     kind = SQLITE
+
+    def __init__(self, connection: Any, label: str) -> None:
+        self._connection = connection
+        super().__init__(connection, label)
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
@@ -206,10 +226,62 @@ class SqliteGiven(_Given):
             yield self._connection
 
 
-class PostgresGiven(_Given):
+class AlchemyEngine(_Claim):
+    """An engine of SQLAlchemy for SQLite: each job has a connection of its pool, in a transaction of its own."""
+
+    kind = SQLITE
+
+    def __init__(self, engine: Any, label: str) -> None:
+        self._engine = engine
+        super().__init__(alchemy.shared_by(engine), label)
+
+    @contextmanager
+    def session(self, *, writes: bool) -> Iterator[Any]:
+        """A connection in a transaction of its own.
+
+        Raises:
+            DatabaseUnreachable: the pool has none.
+            QueryFailed: it refuses the commit.
+        """
+        with (
+            alchemy.from_engine(self._engine) as connection,
+            sqlite.transaction(connection, writes=writes, is_ours=True),
+        ):
+            yield connection
+
+
+class AlchemyGiven(_Claim):
+    """A connection of SQLAlchemy to SQLite, the caller's or of the caller's session."""
+
+    kind = SQLITE
+
+    def __init__(self, connection: Any, label: str) -> None:
+        self._connection = connection
+        super().__init__(alchemy.shared_by(connection.engine) or connection.connection.driver_connection, label)
+
+    @contextmanager
+    def session(self, *, writes: bool) -> Iterator[Any]:
+        """The connection under it, in the caller's transaction; see `SqliteGiven.session`.
+
+        Raises:
+            QueryFailed: the database refuses the beginning or the commit.
+        """
+        with (
+            alchemy.begun(self._connection) as connection,
+            sqlite.transaction(connection, writes=writes, is_ours=False),
+        ):
+            yield connection
+
+
+class PostgresGiven(_Claim):
     """A connection of ADBC to PostgreSQL."""
 
     kind = POSTGRES
+
+    def __init__(self, connection: Any, owner: object, label: str) -> None:
+        self._connection = connection
+        self._owner = owner  # it closes the connection when it is dropped
+        super().__init__(connection, label)
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
@@ -252,4 +324,4 @@ def _commit(connection: Any, manager: Any) -> None:
         raise QueryFailed("COMMIT", str(error).strip(), error.sqlstate) from error
 
 
-_claims: dict[int, _Given] = {}  # by the id of the connection, which the claim keeps alive; any thread, one C call each
+_claims: dict[int, _Claim] = {}  # by the id of what is claimed, which a claim keeps alive; any thread, one C call each

@@ -1,9 +1,10 @@
 """Frames out of databases and into them, in the pool: SQLite through `sqlite3`, PostgreSQL through its ADBC driver.
 
 ``pip install 'greendata[sql]'`` brings the driver. A database is an address (``sqlite:///path``, a path,
-``postgresql://...``, ``host=... dbname=...``) or a connection of the caller's: of ``sqlite3.connect`` with
-``check_same_thread=False``, or of ``adbc_driver_postgresql.dbapi.connect``, made with `greendata.run` so that the hub
-goes on. A connection serves one job at a time.
+``postgresql://...``, ``host=... dbname=...``), an engine of SQLAlchemy for SQLite, or a connection of the caller's: of
+``sqlite3.connect`` with ``check_same_thread=False``, of SQLAlchemy for SQLite (or a session), or of
+``adbc_driver_postgresql.dbapi.connect``, made with `greendata.run` so that the hub goes on. A connection serves one job
+at a time.
 """
 
 from __future__ import annotations
@@ -76,18 +77,24 @@ def read_sql(
 ) -> Result[pl.DataFrame] | SqlBatches:
     """What one statement returns, as a frame, or as a stream of frames of *batch_rows* rows.
 
-    With an address it is one transaction, committed when all rows are read. A result that is cancelled or out of time
-    stops the statement. A statement that returns no rows gives a frame without columns. Several statements are refused.
+    With an address or an engine it is one transaction, committed when all rows are read. A result that is cancelled or
+    out of time stops the statement. A statement that returns no rows gives a frame without columns. Several statements
+    are refused.
 
     No value is changed on the way. A type of PostgreSQL that Polars lacks is read as its text. What has no form at all
     is an error that names the column: ``infinity``, arrays of several dimensions, numbers beside text in a column of
     SQLite, text that is no UTF-8, an override that would round or cut off.
 
+    A connection of `sqlite3` with converters (``detect_types``) or a ``text_factory`` gives what they make: dates,
+    datetimes (in UTC if they have a zone), times, timedeltas, booleans, Decimals and SQLite's own types are read, other
+    objects are refused. ``SELECT +column`` gives what is stored.
+
     Args:
         query: one SQL statement.
-        database: an address or a connection. ``sqlite:///`` is followed by the path, an absolute one with its own
-            slash; an SQLite file that is not there is an error. A connection of `sqlite3` has to be made with
-            ``check_same_thread=False``.
+        database: an address, an engine or a connection. ``sqlite:///`` is followed by the path, an absolute one with
+            its own slash; an SQLite file that is not there is an error. A connection of `sqlite3` has to be made with
+            ``check_same_thread=False``. Of SQLAlchemy, an engine gives a connection of its pool, and a connection or
+            a session its transaction; for PostgreSQL the address is needed.
         params: bound by the driver, never put into the text: a sequence for ``?`` (SQLite) or ``$1`` (PostgreSQL), or a
             mapping for SQLite's ``:name``.
         schema_overrides: types of columns, for what a database does not tell: SQLite has no dates, booleans or
@@ -141,15 +148,16 @@ def write_sql(
 ) -> Result[int]:
     """Write *frame* to *table*, wholly or not at all; the result is the number of rows.
 
-    With an address it is one transaction. On a connection of the caller's nothing is committed: a rollback takes the
-    rows back. A write that fails leaves the transaction as it was in SQLite; PostgreSQL's is aborted then, as by any
-    failed statement, and all that is left is to roll it back. Names are quoted, whatever they are.
+    With an address or an engine it is one transaction. On a connection of the caller's, or a session, nothing is
+    committed: a rollback takes the rows back. A write that fails leaves the transaction as it was in SQLite;
+    PostgreSQL's is aborted then, as by any failed statement, and all that is left is to roll it back. Names are quoted,
+    whatever they are.
 
     Writers to one file of SQLite wait for each other, 5 seconds. An append looks at the types of the table: a value
     arrives equal, or the write is refused.
 
     Args:
-        database: an address, where an SQLite file is made if need be, or a connection; see `read_sql`.
+        database: an address, where an SQLite file is made if need be, an engine or a connection; see `read_sql`.
         if_exists: what to do with a table that is there; one that is not is made.
         schema: the schema of the table; in SQLite, the name of an attached database.
 

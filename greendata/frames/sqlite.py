@@ -10,9 +10,11 @@ All of it is called on workers.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.frames.columns import check_names, exact, few_digits, lower
@@ -31,7 +34,7 @@ from greendata.hub.pacing import BUDGET, give_way
 if TYPE_CHECKING:
     from sqlite3 import Connection, Cursor
 
-__all__ = ("MEMORY", "connect", "ingest", "is_connection", "library", "rows_of", "transaction")
+__all__ = ("MEMORY", "connect", "ingest", "is_connection", "library", "reason_of", "rows_of", "transaction")
 
 MEMORY = ":memory:"  # the path of a database that nobody else sees, and that ends with its connection
 
@@ -48,6 +51,15 @@ _KINDS = {
     bytes: pl.Binary(),
     type(None): pl.Null(),
 }  # what sqlite3 hands out
+_CONVERTED = {
+    bool: pl.Boolean(),
+    dt.date: pl.Date(),
+    dt.datetime: pl.Datetime("us"),
+    dt.time: pl.Time(),
+    dt.timedelta: pl.Duration("us"),
+    Decimal: pl.Decimal(38, 0),
+}  # what the converters of a connection may make of it, besides that
+_NAMES = {type(dtype): kind.__name__ for kind, dtype in (*_KINDS.items(), *_CONVERTED.items())}
 _NOT_UTF8 = re.compile(r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)")  # sqlite3's words, 200 bytes
 _TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
 _LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
@@ -78,7 +90,8 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
     """What the block does is one transaction if *is_ours*, or if the connection commits by itself.
 
     In the caller's transaction nothing is committed. Where the caller has begun none yet, a write begins it: with
-    IMMEDIATE, since only then SQLite waits for another writer instead of giving up at once.
+    IMMEDIATE, since only then SQLite waits for another writer instead of giving up at once. A connection of ours that
+    an engine of SQLAlchemy has made with ``autocommit=False`` is always in one.
 
     Raises:
         QueryFailed: the database refuses the beginning or the commit.
@@ -86,18 +99,28 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
     with _told("BEGIN"):
         has_begun = connection.in_transaction
         in_callers = has_begun or not (is_ours or _commits_by_itself(connection))
-    if has_begun or (in_callers and not writes):
+    if not is_ours and (has_begun or (in_callers and not writes)):
         yield
         return
-    _execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not has_begun:
+        _execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
         yield
-        if not in_callers:
-            _execute(connection, "COMMIT")
+        if is_ours or not in_callers:
+            _end(connection, "COMMIT", has_begun)
     except BaseException:
         with suppress(QueryFailed):  # SQLite has rolled back by itself; what went wrong before says why
-            _execute(connection, "ROLLBACK")
+            _end(connection, "ROLLBACK", has_begun)
         raise
+
+
+def _end(connection: Connection, verb: str, is_begun_by_itself: bool) -> None:  # noqa: FBT001
+    """Execute *verb*; where `sqlite3` has begun the transaction, it is to know of the end, since it begins another."""
+    if not is_begun_by_itself:
+        _execute(connection, verb)
+        return
+    with _told(verb):
+        connection.commit() if verb == "COMMIT" else connection.rollback()
 
 
 def rows_of(
@@ -121,7 +144,8 @@ def rows_of(
         stopper.running(connection.interrupt, sql),
     ):
         cursor.row_factory = None
-        cursor.execute(sql, params)
+        with _told_name(sql):
+            cursor.execute(sql, params)
         if cursor.description is None:
             yield pl.DataFrame()
             return
@@ -169,19 +193,35 @@ class _Column:
         kind = next((type(value) for value in values if value is not None), type(None))
         dtype = _KINDS.get(kind)
         if dtype is None:
-            raise ColumnUnreadable(self._name, f"holds a {kind.__name__}, which the connection makes of its values")
+            return self._converted(values)
         if kind is float and not _are_floats(values):  # an integer among them would be taken without a word
             return self._mixed(values)
         try:
             return pl.Series(self._name, values, dtype=dtype, strict=True)
         except TypeError:  # they are of several types
             return self._mixed(values)
+        except UnicodeEncodeError as error:  # of a text_factory
+            raise ColumnUnreadable(self._name, "holds text that is no UTF-8") from error
+
+    def _converted(self, values: Sequence[Any]) -> pl.Series:
+        """Of what a converter of the connection has made."""
+        kinds = {type(value) for value in values} - {type(None)}
+        if unknown := kinds - _CONVERTED.keys() - _KINDS.keys():
+            name = min(kind.__name__ for kind in unknown)
+            reason = f"holds a {name}, which the connection makes of its values"
+            raise ColumnUnreadable(self._name, reason, "read what is stored: +column has no type to convert by")
+        if len(kinds) > 1:
+            raise ColumnUnreadable(self._name, _beside_each_other({kind.__name__ for kind in kinds}))
+        try:
+            return _made(self._name, values, *kinds)
+        except (TypeError, ValueError, OverflowError, RuntimeError, PolarsError, PanicException) as error:
+            raise ColumnUnreadable(self._name, f"holds a {kinds.pop().__name__} that Polars has no form for") from error
 
     def taken(self) -> pl.Series:
         """The values since the last time, in the type of all."""
         parts, self._parts = self._parts, []
         if self._dtype is None:
-            self._dtype = self._common({type(part.dtype): part.dtype for part in parts})
+            self._dtype = self._common({part.dtype for part in parts})
         runs = [exact(part.rechunk(), self._dtype) for part in parts]
         if len(runs) == 1:
             return runs[0]
@@ -194,21 +234,40 @@ class _Column:
                 return pl.Series(self._name, values, dtype=pl.Float64, strict=False)
             raise ColumnUnreadable(self._name, "holds floats, and integers that no float is equal to")
         if self._override is None or self._override == pl.Binary or not kinds <= {int, float, str}:
-            raise ColumnUnreadable(self._name, _beside_each_other(kinds))
+            raise ColumnUnreadable(self._name, _beside_each_other({kind.__name__ for kind in kinds}))
         return pl.Series(self._name, [None if value is None else str(value) for value in values], dtype=pl.String)
 
-    def _common(self, dtypes: Mapping[Any, Any]) -> Any:
-        found = {dtype for dtype in dtypes.values() if dtype != pl.Null}
+    def _common(self, dtypes: Iterable[Any]) -> Any:
+        found = {dtype for dtype in dtypes if dtype != pl.Null}
         if len(found) <= 1:
             return next(iter(found), pl.Int64())  # a column without values
         if found == {pl.Int64(), pl.Float64()}:
             return pl.Float64()
-        kinds = {kind for kind, dtype in _KINDS.items() if dtype in found}
-        raise ColumnUnreadable(self._name, _beside_each_other(kinds))
+        if all(isinstance(dtype, pl.Decimal) for dtype in found):
+            return pl.Decimal(38, max(dtype.scale for dtype in found))
+        raise ColumnUnreadable(self._name, _beside_each_other({_NAMES[type(dtype)] for dtype in found}))
 
 
-def _beside_each_other(kinds: set[type]) -> str:
-    return f"holds {' and '.join(sorted(kind.__name__ for kind in kinds))} beside each other"
+def _made(name: str, values: Sequence[Any], kind: type) -> pl.Series:
+    """The series of *values*, all of *kind* or None, each as it is.
+
+    Raises:
+        ValueError: Polars has no form for one: a time with a zone, a Decimal that is no number.
+    """
+    dtype: Any = _CONVERTED[kind]
+    given = [value for value in values if value is not None]
+    if kind in (dt.datetime, dt.time) and any(value.tzinfo is not None for value in given):
+        if kind is dt.time or any(value.tzinfo is None for value in given):
+            raise ValueError("time zones")
+        naive = [value and value.astimezone(dt.UTC).replace(tzinfo=None) for value in values]
+        return pl.Series("", naive, dtype=dtype, strict=True).dt.replace_time_zone("UTC").alias(name)
+    if kind is Decimal:
+        dtype = pl.Decimal(38, max(0, *(-int(value.as_tuple().exponent) for value in given)))
+    return pl.Series(name, values, dtype=dtype, strict=True)
+
+
+def _beside_each_other(kinds: set[str]) -> str:
+    return f"holds {' and '.join(sorted(kinds))} beside each other"
 
 
 def _are_floats(values: Sequence[Any]) -> bool:
@@ -220,7 +279,8 @@ def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) 
     pace, height, packed_at = _Pace(), 0, max(1, _CELLS // len(columns))
     for count in pace.counts():
         stopper.check(sql)
-        rows = cursor.fetchmany(count)
+        with _told_converter(sql):
+            rows = cursor.fetchmany(count)
         if rows:
             for column, values in zip(columns, zip(*rows, strict=True), strict=True):
                 column.add(values)
@@ -400,11 +460,37 @@ def _told(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None
         if told := _NOT_UTF8.match(text):
             name = next((name for name in names() if _as_told(name).startswith(told[1])), told[1])
             raise ColumnUnreadable(name, "holds text that is no UTF-8") from error
-        if "can only be used in that same thread" in text:
-            text = "the connection is its thread's own; make it with sqlite3.connect(..., check_same_thread=False)"
-        raise QueryFailed(sql, text, None) from error
+        raise QueryFailed(sql, reason_of(error), None) from error
+
+
+@contextmanager
+def _told_name(sql: str) -> Iterator[None]:
+    """Raise `QueryFailed` for a name of a column that is no UTF-8."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise QueryFailed(sql, "the name of a column is no UTF-8", None) from error
+
+
+@contextmanager
+def _told_converter(sql: str) -> Iterator[None]:
+    """Raise `QueryFailed` for what the converters or the ``text_factory`` of a connection raise in the block."""
+    found = library()
+    try:
+        yield
+    except (found.Error, found.Warning, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"what the connection makes of its values raised {type(error).__name__}: {error}"
+        raise QueryFailed(sql, reason, None) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What *error*, of `sqlite3` or of SQLAlchemy around it, says."""
+    text = str(getattr(error, "orig", None) or error)
+    if "can only be used in that same thread" in text:
+        return "the connection is its thread's own; make it with sqlite3.connect(..., check_same_thread=False)"
+    return text
 
 
 def _as_told(name: str) -> str:
