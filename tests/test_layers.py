@@ -35,8 +35,8 @@ HOUSE = (
     Floor("start", "autopatch importing", {}),
     Floor(
         "hub",
-        "arrivals blocks bridge call caller children cleanup collector crew deadline fairness "
-        "flight group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
+        "arrivals blocks bridge call caller children cleanup collector crew deadline fairness flight gevent_internals "
+        "group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
         "result scope settings sockets threads waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),
@@ -45,17 +45,17 @@ HOUSE = (
         "addresses alchemy apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
         "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
-        "namespace nested objects pages patch peers plan polars_internals postgres quotas readers refusal roots "
-        "rowgroups rules scans seam sieve sql sqlite statements stopper textrows texts threads thrift tokens trust "
-        "typed urls validation verbs verdicts wire writers",
+        "namespace nested objects pages patch peers plan polars_internals postgres pydantic_internals quotas "
+        "readers refusal roots rowgroups rules scans seam sieve sql sqlite statements stopper textrows texts threads "
+        "thrift tokens trust typed urllib3_internals urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive fields instances jsonscan jsonsieve models modelstream nested objects "
-            "scans sieve textrows typed validation verdicts",
-            "pydantic_core": "apart coded jsonscan objects sieve",
+            "pydantic_internals scans sieve textrows typed validation verdicts",
+            "pydantic_core": "apart coded jsonscan objects pydantic_internals sieve",
             "adbc_driver_manager": "databases postgres",
             "requests": "fetch peers",
-            "urllib3": "fetch peers",
+            "urllib3": "fetch peers urllib3_internals",
             "gevent": "peers urls",
         },
     ),

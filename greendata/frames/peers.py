@@ -12,16 +12,20 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from gevent import Timeout
 from gevent.monkey import is_module_patched
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from greendata.errors import BadArgument, UrlRefused
+from greendata.frames.urllib3_internals import CheckingConnection
 from greendata.hub.blocks import contextmanager
+
+if TYPE_CHECKING:
+    import requests
 
 __all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
 
@@ -83,12 +87,16 @@ def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4A
 
 
 class GuardedAdapter(HTTPAdapter):
-    """The transport of a session whose connections are guarded by *peers*. Safe from any thread."""
+    """The transport of a session whose connections are guarded by *peers*. Safe from any thread.
+
+    It fails closed. A request is sent, and an answer read, over a socket alone whose peer was checked, and the session
+    gets no answer that came otherwise, whichever methods requests and urllib3 call to make a connection.
+    """
 
     def __init__(self, peers: Peers) -> None:
         self._pools = {
-            "http": _pool_of(HTTPConnectionPool, HTTPConnection, peers),
-            "https": _pool_of(HTTPSConnectionPool, HTTPSConnection, peers),
+            "http": _pool_of(HTTPConnectionPool, _GuardedConnection, peers),
+            "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, peers),
         }
         super().__init__(max_retries=0)
 
@@ -97,34 +105,82 @@ class GuardedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
+    def proxy_manager_for(self, proxy: str, **_options: Any) -> NoReturn:
+        """Refuse: the peer of a connection through a proxy is the proxy, which connects to whatever it is told.
+
+        Raises:
+            UrlRefused: always.
+        """
+        raise UrlRefused(proxy, "a proxy would connect to addresses that cannot be checked here")
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Return the response for the session, if it came over a guarded connection.
+
+        Raises:
+            UrlRefused: it did not. Nothing of its body is read.
+        """
+        if not getattr(resp, _MARK, False):
+            resp.close()
+            raise UrlRefused(str(req.url), _UNCHECKED)
+        return super().build_response(req, resp)
+
+
+class _GuardedConnection(CheckingConnection):
+    peers: ClassVar[Peers]
+    scheme: ClassVar[str] = "http"
+    timeout: Any
+    sock: Any
+
+    def check_peer(self, sock: Any) -> None:
+        address = str(sock.getpeername()[0])
+        if not self.peers.allow(address):
+            raise UrlRefused(self._url, f"its address {address} is not public")
+
+    def connect(self) -> None:
+        self.timeout = min(self.timeout or seconds_left(), seconds_left())
+        with _in_time():
+            super().connect()
+        try:
+            self.check_peer(self.sock)  # again: it is another if urllib3 has a way to connect that we do not know
+        except BaseException:
+            self.close()
+            raise
+        self.sock = _CheckedSocket(self.sock)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None and self.auto_open:
+            self.connect()
+        self._refuse_unchecked()
+        super().send(data)
+
+    def getresponse(self) -> Any:
+        self._refuse_unchecked()
+        response = super().getresponse()
+        setattr(response, _MARK, True)
+        return response
+
+    def _refuse_unchecked(self) -> None:
+        if self.sock is not None and not isinstance(self.sock, _CheckedSocket):
+            self.close()
+            raise UrlRefused(self._url, _UNCHECKED)
+
+    @property
+    def _url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
+    scheme = "https"
+
 
 def _pool_of(
-    pool: type[HTTPConnectionPool], connection: type[HTTPConnection], peers: Peers
+    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], peers: Peers
 ) -> type[HTTPConnectionPool]:
-    class GuardedConnection(connection):  # type: ignore[misc, valid-type]  # a class that is an argument
-        timeout: Any
-        sock: Any
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"peers": peers})})
 
-        def _new_conn(self) -> Any:
-            sock = super()._new_conn()
-            address = str(sock.getpeername()[0])
-            if not peers.allow(address):
-                sock.close()
-                raise UrlRefused(f"{self._scheme}://{self.host}:{self.port}", f"its address {address} is not public")
-            return sock
 
-        def connect(self) -> None:
-            self.timeout = min(self.timeout or seconds_left(), seconds_left())
-            with _in_time():
-                super().connect()
-            self.sock = _TimedSocket(self.sock)
-
-        _scheme = "https" if issubclass(connection, HTTPSConnection) else "http"
-
-    class GuardedPool(pool):  # type: ignore[misc, valid-type]
-        ConnectionCls = GuardedConnection
-
-    return GuardedPool
+_MARK = "greendata_peer_was_checked"  # of an answer
+_UNCHECKED = "the address that it was fetched from was not checked"
 
 
 @contextmanager
@@ -141,8 +197,8 @@ def _in_time() -> Iterator[None]:
         yield
 
 
-class _TimedSocket:
-    """A connected socket whose reads end at the deadline of the request, however many bytes drip in."""
+class _CheckedSocket:
+    """A socket whose peer was checked. Its reads end at the deadline of the request, however many bytes drip in."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
