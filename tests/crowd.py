@@ -266,19 +266,11 @@ def main(scene: str, has_hubs: str) -> None:
     for each in first:
         each.get()
     sys.setswitchinterval(1e-6)
-    heart = gevent.spawn(beat)
     SCENES[scene]()
     _over.append("the scene")
     while len(_over) < 2:
         gevent.sleep(0.001)
-    heart.kill()
     print("all")
-
-
-def beat() -> None:
-    """Keep the hub going, as a server's sockets do: one that knows of nothing to come ends its waits by LoopExit."""
-    while True:
-        gevent.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from gevent.exceptions import BlockingSwitchOutError
 from greendata.hub import native, parking
 from greendata.hub.locks import Event, SimpleQueue
 from greendata.hub.parking import ParkingLot
-from tests.conftest import run_python
+from tests.conftest import PATCHED, run_python
 from tests.natives import Native, until
+from tests.wakers import WAKERS
 
 
 class Coins:
@@ -107,6 +108,7 @@ def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
         from gevent import monkey; monkey.patch_all()
         import queue, threading, gevent, greendata
         greendata.run(int).get()
+        gevent.get_hub().threadpool.apply(int)  # its thread goes on, and so does the worker's
         lock = threading.Lock(); lock.acquire()
         for wait in lock.acquire, queue.Queue().get, queue.SimpleQueue().get, threading.Event().wait:
             try: wait()
@@ -114,6 +116,40 @@ def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
         print(lock._lot)
     """
     assert run_python(code) == (0, "LoopExit\n" * 4 + "ParkingLot([])\n", "")
+
+
+@pytest.mark.parametrize("start", ["result = greendata.run(gate)", "native.start_thread(gate, ())"])
+def test_so_it_is_when_the_last_one_who_could_has_not(start: str) -> None:
+    code = f"""
+        from gevent import monkey; monkey.patch_all()
+        import threading, gevent, greendata
+        from greendata.hub import native, parking
+        from tests.gates import Gate
+
+        greendata.run(int).get()
+        original, gate = parking._others_may_wake, Gate()
+
+        def look():
+            seen = original()
+            gate.open()
+            print(seen) if seen is not look.seen else None
+            look.seen = seen
+            return seen
+
+        look.seen, parking._others_may_wake = None, look
+        {start}
+        gate.wait_arrived()
+        if "result" in globals(): result.cancel()
+        try: threading.Event().wait()
+        except gevent.exceptions.LoopExit: print("LoopExit")
+    """
+    assert run_python(code) == (0, "True\nFalse\nLoopExit\n", "")
+
+
+@pytest.mark.skipif(PATCHED, reason="each test has a process of its own, the same in the run without patch")
+@pytest.mark.parametrize("waker", WAKERS)
+def test_a_main_hub_with_nothing_else_to_do_waits_for(waker: str) -> None:
+    assert run_python(["-m", "tests.wakers", waker]) == (0, "all\n", "")
 
 
 def test_the_hub_itself_waits_for_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

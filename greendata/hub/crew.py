@@ -25,6 +25,7 @@ from itertools import count
 from time import monotonic
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 from gevent._hub_local import get_hub_if_exists
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
@@ -36,7 +37,7 @@ from greendata.hub.fairness import FairQueue
 from greendata.hub.hubs import take_down
 from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue
-from greendata.hub.parking import never_turn_where
+from greendata.hub.parking import never_turn_where, wake_nobody_unless
 from greendata.hub.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Crew:
         self.workers: set[Worker] = set()  # but whoever starts one adds it
         self.lost: set[Worker] = set()  # written off, and their jobs have not returned
         self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs of workers that ended, and of none
+        _crews.add(self)
 
     # -- any thread -------------------------------------------------------------------------------------
 
@@ -528,6 +530,7 @@ def job_here() -> Job | None:
 def _after_fork_in_child() -> None:
     """The thread that forked is the child's main thread, and no worker, also where a job has forked."""
     _local.__dict__.pop("worker", None)
+    _crews.clear()
     run_in_pool_here()
 
 
@@ -550,5 +553,11 @@ def _step_back(nice: int) -> None:
             os.setpriority(os.PRIO_PROCESS, thread, level)
 
 
+def _are_busy() -> bool:
+    return any(len(crew.queue) or crew.running for crew in list(_crews))
+
+
+_crews: WeakSet[Crew] = WeakSet()  # any thread adds
 never_turn_where(is_inline_thread)
+wake_nobody_unless(_are_busy, Crew._serve, Crew._look_after)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,6 +15,8 @@ lock. Any thread wakes them:
   as the first.
 - A greenlet is resumed by its own hub and a thread by its own lock. A hub that does not turn, such as a worker's
   between two jobs, holds up nobody.
+- A loop with nothing else to do goes on while a greenlet of it waits here and another thread may wake it. If nobody is
+  left who could, gevent ends the wait of the main greenlet by LoopExit, as ever.
 - Where nobody waits nothing is paid: an empty lot is false.
 
 Refused: gevent's own notification across threads. It runs in the hub that touched the semaphore last, or in the
@@ -29,6 +31,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from types import CodeType, FrameType
 from typing import Any
 
 from gevent import Timeout
@@ -39,13 +42,27 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.hubs import weakly
 from greendata.hub.mailbox import Mailbox
 
-__all__ = ("ParkingLot", "hub_here", "hub_turns_here", "native_threads", "never_turn_where")
+__all__ = (
+    "ParkingLot",
+    "hub_here",
+    "hub_turns_here",
+    "native_threads",
+    "never_turn_where",
+    "wake_nobody_unless",
+)
 
 # The hub itself has nobody to switch to. If another thread has the thing, a few bytecodes from giving it back, the hub
 # sleeps for as long as this. After that it gets the error that gevent has for it at once.
 HUB_PATIENCE = 0.005  # seconds
+
+# How long until a hub looks whether somebody is left who may wake its greenlets, and until it looks again.
+FIRST_LOOK = 0.005  # seconds: most waits are over by then, and threads that were started run
+LOOK = 0.1  # seconds
+
+_IDLE = frozenset({"gevent._threading", "gevent._monitor"})  # where threads of gevent's wait for work
 
 native_threads: set[int] = set()  # that run a `threading.Thread`; each adds and removes itself, any thread looks
 
@@ -72,6 +89,12 @@ def never_turn_where(is_so: Callable[[], bool]) -> None:
     _never_turns = is_so
 
 
+def wake_nobody_unless(is_busy: Callable[[], bool], *entries: Callable[..., object]) -> None:
+    """Have threads whose outermost function is one of *entries* count as idle, unless ``is_busy()``."""
+    _busy.append(is_busy)
+    _entries.update(entry.__code__ for entry in entries)
+
+
 class ParkingLot(deque["_Greenlet | _Thread"]):
     """Those that wait for one thing, first come first. Safe from any thread.
 
@@ -92,22 +115,14 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
 
         Args:
             attempt: takes the thing if it can be had, and tells. Called in the waiter's thread; it must not wait.
-            elsewhere: another thread has the thing, so the loop of a waiting greenlet goes on for it, also with
-                nothing else to do.
+            elsewhere: another thread has the thing, so that also the hub itself waits for a moment.
 
         Raises:
             BlockingSwitchOutError: the hub itself called, and the thing is not there.
             LoopExit: nobody is left who could wake the greenlet.
         """
         waiter = _waiter(HUB_PATIENCE if elsewhere else 0.0)
-        ends = None if timeout is None else monotonic() + timeout
-        held = 0
-        try:
-            held = waiter.hold(elsewhere=elsewhere)
-            return waiter.wait_in(self, attempt, ends)
-        finally:
-            if held:
-                waiter.let_go(held)
+        return waiter.wait_in(self, attempt, None if timeout is None else monotonic() + timeout)
 
     def wake_one(self) -> None:
         """Wake the one that waits longest, if anyone does."""
@@ -141,12 +156,6 @@ class _Thread:
         self._bell = native.allocate_lock()  # its own thread acquires, any thread releases
         self._bell.acquire()
         self._process = _process
-
-    def hold(self, *, elsewhere: bool) -> int:  # for `_Greenlet`
-        return 0
-
-    def let_go(self, number: int) -> None:
-        """Undo `hold`, which does nothing."""
 
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
         is_over = False
@@ -208,18 +217,11 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
     _lot: ParkingLot | None  # while it waits; its hub's thread only
     place: _Place
 
-    def hold(self, *, elsewhere: bool) -> int:
-        """Hold the loop open if another thread may wake it; returns a number for `let_go`, or 0."""
-        if not elsewhere and self.place.is_main and not native_threads:
-            return 0
-        return self.place.mailbox.bridge.expect(_nothing)
-
-    def let_go(self, number: int) -> None:
-        self.place.mailbox.bridge.forget(number)
-
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
         self._attempt, self._lot = attempt, lot
+        place = self.place
         try:
+            place.enter(self)
             lot.append(self)
             if attempt():
                 return True
@@ -228,6 +230,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
                 return True
             return self._get_until(ends) or bool(attempt())
         finally:
+            place.leave(self)
             if self._lot is not None:
                 self._lot = None
                 lot.leave(self)
@@ -273,15 +276,65 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
 
 
 class _Place:
-    """A hub as those need it who wait there. Set once, any thread reads."""
+    """A hub as those need it who wait there, and what holds its loop open for them."""
 
-    __slots__ = ("hub", "is_main", "mailbox", "process")
+    __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "hub", "mailbox", "process")
 
     def __init__(self, hub: Any) -> None:
-        self.hub = hub
-        self.is_main = hub.main_hub
+        self.hub = hub  # set once, any thread reads; so are these two
         self.mailbox = Mailbox.here()
         self.process = _process
+        self._waiting: set[_Greenlet] = set()  # the hub's thread only, as all that follows
+        # The main thread may wake those of any other hub, so that only the main hub has to look.
+        self._timer = hub.loop.timer(FIRST_LOOK, LOOK) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
+        self._on_time, self._on_callback = weakly(self._look), weakly(self._decide)
+
+    def enter(self, waiter: _Greenlet) -> None:
+        """Hold the loop open for *waiter*. Call from the hub's thread."""
+        if not self._waiting or not self._timer.ref:
+            self._timer.ref = True
+            self._timer.start(self._on_time, update=False)
+        self._waiting.add(waiter)
+
+    def leave(self, waiter: _Greenlet) -> None:
+        """Undo `enter`."""
+        self._waiting.discard(waiter)
+        if not self._waiting and self.hub.loop is not None:
+            self._timer.stop()
+
+    def _look(self) -> None:
+        """Look when the callbacks that are due have run: then all that is yet to come is active in the loop."""
+        self.hub.loop.run_callback(self._on_callback)
+
+    def _decide(self) -> None:
+        """Hold the loop open while something else does, or somebody is left who may wake those that wait.
+
+        While something else does, since greenlets that it resumes may start somebody. libuv does not tell of it; its
+        loop ends only after a turn in which nothing was resumed.
+        """
+        timer = self._timer
+        is_last = self.hub.loop.activecnt <= timer.ref
+        timer.ref = not is_last or _others_may_wake()
+
+
+def _others_may_wake() -> bool:
+    """True if a thread besides the calling one runs Python code, or is about to."""
+    if any(is_busy() for is_busy in _busy):
+        return True
+    frames = sys._current_frames()
+    others = sys._current_exceptions().keys() - {native.get_ident()}  # also those that have not begun
+    return any(not _is_idle(frames.get(thread)) for thread in others)
+
+
+def _is_idle(frame: FrameType | None) -> bool:
+    """True where a thread of gevent's waits for work, and where one of our own is: `_busy` speaks for it."""
+    if frame is None:
+        return False
+    if frame.f_globals.get("__name__") in _IDLE:
+        return True
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code in _entries
 
 
 def _waiter(patience: float) -> _Greenlet | _Thread:
@@ -298,10 +351,6 @@ def _waiter(patience: float) -> _Greenlet | _Thread:
     return waiter
 
 
-def _nothing() -> None:
-    """The answer to a ring that never comes: what is expected holds the loop open."""
-
-
 def _main_native_id() -> Any:
     # Linux gives it the number of the process, also in a child that another thread has forked.
     return os.getpid() if sys.platform == "linux" else main_native_thread().native_id
@@ -315,6 +364,8 @@ def _after_fork_in_child() -> None:
     _local.__dict__.clear()
 
 
+_busy: list[Callable[[], bool]] = []  # these two are written at import
+_entries: set[CodeType] = set()
 _never_turns: Callable[[], bool] = bool  # True on such a thread; set once
 _main_thread = _main_native_id()  # written again by the child of a fork, whose one thread it then is
 _process = object()  # this process, and no copy of it after a fork
