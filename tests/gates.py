@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
+
+from greendata.hub.gevent_internals import get_hub_if_exists
 
 __all__ = ("Gate", "open_from_hub", "rest")
 

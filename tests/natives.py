@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.pool import Pool
 from greendata.hub.result import Result
 from greendata.hub.settings import Settings

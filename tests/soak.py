@@ -26,7 +26,6 @@ from typing import Any
 
 import gevent
 import polars as pl
-from gevent._hub_local import get_hub_if_exists
 from gevent.server import StreamServer
 from greenlet import getcurrent
 
@@ -35,6 +34,7 @@ from greendata.errors import DeadlineExceeded, JobAborted, JobCancelled
 from greendata.frames.fork import POLARS_THREADS
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
+from greendata.hub.gevent_internals import get_hub_if_exists
 from tests.gates import rest
 
 SECONDS = 600.0  # without an argument

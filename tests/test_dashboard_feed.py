@@ -12,9 +12,9 @@ from time import monotonic
 
 import gevent
 import pytest
-from gevent._hub_local import get_hub_if_exists
 
 from greendata import observe
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.client import fetch
 from greendata.web.dashboard import feed as feeds
 from greendata.web.dashboard.feed import Feed

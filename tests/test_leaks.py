@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 
 import gevent
 import pytest
-from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Hub
 
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.caller import Caller
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.group import Group
 from greendata.hub.job import Job
 from greendata.hub.pool import configure, stats, submit

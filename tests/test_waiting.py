@@ -7,10 +7,10 @@ from collections.abc import Callable
 import gevent
 import pytest
 from gevent import Timeout
-from gevent._hub_local import get_hub_if_exists
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.hub.bridge import Bridge
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.conftest import Gate

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 import gevent
 from gevent import Timeout
-from gevent._hub_local import get_hub_if_exists
 from greenlet import GreenletExit, getcurrent
 
 from greendata.errors.notes import note, shown
 from greendata.flow.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
 from greendata.flow.element import Item, Mark, Place, path_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import ensure_hub
 
 __all__ = ("Flow", "Operator", "Run", "Windows", "workers")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import polars as pl
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import is_module_patched
 
 from greendata.errors import BadTimeout, UrlRefused
@@ -28,6 +27,7 @@ from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
 from greendata.hub.cleanup import carry_out
 from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
 

@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from gevent import Greenlet, Timeout
-from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
@@ -18,6 +17,7 @@ from greendata.errors import ForeignGreenlet, NotAResult, WaitsForItself
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
 from greendata.hub.call import current_job
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
 

@@ -33,10 +33,10 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from gevent._hub_local import get_hub_if_exists
 from greenlet import GreenletExit
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import weakly
 
 __all__ = ("Bridge",)

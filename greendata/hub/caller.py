@@ -15,13 +15,12 @@ from functools import partial
 from types import MethodType, TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from gevent._hub_local import get_hub_if_exists
-
 from greendata.errors import BadTimeout, JobCancelled, NotCallable, ServiceEnded
 from greendata.hub import pool
 from greendata.hub.call import Call, Errand, current_job, name_of
 from greendata.hub.crew import is_inline_thread
 from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.resident import Resident

@@ -27,13 +27,13 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
-from gevent._hub_local import get_hub_if_exists
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
 
 from greendata.errors import NoThread, PoolClosed
 from greendata.hub import native, native_waits
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import take_down
 from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue

@@ -22,13 +22,13 @@ from functools import partial, wraps
 from time import monotonic
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from greendata.errors import DeadlineExceeded, JobAborted, NotCallable, ResultTimeout, WaitsForItself
 from greendata.hub.call import Errand, name_of
 from greendata.hub.crew import is_inline_thread
 from greendata.hub.deadline import forget, nearest
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.result import Result

@@ -21,7 +21,6 @@ from time import monotonic
 from typing import Any, Literal, Self, TypeVar
 
 from gevent import Greenlet, Timeout
-from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit, getcurrent
@@ -33,6 +32,7 @@ from greendata.hub.arrivals import waitable
 from greendata.hub.bridge import Bridge
 from greendata.hub.call import Call, Errand, name_of
 from greendata.hub.deadline import seconds_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import ensure_hub, weakly
 from greendata.hub.job import adopter
 from greendata.hub.mailbox import Mailbox

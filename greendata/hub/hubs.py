@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import finalize, ref
 
-from gevent._hub_local import get_hub_if_exists
 from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import get_hub_if_exists
 
 __all__ = ("ensure_hub", "take_down", "weakly")
 

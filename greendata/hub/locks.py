@@ -20,13 +20,13 @@ from typing import Any
 
 import gevent
 import gevent.event
-from gevent._hub_local import get_hub_if_exists
 from gevent.lock import BoundedSemaphore
 from gevent.monkey import get_original, is_object_patched
 from gevent.thread import LockType  # type: ignore[import-not-found]
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.parking import ParkingLot, hub_here
 
 __all__ = ("Event", "SimpleQueue", "share_locks")

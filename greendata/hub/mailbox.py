@@ -8,10 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from gevent._hub_local import get_hub_if_exists
-
 from greendata.hub import native
 from greendata.hub.bridge import TURN, Bridge
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import ensure_hub, weakly
 
 __all__ = ("Mailbox",)

@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import TypeVar
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.collector import at_rest, make_up
+from greendata.hub.gevent_internals import get_hub_if_exists
 
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 

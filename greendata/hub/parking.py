@@ -35,13 +35,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 from gevent import Timeout
-from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.hub import Waiter, get_hub
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import weakly
 from greendata.hub.mailbox import Mailbox
 

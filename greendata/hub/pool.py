@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost, WaitsForItself
@@ -44,6 +43,7 @@ from greendata.hub import crew, native
 from greendata.hub.bridge import Bridge
 from greendata.hub.crew import Crew, Worker, is_inline_thread
 from greendata.hub.deadline import seconds_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.job import Job, adopter, turn, underway
 from greendata.hub.result import Result
 from greendata.hub.settings import Settings

@@ -12,12 +12,12 @@ from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from gevent import Greenlet, Timeout
-from gevent._hub_local import get_hub_if_exists
 from gevent.event import AsyncResult
 
 from greendata.errors import BadChoice, BadSetting, NotAResult, ResultTimeout
 from greendata.hub.arrivals import Arrivals, link, unlink, waitable
 from greendata.hub.deadline import seconds_of
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result

@@ -26,30 +26,36 @@ from typing import Any
 import gevent.os
 import gevent.select
 import gevent.socket
-from gevent import _socket3, _socketcommon  # type: ignore[attr-defined]
-from gevent._hub_local import get_hub_if_exists
-from gevent._hub_primitives import wait_on_socket, wait_on_watcher
 from gevent.monkey import get_original, is_object_patched
 from gevent.resolver.blocking import Resolver
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import (
+    SocketMethods,
+    get_hub_if_exists,
+    get_native_socket,
+    get_read_watcher,
+    get_write_watcher,
+    replace_socket_hub,
+    replace_socket_methods,
+    resolve_address,
+    set_watchers,
+    socket_methods,
+    wait_on_socket,
+    wait_on_watcher,
+)
 from greendata.hub.parking import hub_here, hub_turns_here
 
 __all__ = ("share_sockets",)
 
 READ, WRITE = 1, 2  # as the loop's io watchers have them
+_cancelled: Any = gevent.socket.cancel_wait_ex  # type: ignore[attr-defined]  # what those get who wait at a close
 
 
 def share_sockets() -> None:
     """Let native threads use the sockets, `select` and name resolution of `gevent.monkey`, and share sockets."""
-    methods: Any = _socketcommon.SocketMixin
-    methods._wait = _wait
-    methods._internal_connect = _internal_connect
-    methods._drop_events_and_close = _drop_events_and_close
-    methods.shutdown = _shutdown
-    modules: list[Any] = [_socketcommon, _socket3, gevent.select]
-    for module in modules:
-        module.get_hub = _hub_or_none
+    replace_socket_methods(SocketMethods(_wait, _connect, _shutdown, _close_socket))
+    replace_socket_hub(_hub_or_none)
     gevent.select.poll.poll = _poll  # type: ignore[method-assign]
     if is_object_patched("select", "select"):
         select.select = _select
@@ -66,12 +72,13 @@ def _wait(self: Any, watcher: Any, timeout_exc: BaseException | None = None) -> 
     if watcher is None or (hub is self.hub and hub is not None):
         wait_on_socket(self, watcher, timeout_exc)
         return
-    event = WRITE if watcher is self._write_event else READ
+    event = WRITE if watcher is get_write_watcher(self) else READ
     if hub is None:
         if not _is_ready(self.fileno(), event, self.timeout):
             raise TimeoutError("timed out") if timeout_exc is None else timeout_exc
     elif _adopt(self, hub):
-        wait_on_socket(self, self._write_event if event == WRITE else self._read_event, timeout_exc)
+        watcher = get_write_watcher(self) if event == WRITE else get_read_watcher(self)
+        wait_on_socket(self, watcher, timeout_exc)
     else:
         _wait_abroad(self, hub, event, timeout_exc)
 
@@ -81,8 +88,7 @@ def _adopt(self: Any, hub: Any) -> bool:
     with _adopting:
         if self.hub is _NO_HUB or self.hub.loop is None:
             descriptor = self.fileno()
-            self._read_event = hub.loop.io(descriptor, READ)
-            self._write_event = hub.loop.io(descriptor, WRITE)
+            set_watchers(self, hub.loop.io(descriptor, READ), hub.loop.io(descriptor, WRITE))
             self.hub = hub
         return bool(self.hub is hub)
 
@@ -95,14 +101,14 @@ def _wait_abroad(self: Any, hub: Any, event: int, timeout_exc: BaseException | N
         watcher.close()
 
 
-def _internal_connect(self: Any, address: Any) -> None:
+def _connect(self: Any, address: Any) -> None:
     if self.timeout == 0.0 or hub_here() is not None:
-        _connect_in_greenlet(self, address)
+        _in_greenlet.connect(self, address)
         return
-    address = _socketcommon._resolve_addr(self._sock, address)
-    error = self._sock.connect_ex(address)
+    sock = get_native_socket(self)
+    error = sock.connect_ex(resolve_address(sock, address))
     if error in (EINPROGRESS, EWOULDBLOCK, EALREADY):
-        self._wait(self._write_event)
+        _wait(self, get_write_watcher(self))
         error = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error and error != EISCONN:
         raise OSError(error, strerror(error))
@@ -110,19 +116,19 @@ def _internal_connect(self: Any, address: Any) -> None:
 
 def _shutdown(self: Any, how: int) -> None:
     if _is_home(self.hub):
-        _shutdown_at_home(self, how)
+        _in_greenlet.shutdown(self, how)
     else:
-        self._sock.shutdown(how)  # that wakes those who wait, wherever they do
+        get_native_socket(self).shutdown(how)  # that wakes those who wait, wherever they do
 
 
-def _drop_events_and_close(self: Any, closefd: bool = True, error: Any = _socketcommon.cancel_wait_ex) -> None:  # noqa: FBT001, FBT002
+def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> None:  # noqa: FBT001, FBT002
     hub = self.hub
     if _is_home(hub):
-        _close_at_home(self, closefd, error)
+        _in_greenlet.close(self, closefd, error)
         return
-    watchers = self._read_event, self._write_event
-    self._read_event = self._write_event = None
-    close = self._sock.close if closefd else _nothing
+    watchers = get_read_watcher(self), get_write_watcher(self)
+    set_watchers(self, None, None)
+    close = get_native_socket(self).close if closefd else _nothing
     is_waited_for = any(watcher is not None and watcher.callback is not None for watcher in watchers)
     if hub.loop is not None and (is_waited_for or "libuv" in type(hub.loop).__module__):
         hub.loop.run_callback_threadsafe(hub.cancel_waits_close_and_then, watchers, error, close)
@@ -216,9 +222,7 @@ class _NoWatcher:
 
 _NO_HUB = _NoHub()
 _adopting = native.allocate_lock()  # for the moment that a socket takes to get its hub
-_connect_in_greenlet = _socketcommon.SocketMixin._internal_connect
-_shutdown_at_home = _socketcommon.SocketMixin.shutdown
-_close_at_home = _socketcommon.SocketMixin._drop_events_and_close
+_in_greenlet = socket_methods()  # as gevent has them
 _poll_in_greenlet: Any = gevent.select.poll.poll
 _close_in_greenlet: Any = getattr(gevent.os, "close", None)
 _native_close: Any = get_original("os", "close")

@@ -22,12 +22,11 @@ import gevent
 import gevent.hub
 import gevent.queue
 import gevent.thread  # type: ignore[import-not-found]
-import gevent.threading  # type: ignore[import-not-found]
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original, is_object_patched
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.gevent_internals import get_hub_if_exists, set_greenlet, thread_handle, thread_lock_setter
 from greendata.hub.hubs import take_down
 from greendata.hub.locks import Event
 from greendata.hub.parking import hub_here, hub_turns_here, native_threads
@@ -110,7 +109,7 @@ def _release_joiners(bootstrap: Any) -> None:
 # -- Python 3.13 and later: it is joined by way of a handle ------------------------------------------------
 
 
-class _Handle(gevent.thread._ThreadHandle):  # type: ignore[misc]
+class _Handle(thread_handle()):  # type: ignore[misc]
     """The handle of a greenlet, or of a native thread."""
 
     _ended: Event | None = None  # set once, before the native thread starts
@@ -130,7 +129,7 @@ class _Handle(gevent.thread._ThreadHandle):  # type: ignore[misc]
         return super().is_done() if self._ended is None else self._ended.is_set()
 
     def _begin(self, func: Callable[..., object]) -> None:
-        self._set_greenlet(getcurrent())  # for its ident
+        set_greenlet(self, getcurrent())  # for its ident
         func()
 
 
@@ -193,4 +192,4 @@ def _run(
 
 _submit_at_home: Any = ThreadPoolExecutor.submit
 _PlainThread: Any = get_original("threading", "Thread")
-_set_greenlet_lock: Any = getattr(gevent.threading.Thread, "_set_tstate_lock", None)  # None from Python 3.13 on
+_set_greenlet_lock: Any = thread_lock_setter()  # None from Python 3.13 on

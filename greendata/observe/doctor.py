@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import gevent
 import polars as pl
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original, is_module_patched
 
 from greendata.errors import BadArgument
@@ -27,6 +26,7 @@ from greendata.frames.seam import diverted_for
 from greendata.frames.threads import VARIABLE as THREADS_VARIABLE
 from greendata.frames.threads import available_cores
 from greendata.hub import native_waits
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.locks import native_locks
 from greendata.start.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
 

@@ -8,12 +8,11 @@ from functools import wraps
 from time import monotonic
 from typing import Any
 
-from gevent._hub_local import get_hub_if_exists
-
 from greendata.frames.polars_internals import EXECUTIONS
 from greendata.frames.seam import Seam
 from greendata.hub.blocks import contextmanager
 from greendata.hub.crew import is_inline_thread
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.site import calling_frame
 
 __all__ = ("HubBlockedWarning", "warn_on_block")

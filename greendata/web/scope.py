@@ -20,11 +20,11 @@ from contextvars import ContextVar, Token
 from functools import partial
 from typing import Any
 
-from gevent._hub_local import get_hub_if_exists
 from gevent.socket import socket as GreenSocket
 
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.job import adopter, turn
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.result import Result

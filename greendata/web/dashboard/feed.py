@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 
 from greendata.hub import native, pool
 from greendata.hub.blocks import contextmanager
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.stats import Stats, snapshot_json, stats
 from greendata.web.dashboard.picture import picture
 

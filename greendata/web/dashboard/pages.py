@@ -17,12 +17,12 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
-from gevent._hub_local import get_hub_if_exists
 from gevent.socket import socket as GreenSocket
 
 from greendata import observe
 from greendata.errors import DashboardOpen
 from greendata.hub.blocks import contextmanager
+from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.watch import current
 from greendata.web import drain
 from greendata.web.dashboard.feed import shared
