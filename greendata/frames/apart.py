@@ -15,17 +15,16 @@ from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ValidationError
-from pydantic_core import SchemaError, SchemaValidator
+from pydantic_core import SchemaError
 
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import resolved
+from greendata.frames.pydantic_internals import core_schema_of, parts_of, type_of, validator_of
 from greendata.frames.rules import Context, Node
 from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
 
-__all__ = ("Apart", "ColumnJudge", "OPAQUE", "apart_of", "runs_code", "stands_alone", "validator_of")
-
-OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})  # of a node: no nodes
+__all__ = ("Apart", "ColumnJudge", "apart_of", "runs_code", "stands_alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +120,6 @@ def apart_of(
     return Apart(column, None, column.field, make)
 
 
-def validator_of(core: Any, config: Any = None) -> SchemaValidator:
-    """Return what validates by a core schema, and by nothing else.
-
-    pydantic 2.12 and later have a model's own validator stand for it, whatever the schema says of it.
-    """
-    try:
-        return SchemaValidator(core, config, _use_prebuilt=False)
-    except TypeError:  # an older one, which has no such thing
-        return SchemaValidator(core, config)
-
-
 def runs_code(model: type[BaseModel]) -> bool:
     """True if validating rows of *model* runs code of its user's, which may not leave alone what it has made.
 
@@ -147,16 +135,13 @@ def runs_code(model: type[BaseModel]) -> bool:
         True
     """
     columns_of(model)  # completes it: one that waits for its names has nothing to look through yet
-    pending: list[Any] = [model.__pydantic_core_schema__]
+    pending: list[Any] = [core_schema_of(model)]
     while pending:
         part = pending.pop()
-        if isinstance(part, list | tuple):
-            pending += part
-        elif isinstance(part, dict):
-            kind = part.get("type")
-            if isinstance(kind, str) and (kind == "json" or kind.startswith("function-") or _makes_itself(part)):
-                return True
-            pending += [inner for key, inner in part.items() if not (isinstance(kind, str) and key in OPAQUE)]
+        kind = type_of(part)
+        if kind is not None and (kind == "json" or kind.startswith("function-") or _makes_itself(part)):
+            return True
+        pending += parts_of(part)
     return False
 
 
@@ -174,14 +159,11 @@ def stands_alone(node: Node, context: Context) -> bool:
     pending: list[Any] = [node]
     while pending:
         part = pending.pop()
-        if isinstance(part, list | tuple):
-            pending += part
-        elif isinstance(part, dict):
-            if part.get("type") == "with-info" or part.get("default_factory_takes_data"):
-                return False
-            if part.get("type") == "definition-ref" and part["schema_ref"] not in seen:
-                seen.add(part["schema_ref"])
-                pending.append(context.definitions[part["schema_ref"]])
-            is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
-            pending += [inner for key, inner in part.items() if not (is_node and key in OPAQUE)]
+        kind = type_of(part)
+        if kind == "with-info" or (kind is not None and part.get("default_factory_takes_data")):
+            return False
+        if kind == "definition-ref" and part["schema_ref"] not in seen:
+            seen.add(part["schema_ref"])
+            pending.append(context.definitions[part["schema_ref"]])
+        pending += parts_of(part)
     return True

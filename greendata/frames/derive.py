@@ -20,6 +20,7 @@ from greendata.frames.dtypes import plain_of
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column
 from greendata.frames.models import model_of
+from greendata.frames.pydantic_internals import field_validators_of
 
 __all__ = ("check_fit", "model_after")
 
@@ -95,7 +96,7 @@ def _made(name: str, fields: Iterable[tuple[str, FieldInfo]], **how: Any) -> typ
 def _validators(model: type[BaseModel], fields: set[str]) -> dict[str, Callable[..., Any]]:
     """The field validators of *model* that are about *fields*; those of a whole row need the whole row."""
     found: dict[str, Callable[..., Any]] = {}
-    for name, decorator in model.__pydantic_decorators__.field_validators.items():
+    for name, decorator in field_validators_of(model).items():
         about = [field for field in fields if field in decorator.info.fields or "*" in decorator.info.fields]
         if about:
             found[name] = decorated(*sorted(about), mode=decorator.info.mode)(staticmethod(decorator.func))
@@ -109,7 +110,7 @@ def _inputs(model: type[BaseModel]) -> list[Column]:
 
 def _has_changers(model: type[BaseModel], name: str) -> bool:
     field: FieldInfo = model.model_fields[name]
-    validators = model.__pydantic_decorators__.field_validators.values()
+    validators = field_validators_of(model).values()
     return any(isinstance(part, _CHANGERS) for part in field.metadata) or any(
         v.info.mode != "after" and (name in v.info.fields or "*" in v.info.fields) for v in validators
     )

@@ -79,8 +79,7 @@ def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
     """
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or issubclass(model, RootModel):
         raise NotAModel(model)
-    if not model.__pydantic_complete__:
-        model.model_rebuild()
+    model.model_rebuild()  # nothing happens if it is complete
     return _columns(model)
 
 
@@ -223,8 +222,7 @@ def _tuple(forms: list[Form]) -> Form:
 def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form:
     if model in inside:
         raise NoColumnForm(where, model, "it contains itself")
-    if not model.__pydantic_complete__:
-        model.model_rebuild()
+    model.model_rebuild()  # nothing happens if it is complete
     if issubclass(model, RootModel):
         info = model.model_fields["root"]
         root = _form(info.annotation, info.metadata, where, (*inside, model))

@@ -18,7 +18,7 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import BaseModel
 
 from greendata.errors import GreenDataError
-from greendata.frames.apart import Apart, ColumnJudge, validator_of
+from greendata.frames.apart import Apart, ColumnJudge
 from greendata.frames.claims import refuse_many_keys, refuse_sparse, refuse_wide
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
@@ -28,6 +28,7 @@ from greendata.frames.jsonshapes import Shape, Shapeless, kind_of, shape_of
 from greendata.frames.limits import ELEMENTS
 from greendata.frames.lines import first_byte
 from greendata.frames.names import referred
+from greendata.frames.pydantic_internals import validator_of
 from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of
 from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, Judge, RowJudge, some_of
 from greendata.hub.pacing import give_way

@@ -16,12 +16,13 @@ import polars as pl
 from pydantic import BaseModel, EncodedBytes
 from pydantic_core import core_schema
 
-from greendata.frames.apart import OPAQUE, Apart, ColumnJudge, apart_of
+from greendata.frames.apart import Apart, ColumnJudge, apart_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.limits import failures_where, obstacles
 from greendata.frames.names import column as by_name
 from greendata.frames.names import referred
 from greendata.frames.nested import is_plain, resolved, rule_of_field
+from greendata.frames.pydantic_internals import core_schema_of, holds_parts, type_of, validates
 from greendata.frames.rules import TRUE, Context, Rule, all_of
 from greendata.frames.trust import shape_failures
 from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge, failures_of
@@ -101,7 +102,7 @@ class Sieve:
     @property
     def core(self) -> Any:
         """What the rules are read off."""
-        core = self.model.__pydantic_core_schema__
+        core = core_schema_of(self.model)
         return in_base64(core) if self.from_json else core
 
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
@@ -181,7 +182,7 @@ class Sieve:
         return Plan(values, all_of(*sures), apart)
 
     def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Judge, ...]:
-        check = partial(self.model.__pydantic_validator__.validate_python, strict=self.strict)
+        check = partial(validates(self.model), strict=self.strict)
         whole = RowJudge(rows, self.columns, check)
         if plan is None or not plan.apart:
             return (whole,)
@@ -198,11 +199,11 @@ def in_base64(part: Any) -> Any:
         return type(part)(map(in_base64, part))
     if not isinstance(part, dict):
         return part
-    is_node = isinstance(part.get("type"), str)  # and no mapping of fields, with one of that name
-    changed = {key: inner if is_node and key in OPAQUE else in_base64(inner) for key, inner in part.items()}
-    if is_node and part["type"] == "function-after" and _decodes(part["function"]["function"]):
+    kind = type_of(part)
+    changed = {key: in_base64(inner) if holds_parts(part, key) else inner for key, inner in part.items()}
+    if kind == "function-after" and _decodes(part["function"]["function"]):
         changed["schema"] = core_schema.no_info_after_validator_function(str.encode, core_schema.str_schema())
-    if is_node and part["type"] in MODELS:
+    if kind in MODELS:
         changed["config"] = {"val_json_bytes": "base64", **part.get("config", {})}
     return changed
 
