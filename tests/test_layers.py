@@ -46,8 +46,8 @@ HOUSE = (
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
         "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
         "namespace nested objects pages patch peers plan polars_internals postgres pydantic_internals quotas "
-        "readers refusal roots rowgroups rules scans seam sieve sql sqlite statements stopper textrows texts threads "
-        "thrift tokens trust typed urllib3_internals urls validation verbs verdicts wire writers",
+        "readers refusal roots rowgroups rules scans seam sieve spans sql sqlite statements stopper textrows texts "
+        "threads thrift tokens trust typed urllib3_internals urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive fields instances jsonscan jsonsieve models modelstream nested objects "

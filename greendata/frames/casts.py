@@ -17,13 +17,13 @@ from greendata.errors import Malformed
 from greendata.frames.dtypes import plain_of, rebuilt
 from greendata.frames.formats import Format
 from greendata.frames.names import frame_of
+from greendata.frames.spans import UNIT_DIGITS, ticks_of_span
 
 if TYPE_CHECKING:
     from greendata.frames.polars_internals import TimeUnit
 
-__all__ = ("UNIT_DIGITS", "cast", "cast_to", "native_form", "shown", "text_form", "ticks_of_span", "told")
+__all__ = ("cast", "cast_to", "native_form", "shown", "text_form", "told")
 
-UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
 TOLD = 1000  # characters of what Polars says
 SHOWN = 200  # characters of a value
 
@@ -37,7 +37,6 @@ _NARROW: dict[type[pl.DataType], pl.DataType] = {
 }
 _READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # by Polars' NDJSON reader
 _INFINITY = r"(?i)^[+-]?inf(inity)?$"
-_DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
 
 Form = Callable[[pl.DataType], pl.DataType]
 
@@ -245,27 +244,6 @@ def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
 def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
     """The text of a time, refused where Polars would cut off digits that *unit* has not, or pass by a leap second."""
     return _refused(value, value.str.contains(rf"\.\d{{{UNIT_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
-
-
-def ticks_of_span(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    """ISO 8601 in days, hours, minutes and seconds, counted in *unit*, as Int128; null where it is none.
-
-    Example:
-        >>> pl.select(ticks_of_span(pl.lit("-PT1.5S"), "ms")).item()
-        -1500
-    """
-    digits = UNIT_DIGITS[unit]
-    pattern = _DURATION % digits
-    parts = value.str.extract_groups(pattern)
-
-    def part(number: int) -> pl.Expr:
-        return parts.struct.field(str(number))
-
-    days, hours, minutes, seconds = (part(number).cast(pl.Int128).fill_null(0) for number in range(2, 6))
-    fraction = part(6).str.pad_end(digits, "0").cast(pl.Int128).fill_null(0)
-    count = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 10**digits + fraction
-    sign = pl.when(part(1) == "-").then(-1).otherwise(1)
-    return pl.when(value.str.contains(pattern) & ~value.str.contains("[PT]$")).then(sign * count)
 
 
 def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:

@@ -18,9 +18,9 @@ from typing import Any
 
 import polars as pl
 
-from greendata.frames.casts import UNIT_DIGITS, ticks_of_span
 from greendata.frames.forms import Dtype, Form, Leaf, Unfit
 from greendata.frames.limits import NANOSECONDS, is_readable
+from greendata.frames.spans import UNIT_DIGITS, ticks_of_span
 
 __all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "knows", "never_null")
 
