@@ -13,9 +13,10 @@ from typing import Any
 import adbc_driver_postgresql.dbapi
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import greendata
-from greendata import QueryFailed, WriteRefused
+from greendata import BadArgument, QueryFailed, WriteRefused
 from tests.databases import closing, postgres
 
 UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
@@ -156,3 +157,177 @@ def test_columns_whose_names_look_like_patterns(connection: Any) -> None:
                 greendata.write_sql(df, f"{name}{number}", connection, if_exists="append").get()
         assert greendata.read_sql(f'SELECT * FROM "{name}{number}"', connection).get().height
         greendata.read_sql(f'DROP TABLE "{name}{number}"', connection).get()
+
+
+# -- domains, arrays and composite types ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def typed(connection: Any) -> Any:
+    """The connection, with types made of others."""
+    for sql in (
+        "CREATE DOMAIN price AS numeric(5,2)",
+        "CREATE DOMAIN paid AS price CHECK (value > 0)",
+        "CREATE DOMAIN shorter AS short",
+        "CREATE DOMAIN second AS timestamp(0)",
+        "CREATE DOMAIN moment AS second",
+        "CREATE DOMAIN whole AS int8",
+        "CREATE DOMAIN number AS whole",
+        "CREATE DOMAIN row3 AS int4[]",
+        "CREATE TYPE pair AS (a int4, b varchar(2))",
+    ):
+        greendata.read_sql(sql, connection).get()
+    return connection
+
+
+def stored(kind: str, series: pl.Series, connection: Any) -> list[Any]:
+    """What a column of *kind* has as text after the write; no table is left."""
+    greendata.read_sql(f"CREATE TABLE one (a {kind})", connection).get()
+    try:
+        greendata.write_sql(series.alias("a").to_frame(), "one", connection, if_exists="append").get()
+        return greendata.read_sql("SELECT a::text AS a FROM one", connection).get()["a"].to_list()
+    finally:
+        greendata.read_sql("DROP TABLE one", connection).get()
+
+
+HALF = dt.datetime(2020, 1, 1, 0, 0, 0, 500_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "series", "expected"),
+    [
+        ("paid", pl.Series([Decimal("1.25"), None]), ["1.25", None]),
+        ("paid", pl.Series([0.5]), ["0.50"]),
+        ("shorter", pl.Series(["abc"]), ["abc"]),
+        ("moment", pl.Series([HALF.replace(microsecond=0)]), ["2020-01-01 00:00:00"]),
+        ("number", pl.Series([7], dtype=pl.Int8), ["7"]),
+        ("row3", pl.Series([[1, None]]), ["{1,NULL}"]),
+        ("pair", pl.Series(["(1,x)", "(,)", None]), ["(1,x)", "(,)", None]),
+        ("mood[]", pl.Series([["red", None], [], None]), ["{red,NULL}", "{}", None]),
+        ("mood[]", pl.Series([["red"]], dtype=pl.List(pl.Enum(["red"]))), ["{red}"]),
+        ("uuid[]", pl.Series([[UUID]]), ["{" + UUID + "}"]),
+        ("pair[]", pl.Series([["(1,x)"]]), ['{"(1,x)"}']),
+        ("short[]", pl.Series([["abc"]]), ["{abc}"]),
+        ("varchar(2)[]", pl.Series([["ab", None]]), ["{ab,NULL}"]),
+        ("numeric[]", pl.Series([[1, 2**62]]), ["{1,4611686018427387904}"]),
+        ("numeric(3,1)[]", pl.Series([[1]]), ["{1.0}"]),
+        ("text[]", pl.Series([["a,b", 'x"y', "{}", "null", ""]]), ['{"a,b","x\\"y","{}","null",""}']),
+    ],
+)
+def test_types_made_of_others_take_their_values(kind: str, series: pl.Series, expected: list[Any], typed: Any) -> None:
+    assert stored(kind, series, typed) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "series"),
+    [
+        ("paid", pl.Series([Decimal("1.255")])), ("paid", pl.Series([0.125])), ("paid", pl.Series([Decimal("-1.00")])),
+        ("shorter", pl.Series(["abcd"])), ("moment", pl.Series([HALF])), ("number", pl.Series([0.5])),
+        ("pair", pl.Series(["(1,xyz)"])), ("pair", pl.Series(["( 1,x)"])), ("mood[]", pl.Series([["blue"]])),
+        ("varchar(2)[]", pl.Series([["abc"]])), ("numeric(3,1)[]", pl.Series([[1000]])),
+        ("int4[]", pl.Series([[2**40]])),
+        ("int4[]", pl.Series([["1"]])), ("float8[]", pl.Series([["0.1"]])),
+        ("timestamp[]", pl.Series([["2020-01-01"]])),
+        ("pair[]", pl.Series([["(1,xyz)"]])), ("money[]", pl.Series([["1.239"]])),
+    ],
+)  # fmt: skip
+def test_types_made_of_others_change_no_value(kind: str, series: pl.Series, typed: Any) -> None:
+    with pytest.raises(QueryFailed):
+        stored(kind, series, typed)
+
+
+@pytest.mark.parametrize(
+    "kind", ["int4[]", "text[]", "mood[]", "numeric(5,2)[]", "timestamp[]", "bool[]", "pair[]", "row3"]
+)
+@pytest.mark.parametrize("dtype", [pl.Null, pl.Int64, pl.String, pl.Float32, pl.Boolean])
+def test_lists_without_values_fit_into_each_array(kind: str, dtype: Any, typed: Any) -> None:
+    series = pl.Series([[], None, [None, None]], dtype=pl.List(dtype))
+    assert stored(kind, series, typed) == ["{}", None, "{NULL,NULL}"]
+
+
+@pytest.mark.parametrize("inner", [pl.Null(), pl.Categorical(), pl.Enum(["x"])])
+def test_lists_of_words_and_of_nothing_make_a_table_of_text(inner: Any, connection: Any) -> None:
+    lists = pl.DataFrame({"a": pl.Series([[], [None], None], dtype=pl.List(inner))})
+    greendata.write_sql(lists, "lists", connection, if_exists="replace").get()
+    found = greendata.read_sql("SELECT * FROM lists", connection).get()
+    assert_frame_equal(found, lists.cast(pl.List(pl.String)))
+
+
+# -- what tables do with rows -----------------------------------------------------------------------------
+
+
+def made(connection: Any, *statements: str) -> None:
+    for sql in statements:
+        greendata.read_sql(sql, connection).get()
+
+
+def test_rows_that_a_trigger_leaves_out_are_not_counted(connection: Any) -> None:
+    made(
+        connection,
+        "CREATE TABLE picky (a int4, b numeric(4,1))",
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF new.a = 13 THEN RETURN NULL; END IF; RETURN new; END $$",
+        "CREATE TRIGGER skips BEFORE INSERT ON picky FOR EACH ROW EXECUTE FUNCTION skip()",
+    )
+    for df in (pl.DataFrame({"a": [1, 13, 2]}), pl.DataFrame({"a": [1, 13, 2], "b": [1.5] * 3})):
+        assert greendata.write_sql(df, "picky", connection, if_exists="append").get() == 2
+    assert greendata.read_sql("SELECT a FROM picky", connection).get()["a"].to_list() == [1, 2, 1, 2]
+
+
+def test_a_view_takes_rows_as_an_insert_into_it_does(connection: Any) -> None:
+    made(connection, "CREATE TABLE under (a int4, b text)", "CREATE VIEW above AS SELECT a, b FROM under")
+    made(connection, "CREATE VIEW numbers AS SELECT count(*) AS n FROM under")
+    df = pl.DataFrame({"a": [1, 2], "b": ["x", None]})
+    assert greendata.write_sql(df, "above", connection, if_exists="append").get() == 2
+    assert greendata.read_sql("SELECT * FROM under", connection).get().rows() == df.rows()
+    with pytest.raises(QueryFailed, match="cannot insert into view"):
+        greendata.write_sql(pl.DataFrame({"n": [1]}), "numbers", connection, if_exists="append").get()
+
+
+def test_identity_generated_and_default_columns(connection: Any) -> None:
+    made(
+        connection,
+        "CREATE TABLE kept (a int4, twice int4 GENERATED ALWAYS AS (a * 2) STORED, "
+        "id int4 GENERATED ALWAYS AS IDENTITY, price numeric(4,1) DEFAULT 9.5, name text NOT NULL DEFAULT 'x')",
+    )
+    for df in (pl.DataFrame({"a": [1]}), pl.DataFrame({"id": [7]}), pl.DataFrame({"id": [8], "price": [1.5]})):
+        assert greendata.write_sql(df, "kept", connection, if_exists="append").get() == 1
+    found = greendata.read_sql("SELECT a, twice, id, price::float8, name FROM kept", connection).get()
+    assert found.rows() == [(1, 2, 1, 9.5, "x"), (None, None, 7, 9.5, "x"), (None, None, 8, 1.5, "x")]
+    for df in (
+        pl.DataFrame({"twice": [2]}),
+        pl.DataFrame({"a": [1, 2], "name": ["y", None]}),
+        pl.DataFrame({"b": [1]}),
+    ):
+        with pytest.raises(QueryFailed):
+            greendata.write_sql(df, "kept", connection, if_exists="append").get()
+    assert greendata.read_sql("SELECT count(*) FROM kept", connection).get().item() == 3
+
+
+def test_rows_that_break_a_rule_leave_nothing(connection: Any) -> None:
+    made(
+        connection,
+        "CREATE TABLE parts (k int4, v numeric(4,1), UNIQUE (k)) PARTITION BY RANGE (k)",
+        "CREATE TABLE few PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+    )
+    append = partial(greendata.write_sql, table="parts", database=connection, if_exists="append")
+    assert append(pl.DataFrame({"k": [1, 2], "v": [1.5, None]})).get() == 2
+    for keys in ([3, 20], [3, 1], [3, 3]):
+        for df in (pl.DataFrame({"k": keys}), pl.DataFrame({"k": keys, "v": [1.5, 2.5]})):
+            with pytest.raises(QueryFailed, match=r"no partition of relation|duplicate key value"):
+                append(df).get()
+    assert greendata.read_sql("SELECT k FROM few ORDER BY k", connection).get()["k"].to_list() == [1, 2]
+
+
+def test_more_parameters_than_the_statement_has(connection: Any) -> None:
+    for params in ([1, 2], []):
+        with pytest.raises(QueryFailed, match=r"supplies 2 parameters, and the statement requires 1|no parameter"):
+            greendata.read_sql("SELECT $1::int4", connection, params=params).get()
+
+
+@pytest.mark.parametrize("query", ["-- nothing", "/* nothing */", ";"])
+def test_a_text_without_a_statement(query: str, connection: Any) -> None:
+    with pytest.raises(QueryFailed, match="it is no statement"):
+        greendata.read_sql(query, connection).get()
+    with pytest.raises(BadArgument, match="one SQL statement"):
+        greendata.read_sql("  ", connection)

@@ -16,7 +16,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import greendata
-from greendata import ColumnUnreadable, QueryFailed, WriteRefused
+from greendata import ColumnUnreadable, DatabaseUnreachable, QueryFailed, WriteRefused
 from greendata.errors import ColumnUnwritable, JobCancelled
 from tests.databases import EVERY_TYPE, closing
 from tests.gates import Gate
@@ -338,3 +338,118 @@ def test_every_type_in_a_column_whose_name_looks_like_a_pattern(name: str, file:
             read(f'CREATE TABLE named ("{name}" {kind})', file)
             with suppress(WriteRefused):
                 greendata.write_sql(df, "named", file, if_exists="append").get()
+
+
+# -- what tables do with rows -----------------------------------------------------------------------------
+
+
+def test_rows_that_the_table_leaves_out_are_not_counted(file: Path) -> None:
+    read("CREATE TABLE once (a INTEGER UNIQUE ON CONFLICT IGNORE)", file)
+    read("CREATE TABLE picky (a INTEGER)", file)
+    read("CREATE TRIGGER skips BEFORE INSERT ON picky WHEN new.a = 2 BEGIN SELECT RAISE(IGNORE); END", file)
+    for table, rows, kept in (("once", [1, 1, 2], [1, 2]), ("picky", [1, 2, 3], [1, 3])):
+        df = pl.DataFrame({"a": rows})
+        assert greendata.write_sql(df, table, file, if_exists="append").get() == len(kept)
+        assert read(f"SELECT a FROM {table}", file)["a"].to_list() == kept
+
+
+def test_a_view_takes_rows_if_it_has_a_trigger(file: Path) -> None:
+    read("CREATE VIEW above AS SELECT a FROM t", file)
+    with pytest.raises(QueryFailed, match="cannot modify above because it is a view"):
+        greendata.write_sql(ROWS, "above", file, if_exists="append").get()
+    read("CREATE TRIGGER under INSTEAD OF INSERT ON above BEGIN INSERT INTO t VALUES (new.a); END", file)
+    assert greendata.write_sql(ROWS, "above", file, if_exists="append").get() == 3
+    assert count(file) == 6
+
+
+def test_the_types_of_a_strict_table(file: Path) -> None:
+    read("CREATE TABLE strict (i INT, r REAL, t TEXT, b BLOB, v ANY) STRICT", file)
+    fitting = pl.DataFrame({"i": [1], "r": [1.5], "t": ["x"], "b": [b"x"], "v": ["007"]})
+    assert greendata.write_sql(fitting, "strict", file, if_exists="append").get() == 1
+    assert read("SELECT * FROM strict", file).rows() == fitting.rows()
+    for column, value in (("i", "x"), ("i", 1.5), ("r", 2**53 + 1), ("b", "x"), ("t", b"x"), ("r", "x")):
+        with pytest.raises(QueryFailed):
+            greendata.write_sql(pl.DataFrame({column: [value]}), "strict", file, if_exists="append").get()
+    assert count(file) == 3
+    assert read("SELECT count(*) FROM strict", file).item() == 1
+
+
+def test_generated_and_default_columns_and_tables_without_rowid(file: Path) -> None:
+    read("CREATE TABLE made (a INT, b INT AS (a * 2) STORED, c INT AS (a + 1), d TEXT NOT NULL DEFAULT 'x')", file)
+    assert greendata.write_sql(pl.DataFrame({"a": [1]}), "made", file, if_exists="append").get() == 1
+    assert read("SELECT * FROM made", file).rows() == [(1, 2, 2, "x")]
+    for df in (pl.DataFrame({"b": [1]}), pl.DataFrame({"c": [1]}), pl.DataFrame({"a": [1, 2], "d": ["y", None]})):
+        with pytest.raises(QueryFailed):
+            greendata.write_sql(df, "made", file, if_exists="append").get()
+    read("CREATE TABLE keyed (k TEXT PRIMARY KEY, v INT) WITHOUT ROWID", file)
+    keys = pl.DataFrame({"k": [*map(str, range(1000)), "7"]})
+    with pytest.raises(QueryFailed, match="UNIQUE constraint failed"):
+        greendata.write_sql(keys, "keyed", file, if_exists="append").get()
+    assert read("SELECT (SELECT count(*) FROM made), (SELECT count(*) FROM keyed)", file).row(0) == (1, 0)
+
+
+@pytest.mark.parametrize("factory", [bytes, bytearray, partial(str, encoding="latin-1"), str])
+def test_an_append_whatever_the_connection_makes_of_text(factory: Any, file: Path) -> None:
+    read('CREATE TABLE "caf\u00e9" ("\u00e9" NUMERIC, b ANY)', file)
+    with closing(connect(file)) as connection:
+        connection.text_factory = factory
+        df = pl.DataFrame({"\u00e9": ["x1"], "b": [1]})
+        assert greendata.write_sql(df, "caf\u00e9", connection, if_exists="append").get() == 1
+        with pytest.raises(WriteRefused):
+            greendata.write_sql(pl.DataFrame({"\u00e9": ["007"]}), "caf\u00e9", connection, if_exists="append").get()
+        greendata.run(connection.commit).get()
+    assert read('SELECT * FROM "caf\u00e9"', file).rows() == df.rows()
+
+
+# -- files and modes --------------------------------------------------------------------------------------
+
+
+def test_readers_go_on_beside_a_writer_in_wal_mode(file: Path) -> None:
+    """Each sees what was committed before it began."""
+    with closing(connect(file, isolation_level=None)) as writer:
+        greendata.run(writer.execute, "PRAGMA journal_mode = WAL").get()
+        with greendata.read_sql("SELECT a FROM t ORDER BY a", file, batch_rows=1) as stream:
+            next(stream)
+            greendata.run(writer.execute, "BEGIN IMMEDIATE").get()
+            greendata.run(writer.execute, "INSERT INTO t VALUES (4)").get()
+            assert count(file) == 3
+            greendata.run(writer.execute, "COMMIT").get()
+            assert [batch.item() for batch in stream] == [2, 3]
+        assert count(file) == 4
+
+
+def test_a_file_that_stays_locked_is_an_error(file: Path) -> None:
+    with (
+        closing(connect(file, isolation_level=None)) as holder,
+        closing(connect(file, isolation_level=None, timeout=0.05)) as waiter,
+    ):
+        greendata.run(holder.execute, "BEGIN EXCLUSIVE").get()
+        with pytest.raises(QueryFailed, match="database is locked"):
+            greendata.write_sql(ROWS, "t", waiter, if_exists="append").get()
+        with pytest.raises(QueryFailed, match="database is locked"):
+            read("SELECT * FROM t", waiter)
+        greendata.run(holder.execute, "COMMIT").get()
+        assert greendata.write_sql(ROWS, "t", waiter, if_exists="append").get() == 3
+
+
+def test_a_connection_that_may_only_read(file: Path) -> None:
+    with closing(connect(f"file:{file}?mode=ro", uri=True)) as connection:  # type: ignore[arg-type]
+        assert count(connection) == 3
+        with pytest.raises(QueryFailed, match="readonly database"):
+            greendata.write_sql(ROWS, "t", connection, if_exists="append").get()
+        assert not connection.in_transaction
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no database, and long enough to be looked at" * 30)
+    before = path.read_bytes()
+    for call in (
+        partial(greendata.write_sql, ROWS, "t"),
+        partial(greendata.write_sql, ROWS, "t", if_exists="replace"),
+        partial(greendata.read_sql, "SELECT * FROM t"),
+    ):
+        with pytest.raises((QueryFailed, DatabaseUnreachable), match="not a database"):
+            call(path).get()
+    assert path.read_bytes() == before
+    assert [child.name for child in tmp_path.iterdir()] == ["notes.txt"]

@@ -115,7 +115,9 @@ def _has_form(dtype: Any, kind: str) -> bool:
         return True
     if kind == SQLITE:
         return False
-    return isinstance(dtype, pl.Duration) or (isinstance(dtype, pl.List) and isinstance(dtype.inner, _IN_LISTS))
+    if isinstance(dtype, pl.List):
+        return isinstance(dtype.inner, (*_IN_LISTS, *_AS_TEXT))
+    return isinstance(dtype, pl.Duration)
 
 
 def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
@@ -146,6 +148,8 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
     check_days(series, kind)
     if kind == SQLITE:
         return _sqlite_form(series)
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, _AS_TEXT):
+        return series.cast(pl.List(pl.String))
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
         return exact(series, pl.List(pl.Int64))
     if isinstance(dtype, pl.Datetime):

@@ -58,20 +58,32 @@ _NUMBERS = {
 }
 _SAME = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time, "interval": pl.Duration}
 _TEXTS = ("text", "varchar", "json")  # what the driver copies text into
-_SORTS = "berm"  # base types, enums, ranges and multiranges: their text is read as psql reads it
+_TIMES = ("timestamp", "timestamptz")
+_SORTS = "bermc"  # base types, enums, ranges, multiranges and composite types: their text is read as psql reads it
 _LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
 # types whose input rounds, cuts off or takes the time zone of the session
 _TYPES = """
-    SELECT a.attname::text, b.typname::text, b.typtype::text,
-           CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END,
-           format_type(b.oid, CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END) AS shown,
-           quote_ident(n.nspname) || '.' || quote_ident(b.typname) AS bare
-    FROM pg_catalog.pg_attribute a
-    JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-    JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+    WITH RECURSIVE base (name, type, modifier) AS (
+        SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = {0} AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT base.name, d.typbasetype, d.typtypmod FROM base
+        JOIN pg_catalog.pg_type d ON d.oid = base.type AND d.typtype = 'd'
+    )
+    SELECT base.name, b.typname::text, b.typtype::text, coalesce(e.typtype::text, '') AS inner_sort, base.modifier,
+           format_type(b.oid, base.modifier) AS shown, quote_ident(n.nspname) || '.' || quote_ident(b.typname) AS bare
+    FROM base
+    JOIN pg_catalog.pg_type b ON b.oid = base.type AND b.typtype <> 'd'
     JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
-    WHERE a.attrelid = {0} AND a.attnum > 0 AND NOT a.attisdropped
-"""  # of a domain, the type under it
+    LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
+"""  # of a domain, the type under it and under the domains between them
+_TABLE = """
+    SELECT nspname::text, relkind = 'v' OR EXISTS (
+        SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal AND tgtype & 7 = 7
+    ) AS is_staged, relkind IN ('r', 'p') AS is_table
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+    WHERE c.oid = to_regclass({0})
+"""  # a view takes no COPY, and of what a trigger leaves out, before a row is inserted, COPY's number is not handed out
 
 
 def rows_of(
@@ -90,6 +102,8 @@ def rows_of(
         BadArgument: an override of a column that is not there.
     """
     given = Statement(sql)
+    if not given.verb:
+        raise QueryFailed(sql, "it is no statement", None)
     query, bound = _bound(given, params)
     fields = _described(connection, stopper, query, bound, sql)
     names = check_names([field.name for field in fields])
@@ -143,7 +157,7 @@ def _bound(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -
     """
     if not params:
         return given.text, None
-    if given.parameters > len(params):
+    if given.parameters != len(params):  # of too many the driver takes the first
         reason = f"the call supplies {len(params)} parameters, and the statement requires {given.parameters}"
         raise QueryFailed(given.text, reason, None)
     ways = dict(enumerate(map(_parameter, params), 1))
@@ -235,8 +249,8 @@ def ingest(
     table: str,
     schema: str | None,
     if_exists: str,
-) -> None:
-    """Write *rows*; a failure aborts the transaction.
+) -> int:
+    """Write *rows*, and return the number of those that the table took; a failure aborts the transaction.
 
     What the driver cannot copy into the table's columns goes through a temporary table, and is converted by PostgreSQL.
 
@@ -245,20 +259,20 @@ def ingest(
         WriteRefused: the table's columns would change a value.
     """
     what = f"write to {table}"
-    found, declared = "", dict[str, _Target]()
+    found, is_staged, declared = "", False, dict[str, _Target]()
     if if_exists == "append":
-        found, declared = _declared(connection, stopper, table, schema, what)
+        found, is_staged, declared = _declared(connection, stopper, table, schema, what)
     columns = [_for_column(series, declared.get(series.name), table) for series in rows]
     rows = frame_of([column.values for column in columns])
-    if any(column.is_staged for column in columns):
+    if is_staged or any(column.is_staged for column in columns):
         into = f"{_quoted(found)}.{_quoted(table)}"
-        _through_staging(connection, stopper, rows, columns, table, into, what)
-        return
+        return _through_staging(connection, stopper, rows, columns, table, into, what)
     mode = "append" if found else _MODES[if_exists]  # into a table that is there, without the right to make one
     options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
     if place := found or schema:
         options["adbc.ingest.target_db_schema"] = place
     _copy(connection, stopper, rows, options, what)
+    return rows.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +281,7 @@ class _Target:
 
     kind: str
     sort: str  # b for a base type, e for an enum, r for a range, ...
+    inner_sort: str  # of an array's values, else empty
     modifier: int
     shown: str
     bare: str  # quoted, and without the modifier
@@ -316,26 +331,35 @@ def _matched(series: pl.Series, target: _Target) -> _Column | None:
         return _Column(digits, target, is_staged=True)
     if kind in _SAME:
         return _Column(_whole(series, target)) if isinstance(dtype, _SAME[kind]) else None
-    if kind in ("timestamp", "timestamptz"):
+    if kind in _TIMES:
         is_same = isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) == (kind == "timestamp")
         return _Column(_whole(series, target)) if is_same else None
     if isinstance(dtype, pl.List):
         return _matched_list(series, target)
-    if dtype != pl.String or target.sort not in _SORTS or kind.startswith("_"):
+    if dtype != pl.String or target.sort not in _SORTS or target.inner_sort:
         return None
     if target.modifier == -1 and kind in _TEXTS:
         return _Column(series, target)
-    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY)
+    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.sort == "c")
 
 
 def _matched_list(series: pl.Series, target: _Target) -> _Column | None:
-    inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
-    if target.modifier != -1 or inner == target.kind:
+    if not target.inner_sort:
         return None
-    if inner in _NUMBERS and given.is_numeric():
-        return _Column(exact(series, pl.List(_NUMBERS[inner])))
-    is_same = (inner in ("text", "varchar") and given == pl.String) or (inner == "bool" and given == pl.Boolean)
-    return _Column(series) if is_same else None
+    inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
+    items = series.explode()
+    if items.null_count() == len(items):  # an empty list, too, is a null then
+        return _Column(series.cast(pl.List(pl.String)), target, is_staged=True)
+    if target.modifier == -1:
+        if inner in _NUMBERS and given.is_numeric():
+            return _Column(exact(series, pl.List(_NUMBERS[inner])), target)
+        if (inner in ("text", "varchar") and given == pl.String) or (inner == "bool" and given == pl.Boolean):
+            return _Column(series, target)
+    if inner == "numeric" and given.is_integer():
+        return _Column(series, target, is_staged=True)
+    if given != pl.String or inner in (*_NUMBERS, "numeric", *_SAME, *_TIMES):
+        return None
+    return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_sort not in "ber")
 
 
 def _whole(series: pl.Series, target: _Target) -> pl.Series:
@@ -352,32 +376,29 @@ def _whole(series: pl.Series, target: _Target) -> pl.Series:
 
 def _declared(
     connection: Any, stopper: Stopper, table: str, schema: str | None, what: str
-) -> tuple[str, dict[str, _Target]]:
-    """The table's schema and its columns' types, which stay so until the transaction ends; none if it is new.
+) -> tuple[str, bool, dict[str, _Target]]:
+    """The table's schema, whether it takes no COPY, and its columns' types; nothing if it is new.
+
+    They stay so until the transaction ends.
 
     A name without a schema is looked up as in a statement: among the temporary tables first, then in the search path.
     """
     name = f"quote_ident({_literal(table)})"
     if schema is not None:
         name = f"quote_ident({_literal(schema)}) || '.' || {name}"
-    find = f"""
-        SELECT nspname::text, relkind::text
-        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-        WHERE c.oid = to_regclass({name})
-    """
-    found = _fetched(connection, stopper, find, what)
+    found = _fetched(connection, stopper, _TABLE.format(name), what)
     if not found.height:
-        return "", {}
-    place, sort = found.row(0)
-    if sort in ("r", "p"):
+        return "", False, {}
+    place, is_staged, is_table = found.row(0)
+    if is_table:
         _fetched(connection, stopper, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
     rows = _fetched(connection, stopper, _TYPES.format(f"to_regclass({name})"), what).rows()
-    return place, {column: _Target(*rest) for column, *rest in rows}
+    return place, is_staged, {column: _Target(*rest) for column, *rest in rows}
 
 
 def _through_staging(
     connection: Any, stopper: Stopper, rows: pl.DataFrame, columns: list[_Column], table: str, into: str, what: str
-) -> None:
+) -> int:
     staging = f"greendata_{secrets.token_hex(8)}"
     options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
     _copy(connection, stopper, rows, options, what)
@@ -394,8 +415,13 @@ def _through_staging(
                 )
     names = ", ".join(_quoted(column.values.name) for column in columns)
     values = ", ".join(_quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
-    for sql in (f"INSERT INTO {into} ({names}) SELECT {values} FROM {place}", f"DROP TABLE {place}"):
-        _fetched(connection, stopper, sql, what)
+    # As COPY does, of identity columns too.
+    insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place}"
+    with _statement(connection, stopper, what) as statement:
+        statement.set_sql_query(insert)
+        number = int(statement.execute_update())
+    _fetched(connection, stopper, f"DROP TABLE {place}", what)
+    return number
 
 
 def _check(column: _Column) -> str | None:
@@ -404,7 +430,7 @@ def _check(column: _Column) -> str | None:
     if target is None or not column.is_staged:
         return None
     if column.is_checked:
-        return f"{name}::{target.bare}::text IS DISTINCT FROM {name}"
+        return f"{name}::{target.bare}::text{'[]' if target.inner_sort else ''} IS DISTINCT FROM {name}"
     if target.modifier != -1:
         return f"{name}::{target.bare}::{target.shown} IS DISTINCT FROM {name}::{target.bare}"
     return None

@@ -146,7 +146,9 @@ def write_sql(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[int]:
-    """Write *frame* to *table*, wholly or not at all; the result is the number of rows.
+    """Write *frame* to *table*, wholly or not at all; the result is the number of rows that the table took.
+
+    It is less than the frame's where a trigger, or an ``ON CONFLICT`` of the table's, leaves rows out.
 
     With an address or an engine it is one transaction. On a connection of the caller's, or a session, nothing is
     committed: a rollback takes the rows back. A write that fails leaves the transaction as it was in SQLite;
@@ -268,8 +270,8 @@ def _check_query(query: object) -> None:
         raise BadArgument("query", type(query).__name__, expected)
     if looks_like_place(query) and not any(character.isspace() for character in query):
         raise BadArgument("query", "an address", f"{expected}, and the database comes after it")
-    if "\0" in query or re.search("[\ud800-\udfff]", query):
-        raise BadArgument("query", "text with NUL or lone surrogates", expected)
+    if not query.strip() or "\0" in query or re.search("[\ud800-\udfff]", query):
+        raise BadArgument("query", "empty text, or one with NUL or lone surrogates", expected)
 
 
 def _check_target(table: str, schema: str | None, database: object, place: Database) -> None:

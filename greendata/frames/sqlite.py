@@ -43,6 +43,7 @@ _FIRST = 64  # rows in the first slice
 _MOST = 500  # rows in a slice: with 700 tuples at once the garbage collector begins, 30 ms of silence in a full one
 _CELLS = 12_000  # values that are made columns at once
 _INFERRED = 10_000  # rows that decide on the types of a stream's columns, at least
+_STRICT_SINCE = (3, 37)  # the version of SQLite
 _SAVEPOINT = "greendata_write"
 _KINDS = {
     int: pl.Int64(),
@@ -327,8 +328,10 @@ def ingest(
     table: str,
     schema: str | None,
     if_exists: str,
-) -> None:
+) -> int:
     """Write *frame*, which is *rows* in SQLite's types; on failure nothing of it is in the transaction.
+
+    Returns the number of rows that the table took: a trigger or a constraint of the table's may leave some out.
 
     Raises:
         QueryFailed: SQLite refuses it.
@@ -345,30 +348,47 @@ def ingest(
         if if_exists == "replace":
             cursor.execute(f"DROP TABLE IF EXISTS {into}")
         columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
-        declared = _declared(cursor, table, schema) if if_exists == "append" else {}
+        declared, is_view = _declared(cursor, table, schema) if if_exists == "append" else ({}, False)
         if not declared:  # SQLite would look for one to make in its main database, and for one to fill in all
             cursor.execute(f"CREATE TABLE {into} ({', '.join(columns)})")
         else:
             rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
-        _insert(cursor, stopper, rows, into, what)
+        number = _insert(cursor, stopper, rows, into, what)
         stopper.check(what)
+        return rows.height if is_view else number  # what triggers of a view insert is not counted
 
 
-def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> None:
+def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> int:
     names, marks = ", ".join(map(_quoted, rows.columns)), ", ".join("?" * rows.width)
-    insert, start = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0
+    insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
     for count in _Pace().counts():
         stopper.check(what)
         cursor.executemany(insert, rows.slice(start, count).rows())
+        number += max(cursor.rowcount, 0)  # it is -1 without rows
         start += count
         if start >= rows.height:
-            return
+            break
+    return number
 
 
-def _declared(cursor: Cursor, table: str, schema: str | None) -> dict[str, str]:
-    """The types of the table's columns as they were written, by their names in lower case: SQLite knows no other."""
-    found = cursor.execute("SELECT name, type FROM pragma_table_xinfo(?, ?)", (table, schema)).fetchall()
-    return {lower(name): kind for name, kind in found}
+def _declared(cursor: Cursor, table: str, schema: str | None) -> tuple[dict[str, str], bool]:
+    """The types of the table's columns as they were written, by their names in lower case, and whether it is a view.
+
+    SQLite knows no other letters by their case. What the ``text_factory`` of the connection does is not to be seen.
+    """
+    query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_xinfo(?, ?)"
+    found = {lower(name.decode()): kind.decode() for name, kind in cursor.execute(query, (table, schema)).fetchall()}
+    if not found or library().sqlite_version_info < _STRICT_SINCE:
+        return found, False
+    query = """
+        SELECT type = 'view', strict FROM pragma_table_list
+        WHERE lower(name) = lower(?) AND lower(schema) = lower(coalesce(?, schema))
+        ORDER BY schema <> 'temp', schema <> 'main'
+    """
+    is_view, is_strict = cursor.execute(query, (table, schema)).fetchone() or (0, 0)
+    if is_strict:  # its ANY prefers no type
+        found = {name: "" if kind.upper() == "ANY" else kind for name, kind in found.items()}
+    return found, bool(is_view)
 
 
 def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: str) -> pl.Series:

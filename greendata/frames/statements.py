@@ -45,14 +45,14 @@ def rows_of(
 def ingest(
     database: Database, stopper: Stopper, frame: pl.DataFrame, table: str, schema: str | None, if_exists: str
 ) -> int:
-    """Write *frame* wholly or not at all; the number of rows."""
+    """Write *frame* wholly or not at all; the number of rows that the table took."""
     library = sqlite if database.kind == SQLITE else postgres
     try:
         rows = stored(frame, database.kind, table)
         with database.session(writes=True) as connection:
-            library.ingest(connection, stopper, frame, rows, table, schema, if_exists)
+            number: int = library.ingest(connection, stopper, frame, rows, table, schema, if_exists)
             stopper.check(f"write to {table}")  # else it is committed although its result says that it was given up
-        return frame.height
+        return number
     finally:
         database.release()
 
