@@ -91,6 +91,8 @@ def test_a_file_by_hand_is_let_pass() -> None:
         (file(page(b"\1\0\0\0", 1, unpacked=-1)), "a page claims 1 values and -1 bytes"),
         (file(page(b"\1\0\0\0", 1, packed=-5)), "a page claims 1 values"),
         (file(PLAIN, values=-1), "a column claims -1 values"),
+        (file(PLAIN, values=1 << 38), "a column claims 274877906944 values, and its pages 1"),
+        (file(page(b"\1\0\0\0", 1, kind=2), PLAIN, values=3), "a column claims 3 values, and its pages 2"),
         (file(PLAIN, begin=-4), "a column claims 1 values"),
         (file(PLAIN, size=1 << 40), "a column lies out of the file"),
         (file(PLAIN, begin=1 << 40), "a column lies out of the file"),

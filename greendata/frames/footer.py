@@ -103,14 +103,14 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
 
 def _chunk(footer: Skimmer) -> Chunk:
     """The pages of a column; the width of its values is 1 where the schema has it."""
-    chunk = Chunk(0, 0, 0)
+    chunk = Chunk(0, 0, 0, 0)
     for number, kind in footer.fields():
         if number == _META and kind == STRUCT:
             meta = _numbers(footer, _KIND, _COUNT, _PACKED, _DATA, _DICTIONARY)
             if min(meta.values()) < 0:
                 raise Malformed("parquet", f"a column claims {meta[_COUNT]} values")
             begin = meta[_DICTIONARY] or meta[_DATA]
-            chunk = Chunk(begin, meta[_PACKED], int(meta[_KIND] == _FIXED))
+            chunk = Chunk(begin, meta[_PACKED], int(meta[_KIND] == _FIXED), meta[_COUNT])
         else:
             footer.skip(kind)
     return chunk

@@ -1,7 +1,8 @@
 """What the pages of a Parquet file claim, told before Polars allocates it: a stranger may have written the file.
 
 A page header says how many values its page has and how many bytes they are unpacked. Polars believes both: a count of
--1 ends the process, and 186 bytes may be 2 GiB. So the headers are read, and nothing of what is behind them. Not
+-1 ends the process, and 186 bytes may be 2 GiB. It allocates as many values as the footer says that a column has,
+too. So the headers are read, and nothing of what is behind them. Not
 bounded here is text whose values repeat each other's beginnings (DELTA_BYTE_ARRAY): its size is in the values.
 """
 
@@ -38,18 +39,20 @@ class Chunk(NamedTuple):
         begin: where the first page is.
         size: the bytes of all of them.
         width: the bytes of one of its values, if they are of one length, else 0.
+        values: how many they have.
     """
 
     begin: int
     size: int
     width: int
+    values: int
 
 
 def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
     """Raise Malformed if the pages of *chunks* claim more than can be borne.
 
     Example:
-        >>> check_pages(b"PAR1", [Chunk(4, 100, 0)])
+        >>> check_pages(b"PAR1", [Chunk(4, 100, 0, 1)])
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid parquet: a column lies out of the file
     """
@@ -60,6 +63,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
         at, end = chunk.begin, chunk.begin + chunk.size
         if not 0 < at <= end <= len(content):
             raise Malformed("parquet", "a column lies out of the file")
+        before = values
         while at < end:
             at, count, size = _page(content, at)
             pages, values, unpacked = pages + 1, values + count, unpacked + max(size, count * chunk.width)
@@ -68,6 +72,8 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
             if pages > PAGES or values > VALUES or unpacked > bound:
                 told = f"its pages claim {values} values and {unpacked} bytes, in {pages}: more than can be borne"
                 raise Malformed("parquet", told)
+        if chunk.values > values - before:
+            raise Malformed("parquet", f"a column claims {chunk.values} values, and its pages {values - before}")
 
 
 def _page(content: Content, at: int) -> tuple[int, int, int]:
