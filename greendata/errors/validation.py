@@ -18,6 +18,7 @@ __all__ = (
     "NotAModel",
 )
 
+UNCHECKED = "unchecked"  # the rule of rows that were not judged, since enough others fail
 SHOWN = 5  # kinds of failure in the text of an error; all of them are in its frame
 
 
@@ -96,7 +97,8 @@ class FrameInvalid(GreenDataError, ValueError):
         model: the model's name.
         rows: the rows of the frame that was validated.
         failures: every failure, one a row: ``row`` (its number from 0; null where the column as a whole fails),
-            ``column``, ``value``, ``rule``, ``message``.
+            ``column``, ``value``, ``rule``, ``message``. After 10 000 of them no more rows are judged;
+            a last line, with the rule ``unchecked``, has their number for its value.
     """
 
     def __init__(self, model: str, rows: int, failures: pl.DataFrame) -> None:
@@ -110,11 +112,15 @@ class FrameInvalid(GreenDataError, ValueError):
         return self._text
 
     def _told(self) -> str:
-        kinds = self.failures.group_by("column", "rule", maintain_order=True)
+        is_unchecked = self.failures["rule"] == UNCHECKED
+        found = self.failures.filter(~is_unchecked)
+        unchecked = sum(map(int, self.failures["value"].filter(is_unchecked)))
+        kinds = found.group_by("column", "rule", maintain_order=True)
         firsts = kinds.first().select("row", "column", "value", "rule", "message")
-        bad = self.rows if self.failures["row"].has_nulls() else self.failures["row"].n_unique()
-        failures = counted(len(self.failures), "failure")
-        lines = [f"{failures} in {bad} of {counted(self.rows, 'row')} of {self.model}; see .failures"]
+        bad = self.rows if found["row"].has_nulls() else found["row"].n_unique()
+        told = f"{counted(len(found), 'failure')} in {bad} of {counted(self.rows, 'row')} of {self.model}"
+        more = f", and {counted(unchecked, 'row is', 'rows are')} not judged" if unchecked else ""
+        lines = [f"{told}{more}; see .failures"]
         shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).rows(), strict=True)
         lines += [_line(count, *first) for count, first in shown]
         if firsts.height > SHOWN:

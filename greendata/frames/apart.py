@@ -22,7 +22,7 @@ from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import resolved
 from greendata.frames.pydantic_internals import core_schema_of, parts_of, type_of, validator_of
 from greendata.frames.rules import Context, Node
-from greendata.frames.verdicts import Failure, Judge, RowJudge, failures_in, some_of
+from greendata.frames.verdicts import Failures, Judge, RowJudge, some_of
 
 __all__ = ("Apart", "ColumnJudge", "apart_of", "runs_code", "stands_alone")
 
@@ -56,24 +56,24 @@ class ColumnJudge(Judge):
     fields: Sequence[Apart]
     whole: RowJudge
 
-    def rows(self, numbers: pl.Series) -> Iterator[tuple[Any, ...]]:
+    def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
         """See `Judge.rows`."""
-        return zip(*(self._values(field, numbers) for field in self.fields), strict=False)  # made ones have no end
+        return zip(*(self._values(field, places) for field in self.fields), strict=False)  # made ones have no end
 
-    def valid(self, number: int, row: tuple[Any, ...], failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: tuple[Any, ...], failures: Failures) -> list[Any] | None:
         """See `Judge.valid`."""
         before, values = len(failures), []
         for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
             try:
                 values.append(field.check(row[at]))
             except ValidationError as error:
-                failures += failures_in(error, number, field.place)
+                failures.tell(error, number, field.place)
             except SchemaError:  # a function asks to omit the field, or for a default that it has not
                 del failures[before:]
                 return self._as_a_whole(number, failures)
         return values if len(failures) == before else None
 
-    def _as_a_whole(self, number: int, failures: list[Failure]) -> list[Any] | None:
+    def _as_a_whole(self, number: int, failures: Failures) -> list[Any] | None:
         row = next(self.whole.rows(pl.Series([number], dtype=pl.UInt32)))
         values = self.whole.valid(number, row, failures)
         if values is None:
@@ -81,11 +81,11 @@ class ColumnJudge(Judge):
         by_field = {column.field: value for column, value in zip(self.whole.columns, values, strict=True)}
         return [by_field[column.field] for column in self.columns]
 
-    def _values(self, field: Apart, numbers: pl.Series) -> Iterator[Any]:
+    def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
             return repeat(None)
         column = self.frame[field.source]
-        values: list[Any] = some_of(column, numbers).to_list()
+        values: list[Any] = some_of(column, places).to_list()
         unpack = field.column.form.unpacker(column.dtype)
         return iter(values) if unpack is None else map(unpack, values)
 

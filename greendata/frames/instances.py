@@ -19,7 +19,7 @@ from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit
 from greendata.frames.objects import rows_for
 from greendata.frames.validation import Trust, validate
-from greendata.frames.verdicts import Failure, failures_in, failures_of, joined, text_of
+from greendata.frames.verdicts import Failure, Failures, failures_of, joined, text_of
 from greendata.hub import pool
 from greendata.hub.pacing import gathered, paced, sliced
 
@@ -113,7 +113,7 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
         ['Ann', 'Bob']
     """
     columns = [column for column in columns_of(model) if column.sources]
-    failures: list[Failure] = []
+    failures = Failures()
     take = partial(_packed, TypeAdapter(model).validate_python, columns, failures)
     packed = paced(take, enumerate(rows))
     if failures:
@@ -151,7 +151,7 @@ def _invalid(model: type[BaseModel], rows: int, pieces: list[pl.DataFrame]) -> F
 def _packed(
     check: Callable[[Any], Any],
     columns: list[Column],
-    failures: list[Failure],
+    failures: Failures,
     numbered: tuple[int, object],
 ) -> tuple[Any, ...]:
     """The values of a row, as their columns hold them; what is wrong with them goes to *failures*."""
@@ -159,7 +159,7 @@ def _packed(
     try:
         instance = check(row)
     except ValidationError as error:
-        failures += failures_in(error, number)
+        failures.tell(error, number)
         return ()
     packed: list[Any] = []
     for column in columns:

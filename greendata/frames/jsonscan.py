@@ -31,7 +31,7 @@ from greendata.frames.names import referred
 from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources
 from greendata.frames.validation import verdict
-from greendata.frames.verdicts import joined, text_of
+from greendata.frames.verdicts import LISTED, joined, text_of
 from greendata.hub.pacing import give_way
 
 __all__ = ("LINE", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
@@ -61,7 +61,8 @@ def texts_in(places: Any, **options: Any) -> pl.LazyFrame:
 def scan_judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> pl.LazyFrame:
     r"""Return a lazy frame over lines of JSON in the schema of *model*.
 
-    Taking it raises FrameInvalid with the failures of all rows, those that a filter would leave out with them; and
+    Taking it raises FrameInvalid with the failures of all rows, those that a filter would leave out with them, or of
+    those up to the batch in which there are 10 000 failures; and
     UnreadableFile if a line is no JSON.
 
     Args:
@@ -141,11 +142,11 @@ def _batches(
 
 
 def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
-    """The rows in batches; as soon as one is invalid no more of them, but all failures."""
+    """The rows in batches; as soon as one is invalid no more of them, but failures until `LISTED`."""
     sieve = JsonSieve(model)
     names = [*schema_of(model)]
     failures: list[pl.DataFrame] = []
-    height = 0
+    height = told = 0
     for numbers, texts in _rows(lines):
         try:
             count, judged = verdict(sieve(texts))
@@ -154,9 +155,12 @@ def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iter
             raise unreadable(found, numbers[broken.row], reason) from broken
         if judged.failures.height:
             failures.append(judged.failures.with_columns(pl.col("row") + pl.lit(height, pl.UInt32)))
+            told += judged.failures.height
         height += count
         if not failures:
             yield judged.good.select(referred(names, judged.good.columns))
+        if told >= LISTED:
+            break
     if failures:
         raise FrameInvalid(model.__name__, height, joined(failures))
 

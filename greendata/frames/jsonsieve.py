@@ -29,16 +29,17 @@ from greendata.frames.limits import ELEMENTS
 from greendata.frames.lines import first_byte
 from greendata.frames.names import referred
 from greendata.frames.pydantic_internals import validator_of
-from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, Judge, RowJudge, some_of
+from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of, numbered
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Failures, Judge, RowJudge, some_of
 from greendata.hub.pacing import give_way
 
 __all__ = ("JsonSieve", "NotJson", "lines_of", "sift")
 
 SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
-FEW = 64  # rows that pydantic has judged before a shape is found
+FEW = 64  # rows that pydantic has judged before a shape is found, or a part of their own is made
 TEXT_BYTES = 1 << 22  # handed over from Polars at once: a copy of half a millisecond
 
+NONE_BAD = pl.DataFrame(schema={ROW_KEY: pl.UInt32, "column": pl.String, "value": pl.String})
 LARGE = f"it takes pydantic to judge the row, and it has more than {ELEMENTS} elements"
 
 
@@ -60,12 +61,12 @@ class NotJson(GreenDataError):
 class _TextJudge(RowJudge):
     """pydantic's verdict on whole rows, from their texts."""
 
-    def rows(self, numbers: pl.Series) -> Iterator[Any]:
+    def rows(self, places: pl.Series) -> Iterator[Any]:
         """See `Judge.rows`."""
-        texts: list[str] = some_of(self.frame.to_series(), numbers).to_list()
+        texts: list[str] = some_of(self.frame.to_series(), places).to_list()
         return iter(texts)
 
-    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
         """See `Judge.valid`.
 
         Raises:
@@ -82,22 +83,12 @@ class _TextJudge(RowJudge):
 
 @dataclass(frozen=True, slots=True)
 class _TokenJudge(ColumnJudge):
-    """pydantic's verdict on some columns of rows of one shape, from the texts of their values.
+    """pydantic's verdict on some columns of rows of one shape, from the texts of their values."""
 
-    Attributes:
-        numbers: of the rows of `frame`, ascending.
-    """
-
-    numbers: pl.Series
-
-    def rows(self, numbers: pl.Series) -> Iterator[tuple[Any, ...]]:
-        """See `Judge.rows`."""
-        return ColumnJudge.rows(self, self.numbers.search_sorted(numbers))
-
-    def _values(self, field: Apart, numbers: pl.Series) -> Iterator[Any]:
+    def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
-            return ColumnJudge._values(self, field, numbers)
-        return iter(some_of(self.frame[field.source], numbers).to_list())
+            return ColumnJudge._values(self, field, places)
+        return iter(some_of(self.frame[field.source], places).to_list())
 
 
 def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
@@ -140,11 +131,12 @@ def _columns_at_once(content: bytes, sieve: JsonSieve) -> Sifted | None:
     df = read_columns(content, shape)
     if df is None:
         return None
-    part, doubtful = sieve.sieve.sift(df, plan, is_spoilt=False)
+    parts, doubtful, bad = sieve.sieve.sift(df, plan, is_spoilt=False)
     if doubtful.len():
         return None
     nobody = _TextJudge(pl.DataFrame({"": []}, {"": pl.String}), sieve.sieve.columns, sieve.check)
-    return Sifted(df.height, [part], (nobody,), asked_of(doubtful), pl.DataFrame(schema=FAILURES), None)
+    asked = asked_of([(0, doubtful, doubtful)])
+    return Sifted(df.height, parts, (nobody,), asked, bad, pl.DataFrame(schema=FAILURES), None)
 
 
 def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
@@ -202,7 +194,9 @@ class _Sifting:
         self._whole = _TextJudge(texts.to_frame(), sieve.sieve.columns, sieve.check)
         self._judges: list[Judge] = [self._whole]
         self._parts: list[Part] = []
+        self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `asked_of` takes it
         self._doubtful: list[pl.Series] = []
+        self._bad: list[pl.DataFrame] = [NONE_BAD]
 
     def sifted(self) -> Sifted:
         """What becomes of them."""
@@ -221,16 +215,21 @@ class _Sifting:
                 self._doubtful.append(left.head(1))
                 left = left.slice(1)
                 continue
-            self._sort(left.filter(is_alike), shape)
+            alike = left.filter(is_alike)
+            if self._parts and alike.len() < FEW:
+                self._doubtful.append(alike)
+            else:
+                self._sort(alike, shape)
             left = left.filter(~is_alike)
             known = Shape(tuple({**dict(known.fields), **dict(shape.fields)}.items()))
         doubtful, beyond = _askable(self._texts, pl.concat([*self._doubtful, left]).sort())
-        apart = [part.sure[ROW_KEY] for part in self._parts if part.judge is not None]
+        bad = pl.concat(self._bad)
         return Sifted(
             height=self._texts.len(),
             parts=self._parts,
             judges=tuple(self._judges),
-            asked=asked_of(doubtful, *apart),
+            asked=asked_of([(0, doubtful, doubtful), *self._apart], bad[ROW_KEY]),
+            bad=bad,
             beyond=beyond,
             extras=self._extras if self._sieve.model.model_config.get("extra") == "allow" else None,
         )
@@ -243,21 +242,25 @@ class _Sifting:
         if plan is None or df is None:
             self._doubtful.append(numbers)
             return
-        part, doubtful = self._sieve.sift(df, plan, is_spoilt=self._sieve.is_spoilt(dtypes))
-        sure = part.sure.with_columns(numbers[part.sure[ROW_KEY]].alias(ROW_KEY))
+        parts, doubtful, bad = self._sieve.sift(df, plan, is_spoilt=self._sieve.is_spoilt(dtypes))
         judge = None
         if plan.apart:
             judge = len(self._judges)
             self._judges.append(self._judge(numbers, shape, plan))
-        self._parts.append(Part(sure, part.is_spoilt, judge))
+        for part in parts:
+            sure = numbered(part.sure, numbers)
+            if judge is not None:
+                self._apart.append((judge, sure[ROW_KEY], part.sure[ROW_KEY]))
+            self._parts.append(Part(sure, part.is_spoilt, judge))
         self._doubtful.append(numbers[doubtful])
+        self._bad.append(numbered(bad, numbers))
 
     def _judge(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenJudge:
         """What judges the columns apart, by the texts of their values."""
         sources = {field.source for field in plan.apart if field.source is not None}
         tokens = self._texts[numbers].str.extract_groups(shape.row(captured=sources)).struct.unnest()
         tokens.columns = [key for key, _ in shape.fields if key in sources]
-        return _TokenJudge(tokens, [field.column for field in plan.apart], plan.apart, self._whole, numbers)
+        return _TokenJudge(tokens, [field.column for field in plan.apart], plan.apart, self._whole)
 
     def _read(self, numbers: pl.Series, schema: pl.Schema) -> pl.DataFrame | None:
         """Rows of one shape as a frame; None if Polars does not read them after all."""

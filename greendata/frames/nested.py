@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from greendata.frames.forms import Column, Dtype, Form, Listed, Pairs, Struct
 from greendata.frames.names import field
-from greendata.frames.rules import LEAF_RULES, TRUE, Context, Node, Rule, all_of, knows, never_null
+from greendata.frames.rules import FALSE, LEAF_RULES, TRUE, Context, Node, Rule, all_of, any_of, knows, never_null
 
 __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 
@@ -31,10 +31,13 @@ def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: For
         if dtype == pl.Null:
             return Rule(pl.lit(None, dtype=form.dtype), TRUE)
         rule = rule_of(node["schema"], context, expr, dtype, form)
-        return rule and Rule(rule.value, expr.is_null() | rule.sure)
+        return rule and Rule(rule.value, expr.is_null() | rule.sure, all_of(expr.is_not_null(), rule.bad))
     find = LEAF_RULES.get(kind) or CONTAINER_RULES.get(kind)
     rule = None if find is None or dtype == pl.Null else find(node, context, expr, dtype, form)
-    return rule and Rule(rule.value, never_null(expr, rule))
+    if rule is None:
+        return None
+    bad = any_of(expr.is_null(), rule.bad).fill_null(value=False) if context.is_wide else FALSE
+    return Rule(rule.value, never_null(expr, rule), bad)
 
 
 def rule_of_field(
@@ -140,7 +143,7 @@ def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
 def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     if not (is_plain(node) and isinstance(form, Struct) and isinstance(dtype, pl.Struct)):
         return None
-    inside = Context(context.definitions, node.get("config", {}), context.strict)
+    inside = Context(context.definitions, node.get("config", {}), context.strict, context.is_wide)
     dtypes = {field.name: field.dtype for field in dtype.fields}
     used = {column.source(dtypes) for column in form.columns}
     if dtypes.keys() - used and node["cls"].model_config.get("extra") == "forbid":

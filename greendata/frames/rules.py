@@ -13,7 +13,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import Any
 
 import polars as pl
@@ -22,18 +22,24 @@ from greendata.frames.forms import Dtype, Form, Leaf, Unfit
 from greendata.frames.limits import NANOSECONDS, is_readable
 from greendata.frames.spans import UNIT_DIGITS, ticks_of_span
 
-__all__ = ("Context", "LEAF_RULES", "Rule", "TRUE", "all_of", "knows", "never_null")
+__all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of", "knows", "never_null")
 
 Node = Mapping[str, Any]
 
 DIGITS = 38  # that a Decimal column holds
 EXACT = 2**53  # up to here a Float64 holds every integer
+NEAR = 16  # characters of a number that is surely no larger
 BOUNDS = ("ge", "gt", "le", "lt")
 EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
 
 # Strings that have one meaning in every grammar: Rust's, Polars' and pydantic's.
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
+WIDE_WHOLE = r"^[+-]?[0-9]+(?:\.0+)?$"  # of a text without white space around it
 NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
+WIDE_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"  # likewise
+NO_WHOLE = r"[A-Za-z]|^\D*$"  # what no integer is
+NO_NUMBER = r"[B-DG-HJ-MO-SU-XZb-dg-hj-mo-su-xz]|^[^\da-zA-Z]*$"  # what no number is, nor inf, infinity and nan
+NO_DIGIT = r"^\D*$"
 EXACT_NUMBER = r"^-?(0|[1-9][0-9]{0,37})(\.[0-9]{0,%d})?$"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
@@ -41,10 +47,12 @@ ZONED = (  # of the years in which all zones have a time that Python has
     r"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-[0-9]{2}-[0-9]{2}"
     r"[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
 )
+WHITE = " \t\n\r"  # what Python and Rust strip
 CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
 SPAN = r"^-?P([0-9]{1,9}D)?(T(([01]?[0-9]|2[0-3])H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
 TRUE = pl.lit(value=True)
+FALSE = pl.lit(value=False)
 YES = ("1", "on", "t", "true", "y", "yes")
 NO = ("0", "f", "false", "n", "no", "off")
 
@@ -56,10 +64,12 @@ class Rule:
     Attributes:
         value: the values in the field's form; of no account where they are not sure.
         sure: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
+        bad: True where pydantic refuses them, as far as a query can tell. A leaf's rule leaves nulls out of account.
     """
 
     value: pl.Expr
     sure: pl.Expr = TRUE
+    bad: pl.Expr = FALSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +80,13 @@ class Context:
         definitions: the nodes that others refer to.
         config: the configuration of the model it is in.
         strict: the caller's strict mode; None leaves it to node and model.
+        is_wide: True if a rule is to be sure of as much as it can be, however long that takes.
     """
 
     definitions: Mapping[str, Node]
     config: Mapping[str, Any]
     strict: bool | None
+    is_wide: bool = False
 
     def is_strict(self, node: Node) -> bool:
         """True if pydantic is strict with *node*."""
@@ -94,6 +106,12 @@ def all_of(*conditions: pl.Expr | None) -> pl.Expr:
     return reduce(and_, found) if found else TRUE
 
 
+def any_of(*conditions: pl.Expr | None) -> pl.Expr:
+    """Any of them that is neither None nor `FALSE`."""
+    found = [condition for condition in conditions if condition is not None and condition is not FALSE]
+    return reduce(or_, found) if found else FALSE
+
+
 def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
     """Where *rule* is sure of values of *expr*, nulls counted as invalid; itself never null."""
     return all_of(expr.is_not_null(), rule.sure).fill_null(value=False)
@@ -106,13 +124,16 @@ def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     if not (knows(node, "multiple_of", *BOUNDS) and form.dtype.is_integer()):
         return None
     value = expr.cast(form.dtype, strict=False)
-    lax = not context.is_strict(node)
+    lax, bad = not context.is_strict(node), FALSE
     if dtype.is_integer():
         sure = value.is_not_null() if dtype != form.dtype else None
     elif dtype == pl.Boolean and lax:
         sure = None
     elif dtype.is_float() and lax:
         sure = all_of(expr.is_finite(), expr == expr.floor(), expr.abs() < EXACT, value.is_not_null())
+    elif dtype == pl.String and lax and context.is_wide:
+        value, sure = _wide_whole(expr.str.strip_chars(WHITE), form)
+        bad = expr.str.contains(NO_WHOLE)
     elif dtype == pl.String and lax:
         sure = all_of(expr.str.contains(WHOLE), value.is_not_null())
     else:
@@ -121,16 +142,29 @@ def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     if not 0 < factor < 2**62 or isinstance(factor, float):
         return None
     divisible = (value.cast(pl.Int128) % factor == 0) if factor != 1 else None
-    return _within(node, form, Rule(value, all_of(sure, divisible)))
+    return _within(node, form, Rule(value, all_of(sure, divisible), bad))
+
+
+def _wide_whole(text: pl.Expr, form: Form) -> tuple[pl.Expr, pl.Expr]:
+    """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are sure."""
+    short = pl.when(text.str.len_bytes() <= NEAR).then(text)
+    value = pl.coalesce(
+        text.cast(form.dtype, strict=False), short.cast(pl.Float64, strict=False).cast(form.dtype, strict=False)
+    )
+    return value, all_of(text.str.contains(WIDE_WHOLE), value.is_not_null())
 
 
 def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     if not (knows(node, "allow_inf_nan", *BOUNDS) and form.dtype.is_float()):
         return None
     lax = not context.is_strict(node)
-    value = expr.cast(pl.Float64, strict=False)
+    value, bad = expr.cast(pl.Float64, strict=False), FALSE
     if dtype.is_float() or dtype.is_integer() or (dtype == pl.Boolean and lax):
         sure = TRUE
+    elif dtype == pl.String and lax and context.is_wide:
+        text = expr.str.strip_chars(WHITE)
+        value = text.cast(pl.Float64, strict=False)
+        sure, bad = all_of(text.str.contains(WIDE_NUMBER), value.is_finite()), expr.str.contains(NO_NUMBER)
     elif dtype == pl.String and lax:
         sure = expr.str.contains(NUMBER)
     else:
@@ -139,11 +173,11 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
         sure = all_of(sure, value.is_finite())
     elif node.keys() & {*BOUNDS}:
         sure = all_of(sure, value.is_not_nan())  # Polars orders NaN above all numbers
-    rule = _within(node, _FLOAT, Rule(value, sure))
+    rule = _within(node, _FLOAT, Rule(value, sure, bad))
     if rule is None or form.dtype == pl.Float64:
         return rule
     narrow = value.cast(form.dtype)  # the nearest that it has, but for a finite one not the infinite
-    return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()))
+    return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()), rule.bad)
 
 
 def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -154,10 +188,10 @@ def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     if context.is_strict(node):
         return None
     if dtype.is_integer():
-        return Rule(expr == 1, (expr == 0) | (expr == 1))
+        return Rule(expr == 1, (expr == 0) | (expr == 1), (expr != 0) & (expr != 1))
     if dtype == pl.String:
         word = expr.str.to_lowercase()
-        return Rule(word.is_in(YES), word.is_in((*YES, *NO)))
+        return Rule(word.is_in(YES), word.is_in((*YES, *NO)), ~word.is_in((*YES, *NO)))
     return None
 
 
@@ -168,7 +202,7 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     say = {key: node.get(key, context.config.get("str_" + key)) for key in known}
     text = expr.cast(pl.String)
     sure = None
-    if say["strip_whitespace"] or say["to_lower"] or say["to_upper"]:
+    if is_changed := bool(say["strip_whitespace"] or say["to_lower"] or say["to_upper"]):
         sure = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
         text = text.str.strip_chars(" \t\n\r\x0b\x0c") if say["strip_whitespace"] else text
     if say["min_length"]:
@@ -180,11 +214,12 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
         if not isinstance(pattern, str) or engine != "rust-regex":
             return None
         sure = all_of(sure, text.str.contains(pattern))
+    bad = FALSE if sure is None or is_changed else ~sure
     if say["to_lower"]:
         text = text.str.to_lowercase()
     elif say["to_upper"]:
         text = text.str.to_uppercase()
-    return _cast(text, form, sure)
+    return _cast(text, form, sure, bad)
 
 
 def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -218,26 +253,29 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
     is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None
     value = (expr if is_exact is None else pl.when(is_exact).then(expr)).cast(to, strict=False)
     small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
-    return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small)))
+    bad = expr.str.contains(NO_DIGIT) if dtype == pl.String and not node.get("allow_inf_nan") else FALSE
+    return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small), bad))
 
 
 def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     if not (knows(node, *BOUNDS) and form.dtype == pl.Date):
         return None
+    bad = FALSE
     if dtype == pl.Date:
         value, sure = expr, None
     elif dtype == pl.String and not context.is_strict(node):
         value, sure = expr.str.to_date("%Y-%m-%d", strict=False), expr.str.contains(DAY)
+        bad = (sure & value.is_null()) | expr.str.contains(NO_DIGIT)
     else:
         return None
-    return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date()))))
+    return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date())), bad))
 
 
 def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     to = form.dtype
     if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
         return None
-    zone, lax = to.time_zone, not context.is_strict(node)
+    zone, lax, bad = to.time_zone, not context.is_strict(node), FALSE
     if node.get("tz_constraint") not in {None, "naive" if zone is None else "aware"}:
         return None
     unit = pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None)
@@ -258,11 +296,12 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
         if to.time_unit == "ns":
             return _kept(node, form, _with_nanoseconds(micros, text), micros, expr.str.contains(MOMENT % _digits(node)))
         sure = all_of(expr.str.contains(MOMENT % 6), is_readable(micros, unit))
+        bad = expr.str.contains(NO_DIGIT)
     else:
         return None
     value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
     exact = _is_exact(value, micros if zone is None else micros.dt.convert_time_zone(zone), pl.Datetime("us", zone))
-    return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to))))
+    return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to)), bad))
 
 
 def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
@@ -278,7 +317,8 @@ def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
         return _kept(node, form, value, micros, expr.str.contains(ZONED % _digits(node)))
     value = micros.cast(to, strict=False)
     exact = _is_exact(value, micros, pl.Datetime("us", to.time_zone))
-    return _within(node, form, Rule(value, all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))))
+    sure = all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))
+    return _within(node, form, Rule(value, sure, expr.str.contains(NO_DIGIT)))
 
 
 def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -329,13 +369,15 @@ def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
         return None
     version = node.get("version")
     pattern = UUID % (("[0-9a-f]", "[0-9a-f]") if version is None else (version, "[89ab]"))
-    return Rule(expr, expr.str.contains(pattern))
+    value = expr.str.to_lowercase() if context.is_wide else expr
+    return Rule(value, value.str.contains(pattern), expr.str.len_bytes() < 32)
 
 
 def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
         return None
-    return _one_of([member.value for member in node["members"]], expr, dtype, form)
+    rule = _one_of([member.value for member in node["members"]], expr, dtype, form)
+    return rule and Rule(rule.value, rule.sure, rule.bad if node.get("missing") is None else FALSE)
 
 
 def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
@@ -347,7 +389,8 @@ def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
 def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
     kinds = {type(value) for value in values}
     if kinds == {str} and _is_text(dtype):
-        return _cast(expr.cast(pl.String), form, expr.cast(pl.String).is_in(values))
+        sure = expr.cast(pl.String).is_in(values)
+        return _cast(expr.cast(pl.String), form, sure, ~sure)
     if kinds == {int} and dtype.is_integer() and all(-(2**63) <= value < 2**63 for value in values):
         return _cast(expr, form, expr.cast(pl.Int64, strict=False).is_in(values))
     if kinds == {bool} and dtype == pl.Boolean:
@@ -406,11 +449,11 @@ def _is_text(dtype: Dtype) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
-def _cast(value: pl.Expr, form: Form, sure: pl.Expr | None) -> Rule:
+def _cast(value: pl.Expr, form: Form, sure: pl.Expr | None, bad: pl.Expr = FALSE) -> Rule:
     """*value* in another dtype, not sure where that cannot hold it."""
     cast = value.cast(form.dtype, strict=False)
     may_fail = not isinstance(form.dtype, pl.String | pl.Int64 | pl.Boolean)
-    return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None))
+    return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None), bad)
 
 
 def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
@@ -425,7 +468,10 @@ def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
         "le": rule.value.__le__,
         "lt": rule.value.__lt__,
     }
-    return Rule(rule.value, all_of(rule.sure, *(compare[key](bound) for key, bound in bounds.items())))
+    if not bounds:
+        return rule
+    within = all_of(*(compare[key](bound) for key, bound in bounds.items()))
+    return Rule(rule.value, all_of(rule.sure, within), any_of(rule.bad, all_of(rule.sure, ~within)))
 
 
 def _bound(value: Any, form: Form) -> pl.Expr:

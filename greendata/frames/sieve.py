@@ -2,11 +2,14 @@
 
 A column that no rule covers is judged apart, in the rows where nothing else is in doubt. Where it takes the whole row
 to judge it, as with a validator of the model or one that is given the fields before, all rows are judged as a whole.
+
+Where many rows are in doubt, a second query looks at these with wider rules: for numbers that are written in other
+ways, and for values that are surely invalid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,14 +26,27 @@ from greendata.frames.names import column as by_name
 from greendata.frames.names import referred
 from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.pydantic_internals import core_schema_of, holds_parts, type_of, validates
-from greendata.frames.rules import TRUE, Context, Rule, all_of
+from greendata.frames.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.frames.trust import shape_failures
-from greendata.frames.verdicts import FAILURES, JUDGE, ROW_KEY, Judge, RowJudge, failures_of
+from greendata.frames.verdicts import (
+    AT,
+    FAILURES,
+    JUDGE,
+    LISTED,
+    ROW_KEY,
+    SURELY_BAD,
+    TEXT,
+    Judge,
+    RowJudge,
+    failures_of,
+)
 
-__all__ = ("Part", "Plan", "Sieve", "Sifted", "asked_of", "in_base64")
+__all__ = ("Part", "Plan", "Sieve", "Sifted", "Sorted", "asked_of", "in_base64", "numbered")
 
 MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
 SURE = f"sure {uuid4()}"
+MANY = 200  # rows in doubt: a second query takes as long as pydantic for these
+ENOUGH = 2 * LISTED  # rows in doubt, where no more than some are to be judged if enough of them fail
 
 
 class Part(NamedTuple):
@@ -55,7 +71,8 @@ class Sifted:
         height: how many there are.
         parts: those that are sure.
         judges: of whole rows; and, where columns are judged apart, of these.
-        asked: the rows that pydantic is asked about: their numbers and those of their judges.
+        asked: the rows that pydantic is asked about, see `asked_of`.
+        bad: those of them that are surely invalid, see `Sorted`.
         beyond: the failures of those that it cannot be asked about.
         extras: makes the columns that are kept as they are, for rows of these numbers; None if there are none.
     """
@@ -64,6 +81,7 @@ class Sifted:
     parts: Sequence[Part]
     judges: tuple[Judge, ...]
     asked: pl.DataFrame
+    bad: pl.DataFrame
     beyond: pl.DataFrame
     extras: Callable[[pl.Series], pl.DataFrame] | None
 
@@ -76,11 +94,27 @@ class Plan:
         values: the values of those with a rule.
         sure: where nothing is wrong with these.
         apart: those that pydantic judges by themselves.
+        bad: of columns with values that are surely invalid: what pydantic calls them, where, and as text.
     """
 
     values: Sequence[pl.Expr]
     sure: pl.Expr
     apart: Sequence[Apart] = ()
+    bad: Sequence[tuple[str, pl.Expr, pl.Expr]] = ()
+
+
+class Sorted(NamedTuple):
+    """Rows, sorted by what a query can tell of them.
+
+    Attributes:
+        parts: those that are sure.
+        doubtful: the numbers of the others.
+        bad: those of them that are surely invalid: their numbers, and the ``column`` and ``value`` of a failure.
+    """
+
+    parts: list[Part]
+    doubtful: pl.Series
+    bad: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +126,14 @@ class Sieve:
         columns: its columns.
         strict: pydantic's strict mode; None leaves it to the model.
         from_json: True if columns that are judged apart are the texts of JSON values.
+        all_rows: True if all valid rows are to be found, however many fail.
     """
 
     model: type[BaseModel]
     columns: Sequence[Column]
     strict: bool | None
     from_json: bool = False
+    all_rows: bool = False
 
     @property
     def core(self) -> Any:
@@ -117,29 +153,40 @@ class Sieve:
         else:
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
-        part, doubtful = self.sift(df, plan, is_spoilt=self.is_spoilt(df.schema))
-        doubtful, beyond = _askable(seen, doubtful)
+        parts, doubtful, bad = self.sift(df, plan, is_spoilt=self.is_spoilt(df.schema))
+        askable, beyond = _askable(seen, doubtful)
+        apart = [part.sure[ROW_KEY] for part in parts if part.judge is not None]
         if not df.height:
             beyond = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
         kept = df.select(referred(unused if extra == "allow" else [], df.columns))
         return Sifted(
             height=df.height,
-            parts=[part],
+            parts=parts,
             judges=self._judges(seen, plan),
-            asked=asked_of(doubtful, part.sure[ROW_KEY] if part.judge else None),
+            asked=asked_of([(0, askable, askable), *((1, some, some) for some in apart)], bad[ROW_KEY]),
+            bad=bad,
             beyond=beyond,
             extras=kept.__getitem__ if kept.width else None,
         )
 
-    def sift(self, df: pl.DataFrame, plan: Plan | None, *, is_spoilt: bool) -> tuple[Part, pl.Series]:
-        """The rows of *df* that are sure by *plan*, which is that of its dtypes, and the numbers of the others."""
+    def sift(self, df: pl.DataFrame, plan: Plan | None, *, is_spoilt: bool) -> Sorted:
+        """The rows of *df*, sorted by *plan*, which is that of its dtypes."""
         if plan is None:
             values = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns]
             plan = Plan(values, pl.lit(value=False))
-        sifted = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
-        sure = sifted.drop(SURE) if sifted[SURE].all() else sifted.filter(SURE).drop(SURE)
-        part = Part(sure, is_spoilt, 1 if plan.apart else None)
-        return part, sifted[ROW_KEY].filter(~sifted[SURE])
+            return _sorted(df, plan, is_spoilt=is_spoilt)
+        parts, doubtful, bad = _sorted(df, plan, is_spoilt=is_spoilt)
+        wide = self._plan(df.schema, is_wide=True) if doubtful.len() > MANY and not is_spoilt else None
+        if wide is None:
+            return Sorted(parts, doubtful, bad)
+        if not self.all_rows and doubtful.len() > ENOUGH:
+            first = doubtful.head(ENOUGH)
+            bad = numbered(_sorted(df[first], wide, is_spoilt=False).bad, first)
+            if bad.height >= LISTED:  # no more of them will be judged
+                return Sorted(parts, doubtful, bad)
+        again, places, bad = _sorted(df[doubtful], wide, is_spoilt=False)
+        found = [part._replace(sure=numbered(part.sure, doubtful)) for part in again]
+        return Sorted([*parts, *found], doubtful[places], numbered(bad, doubtful))
 
     def unused(self, dtypes: Mapping[str, Dtype]) -> list[str]:
         """Those of the columns that are no field's."""
@@ -157,14 +204,14 @@ class Sieve:
             return True
         return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
 
-    def _plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
+    def _plan(self, dtypes: Mapping[str, Dtype], *, is_wide: bool = False) -> Plan | None:
         top = self.core
         refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
         node = resolved(top["schema"] if refs else top, Context(refs, {}, self.strict))
         if not is_plain(node) or not all(column.sources for column in self.columns):
             return None
-        context = Context(refs, node.get("config", {}), self.strict)
-        values, sures, apart = [], [], []
+        context = Context(refs, node.get("config", {}), self.strict, is_wide)
+        values, sures, apart, bad = [], [], [], []
         for column in self.columns:
             source = column.source(dtypes)
             if source is None and column.missing == "fails":
@@ -174,12 +221,15 @@ class Sieve:
             if rule is not None:
                 values.append(rule.value.alias(column.name))
                 sures.append(rule.sure)
+                if source is not None and rule.bad is not FALSE:
+                    name = source if node.get("config", {}).get("loc_by_alias", True) else column.field
+                    bad.append((name, rule.bad, _text(by_name(source), dtypes[source])))
             elif (alone := apart_of(node, context, column, dtypes, from_json=self.from_json)) is not None:
                 apart.append(alone)
                 sures.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
             else:
                 return None
-        return Plan(values, all_of(*sures), apart)
+        return Plan(values, all_of(*sures), apart, bad)
 
     def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Judge, ...]:
         check = partial(validates(self.model), strict=self.strict)
@@ -216,14 +266,52 @@ def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
     return all_of(*(~is_so.fill_null(value=False) for _, is_so in obstacles(name, dtype)))
 
 
-def asked_of(*numbers: pl.Series | None) -> pl.DataFrame:
-    """Which judge is asked about which row: the first about the rows of the first *numbers*, and so on."""
+def asked_of(some: Iterable[tuple[int, pl.Series, pl.Series]], bad: pl.Series | None = None) -> pl.DataFrame:
+    """Which judges are asked about which rows, for `greendata.frames.verdicts.judged`.
+
+    Args:
+        some: a judge, the numbers of rows, and their places in the judge's frame.
+        bad: the numbers of those that are surely invalid.
+    """
     asked = [
-        some.to_frame(ROW_KEY).with_columns(pl.lit(index, pl.UInt8).alias(JUDGE))
-        for index, some in enumerate(numbers)
-        if some is not None
+        pl.DataFrame([numbers.alias(ROW_KEY), places.alias(AT)]).with_columns(pl.lit(judge, pl.UInt8).alias(JUDGE))
+        for judge, numbers, places in some
     ]
-    return pl.concat(asked).sort(ROW_KEY)
+    is_bad = pl.lit(value=False) if bad is None else pl.col(ROW_KEY).is_in(bad.implode())
+    return pl.concat(asked).sort(ROW_KEY).with_columns(is_bad.alias(SURELY_BAD))
+
+
+def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """*rows* of a part of a frame, with their *numbers* in the whole."""
+    return rows.with_columns(numbers[rows[ROW_KEY]].alias(ROW_KEY))
+
+
+def _sorted(df: pl.DataFrame, plan: Plan, *, is_spoilt: bool) -> Sorted:
+    """The rows of *df*, sorted by *plan* alone."""
+    looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
+    sure = looks.drop(SURE) if looks[SURE].all() else looks.filter(SURE).drop(SURE)
+    part = Part(sure, is_spoilt, 1 if plan.apart else None)
+    doubtful = looks[ROW_KEY].filter(~looks[SURE])
+    return Sorted([part], doubtful, _bad(df, plan, doubtful))
+
+
+def _bad(df: pl.DataFrame, plan: Plan, doubtful: pl.Series) -> pl.DataFrame:
+    """Those of the *doubtful* rows of *df* that are surely invalid, see `Sorted`."""
+    names, values = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)]
+    for name, is_bad, text in plan.bad:
+        names.append(pl.when(is_bad).then(pl.lit(name)))
+        values.append(pl.when(is_bad).then(text))
+    some = df[doubtful] if plan.bad else df.head(0)
+    looks = some.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))
+    return numbered(looks.filter(pl.col("column").is_not_null()), doubtful)
+
+
+def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:
+    """*value* as it stands among the failures; null where that takes Python."""
+    if dtype.is_nested() or dtype.is_temporal() or isinstance(dtype, pl.Binary | pl.Object):
+        return pl.lit(None, pl.String)
+    text = value.cast(pl.String, strict=False)
+    return pl.when(text.str.len_chars() <= TEXT).then(text).otherwise(text.str.slice(0, TEXT - 3) + "...")
 
 
 def _askable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:

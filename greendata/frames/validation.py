@@ -16,11 +16,22 @@ import polars as pl
 from pydantic import BaseModel
 
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
+from greendata.errors.validation import UNCHECKED
+from greendata.errors.words import counted
 from greendata.frames.fields import columns_of
 from greendata.frames.names import referred
 from greendata.frames.sieve import Sieve, Sifted, asked_of
 from greendata.frames.trust import trusted
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Verdicts, joined, judged
+from greendata.frames.verdicts import (
+    BEYOND_LISTED,
+    FAILURES,
+    LISTED,
+    ROW_KEY,
+    UNLISTED,
+    Verdicts,
+    joined,
+    judged,
+)
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "verdict")
@@ -35,7 +46,8 @@ class Filtered(NamedTuple):
         good: the valid rows, in the model's schema and their order.
         failures: every failure of the others, in the order of the rows: ``row`` (its number in the frame, from 0;
             null where the column as a whole fails), ``column`` (with the place inside of it: ``address.zip``,
-            ``tags.3``; null where the row as a whole fails), ``value`` as text, ``rule`` and ``message``.
+            ``tags.3``; null where the row as a whole fails), ``value`` as text, ``rule`` and ``message``. After 10 000
+            failures each invalid row has one line, with the rule ``unlisted``.
 
     Example:
         >>> class User(BaseModel):
@@ -67,9 +79,10 @@ def validate(
         strict: pydantic's strict mode; None leaves it to the model. A column's values are what ``to_dicts`` makes
             of them, so no column is strictly a UUID, an Enum, a set or a tuple.
 
-    The verdicts are pydantic's own, with two bounds, because it takes a row in one go while the hub waits: more than
+    The verdicts are pydantic's own, with three bounds, because it takes a row in one go while the hub waits: more than
     1000 failures of a row are one, with their number (rule ``too_many_failures``), and a value with more than 65 536
-    elements that no query can judge fails (rule ``column_form``).
+    elements that no query can judge fails (rule ``column_form``). After 10 000 failures of a frame no more rows are
+    judged: how many are left stands in a last line (rule ``unchecked``). `filter_valid` judges them all.
 
     Raises:
         FrameInvalid: rows that do not fit.
@@ -85,7 +98,7 @@ def validate(
     """
     if (own := own_validate(model)) is not None:
         return pool.call(_validated_by, own, _known(frame))
-    rows, found = _checked(frame, model, trust=trust, strict=strict)
+    rows, found = _checked(frame, model, trust=trust, strict=strict, all_rows=False)
     if found.failures.height:
         raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
     return found.good
@@ -108,11 +121,11 @@ def filter_valid(
         >>> filter_valid(pl.DataFrame({"age": [7, None]}), User).good.height
         1
     """
-    return _checked(frame, model, trust=trust, strict=strict)[1]
+    return _checked(frame, model, trust=trust, strict=strict, all_rows=True)[1]
 
 
 def _checked(
-    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust, strict: bool | None
+    frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust, strict: bool | None, all_rows: bool
 ) -> tuple[int, Filtered]:
     """The rows of the frame, and what became of them."""
     frame = _known(frame)
@@ -123,11 +136,14 @@ def _checked(
     if trust != "off":
         rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
         return rows, Filtered(*parts)
-    return verdict(pool.call(Sieve(model, columns, strict), frame))
+    return verdict(pool.call(Sieve(model, columns, strict, all_rows=all_rows), frame), all_rows=all_rows)
 
 
-def verdict(sifted: Sifted) -> tuple[int, Filtered]:
+def verdict(sifted: Sifted, *, all_rows: bool = False) -> tuple[int, Filtered]:
     """How many rows were *sifted*, and what becomes of them. pydantic is asked on the caller's greenlet.
+
+    Args:
+        all_rows: also find the valid rows where so many fail that no more failures are listed.
 
     Example:
         >>> class User(BaseModel):
@@ -136,29 +152,36 @@ def verdict(sifted: Sifted) -> tuple[int, Filtered]:
         >>> rows, found.good["age"].to_list(), found.failures["row"].to_list()
         (2, [7], [1])
     """
-    verdicts = judged(sifted.judges, sifted.asked)
+    verdicts = judged(sifted.judges, sifted.asked, all_rows=all_rows)
     spoilt = [
-        judged(sifted.judges, asked_of(part.sure[ROW_KEY].head(1))).failures[0]
-        if part.is_spoilt and part.sure.height
-        else None
+        _failures_of_first(sifted, part.sure[ROW_KEY].head(1)) if part.is_spoilt and part.sure.height else None
         for part in sifted.parts
     ]
-    return sifted.height, pool.call(_merged, sifted, verdicts, spoilt)
+    return sifted.height, pool.call(_merged, sifted, verdicts, spoilt, all_rows=all_rows)
 
 
-def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None]) -> Filtered:
+def _failures_of_first(sifted: Sifted, number: pl.Series) -> pl.DataFrame:
+    return judged(sifted.judges, asked_of([(0, number, number)]), all_rows=False).failures[0]
+
+
+def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None], *, all_rows: bool) -> Filtered:
     """All rows together, in their order. Call on a worker.
 
     Args:
         verdicts: on the rows that pydantic was asked about. Its lists are emptied.
         spoilt: for each part that is spoilt the failures of one of its rows: they are those of all.
+        all_rows: True if each row that fails has a line.
     """
     failing = [joined(verdicts.failures), sifted.beyond]
+    left = [verdicts.left[ROW_KEY]]
     good, *apart = map(joined, verdicts.good)
     fitting = [good]
     for part, failures in zip(sifted.parts, spoilt, strict=True):
         if failures is not None:
             numbers = part.sure.select(pl.col(ROW_KEY).alias("row"))
+            listed = LISTED // failures.height
+            left.append(part.sure[ROW_KEY].slice(listed))
+            numbers = numbers.head(listed)
             failing.append(failures.drop("row").join(numbers, how="cross").select(FAILURES.names()))
         elif part.sure.height:
             sure = part.sure
@@ -169,7 +192,22 @@ def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None
     rows = fitting[0] if len(fitting) == 1 else pl.concat(fitting).sort(ROW_KEY)
     if sifted.extras is not None:
         rows = rows.hstack(sifted.extras(rows[ROW_KEY]))
+    failing.append(_lines(pl.concat(left), sifted.bad, all_rows=all_rows))
     return Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
+
+
+def _lines(rows: pl.Series, bad: pl.DataFrame, *, all_rows: bool) -> pl.DataFrame:
+    """What is told of *rows* whose failures are not listed: of each by itself, or of all at once.
+
+    Args:
+        bad: what is known of some of them, see `greendata.frames.sieve.Sorted`.
+    """
+    if all_rows or not rows.len():
+        found = rows.to_frame(ROW_KEY).join(bad, on=ROW_KEY, how="left", maintain_order="left").rename({ROW_KEY: "row"})
+        return found.with_columns(rule=pl.lit(UNLISTED), message=pl.lit(BEYOND_LISTED))
+    count = rows.len()
+    message = f"{counted(count, 'row')} from here on, not all of them invalid, are not judged; filter_valid judges all"
+    return pl.DataFrame([(rows.min(), None, str(count), UNCHECKED, message)], FAILURES, orient="row")
 
 
 def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:

@@ -2,11 +2,13 @@
 
 The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
 verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
-``column_form``).
+``column_form``). The failures of a frame are told one by one up to a limit, since to tell one takes as long as to
+read hundreds of bytes.
 """
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +23,20 @@ from greendata.frames.forms import Column, Unfit, unpackers_of
 from greendata.hub.pacing import give_way, sliced
 
 __all__ = (
+    "AT",
+    "BEYOND_LISTED",
     "FAILURES",
     "Failure",
+    "Failures",
     "Good",
     "JUDGE",
     "Judge",
+    "LISTED",
     "ROW_KEY",
     "RowJudge",
+    "SURELY_BAD",
+    "TEXT",
+    "UNLISTED",
     "Verdicts",
     "failures_in",
     "failures_of",
@@ -43,13 +52,48 @@ FAILURES = pl.Schema(
 NONE = pl.DataFrame(schema=FAILURES)
 ROW_KEY = f"row {uuid4()}"  # nobody can give a column of theirs the same name
 JUDGE = f"judge {uuid4()}"
+AT = f"at {uuid4()}"
+SURELY_BAD = f"bad {uuid4()}"
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 ITEMISED = 1000  # failures of one row
+LISTED = 10_000  # failures of a frame; to list them takes 50 ms
+UNLISTED = "unlisted"  # the rule of a row whose failures are not told
+BEYOND_LISTED = f"the row is invalid; only the first {LISTED} failures are listed"
 
 T = TypeVar("T", pl.DataFrame, pl.Series)
 Failure = tuple[int | None, str | None, str | None, str, str]
 Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a column
+
+
+class Failures(list[Failure]):
+    """What is wrong with rows: each failure up to a limit, and of each row after that but that it fails.
+
+    Args:
+        limit: of the failures that are told one by one.
+
+    Example:
+        >>> from pydantic import TypeAdapter
+        >>> found = Failures(limit=1)
+        >>> for row in range(2):
+        ...     try:
+        ...         TypeAdapter(int).validate_python("x")
+        ...     except ValidationError as error:
+        ...         found.tell(error, row)
+        >>> [(row, rule) for row, _, _, rule, _ in found]
+        [(0, 'int_parsing'), (1, 'unlisted')]
+    """
+
+    def __init__(self, limit: int = LISTED) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def tell(self, error: ValidationError, number: int, *place: str) -> None:
+        """Add what *error* says of row *number*, or of what is at a *place* in it."""
+        if len(self) < self._limit:
+            self += failures_in(error, number, *place)
+        elif not self or self[-1][0] != number:
+            self.append((number, None, None, UNLISTED, BEYOND_LISTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +109,24 @@ class Judge(ABC):
     columns: Sequence[Column]
 
     @abstractmethod
-    def rows(self, numbers: pl.Series) -> Iterator[Any]:
-        """The rows of these *numbers*, which ascend, as `valid` takes them."""
+    def rows(self, places: pl.Series) -> Iterator[Any]:
+        """The rows at these *places* in the frame, which ascend, as `valid` takes them."""
 
     @abstractmethod
-    def valid(self, number: int, row: Any, failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
 
-    def piece(self, rows: Sequence[Good], failures: list[Failure]) -> pl.DataFrame:
-        """Valid *rows* in their columns' form, with their numbers; what does not fit it goes to *failures*."""
+    def pieces(self, rows: Sequence[Good], failures: Failures) -> Iterator[pl.DataFrame]:
+        """Valid *rows* as a frame, if there are any that fit it; what does not fit goes to *failures*."""
         try:
-            return self._packed(rows)
+            if rows:
+                yield self.packed(rows)
         except Unfit:
-            return self._packed([row for row in rows if self._fits(row, failures)])
+            if fitting := [row for row in rows if self._fits(row, failures)]:
+                yield self.packed(fitting)
 
-    def _packed(self, rows: Sequence[Good]) -> pl.DataFrame:
+    def packed(self, rows: Sequence[Good]) -> pl.DataFrame:
+        """Valid *rows* in their columns' form, with their numbers; Unfit if that cannot hold them."""
         by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
         series = {
             column.name: pl.Series([*map(column.form.pack, values)], dtype=column.form.dtype)
@@ -87,7 +134,7 @@ class Judge(ABC):
         }
         return pl.DataFrame(series | {ROW_KEY: pl.Series([number for number, _ in rows], dtype=pl.UInt32)})
 
-    def _fits(self, row: Good, failures: list[Failure]) -> bool:
+    def _fits(self, row: Good, failures: Failures) -> bool:
         number, values = row
         before = len(failures)
         for column, value in zip(self.columns, values, strict=True):
@@ -108,16 +155,16 @@ class RowJudge(Judge):
 
     check: Callable[[Any], BaseModel]
 
-    def rows(self, numbers: pl.Series) -> Iterator[Mapping[str, Any]]:
+    def rows(self, places: pl.Series) -> Iterator[Mapping[str, Any]]:
         """See `Judge.rows`."""
-        return _dicts(some_of(self.frame, numbers), unpackers_of(self.columns, self.frame.schema))
+        return _dicts(some_of(self.frame, places), unpackers_of(self.columns, self.frame.schema))
 
-    def valid(self, number: int, row: Mapping[str, Any], failures: list[Failure]) -> list[Any] | None:
+    def valid(self, number: int, row: Mapping[str, Any], failures: Failures) -> list[Any] | None:
         """See `Judge.valid`."""
         try:
             model = self.check(row)
         except ValidationError as error:
-            failures += failures_in(error, number)
+            failures.tell(error, number)
             return None
         return [getattr(model, column.field) for column in self.columns]
 
@@ -127,43 +174,73 @@ class Verdicts(NamedTuple):
 
     Attributes:
         good: for each judge the rows that it found valid, in its columns' form, with their numbers.
-        failures: those of all other rows.
+        failures: those of the other rows, the first `LISTED` of them one by one.
+        left: the rows that no judge was asked about any more.
     """
 
     good: list[list[pl.DataFrame]]
     failures: list[pl.DataFrame]
+    left: pl.DataFrame
 
 
-def judged(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
+def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> Verdicts:
     """The verdicts on the rows *asked*, each by its judge.
 
     Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
     greenlet that waits for it: the hub turns between slices, and validators run here.
 
     Args:
-        asked: the numbers of the rows (`ROW_KEY`), ascending, and of their judges (`JUDGE`).
+        asked: the numbers of the rows (`ROW_KEY`), ascending, their judges (`JUDGE`), their places in the frames of
+            these (`AT`), and whether they are invalid whatever a judge says (`SURELY_BAD`).
+        all_rows: after `LISTED` failures, judge those that may be valid; otherwise no more of them.
     """
-    verdicts = Verdicts([[] for _ in judges], [])
-    for pieces, failing in sliced(lambda start, length: _slice(judges, asked.slice(start, length)), asked.height):
-        for good, some in zip(verdicts.good, pieces, strict=True):
-            good.extend(piece for piece in some if piece.height)  # to free many empty ones at once takes long
+    verdicts = Verdicts([[] for _ in judges], [], asked.head(0))
+    done = _judge(judges, asked, LISTED, verdicts)
+    left = asked.slice(done)
+    if all_rows and left.height:
+        is_bad = left[SURELY_BAD]
+        _judge(judges, left.filter(~is_bad), 0, verdicts)
+        left = left.filter(is_bad)
+    some_each = [found or [judge.packed([])] for judge, found in zip(judges, verdicts.good, strict=True)]
+    return Verdicts(some_each, verdicts.failures or [NONE], left)
+
+
+def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: Verdicts) -> int:
+    """Add the verdicts on *asked*, up to a *limit* of failures if it is not 0; returns how many rows were judged."""
+    told = done = 0
+
+    def some(start: int, length: int) -> tuple[int, list[list[pl.DataFrame]], list[pl.DataFrame]]:
+        return length, *_slice(judges, asked.slice(start, length), Failures(limit and sys.maxsize))
+
+    for length, pieces, failing in sliced(some, asked.height):
+        for good, found in zip(verdicts.good, pieces, strict=True):
+            good.extend(found)
         verdicts.failures.extend(failing)
-    some_each = [found or [judge.piece([], [])] for judge, found in zip(judges, verdicts.good, strict=True)]
-    return Verdicts(some_each, verdicts.failures or [NONE])
+        done += length
+        told += sum(piece.height for piece in failing)
+        if 0 < limit <= told:
+            break
+    return done
 
 
-def _slice(judges: Sequence[Judge], asked: pl.DataFrame) -> Verdicts:
-    """The verdicts on a slice, in one piece or none."""
-    numbers, by = asked[ROW_KEY], asked[JUDGE]
-    rows = [judge.rows(numbers.filter(by == index)) for index, judge in enumerate(judges)]
-    good: list[list[Good]] = [[] for _ in judges]
-    failures: list[Failure] = []
-    for number, index in zip(numbers.to_list(), by.to_list(), strict=True):
+def _slice(
+    judges: Sequence[Judge], asked: pl.DataFrame, failures: Failures
+) -> tuple[list[list[pl.DataFrame]], list[pl.DataFrame]]:
+    """The valid rows of a slice by their judges, and the failures of the others: each in one piece or none."""
+    by = asked[JUDGE].to_list()
+    places = dict.fromkeys(set(by), asked[AT])
+    if len(places) > 1:
+        places = {index: asked[AT].filter(asked[JUDGE] == index) for index in places}
+    rows = {index: judges[index].rows(some) for index, some in places.items()}
+    good: dict[int, list[Good]] = {index: [] for index in places}
+    for number, index in zip(asked[ROW_KEY].to_list(), by, strict=True):
         values = judges[index].valid(number, next(rows[index]), failures)
         if values is not None:
             good[index].append((number, values))
-    pieces = [[judge.piece(some, failures)] if some else [] for judge, some in zip(judges, good, strict=True)]
-    return Verdicts(pieces, [failures_of(failures)] if failures else [])
+    pieces: list[list[pl.DataFrame]] = [[] for _ in judges]
+    for index, some in good.items():
+        pieces[index].extend(judges[index].pieces(some, failures))
+    return pieces, [failures_of(failures)] if failures else []
 
 
 def some_of(values: T, numbers: pl.Series) -> T:
