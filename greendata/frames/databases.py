@@ -163,7 +163,7 @@ class PostgresAddress:
 
     def _connect(self, manager: Any) -> tuple[Any, Any]:
         try:
-            database = manager.AdbcDatabase(driver=self._driver._driver_path(), uri=self._place.for_driver)
+            database = self._driver.connect(self._place.for_driver)
             try:
                 connection = manager.AdbcConnection(database)
                 connection.set_autocommit(False)

@@ -15,6 +15,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent._hub_primitives import wait_on_socket, wait_on_watcher
 
 __all__ = (
+    "WHERE_THREADS_WAIT",
     "SocketMethods",
     "get_hub_if_exists",
     "get_native_socket",
@@ -101,6 +102,9 @@ def resolve_address(sock: Any, address: Any) -> Any:
 
 
 # -- threads ------------------------------------------------------------------------------------------------
+
+
+WHERE_THREADS_WAIT = frozenset({"gevent._threading", "gevent._monitor"})  # modules where gevent's threads wait for work
 
 
 def thread_handle() -> type[Any]:

@@ -41,7 +41,7 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 from greenlet import getcurrent
 
 from greendata.hub import native
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.hub.gevent_internals import WHERE_THREADS_WAIT, get_hub_if_exists
 from greendata.hub.hubs import weakly
 from greendata.hub.mailbox import Mailbox
 
@@ -61,8 +61,6 @@ HUB_PATIENCE = 0.005  # seconds
 # How long until a hub looks whether somebody is left who may wake its greenlets, and until it looks again.
 FIRST_LOOK = 0.005  # seconds: most waits are over by then, and threads that were started run
 LOOK = 0.1  # seconds
-
-_IDLE = frozenset({"gevent._threading", "gevent._monitor"})  # where threads of gevent's wait for work
 
 native_threads: set[int] = set()  # that run a `threading.Thread`; each adds and removes itself, any thread looks
 
@@ -330,7 +328,7 @@ def _is_idle(frame: FrameType | None) -> bool:
     """True where a thread of gevent's waits for work, and where one of our own is: `_busy` speaks for it."""
     if frame is None:
         return False
-    if frame.f_globals.get("__name__") in _IDLE:
+    if frame.f_globals.get("__name__") in WHERE_THREADS_WAIT:
         return True
     while frame.f_back is not None:
         frame = frame.f_back
