@@ -85,3 +85,31 @@ def test_gevents_own_runner_is_enough(tmp_path: Path) -> None:
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROOF}", encoding="utf-8")
     finished = run_python(["-m", "gevent.monkey", str(script)], env={"GREENDATA_AUTOPATCH": "1"})
     assert (finished.returncode, finished.stdout) == (0, "2 1\n")
+
+
+LACKING = """
+from gevent import monkey
+from greendata.start.importing import when_imported
+
+def take_away():
+    import polars._plr as plr
+    del plr.PyLazyFrame.{name}
+
+when_imported("polars", take_away)  # it comes before the patch, as a Polars would that has no such function
+monkey.patch_all()
+"""
+
+
+def test_a_service_starts_with_a_polars_that_lacks_a_function() -> None:
+    code = LACKING.format(name="to_dot") + PROOF
+    finished = run_python(code, env={"GREENDATA_AUTOPATCH": "1"}, warnings="default")
+    assert finished[:2] == CLEAN[:2]
+    assert "RuntimeWarning: 1 function not found in Polars" in finished.stderr
+    assert "polars._plr:PyLazyFrame.to_dot. The others are patched" in finished.stderr
+
+
+def test_a_service_does_not_start_with_a_polars_that_lacks_one_that_matters() -> None:
+    code = LACKING.format(name="collect") + "import polars"
+    finished = run_python(code, env={"GREENDATA_AUTOPATCH": "1"})
+    assert finished.returncode == 1
+    assert "SeamMissing: 1 function not found in Polars" in finished.stderr
