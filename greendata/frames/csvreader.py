@@ -33,6 +33,7 @@ from greendata.frames.wire import refuse_unwritable
 __all__ = ("read_csv",)
 
 BOM = b"\xef\xbb\xbf"
+EXACT = 2**53  # up to here a float holds every integer
 NAMED = 5  # columns, in a message about some of them
 
 _FAILURES = (PolarsError, PanicException, Malformed)
@@ -150,11 +151,38 @@ class _Reader:
         df.columns = [*self.names.values()]
         if self.schema is None:
             found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
-            return df.with_columns(found) if found else df
+            return df.with_columns(found) if found else self._unrounded(df, content, has_header=has_header)
         if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
             exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
             return replace(self, forms=exact).parsed(content, has_header=has_header)
         return cast_to(df, self.schema, "csv")
+
+    def _unrounded(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
+        """*df*, whose types were inferred, with other types for floats that are not the numbers that stand there."""
+        large = [series.name for series in df.iter_columns() if _may_be_rounded(series)]
+        if not large:
+            return df
+        texts = replace(self, forms={}).parsed(content, has_header=has_header)
+        return df.with_columns([_as_it_stands(df[name], texts[name]) for name in large])
+
+
+def _may_be_rounded(values: pl.Series) -> bool:
+    return values.dtype.is_float() and bool((values.alias("values").abs() >= EXACT).any())
+
+
+def _as_it_stands(values: pl.Series, texts: pl.Series) -> pl.Series:
+    """Those of floats and their *texts* that are the numbers: the floats, or Decimals, or at the least the texts."""
+    text = texts.alias("text")
+    is_lost = (values.alias("values").is_infinite() & text.str.contains("[0-9]")).any()
+    whole = text.filter(text.str.contains("^[+-]?[0-9]{16,}$"))
+    exact, rounded = whole.cast(pl.Int128, strict=False), whole.cast(pl.Float64).cast(pl.Int128, strict=False)
+    if not is_lost and not (exact != rounded).fill_null(value=True).any():
+        return values
+    places: int = text.str.extract(r"\.([0-9]+)").str.len_chars().max() or 0  # type: ignore[assignment]
+    try:
+        return cast(texts, pl.Decimal(38, min(places, 37)), "csv")
+    except Malformed:
+        return texts
 
 
 def _form(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:

@@ -6,6 +6,7 @@ model knows better, it is asked. What Polars says of a bad file becomes an error
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from glob import escape
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from greendata.errors import FileMissing, UnreadableFile
 from greendata.frames.apart import runs_code
+from greendata.frames.fields import columns_of
 from greendata.frames.jsonscan import scan_faithful, scan_judged, texts_in
 from greendata.frames.models import schema_of
 from greendata.frames.names import column
@@ -23,7 +25,7 @@ from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources, StrPath, sources
 from greendata.hub.blocks import contextmanager
 
-__all__ = ("Scan", "reading", "scan")
+__all__ = ("Scan", "csv_for", "csv_options", "named_twice", "reading", "scan")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
@@ -31,6 +33,20 @@ Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 # much of it Polars looks at and holds at once, which has no bearing on rows that are judged one by one.
 _OF_LINES = frozenset({"credential_provider", "storage_options"})
 _OF_INFERENCE = frozenset({"batch_size", "infer_schema_length", "low_memory"})
+
+_DUPLICATED = "_duplicated_"  # what Polars puts between a name that is taken and a number
+# The options of `polars.scan_csv` that say where the header is and what a column.
+_FORM = (
+    "comment_prefix",
+    "encoding",
+    "eol_char",
+    "glob",
+    "quote_char",
+    "separator",
+    "skip_lines",
+    "skip_rows",
+    "storage_options",
+)
 
 
 class Scan(NamedTuple):
@@ -77,14 +93,13 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
                 return Scan(scan_judged(lines, found, model), schema_of(model), found)
             return Scan(*scan_faithful(lines, found, model), found, lines)
         if kind == "csv":
-            options = {"schema_overrides": _csv_types(model), **options}
+            options = csv_options(model, options)
         lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
         schema = lf.collect_schema()
-        if kind == "csv" and not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
-            lf = lf.rename({raw: raw.replace('""', '"') for raw in schema if '""' in raw})  # as `_raw` has it
-            schema = lf.collect_schema()
         if kind == "csv":
-            lf = lf.with_columns(column(name).str.decode("base64") for name in _in_base64(schema, model))
+            if (twice := named_twice(schema, lambda: _header(places, options))) is not None:
+                raise UnreadableFile([found.shown], f"the name {twice!r} stands for more than one column")
+            lf = csv_for(model, lf, options)
             schema = lf.collect_schema()
         if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
             lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
@@ -125,14 +140,89 @@ def _can_be_judged(model: type[BaseModel]) -> bool:
     return model.model_config.get("extra") != "allow" and not runs_code(model)
 
 
-def _csv_types(model: type[BaseModel]) -> dict[str, pl.DataType]:
-    """Numbers and booleans as what the model has; the rest as text, which the validation takes at its word."""
-    return {_raw(name): dtype if _is_read(dtype) else pl.String() for name, dtype in schema_of(model).items()}
+def csv_options(model: type[BaseModel], options: dict[str, Any]) -> dict[str, Any]:
+    """Return *options* of ``polars.scan_csv``, which win, with what *model* knows of the types of columns.
+
+    Integers and booleans are read as what the model has. All else is read as text, which the validation takes at its
+    word.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     age: int
+        >>> csv_options(User, {"separator": ";"})
+        {'schema_overrides': {'age': Int64}, 'separator': ';'}
+    """
+    types = {_raw(name): dtype if _is_read(dtype) else pl.String() for name, dtype in _wanted(model).items()}
+    return {"schema_overrides": types, **options}
 
 
-def _in_base64(schema: pl.Schema, model: type[BaseModel]) -> list[str]:
-    """The columns of text that are binary for *model*: text has it in base64, see `greendata.frames.wire`."""
-    return [name for name, dtype in schema_of(model).items() if dtype == pl.Binary and schema.get(name) == pl.String]
+def csv_for(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -> pl.LazyFrame:
+    """Return the rows of CSV in *lf* as *model* wants them: with their names, floats, decimals and binary values.
+
+    Args:
+        options: those that it was read with, see `csv_options`.
+
+    Example:
+        >>> class Item(BaseModel):
+        ...     price: float
+        >>> csv_for(Item, pl.LazyFrame({"price": ["1.5", "1e5", None]}), {}).collect()["price"].to_list()
+        [1.5, 100000.0, None]
+    """
+    if not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
+        names = lf.collect_schema()
+        lf = lf.rename({raw: raw.replace('""', '"') for raw in names if '""' in raw})  # as `_raw` has it
+    schema = lf.collect_schema()
+    changed = []
+    for name, dtype in _wanted(model).items():
+        if schema.get(name) != pl.String:
+            continue
+        text = column(name)
+        if options.get("decimal_comma") and (dtype.is_float() or dtype.is_decimal()):
+            point = text.str.replace_all(".", "..", literal=True)  # which is none then
+            text = point.str.replace(",", ".", literal=True)
+        if dtype == pl.Binary:  # it is in base64, see `greendata.frames.wire`
+            text = text.str.decode("base64")
+        elif dtype == pl.Float64:
+            text = _as_float(text)
+        changed.append(text)
+    return lf.with_columns(changed)
+
+
+def named_twice(schema: pl.Schema, header: Callable[[], list[str | None]]) -> str | None:
+    """Return a name that stands for more than one column, which Polars renames; None if there is none.
+
+    Args:
+        schema: what Polars makes of the header.
+        header: tells the names as they stand there.
+
+    Example:
+        >>> named_twice(pl.Schema({"a": pl.Int64, "a_duplicated_0": pl.Int64}), lambda: ["a", "a"])
+        'a'
+    """
+    parts = (name.rpartition(_DUPLICATED) for name in schema)
+    if not any(mark and first in schema for first, mark, _ in parts):
+        return None
+    return next((name or "" for name, count in Counter(header()).items() if count > 1), None)
+
+
+def _header(places: Any, options: dict[str, Any]) -> list[str | None]:
+    """The first record of a file, as it stands there."""
+    form = {name: options[name] for name in _FORM if name in options}
+    head = pl.scan_csv(places, **form, has_header=False, infer_schema=False, n_rows=1)
+    return [*head.collect().row(0)]
+
+
+def _wanted(model: type[BaseModel]) -> dict[str, pl.DataType]:
+    """The dtypes of columns, under each of the names that they may have."""
+    return {source: column.form.dtype for column in columns_of(model) for source in column.sources}
+
+
+def _as_float(text: pl.Expr) -> pl.Expr:
+    """The floats in *text*; an error where digits would become an infinity."""
+    number = text.str.strip_chars(" \t")
+    number = pl.when(number != "").then(number)
+    is_lost = number.cast(pl.Float64, strict=False).is_infinite() & number.str.contains("[0-9]")
+    return pl.when(is_lost).then(number + pl.lit(" would be infinite")).otherwise(number).cast(pl.Float64)
 
 
 def _raw(name: str) -> str:
@@ -141,7 +231,7 @@ def _raw(name: str) -> str:
 
 
 def _is_read(dtype: pl.DataType) -> bool:
-    return dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Float64)
+    return dtype.is_integer() or isinstance(dtype, pl.Boolean)
 
 
 def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from greendata.frames.decoders import decode
 from greendata.frames.formats import Format
 from greendata.frames.jsonrows import BOM
 from greendata.frames.quotas import MAX_BYTES, TIMEOUT
-from greendata.frames.validation import validate
+from greendata.frames.scans import csv_for, csv_options
+from greendata.frames.validation import own_validate, validate
 from greendata.hub import crew, pool
 from greendata.hub.caller import Caller
 from greendata.hub.cleanup import carry_out
@@ -158,7 +159,7 @@ def _read_body(
         if model is not None and not options:
             content = _call_on(path.read_bytes)
             return go_on(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
-        return _valid(_call_on(_read_file, reader, path, options), model)
+        return _valid(_call_on(_read_file, reader, path, model, options), model)
     finally:
         carry_out(file.close, label=f"close the file of {reader}").get()
 
@@ -185,8 +186,11 @@ def _write(file: IO[bytes], pieces: list[bytes]) -> None:
     file.flush()
 
 
-def _read_file(reader: str, path: Path, options: dict[str, Any]) -> pl.DataFrame:
+def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
     refuse_claims(path, reader.removeprefix("read_"), options)
+    if reader == "read_csv" and model is not None and own_validate(model) is None:
+        known = csv_options(model, options)
+        return csv_for(model, pl.read_csv(path, **known).lazy(), known).collect()
     source: Path | BytesIO = path
     if reader == "read_ndjson":
         options = {"infer_schema_length": None, **options}  # a key that comes late is one all the same
@@ -197,7 +201,11 @@ def _read_file(reader: str, path: Path, options: dict[str, Any]) -> pl.DataFrame
 
 
 def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
-    lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
+    if model is None or scanner != "scan_csv" or own_validate(model) is not None:
+        lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
+    else:
+        options = csv_options(model, options)
+        lf = csv_for(model, pl.scan_csv(url, **options), options)
     return _valid(lf.collect(), model)
 
 
