@@ -6,14 +6,15 @@ worker thread, a Polars UDF and a plain thread may all wait at it.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import gevent
 from gevent.monkey import get_original
 
 from greendata.hub.gevent_internals import get_hub_if_exists
 
-__all__ = ("Gate", "open_from_hub", "rest")
+__all__ = ("Gate", "open_from_hub", "rest", "timeout_at")
 
 GUARD = 60.0  # seconds until a forgotten gate gives up; less than the guard of a test, so that it can say so
 
@@ -72,6 +73,22 @@ def open_from_hub(gate: Gate) -> gevent.Greenlet:
         gate.open()
 
     return gevent.spawn(ticker)
+
+
+@contextmanager
+def timeout_at(gate: Gate) -> Iterator[gevent.Timeout]:
+    """A `gevent.Timeout` around the block, which strikes once somebody waits at *gate*, however long that takes."""
+    timeout, around = gevent.Timeout(None), gevent.getcurrent()
+
+    def strike() -> None:
+        gate.wait_arrived()
+        gevent.get_hub().loop.run_callback(around.throw, timeout)
+
+    striker = gevent.spawn(strike)
+    try:
+        yield timeout
+    finally:
+        striker.kill()
 
 
 def rest(seconds: float = 0.001) -> None:

@@ -126,6 +126,8 @@ def pytest_runtest_teardown() -> Iterator[None]:
         gevent.idle()  # what the test left in the hub's queue runs now, not in the next test
     _fail_on_hub_errors()
     _fail_on_busy_pool()
+    if (natives := sys.modules.get("tests.natives")) is not None:
+        natives.dismiss_pools()  # else some hundred threads of theirs would be there at the end of the run
     return outcome
 
 

@@ -13,7 +13,22 @@ from greendata.hub.result import Result
 from greendata.hub.settings import Settings
 from tests.gates import Gate, rest
 
-__all__ = ("Native", "in_a_plain_thread", "settle_down", "small_pool", "submit_expiring", "until")
+__all__ = (
+    "TIMEOUTS",
+    "Native",
+    "at_home",
+    "dismiss",
+    "dismiss_pools",
+    "expiring",
+    "in_a_plain_thread",
+    "settle_down",
+    "small_pool",
+    "until",
+)
+
+# Seconds, tried in turn by what needs a timeout that passes while work runs: on a busy machine the first ones may pass
+# before it has begun.
+TIMEOUTS = (0.05, 0.5, 5.0, 50.0)
 
 T = TypeVar("T")
 
@@ -58,9 +73,39 @@ def until(condition: Callable[[], object]) -> None:
         rest()
 
 
+def at_home(result: Result[T]) -> Result[T]:
+    """*result*, once its hub has taken in what became of it: ``get`` may find the outcome before it is counted."""
+    until(lambda: result.is_home)
+    return result
+
+
 def small_pool(**settings: Any) -> Pool:
-    """A pool of its own, with the defaults changed by *settings*."""
-    return Pool(Settings().changed(**settings))
+    """A pool of its own, with the defaults changed by *settings*; its threads end with the test."""
+    _pools.append(Pool(Settings().changed(**settings)))
+    return _pools[-1]
+
+
+def dismiss_pools() -> None:
+    """End the threads of all pools that were made here; what waits there is cancelled, what runs comes to its end."""
+    while _pools:
+        pool = _pools.pop()
+        pool.drain(0)
+        until(lambda pool=pool: (pool._crew.mend(), not len(pool._crew.queue))[1])  # type: ignore[misc]
+        dismiss(pool)
+
+
+def dismiss(pool: Pool) -> None:
+    """Leave *pool*, in which nothing waits, without a thread, as it was before its first job."""
+    crew = pool._crew
+    while crew.lock._is_owned():  # type: ignore[attr-defined]
+        crew.lock.release()  # a test interrupts where no signal handler does: after __enter__, before its block
+    while crew.workers or crew.lost:  # also one that has just begun
+        for worker in list(crew.workers):
+            worker.lost = True
+            crew._tokens.put("call")
+        rest()
+    while not crew._tokens.empty():
+        crew._tokens.get()
 
 
 def settle_down(pool: Pool) -> None:
@@ -68,11 +113,16 @@ def settle_down(pool: Pool) -> None:
     until(lambda: (now := pool.stats()).queued == now.running == now.abandoned == now.lost == 0)
 
 
-def submit_expiring(pool: Pool, held: Gate, label: str) -> Result[object]:
-    """Submit *held* to an idle pool, with a deadline that passes while it runs and not before."""
-    for timeout in (0.05, 0.5, 5.0, 50.0):
-        result = pool.submit(held, timeout=timeout, label=label)
-        until(lambda result=result: held.arrived or result.ready())  # type: ignore[misc]
-        if held.arrived:
+def expiring(start: Callable[[float], Result[T]], held: Gate) -> Result[T]:
+    """What *start* gives for a timeout that passes while its work waits at *held*, and not before it came there."""
+    for timeout in TIMEOUTS:
+        before = len(held.arrived)
+        result = start(timeout)
+        end = result.end()
+        until(lambda before=before, end=end: len(held.arrived) > before or end.ready())  # type: ignore[misc]
+        if len(held.arrived) > before:
             return result
     raise AssertionError("no worker took the job")
+
+
+_pools: list[Pool] = []  # the test's thread

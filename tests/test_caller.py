@@ -52,11 +52,13 @@ def test_call_direct_runs_in_the_hub_itself(caller: Caller) -> None:
 
 
 def test_call_later_runs_after_the_delay(caller: Caller) -> None:
-    order: list[str] = []
-    calls = [caller.call_later(seconds, order.append, str(seconds)) for seconds in (0.02, 0.001, 0)]
-    for call in calls:
-        call.get()
-    assert order == ["0", "0.001", "0.02"]
+    order: list[float] = []
+    late, soon, now = (caller.call_later(seconds, order.append, seconds) for seconds in (3600, 0.001, 0))
+    now.get()
+    soon.get()
+    assert sorted(order) == [0, 0.001]
+    assert not late.ready()
+    late.cancel()
 
 
 def test_a_thousand_interleaved_calls_end_in_order(caller: Caller) -> None:

@@ -25,6 +25,7 @@ from greendata.web.dashboard import pages
 from greendata.web.dashboard.feed import Feed
 from greendata.web.flask import GreenData
 from tests.conftest import Gate
+from tests.natives import at_home
 
 STATIC = Path(pages.__file__).with_name("static")
 PATHS = ("/", "/events", "/stats.json", *(f"/static/{file.name}" for file in sorted(STATIC.iterdir())))
@@ -289,7 +290,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
     cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
     greendata.collect(cards).get()
     greendata.collect(cards.map_batches(fail)).wait()
-    greendata.run(fail, label="report").wait()
+    at_home(greendata.run(fail, label="report"))
     shown = json.dumps(first_picture(client)) + client.get("/greendata/stats.json").text
     assert shown.count('"report"') >= 2
     assert "cake of mine" not in shown
@@ -297,7 +298,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
 
 def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
     observe.start(keep_texts=True)  # the page's own start comes too late for that
-    greendata.run(fail, label="report").wait()
+    at_home(greendata.run(fail, label="report"))
     [failure] = first_picture(client)["failures"]
     assert failure["text"] == "secret: cake of mine"
 

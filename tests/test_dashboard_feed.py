@@ -213,13 +213,13 @@ def test_a_server_that_is_to_end_does_not_wait_for_viewers(server: Server) -> No
 @pytest.mark.parametrize("server", [("gevent", SERVICE + HURRIED)], indirect=True, ids=[""])
 def test_a_viewer_that_does_not_read_loses_its_place(server: Server) -> None:
     server.ask("/fail")
-    with socket.socket() as stalled:
+    with server.connected(REQUEST) as reads, socket.socket() as stalled:
+        seen = pictures(reads)
+        next(seen)  # it watches before the other comes, and so sees it come, however soon that one has lost its place
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect(("127.0.0.1", server.port))
         stalled.sendall(REQUEST)
-        with server.connected(REQUEST) as reads:
-            seen = pictures(reads)
-            while next(seen)["viewers"] < 2:
-                pass
-            while next(seen)["viewers"] > 1:
-                pass
+        while next(seen)["viewers"] < 2:
+            pass
+        while next(seen)["viewers"] > 1:
+            pass

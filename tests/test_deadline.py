@@ -17,12 +17,12 @@ from greendata.hub.outcome import Status
 from greendata.hub.pool import stats, submit
 from greendata.hub.scope import gather, shield, wait
 from tests.conftest import Gate
-from tests.natives import Native, settle_down, small_pool, submit_expiring, until
+from tests.natives import Native, expiring, settle_down, small_pool, until
 
 
 def test_a_running_job_fails_at_its_deadline_and_its_slot_is_counted(held: Gate) -> None:
     pool = small_pool(max_workers=1)
-    result = submit_expiring(pool, held, label="slow")
+    result = expiring(lambda timeout: pool.submit(held, timeout=timeout, label="slow"), held)
     with pytest.raises(DeadlineExceeded, match="slow was still running") as caught:
         result.get()
     assert caught.value.running

@@ -16,7 +16,7 @@ import greendata
 from greendata import BadEngine, Batches, GreenEngine, JobAborted, Result
 from greendata.hub import native
 from tests.frames import ROWS, crowded, gated, gated_schema
-from tests.gates import Gate, rest
+from tests.gates import Gate, rest, timeout_at
 
 SINKS = ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
 
@@ -255,7 +255,7 @@ def test_on_a_worker_it_runs_inline() -> None:
 
 
 def test_an_outer_timeout_ends_the_wait_and_gives_the_work_up(held: Gate) -> None:
-    with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as outer:
+    with pytest.raises(gevent.Timeout) as caught, timeout_at(held) as outer:
         gated(held).collect(engine=GreenEngine())
     assert caught.value is outer
     assert greendata.stats().abandoned == 1

@@ -16,7 +16,7 @@ from greendata.hub.deadline import deadline
 from greendata.hub.pool import submit
 from greendata.hub.settings import Settings
 from tests.conftest import Gate
-from tests.natives import small_pool, submit_expiring
+from tests.natives import expiring, small_pool
 
 
 def raised(provoke: Callable[[], object], kind: type[BaseException]) -> BaseException:
@@ -47,7 +47,7 @@ def test_result_timeout(held: Gate) -> None:
 
 def test_deadline_exceeded(held: Gate) -> None:
     pool = small_pool(max_workers=1)
-    running = submit_expiring(pool, held, label="report")
+    running = expiring(lambda timeout: pool.submit(held, timeout=timeout, label="report"), held)
     queued = pool.submit(held, timeout=0, label="export")
     assert str(raised(queued.get, TimeoutError)) == "export had not begun at its deadline of 0 seconds"
     error = raised(running.get, errors.DeadlineExceeded)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import Finished, run_python
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 PATCH = "from gevent.monkey import patch_all; patch_all()"
 both_ways = pytest.mark.parametrize("patch", ["", PATCH], ids=["plain", "patched"])
 
@@ -25,9 +27,13 @@ from gevent.monkey import get_original
 import polars as pl
 from greendata import collect
 from greendata.hub.pool import stats, submit
+from tests.gates import Gate
 from tests.natives import until
 
 native_sleep = get_original("time", "sleep")
+
+def begun():
+    return stats().running or stats().done or stats().failed
 
 def heavy():
     lf = pl.LazyFrame({{"a": range(300_000)}})
@@ -49,9 +55,7 @@ def run(patch: str, code: str, **options: float) -> Finished:
 @both_ways
 @pytest.mark.parametrize("work", IN_FLIGHT)
 def test_it_exits_cleanly_with_work_in_flight(work: str, patch: str) -> None:
-    assert run(
-        patch, f"pending = {IN_FLIGHT[work]}\nuntil(lambda: stats().running or stats().done or stats().failed)"
-    ) == (0, "", "")
+    assert run(patch, f"pending = {IN_FLIGHT[work]}\nuntil(begun)") == (0, "", "")
 
 
 @both_ways
@@ -71,7 +75,7 @@ def test_greenlets_that_wait_are_not_woken_by_the_exit(patch: str) -> None:
 
 @both_ways
 def test_an_error_in_the_main_program_is_all_that_is_told(patch: str) -> None:
-    finished = run(patch, "pending = submit(native_sleep, 0.3)\nuntil(lambda: stats().running)\nint('provoked')")
+    finished = run(patch, "pending = submit(native_sleep, 0.3)\nuntil(begun)\nint('provoked')")
     assert finished.returncode == 1
     assert finished.stderr.startswith("Traceback")
     assert finished.stderr.count("Traceback") == 1
@@ -80,7 +84,7 @@ def test_an_error_in_the_main_program_is_all_that_is_told(patch: str) -> None:
 
 @both_ways
 def test_the_exit_code_is_kept(patch: str) -> None:
-    assert run(patch, "pending = submit(native_sleep, 0.3)\nuntil(lambda: stats().running)\nsys.exit(7)") == (7, "", "")
+    assert run(patch, "pending = submit(native_sleep, 0.3)\nuntil(begun)\nsys.exit(7)") == (7, "", "")
 
 
 @both_ways
@@ -105,10 +109,12 @@ def test_the_loop_ends_when_nothing_is_pending(patch: str) -> None:
 @both_ways
 def test_a_cancelled_job_that_goes_on_does_not_hold_the_loop(patch: str) -> None:
     code = """
-    result = submit(native_sleep, 0.5)
-    until(lambda: stats().running)
+    gate = Gate()
+    result = submit(gate)
+    gate.wait_arrived()
     result.cancel()
     print(gevent.get_hub().join(), stats().abandoned)
+    gate.open()
     """
     assert run(patch, _dedent(code)) == (0, "True 1\n", "")
 
@@ -118,7 +124,7 @@ def test_a_hub_destroyed_with_work_in_flight(patch: str) -> None:
     code = """
     lost = [submit(native_sleep, 0.2) for _ in range(6)]
     waiter = gevent.spawn(lost[0].get)
-    until(lambda: stats().running)
+    until(begun)
     gevent.get_hub().destroy(destroy_loop=True)
     print(submit(int, "3").get(timeout=30), lost[0].get(timeout=30), [result.wait() for result in lost])
     """

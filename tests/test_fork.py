@@ -11,6 +11,8 @@ import pytest
 from greendata.frames import fork
 from tests.processes import run_python
 
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+
 # Runs one piece of work in a forked child, which leaves its answer in a file.
 IN_CHILD = """
 import os, sys, tempfile
@@ -88,35 +90,51 @@ def test_every_execution_in_the_child_is_refused_with_the_remedy(setup: str) -> 
         assert REMEDY in line
 
 
+class Tasks:
+    """What the system tells of threads, in the place of `greendata.hub.native`: look by look, the last one for ever.
+
+    The numbers are of no threads that are there: what is asked of the system for one of them has no answer.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: dict[int, str]) -> None:
+        self.pauses = 0
+        self._looks = list(looks)
+        monkeypatch.setattr(fork, "native", self)
+
+    def thread_names(self) -> dict[int, str]:
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    def sleep(self, _: float) -> None:
+        self.pauses += 1
+
+
+UNKNOWN = dict.fromkeys(range(-1000, 0), "python")  # more than this process has
+NAMED = UNKNOWN | {-1: "polars-0"}
+
+
 def test_threads_that_have_no_name_yet_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    newborn = dict.fromkeys(range(1000), "python")
-    seen = iter([newborn, newborn, newborn | {999: "polars-0"}])
-    monkeypatch.setattr(fork.native, "thread_names", lambda: next(seen))
-    monkeypatch.setattr(fork, "_is_young", lambda task: task == 999)
+    Tasks(monkeypatch, UNKNOWN, UNKNOWN, NAMED)
+    monkeypatch.setattr(fork, "_is_young", lambda task: task == -1)
     assert fork.polars_has_run()
 
 
 def test_threads_that_have_not_had_the_processor_yet_are_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    newborn = dict.fromkeys(range(1000), "python")
-    seen = iter([newborn] * (fork.PAUSES + 9) + [newborn | {999: "polars-0"}])
-    monkeypatch.setattr(fork.native, "thread_names", lambda: next(seen))
-    monkeypatch.setattr(fork, "_is_about_to_run", lambda task: task == 999)
+    Tasks(monkeypatch, *[UNKNOWN] * (fork.PAUSES + 9), NAMED)
+    monkeypatch.setattr(fork, "_is_about_to_run", lambda task: task == -1)
     assert fork.polars_has_run()
 
 
 def test_threads_of_others_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork.native, "thread_names", lambda: dict.fromkeys(range(1000), "python"))
-    monkeypatch.setattr(fork, "_is_young", lambda task: task == 999)
+    tasks = Tasks(monkeypatch, UNKNOWN)
+    monkeypatch.setattr(fork, "_is_young", lambda task: task == -1)
     assert not fork.polars_has_run()
+    assert tasks.pauses == fork.PAUSES
 
 
 def test_threads_of_others_that_are_old_cost_a_fork_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    paused: list[float] = []
-    monkeypatch.setattr(fork.native, "thread_names", lambda: dict.fromkeys(range(1000), "python"))
-    monkeypatch.setattr(fork, "_is_young", lambda task: False)
-    monkeypatch.setattr(fork.native, "sleep", paused.append)
+    tasks = Tasks(monkeypatch, UNKNOWN)
     assert not fork.polars_has_run()
-    assert not paused
+    assert tasks.pauses == 0
 
 
 def test_the_parent_goes_on() -> None:

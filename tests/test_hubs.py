@@ -191,7 +191,7 @@ def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
     gone = weakref.ref(value)
     Result[None]().rawlink(lambda _, value=value: value)  # type: ignore[misc]
     del value
-    until(lambda: (gc.collect(), gone() is None and bridge.expected == before)[1])
+    until(lambda: (gc.collect(), gone() is None and bridge.expected <= before)[1])
 
 
 def test_the_calls_of_a_destroyed_hub_are_told_when_its_thread_has_another() -> None:

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import gevent
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -19,7 +18,7 @@ from greendata.observe.histogram import BOUNDS
 from greendata.observe.metrics import Metrics
 from greendata.observe.record import LABELS
 from tests.conftest import Gate, run_python
-from tests.natives import until
+from tests.natives import at_home, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -54,7 +53,7 @@ def broken() -> None:
 
 def test_outcomes_waits_and_runs_by_label(metrics: Metrics) -> None:
     for func in (int, int, broken):
-        greendata.run(func, label="report").wait()
+        at_home(greendata.run(func, label="report"))
     found = samples(metrics)
     assert found["greendata_jobs_total", labels(label="report", outcome="done")] == 2
     assert found["greendata_jobs_total", labels(label="report", outcome="failed")] == 1
@@ -76,8 +75,7 @@ def test_gauges_are_those_of_the_moment(metrics: Metrics, held: Gate) -> None:
     assert found["greendata_pool_workers", labels()] >= 1
     assert found["greendata_hub_lag_seconds", labels()] >= 0
     held.open()
-    until(lambda: not observe.running())
-    assert samples(metrics)["greendata_jobs_running", labels()] == 0
+    until(lambda: samples(metrics)["greendata_jobs_running", labels()] == 0)
 
 
 def test_a_rejected_submit_is_counted(metrics: Metrics) -> None:
@@ -90,7 +88,8 @@ def test_a_rejected_submit_is_counted(metrics: Metrics) -> None:
 
 
 def test_labels_are_bounded(metrics: Metrics) -> None:
-    gevent.joinall([greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)])
+    for result in [greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)]:
+        at_home(result)
     found = samples(metrics)
     assert found["greendata_jobs_total", labels(label="other", outcome="done")] == 20
     assert sum(name == "greendata_jobs_total" for name, _ in found) == LABELS + 1
@@ -106,7 +105,7 @@ def test_nobody_has_to_ask_for_them_to_be_written() -> None:
 
 
 def test_openmetrics_where_it_is_asked_for(metrics: Metrics) -> None:
-    greendata.run(int, label='a "label"\n').get(timeout=10)
+    at_home(greendata.run(int, label='a "label"\n'))
     body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     families = {family.name: family for family in parse_openmetrics(body.decode())}
@@ -126,14 +125,12 @@ def test_a_registry_has_them_once_until_they_are_closed() -> None:
 
 WORKER = """
 import os, signal, sys
-import gevent
 import greendata
 from greendata.observe.metrics import Metrics
+from tests.natives import at_home
 metrics = Metrics()
 for _ in range(int(sys.argv[1])):
-    result = greendata.run(int, label="report")
-    while not result.is_home:  # get() may find the outcome before it is counted
-        gevent.sleep(0.001)
+    at_home(greendata.run(int, label="report"))
 print(metrics.exposition()[0].decode(), flush=True)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -165,17 +162,15 @@ def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
     finished = run_python(
         """
         import os
-        import gevent
         from gevent.monkey import get_original
         import greendata
         from greendata.observe.metrics import Metrics
+        from tests.natives import at_home
         metrics = Metrics()
-        greendata.run(int).get(timeout=10)
+        at_home(greendata.run(int))
         metrics.exposition()
         pid = os.fork()
-        result = greendata.run(int, label="report")
-        while not result.is_home:  # get() may find the outcome before it is counted
-            gevent.sleep(0.001)
+        at_home(greendata.run(int, label="report"))
         if not pid:
             print(metrics.exposition()[0].decode(), flush=True)
             os._exit(0)

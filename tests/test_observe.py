@@ -16,7 +16,7 @@ from greendata.observe.histogram import BOUNDS, Durations
 from greendata.observe.record import FAILURES, LABELS
 from tests.conftest import Gate, run_python
 from tests.frames import one_worker
-from tests.natives import Native, until
+from tests.natives import Native, at_home, until
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def broken() -> None:
 
 
 def test_every_outcome_is_in_the_books(held: Gate) -> None:
-    greendata.run(int, label="report").get(timeout=10)
+    at_home(greendata.run(int, label="report")).get()
     with pytest.raises(ValueError, match="cake of mine"):
-        greendata.run(broken, label="report").get(timeout=10)
+        at_home(greendata.run(broken, label="report")).get()
     running = greendata.run(held, label="report")
     held.wait_arrived()
     books = observe.stats().labels["report"]
@@ -59,14 +59,15 @@ def test_a_job_that_never_began_has_waited_and_not_run(held: Gate) -> None:
 
 def test_the_whole_is_the_sum_of_the_labels() -> None:
     for label in ("a", "a", "b"):
-        greendata.run(int, label=label).get(timeout=10)
+        at_home(greendata.run(int, label=label))
     stats = observe.stats()
     assert stats.runs.count == stats.waits.count == 3
     assert stats.runs.total == pytest.approx(sum(books.runs.total for books in stats.labels.values()))
 
 
 def test_labels_are_bounded() -> None:
-    gevent.joinall([greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)])
+    for result in [greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)]:
+        at_home(result)
     labels = observe.stats().labels
     assert len(labels) == LABELS + 1
     assert labels["other"].done == 20
@@ -74,7 +75,7 @@ def test_labels_are_bounded() -> None:
 
 def test_failures_are_the_last_ones_and_say_nothing_of_the_data() -> None:
     for number in range(FAILURES + 3):
-        greendata.run(broken, label=f"report {number}").wait()
+        at_home(greendata.run(broken, label=f"report {number}"))
     failures = observe.stats().failures
     assert len(failures) == FAILURES
     assert (failures[0].label, failures[0].error, failures[0].text) == (f"report {FAILURES + 2}", "ValueError", None)
@@ -94,7 +95,7 @@ def test_texts_of_errors_are_kept_where_asked_for() -> None:
         raise Mute
 
     for func in (broken, mute):
-        greendata.run(func).wait()
+        at_home(greendata.run(func))
     assert [failure.text for failure in observe.stats().failures] == [
         "(its text raised RuntimeError)",
         "a value of the data: cake of mine",
@@ -135,9 +136,10 @@ def test_jobs_without_a_home_are_in_the_pools_counters_alone() -> None:
     done = observe.stats().pool.done
     assert Native(lambda: greendata.run(int, label="plain").get(timeout=10)).join() == 0
     inside = greendata.run(lambda: greendata.run(int, label="inline").get(), label="outside")
-    assert inside.get(timeout=10) == 0
+    assert at_home(inside).get() == 0
+    until(lambda: observe.stats().pool.done >= done + 2)  # the inline one is part of the one around it
     stats = observe.stats()
-    assert stats.pool.done == done + 2  # the inline one is part of the one around it
+    assert stats.pool.done == done + 2
     assert stats.labels.keys() == {"outside"}
 
 
@@ -156,13 +158,13 @@ def test_the_snapshot_is_json_with_the_same_names(held: Gate) -> None:
 
 
 def test_starting_twice_changes_nothing_and_stopping_forgets(observed: observe.Observer) -> None:
-    greendata.run(int, label="report").get(timeout=10)
+    at_home(greendata.run(int, label="report"))
     assert observe.start(keep_texts=True) is observed
     assert "report" in observe.stats().labels
     observe.stop()
     observe.stop()
     assert observe.stats().labels == {}
-    greendata.run(int, label="report").get(timeout=10)
+    at_home(greendata.run(int, label="report"))
     assert observe.stats().labels == {}
 
 
@@ -196,10 +198,11 @@ def test_a_forked_child_begins_its_own_books() -> None:
         import greendata
         from gevent.monkey import get_original
         from greendata import observe
+        from tests.natives import at_home
         observe.start()
-        greendata.run(int, label="parent").get(timeout=10)
+        at_home(greendata.run(int, label="parent"))
         pid = os.fork()
-        greendata.run(int, label="child" if not pid else "parent").get(timeout=10)
+        at_home(greendata.run(int, label="child" if not pid else "parent"))
         if pid:
             get_original("os", "waitpid")(pid, 0)
         print({label: books.done for label, books in observe.stats().labels.items()}, flush=True)

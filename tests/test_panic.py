@@ -22,6 +22,7 @@ SMALL = {"a": pl.UInt8}
 FORCED = """
 import gevent, greendata, polars as pl
 from polars.exceptions import PanicException
+from tests.natives import until
 
 gevent.get_hub()
 wrong, right = pl.LazyFrame({"a": [1]}).select("b"), pl.LazyFrame({"a": [1, 2]})
@@ -37,6 +38,7 @@ for engine in ("in-memory", "streaming"):
     except PanicException as panic:
         print("patched", panic.__cause__, panic.__context__)
 print([right.collect().height for _ in range(8)])
+until(lambda: not greendata.stats().running)  # who waits may know of the outcome before it is counted
 print(greendata.stats().failed, greendata.stats().running, greendata.stats().abandoned)
 """
 

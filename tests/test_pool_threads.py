@@ -67,11 +67,12 @@ def test_nobody_to_look_after_stuck_jobs_is_no_refusal_and_is_tried_again(held: 
 
 
 def test_a_stuck_worker_is_written_off_when_it_can_be_replaced(held: Gate) -> None:
-    pool = small_pool(max_workers=1, stuck_after=0.02)
+    pool = small_pool(max_workers=1, stuck_after=600.0)
     stuck = pool.submit(held)
     held.wait_arrived()
     waiting = pool.submit(int)  # the watch begins
     with no_threads():
+        pool.configure(stuck_after=0.02)
         until(lambda: stuck.run_seconds > pool.settings.stuck_after)
         pool._crew._write_off()  # a look of the watch, at the right moment
         assert (pool.stats().workers, pool.stats().lost, pool.stats().queued) == (1, 0, 1)

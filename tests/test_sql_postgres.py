@@ -267,7 +267,7 @@ def test_leaving_a_stream_ends_its_session(address: str) -> None:
     before = read(SESSIONS, address).item()
     with greendata.read_sql("SELECT generate_series(1, 10000000)", address, batch_rows=5) as stream:
         next(stream)
-    until(lambda: read(SESSIONS, address).item() == before)
+    until(lambda: read(SESSIONS, address).item() <= before)
 
 
 def test_a_query_that_fails_midway(address: str) -> None:
@@ -365,7 +365,7 @@ def test_a_write_that_is_given_up_midway_leaves_nothing(kind: str, address: str,
     with pytest.raises(greendata.DeadlineExceeded):
         expired.get()
     expired.end().get()
-    until(lambda: read(SESSIONS, address).item() == sessions)
+    until(lambda: read(SESSIONS, address).item() <= sessions)
     assert count(address, "slow") == 0
     greendata.run(locked.rollback).get()
     assert greendata.write_sql(frame, "slow", address, if_exists="append").get() == 2

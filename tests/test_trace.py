@@ -18,7 +18,7 @@ from greendata.observe import trace as room
 from greendata.observe.trace import trace
 from tests.conftest import Gate
 from tests.frames import crowded
-from tests.natives import until
+from tests.natives import at_home, until
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
@@ -62,7 +62,8 @@ def test_jobs_are_slices_on_the_tracks_of_their_workers(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     with trace(path) as seen:
         results = [greendata.run(int, label="quick"), greendata.run(fail, label="broken")]
-        gevent.wait(results)
+        for result in results:
+            at_home(result)
         until(lambda: any(event["ph"] == "C" for event in seen.events()))
         assert not path.exists()
     events = events_of(path)
@@ -107,7 +108,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkey
     path = tmp_path / "out.json"
     with trace(path) as seen:
         for number in range(5):
-            greendata.run(int, label=f"job {number}").get(timeout=10)
+            at_home(greendata.run(int, label=f"job {number}"))
         assert seen.dropped == 2
     check_format(events_of(path))
     assert json.loads(path.read_text(encoding="utf-8"))["otherData"] == {"jobs_dropped": 2}
@@ -151,7 +152,7 @@ def test_a_drained_pool_takes_no_trace_away(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     try:
         with trace(path):
-            greendata.run(int, label="last").get(timeout=10)
+            at_home(greendata.run(int, label="last"))
             greendata.drain()
     finally:
         greendata.configure()

@@ -407,6 +407,7 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once("unpatched")
 @pytest.mark.guard(180)
 def test_the_type_checker_knows_the_models() -> None:
     """``assert_type`` in a file of its own; only this file's errors count."""

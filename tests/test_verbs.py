@@ -20,6 +20,7 @@ from greendata import BadEngine, BadTimeout, DeadlineExceeded, JobCancelled, Not
 from greendata.frames import verbs
 from tests.frames import ROWS, GatedFile, gated, gated_schema, one_worker
 from tests.gates import Gate
+from tests.natives import expiring
 
 FORMATS = ("csv", "ipc", "ndjson", "parquet")
 SINKS = tuple(f"sink_{format_}" for format_ in FORMATS)
@@ -94,8 +95,7 @@ def test_the_hub_goes_on_while_it_runs(name: str, hub_alive: Gate) -> None:
 
 @every_verb
 def test_its_deadline_ends_the_wait(name: str, held: Gate) -> None:
-    result = HELD[name](held, timeout=0.05)
-    held.wait_arrived()
+    result = expiring(lambda timeout: HELD[name](held, timeout=timeout), held)
     with pytest.raises(DeadlineExceeded, match=f"{result.label} was still running") as caught:
         result.get()
     assert (caught.value.running, greendata.stats().abandoned) == (True, 1)

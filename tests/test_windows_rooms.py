@@ -20,7 +20,7 @@ from greendata.observe.metrics import Metrics
 from greendata.observe.trace import trace
 from greendata.web import drain
 from tests.conftest import Gate
-from tests.natives import Native, in_a_plain_thread, until
+from tests.natives import Native, at_home, in_a_plain_thread, until
 from tests.windows import at
 
 
@@ -88,10 +88,10 @@ def test_a_handler_that_fails_keeps_no_record_back(kept: Kept, hub_errors: list[
 
 def test_a_job_comes_home_while_a_trace_is_told(tmp_path: Path) -> None:
     with trace(tmp_path / "a.json") as seen:
-        greendata.run(int, label="first").get()
+        at_home(greendata.run(int, label="first"))
         events = seen.events()
         found = [next(event for event in events if event["ph"] == "b")]
-        greendata.run(int, label="second").get()
+        at_home(greendata.run(int, label="second"))
         found += events
     assert {event["name"] for event in found if event["ph"] == "b"} == {"first", "run"}
 
