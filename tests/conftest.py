@@ -1,7 +1,8 @@
 """What every test can use: gates for native jobs, proofs that the hub is alive, guarded processes.
 
 The suite runs twice, unpatched (``python -m pytest``) and patched (``python -m pytest_gevent``); `PATCHED`
-tells which of the two this is.
+tells which of the two this is. What shows the same in both is marked with the one that is to have it, as in
+``pytest.mark.once("patched")``. With ``--once``, which ``make test`` gives to both runs, the other one leaves it out.
 """
 
 from __future__ import annotations
@@ -29,12 +30,43 @@ __all__ = ("PATCHED", "ROOT", "Finished", "Gate", "run_python")
 pytest_plugins = ("tests.guards",)
 
 DESCRIPTOR_GUARD = 5.0  # seconds for descriptors to be closed that somebody has let go of already
+STEADY = 10  # looks in a row that find the same descriptors
 
 PATCHED: bool = is_module_patched("socket")
+RUN = "patched" if PATCHED else "unpatched"
+
+_left_out = pytest.StashKey[list[str]]()  # names of files
 
 # Examples come from the test itself and not from a clock, a random seed or a folder of earlier failures.
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--once", action="store_true", help='leave out what is marked once("patched") or so for the other run'
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", 'once(run): shows the same in both runs, and is for the "patched" or "unpatched"'
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what shows the same in both runs, and is for the other one."""
+    markers = [item.get_closest_marker("once") if config.getoption("--once") else None for item in items]
+    left = [item for item, marker in zip(items, markers, strict=True) if marker is not None and marker.args[0] != RUN]
+    config.stash[_left_out] = sorted({item.path.name for item in left})
+    config.hook.pytest_deselected(items=left)
+    left_out = set(left)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    files = config.stash[_left_out]
+    return f"left to the other run, which shows the same: {', '.join(files)}" if files else ""
 
 
 def pytest_report_header() -> str:
@@ -98,26 +130,28 @@ def keeps_descriptors() -> Callable[[], AbstractContextManager[None]]:
 def _keeps_descriptors() -> Iterator[None]:
     gc.collect()  # what earlier tests left is closed now, not within the lines under proof
     before = _open_descriptors()
+    end = time.monotonic() + DESCRIPTOR_GUARD
+    looks = 0
+    while looks < STEADY and time.monotonic() < end:  # nor is what a thread of theirs closes a moment later
+        rest()
+        looks = looks + 1 if before == (now := _open_descriptors()) else 0
+        before = now
     yield
     gc.collect()
     end = time.monotonic() + DESCRIPTOR_GUARD
     while (after := _open_descriptors()) != before and time.monotonic() < end:
         rest()  # a patched os.close closes in a later turn of the hub
     opened = {number: after[number] for number in after.keys() - before.keys()}
-    closed = {number: before[number] for number in before.keys() - after.keys() if not _is_passing(before[number])}
+    closed = {number: before[number] for number in before.keys() - after.keys()}
     assert not opened, f"{len(opened)} descriptors were left open: {opened}"
     assert not closed, f"{len(closed)} descriptors were closed that were open before: {closed}"
 
 
-def _is_passing(target: str) -> bool:
-    """Whether *target* is a file that other threads open for a moment: a worker reads the names of threads."""
-    return target.startswith("/proc/")
-
-
 def _open_descriptors() -> dict[int, str]:
+    """What is open, but for files of /proc: other threads open those for a moment, to read the names of threads."""
     folder = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
     targets = {int(name): _target(folder / name) for name in os.listdir(folder)}
-    return {number: target for number, target in targets.items() if target is not None}
+    return {number: target for number, target in targets.items() if target and not target.startswith("/proc/")}
 
 
 def _target(entry: Path) -> str | None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.processes import ROOT, run_python
 
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+
 # A query whose function waits for a greenlet: it answers only if Polars is patched.
 PROOF = """
 import gevent, polars as pl

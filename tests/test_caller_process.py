@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import PATCHED
 from tests.processes import run_python
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 EXIT = """
     {patch}
     import gevent, time

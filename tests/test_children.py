@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import PATCHED
 from tests.processes import children_end, run_python
 
 ALL = (0, "all\n", "")
 
-pytestmark = pytest.mark.skipif(
-    PATCHED,
-    reason="each test has a process of its own, the same in the run without patch",
-)
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
 
 
 @pytest.mark.parametrize("has_hub", [False, True])

@@ -14,6 +14,8 @@ from greendata import errors, observe
 from greendata.observe import client, top
 from tests.conftest import Finished, run_python
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 # A server with a query that runs and one that failed, and the command line in the same process.
 SERVED = """
 from gevent import monkey

@@ -41,6 +41,8 @@ from greendata import Frame
 from greendata.errors import FrameInvalid, NoColumnForm
 from greendata.frames.formats import FORMATS
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 
 class Colour(Enum):
     RED = "red"

@@ -19,6 +19,8 @@ from tests.browsers import CONTRAST, Browser, opened_browser
 from tests.gates import rest
 from tests.servers import GUARD, Server
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 SERVICE = """
 import greendata
 from flask import Flask

@@ -16,7 +16,7 @@ from tests.gates import rest
 from tests.processes import children_end
 from tests.servers import GUARD, Pipe, Server
 
-pytestmark = children_end
+pytestmark = [children_end, pytest.mark.once("patched")]  # each test has a process of its own
 
 WORKERS = 3
 TOKEN = "x" * 43

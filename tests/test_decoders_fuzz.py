@@ -17,6 +17,8 @@ from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.formats import FORMATS, Format
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 every_format = pytest.mark.parametrize("format", FORMATS)
 
 ROWS = 40

@@ -13,6 +13,8 @@ from greendata.errors import Malformed
 from greendata.frames import depth
 from greendata.frames.depth import DEPTH, refuse_deep_document, refuse_deep_lines
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 LISTS = ("[", "]")
 OBJECTS = ('{"a":', "}")
 TRICKY = '"[[[", "]]]", "\\"[{", "\\\\", "{\\\\\\"[["'  # strings with brackets, quotes and backslashes

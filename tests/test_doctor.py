@@ -14,6 +14,8 @@ from greendata import doctor
 from greendata.errors import BadArgument
 from tests.conftest import PATCHED, run_python
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 EXAMINE = """
 import dataclasses, json, os
 from greendata import doctor

@@ -9,6 +9,8 @@ import pytest
 
 from tests.processes import ROOT, run_python
 
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 

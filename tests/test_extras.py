@@ -12,6 +12,8 @@ from tests.environments import environment
 from tests.processes import children_end, run_python
 from tests.servers import Server
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 # The library, what needs it, what it says, and the extra.
 NEEDS = {
     "flask": ("flask", "import greendata.web.flask", "greendata.web.flask needs Flask", "flask"),

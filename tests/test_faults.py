@@ -17,6 +17,8 @@ import pytest
 from tests.servers import GUARD
 from tests.service import Service, forget_peak, get, serving, vitals
 
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+
 WORKERS, QUEUE = 2, 50
 MANY = 40  # clients
 LONG, GROUP = 4_000_000, 20_000  # rows of a long answer, which are 110 MB and 170 MB of text, and of a batch

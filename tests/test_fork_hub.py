@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import run_python
 from tests.processes import children_end
 
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
 FORKS = {
     "os.fork": ("", "os"),
     "gevent.os.fork": ("", "gevent.os"),

@@ -12,7 +12,7 @@ from tests.gates import rest
 from tests.processes import children_end
 from tests.servers import ROUTED, Server
 
-pytestmark = children_end
+pytestmark = [children_end, pytest.mark.once("unpatched")]  # each test has a process of its own
 
 # /held answers once /open was asked for, by the same worker, so one that stands still never answers it.
 SERVICE = """

@@ -13,7 +13,7 @@ import pytest
 from tests.processes import children_end, run_python
 from tests.servers import ROUTED, Pipe, Server
 
-pytestmark = children_end
+pytestmark = [children_end, pytest.mark.once("patched")]  # each test has a process of its own
 
 # /held and /stuck wait natively at a pipe that the test opens; /held is plain Polars.
 SERVICE = """

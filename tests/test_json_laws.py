@@ -47,6 +47,8 @@ from greendata.frames.validation import validate
 from greendata.frames.verdicts import Failure, failures_in, failures_of, text_of
 from tests.laws import TEXTS
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 
 class Colour(Enum):
     RED = "red"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.load import Load, drive
 from tests.service import serving, vitals
+
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
 
 CLIENTS = 500
 REQUESTS = 3  # of each

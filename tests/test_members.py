@@ -17,6 +17,8 @@ from greendata.frames.claims import refuse_claims
 from greendata.frames.decoders import decode
 from greendata.frames.members import MEMBERS, refuse_many_members
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 SCHEMA = pl.Schema({"a": pl.Int64})
 
 

@@ -15,6 +15,8 @@ import greendata
 from greendata import Frame
 from greendata.frames.formats import FORMATS, Format
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 ODD = (
     "",
     "*",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import PATCHED
 from tests.crowd import SCENES
 from tests.lakes import TABLES
 from tests.processes import run_python
 
 ALL = (0, "all\n", "")
 
-pytestmark = pytest.mark.skipif(PATCHED, reason="each test has a process of its own, the same in the run without patch")
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
 
 
 @pytest.mark.parametrize("scene", SCENES)

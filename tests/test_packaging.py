@@ -8,9 +8,13 @@ import importlib.metadata
 import importlib.resources
 import re
 
+import pytest
+
 import greendata
 from tests.house import MODULES
 from tests.processes import ROOT, run_python
+
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
 
 DISTRIBUTION = importlib.metadata.distribution("greendata")
 

@@ -19,6 +19,8 @@ import greendata
 from greendata import BadArgument, QueryFailed, WriteRefused
 from tests.databases import closing, postgres
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
 NAMES = """int2 int4 int8 float4 float8 numeric numeric(5,2) numeric(20,0) bool text varchar varchar(3) char(4) name
     "char" bytea date time time(0) timestamp timestamp(3) timestamptz interval uuid json jsonb inet money bit(3) mood

@@ -20,6 +20,8 @@ import greendata
 from greendata import ColumnUnreadable, QueryFailed, WriteRefused
 from tests.databases import closing, postgres
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 DTYPES = [
     pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(), pl.Float32(),
     pl.Float64(), pl.Boolean(), pl.String(), pl.Binary(), pl.Date(), pl.Time(), pl.Datetime("ms"), pl.Datetime("us"),

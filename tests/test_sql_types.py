@@ -15,6 +15,8 @@ from greendata import BadArgument, ColumnUnreadable, QueryFailed
 from greendata.frames.tokens import Statement
 from tests.databases import closing, postgres
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 AS_TEXT = [
     "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "'12.34'::money", "'12:00+02'::timetz", "'10.0.0.1'::inet",
     "'10.0.0.0/8'::cidr", "'08:00:2b:01:02:03'::macaddr", "b'101'::bit(3)", "b'1'::varbit", "'[1,5)'::int4range",

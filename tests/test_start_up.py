@@ -11,6 +11,8 @@ import greendata
 from tests.house import MODULES
 from tests.processes import run_python
 
+pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+
 WINDOW = next(module for module in MODULES if module.name == "greendata")
 START = ("greendata.start", "greendata.start.autopatch", "greendata.start.importing")
 

@@ -15,6 +15,8 @@ import greendata
 from greendata.frames import texts
 from greendata.frames.texts import json_text, ndjson_text
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 SHORT = 3  # rows of a slice in these tests: boundaries fall into frames of a handful of rows
 
 # What JSON cannot hold; Polars refuses them in one piece as well.

@@ -31,6 +31,8 @@ from pydantic_core import PydanticCustomError
 
 from tests.laws import COLUMNS, columns, holds, model_with
 
+pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+
 STRICT = st.sampled_from((None, True, False))
 
 

@@ -25,6 +25,8 @@ from greendata import Frame
 from greendata.errors import FrameInvalid, GreenDataError, Malformed
 from greendata.frames.formats import FORMATS, Format
 
+pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+
 QUICK = settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ZONES = ("UTC", "Europe/Paris", "Asia/Kathmandu", "America/New_York", "Africa/Monrovia")
 DAY = 86_400
