@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
-    files = config.stash[_left_out]
+    files = config.stash.get(_left_out, [])
     return f"left to the other run, which shows the same: {', '.join(files)}" if files else ""
 
 
