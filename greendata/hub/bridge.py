@@ -96,7 +96,10 @@ class Bridge:
     def of_this_thread(cls) -> Bridge | None:
         """The bridge of the calling thread's hub, or None where there is no hub. Makes no hub."""
         hub = get_hub_if_exists()
-        return None if hub is None or hub.loop is None else cls.here(hub)
+        if hub is None or hub.loop is None:
+            return None
+        bridge: Bridge | None = getattr(_local, "bridge", None)
+        return bridge if bridge is not None and bridge.hub is hub else cls.here(hub)
 
     @property
     def is_here(self) -> bool:
@@ -129,7 +132,8 @@ class Bridge:
             number = next(self._numbers)
         self._callbacks[number] = callback
         self._holding.add(number)
-        self._settle()
+        if self._bell.callback is None or not self._bell.ref:  # else there is nothing to settle: each job passes here
+            self._settle()
         return number
 
     def listen(self, callback: Callable[[], object]) -> int:
@@ -158,7 +162,9 @@ class Bridge:
         """
         self._callbacks.pop(number, None)
         self._standing.discard(number)
-        self.release(number)
+        self._holding.discard(number)
+        if not self._answering:
+            self._settle()
 
     def resume(self, sleepers: list[Callable[[object], object]]) -> None:
         """Call every one of *sleepers*, which empties: greenlets of this hub that wait. Call from the hub itself.
@@ -211,7 +217,8 @@ class Bridge:
                 self._call(callbacks.get(rung[0]))  # it goes when it has been answered: a signal may come in between
                 if rung:  # else this is a forked child now, see `reset`
                     rung.popleft()
-                self._resume()
+                if self._resumed:
+                    self._resume()
         finally:
             self._answering = False
             self._settle()
@@ -248,9 +255,9 @@ class Bridge:
         if self.hub.loop is None:  # the hub is destroyed
             return
         bell = self._bell
-        if not self._callbacks and self._is_hung:
+        if not self._callbacks and bell.callback is not None:  # as `_is_hung`
             bell.stop()
-        if self._callbacks and not self._is_hung:  # also if a signal handler came in between and took it for hung
+        if self._callbacks and bell.callback is None:  # also if a signal handler came in between and took it for hung
             bell.start(self._on_ring)
             if self.rung:
                 bell.send()

@@ -24,7 +24,7 @@ from contextlib import suppress
 from itertools import count
 from time import monotonic
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from weakref import WeakSet
 
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
@@ -37,11 +37,9 @@ from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import take_down
 from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue
+from greendata.hub.outcome import Status
 from greendata.hub.parking import never_turn_where, wake_nobody_unless
 from greendata.hub.settings import Settings
-
-if TYPE_CHECKING:
-    from greendata.hub.result import Result
 
 __all__ = (
     "Crew",
@@ -60,7 +58,8 @@ QUICK = 4  # jobs in a GRACE, 125 us each, that need no second thread
 LEAVE = 1.0  # seconds for hubs to be taken down at exit, which takes some milliseconds
 
 _CALL, _STAND_BY, _END = "call", "stand by", "end"
-_PAGES, _PAGE = 5, 4096  # bytes; what greenlets keep of a stack at a switch is some of these
+_STACK = 20_480  # bytes; what greenlets keep of a stack at a switch is some pages
+_OBJECTS = range(1000, 1010)  # numbers above 256 are objects of their own
 _LOOK = 1.0  # seconds until what waits is looked at again; a call that got lost costs no more
 _AGAIN = 0.01  # seconds until a worker that could not go on tries again; a guess
 
@@ -112,14 +111,14 @@ class Crew:
     """The threads that take jobs from a queue.
 
     Args:
-        settings: returns the settings now in force. Safe from any thread.
+        settings: those in force until the pool replaces them.
         after_job: called after each job that leaves a draining pool, when the counters are right.
     """
 
-    def __init__(self, settings: Callable[[], Settings], after_job: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, after_job: Callable[[], None]) -> None:
         self.queue: FairQueue[Job] = FairQueue()
         self.running = cast("dict[Worker, Job]", self.queue.taken)  # by worker, which alone writes its entry
-        self._settings = settings
+        self.settings = settings  # replaced as a whole by the pool, any thread reads
         self._after_job = after_job
         self.draining = False  # after_job is to be called; the pool writes, workers read
         # Where workers sleep, and let their hubs turn; any thread puts. One in it: somebody is called.
@@ -173,9 +172,9 @@ class Crew:
 
     def fit(self) -> None:
         """Start or retire workers after the settings were changed."""
-        _step_back(self._settings().nice)
+        _step_back(self.settings.nice)
         with self.lock:
-            wanted = self._settings().max_workers
+            wanted = self.settings.max_workers
             for _ in range(min(len(self.queue), wanted - len(self.workers))):
                 self._start_worker()
             for _ in range(len(self.workers) - wanted):
@@ -220,7 +219,7 @@ class Crew:
 
     def _make_room(self) -> None:
         """One more worker if there may be one; else somebody to look after stuck jobs."""
-        if len(self.workers) < self._settings().max_workers:
+        if len(self.workers) < self.settings.max_workers:
             self._start_worker()
         elif self._watch is None or self._watch.has_ended:
             watch = _Watch()
@@ -283,7 +282,7 @@ class Crew:
 
     def _work(self, worker: Worker) -> None:
         while not worker.lost:
-            if len(self.workers) > self._settings().max_workers:
+            if len(self.workers) > self.settings.max_workers:
                 self._retire(worker)
                 continue
             job = self.queue.take(worker)
@@ -298,7 +297,7 @@ class Crew:
             del job  # before the ring: the hub's reference shall be the last
             self._ring(worker)
             if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime starts threads in some
-                _step_back(self._settings().nice)
+                _step_back(self.settings.nice)
 
     def _sleep(self, worker: Worker) -> None:
         """Sleep until called."""
@@ -344,8 +343,9 @@ class Crew:
 
     def _let_go(self, worker: Worker, job: Job) -> None:
         """*job* has returned. Each step may be done again, if the one after it fails."""
+        result = job.result
         if not job.returned:
-            self._count(worker, job.result)
+            self._count(worker, result.status)
             job.returned = True
         worker.job = None
         self.queue.let_go(worker)
@@ -353,12 +353,12 @@ class Crew:
             self._end(worker)
         if self.draining:
             self._after_job()
-        job.result.wake()
+        result.wake()
 
-    def _count(self, worker: Worker, result: Result[Any]) -> None:
-        if result.successful():
+    def _count(self, worker: Worker, outcome: Status) -> None:
+        if outcome is Status.DONE:
             worker.done += 1
-        elif result.cancelled():
+        elif outcome is Status.CANCELLED:
             worker.cancelled += 1
         else:
             worker.failed += 1
@@ -408,7 +408,7 @@ class Crew:
 
     def _retire(self, worker: Worker) -> None:
         with self.lock:
-            if len(self.workers) > self._settings().max_workers:
+            if len(self.workers) > self.settings.max_workers:
                 self._end(worker)
 
     def _end(self, worker: Worker) -> None:
@@ -443,7 +443,7 @@ class Crew:
             if not len(self.queue):
                 return None
             self.mend()
-            settings, now = self._settings(), monotonic()
+            settings, now = self.settings, monotonic()
             busy = [worker for worker in list(self.workers) if worker.job is not None and not worker.lost]
             for worker in busy:
                 is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
@@ -458,10 +458,10 @@ class Crew:
 def _ask_for_memory() -> None:
     """Raise MemoryError where there is none, which a worker survives: greenlet ends the process if a switch finds none.
 
-    So the hub is not woken before some can be had. It costs half a microsecond.
+    So the hub is not woken before some can be had. It costs a third of a microsecond.
     """
-    for _ in range(_PAGES):
-        bytearray(_PAGE)
+    bytearray(_STACK)  # the system's memory
+    list(_OBJECTS)  # Python's own
 
 
 def _add_up(left: dict[str, int], worker: Worker) -> None:

@@ -92,9 +92,10 @@ class FairQueue(Generic[T]):
 
     def take(self, taker: Hashable = None) -> T | None:
         """The next item in turn, which *taker* has from now on until `let_go`; None if there is none. Never blocks."""
-        while self.turns:
+        turns = self.turns
+        while turns:
             try:
-                lane = next(iter(self.turns))
+                lane = next(iter(turns))
                 item = next(iter(lane.items), None)
             except (RuntimeError, StopIteration):  # another taker came in between
                 continue

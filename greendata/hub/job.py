@@ -172,11 +172,11 @@ class Job:
 
     def _at_home(self) -> None:
         """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
-        bridge = self._bridge
+        bridge, result = self._bridge, self.result
         assert bridge is not None
-        if self.result.ready() and not self.result.is_home:
+        if result.ready() and not result.is_home:
             self._leave_bridge(bridge)
-            self.result.come_home(bridge)
+            result.come_home(bridge)
             for listener in listeners:
                 try:
                     listener(self)
@@ -184,7 +184,7 @@ class Job:
                     bridge.hub.handle_error(listener, *sys.exc_info())
         if self.returned or not self._pool.holds(self):
             bridge.forget(self._number)
-            self.result.part()
+            result.part()
 
     def _leave_bridge(self, bridge: Bridge) -> None:
         bridge.release(self._number)

@@ -15,6 +15,7 @@ import _queue
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -173,13 +174,11 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         Raises:
             Empty: there is none, or there was none in *timeout* seconds.
         """
-        try:
-            return _pop(self, False)
-        except native.Empty:
-            if not block:
-                raise
-        if hub_here() is None:
-            return _pop(self, True, timeout)
+        if not block or hub_here() is None:
+            return _pop(self, block, timeout)
+        if not self.empty():
+            with suppress(native.Empty):  # another was faster
+                return _pop(self, False)
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         taken: list[Any] = []

@@ -48,7 +48,7 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
     __slots__ = ("_began", "_born", "_outcomes", "label", "worker")
 
     def __init__(self, label: str) -> None:
-        super().__init__()
+        AsyncResult.__init__(self)  # each job makes one, and two calls of super() cost 0.1 us
         self.label = label
         self.worker = ""  # the worker writes it before the outcome
         # Any thread appends, in one C call, and the first has decided: what is decided can be read from that moment on.

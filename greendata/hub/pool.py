@@ -108,12 +108,11 @@ class Pool:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings.from_environment()  # replaced under the lock, read by any thread
         self._refusal: Callable[[], Exception] | None = None  # any thread reads; see refuse()
-        self._open()
+        self._open(settings or Settings.from_environment())
 
-    def _open(self) -> None:
-        self._crew = Crew(lambda: self.settings, self._check_drained)
+    def _open(self, settings: Settings) -> None:
+        self._crew = Crew(settings, self._check_drained)
         self._rejected = 0  # submits add in one step, without a call between: no lock, no signal handler
         self._is_registered = False  # for the end of this process; any thread, and twice does no harm
         self._lock = native.RLock()  # guards all below
@@ -202,7 +201,8 @@ class Pool:
             del cause
 
     def _check_room(self) -> None:
-        crew, settings = self._crew, self.settings
+        crew = self._crew
+        settings = crew.settings
         waiting = len(crew.queue.waiting)
         room = settings.max_queue + settings.max_workers + len(crew.lost)
         if self._closed or (waiting + len(crew.running) >= room and not underway.get()):
@@ -229,6 +229,11 @@ class Pool:
 
     # -- settings, statistics, the end ------------------------------------------------------------------
 
+    @property
+    def settings(self) -> Settings:
+        """The settings now in force. Safe from any thread."""
+        return self._crew.settings
+
     def configure(self, **changes: Any) -> Settings:
         """Change settings and open a drained pool again; returns the settings now in force.
 
@@ -237,7 +242,7 @@ class Pool:
             TypeError: no setting of that name.
         """
         with self._lock:
-            settings = self.settings = self.settings.changed(**changes)
+            settings = self._crew.settings = self.settings.changed(**changes)
             self._closed = False
             self._crew.draining = False
             if self._drained is not None:
@@ -345,7 +350,7 @@ class Pool:
         the parent's clients.
         """
         jobs = {*self._crew.queue.items(), *self._crew.running.values()}
-        self._open()
+        self._open(self.settings)
         for job in jobs:
             job.result.lose(ResultLost(job.result.label))
 

@@ -72,7 +72,7 @@ class Result(Outcome[T], Generic[T]):
     is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
 
     def __init__(self, label: str = "result") -> None:
-        super().__init__(label)
+        Outcome.__init__(self, label)  # as there
         self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
         self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
