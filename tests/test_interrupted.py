@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
+from greendata import stages
 from greendata.errors import PoolClosed, PoolFull
 from greendata.hub.bridge import Bridge
 from greendata.hub.caller import Caller
@@ -17,6 +21,7 @@ from greendata.hub.pool import Pool
 from greendata.hub.result import Result
 from tests.conftest import Gate
 from tests.natives import Native, dismiss, settle_down, small_pool, until
+from tests.processes import run_python
 from tests.windows import Interruption, interrupted
 
 LIMIT = 60.0  # seconds: a guard, after which somebody stands still
@@ -155,3 +160,78 @@ def test_members_of_a_group() -> None:
             pass
         group.cancel()  # a member that never came to its start ends with it
     assert group.pending == ()
+
+
+class Alarm:
+    """Handlers of every form that Python calls."""
+
+    @staticmethod
+    def function(number: int, frame: object) -> None:
+        raise Interruption
+
+    def method(self, number: int, frame: object) -> None:
+        raise Interruption
+
+    __call__ = method
+
+
+PROGRAM = """
+    import signal
+    import sys
+    import gevent
+    from greendata import run
+    from greendata.hub import native
+    from greendata.hub.job import Job
+    from greendata.observe.record import hear
+    from tests.test_interrupted import Alarm, Interruption
+    from tests.windows import at, in_hub
+
+    def listen(job):
+        pass
+
+    alarm = Alarm()
+    signal.signal(signal.SIGALRM, {handler})
+    hear(listen)
+    hub, gate = gevent.get_hub(), native.allocate_lock()
+    gate.acquire()
+    result = run(gate.acquire)
+    in_hub(hub, at("call", {called!r}, Job._at_home.__code__, lambda: signal.raise_signal(signal.SIGALRM)))
+    gevent.spawn(gate.release)
+    try:
+        result.get(timeout=30)
+    except Interruption:
+        print("raised in the main greenlet,", run(int, "3").get(timeout=30), result.get(timeout=30))
+"""
+
+
+@pytest.mark.parametrize("handler", ["Alarm.function", "alarm.method", "alarm", "partial(Alarm.function)"])
+def test_a_signal_that_comes_while_the_hub_is_told_of_a_job(handler: str) -> None:
+    """Its error ends what the program does, and is not taken for one of the job's."""
+    check_program(handler, "come_home")
+
+
+def test_a_signal_that_comes_while_a_listener_is_told_of_a_job() -> None:
+    check_program("alarm", "listen")
+
+
+def check_program(handler: str, called: str) -> None:
+    program = "from functools import partial\n" + textwrap.dedent(PROGRAM.format(handler=handler, called=called))
+    finished = run_python(program)
+    assert (finished.stdout, finished.stderr) == ("raised in the main greenlet, 3 True\n", "")
+
+
+def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[str]) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        # It comes in C, when the hub starts the greenlets of the stage, and Python sees to it in the first of them.
+        for workers in (1, 3):
+            numbers = range(3) | stages.map(int, workers=workers)
+            gevent.get_hub().loop.run_callback(ctypes.CDLL(None)["raise"], int(signal.SIGALRM))
+            with pytest.raises(Interruption):
+                list(numbers)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert all("Interruption" in hub_errors.pop() for _ in range(2))  # gevent tells of each greenlet that ends so

@@ -160,6 +160,7 @@ class Run:
         """Have a greenlet call *func* once the run starts, with the context variables of the consumer."""
         greenlet = gevent.Greenlet(self._guard, func, *args)
         greenlet.gr_context = copy_context()
+        greenlet.link_exception(self._check)
         self._greenlets.append(greenlet)
 
     def spawn_feeder(self, flow: Flow, channel: Channel, windows: Windows, *, numbers: bool = True) -> None:
@@ -183,6 +184,11 @@ class Run:
                 self.fail(exit_)
         except BaseException as error:  # noqa: BLE001 - it is raised in the consumer
             self.fail(error)
+
+    def _check(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        """Fail because *greenlet* ended with an error outside its guard, where only a signal handler raises."""
+        if greenlet.exception is not None and self in _live:
+            self.fail(greenlet.exception)
 
     def move(self, items: Iterator[Item], channel: Channel) -> None:
         """Put *items* into *channel* as long as there is room, and let the loop poll when it is due."""
@@ -269,6 +275,9 @@ class Run:
             note(self.error, f"meanwhile there was also: {shown(error)}")
 
     def _finish(self) -> None:
+        for greenlet in self._greenlets:
+            if greenlet.exception is not None:  # its link may come later than its end
+                self._note(greenlet.exception)
         for items in (self.items, *reversed(self._kept)):
             try:
                 if not getattr(items, "gi_running", False):

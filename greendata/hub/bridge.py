@@ -25,12 +25,15 @@ the hub (github.com/gevent/gevent/issues/2212).
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from time import monotonic
+from traceback import walk_tb
 from typing import Any
 
 from greenlet import GreenletExit
@@ -39,7 +42,7 @@ from greendata.hub import native
 from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import weakly
 
-__all__ = ("Bridge",)
+__all__ = ("Bridge", "report")
 
 TURN = 0.001  # seconds of callbacks before the loop polls again: a waiting greenlet runs inside its callback
 
@@ -238,7 +241,7 @@ class Bridge:
             told = sys.exc_info()
             with suppress(BaseException):  # the same again, or none
                 callback()
-            self.hub.handle_error(callback, *told)
+            report(self.hub, callback, *told)
             del told
 
     def _resume(self) -> None:
@@ -271,6 +274,30 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<Bridge to {self.hub!r}: {self.expected} expected, {len(self._holding)} held>"
+
+
+def report(hub: Any, context: object, kind: Any, error: Any, trace: Any) -> None:
+    """Have *hub* tell that *context*, which it has called, let out an error. Call from the hub itself.
+
+    What a signal handler raised in the midst of it is not its own, and asks the program to stop something. It is raised
+    in the main greenlet, as gevent does with one that comes while the loop polls.
+    """
+    if _is_from_signal_handler(trace):
+        hub.handle_system_error(kind, error, trace)
+    else:
+        hub.handle_error(context, kind, error, trace)
+
+
+def _is_from_signal_handler(trace: Any) -> bool:
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    return any(frame.f_code in codes for frame, _ in walk_tb(trace))
+
+
+def _code_of(handler: Any) -> object:
+    """The code of a Python function, a method, or an object that can be called; else None."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
 
 
 _local = native.Local()  # one bridge a thread, its own

@@ -13,7 +13,7 @@ from greenlet import getcurrent
 from greendata.errors import JobAborted
 from greendata.errors.notes import without_frame
 from greendata.hub import native
-from greendata.hub.bridge import Bridge
+from greendata.hub.bridge import Bridge, report
 from greendata.hub.deadline import nearest
 from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
@@ -181,7 +181,7 @@ class Job:
                 try:
                     listener(self)
                 except Exception:  # noqa: BLE001 - it is not the waiters', and keeps no other listener from the job
-                    bridge.hub.handle_error(listener, *sys.exc_info())
+                    report(bridge.hub, listener, *sys.exc_info())
         if self.returned or not self._pool.holds(self):
             bridge.forget(self._number)
             result.part()
