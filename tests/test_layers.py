@@ -35,8 +35,8 @@ HOUSE = (
     Floor("start", "autopatch importing", {}),
     Floor(
         "hub",
-        "arrivals blocks bridge call caller children cleanup collector crew deadline fairness flight gevent_internals "
-        "group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
+        "arrivals blocks bridge call caller checks children cleanup collector crew deadline fairness flight "
+        "gevent_internals group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
         "result scope settings sockets threads waiters",
         {"gevent": EVERY, "greenlet": EVERY},
     ),

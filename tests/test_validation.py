@@ -30,6 +30,7 @@ import greendata
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.frames.limits import ELEMENTS
 from greendata.frames.verdicts import ITEMISED
+from greendata.hub import native
 from tests.frames import gated
 from tests.gates import Gate
 
@@ -451,3 +452,22 @@ def test_the_text_of_what_is_wrong_is_short() -> None:
     _, failures = greendata.filter_valid(df, Lists)
     assert failures["value"].str.len_chars().max() == 200
     assert "'z'" in failures["value"][1]
+
+
+def test_the_text_of_the_error_is_made_on_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a query over all failures: the error is made without it, and to show the error runs none."""
+    threads: list[int] = []
+    made = FrameInvalid._text.func
+
+    def watched(error: FrameInvalid) -> str:
+        threads.append(native.get_ident())
+        return made(error)
+
+    monkeypatch.setattr(FrameInvalid._text, "func", watched)
+    FrameInvalid("User", 1, pl.DataFrame())
+    assert threads == []
+    with pytest.raises(FrameInvalid) as caught:
+        greendata.validate(pl.DataFrame({"age": ["x"]}), create_model("User", age=(int, ...)))
+    assert "1 failure in 1 of 1 row" in str(caught.value)
+    assert len(threads) == 1
+    assert native.get_ident() not in threads

@@ -64,6 +64,7 @@ class GreenDataError(Exception):
         return f"{type(self).__name__}({text_of(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        text = text_of(self)  # first: an error may keep it as an attribute
         parcels: dict[int, _Parcel] = {}  # what is both an argument and an attribute travels once
 
         def packed(value: object) -> object:
@@ -72,7 +73,7 @@ class GreenDataError(Exception):
         args = tuple(map(packed, self.args))
         state = {name: packed(value) for name, value in self._state().items()}
         cause = None if self.__cause__ is None else (packed(self.__cause__), _headline(self.__cause__))
-        return _arrived, (type(self), args, state, cause, text_of(self))
+        return _arrived, (type(self), args, state, cause, text)
 
     def __copy__(self) -> Self:
         return _made(type(self), self.args, self._state(), self.__cause__)

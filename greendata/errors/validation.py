@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from greendata.errors.root import GreenDataError
@@ -106,12 +107,19 @@ class FrameInvalid(GreenDataError, ValueError):
         self.model = model
         self.rows = rows
         self.failures = failures
-        self._text = self._told()  # a query over all failures: made with the error, which is on a worker
+
+    @classmethod
+    def with_text(cls, model: str, rows: int, failures: pl.DataFrame) -> FrameInvalid:
+        """Return the error with its text made, which takes a query over all failures. Call on a worker."""
+        error = cls(model, rows, failures)
+        str(error)
+        return error
 
     def __str__(self) -> str:
         return self._text
 
-    def _told(self) -> str:
+    @cached_property
+    def _text(self) -> str:  # made when it is first asked for, on any thread; it comes out the same
         is_unchecked = self.failures["rule"] == UNCHECKED
         found = self.failures.filter(~is_unchecked)
         unchecked = sum(map(int, self.failures["value"].filter(is_unchecked)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 from gevent import Timeout
@@ -17,14 +18,14 @@ from greendata.flow.order import merge, reorder, unmarked
 from greendata.flow.progress import bar_class, counted
 from greendata.flow.run import Flow, Run, Windows
 from greendata.flow.stage import Stage
-from greendata.flow.step import Step, checked_count
+from greendata.flow.step import NATIVE_RUN, Step
 from greendata.hub import pool
+from greendata.hub.checks import checked_count
 
 __all__ = ("Concat", "Kind", "Ordered", "Source", "Work", "as_stage", "in_order")
 
 Kind = Literal["map", "filter", "flat_map", "each"]
 
-NATIVE_READ = 100  # elements that one job takes from a source that is read natively: a job costs as much as some 50
 
 _DROPPED = Mark()
 
@@ -72,7 +73,7 @@ class Source(Stage[Any]):
 
     def _read_natively(self) -> Iterator[Any]:
         iterator = pool.call(iter, self._iterable)
-        while run := pool.call(_some_of, iterator):
+        while run := pool.call(list, islice(iterator, NATIVE_RUN)):
             yield from run
 
 
@@ -85,7 +86,7 @@ class Work(Stage[Any]):
         super().__init__(step.label, maxsize, (source,))
         self._kind = kind
         self._step = step
-        self._workers = 1 if step.on == "inline" else checked_count("workers", workers, least=1)
+        self._workers = 1 if step.on == "inline" else checked_count("workers", workers)
         self._progress = progress
         if progress is not None:
             bar_class()  # an ImportError comes now and not later
@@ -289,7 +290,3 @@ def _held_back(children: Iterator[Item], turnstile: Turnstile, ticket: int, limi
     turnstile.wait(ticket)
     yield from early
     yield from children
-
-
-def _some_of(iterator: Iterator[Any]) -> list[Any]:
-    return [value for _, value in zip(range(NATIVE_READ), iterator, strict=False)]

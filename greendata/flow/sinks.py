@@ -16,9 +16,9 @@ from greendata.flow.nodes import as_stage, in_order
 from greendata.flow.order import unmarked
 from greendata.flow.run import Flow, Run, Windows
 from greendata.flow.stage import Partial, Stage
-from greendata.flow.step import checked_count
 from greendata.frames.framefile import ParquetFile, discard
 from greendata.hub import pool
+from greendata.hub.checks import checked_count
 
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")
 
@@ -64,7 +64,7 @@ def batch(source: Any = None, *, rows: int, schema: Any = None) -> Any:
         >>> [frame.shape for frame in batch(({"a": n} for n in range(5)), rows=2)]
         [(2, 1), (2, 1), (1, 1)]
     """
-    checked_count("rows", rows, least=1)
+    checked_count("rows", rows)
     if source is None:
         return Partial(lambda given: Batch(as_stage(given, rows), rows, schema))
     return Batch(as_stage(source, rows), rows, schema)

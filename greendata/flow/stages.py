@@ -32,9 +32,10 @@ from greendata.flow.injection import StageStatus, WorkerInfo
 from greendata.flow.nodes import Concat, Kind, Ordered, Source, Work, as_stage
 from greendata.flow.sinks import Written, batch, sink_parquet
 from greendata.flow.stage import Partial, Stage
-from greendata.flow.step import On, OnError, Step, checked_count
+from greendata.flow.step import On, OnError, Step
 from greendata.flow.stream import Stream
 from greendata.hub.call import name_of
+from greendata.hub.checks import checked_count
 
 __all__ = (
     "Element",
@@ -199,7 +200,7 @@ def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
         >>> list(ordered(map(str, range(3), workers=3)))
         ['0', '1', '2']
     """
-    checked_count("window", window, least=1)
+    checked_count("window", window)
     if source is _ABSENT:
         return Partial(lambda given: Ordered(as_stage(given, window), window))
     return Ordered(as_stage(source, window), window)
@@ -264,7 +265,7 @@ def _work(
     on: On = "greenlet",
     progress: str | None = None,
 ) -> Any:
-    checked_count("workers", workers, least=1)
+    checked_count("workers", workers)
     checked_count("maxsize", maxsize, least=0)
     step = Step(
         func, f"{kind}({name_of(func)})", on=on, timeout=timeout, on_error=on_error, on_start=on_start, on_done=on_done

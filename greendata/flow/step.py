@@ -19,12 +19,12 @@ from greendata.hub.blocks import contextmanager
 from greendata.hub.cleanup import shielded
 from greendata.hub.deadline import seconds_of
 
-__all__ = ("Budget", "On", "OnError", "Step", "checked_count")
+__all__ = ("Budget", "NATIVE_RUN", "On", "OnError", "Step")
 
 On = Literal["greenlet", "native", "inline"]
 OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
 
-NATIVE_RUN = 100  # children that one job takes from a native function's iterator: a job costs as much as some 50
+NATIVE_RUN = 100  # elements that one job takes from an iterator that is read natively: a job costs as much as some 50
 
 _END = object()
 
@@ -174,7 +174,7 @@ class Step:
         budget = Budget(self)
         iterator: Iterator[Any] = budget.run(lambda: iter(call(value, **index)))
         if self.on == "native":
-            while run := budget.run(_some_of, iterator):
+            while run := budget.run(list, islice(iterator, NATIVE_RUN)):
                 yield from run
         else:
             while (child := budget.run(next, iterator, _END)) is not _END:
@@ -226,26 +226,7 @@ class Budget:
             result.cancel()
 
 
-def checked_count(name: str, value: Any, least: int) -> int:
-    """*value*, if it is a whole number that is not less than *least*.
-
-    Raises:
-        BadArgument: it is not.
-
-    Example:
-        >>> checked_count("workers", 4, least=1)
-        4
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadArgument(name, value, f"a whole number >= {least}")
-    return value
-
-
 def _checked(started: Any) -> dict[str, Any]:
     if started is not None and not isinstance(started, dict):
         raise BadArgument("what on_start returns", started, "a dict or None")
     return started or {}
-
-
-def _some_of(iterator: Iterator[Any]) -> list[Any]:
-    return list(islice(iterator, NATIVE_RUN))

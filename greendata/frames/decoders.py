@@ -101,7 +101,7 @@ def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: t
         df = submit(partial(_encoded, content, format, model)).get()
         if df is not None:
             return validate(df, model)
-    raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
+    raise pool.call(FrameInvalid.with_text, model.__name__, rows, found.failures)
 
 
 def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None:

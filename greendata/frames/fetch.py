@@ -32,6 +32,7 @@ from greendata.errors.words import counted
 from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
 from greendata.frames.quotas import MAX_BYTES, TIMEOUT
 from greendata.hub.blocks import contextmanager
+from greendata.hub.checks import is_count
 from greendata.hub.deadline import seconds_of
 
 __all__ = ("Answer", "GuardedSession")
@@ -191,7 +192,7 @@ class GuardedSession:
         seconds = seconds_of(timeout)
         if seconds is None:
             raise BadTimeout(timeout)
-        if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0:
+        if not is_count(max_bytes, least=0):
             raise BadArgument("max_bytes", max_bytes, "a whole number of bytes >= 0")
         token = until.set((monotonic() + seconds, SILENCE))
         request = _Request(self._session, url, {**self._headers, **(headers or {})}, seconds)

@@ -17,11 +17,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit
-from greendata.frames.objects import rows_for
+from greendata.frames.objects import to_models
 from greendata.frames.validation import Trust, validate
 from greendata.frames.verdicts import Failure, Failures, failures_of, joined, text_of
 from greendata.hub import pool
-from greendata.hub.pacing import gathered, paced, sliced
+from greendata.hub.pacing import paced, sliced
 
 __all__ = ("PlanRows", "frame_of_rows", "models_of")
 
@@ -86,15 +86,8 @@ def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
         [User(name='Ann')]
     """
     columns_of(model)
-    rows = rows_for(df, model)
-    make = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
-
-    def some(start: int, length: int) -> list[M]:
-        made: list[M] = make(rows(start, length))
-        return made
-
     try:
-        return gathered(some, df.height)
+        return to_models(df, model)
     except ValidationError:
         validate(df, model)  # tells of all failures, and of the columns they are in
         raise
@@ -145,7 +138,7 @@ def _pieces(failures: list[Failure]) -> list[pl.DataFrame]:
 
 
 def _invalid(model: type[BaseModel], rows: int, pieces: list[pl.DataFrame]) -> FrameInvalid:
-    return FrameInvalid(model.__name__, rows, joined(pieces))
+    return FrameInvalid.with_text(model.__name__, rows, joined(pieces))
 
 
 def _packed(

@@ -162,7 +162,7 @@ def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iter
         if told >= LISTED:
             break
     if failures:
-        raise FrameInvalid(model.__name__, height, joined(failures))
+        raise FrameInvalid.with_text(model.__name__, height, joined(failures))
 
 
 def _faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schema: pl.Schema) -> Iterator[pl.DataFrame]:

@@ -109,7 +109,7 @@ class ModelStream(Generic[M]):
         except FrameInvalid as error:
             self.close()
             failures = error.failures.with_columns(pl.col("row") + self._count)
-            raise pool.call(FrameInvalid, error.model, self._count + error.rows, failures) from error
+            raise pool.call(FrameInvalid.with_text, error.model, self._count + error.rows, failures) from error
         except BaseException:  # the end as well
             self.close()
             raise

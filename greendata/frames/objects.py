@@ -6,7 +6,7 @@ about a millisecond (`greendata.hub.pacing`), and the hub polls between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, get_args
@@ -22,9 +22,9 @@ from greendata.frames.forms import Column, unpackers_of
 from greendata.frames.limits import is_readable, unreadable
 from greendata.frames.names import referred
 from greendata.hub import pool
-from greendata.hub.pacing import gathered, sliced
+from greendata.hub.pacing import gathered
 
-__all__ = ("iter_dicts", "iter_models", "rows_for", "to_columns", "to_dicts", "to_models")
+__all__ = ("rows_for", "to_columns", "to_dicts", "to_models")
 
 _OWN_TYPES = frozenset(get_args(ErrorType))  # of pydantic; all others come from validators of the user
 
@@ -85,29 +85,6 @@ def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
     }
 
 
-def iter_dicts(df: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
-    """The rows as dicts, slice by slice as they are made.
-
-    Example:
-        >>> next(iter_dicts(pl.DataFrame({"a": [1, 2]})))
-        [{'a': 1}, {'a': 2}]
-    """
-    return sliced(partial(_dicts, _readable(df, "dict")), df.height)
-
-
-def iter_models(df: pl.DataFrame, model: type[M]) -> Iterator[list[M]]:
-    """The rows as instances of *model*, slice by slice; raises what `to_models` does.
-
-    Example:
-        >>> class Point(BaseModel):
-        ...     x: int
-        >>> next(iter_models(pl.DataFrame({"x": [1]}), Point))
-        [Point(x=1)]
-    """
-    validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
-    return sliced(partial(_models, rows_for(_frame(df), model), validate), df.height)
-
-
 def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
     """What makes the rows of *df* from one on, so many, as *model* takes them.
 
@@ -128,7 +105,7 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         spare = [name for name in df.columns if all(name not in column.sources for column in columns)]
         df, failures = df.drop(referred(spare, spare)), failures.filter(~pl.col("column").is_in(spare))
     if failures.height:
-        raise pool.call(FrameInvalid, model.__name__, df.height, failures)
+        raise pool.call(FrameInvalid.with_text, model.__name__, df.height, failures)
     unpackers = unpackers_of(columns, df.schema)
     return partial(_unpacked, df, unpackers) if unpackers else partial(_dicts, df)
 
@@ -181,7 +158,7 @@ def _readable(df: object, kind: str) -> pl.DataFrame:
     frame = _frame(df)
     failures = _unreadable(frame, exactly=False)
     if failures.height:
-        raise pool.call(FrameInvalid, kind, frame.height, failures)
+        raise pool.call(FrameInvalid.with_text, kind, frame.height, failures)
     return frame
 
 

@@ -27,6 +27,7 @@ from greendata.frames.sqlite import MEMORY
 from greendata.frames.statements import ingest, rows_of
 from greendata.frames.stopper import Stopper
 from greendata.hub import crew, pool
+from greendata.hub.checks import is_count
 from greendata.hub.result import Result
 
 __all__ = ("SqlBatches", "read_sql", "write_sql")
@@ -118,7 +119,7 @@ def read_sql(
     """
     label = label or "read_sql"
     _check_query(query)
-    if batch_rows is not None and (not isinstance(batch_rows, int) or isinstance(batch_rows, bool) or batch_rows < 1):
+    if batch_rows is not None and not is_count(batch_rows):
         raise BadArgument("batch_rows", batch_rows, "None or a whole number >= 1")
     if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
         raise BadArgument("params", params, "None, a sequence or a mapping")

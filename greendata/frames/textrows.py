@@ -60,7 +60,7 @@ class TextRows(Generic[M]):
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken
         if found.failures.height:
-            raise pool.call(FrameInvalid, self.model.__name__, height, found.failures)
+            raise pool.call(FrameInvalid.with_text, self.model.__name__, height, found.failures)
         return found.good
 
     def models(self, rows: pl.DataFrame) -> list[M]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.errors import BadArgument, NoModel, NotAFrame
+from greendata.errors import NoModel, NotAFrame
 from greendata.frames.batches import Batches
 from greendata.frames.derive import check_fit, model_after
 from greendata.frames.framefile import CsvFile, FrameFile, IpcFile, NdjsonFile, ParquetFile, discard
@@ -32,6 +32,7 @@ from greendata.frames.textrows import TextRows
 from greendata.frames.validation import Trust, validate
 from greendata.hub import pool
 from greendata.hub.caller import in_background
+from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 
 if TYPE_CHECKING:
@@ -353,8 +354,7 @@ class Frame(Generic[M]):
             batch_size: rows in a batch, fewer where Polars has no more at hand.
             timeout: the deadline of the whole stream in seconds.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise BadArgument("batch_size", batch_size, "a whole number >= 1")
+        checked_count("batch_size", batch_size)
         rows = self._rows()
         begin = partial(_begin, rows.plan, self._sources, batch_size)
         batches = Batches(begin, timeout=timeout, label=f"stream of {self.model.__name__}")

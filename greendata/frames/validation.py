@@ -100,7 +100,7 @@ def validate(
         return pool.call(_validated_by, own, _known(frame))
     rows, found = _checked(frame, model, trust=trust, strict=strict, all_rows=False)
     if found.failures.height:
-        raise pool.call(FrameInvalid, model.__name__, rows, found.failures)
+        raise pool.call(FrameInvalid.with_text, model.__name__, rows, found.failures)
     return found.good
 
 

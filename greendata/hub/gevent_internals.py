@@ -15,8 +15,8 @@ from gevent._hub_local import get_hub_if_exists
 from gevent._hub_primitives import wait_on_socket, wait_on_watcher
 
 __all__ = (
-    "WHERE_THREADS_WAIT",
     "SocketMethods",
+    "WHERE_THREADS_WAIT",
     "get_hub_if_exists",
     "get_native_socket",
     "get_read_watcher",

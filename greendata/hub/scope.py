@@ -16,6 +16,7 @@ from gevent.event import AsyncResult
 
 from greendata.errors import BadChoice, BadSetting, NotAResult, ResultTimeout
 from greendata.hub.arrivals import Arrivals, link, unlink, waitable
+from greendata.hub.checks import is_count
 from greendata.hub.deadline import seconds_of
 from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.mailbox import Mailbox
@@ -128,7 +129,7 @@ def as_completed(
         >>> sorted(job.get() for job in as_completed(jobs, max_concurrent=4))[-1] == 2**99
         True
     """
-    if max_concurrent is not None and (type(max_concurrent) is not int or max_concurrent < 1):
+    if max_concurrent is not None and not is_count(max_concurrent):
         raise BadSetting("max_concurrent", max_concurrent, "None or a whole number >= 1")
     return _each(iter(items), max_concurrent, cancel_unfinished=cancel_unfinished)
 

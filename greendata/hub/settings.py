@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from greendata.errors import BadSetting
+from greendata.hub.checks import is_count, is_number
 
 __all__ = ("Settings",)
 
@@ -54,15 +54,16 @@ class Settings:
             TypeError: no setting of that name.
         """
         new = replace(self, **changes)
-        for name in ("max_workers", "max_queue"):
-            _check(name, getattr(new, name), int, 1, "a whole number >= 1")
-        _check("nice", new.nice, int, 0, "a whole number from 0 to 19")
-        if new.nice > 19:
-            raise BadSetting("nice", new.nice, "a whole number from 0 to 19")
-        _check("stuck_after", new.stuck_after, (int, float), 0, "a number of seconds > 0")
-        _check("exit_timeout", new.exit_timeout, (int, float), 0, "a number of seconds >= 0")
-        if new.stuck_after == 0:
-            raise BadSetting("stuck_after", new.stuck_after, "a number of seconds > 0")
+        checks = {
+            "max_workers": (is_count(new.max_workers), "a whole number >= 1"),
+            "max_queue": (is_count(new.max_queue), "a whole number >= 1"),
+            "nice": (is_count(new.nice, least=0) and new.nice <= 19, "a whole number from 0 to 19"),
+            "stuck_after": (is_number(new.stuck_after) and new.stuck_after > 0, "a number of seconds > 0"),
+            "exit_timeout": (is_number(new.exit_timeout), "a number of seconds >= 0"),
+        }
+        for name, (is_good, expected) in checks.items():
+            if not is_good:
+                raise BadSetting(name, getattr(new, name), expected)
         return new
 
     @classmethod
@@ -89,8 +90,3 @@ def _number(variable: str, text: str, *, whole: bool) -> int | float:
         return int(text) if whole else float(text)
     except ValueError as error:
         raise BadSetting(variable, text, "a whole number" if whole else "a number") from error
-
-
-def _check(name: str, value: object, kind: type | tuple[type, ...], least: float, expected: str) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool) or math.isnan(value) or value < least:  # type: ignore[arg-type,operator]
-        raise BadSetting(name, value, expected)

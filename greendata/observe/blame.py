@@ -24,6 +24,7 @@ import gevent.events
 
 from greendata.errors import BadArgument
 from greendata.hub import native
+from greendata.hub.checks import is_number
 from greendata.observe.lag import LEAST, MOST, LagProbe
 from greendata.observe.site import Site, culprit
 
@@ -109,11 +110,9 @@ class BlockWatch:
 
     def _watch(self) -> None:
         native.name_this_thread("greendata-blame")
-        pause = native.allocate_lock()
-        pause.acquire()
         seen = 0.0  # the beat after which the hub fell silent, once it has been seen
         while not self._is_over and self._probe.hub.loop is not None:
-            pause.acquire(True, self._probe.interval)
+            native.sleep(self._probe.interval)
             beat = self._probe.beat
             if beat != seen and monotonic() - beat >= self.threshold:
                 seen = beat
@@ -177,7 +176,7 @@ def watch_blocks(threshold: float = THRESHOLD, *, on_block: Callable[[Block], ob
         >>> told[-1].seconds > 0.05
         True
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold >= 2 * LEAST:
+    if not is_number(threshold, 2 * LEAST):
         raise BadArgument("threshold", threshold, f"a number of seconds >= {2 * LEAST}")
     return BlockWatch(threshold, on_block or _log)
 

@@ -20,12 +20,12 @@ import gevent
 import polars as pl
 from gevent.monkey import get_original, is_module_patched
 
-from greendata.errors import BadArgument
 from greendata.frames.fork import polars_has_run, polars_was_lost
 from greendata.frames.seam import diverted_for
 from greendata.frames.threads import VARIABLE as THREADS_VARIABLE
 from greendata.frames.threads import available_cores
 from greendata.hub import native_waits
+from greendata.hub.checks import checked_count
 from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.locks import native_locks
 from greendata.start.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
@@ -285,6 +285,4 @@ def _count_of(workers: int | None) -> int:
     if workers is None:
         given = os.environ.get("WEB_CONCURRENCY", "")
         return max(1, int(given)) if given.isdecimal() else 1
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise BadArgument("workers", workers, "a whole number >= 1")
-    return workers
+    return checked_count("workers", workers)

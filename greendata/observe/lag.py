@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from greendata.errors import BadArgument
+from greendata.hub.checks import is_number
 from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LagProbe", "watch_lag")
@@ -45,7 +46,7 @@ class LagProbe:
     """
 
     def __init__(self, interval: float = INTERVAL) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not LEAST <= interval <= MOST:
+        if not is_number(interval, LEAST, MOST):
             raise BadArgument("interval", interval, f"a number of seconds from {LEAST} to {MOST}")
         self.interval = interval
         self.hub = ensure_hub()

@@ -23,6 +23,7 @@ except ImportError as missing:
     raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
 from greendata.errors import BadSetting, GreenDataError
+from greendata.hub.checks import is_count
 from greendata.hub.deadline import seconds_of
 from greendata.web.body import MAX_BODY, body
 from greendata.web.dashboard import dashboard
@@ -228,5 +229,5 @@ def _check(app: Flask) -> None:
         seconds_of(seconds)
     except ValueError as error:
         raise BadSetting("GREENDATA_REQUEST_TIMEOUT", seconds, "None or a number of seconds >= 0") from error
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+    if not is_count(size, least=0):
         raise BadSetting("GREENDATA_MAX_BODY", size, "a whole number of bytes >= 0")

@@ -114,9 +114,7 @@ class Feed:
 
 def _pause(seconds: float) -> None:
     if get_hub_if_exists() is None:  # a server of plain threads
-        never = native.allocate_lock()
-        never.acquire()
-        never.acquire(timeout=seconds)
+        native.sleep(seconds)
     else:
         gevent.sleep(seconds)
 

@@ -1,0 +1,45 @@
+"""Checks of numbers that users give."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeGuard
+
+from greendata.errors import BadArgument
+
+__all__ = ("checked_count", "is_count", "is_number")
+
+
+def is_count(value: object, least: int = 1) -> TypeGuard[int]:
+    """True for a whole number that is not less than *least*. True and False are none.
+
+    Example:
+        >>> is_count(1), is_count(0), is_count(0, least=0), is_count(1.0), is_count(True)
+        (True, False, True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object, least: float = 0.0, most: float = math.inf) -> TypeGuard[float]:
+    """True for a number from *least* to *most*. NaN is none, and neither are True and False.
+
+    Example:
+        >>> is_number(0.5), is_number(2, most=1), is_number(float("nan")), is_number("1")
+        (True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def checked_count(name: str, value: object, least: int = 1) -> int:
+    """Return *value*, the argument *name*, if it is a whole number that is not less than *least*.
+
+    Raises:
+        BadArgument: it is not.
+
+    Example:
+        >>> checked_count("workers", 4)
+        4
+    """
+    if not is_count(value, least):
+        raise BadArgument(name, value, f"a whole number >= {least}")
+    return value
