@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 from polars.datatypes import DataTypeClass
+from polars.exceptions import PolarsError
 
 from greendata.errors.words import counted
 
@@ -31,6 +32,7 @@ __all__ = (
     "Unfit",
     "bounds_of",
     "leaf",
+    "series_of",
     "struct_of",
     "tuple_of",
     "unpackers_of",
@@ -233,6 +235,29 @@ def unpackers_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[t
         for source in column.sources
         if source in dtypes and (unpack := column.form.unpacker(dtypes[source])) is not None
     ]
+
+
+def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """Return packed *values* as a column.
+
+    A Series of lists of structs, which checks each value, takes Polars 10 us a row, and a frame of rows, which makes
+    null of what does not fit, a fourth of that. So the rows are made, and compared with the values.
+
+    Raises:
+        TypeError: they are of another type; and other errors of Polars.
+
+    Example:
+        >>> series_of([[{"a": 1}], None], pl.List(pl.Struct({"a": pl.Int8}))).to_list()
+        [[{'a': 1}], None]
+    """
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+        try:
+            made = pl.DataFrame([(value,) for value in values], {"": dtype}, orient="row").to_series()
+        except (TypeError, PolarsError):  # such as of integers and floats in one list
+            return pl.Series(values, dtype=dtype)
+        if made.to_list() == values:
+            return made
+    return pl.Series(values, dtype=dtype)
 
 
 def struct_of(columns: tuple[Column, ...], *, is_tuple: bool = False) -> Struct:

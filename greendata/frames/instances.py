@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from greendata.errors import FrameInvalid
 from greendata.frames.fields import columns_of
-from greendata.frames.forms import Column, Unfit
+from greendata.frames.forms import Column, Unfit, series_of
 from greendata.frames.objects import to_models
 from greendata.frames.validation import Trust, validate
 from greendata.frames.verdicts import Failure, Failures, failures_of, joined, text_of
@@ -120,7 +120,7 @@ def _frame_of(rows: list[tuple[Any, ...]], columns: list[Column]) -> pl.DataFram
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
     return pl.DataFrame(
         {
-            column.name: pl.Series(values, dtype=column.form.dtype)
+            column.name: series_of([*values], column.form.dtype)
             for column, values in zip(columns, by_column, strict=True)
         }
     )

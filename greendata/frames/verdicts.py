@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any, NamedTuple, TypeVar
@@ -19,8 +19,8 @@ from uuid import uuid4
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from greendata.frames.forms import Column, Unfit, unpackers_of
-from greendata.hub.pacing import give_way, sliced
+from greendata.frames.forms import Column, Unfit, series_of, unpackers_of
+from greendata.hub.pacing import breathe, give_way, sliced
 
 __all__ = (
     "AT",
@@ -54,6 +54,7 @@ ROW_KEY = f"row {uuid4()}"  # nobody can give a column of theirs the same name
 JUDGE = f"judge {uuid4()}"
 AT = f"at {uuid4()}"
 SURELY_BAD = f"bad {uuid4()}"
+WAITING = 4096  # valid rows that wait for a frame: some megabytes
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
 ITEMISED = 1000  # failures of one row
@@ -116,33 +117,33 @@ class Judge(ABC):
     def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
 
-    def pieces(self, rows: Sequence[Good], failures: Failures) -> Iterator[pl.DataFrame]:
-        """Valid *rows* as a frame, if there are any that fit it; what does not fit goes to *failures*."""
-        try:
-            if rows:
-                yield self.packed(rows)
-        except Unfit:
-            if fitting := [row for row in rows if self._fits(row, failures)]:
-                yield self.packed(fitting)
+    def fitting(self, rows: Iterable[Good], failures: Failures) -> list[Good]:
+        """Valid *rows* in their columns' form; what does not fit goes to *failures*."""
+        packs = [column.form.pack for column in self.columns]
+        packed: list[Good] = []
+        for row in rows:
+            try:
+                packed.append((row[0], [pack(value) for pack, value in zip(packs, row[1], strict=True)]))
+            except Unfit:
+                failures += self._unfit(row)
+        return packed
 
-    def packed(self, rows: Sequence[Good]) -> pl.DataFrame:
-        """Valid *rows* in their columns' form, with their numbers; Unfit if that cannot hold them."""
+    def frame_of(self, rows: Sequence[Good]) -> pl.DataFrame:
+        """Packed *rows* as a frame, with their numbers."""
         by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
         series = {
-            column.name: pl.Series([*map(column.form.pack, values)], dtype=column.form.dtype)
+            column.name: series_of([*values], column.form.dtype)
             for column, values in zip(self.columns, by_column, strict=True)
         }
         return pl.DataFrame(series | {ROW_KEY: pl.Series([number for number, _ in rows], dtype=pl.UInt32)})
 
-    def _fits(self, row: Good, failures: Failures) -> bool:
+    def _unfit(self, row: Good) -> Iterator[Failure]:
         number, values = row
-        before = len(failures)
         for column, value in zip(self.columns, values, strict=True):
             try:
                 column.form.pack(value)
             except Unfit as reason:
-                failures.append((number, column.name, text_of(value), "column_form", str(reason)))
-        return len(failures) == before
+                yield number, column.name, text_of(value), "column_form", str(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,46 +202,59 @@ def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> V
         is_bad = left[SURELY_BAD]
         _judge(judges, left.filter(~is_bad), 0, verdicts)
         left = left.filter(is_bad)
-    some_each = [found or [judge.packed([])] for judge, found in zip(judges, verdicts.good, strict=True)]
+    some_each = [found or [judge.frame_of([])] for judge, found in zip(judges, verdicts.good, strict=True)]
     return Verdicts(some_each, verdicts.failures or [NONE], left)
 
 
 def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: Verdicts) -> int:
     """Add the verdicts on *asked*, up to a *limit* of failures if it is not 0; returns how many rows were judged."""
     told = done = 0
+    waiting: list[list[Good]] = [[] for _ in judges]  # for their frames: to begin one takes as long as 20 rows
 
-    def some(start: int, length: int) -> tuple[int, list[list[pl.DataFrame]], list[pl.DataFrame]]:
-        return length, *_slice(judges, asked.slice(start, length), Failures(limit and sys.maxsize))
+    def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
+        failures = Failures(limit and sys.maxsize)
+        _slice(judges, asked.slice(start, length), waiting, failures)
+        return length, [failures_of(failures)] if failures else []
 
-    for length, pieces, failing in sliced(some, asked.height):
-        for good, found in zip(verdicts.good, pieces, strict=True):
-            good.extend(found)
+    for length, failing in sliced(some, asked.height):
         verdicts.failures.extend(failing)
         done += length
         told += sum(piece.height for piece in failing)
-        if 0 < limit <= told:
+        is_over = done == asked.height or 0 < limit <= told
+        for judge, rows, good in zip(judges, waiting, verdicts.good, strict=True):
+            if rows and (is_over or len(rows) >= WAITING):
+                good.extend(_framed(judge, rows))
+        if is_over:
             break
     return done
 
 
-def _slice(
-    judges: Sequence[Judge], asked: pl.DataFrame, failures: Failures
-) -> tuple[list[list[pl.DataFrame]], list[pl.DataFrame]]:
-    """The valid rows of a slice by their judges, and the failures of the others: each in one piece or none."""
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[Good]], failures: Failures) -> None:
+    """Add the valid rows of a slice to those of their judges, and the failures of the others."""
     by = asked[JUDGE].to_list()
     places = dict.fromkeys(set(by), asked[AT])
     if len(places) > 1:
         places = {index: asked[AT].filter(asked[JUDGE] == index) for index in places}
     rows = {index: judges[index].rows(some) for index, some in places.items()}
-    good: dict[int, list[Good]] = {index: [] for index in places}
+    found: dict[int, list[Good]] = {index: [] for index in places}
     for number, index in zip(asked[ROW_KEY].to_list(), by, strict=True):
         values = judges[index].valid(number, next(rows[index]), failures)
         if values is not None:
-            good[index].append((number, values))
-    pieces: list[list[pl.DataFrame]] = [[] for _ in judges]
-    for index, some in good.items():
-        pieces[index].extend(judges[index].pieces(some, failures))
-    return pieces, [failures_of(failures)] if failures else []
+            found[index].append((number, values))
+    for index, some in found.items():
+        good[index] += judges[index].fitting(some, failures)
+
+
+def _framed(judge: Judge, rows: list[Good]) -> Iterator[pl.DataFrame]:
+    """Packed *rows* as frames. The list is emptied, from its beginning."""
+    breathe()
+
+    def some(_: int, length: int) -> pl.DataFrame:
+        frame = judge.frame_of(rows[:length])
+        del rows[:length]
+        return frame
+
+    yield from sliced(some, len(rows))
 
 
 def some_of(values: T, numbers: pl.Series) -> T:
