@@ -65,6 +65,16 @@ NEITHER = [
     "a\0b",
     "sqlite:///shop.sqlite?mode=ro",
     "sqlite://shop.sqlite",
+    "PGPASSWORD=hunter2 dbname=shop",
+    "pass=hunter2 db=shop",
+    "database=shop login=hunter2",
+    "ann/hunter2@db:1521/shop",
+    "ann/hunter2@db:1521",
+    "localhost:5432/shop",
+    "db.example.com:5432",
+    "postgresql://ann:hunter2@db/shop\n",
+    " postgresql://ann:hunter2@db/shop",
+    "sqlite:///shop.sqlite\n",
 ]
 
 
@@ -100,6 +110,9 @@ def test_what_is_no_address_is_refused_at_the_call(
     [
         ("shop.sqlite", "shop.sqlite"),
         ("year=2024/a:b.sqlite", "year=2024/a:b.sqlite"),
+        ("year=2024/month=2/a.sqlite", "year=2024/month=2/a.sqlite"),
+        ("C:\\data\\shop.db", "C:\\data\\shop.db"),
+        ("compass=1.sqlite", "compass=1.sqlite"),
         ("/data/user@host.sqlite", "/data/user@host.sqlite"),
         ("sqlite:///a b%20c.sqlite", "a b%20c.sqlite"),
         ("sqlite+pysqlite:////data/a.sqlite", "/data/a.sqlite"),

@@ -16,7 +16,10 @@ _URL = re.compile(
     rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
 )  # with a user: name, password, place; without: place, and nothing in it that could be a password; options
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
-_SECRETIVE = re.compile(r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|\b(password|passwd|pwd)\s*=")  # of what is no path
+_SECRETIVE = re.compile(
+    r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|@[^/\\]*:[0-9]+(?:/|$)|(?:password|passwd|passphrase|pwd|\b(?:pass|secret|token))\s*="
+)  # of what is no path
+_HOST_AND_PORT = re.compile(r"[\w.-]+:[0-9]+(?:/.*)?")
 _HARMLESS = re.compile(r"(?s)[^=;@]*")  # no other pair after a sign that parts pairs elsewhere, and no address
 _SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
 _KEYWORDS = (
@@ -117,6 +120,8 @@ def place_of(text: str) -> str | Conninfo:
     """
     if not text.strip() or "\0" in text:
         raise UnknownDatabase("an empty text" if not text.strip() else "a text with NUL")
+    if "://" in text and text != text.strip():
+        raise UnknownDatabase("an address with space around it")
     if found := _SCHEME.fullmatch(text):
         scheme, rest = found[1].partition("+")[0].lower(), found[2]
         if scheme in ("postgresql", "postgres"):
@@ -128,8 +133,10 @@ def place_of(text: str) -> str | Conninfo:
         return Conninfo(text)
     if _SECRETIVE.search(text.lstrip("/\\")):
         raise UnknownDatabase("a text that looks like an address with a password")
-    if "://" in text:
+    if "://" in text or _HOST_AND_PORT.fullmatch(text):
         raise UnknownDatabase("a text that is no address")
+    if len(_PAIR.findall(text)) > 1 and not _PAIR.sub("", text).strip():
+        raise UnknownDatabase("names and values that PostgreSQL does not know")
     if _SQLITE_URI.match(text):
         raise UnknownDatabase("a URI of SQLite; give the path, or a connection of sqlite3")
     if _STATEMENT.match(text):
