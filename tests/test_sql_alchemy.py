@@ -303,6 +303,18 @@ def test_times_with_and_without_a_zone_are_refused_together(converting: Any) -> 
         read("SELECT a FROM v", converting)
 
 
+@pytest.mark.parametrize("first", ["x", "d", "1"])
+def test_kinds_that_change_far_down_are_told(first: str, converting: Any) -> None:
+    """Where all values of a part are of another kind than those of the part before."""
+    read("CREATE TABLE v (a greendata_some TEXT)", converting)
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)"
+    read(f"{numbers} INSERT INTO v SELECT iif(i < 2500, ?, iif(i < 4500, 'd', '7')) FROM n", converting, params=[first])
+    with pytest.raises(ColumnUnreadable, match="column 'a' holds date and int beside each other"):
+        read("SELECT a FROM v", converting)
+    found = read("SELECT a FROM v WHERE rowid < 4500", converting) if first != "1" else None
+    assert found is None or found["a"].drop_nulls().unique().to_list() == [dt.date(2020, 1, 1)]
+
+
 def test_decimals_of_several_scales(converting: Any) -> None:
     """Of parts that are made one after the other too."""
     read("CREATE TABLE v (a greendata_dec TEXT)", converting)

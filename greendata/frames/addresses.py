@@ -131,17 +131,24 @@ def place_of(text: str) -> str | Conninfo:
         raise UnknownDatabase(f"{scheme}://" if len(scheme) < 30 else "another scheme")
     if (pair := _PAIR.match(text)) and pair[1] in _KEYWORDS.split():
         return Conninfo(text)
-    if _SECRETIVE.search(text.lstrip("/\\")):
-        raise UnknownDatabase("a text that looks like an address with a password")
-    if "://" in text or _HOST_AND_PORT.fullmatch(text):
-        raise UnknownDatabase("a text that is no address")
-    if len(_PAIR.findall(text)) > 1 and not _PAIR.sub("", text).strip():
-        raise UnknownDatabase("names and values that PostgreSQL does not know")
-    if _SQLITE_URI.match(text):
-        raise UnknownDatabase("a URI of SQLite; give the path, or a connection of sqlite3")
-    if _STATEMENT.match(text):
-        raise UnknownDatabase("a statement of SQL: the database comes after it")
+    if what := _no_path(text):
+        raise UnknownDatabase(what)
     return text
+
+
+def _no_path(text: str) -> str | None:
+    """What *text* looks like, if that is nothing that anybody calls a file; else None."""
+    if _SECRETIVE.search(text.lstrip("/\\")):
+        return "a text that looks like an address with a password"
+    if "://" in text or _HOST_AND_PORT.fullmatch(text):
+        return "a text that is no address"
+    if len(_PAIR.findall(text)) > 1 and not _PAIR.sub("", text).strip():
+        return "names and values that PostgreSQL does not know"
+    if _SQLITE_URI.match(text):
+        return "a URI of SQLite; give the path, or a connection of sqlite3"
+    if _STATEMENT.match(text):
+        return "a statement of SQL: the database comes after it"
+    return None
 
 
 def _sqlite_path(rest: str) -> str:

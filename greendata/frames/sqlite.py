@@ -41,7 +41,8 @@ MEMORY = ":memory:"  # the path of a database that nobody else sees, and that en
 _PATIENCE = 5.0  # seconds that a writer waits for another: what sqlite3 itself does
 _FIRST = 64  # rows in the first slice
 _MOST = 500  # rows in a slice: with 700 tuples at once the garbage collector begins, 30 ms of silence in a full one
-_CELLS = 12_000  # values that are made columns at once
+_FEW = 1_000  # values of a converter that become a part at once: 16 000 Decimals take 12 ms, and hold the GIL
+_TOGETHER = 32  # slices whose values become columns at once: with 4 a seventh more time goes into making parts of them
 _INFERRED = 10_000  # rows that decide on the types of a stream's columns, at least
 _STRICT_SINCE = (3, 37)  # the version of SQLite
 _SAVEPOINT = "greendata_write"
@@ -179,19 +180,20 @@ class _Column:
         """Take the values of a slice."""
         self._values.extend(values)
 
-    def pack(self) -> None:
-        """Make a part of the values of the last slices."""
-        if not self._values:
-            return
-        part = self._part(self._values)
-        self._values = []
-        if self._parts and self._parts[-1].dtype == part.dtype:
-            self._parts[-1].append(part)  # one object for all: thousands would wake the garbage collector
-        else:
-            self._parts.append(part)
+    def pack(self, pace: _Pace) -> None:
+        """Make parts of the values of the last slices."""
+        values, self._values = self._values, []
+        size = max(1, len(values) if _kind(values) in _KINDS else _FEW)
+        for start in range(0, len(values), size):
+            part = self._part(values[start : start + size])
+            if self._parts and self._parts[-1].dtype == part.dtype:
+                self._parts[-1].append(part)  # one object for all: thousands would wake the garbage collector
+            else:
+                self._parts.append(part)
+            pace.rest()
 
     def _part(self, values: Sequence[Any]) -> pl.Series:
-        kind = next((type(value) for value in values if value is not None), type(None))
+        kind = _kind(values)
         dtype = _KINDS.get(kind)
         if dtype is None:
             return self._converted(values)
@@ -271,14 +273,19 @@ def _beside_each_other(kinds: set[str]) -> str:
     return f"holds {' and '.join(sorted(kinds))} beside each other"
 
 
+def _kind(values: Sequence[Any]) -> type:
+    """The type of the first of *values* that is not None, or else None's."""
+    return next((type(value) for value in values if value is not None), type(None))
+
+
 def _are_floats(values: Sequence[Any]) -> bool:
     return set(map(type, values)) <= {float, type(None)}
 
 
 def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) -> Iterator[int]:
     """The rows, given to *columns*; how many each time."""
-    pace, height, packed_at = _Pace(), 0, max(1, _CELLS // len(columns))
-    for count in pace.counts():
+    pace, height = _Pace(), 0
+    for number, count in enumerate(pace.counts(), 1):
         stopper.check(sql)
         with _told_converter(sql):
             rows = cursor.fetchmany(count)
@@ -286,10 +293,9 @@ def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) 
             for column, values in zip(columns, zip(*rows, strict=True), strict=True):
                 column.add(values)
             height += len(rows)
-        if height >= packed_at or not rows:
+        if number % _TOGETHER == 0 or not rows:
             for column in columns:
-                column.pack()
-                pace.rest()
+                column.pack(pace)
             yield height
             height = 0
         if not rows:
