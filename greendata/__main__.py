@@ -14,7 +14,7 @@ from pathlib import Path
 
 from greendata.errors import GreenDataError, NoCheckout, NotImportable
 from greendata.observe.client import fetch
-from greendata.observe.doctor import Verdict, examine
+from greendata.observe.doctor import examine, has_failures, report
 
 SOURCE = Path(__file__).resolve().parents[1]
 PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
@@ -62,24 +62,18 @@ def _doctor(options: argparse.Namespace, _rest: list[str]) -> int:
         except Exception as error:
             raise NotImportable(options.module, error) from error
     findings = examine(workers=options.workers)
-    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    failed = has_failures(findings)
     if options.json:
         print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            print(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.text}")
+        print(report(findings))
     return int(failed)
 
 
 def _top(options: argparse.Namespace, _rest: list[str]) -> None:
     top = importlib.import_module("greendata.observe.top")  # it needs the extra `cli`, which the doctor does not
     look = partial(fetch, options.address, dict(options.header))
-    console = top.Console()
-    if options.once:
-        top.show(look, console)
-    else:
-        top.follow(look, console, interval=options.interval)
+    top.watch(look, interval=options.interval, once=options.once)
 
 
 def _part(options: argparse.Namespace, rest: list[str]) -> None:

@@ -35,7 +35,7 @@ HOUSE = (
     Floor("start", "autopatch importing", {}),
     Floor(
         "hub",
-        "arrivals blocks bridge call caller checks children cleanup collector crew deadline fairness flight "
+        "arrivals blocks bridge call caller checks children cleanup closing collector crew deadline fairness flight "
         "gevent_internals group hubs job locks logs mailbox native native_waits outcome pacing parking pool resident "
         "result scope settings sockets threads waiters",
         {"gevent": EVERY, "greenlet": EVERY},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Generic, TypeVar
 
 from greendata.errors import StreamBusy
 from greendata.flow.channel import Stopped
 from greendata.flow.element import Element, Item, path_of
 from greendata.flow.run import Operator, Run
+from greendata.hub.closing import Closing
 from greendata.hub.mailbox import Mailbox
 
 __all__ = ("Stream",)
@@ -17,7 +18,7 @@ __all__ = ("Stream",)
 T = TypeVar("T")
 
 
-class Stream(Generic[T]):
+class Stream(Closing, Generic[T]):
     """An iterator over what a stage gives, and a context manager that ends the run.
 
     Leaving the block and `close` return when no worker is left and every ``on_done`` has run. A stream that is
@@ -62,14 +63,6 @@ class Stream(Generic[T]):
             run.close()
             if run.error is not None:
                 raise run.error
-
-    def __enter__(self) -> Stream[T]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         run = getattr(self, "_run", None)

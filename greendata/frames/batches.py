@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import native, pool
 from greendata.hub.cleanup import carry_out
+from greendata.hub.closing import Closing
 from greendata.hub.deadline import nearest, seconds_of, within
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
@@ -23,7 +23,7 @@ __all__ = ("Batches",)
 T = TypeVar("T")
 
 
-class Batches(Generic[T]):
+class Batches(Closing, Generic[T]):
     """An iterator over DataFrames that leaves the hub alone, and a context manager that stops the query.
 
     It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
@@ -106,14 +106,6 @@ class Batches(Generic[T]):
         self._source.closing = True
         if not self._asking:  # else the consumer lets go, once it has asked
             self._let_go()
-
-    def __enter__(self) -> Batches[T]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

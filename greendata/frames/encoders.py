@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TypeVar
 
 import polars as pl
@@ -21,6 +20,7 @@ from greendata.frames.formats import Format, format_of
 from greendata.frames.wire import refuse_unwritable
 from greendata.frames.writers import AT_ONCE, Body, Parts, writer_of
 from greendata.hub import pool
+from greendata.hub.closing import Closing
 from greendata.hub.deadline import nearest, seconds_of, within
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
@@ -72,7 +72,7 @@ def encode(
     return Chunks(source, body, timeout=timeout, key=key, label=label or f"encode {format}")
 
 
-class Chunks:
+class Chunks(Closing):
     """An iterator over the bytes of a body, each chunk made in the pool when it is asked for.
 
     Leaving its block, `close`, an error and the end close the source, which stops its query. An error comes up where
@@ -151,14 +151,6 @@ class Chunks:
             self._parts.close()
         if not self._waiting or isinstance(self._frames, Batches):
             self._close_source()
-
-    def __enter__(self) -> Chunks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"

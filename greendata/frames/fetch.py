@@ -33,6 +33,7 @@ from greendata.frames.peers import GuardedAdapter, Peers, seconds_left, until
 from greendata.frames.quotas import MAX_BYTES, TIMEOUT
 from greendata.hub.blocks import contextmanager
 from greendata.hub.checks import is_count
+from greendata.hub.closing import Closing
 from greendata.hub.deadline import seconds_of
 
 __all__ = ("Answer", "GuardedSession")
@@ -119,7 +120,7 @@ class Answer:
             raise AnswerBroken(self.url, "its gzip stream is cut short")
 
 
-class GuardedSession:
+class GuardedSession(Closing):
     """HTTP for URLs that are not to be trusted; a context manager that closes its connections.
 
     Every request has a total deadline and a limit of bytes. Addresses that are not public are refused, by the address
@@ -153,12 +154,6 @@ class GuardedSession:
         self._session.adapters.clear()
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-
-    def __enter__(self) -> GuardedSession:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections that are kept for further requests."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -16,6 +15,7 @@ from greendata.frames.roots import Sources
 from greendata.frames.scans import reading
 from greendata.frames.textrows import TextRows
 from greendata.hub import pool
+from greendata.hub.closing import Closing
 
 __all__ = ("ModelStream",)
 
@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 
-class ModelStream(Generic[M]):
+class ModelStream(Closing, Generic[M]):
     """An iterator over DataFrames of valid rows, and a context manager that stops the query.
 
     Memory holds the batch at hand, the one in advance, and Polars' own buffer. Leaving the block, `close`, an error,
@@ -86,14 +86,6 @@ class ModelStream(Generic[M]):
     def close(self) -> None:
         """Stop the query. Never blocks. Safe from any thread."""
         self._batches.close()
-
-    def __enter__(self) -> ModelStream[M]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<ModelStream of {self._rows.model.__name__} after {self._count} rows: {self._batches!r}>"

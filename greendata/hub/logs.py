@@ -13,12 +13,12 @@ import os
 import weakref
 from collections import deque
 from contextlib import suppress
-from types import TracebackType
 
 import gevent
 
 from greendata.hub import native
 from greendata.hub.bridge import Bridge
+from greendata.hub.closing import Closing
 from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LogRouter", "route_logging")
@@ -40,7 +40,7 @@ def route_logging(*handlers: logging.Handler) -> LogRouter:
     return LogRouter(handlers or _all_handlers())
 
 
-class LogRouter:
+class LogRouter(Closing):
     """Stands before handlers and lets through what comes from the hub's thread; see `route_logging`."""
 
     def __init__(self, handlers: tuple[logging.Handler, ...]) -> None:
@@ -80,14 +80,6 @@ class LogRouter:
         self._bridge.forget(self._number)
         atexit.unregister(self.close)
         self._write()
-
-    def __enter__(self) -> LogRouter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _listen(self) -> None:
         self._number = self._bridge.listen(self._on_ring)  # it does not keep the process

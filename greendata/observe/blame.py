@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, time
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import Any
 
 import gevent
@@ -25,6 +25,7 @@ import gevent.events
 from greendata.errors import BadArgument
 from greendata.hub import native
 from greendata.hub.checks import is_number
+from greendata.hub.closing import Closing
 from greendata.observe.lag import LEAST, MOST, LagProbe
 from greendata.observe.site import Site, culprit
 
@@ -59,7 +60,7 @@ class Block:
         return f"the hub was silent for {self.seconds:.3f} s in {self.label}{frames}"
 
 
-class BlockWatch:
+class BlockWatch(Closing):
     """Watches the hub of the thread that makes it, until `close`; see `watch_blocks`.
 
     Attributes:
@@ -90,14 +91,6 @@ class BlockWatch:
         self._probe.close()
         if self._on_event in gevent.events.subscribers:
             gevent.events.subscribers.remove(self._on_event)
-
-    def __enter__(self) -> BlockWatch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- the witness: a native thread, or gevent's ----------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +30,7 @@ from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.observe.locks import native_locks
 from greendata.start.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
 
-__all__ = ("Finding", "Verdict", "examine")
+__all__ = ("Finding", "Verdict", "examine", "has_failures", "report")
 
 # Worth knowing in a report; what is not installed is left out.
 PACKAGES = (
@@ -84,6 +84,28 @@ class Finding:
     name: str
     verdict: Verdict
     text: str
+
+
+def has_failures(findings: Iterable[Finding]) -> bool:
+    """True if one of *findings* is a failure: the exit code of the command line.
+
+    Example:
+        >>> has_failures([Finding("hub", Verdict.OK, "it turns")])
+        False
+    """
+    return any(finding.verdict is Verdict.FAIL for finding in findings)
+
+
+def report(findings: Collection[Finding]) -> str:
+    """Return *findings* as text, a line each.
+
+    Example:
+        >>> print(report([Finding("hub", Verdict.OK, "it turns"), Finding("patch", Verdict.WARN, "off")]))
+        ok    hub    it turns
+        warn  patch  off
+    """
+    width = max(len(finding.name) for finding in findings)
+    return "\n".join(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.text}" for finding in findings)
 
 
 def examine(*, workers: int | None = None) -> tuple[Finding, ...]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from greendata.errors import BadArgument
 from greendata.hub.checks import is_number
+from greendata.hub.closing import Closing
 from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LagProbe", "watch_lag")
@@ -24,7 +24,7 @@ LEAST, MOST = 0.01, 0.05  # seconds of the interval
 SAMPLES = 1_200  # that are kept: a minute at 50 ms
 
 
-class LagProbe:
+class LagProbe(Closing):
     """Measures the hub of the thread that makes it, from `start` to `close`; see `watch_lag`.
 
     Attributes:
@@ -108,11 +108,6 @@ class LagProbe:
     def __enter__(self) -> LagProbe:
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "on" if self.is_on else "off"

@@ -14,7 +14,7 @@ try:
 except ImportError as missing:
     raise ImportError("greendata.observe.top needs rich; install it with: pip install 'greendata[cli]'") from missing
 
-__all__ = ("follow", "frame", "show", "sparkline")
+__all__ = ("follow", "frame", "show", "sparkline", "watch")
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60  # samples of a sparkline: a minute
@@ -22,6 +22,15 @@ LATE = 0.1  # seconds of lag that people notice
 FAILURES = 5
 
 Fetch = Callable[[], dict[str, Any]]
+
+
+def watch(fetch: Fetch, *, interval: float, once: bool) -> None:
+    """Show on the terminal what *fetch* returns: one frame, or one every *interval* seconds until Ctrl-C."""
+    console = Console()
+    if once:
+        show(fetch, console)
+    else:
+        follow(fetch, console, interval=interval)
 
 
 def follow(fetch: Fetch, console: Console, *, interval: float) -> None:

@@ -14,7 +14,7 @@ from greendata.errors import GreenDataError
 from greendata.frames.patch import is_polars_patched
 from greendata.hub import pool
 from greendata.observe.client import fetch
-from greendata.observe.doctor import Verdict, examine
+from greendata.observe.doctor import examine, has_failures, report
 
 __all__ = ("commands", "doctor", "status", "top")
 
@@ -37,10 +37,8 @@ def status() -> None:
 def doctor(workers: int | None) -> None:
     """Examine this process with the app imported; exit code 1 if something is wrong."""
     findings = examine(workers=workers)
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        click.echo(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.text}")
-    sys.exit(any(finding.verdict is Verdict.FAIL for finding in findings))
+    click.echo(report(findings))
+    sys.exit(has_failures(findings))
 
 
 @commands.command()
@@ -51,12 +49,7 @@ def top(address: str, interval: float, *, once: bool) -> None:
     """Watch the server at ADDRESS, the URL or Unix socket of its snapshot."""
     from greendata.observe import top as pictures  # it needs the extra `cli`, which the others do not
 
-    console = pictures.Console()  # type: ignore[attr-defined]  # rich's, by way of the one room that imports it
-    look = partial(fetch, address, {})
     try:
-        if once:
-            pictures.show(look, console)
-        else:
-            pictures.follow(look, console, interval=interval)
+        pictures.watch(partial(fetch, address, {}), interval=interval, once=once)
     except GreenDataError as error:
         raise click.ClickException(str(error)) from error
