@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
-__all__ = ("note", "shown", "text_of", "without_frame")
+__all__ = ("note", "shown", "text_of", "trace_of", "without_frame")
 
 
 def note(error: BaseException, text: str) -> None:
@@ -51,7 +52,21 @@ def text_of(thing: object) -> str:
         return f"(its text raised {type(broken).__name__})"
 
 
+def trace_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of *error*, whatever its class makes of that attribute.
+
+    Example:
+        >>> trace_of(ValueError("no such shop")) is None
+        True
+    """
+    trace: TracebackType | None = _TRACE.__get__(error)
+    return trace
+
+
 def without_frame(error: BaseException) -> None:
     """Take the first frame, the caller's own, out of the traceback of *error*: it would keep what the frame holds."""
-    trace: TracebackType | None = error.__traceback__
+    trace = trace_of(error)
     BaseException.with_traceback(error, None if trace is None else trace.tb_next)
+
+
+_TRACE: Any = BaseException.__traceback__  # the descriptor, which needs nothing of the class

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from gevent.event import AsyncResult
 
+from greendata.errors.notes import trace_of
+
 __all__ = ("Outcome", "Status")
 
 T = TypeVar("T")
@@ -120,7 +122,7 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
         outcomes = self._outcomes
         if outcomes:
             return False
-        outcome = (status, value, error, None if error is None else error.__traceback__, monotonic())
+        outcome = (status, value, error, None if error is None else trace_of(error), monotonic())
         outcomes.append(outcome)
         if outcomes[0] is outcome:
             return True

@@ -105,7 +105,7 @@ class Result(Outcome[T], Generic[T]):
         if error is None:
             return cast("T", value)
         try:
-            raise error.with_traceback(trace)
+            raise BaseException.with_traceback(error, trace)
         finally:
             del self, error, trace  # the frame is in the traceback: no cycle through it
 
@@ -169,7 +169,7 @@ class Result(Outcome[T], Generic[T]):
     def set_exception(self, exception: Any, exc_info: Any = None) -> None:
         """Make *exception* the outcome, unless there is one already."""
         if exc_info and exc_info[2] is not None:
-            exception = exception.with_traceback(exc_info[2])
+            exception = BaseException.with_traceback(exception, exc_info[2])
         self._decide(Status.FAILED, error=exception)
 
     def cancel(self, message: str = "") -> bool:  # type: ignore[override]  # gevent's is always False
