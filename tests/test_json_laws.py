@@ -19,6 +19,7 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     AwareDatetime,
+    Base64Bytes,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -142,6 +143,12 @@ class Strict(BaseModel):
     d: tuple[int, ...] = ()
 
 
+class Twice(BaseModel):
+    model_config = ConfigDict(val_json_bytes="hex")
+    a: Base64Bytes | None = None
+    b: list[bytes] = []
+
+
 class Base64(BaseModel):
     model_config = ConfigDict(val_json_bytes="base64", use_enum_values=True)
     a: bytes | None = None
@@ -229,6 +236,7 @@ MODELS = (
     Closed,
     Strict,
     Base64,
+    Twice,
     Careful,
     Informed,
     Before,
@@ -334,6 +342,7 @@ REGULAR: dict[type[BaseModel], tuple[str, ...]] = {
     Choices: ('"red"', "1", '"abc"', "7"),
     Base64: ('"YQ=="', '"red"', '"[1, 2]"'),
     Rooted: ("[1]", "[2, 3]"),
+    Twice: ('"59513d3d"', '["59"]'),
 }
 
 texts = st.sampled_from(TEXTS).map(json.dumps) | st.text(max_size=4).map(lambda s: json.dumps(s, ensure_ascii=False))
@@ -488,6 +497,28 @@ def test_extra_keys_are_kept_where_the_model_allows_them() -> None:
         assert found.to_dicts() == [{"a": 1, "b": "x"}, {"a": 1, "b": None}]
     assert decode(b"[{}]", "json", model=Open).to_dicts() == [{"a": 1}]
     assert decode(b"[]", "json", model=Open).shape == (0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 3_000])
+def test_extra_keys_are_read_from_all_rows_at_once_and_fields_are_not(size: int) -> None:
+    """However many megabytes there are, and whatever stands in a field."""
+    pad = "x" * 2_000
+    large = 9007199254740993
+    for one, other, values in ((str(large), "1.5", [large, Decimal("1.5")]), ("1", '"x"', ["1", "x"])):
+        some = [f'{{"a": {field}, "z": {z}, "p": "{pad}"}}' for field, z in (("true", one), ('"7"', other))]
+        rows = [some[0]] * size + [some[1]] * size
+        found = decode("\n".join(rows).encode(), "ndjson", model=Open)
+        assert [found["a"][0], found["a"][-1]] == [1, 7]
+        assert [found["z"][0], found["z"][-1]] == values
+
+    class Wide(Open):
+        b: list[dict[str, Decimal]] = []
+
+    found = decode(b'[{"b": [{"m": "1.50"}, {}], "z": 1}, {"b": [], "a": true}, {"a": 1}]', "json", model=Wide)
+    assert found["z"].to_list() == [1, None, None]
+    assert found["a"].to_list() == [1, 1, 1]
+    with pytest.raises(Malformed, match="row 1: z"):
+        decode(b'[{"a": 1},{"z": {"x": 1}},{"z": "x"}]', "json", model=Open)
 
 
 def test_defaults_that_are_null_have_their_own_types() -> None:
@@ -710,6 +741,86 @@ def test_an_object_of_very_many_columns() -> None:
         content = json.dumps(columns).replace('"k4999": [1, 2]', f'"k4999": {wrong}').encode()
         with pytest.raises(Malformed, match=reason):
             decode(content, "json", model=Plain)
+
+
+class Digits(str):
+    """A number of JSON, as it is written."""
+
+
+def says(cell: Any, value: Any) -> bool:
+    """True if *cell* of a frame is the *value* of JSON: to the last digit, as a float the nearest, or its text."""
+    if isinstance(value, Digits):
+        if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal | str):
+            return False
+        written = Decimal(str(value))
+        is_float = not str(value).removeprefix("-").isdigit()
+        try:
+            return Decimal(cell) == written or (is_float and float(cell) == float(str(value)))
+        except (ArithmeticError, ValueError):
+            return False
+    if isinstance(value, bool):
+        return cell is value or cell == str(value).lower()
+    if isinstance(value, list):
+        return isinstance(cell, list) and len(cell) == len(value) and all(map(says, cell, value))
+    if isinstance(value, dict):
+        return isinstance(cell, dict) and {*value} <= {*cell} and all(says(cell[key], value.get(key)) for key in cell)
+    return bool(cell == value)
+
+
+def written(members: dict[str, str]) -> str:
+    return "{" + ",".join(f'"{key}": {value}' for key, value in members.items()) + "}"
+
+
+mixed = st.recursive(
+    st.sampled_from((*NUMBERS, *SPELT, "null", "true", "false", '"x"', '"1"', '"true"', '"9007199254740993"', "{}")),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3).map(written)
+    ),
+    max_leaves=5,
+)
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abc"), mixed, max_size=3).map(written), min_size=1, max_size=4),
+    st.sampled_from(("rows", "lines", "columns")),
+)
+@settings(max_examples=400)
+def test_a_frame_without_a_model_says_what_json_says_or_is_refused(some: list[str], form: str) -> None:
+    rows = [json.loads(row, parse_int=Digits, parse_float=Digits) for row in some]
+    try:
+        if form == "columns":
+            found = decode(f'{{"a": [{",".join(some)}]}}'.encode(), "json")
+            rows = [{"a": row} for row in rows]
+        elif form == "rows":
+            found = decode(f"[{','.join(some)}]".encode(), "json")
+        else:
+            found = decode("\n".join(some).encode(), "ndjson")
+    except Malformed:
+        return
+    assert found.height == len(rows)
+    cells = found.to_dicts() if found.width else [{} for _ in rows]
+    assert all(map(says, cells, rows)), found
+
+
+@pytest.mark.parametrize(
+    ("format", "body", "reason"),
+    [
+        ("json", '[{"a": [[], 0]}]', r"line 1: a\.1: 0 would become \[0\] beside other values"),
+        ("json", '[{"a": [1]},\n{"a": [0, true]}]', r"line 2: a\.1: True would become 1"),
+        ("json", '[{"a": [{"x": true}, {"x": 7}]}]', r"a\.0\.x: True would become 1"),
+        ("json", '{"a": [{"b": "x"}, {"b": []}]}', r"row 0: a\.b: 'x' would become \['x'\]"),
+        ("json", '[{"a": [[0], [[1]]]}]', r"a\.0\.0: 0 would become \[0\]"),
+        ("json", '[{"a": [[0], null, 1]}]', r"a\.2: 1 would become \[1\]"),
+        ("json", '[{"a": {"x": true}}, {"a": {"x": 1.5}}]', r"a\.x: True would become 1\.0"),
+        ("ndjson", '{"a": {"x": 1}}\n{"a": "s"}', r"line 1: a: \{'x': 1\} would become"),
+        ("ndjson", '{"a": "s"}\n{"a": ["s", {"x": 1}]}', r"line 2: a: \['s', \{'x': 1\}\] would become"),
+        ("ndjson", '{"a": ["s", {"x": 1}]}', r"line 1: a\.1: \{'x': 1\} would become"),
+    ],
+)
+def test_what_would_become_another_kind_is_named(format: Format, body: str, reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        decode(body.encode(), format)
 
 
 class Coded(BaseModel):

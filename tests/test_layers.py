@@ -44,15 +44,15 @@ HOUSE = (
         "frames",
         "addresses alchemy apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
         "decoders depth derive dtypes encoders engine fetch fields footer fork formats forms framefile instances "
-        "intake jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream names "
-        "namespace nested objects pages patch peers plan polars_internals postgres pydantic_internals quotas "
+        "intake jsoncells jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models modelstream "
+        "names namespace nested objects pages patch peers plan polars_internals postgres pydantic_internals quotas "
         "readers refusal roots rowgroups rules scans seam sieve spans sql sqlite statements stopper textrows texts "
         "threads thrift tokens trust typed urllib3_internals urls validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive fields instances jsonscan jsonsieve models modelstream nested objects "
             "pydantic_internals scans sieve textrows typed validation verdicts",
-            "pydantic_core": "apart coded jsonscan objects pydantic_internals sieve",
+            "pydantic_core": "apart coded jsonreader jsonscan objects pydantic_internals sieve",
             "adbc_driver_manager": "databases postgres",
             "requests": "fetch peers",
             "urllib3": "fetch peers urllib3_internals",

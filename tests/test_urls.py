@@ -6,6 +6,7 @@ import gzip
 import io
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
+from greendata.frames import urls
 from greendata.frames.footer import CELLS
 from tests.conftest import PATCHED
 from tests.frames import crowded
@@ -258,6 +260,17 @@ def test_object_stores_go_to_polars() -> None:
         assert_frame_equal(result.get(), ROWS)
 
 
+def test_lines_in_a_store_are_read_by_their_own_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.ndjson"
+    path.write_text('{"a":9007199254740993}\n\n{"a":1.5}\n{"b":null}')
+    found = urls._read_store("scan_ndjson", str(path), None, {})
+    assert found.rows() == [(9007199254740993, None), (Decimal("1.5"), None), (None, None)]
+    path.write_text('{"a":9007199254740993}\n{"a":2.0}')
+    found = urls._read_store("scan_ndjson", str(path), Reading, {"storage_options": None})
+    assert found.rows() == [(9007199254740993, "none"), (2, "none")]
+    path.unlink()
+
+
 def claims(values: int) -> bytes:
     """A small Parquet file that says it has so many."""
     file = io.BytesIO()
@@ -271,12 +284,15 @@ def test_what_a_url_gives_is_read_whole() -> None:
         "/late": answer(late, "application/x-ndjson"),
         "/bom": answer(b"\xef\xbb\xbf" + late, "application/x-ndjson"),
         "/tsv": answer(b"a\tb\n1\t2\n", "text/tab-separated-values"),
+        "/long": answer(b'{"a":[9007199254740993]}\n{"a":[1.5]}\n', "application/x-ndjson"),
     }
     with serving(answers) as server:
         for path in ("/late", "/bom"):
             df = greendata.read_ndjson_url(server.url + path, allow_private=True, timeout=10).get()
             assert df.columns == ["a", "b"]
             assert df["b"].sum() == 5
+        df = greendata.read_ndjson_url(server.url + "/long", allow_private=True, timeout=10).get()
+        assert df["a"].to_list() == [[9007199254740993], [Decimal("1.5")]]
         df = greendata.read_csv_url(server.url + "/tsv", separator="\t", allow_private=True, timeout=10).get()
         assert df.rows() == [(1, 2)]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
+from pydantic_core import from_json
 
 from greendata.errors import Malformed
 from greendata.frames.casts import cast_to, native_form, shown, text_form, told
@@ -16,20 +18,34 @@ from greendata.frames.claims import refuse_many_keys, refuse_packed, refuse_spar
 from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
 from greendata.frames.dtypes import plain_of
 from greendata.frames.formats import Format
+from greendata.frames.jsoncells import Unlike, compare
 from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of, text_of
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
 from greendata.frames.members import refuse_many_members
-from greendata.frames.names import frame_of
+from greendata.frames.names import frame_of, referred
 from greendata.hub.pacing import give_way
 
 __all__ = ("read_json", "read_ndjson")
 
 ORDERED_FIELDS = 32  # keys of objects that Polars keeps in their order; those of more are in that of a hash
+NAMES = 1000  # of fields that are looked for at once
 EXAMINED_ROWS = 200  # by the same parser without a rest
 EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
 
 _LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
 _LONG_TEXT = '"-?[0-9]{16,}"'
+_SPACE = r"[ \t\n\r]*"
+_NEXT = rf"{_SPACE},{_SPACE}(?:null{_SPACE},{_SPACE})*"
+_NO_LIST = r'[-0-9tf"{]'
+_MIXED = "|".join(  # in an array: a list or an object beside something else, a boolean among numbers
+    (
+        rf"[\]}}]{_NEXT}(?:[-0-9tf]|{STRING}{_SPACE}[,\]])",
+        rf"\]{_NEXT}\{{",
+        rf"\}}{_NEXT}\[",
+        rf'[0-9e"]{_NEXT}[\[{{]',
+        rf"[\[,]{_SPACE}(?:true|false){_SPACE}[,\]]",
+    )
+)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
 _MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
@@ -41,8 +57,11 @@ _PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
-def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
+def read_ndjson(content: bytes, schema: pl.Schema | None, *, but: Collection[str] = ()) -> pl.DataFrame:
     r"""The frame of a row a line.
+
+    Args:
+        but: columns that are null, whatever is in them, where *schema* is None.
 
     Example:
         >>> read_ndjson(b'{"a":1}\n{"a":2}\n', pl.Schema({"a": pl.Int8})).rows()
@@ -60,9 +79,11 @@ def read_ndjson(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     keys = refuse_many_keys(content, "ndjson") if schema is None else []
     try:
         if schema is None:
-            return _inferred(content, "ndjson", pl.read_ndjson, keys)
+            return _inferred(content, "ndjson", partial(_lines_but, but), keys, but)
         return _ndjson(content, schema)
     except _FAILURES as error:
+        if isinstance(error, Malformed) and error.line is not None:
+            raise
         raise _at_its_line(content, schema, error) from error
 
 
@@ -91,11 +112,14 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         raise _at_its_row(content, error) from error
 
 
-def _inferred(content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str]) -> pl.DataFrame:
+def _inferred(
+    content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str], but: Collection[str] = ()
+) -> pl.DataFrame:
     """What Polars makes of *content* without a schema, in an order that is not by chance.
 
     Args:
         keys: those in *content*, in their order.
+        but: columns that are not looked at.
     """
     df = reader(content, infer_schema_length=None)
     if not df.width:
@@ -103,7 +127,99 @@ def _inferred(content: bytes, format: Format, reader: Callable[..., pl.DataFrame
     if _has_many_fields(pl.Struct(df.schema)):
         places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
         df = reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
-    return _unrounded(df, content, format)
+    return _faithful(df, content, format, keys, brackets=df.height + (format == "json"), but=but)
+
+
+def _lines_but(but: Collection[str], content: bytes, **options: Any) -> pl.DataFrame:
+    """What `polars.read_ndjson` reads, with nulls in the columns *but*, whose types need not be told."""
+    if not but:
+        return pl.read_ndjson(content, **options)
+    schema = options.get("schema") or pl.scan_ndjson(content, **options).collect_schema()
+    wanted = {name: dtype for name, dtype in schema.items() if name not in but}
+    df = pl.read_ndjson(content, schema=wanted) if wanted else pl.DataFrame(height=rows_of(content, "ndjson").len())
+    return df.with_columns(pl.lit(None).alias(name) for name in schema if name in but)
+
+
+def _faithful(
+    df: pl.DataFrame,
+    content: bytes,
+    format: Format,
+    keys: list[str],
+    *,
+    brackets: int,
+    but: Collection[str] = (),
+) -> pl.DataFrame:
+    """*df*, which Polars has inferred from *content*, with all digits; its rows are compared where they may differ.
+
+    Args:
+        keys: those in *content*.
+        brackets: how many open in it if nothing nests.
+        but: columns that are not looked at.
+
+    Raises:
+        Malformed: a value would become another one beside other values.
+    """
+    df = _unrounded(df, content, format)
+    if _has(pl.Struct(df.schema), (pl.String,)):
+        df = _cast(df, content, format, df.schema)
+    seen = df.drop(referred(list(but), df.columns), strict=False)
+    if count(content, b"{") + count(content, b"[") <= brackets or not _is_mixed(seen, content, format, keys):
+        return df
+    texts = rows_of(content, format)
+    step = max(1, df.height * EXAMINED_BYTES // len(content))
+    for begin in range(0, df.height, step):
+        rows = (_without(but, from_json(text)) for text in texts.slice(begin, step).to_list())
+        cells = seen.slice(begin, step).to_dicts() if seen.width else [{}] * min(step, df.height - begin)
+        for row, (value, had) in enumerate(zip(rows, cells, strict=True), begin):
+            try:
+                compare(value, had, None)
+            except Unlike as unlike:
+                line = line_of(content, format, row)
+                raise Malformed(format, str(unlike), line=line, row=None if line else row) from unlike
+        give_way()
+    return df
+
+
+def _without(keys: Collection[str], row: dict[str, Any]) -> dict[str, Any]:
+    for key in keys:
+        row.pop(key, None)
+    return row
+
+
+def _is_mixed(df: pl.DataFrame, content: bytes, format: Format, keys: list[str]) -> bool:
+    """True if values of several kinds may stand where Polars makes one kind of them, beside numbers as text.
+
+    It is told by looks; strings that look like it cost a comparison.
+    """
+    wrong: dict[str, set[str]] = {}
+    for name, pattern in _wrong(pl.Struct(df.schema)):
+        wrong.setdefault(pattern, set()).add(name)
+    if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
+        return True
+    looks = [_MIXED]
+    for pattern, names in wrong.items():
+        either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
+        looks.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
+    return bool(text_of(content, format).str.contains("|".join(looks)).item())
+
+
+def _wrong(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
+    """The names of fields within *dtype*, and patterns of how a value of another kind begins in their place."""
+    while isinstance(dtype, pl.List):
+        dtype = dtype.inner
+    for field in dtype.fields if isinstance(dtype, pl.Struct) else ():
+        match field.dtype:
+            case pl.List(inner=pl.List(inner=pl.List())):
+                yield field.name, r"\["  # of which a look at the first bracket tells nothing
+            case pl.List(inner=pl.List()):
+                yield field.name, rf"(?:\[{_SPACE}(?:null{_SPACE},{_SPACE})*)?{_NO_LIST}"
+            case pl.List():
+                yield field.name, _NO_LIST
+            case pl.String():
+                yield field.name, r"[\[{]"
+            case number if is_inner and number.is_numeric():
+                yield field.name, "[tf]"
+        yield from _wrong(field.dtype, is_inner=True)
 
 
 def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
@@ -261,7 +377,9 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     height = max(lengths.values(), default=0)
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
-    return _unrounded(df, content, "json") if schema is None else _cast(df, content, "json", schema)
+    if schema is not None:
+        return _cast(df, content, "json", schema)
+    return _faithful(df, content, "json", refuse_many_keys(content, "json"), brackets=df.width + 1)
 
 
 def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:

@@ -9,8 +9,7 @@ Polars infers from all rows, and a row of which a column would say something els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from pydantic_core import from_json
 
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
 from greendata.frames.fields import columns_of
-from greendata.frames.forms import Column, Form, Listed, Struct
+from greendata.frames.jsoncells import Unlike, compare
 from greendata.frames.jsonreader import read_ndjson
 from greendata.frames.jsonsieve import JsonSieve, NotJson, lines_of
 from greendata.frames.models import schema_of
@@ -31,12 +30,13 @@ from greendata.frames.names import referred
 from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources
 from greendata.frames.validation import verdict
-from greendata.frames.verdicts import LISTED, joined, text_of
+from greendata.frames.verdicts import LISTED, joined
 from greendata.hub.pacing import give_way
 
-__all__ = ("LINE", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
+__all__ = ("LINE", "OF_LINES", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
 
 ROWS = 50_000  # judged at once
+OF_LINES = frozenset({"credential_provider", "storage_options"})  # options of `polars.scan_lines`: how to reach them
 LINE, TEXT = "line", "text"  # the columns of texts
 COMPARED_BYTES = 1 << 16  # of rows at once: less than a millisecond of Python
 
@@ -48,7 +48,7 @@ def texts_in(places: Any, **options: Any) -> pl.LazyFrame:
 
     Args:
         places: what `polars.scan_lines` takes.
-        options: those of `polars.scan_lines` that say how to reach them.
+        options: some of `OF_LINES`.
 
     Example:
         >>> texts_in(b"{}\n\n{}").collect().rows()
@@ -177,9 +177,8 @@ def _faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schem
             cells = df.slice(begin, step).to_dicts()
             for at, (row, had) in enumerate(zip(rows, cells, strict=True), begin):
                 try:
-                    if row != had:
-                        _compare_members(row, had, columns, "", is_open=True)
-                except _Unlike as unlike:
+                    compare(row, had, columns)
+                except Unlike as unlike:
                     raise unreadable(found, numbers[at], str(unlike)) from unlike
             give_way()
         yield df
@@ -216,65 +215,3 @@ def unreadable(found: Sources, line: int, reason: str) -> UnreadableFile:
     is_one = len(found.paths) == 1 and Path(found.paths[0]).is_file()
     where = f"line {line}" if is_one else f"line {line} of all its files"
     return UnreadableFile([found.shown], f"{where}: {reason}")
-
-
-# -- what a frame says of a row, compared with the row's text -----------------------------------------------
-
-
-class _Unlike(Exception):
-    """What a frame has in the place of a value is not the value. Never leaves the scan."""
-
-
-def _compare(value: Any, cell: Any, form: Form | None, place: str, *, is_open: bool) -> None:
-    """Raise _Unlike if *cell*, which a frame has for a *value*, is not what the value is.
-
-    Args:
-        form: of its column; None if it has none.
-        is_open: True if it is in no field, so that nobody tells an absent key from null.
-    """
-    if isinstance(value, dict) and isinstance(cell, dict):
-        if isinstance(form, Struct) and not form.is_tuple:
-            _compare_members(value, cell, form.columns, place, is_open=True)
-        else:
-            _compare_members(value, cell, (), place, is_open=is_open)
-    elif isinstance(value, list) and isinstance(cell, list) and len(value) == len(cell):
-        for at, (item, had) in enumerate(zip(value, cell, strict=True)):
-            _compare(item, had, form.items if isinstance(form, Listed) else None, f"{place}.{at}", is_open=is_open)
-    elif not _is_same(value, cell):
-        raise _Unlike(f"{place}: {_shown(value)} would become {_shown(cell)} beside the values of other rows")
-
-
-def _compare_members(
-    row: Mapping[str, Any], had: Mapping[str, Any], columns: Sequence[Column], place: str, *, is_open: bool
-) -> None:
-    """Raise _Unlike if *had*, which a frame has for the object *row*, is not what the object is.
-
-    Args:
-        columns: those of the fields of a model that are in it.
-        is_open: True if nobody tells other keys that are absent from null.
-    """
-    known = {source: column for column in columns for source in column.sources}
-    for key in {**had, **row}:
-        column = known.get(key)
-        inside = f"{place}.{key}" if place else key
-        if key in row:
-            form = None if column is None else column.form
-            _compare(row[key], had.get(key), form, inside, is_open=is_open and column is None)
-        elif had[key] is not None or not (is_open if column is None else _is_null_without(column)):
-            raise _Unlike(f"{inside}: the key is absent, and null in a frame that has it in other rows")
-
-
-def _is_same(value: Any, cell: Any) -> bool:
-    if isinstance(cell, Decimal) and type(value) in (int, float):
-        return Decimal(repr(value)) == cell
-    return bool(value == cell) and isinstance(value, bool) is isinstance(cell, bool)
-
-
-def _is_null_without(column: Column) -> bool:
-    """True if the model makes None of an absent key."""
-    return column.missing == "fixed" and column.default is None
-
-
-def _shown(value: Any) -> str:
-    text = text_of(value)
-    return repr(text) if isinstance(value, str) else str(text)

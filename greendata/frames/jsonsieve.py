@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 from pydantic import BaseModel
 
-from greendata.errors import GreenDataError
+from greendata.errors import GreenDataError, Malformed
 from greendata.frames.apart import Apart, ColumnJudge
-from greendata.frames.claims import refuse_many_keys, refuse_sparse, refuse_wide
+from greendata.frames.claims import refuse_sparse
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
 from greendata.frames.jsonreader import read_ndjson
@@ -284,21 +285,21 @@ class _Sifting:
         return df if df.height == self._texts.len() else None
 
     def _extras(self, numbers: pl.Series) -> pl.DataFrame:
-        """What rows have besides the fields of the model, as Polars infers it.
+        """What rows have besides the fields of the model, as Polars infers it from all of them.
 
         Raises:
-            Malformed: so many rows have each so many keys of their own that almost all of it would be null.
+            Malformed: so many rows have each so many keys of their own that almost all of it would be null; or a value
+                would become another one beside those of other rows.
         """
-        size, keys = 0, set[str]()
-        for _, _, lines in lines_of(self._texts[numbers]):
-            size += len(lines)
-            keys.update(refuse_many_keys(lines, self._format))
-        refuse_wide(len(keys), format=self._format)
-        refuse_sparse(numbers.len(), len(keys), size, format=self._format)
-        frames = [read_ndjson(lines, None) for _, _, lines in lines_of(self._texts[numbers])]
-        if not frames:
-            return pl.DataFrame()
-        df = pl.concat(frames, how="diagonal_relaxed")
+        content = BytesIO()
+        for begin, _, lines in lines_of(self._texts[numbers]):
+            content.write(b"\n" + lines if begin else lines)
+        used = {column.sources[0] for column in self._sieve.columns if column.sources}
+        try:
+            df = read_ndjson(content.getvalue(), None, but=used)
+        except Malformed as error:
+            row = None if error.line is None else int(numbers[error.line - 1])
+            raise Malformed(self._format, error.reason, row=row, column=error.column) from error
         return df.select(referred(self._sieve.unused(df.schema), df.columns))
 
 

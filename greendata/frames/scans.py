@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from greendata.errors import FileMissing, UnreadableFile
 from greendata.frames.apart import runs_code
 from greendata.frames.fields import columns_of
-from greendata.frames.jsonscan import scan_faithful, scan_judged, texts_in
+from greendata.frames.jsonscan import OF_LINES, scan_faithful, scan_judged, texts_in
 from greendata.frames.models import schema_of
 from greendata.frames.names import column
 from greendata.frames.plan import first_words
@@ -29,9 +29,8 @@ __all__ = ("Scan", "csv_for", "csv_options", "named_twice", "reading", "scan")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
-# Options of `polars.scan_ndjson`: those of `polars.scan_lines` that say how to reach a file, and those that say how
-# much of it Polars looks at and holds at once, which has no bearing on rows that are judged one by one.
-_OF_LINES = frozenset({"credential_provider", "storage_options"})
+# Options of `polars.scan_ndjson` that say how much of a file Polars looks at and holds at once, which has no bearing on
+# rows that are judged one by one.
 _OF_INFERENCE = frozenset({"batch_size", "infer_schema_length", "low_memory"})
 
 _DUPLICATED = "_duplicated_"  # what Polars puts between a name that is taken and a number
@@ -56,7 +55,7 @@ class Scan(NamedTuple):
         frame: the lazy frame.
         schema: its columns.
         sources: the files, to be checked before each run.
-        texts: the rows as text, see `greendata.frames.textrows`; None where the columns say all that there is.
+        texts: the rows as text, see `greendata.frames.textrows`; None if the file has none.
     """
 
     frame: pl.LazyFrame
@@ -87,10 +86,10 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
     else:
         places, options = list(found.paths), {**options, "glob": False}
     with reading((found,)):
-        if kind == "ndjson" and options.keys() <= _OF_LINES | _OF_INFERENCE:
-            lines = texts_in(places, **{name: options[name] for name in options.keys() & _OF_LINES})
+        if kind == "ndjson" and options.keys() <= OF_LINES | _OF_INFERENCE:
+            lines = texts_in(places, **{name: options[name] for name in options.keys() & OF_LINES})
             if _can_be_judged(model):
-                return Scan(scan_judged(lines, found, model), schema_of(model), found)
+                return Scan(scan_judged(lines, found, model), schema_of(model), found, lines)
             return Scan(*scan_faithful(lines, found, model), found, lines)
         if kind == "csv":
             options = csv_options(model, options)

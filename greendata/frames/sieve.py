@@ -239,19 +239,26 @@ class Sieve:
         return (whole, ColumnJudge(rows, [field.column for field in plan.apart], plan.apart, whole))
 
 
-def in_base64(part: Any) -> Any:
+def in_base64(part: Any, *, is_said: bool = False) -> Any:
     """Return a core schema, or a part of one, by which JSON has bytes in base64, as `encode` writes them.
 
     A model that says something else of ``val_json_bytes`` keeps it, and what pydantic itself decodes (Base64Bytes) is
     not decoded before.
+
+    Args:
+        is_said: True within a model that says something else.
     """
     if isinstance(part, list | tuple):
-        return type(part)(map(in_base64, part))
+        return type(part)(in_base64(inner, is_said=is_said) for inner in part)
     if not isinstance(part, dict):
         return part
     kind = type_of(part)
-    changed = {key: in_base64(inner) if holds_parts(part, key) else inner for key, inner in part.items()}
-    if kind == "function-after" and _decodes(part["function"]["function"]):
+    if kind in MODELS:
+        is_said = "val_json_bytes" in part.get("config", {})
+    changed = {
+        key: in_base64(inner, is_said=is_said) if holds_parts(part, key) else inner for key, inner in part.items()
+    }
+    if not is_said and kind == "function-after" and _decodes(part["function"]["function"]):
         changed["schema"] = core_schema.no_info_after_validator_function(str.encode, core_schema.str_schema())
     if kind in MODELS:
         changed["config"] = {"val_json_bytes": "base64", **part.get("config", {})}

@@ -1,7 +1,7 @@
-"""The rows of a file of NDJSON as text, for models whose code is to see each row once, as it stands.
+"""The rows of a file of NDJSON as text, each judged once and as it stands, when it is taken.
 
-pydantic judges such rows where they are taken, on the caller's greenlet, by their own text. What is made of them by
-operations comes from the columns of `greendata.frames.jsonscan.scan_faithful`.
+Nothing is judged a second time so, as a frame of judged rows is: code of the model runs once, and a strict one takes
+from JSON what it takes from no column. What is made of rows by operations comes from `greendata.frames.jsonscan`.
 """
 
 from __future__ import annotations

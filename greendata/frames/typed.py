@@ -92,7 +92,7 @@ class Frame(Generic[M]):
         self.schema = schema
         self.trust: Trust = trust
         self._sources = sources
-        self._texts = texts  # the rows of the plan as text; None where the columns say all that there is
+        self._texts = texts  # the rows of the plan as text; None if it has other sources, or operations have changed it
 
     def __class_getitem__(cls, model: Any) -> Any:
         """The class of frames of *model*, one for each; with a type variable, what typing makes of it."""

@@ -21,6 +21,8 @@ from greendata.frames.claims import refuse_claims
 from greendata.frames.decoders import decode
 from greendata.frames.formats import Format
 from greendata.frames.jsonrows import BOM
+from greendata.frames.jsonscan import OF_LINES, TEXT, texts_in
+from greendata.frames.jsonsieve import lines_of
 from greendata.frames.quotas import MAX_BYTES, TIMEOUT
 from greendata.frames.scans import csv_for, csv_options
 from greendata.frames.validation import own_validate, validate
@@ -69,7 +71,8 @@ _DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **op
 
 ``http`` and ``https`` are fetched through a `GuardedSession`; the object stores ``s3://``, ``gs://``, ``az://`` and so
 on go to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``, and of the guards the deadline
-alone holds for them. Columns of NDJSON are those of all its rows, not of the first 100 as in Polars.
+alone holds for them. NDJSON without options for its reader is read as by `greendata.frames.decoders.decode`: its
+columns are those of all rows, not of the first 100 as in Polars, and no value is changed by those of other rows.
 
 Args:
     timeout: the deadline in seconds, of the fetch to its last byte and of the reading.
@@ -156,7 +159,7 @@ def _read_body(
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
             _keep(answer.chunks(), file)
         path = Path(file.name)
-        if model is not None and not options:
+        if not options and (model is not None or reader == "read_ndjson"):
             content = _call_on(path.read_bytes)
             return go_on(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
         return _valid(_call_on(_read_file, reader, path, model, options), model)
@@ -201,6 +204,12 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
 
 
 def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
+    if scanner == "scan_ndjson" and options.keys() <= OF_LINES:
+        content = BytesIO()
+        for begin, _, lines in lines_of(texts_in(url, **options).collect()[TEXT]):
+            content.write(b"\n" + lines if begin else lines)
+        body = content.getvalue()
+        return go_on(decode, body, "ndjson", model=model, max_bytes=len(body))
     if model is None or scanner != "scan_csv" or own_validate(model) is not None:
         lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
     else:
