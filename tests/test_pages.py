@@ -14,7 +14,7 @@ from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
 from greendata.frames.footer import check_file
 from greendata.frames.rowgroups import MAGIC, RowGroups
-from greendata.frames.thrift import Skimmer
+from greendata.frames.thrift import Reader, Skimmer, Writer
 
 Field = tuple[int, int, bytes]  # number, type and value
 
@@ -151,3 +151,13 @@ def test_numbers_that_do_not_end() -> None:
         check_file(file(endless))
     largest = bytes((1 << 4 | I64,)) + b"\xff" * 9 + b"\x01\0"
     assert Skimmer(largest).number(1) == -(2**63)
+
+
+def test_a_footer_that_is_read_is_written_alike() -> None:
+    frame = pl.DataFrame({"a": [1, None], "b": ["x", "y"], "c": [[1.5], []], "d": [{"e": True}, {"e": None}]})
+    for rows in (frame, frame.head(0), pl.concat([frame] * 20).with_columns(pl.all().name.suffix("2"))):
+        out = io.BytesIO()
+        rows.write_parquet(out, row_group_size=2)
+        content = out.getvalue()
+        footer = content[-8 - int.from_bytes(content[-8:-4], "little") : -8]
+        assert bytes(Writer().struct(Reader(footer).struct())) == footer
