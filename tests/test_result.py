@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ import pytest
 from gevent.event import AsyncResult
 
 from greendata.errors import JobCancelled, ResultTimeout
-from greendata.hub.outcome import Status
+from greendata.hub.outcome import Outcome, Status
 from greendata.hub.pool import submit
 from greendata.hub.result import Result
 from tests.conftest import Gate
 from tests.natives import Native, get_ident, until
 from tests.processes import run_python
+from tests.windows import at
 
 
 class Marker:
@@ -145,32 +147,27 @@ def test_setting_the_result_of_a_job_decides_it(held: Gate) -> None:
     assert result.get() == 99
 
 
-class SlowToTell(ValueError):
-    """An error at whose traceback whoever decides with it is held up."""
-
-    gate: Gate
-
-    @property
-    def __traceback__(self) -> None:  # type: ignore[override]
-        self.gate()
-
-    def with_traceback(self, _tb: object) -> SlowToTell:  # type: ignore[override]
-        return self
-
-
 def test_a_thread_that_halts_while_it_decides_leaves_the_job_its_outcome(
     held: Gate, make_gate: Callable[[], Gate]
 ) -> None:
     """There is no moment at which a result is decided and nobody can read it: a job that ends then would be lost."""
-    error = SlowToTell()
-    error.gate = make_gate()
+
+    class Late(ValueError):
+        """Can be referred to weakly."""
+
+    error, gate = Late(), make_gate()
     result = submit(held, 1)
     held.wait_arrived()
-    other = Native(result.set_exception, error)
-    error.gate.wait_arrived()
+
+    def decide(error: ValueError) -> None:
+        sys.setprofile(at("call", "trace_of", Outcome.settle.__code__, gate))
+        result.set_exception(error)
+
+    other = Native(decide, error)
+    gate.wait_arrived()
     held.open()
     assert result.get() == 1
-    error.gate.open()
+    gate.open()
     other.join()
     assert (result.status, result.get(), result.exception) == (Status.DONE, 1, None)
     gone = weakref.ref(error)
