@@ -244,6 +244,42 @@ def test_what_a_query_changes_stays_in_the_callers_transaction(file: Path) -> No
         assert count(connection) == 3
 
 
+class MeddlesomeCursor(sqlite3.Cursor):
+    """It ends the transaction after the first rows, as a greenlet does that uses the same connection."""
+
+    def executemany(self, sql: str, rows: Any, /) -> sqlite3.Cursor:
+        done = super().executemany(sql, rows)
+        self.connection.meddle()  # type: ignore[attr-defined]
+        return done
+
+
+class Meddlesome(sqlite3.Connection):
+    left = 0
+
+    def meddle(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.rollback()
+
+    def cursor(self, factory: Any = MeddlesomeCursor) -> Any:
+        return super().cursor(factory)
+
+
+@pytest.mark.parametrize("isolation_level", ["", None])
+@pytest.mark.parametrize("rows", [10, 2_000])
+def test_a_rollback_in_the_midst_of_a_write_leaves_no_half_of_it(
+    isolation_level: str | None, rows: int, file: Path
+) -> None:
+    with closing(connect(file, isolation_level=isolation_level, factory=Meddlesome)) as connection:
+        for slices in (1, 2):
+            connection.left = slices
+            if slices == 1 or rows > 64:  # else there is but one slice
+                with pytest.raises(QueryFailed, match=r"ended by another user|no such savepoint"):
+                    greendata.write_sql(pl.DataFrame({"a": range(rows)}), "t", connection, if_exists="append").get()
+            assert not connection.in_transaction
+            assert count(file) == count(connection) == 3
+
+
 # -- stopping -----------------------------------------------------------------------------------------------
 
 

@@ -27,10 +27,10 @@ def engine_of(given: object) -> Any | None:
         UnknownDatabase: it is an engine for another database, or each connection has a database of its own.
     """
     found = sys.modules.get("sqlalchemy")
-    if found is None or not isinstance(given, found.Engine):
+    if found is None or not isinstance(given, found.engine.Engine):
         return None
     _check_dialect(given, "an engine")
-    if given.url.database in _MEMORY and not isinstance(given.pool, found.StaticPool):
+    if given.url.database in _MEMORY and shared_by(given) is None:
         raise UnknownDatabase(
             "an engine whose connections have a database in memory each; make it with poolclass=StaticPool and "
             "connect_args={'check_same_thread': False}, or use a file"
@@ -51,7 +51,7 @@ def connection_of(given: object) -> Any | None:
     if found is None:
         return None
     is_session = orm is not None and isinstance(given, orm.Session | orm.scoped_session)
-    if not (is_session or isinstance(given, found.Connection)):
+    if not (is_session or isinstance(given, found.engine.Connection)):
         return None
     with _unreachable():
         connection: Any = given.connection() if is_session else given  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def connection_of(given: object) -> Any | None:
 
 def shared_by(engine: Any) -> Any | None:
     """Return the pool of *engine* if it gives one connection to all, which one job may use at a time, else None."""
-    return engine.pool if isinstance(engine.pool, sys.modules["sqlalchemy"].StaticPool) else None
+    return engine.pool if isinstance(engine.pool, sys.modules["sqlalchemy"].pool.StaticPool) else None
 
 
 @contextmanager
@@ -85,10 +85,12 @@ def begun(connection: Any) -> Iterator[Any]:
     SQLAlchemy commits nothing where it does not know of a transaction.
 
     Raises:
-        QueryFailed: it cannot begin one.
+        QueryFailed: it cannot begin one, or not one that its owner could commit.
     """
     try:
         if not connection.in_transaction():
+            if not hasattr(connection, "commit"):
+                raise QueryFailed("BEGIN", "a connection of SQLAlchemy 1.4 needs a transaction: engine.begin()", None)
             connection.begin()
         found = connection.connection.driver_connection
     except sys.modules["sqlalchemy"].exc.SQLAlchemyError as error:

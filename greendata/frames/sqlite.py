@@ -369,6 +369,8 @@ def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, wha
     insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
     for count in _Pace().counts():
         stopper.check(what)
+        if not cursor.connection.in_transaction:  # each row would be committed by itself
+            raise QueryFailed(what, "the transaction was ended by another user of the connection", None)
         cursor.executemany(insert, rows.slice(start, count).rows())
         number += max(cursor.rowcount, 0)  # it is -1 without rows
         start += count
@@ -448,16 +450,23 @@ def _quoted(name: str) -> str:
 
 @contextmanager
 def _savepoint(connection: Connection) -> Iterator[None]:
-    """Take back what the block did if it fails, and leave the transaction around it as it was."""
+    """Take back what the block did if it fails, and leave the transaction around it as it was.
+
+    Where the savepoint is gone, since SQLite or another user of the connection has rolled back, so is what was done
+    before; what the block did after that is taken back with the transaction that it is in.
+    """
     _execute(connection, f"SAVEPOINT {_SAVEPOINT}")
     try:
         yield
+        _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
     except BaseException:
-        with suppress(QueryFailed):  # SQLite has rolled back the whole transaction, and the write's error says why
+        try:
             _execute(connection, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        except QueryFailed:  # what went wrong before says why
+            with suppress(QueryFailed):
+                _execute(connection, "ROLLBACK")
         raise
-    _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def _execute(connection: Connection, sql: str) -> None:
