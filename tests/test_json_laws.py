@@ -910,3 +910,45 @@ def test_no_integer_is_rounded_beside_floats_in_what_is_no_field_or_in_a_file(tm
     assert [row.a for row in Frame[Kept].scan_ndjson(path).collect()] == [9007199254740993, 1]
     path.write_text('{"d": 9007199254740993}\n{"d": 1.5}\n')
     assert [row.d for row in Frame[Kept].scan_ndjson(path).collect()] == [9007199254740993, Decimal("1.5")]
+
+
+class Ints(BaseModel):
+    m: dict[str, int]
+
+
+class Floats(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    m: dict[str, float | None] | None
+    n: int = 0
+
+
+class Texts(BaseModel):
+    m: Annotated[dict[int, Annotated[str, Field(max_length=3)]], Field(min_length=1)] = {7: "x"}
+
+
+class Days(BaseModel):
+    model_config = ConfigDict(strict=True)
+    m: dict[str, date]
+
+
+class Mixed(BaseModel):
+    m: dict[str, Decimal]
+    o: dict[str, list[int]] = {}
+
+
+KEYS = r'"a" "b" "" "\u0061" "\ud83d\ude00" "é" "a\"b" "{\"x\":1}" "1" "01" "key" "\ud800"'
+VALUES = r'1 -0 1.0 1.5 1e400 99999999999999999999 null true NaN "x" "1" "}" "\"a\":1" "2024-02-29" "2024-02-30" [1] {}'
+DICT_KEYS, DICT_VALUES = st.sampled_from(KEYS.split()), st.sampled_from(VALUES.split())
+
+
+@pytest.mark.parametrize("model", [Ints, Floats, Texts, Days, Mixed])
+@given(data=st.data())
+@settings(max_examples=60)
+def test_dicts_are_judged_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
+    """Each has keys of its own, and still they are read together."""
+    usual = data.draw(st.lists(DICT_VALUES, min_size=1, max_size=2))
+    values = st.sampled_from(usual) | DICT_VALUES if data.draw(st.booleans()) else st.sampled_from(usual)
+    pairs = st.lists(st.tuples(DICT_KEYS, values), max_size=4)
+    objects = pairs.map(lambda some: "{ " + " , ".join(f"{key} :{value}" for key, value in some) + "}")
+    rows = data.draw(st.lists(objects | st.just("null"), min_size=1, max_size=8))
+    agrees([f'{{"m" : {row}}}' for row in rows], model)

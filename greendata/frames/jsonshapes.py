@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -20,7 +21,7 @@ import polars as pl
 
 from greendata.frames.forms import Dtype
 
-__all__ = ("Kind", "Shape", "Shapeless", "kind_of", "levels_of", "shape_of")
+__all__ = ("Kind", "Mapped", "Shape", "Shapeless", "kind_of", "levels_of", "shape_of")
 
 PATTERN = 1 << 16  # characters: a longer one takes longer to compile than what it saves
 
@@ -106,6 +107,45 @@ class _Listed(Kind):
     def informed(self, known: Kind | None) -> Kind:
         """See `Kind.informed`."""
         return _Listed(self.items.informed(known.items)) if isinstance(known, _Listed) else self
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped(Kind):
+    """Objects with any keys, whose values are of one kind without parts. Their column has pairs of keys and values.
+
+    Attributes:
+        values: the kind.
+    """
+
+    values: Kind
+
+    @property
+    def pattern(self) -> str:  # type: ignore[override]
+        """See `Kind`."""
+        pair = f"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{self.values.value}{_SPACE}"
+        return rf"\{{(?:(?:{pair},)*{pair}|{_SPACE})\}}"
+
+    @property
+    def dtype(self) -> pl.DataType | None:  # type: ignore[override]
+        """See `Kind`."""
+        return pl.List(pl.Struct({"key": pl.String(), "value": self.values.dtype or pl.Null()}))
+
+    def informed(self, known: Kind | None) -> Kind:
+        """See `Kind.informed`."""
+        return Mapped(self.values.informed(known.values)) if isinstance(known, Mapped) else self
+
+    def pairs(self, texts: pl.Series) -> pl.Series:
+        """The pairs in *texts* of values of this kind.
+
+        Example:
+            >>> Mapped(INTEGER).pairs(pl.Series(['{"a": 1}', "null"])).to_list()
+            [[{'key': 'a', 'value': 1}], None]
+        """
+        pair = f"({_STRING}){_SPACE}:{_SPACE}({self.values.value})"
+        lists = (
+            texts.str.replace_all(pair, '{"key":${1},"value":${2}}').str.replace(r"^\{", "[").str.replace(r"\}$", "]")
+        )
+        return lists.str.json_decode(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +255,10 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
         raise Shapeless
     if sum(key not in wanted for key, _ in row) * len(ANYTHING.pattern) > PATTERN:
         raise Shapeless
-    fields = tuple((key, _kind(value, levels_of(wanted[key])) if key in wanted else ANYTHING) for key, value in row)
+    kinds = dict(known.fields) if isinstance(known, Shape) else {}
+    fields = tuple(
+        (key, _kind_in(wanted[key], value, kinds.get(key)) if key in wanted else ANYTHING) for key, value in row
+    )
     if len(dict(fields)) < len(fields):
         raise Shapeless
     shape = Shape(fields).informed(known)
@@ -242,6 +285,15 @@ def levels_of(dtype: Dtype) -> int:
     if isinstance(dtype, pl.List | pl.Array):
         return 1 + levels_of(dtype.inner)
     return 1 + max(levels_of(field.dtype) for field in dtype.fields) if isinstance(dtype, pl.Struct) else 0
+
+
+def _kind_in(dtype: Dtype, value: Any, known: Kind | None) -> Kind:
+    """The kind of a *value* that is to be in a column of *dtype*."""
+    if isinstance(known, Mapped) and isinstance(value, _Pairs):
+        none: Kind = NULL
+        with suppress(Shapeless):
+            return Mapped(reduce(_common, (_kind(item, 0) for _, item in value), none))
+    return _kind(value, levels_of(dtype))
 
 
 def _kind(value: Any, levels: int) -> Kind:

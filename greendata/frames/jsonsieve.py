@@ -9,7 +9,7 @@ through pydantic as text. One thing differs: bytes are in base64, as `encode` wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -23,9 +23,10 @@ from greendata.frames.apart import Apart, ColumnJudge
 from greendata.frames.claims import refuse_sparse
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
+from greendata.frames.forms import Form, Pairs
 from greendata.frames.jsonreader import read_ndjson
 from greendata.frames.jsonrows import BOM, STRING, names_of_columns, read_columns, rows_of
-from greendata.frames.jsonshapes import Shape, Shapeless, kind_of, shape_of
+from greendata.frames.jsonshapes import Kind, Mapped, Shape, Shapeless, kind_of, shape_of
 from greendata.frames.limits import ELEMENTS
 from greendata.frames.lines import first_byte
 from greendata.frames.names import referred
@@ -203,7 +204,9 @@ class _Sifting:
         """What becomes of them."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
         wanted = {name: column.form.dtype for column in self._sieve.columns for name in column.sources}
-        known = Shape(tuple((name, kind_of(dtype)) for name, dtype in wanted.items()))
+        known = Shape(
+            tuple((name, _kind_for(column.form)) for column in self._sieve.columns for name in column.sources)
+        )
         for _ in range(SHAPES):
             if not left.len() or (self._parts and left.len() < FEW):
                 break
@@ -239,7 +242,7 @@ class _Sifting:
         """Find a place for the rows of these *numbers*, which have one shape."""
         dtypes = {key: kind.dtype or pl.Null() for key, kind in shape.fields}
         plan = self._sieve.plan(dtypes)
-        df = None if plan is None else self._read(numbers, shape.schema)
+        df = None if plan is None else self._read_shape(numbers, shape)
         if plan is None or df is None:
             self._doubtful.append(numbers)
             return
@@ -259,9 +262,27 @@ class _Sifting:
     def _judge(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenJudge:
         """What judges the columns apart, by the texts of their values."""
         sources = {field.source for field in plan.apart if field.source is not None}
-        tokens = self._texts[numbers].str.extract_groups(shape.row(captured=sources)).struct.unnest()
-        tokens.columns = [key for key, _ in shape.fields if key in sources]
+        tokens = self._tokens(numbers, shape, sources)
         return _TokenJudge(tokens, [field.column for field in plan.apart], plan.apart, self._whole)
+
+    def _read_shape(self, numbers: pl.Series, shape: Shape) -> pl.DataFrame | None:
+        """Rows of one shape as a frame; None if Polars does not read them after all."""
+        mapped = {key: kind for key, kind in shape.fields if isinstance(kind, Mapped)}
+        schema = pl.Schema({key: dtype for key, dtype in shape.schema.items() if key not in mapped})
+        df = self._read(numbers, schema)
+        if df is None or not mapped:
+            return df
+        tokens = self._tokens(numbers, shape, mapped)
+        try:
+            return df.hstack([mapped[token.name].pairs(token).alias(token.name) for token in tokens.iter_columns()])
+        except PolarsError:
+            return None
+
+    def _tokens(self, numbers: pl.Series, shape: Shape, keys: Collection[str]) -> pl.DataFrame:
+        """The texts of the values of some *keys*, in rows of one shape."""
+        tokens = self._texts[numbers].str.extract_groups(shape.row(captured=keys)).struct.unnest()
+        tokens.columns = [key for key, _ in shape.fields if key in keys]
+        return tokens
 
     def _read(self, numbers: pl.Series, schema: pl.Schema) -> pl.DataFrame | None:
         """Rows of one shape as a frame; None if Polars does not read them after all."""
@@ -301,6 +322,13 @@ class _Sifting:
             row = None if error.line is None else int(numbers[error.line - 1])
             raise Malformed(self._format, error.reason, row=row, column=error.column) from error
         return df.select(referred(self._sieve.unused(df.schema), df.columns))
+
+
+def _kind_for(form: Form) -> Kind:
+    """The kind of values that a column of *form* is likely to come from."""
+    if isinstance(form, Pairs) and isinstance(form.dtype, pl.List) and not form.values.dtype.is_nested():
+        return Mapped(kind_of(form.values.dtype))
+    return kind_of(form.dtype)
 
 
 def _askable(texts: pl.Series, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
