@@ -1,7 +1,8 @@
 # Everything a developer runs. `make` alone explains the targets. Each target that needs the virtual
 # environment builds .venv first, once, and again only when setup.cfg changes.
 #
-#   PYTHON=python3.12   the interpreter to build .venv with (default: the first found that is new enough)
+#   PYTHON=python3.13   the interpreter to build .venv with (default: the first found that is new enough); where
+#                       .venv has another version, it is made anew
 #   PORT=8000           where `make serve` listens
 #   ARGS="-k pool -x"   more arguments for pytest in `make test`, `make test-min` and `make examples`
 #   SECONDS=60          how long `make soak` goes on (default: 600)
@@ -86,12 +87,21 @@ CAN_BUILD := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(CAN_BUILD)' 2>/dev/null && echo $$python && break; done)
 
+# An environment of another version than the one asked for is out of date, as after a change of setup.cfg.
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+version_of = $(shell $(1) -c '$(VERSION)' 2>/dev/null)
+ifneq (,$(filter command environment,$(origin PYTHON)))
+OTHERS := $(foreach made,.venv .venv-min,$(and $(wildcard $(made)),$(filter-out $(call version_of,$(PYTHON)),\
+	$(call version_of,$(made)/bin/python)),$(made)))
+.PHONY: $(OTHERS:=/.ready)
+endif
+
 define build_environment
 	@$(or $(PYTHON),false) -c '$(CAN_BUILD)' 2>/dev/null || { \
 		echo "greendata needs Python 3.11 or newer with its venv module, got: $(or $(PYTHON),none in PATH)." >&2; \
 		echo "Install it (Debian, Ubuntu: apt-get install python3-venv) or name one: make PYTHON=/path/to/python3" >&2; \
 		exit 1; }
-	$(PYTHON) -m venv $(@D)
+	$(PYTHON) -m venv $(if $(filter $(@D),$(OTHERS)),--clear) $(@D)
 endef
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USE_PEP517=1 PIP_QUIET=1
