@@ -85,6 +85,7 @@ def test_gevents_own_monitor_is_the_witness_where_it_is_on() -> None:
             while time.monotonic() < end:
                 sum(range(100))
 
+        gevent.sleep(0)  # the hub begins, and the monitor with it
         told = []
         with greendata.observe.watch_blocks(0.1, on_block=told.append):
             assert len(gevent.events.subscribers) == 1
@@ -98,6 +99,27 @@ def test_gevents_own_monitor_is_the_witness_where_it_is_on() -> None:
         env={"GEVENT_MONITOR_THREAD_ENABLE": "1", "GEVENT_MAX_BLOCKING_TIME": "0.1"},
     )
     assert finished.stdout == "told\n", finished.stderr
+
+
+def test_gevents_monitor_begins_with_the_hub_and_not_before() -> None:
+    """It ends for good where it looks at a hub that has not begun, as while a program is imported."""
+    finished = run_python(
+        """
+        import gevent, time
+        import greendata
+        from greendata.hub import native
+
+        told = []
+        with greendata.observe.watch_blocks(0.05, on_block=told.append):
+            print(gevent.get_hub().periodic_monitoring_thread)
+            while not any(block.stack for block in told):
+                gevent.sleep(0.02)
+                native.sleep(0.2)
+        print("told")
+        """,
+        env={"GEVENT_MONITOR_THREAD_ENABLE": "1", "GEVENT_MAX_BLOCKING_TIME": "0.1"},
+    )
+    assert finished.stdout == "None\ntold\n", finished.stderr
 
 
 def test_a_forked_child_has_a_witness_of_its_own() -> None:

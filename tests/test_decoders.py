@@ -403,7 +403,7 @@ def test_a_byte_order_mark_before_json() -> None:
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        (b'[\n{"a":1,}\n]', 2, "Expecting property name"),
+        (b'[\n{"a":1,,}\n]', 2, "Expecting property name"),
         (b'[{"a":1}\n{"a":2}]', 2, "expected a comma or the end"),
         (b'[{"a":1},\n{"a":nul}]', 2, "Expecting value"),
         (b'[{"a":1},\n\n5]', 3, "expected an object, got 5"),

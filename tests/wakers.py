@@ -45,7 +45,7 @@ def cancelled_later(gate: Gate, wake: Wake) -> None:
 
 def expired(gate: Gate, wake: Wake) -> None:
     """A job goes on though its time is over."""
-    result = greendata.run(passing(gate, wake), timeout=0.5)
+    result = greendata.run(passing(gate, wake), timeout=60)  # which is not to pass before it has begun
     gate.wait_arrived()
     result.expire()
 

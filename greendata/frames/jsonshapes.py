@@ -244,8 +244,9 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
         Shapeless: it has none.
 
     Example:
-        >>> shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None).schema
-        Schema([('a', Int64), ('b', List(Float64))])
+        >>> shape = shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None)
+        >>> dict(shape.schema)
+        {'a': Int64, 'b': List(Float64)}
     """
     try:
         row = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse)

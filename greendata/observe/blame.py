@@ -79,7 +79,8 @@ class BlockWatch(Closing):
         self._witness_in = 0  # the process that the witness runs in; hub's thread only
         self._probe.on_beat(self._on_beat)
         self._probe.start()
-        self._call_witness()
+        if self._probe.hub:  # it has begun; else the first beat calls: gevent's monitor ends where it looks before that
+            self._call_witness()
 
     def blocks(self) -> tuple[Block, ...]:
         """The last silences, the newest first."""
