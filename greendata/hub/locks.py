@@ -15,7 +15,6 @@ import _queue
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -47,7 +46,8 @@ def share_locks() -> None:
     """Let native threads wait for what `gevent.monkey` has put in the place of locks, events and queues."""
     lock = LockType
     lock._lot = _NOBODY
-    lock.acquire = lock.__enter__ = _acquire
+    lock.acquire = _acquire
+    lock.__enter__ = _enter
     lock.release = _release
     lock.__exit__ = _exit
     lock._at_fork_reinit = _at_fork_reinit
@@ -66,7 +66,7 @@ def share_locks() -> None:
 
 def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bool:  # noqa: FBT001, FBT002
     """`threading.Lock.acquire`; compiled callers give None for no timeout."""
-    if timeout is not None and timeout != -1:
+    if timeout != -1 and timeout is not None:
         _check_timeout(blocking, timeout)
     if self.counter and _take(self, False):
         return True
@@ -74,6 +74,10 @@ def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bo
         return _give_up()
     is_elsewhere = self.hub is not get_hub_if_exists()  # the hub of the greenlet that holds it; None for a thread
     return _lot_of(self).wait(partial(_take, self, False), None if timeout == -1 else timeout, elsewhere=is_elsewhere)
+
+
+def _enter(self: Any) -> bool:
+    return (self.counter and _take(self, False)) or _acquire(self)
 
 
 def _release(self: Any) -> int:
@@ -174,11 +178,15 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         Raises:
             Empty: there is none, or there was none in *timeout* seconds.
         """
-        if not block or hub_here() is None:
-            return _pop(self, block, timeout)
-        if not self.empty():
-            with suppress(native.Empty):  # another was faster
-                return _pop(self, False)
+        if block and self.empty() and hub_here() is None:
+            return _pop(self, True, timeout)
+        try:
+            return _pop(self, False)
+        except native.Empty:
+            if not block:
+                raise
+        if hub_here() is None:  # another was faster
+            return _pop(self, True, timeout)
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         taken: list[Any] = []
