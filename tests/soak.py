@@ -139,22 +139,24 @@ class Soak:
 
     def interrupted(self) -> None:
         """Submits that a signal handler interrupts at any step, in the main thread."""
-        target, hits = getcurrent(), 0
+        target, hits, is_armed = getcurrent(), 0, False
 
-        def on_alarm(*_: object) -> None:
-            if getcurrent() is target:
+        def on_alarm(*_: object) -> None:  # Python calls it when it likes, also after the timer was taken back
+            if is_armed and getcurrent() is target:
                 raise Limit
 
         before = signal.signal(signal.SIGALRM, on_alarm)
         try:
             while monotonic() < self.ends and not self.wrong:
                 try:
+                    is_armed = True
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 2e-4))
                     for _ in range(20):
                         greendata.run(int)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    is_armed = False
                 except Limit:
                     hits += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 greendata.run(int).get(timeout=GUARD)
                 gevent.sleep(0.01)
         except BaseException as error:  # noqa: BLE001 - as above
