@@ -21,7 +21,9 @@ from greendata.hub.caller import Caller
 from greendata.hub.group import Group
 from greendata.hub.mailbox import Mailbox
 from greendata.hub.outcome import Outcome
+from greendata.hub.pool import Pool
 from greendata.hub.result import Result
+from greendata.hub.settings import Settings
 from tests.gates import Gate
 from tests.natives import until
 from tests.processes import run_python
@@ -69,6 +71,44 @@ THREADS = {
     "its caller": lambda: Caller.current().call_soon(int).get(timeout=30),
     "a mailbox": Mailbox.here,
 }
+
+
+def loops() -> int:
+    """How many loops of hubs there are, destroyed ones too."""
+    gc.collect()
+    kind = type(gevent.get_hub().loop)
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.parametrize("name", sorted(THREADS.keys() - {"a stream that is left"}))
+def test_a_plain_thread_leaves_no_loop(name: str) -> None:
+    """A stream that is left has greenlets that wait for ever: greenlet frees none of a thread that has ended."""
+    ended_thread(THREADS[name])  # what happens only once
+    before = loops()
+    ended_thread(THREADS[name])
+    until(lambda: loops() <= before)
+
+
+def test_a_worker_that_ends_leaves_no_loop() -> None:
+    """It has had a mailbox, as every hub that waits for another thread has."""
+    workers = Pool(Settings(max_workers=1))
+    workers.submit(Mailbox.here).get(timeout=30)
+    before = loops()
+    workers.configure(max_workers=2)
+    gate = Gate()
+    held = [workers.submit(hold_with_a_mailbox, gate) for _ in range(2)]
+    gate.wait_arrived(2)
+    gate.open()
+    gevent.joinall(held, raise_error=True)
+    assert loops() == before + 1
+    workers.configure(max_workers=1)
+    until(lambda: loops() <= before)
+
+
+def hold_with_a_mailbox(gate: Gate) -> None:
+    Mailbox.here()
+    gate()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")

@@ -40,7 +40,7 @@ from greenlet import GreenletExit
 
 from greendata.hub import native
 from greendata.hub.gevent_internals import get_hub_if_exists
-from greendata.hub.hubs import weakly
+from greendata.hub.hubs import before_take_down, weakly
 
 __all__ = ("Bridge", "report")
 
@@ -86,6 +86,7 @@ class Bridge:
         self._holding: set[int] = set()  # numbers that hold the loop open; hub's thread only
         self._on_ring = weakly(self._answer)  # the jobs that are on their way, and its thread, keep it alive
         self._numbers = count(1)  # hub's thread only; never reused, so a late ring finds nobody
+        before_take_down(hub, weakly(self.reset))
 
     @classmethod
     def here(cls, hub: Any) -> Bridge:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
-from weakref import finalize, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 
 from greendata.hub import native
 from greendata.hub.gevent_internals import get_hub_if_exists
 
-__all__ = ("ensure_hub", "take_down", "weakly")
+__all__ = ("before_take_down", "ensure_hub", "take_down", "weakly")
 
 T = TypeVar("T")
 
@@ -37,6 +37,26 @@ def ensure_hub() -> Any:
     return hub
 
 
+def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
+    """Have `take_down` call *stop* first, for the watcher that is active for as long as *hub* is there.
+
+    *stop* must not keep the hub alive. Call from the hub's thread.
+
+    Example:
+        >>> def serve(over):
+        ...     hub = ensure_hub()
+        ...     before_take_down(hub, over.release)
+        ...     take_down(hub)
+        >>> over = native.allocate_lock()
+        >>> over.acquire()
+        True
+        >>> _ = native.start_thread(serve, (over,))
+        >>> over.acquire(timeout=5)
+        True
+    """
+    _stops[hub] = stop
+
+
 def take_down(hub: Any) -> None:
     """Destroy *hub* with its loop and let go of its frames. Call from its thread, and not from the hub itself.
 
@@ -53,6 +73,9 @@ def take_down(hub: Any) -> None:
     """
     if hub.loop is None:  # it is destroyed
         return
+    stop = _stops.pop(hub, None)
+    if stop is not None:  # a watcher that is active now would never be freed, nor would the loop
+        stop()
     hub.destroy(destroy_loop=True)
     if not hub.dead:  # it waits for ever, and its last LoopExit keeps the frames of all that have called `destroy`
         hub.throw()
@@ -99,4 +122,5 @@ class _Anchor:
     """Lives as long as its thread."""
 
 
+_stops: WeakKeyDictionary[Any, Callable[[], object]] = WeakKeyDictionary()  # each hub's thread has its entry
 _local = native.Local()  # the anchor of each thread

@@ -305,7 +305,6 @@ class Resident(ABC):
         sleep_until(None, hub, self._sleepers)
         bridge.forget(number)
         self._forget()
-        bridge.reset()
         if self._idle_timer is not None:
             self._idle_timer.close()
         take_down(hub)
