@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import polars as pl
 
@@ -21,7 +20,7 @@ from greendata.frames.wire import refuse_unwritable
 from greendata.frames.writers import AT_ONCE, Body, Parts, writer_of
 from greendata.hub import pool
 from greendata.hub.closing import Closing
-from greendata.hub.deadline import nearest, seconds_of, within
+from greendata.hub.deadline import Limit, nearest, seconds_of, within
 from greendata.hub.job import go_on
 from greendata.hub.result import Result
 
@@ -30,7 +29,7 @@ __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 CHUNK_BYTES = 1 << 20  # at most in a chunk
 _END = object()  # of the frames
 
-T = TypeVar("T")
+Submit = Callable[[Callable[[], list[bytes]]], Result[list[bytes]]]
 
 
 def encode(
@@ -100,21 +99,17 @@ class Chunks(Closing):
         key: Hashable,
         label: str,
     ) -> None:
-        self._limit = nearest(seconds_of(timeout))
-        self._key = key
+        limit = nearest(seconds_of(timeout))
         self._label = label
-        self._body = body
-        self._begun = False  # a job was admitted; this and what follows is the consumer's
-        self._frames: Iterator[object] | None = None  # that are yet to come, of a source in Python
-        self._parts: Batches[list[bytes]] | _Ahead | None = None  # of what is being encoded
-        self._made: deque[bytes] = deque()
+        self._made: deque[bytes] = deque()  # the consumer's
         self._waiting = False  # consumers test and set it without a call between
         self._closed = False
+        self._parts: Batches[list[bytes]] | _Frames
         if isinstance(source, pl.DataFrame | pl.LazyFrame):
             begin = partial(body.of, source)
             self._parts = Batches(begin, timeout=timeout, key=key, label=label)  # one in advance, of all frames
         elif isinstance(source, Iterable):
-            self._frames = iter(source)
+            self._parts = _Frames(iter(source), body, partial(_submit, limit, key, label))
         else:
             raise NotIterable(source)
 
@@ -126,14 +121,16 @@ class Chunks(Closing):
             raise ChunksBusy
         self._waiting = True
         try:
-            chunk = self._next_chunk()
+            if not self._made and not self._closed:
+                self._made.extend(next(self._parts, ()))
+            chunk = self._made.popleft() if self._made else b""
         except BaseException:
             self._closed = True
             raise
         finally:
             self._waiting = False
             if self._closed:
-                self._close_source()
+                self._let_go()
         if not chunk:
             self.close()
             raise StopIteration
@@ -147,55 +144,91 @@ class Chunks(Closing):
         if self._closed:
             return
         self._closed = True
-        if self._parts is not None:
-            self._parts.close()
-        if not self._waiting or isinstance(self._frames, Batches):
-            self._close_source()
+        self._parts.close()
+        if not self._waiting:
+            self._let_go()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Chunks {self._label!r} {state} at {id(self):#x}>"
 
-    def _next_chunk(self) -> bytes:
-        """The next bytes; none at the end."""
-        while not self._made and not self._closed and (parts := self._parts or self._take()):
-            part: list[bytes] | None = go_on(_next, parts) if self._begun else _next(parts)
-            self._begun = True
-            if part is None:
-                self._parts = None
-            else:
-                self._made.extend(part)
-        return self._made.popleft() if self._made else b""
+    def _let_go(self) -> None:
+        self._made.clear()
+        self._parts.close()
+
+
+def _submit(limit: Limit | None, key: Hashable, label: str, func: Callable[[], list[bytes]]) -> Result[list[bytes]]:
+    with within(limit):
+        return pool.submit(func, key=key, label=label)
+
+
+class _Frames:
+    """The parts of a body of frames that code in Python gives, one frame after the other. One consumer at a time."""
+
+    def __init__(self, frames: Iterator[object], body: Body, submit: Submit) -> None:
+        self._frames: Iterator[object] | None = frames  # that are yet to come; the consumer's, and so is what follows
+        self._body = body
+        self._submit = submit
+        self._ahead: _Ahead | None = None  # of the frame that is being encoded
+        self._begun = False  # a job was admitted
+        self._busy = False  # the consumer is inside
+        self._closed = False  # any thread sets it
+
+    def __iter__(self) -> _Frames:
+        return self
+
+    def __next__(self) -> list[bytes]:
+        self._busy = True
+        try:
+            while not self._closed and (ahead := self._ahead or self._take()) is not None:
+                part: list[bytes] | None = go_on(_next, ahead) if self._begun else _next(ahead)
+                self._begun = True
+                if part:
+                    return part
+                if part is None:
+                    self._ahead = None
+            raise StopIteration
+        finally:
+            self._busy = False
+            if self._closed:
+                self._close_frames()
+
+    def close(self) -> None:
+        """Stop, and close the iterator, if it has such a method. One that the consumer is in is closed afterwards.
+
+        Safe from any thread.
+        """
+        self._closed = True
+        ahead = self._ahead
+        if ahead is not None:
+            ahead.close()
+        if not self._busy or isinstance(self._frames, Batches):
+            self._close_frames()
 
     def _take(self) -> _Ahead | None:
         """The parts of the next frame, or of the end; None if there are no more, or if this was closed meanwhile."""
-        if self._frames is None:
+        frames = self._frames
+        if frames is None:
             return None
-        frame = next(self._frames, _END)
+        frame = next(frames, _END)
         if self._closed:
             return None
         if frame is _END:
             self._frames = None
-        self._parts = _Ahead(self._body.end() if frame is _END else self._body.add(frame), self._submit)
-        return self._parts
+        self._ahead = _Ahead(self._body.end() if frame is _END else self._body.add(frame), self._submit)
+        return self._ahead
 
-    def _submit(self, func: Callable[[], T]) -> Result[T]:
-        with within(self._limit):
-            return pool.submit(func, key=self._key, label=self._label)
-
-    def _close_source(self) -> None:
-        self._made.clear()
+    def _close_frames(self) -> None:
         frames, self._frames = self._frames, None
-        for opened in (self._parts, frames):
-            close: Callable[[], object] | None = getattr(opened, "close", None)
-            if close is not None:
-                close()
+        close: Callable[[], object] | None = getattr(frames, "close", None)
+        if close is not None:
+            close()
 
 
 class _Ahead:
     """The chunks of one frame, a part of them in advance: while one is sent, the next is made. Its consumer's."""
 
-    def __init__(self, parts: Parts, submit: Callable[[Callable[[], list[bytes]]], Result[list[bytes]]]) -> None:
+    def __init__(self, parts: Parts, submit: Submit) -> None:
         self._make = partial(next, parts, [])  # workers call it, one at a time
         self._submit = submit
         self._next: Result[list[bytes]] | None = None
@@ -227,5 +260,5 @@ class _Ahead:
             working.cancel()
 
 
-def _next(parts: Parts | _Ahead) -> list[bytes] | None:
+def _next(parts: _Ahead) -> list[bytes] | None:
     return next(parts, None)
