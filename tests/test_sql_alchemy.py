@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,6 +26,8 @@ from greendata.frames import databases
 from tests.databases import closing
 from tests.frames import one_worker
 from tests.gates import Gate
+
+pytestmark = pytest.mark.filterwarnings("ignore:The default .* converter is deprecated:DeprecationWarning")
 
 ROWS = pl.DataFrame({"a": [1, 2, 3]})
 MOMENT = dt.datetime(2020, 2, 29, 1, 2, 3)
@@ -108,6 +111,19 @@ def test_a_write_that_fails_leaves_nothing_and_gives_the_connection_back(engine:
             append(engine, pl.DataFrame({"a": [7, 8, 1]}))
     assert count(engine) == 3
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="autocommit is new in Python 3.12")
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_the_autocommit_of_newer_pythons(autocommit: bool, file: Path) -> None:  # noqa: FBT001
+    engine = sa.create_engine(f"sqlite:///{file}", connect_args={"autocommit": autocommit})
+    assert (append(engine), count(engine), count(file)) == (3, 6, 6)
+    read("CREATE UNIQUE INDEX one ON t (a) WHERE a > 5", engine)
+    for _ in range(2):
+        with pytest.raises(QueryFailed, match="UNIQUE constraint failed"):
+            append(engine, pl.DataFrame({"a": [7, 8, 8]}))
+        assert count(engine) == count(file) == 6
+    engine.dispose()
 
 
 def test_a_database_in_memory_that_all_share(memory: sa.Engine) -> None:
