@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 from collections.abc import Iterator
 from decimal import Decimal
@@ -151,6 +152,43 @@ def alike(ours: Any, theirs: Any, *, is_number: bool) -> bool:
     if is_number:
         return Decimal(str(ours)) == Decimal(theirs)
     return str(ours) == str(theirs)
+
+
+@law
+@given(moment=st.datetimes(), is_zoned=st.booleans())
+@example(moment=dt.datetime(1, 1, 1), is_zoned=False)
+@example(moment=dt.datetime(2020, 2, 29, 1, 2, 3, 120_000), is_zoned=True)
+def test_a_datetime_is_stored_as_python_writes_it(moment: dt.datetime, is_zoned: bool, lite: Any) -> None:  # noqa: FBT001
+    """So it sorts with what others have stored, and a parameter is equal to it."""
+    column = pl.Series("a", [moment]).dt.cast_time_unit("us")
+    column = column.dt.replace_time_zone("UTC") if is_zoned else column
+    try:
+        greendata.write_sql(column.to_frame(), "t", lite).get()
+        assert stored("t", lite) == [moment.isoformat(" ")]
+        assert greendata.read_sql("SELECT a FROM t WHERE a = ?", lite, params=[column.item()]).get().height == 1
+    finally:
+        greendata.run(lite.rollback).get()
+
+
+@law
+@given(number=st.one_of(st.decimals(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False).map(repr)))
+@example(number=Decimal("9007199254740993"))
+@example(number=Decimal("1E-400"))
+@example(number=Decimal("4.9E-324"))
+@example(number=Decimal("1E+400"))
+@example(number=Decimal("0.10000000000000000000"))
+@example(number=Decimal("-0E+5"))
+def test_text_is_a_float_if_the_float_says_the_same(number: Decimal | str, lite: Any) -> None:
+    text = str(number)
+    is_same = text in ("inf", "-inf") or Decimal(repr(float(text))) == Decimal(text)
+    try:
+        query = "SELECT ? AS a"
+        found = greendata.read_sql(query, lite, params=[text], schema_overrides={"a": pl.Float64}).get().item()
+    except ColumnUnreadable:
+        assert not is_same
+    else:
+        assert is_same
+        assert found == float(text)
 
 
 @law

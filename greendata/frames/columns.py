@@ -52,7 +52,6 @@ _READ = (*_NUMBERS, pl.Int128, pl.Decimal, pl.Date, pl.Datetime, pl.Time, pl.Bin
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
-_SMALLEST: dict[Any, float] = {pl.Float32: 2.0**-126, pl.Float64: 2.0**-1022}  # that a float has all its digits for
 _DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # what Polars reads besides is doubtful: 20-01-02
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
 _NANOSECONDS = (1678, 2261)  # the years that fit wholly into 64 bits of them
@@ -339,12 +338,9 @@ def _is_same(series: pl.Series, done: pl.Series) -> bool:
 
 
 def _kept_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
-    """True where *floats* are what the numbers in *text* say: few digits, or those that the float is shown with."""
-    digits, shown = _digits(text), _digits(floats.cast(pl.String))
-    is_normal = floats.is_finite() & (floats.abs() >= _SMALLEST[floats.dtype])
-    is_few = digits.str.len_bytes() <= (6 if floats.dtype == pl.Float32 else 15)
+    """True where *floats* are shown with the digits of the numbers in *text*: those with 15 digits, or 6, all are."""
     is_named = ~floats.is_finite() & text.str.contains("(?i)inf|nan")
-    return (is_normal & is_few) | (floats.is_finite() & (digits == shown)) | is_named
+    return is_named | (floats.is_finite() & (_digits(text) == _digits(floats.cast(pl.String))))
 
 
 def _digits(numbers: pl.Series) -> pl.Series:
