@@ -19,7 +19,7 @@ from greendata.errors import SeamMissing
 from greendata.errors.words import counted
 from greendata.frames.polars_internals import ESSENTIAL
 
-__all__ = ("Seam", "diverted_for", "original")
+__all__ = ("Seam", "diverted_for", "missing_for", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -115,6 +115,17 @@ def diverted_for(purpose: str) -> bool:
         False
     """
     return any(seam.purpose == purpose for seam in _diverted)
+
+
+def missing_for(purpose: str) -> list[str]:
+    """Return the functions that a seam of that purpose has not put in place, since the Polars in place lacks them.
+
+    Example:
+        >>> missing_for("an example")
+        []
+    """
+    found = (seam for seam in _diverted if seam.purpose == purpose)
+    return [name for seam in found for name in seam.names if name not in seam._there]
 
 
 def original(name: str) -> Callable[..., Any] | None:

@@ -21,7 +21,7 @@ import polars as pl
 from gevent.monkey import get_original, is_module_patched
 
 from greendata.frames.fork import polars_has_run, polars_was_lost
-from greendata.frames.seam import diverted_for
+from greendata.frames.seam import diverted_for, missing_for
 from greendata.frames.threads import VARIABLE as THREADS_VARIABLE
 from greendata.frames.threads import available_cores
 from greendata.hub import native_waits
@@ -190,6 +190,9 @@ def _locks() -> Finding | None:
 
 
 def _polars_patched() -> Finding:
+    if missing := missing_for("the pool"):
+        text = f"this Polars lacks {', '.join(missing)}; what has taken their place blocks the hub, the rest yields"
+        return Finding("Polars patch", Verdict.WARN, text)
     if diverted_for("the pool"):
         return Finding("Polars patch", Verdict.OK, "every Polars execution yields to the hub")
     text = f"plain Polars calls block the hub; greendata's verbs do not. {_why_not_patched()}"
