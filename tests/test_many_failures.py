@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from pydantic import BaseModel, Field, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 import greendata
-from greendata.errors import FrameInvalid
+from greendata.errors import FrameInvalid, Malformed
 from greendata.frames import sieve, validation, verdicts
 from greendata.frames.decoders import decode
 from greendata.frames.verdicts import LISTED
@@ -181,3 +182,31 @@ def test_what_is_not_listed_is_as_valid_or_invalid_as_before(
                 greendata.validate(df, model, strict=strict)
         else:
             assert_frame_equal(greendata.validate(df, model, strict=strict), good)
+
+
+LONG = "k" * 100_000  # what each failure, and each row made out of columns, would repeat
+
+
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    a: int = 0
+
+
+def test_a_name_that_is_all_of_a_body_is_cut_in_the_failures() -> None:
+    model = create_model("Named", k=(int, Field(alias=LONG)))
+    for content, checked in ((f"{LONG}\n" + "x\n" * ROWS, model), (f"a,{LONG}\n" + "1,2\n" * ROWS, Closed)):
+        with pytest.raises(FrameInvalid) as caught:
+            decode(content.encode(), "csv", model=checked)
+        names = caught.value.failures["column"].drop_nulls()
+        assert names.unique().to_list() == [LONG[:997] + "..."]
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("model", [Closed, User])
+def test_rows_that_would_be_nothing_but_a_name_are_not_made(model: type[BaseModel]) -> None:
+    content = f'{{"a":[{",".join("1" * 2000)}],"{LONG}":[{",".join("2" * 2000)}]}}'.encode()
+    with pytest.raises(Malformed, match=r"the names of its columns alone are more than .* send rows"):
+        decode(content, "json", model=model)
+    columns = {f"a_name_of_a_column_of_a_frame_{number}": [1, "2", None] * 500 for number in range(20)}
+    checked = create_model("Columns", **dict.fromkeys(columns, (int | None, ...)))
+    assert decode(json.dumps(columns).encode(), "json", model=checked).shape == (1500, 20)

@@ -19,7 +19,7 @@ from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit, series_of
 from greendata.frames.objects import to_models
 from greendata.frames.validation import Trust, validate
-from greendata.frames.verdicts import Failure, Failures, failures_of, joined, text_of
+from greendata.frames.verdicts import Failure, Failures, failures_of, joined, name_of, text_of
 from greendata.hub import pool
 from greendata.hub.pacing import paced, sliced
 
@@ -160,5 +160,5 @@ def _packed(
         try:
             packed.append(column.form.pack(value))
         except Unfit as unfit:
-            failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
+            failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
     return tuple(packed)

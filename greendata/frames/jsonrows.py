@@ -35,7 +35,9 @@ __all__ = (
 
 BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
 FEW = 200  # columns, each of which may cost a step of its own
-ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names
+ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names;
+ROW_BYTES_ALWAYS = 1 << 20  # whatever the number of bytes of the columns,
+ROW_BYTES_A_BYTE = 32  # and for each of these: names of 60 characters over numbers of one digit
 STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
 
 _SPACE = r"[ \t\n\r]*"
@@ -246,8 +248,9 @@ def _rows_of_columns(text: pl.Series) -> pl.Series:
         raise Malformed("json", f"columns of unequal lengths: {told}")
     if not kept or not max(lengths.values()):
         return pl.Series([], dtype=pl.String)
-    if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > ROW_BYTES:
-        raise Malformed("json", f"the names of its columns alone are more than {ROW_BYTES} bytes of its rows")
+    bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * text.str.len_bytes().item())
+    if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > bound:
+        raise Malformed("json", f"the names of its columns alone are more than {bound} bytes of its rows; send rows")
     zipped = _zipped if len(kept) <= FEW else _transposed
     return zipped([keys[at] for at in kept.values()], items[[*kept.values()]])
 

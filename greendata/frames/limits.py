@@ -12,7 +12,7 @@ import polars as pl
 from greendata.frames.dtypes import plain, plain_of
 from greendata.frames.forms import Dtype
 from greendata.frames.names import column, field
-from greendata.frames.verdicts import FAILURES, ROW_KEY
+from greendata.frames.verdicts import FAILURES, ROW_KEY, name_of
 
 __all__ = ("ELEMENTS", "NANOSECONDS", "failures_where", "is_readable", "obstacles", "unreadable")
 
@@ -65,7 +65,7 @@ def failures_where(df: pl.DataFrame, is_so: pl.Expr, name: str, message: str) ->
     rows = df.lazy().with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY)).filter(is_so)
     failures = rows.select(
         pl.col(ROW_KEY).alias("row"),
-        pl.lit(name).alias("column"),
+        pl.lit(name_of(name)).alias("column"),
         value.alias("value"),
         pl.lit("column_form").alias("rule"),
         pl.lit(message).alias("message"),

@@ -39,6 +39,7 @@ from greendata.frames.verdicts import (
     Judge,
     RowJudge,
     failures_of,
+    name_of,
 )
 
 __all__ = ("Part", "Plan", "Sieve", "Sifted", "Sorted", "asked_of", "in_base64", "numbered")
@@ -306,7 +307,7 @@ def _bad(df: pl.DataFrame, plan: Plan, doubtful: pl.Series) -> pl.DataFrame:
     """Those of the *doubtful* rows of *df* that are surely invalid, see `Sorted`."""
     names, values = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)]
     for name, is_bad, text in plan.bad:
-        names.append(pl.when(is_bad).then(pl.lit(name)))
+        names.append(pl.when(is_bad).then(pl.lit(name_of(name))))
         values.append(pl.when(is_bad).then(text))
     some = df[doubtful] if plan.bad else df.head(0)
     looks = some.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))

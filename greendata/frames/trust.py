@@ -8,7 +8,7 @@ import polars as pl
 
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.names import column as by_name
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, failures_of
+from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, failures_of, name_of
 
 __all__ = ("shape_failures", "trusted")
 
@@ -89,7 +89,7 @@ def _nulls(df: pl.DataFrame, columns: Sequence[Column], sources: Mapping[str, st
         rows = df[source].alias("row").is_null().arg_true().cast(pl.UInt32).to_frame()
         yield rows.select(
             "row",
-            pl.lit(source).alias("column"),
+            pl.lit(name_of(source)).alias("column"),
             pl.lit(None, pl.String).alias("value"),
             pl.lit("null").alias("rule"),
             pl.lit("Column should have no nulls").alias("message"),

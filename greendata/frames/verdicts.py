@@ -42,6 +42,7 @@ __all__ = (
     "failures_of",
     "joined",
     "judged",
+    "name_of",
     "some_of",
     "text_of",
 )
@@ -57,6 +58,7 @@ SURELY_BAD = f"bad {uuid4()}"
 WAITING = 4096  # valid rows that wait for a frame: some megabytes
 TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
 TEXT = 200  # characters of a value in the failures
+NAME = 1000  # characters of a column in the failures: a stranger's name may be all of a body
 ITEMISED = 1000  # failures of one row
 LISTED = 10_000  # failures of a frame; to list them takes 50 ms
 UNLISTED = "unlisted"  # the rule of a row whose failures are not told
@@ -143,7 +145,7 @@ class Judge(ABC):
             try:
                 column.form.pack(value)
             except Unfit as reason:
-                yield number, column.name, text_of(value), "column_form", str(reason)
+                yield number, name_of(column.name), text_of(value), "column_form", str(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,11 @@ def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
+def name_of(column: str) -> str:
+    """*column* as it stands among the failures, each of which repeats it: all of it, unless it is very long."""
+    return column if len(column) <= NAME else column[: NAME - 3] + "..."
+
+
 def text_of(value: object) -> str | None:
     """*value* as it stands among the failures: short, and a string as it is."""
     if value is None:
@@ -313,11 +320,17 @@ def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Fa
     """
     count = error.error_count()
     if count > ITEMISED:
-        yield number, ".".join(place) if place else None, None, "too_many_failures", f"{count} failures are in this row"
+        yield (
+            number,
+            name_of(".".join(place)) if place else None,
+            None,
+            "too_many_failures",
+            f"{count} failures are in this row",
+        )
         return
     for found in error.errors(include_url=False, include_context=False):
         parts = (*place, *map(str, found["loc"]))
-        column = ".".join(parts) if parts else None
+        column = name_of(".".join(parts)) if parts else None
         value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
         yield number, column, value, found["type"], found["msg"]
 
