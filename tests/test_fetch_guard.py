@@ -25,7 +25,8 @@ from greendata.errors import GreenDataError, UrlRefused
 from greendata.frames import peers
 from greendata.frames.fetch import GuardedSession
 from tests.conftest import PATCHED
-from tests.rawservers import answer, serving
+from tests.gates import rest
+from tests.rawservers import Server, answer, serving
 
 CSV = b"a,b\n1,2\n"
 INNER = "127.0.0.2"  # not allowed below, unlike 127.0.0.1
@@ -139,6 +140,22 @@ def test_https(tmp_path: Path, request: pytest.FixtureRequest, *, is_hookless: b
             reading(url, prepare=trust)
         assert asked == []
         assert reading(url, prepare=trust, allow_private=[INNER], times=2) == [CSV, CSV]
+
+
+def test_no_byte_of_a_handshake_goes_to_a_peer_that_is_refused() -> None:
+    received: list[bytes] = []
+
+    class Listening(Server):
+        def _answer(self, connection: Any) -> None:
+            received.append(connection.recv(1))
+
+    server = Listening("127.0.0.1", lambda _: iter(()))
+    with pytest.raises(UrlRefused, match="is not public"):
+        reading(f"https://127.0.0.1:{server.port}/", allow_private=False)
+    while not received:
+        rest()
+    server.close()
+    assert received == [b""]
 
 
 @pytest.mark.usefixtures("hookless")
