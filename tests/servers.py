@@ -24,7 +24,7 @@ __all__ = ("GUARD", "ROUTED", "Pipe", "Server")
 _close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
 # The control socket would be left in the home folder of who runs this; gunicorn 23 has none.
 NO_CONTROL = ["--no-control-socket"] if "control_socket_disable" in make_settings() else []
-GUARD = 30.0  # seconds for one answer, and for a server to come up or go down
+GUARD = 60.0  # seconds for one answer, and for a server to come up or go down
 
 # A service, to be put behind a module with ROUTES: paths, and functions whose outcome is the answer.
 ROUTED = """

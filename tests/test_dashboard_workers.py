@@ -47,6 +47,7 @@ def held():
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     arguments = ["-k", "greendata.web.gunicorn.GreenWorker", "-w", str(WORKERS), "--graceful-timeout", "2"]
+    arguments += ["--timeout", "300"]  # gunicorn kills a worker that stands still for longer, were it stopped
     started = Server(tmp_path, SERVICE, arguments, {})
     yield started
     started.stop()
@@ -81,6 +82,8 @@ def alone(worker: int, workers: list[int]) -> Iterator[None]:
     others = [pid for pid in workers if pid != worker]
     for pid in others:
         os.kill(pid, signal.SIGSTOP)
+        while Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "T":
+            rest()
     try:
         yield
     finally:
