@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import gevent
+from gevent._hub_local import get_hub_if_exists  # not by way of greendata: programs without it come here too
 from gevent.monkey import get_original
-
-from greendata.hub.gevent_internals import get_hub_if_exists
 
 __all__ = ("Gate", "open_from_hub", "rest", "timeout_at")
 

@@ -25,10 +25,10 @@ from typing import Any, TextIO
 import gevent
 import greenlet
 import pytest
+from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Hub
 from gevent.monkey import get_original
 
-from greendata.hub.gevent_internals import get_hub_if_exists
 from tests.gates import rest
 
 __all__ = ("EXIT_CODE", "hub_errors")

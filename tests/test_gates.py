@@ -78,3 +78,9 @@ def test_a_warning_in_a_program_is_an_error() -> None:
     finished = run_python("import warnings; warnings.warn('never mind')")
     assert finished.returncode == 1
     assert "UserWarning: never mind" in finished.stderr
+
+
+def test_a_program_without_greendata_stays_without_it_where_it_takes_a_gate() -> None:
+    """As the master of a gunicorn whose workers alone have greendata."""
+    code = "import sys, tests.gates; print([name for name in sys.modules if name.startswith('greendata')])"
+    assert run_python(code) == (0, "[]\n", "")
