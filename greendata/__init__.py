@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         UnreadableFile,
         UrlRefused,
         WaitsForItself,
+        WorkerLost,
         WriteRefused,
         WrongContentType,
     )
@@ -228,6 +229,7 @@ __all__ = (
     "UnreadableFile",
     "UrlRefused",
     "WaitsForItself",
+    "WorkerLost",
     "WriteRefused",
     "WrongContentType",
     "__version__",

@@ -7,6 +7,7 @@
     ├── JobAborted                  the job let out something that is no Exception; also RuntimeError
     ├── PoolFull                    the queue is at its bound; also RuntimeError
     ├── NoThread                    there is no worker, and no native thread to be had; also RuntimeError
+    ├── WorkerLost                  the worker that had the job ended; also RuntimeError
     ├── PoolClosed                  the pool is drained and takes no more work; also RuntimeError
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
@@ -132,6 +133,7 @@ from greendata.errors.jobs import (
     ResultLost,
     ResultTimeout,
     WaitsForItself,
+    WorkerLost,
 )
 from greendata.errors.observe import (
     NoCheckout,
@@ -262,6 +264,7 @@ __all__ = (
     "UnreadableFile",
     "UrlRefused",
     "WaitsForItself",
+    "WorkerLost",
     "WriteRefused",
     "WrongContentType",
 )

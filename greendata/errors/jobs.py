@@ -21,6 +21,7 @@ __all__ = (
     "ResultLost",
     "ResultTimeout",
     "WaitsForItself",
+    "WorkerLost",
 )
 
 
@@ -153,6 +154,24 @@ class NoThread(GreenDataError, RuntimeError):
         return (
             "no native thread could be started, and the pool has none; try again later, or raise the limits of "
             "this process (ulimit -u, ulimit -v, the pids of its container)"
+        )
+
+
+class WorkerLost(GreenDataError, RuntimeError):
+    """The worker that had the job ended: exceptions that another thread raised in it came where none is caught.
+
+    Attributes:
+        worker: the name of its thread.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+    def __str__(self) -> str:
+        return (
+            f"{self.worker} ended while it had the job, which may have run or not: another thread raised exceptions "
+            "in it (PyThreadState_SetAsyncExc)"
         )
 
 

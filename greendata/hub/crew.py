@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from time import monotonic
 from traceback import clear_frames
@@ -29,7 +30,7 @@ from weakref import WeakSet
 
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
 
-from greendata.errors import NoThread, PoolClosed
+from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native, native_waits
 from greendata.hub.bridge import Bridge
 from greendata.hub.fairness import FairQueue
@@ -37,7 +38,6 @@ from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import take_down
 from greendata.hub.job import Job
 from greendata.hub.locks import SimpleQueue
-from greendata.hub.outcome import Status
 from greendata.hub.parking import never_turn_where, wake_nobody_unless
 from greendata.hub.settings import Settings
 
@@ -73,16 +73,15 @@ class Worker:
 
     __slots__ = (
         "bridge",
-        "cancelled",
-        "done",
-        "failed",
         "has_ended",
         "job",
+        "left",
         "lost",
         "name",
         "number",
         "since",
         "taken",
+        "thread",
     )
 
     def __init__(self) -> None:
@@ -90,20 +89,22 @@ class Worker:
         self.job: Job | None = None  # what it runs
         self.since = 0.0  # when that began
         self.taken = 0  # jobs
-        self.done = self.failed = self.cancelled = 0  # jobs by outcome
+        self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs by outcome
         self.bridge: Bridge | None = None  # whom it is to ring, and for what; the thread's own
         self.number = 0
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
         self.has_ended = False  # it takes no more jobs, and its own are counted; under the crew's lock
+        self.thread: object = None  # while this is kept, the end of the thread is noticed; who starts it, and itself
 
 
 class _Watch:
     """One thread that looks after stuck jobs."""
 
-    __slots__ = ("has_ended", "poke")
+    __slots__ = ("has_ended", "poke", "thread")
 
     def __init__(self) -> None:
-        self.has_ended = False  # the thread writes
+        self.has_ended = False  # the thread writes, or who notices its end
+        self.thread: object = None  # as that of a worker
         self.poke = native.SimpleQueue[None]()  # any thread puts, to have it look at once
 
 
@@ -124,7 +125,7 @@ class Crew:
         # Where workers sleep, and let their hubs turn; any thread puts. One in it: somebody is called.
         self._tokens = SimpleQueue()
         self._hubs: set[Any] = set()  # in which workers sleep; they add and discard
-        self._standing_by = False  # a worker does; it writes, any thread reads
+        self._standing_by: Worker | None = None  # that does; it writes, any thread reads
         self._unrung: set[Bridge] = set()  # workers add and pop
         self._watch: _Watch | None = None  # the last one that was started; any thread
         self.faults = 0  # turns of workers that ended in an error outside a job's function; workers
@@ -201,10 +202,8 @@ class Crew:
     def tally(self) -> dict[str, int]:
         """Jobs that have left, by outcome."""
         with self.lock:
-            left = dict(self.left)
-            for worker in (*self.workers, *self.lost):
-                _add_up(left, worker)
-            return left
+            parts = [self.left, *(worker.left for worker in (*self.workers, *self.lost))]
+            return {status: sum(part[status] for part in parts) for status in self.left}
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now: the job, its worker, and its number among the worker's jobs."""
@@ -224,7 +223,8 @@ class Crew:
         elif self._watch is None or self._watch.has_ended:
             watch = _Watch()
             with suppress(RuntimeError):  # no more threads to be had: the next job that finds no room tries again
-                native.start_thread(self._look_after, (watch,))
+                on_end = partial(self._lose_watch, watch)
+                watch.thread = native.start_thread_watched(partial(self._look_after, watch), on_end)
                 self._watch = watch
 
     def _start_worker(self) -> bool:
@@ -238,7 +238,8 @@ class Crew:
         worker = Worker()
         native_waits.share()  # jobs may use what gevent has patched
         try:
-            native.start_thread(self._serve, (worker,))
+            on_end = partial(self._lose_worker, worker)
+            worker.thread = native.start_thread_watched(partial(self._serve, worker), on_end)
         except RuntimeError as error:
             if not self.workers:
                 raise NoThread from error
@@ -262,16 +263,11 @@ class Crew:
                         native.sleep(_AGAIN)
         finally:
             hub = get_hub_if_exists()
-            try:
-                if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
-                    take_down(hub)
-                    self._hubs.discard(hub)
-            finally:
-                self._end(worker)
-                if len(self.queue):  # it may have been called
-                    with suppress(NoThread):
-                        self._make_room()
-                    self._call(_CALL)
+            if hub is not None:  # a job made it; it was kept for the next one, and keeps two descriptors
+                take_down(hub)
+                self._hubs.discard(hub)
+        self._leave(worker)
+        worker.thread = None  # nobody has to notice its end
 
     def _begin(self, worker: Worker) -> None:
         run_inline_here()
@@ -308,14 +304,14 @@ class Crew:
         if token is _END:
             worker.lost = True
         elif token is _STAND_BY:
-            self._stand_by()
+            self._stand_by(worker)
 
-    def _stand_by(self) -> None:
+    def _stand_by(self, worker: Worker) -> None:
         """Sleep while the others get through the queue by themselves, and ring for them."""
         pause = native.allocate_lock()
         pause.acquire()
         try:
-            self._standing_by = True
+            self._standing_by = worker
             while True:
                 taken = self._taken()
                 pause.acquire(True, GRACE)
@@ -323,8 +319,12 @@ class Crew:
                 if not self.queue.turns or self._taken() - taken < QUICK:
                     break
         finally:
-            self._standing_by = False
-            self._ring_unrung()  # after the flag: see _ring
+            self._stand_down(worker)
+
+    def _stand_down(self, worker: Worker) -> None:
+        if self._standing_by is worker:
+            self._standing_by = None
+        self._ring_unrung()  # after the flag: see _ring
 
     def _taken(self) -> int:
         return sum(worker.taken for worker in list(self.workers))
@@ -345,27 +345,21 @@ class Crew:
         """*job* has returned. Each step may be done again, if the one after it fails."""
         result = job.result
         if not job.returned:
-            self._count(worker, result.status)
+            status = result.status.value
+            worker.left[status] += 1  # an exception may be raised after a call, and so not between these two
             job.returned = True
-        worker.job = None
         self.queue.let_go(worker)
         if worker.lost:
             self._end(worker)
         if self.draining:
             self._after_job()
         result.wake()
-
-    def _count(self, worker: Worker, outcome: Status) -> None:
-        if outcome is Status.DONE:
-            worker.done += 1
-        elif outcome is Status.CANCELLED:
-            worker.cancelled += 1
-        else:
-            worker.failed += 1
+        worker.job = None  # last: as long as it has the job, all these steps are done again
 
     def _put_right(self, worker: Worker, error: BaseException) -> bool:
         """End the turn of *worker* that *error* ended: its job fails with it. False if even that fails, for now."""
         try:
+            self._stand_down(worker)
             job = worker.job or self._held_by(worker)
             if job is None:
                 self.queue.let_go(worker)
@@ -411,10 +405,28 @@ class Crew:
             if len(self.workers) > self.settings.max_workers:
                 self._end(worker)
 
+    def _lose_worker(self, worker: Worker) -> None:
+        """The thread of *worker* has ended: exceptions were raised in it where none is caught. Called in a new one."""
+        self.faults += 1
+        while not self._put_right(worker, WorkerLost(worker.name)):
+            native.sleep(_AGAIN)
+        self._leave(worker)
+
+    def _leave(self, worker: Worker) -> None:
+        """*worker* is at its end. It may have been called, so another goes on in its place."""
+        self._end(worker)
+        if len(self.queue):
+            with suppress(NoThread):
+                self._make_room()
+            self._call(_CALL)
+
     def _end(self, worker: Worker) -> None:
         with self.lock:
             if not worker.has_ended:
-                _add_up(self.left, worker)
+                left, more = self.left, worker.left
+                left["done"] += more["done"]  # no call from here on, as in `_let_go`
+                left["failed"] += more["failed"]
+                left["cancelled"] += more["cancelled"]
             worker.lost = worker.has_ended = True
             self.workers.discard(worker)
             self.lost.discard(worker)
@@ -436,6 +448,13 @@ class Crew:
             watch.has_ended = True
             if len(self.queue):  # looked at after; whoever puts does it the other way round
                 watch.has_ended = False
+        watch.thread = None
+
+    def _lose_watch(self, watch: _Watch) -> None:
+        """The thread of *watch* has ended before its time, as that of a worker may. Called in a new one."""
+        watch.has_ended = True
+        if len(self.queue):
+            self._make_room()
 
     def _write_off(self) -> float | None:
         """Replace stuck workers; seconds until the next look, None when nothing waits."""
@@ -443,16 +462,24 @@ class Crew:
             if not len(self.queue):
                 return None
             self.mend()
+<<<<<<< HEAD
             settings, now = self.settings, monotonic()
             busy = [worker for worker in list(self.workers) if worker.job is not None and not worker.lost]
+=======
+            settings, now = self._settings(), monotonic()
+            busy = [worker for worker in list(self.workers) if worker.job is not None]
+>>>>>>> a051826 (A worker that ends by exceptions from other threads is noticed, its job settled and its place taken)
             for worker in busy:
                 is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
-                if is_stuck and self._start_worker():  # written off once it is replaced, at this look or a later one
-                    worker.lost = True
+                if is_stuck and not worker.lost:  # written off once it is replaced, at this look or a later one
+                    worker.lost = self._start_worker()
+                if worker.lost:  # perhaps since the last look, which was interrupted here
                     self.lost.add(worker)
                     self.workers.discard(worker)
+            if len(self.workers) < settings.max_workers:  # what was started then may have found itself one too many
+                self._start_worker()
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
-            return max(settings.stuck_after - oldest, settings.stuck_after / 10)
+        return max(settings.stuck_after - oldest, settings.stuck_after / 10)
 
 
 def _ask_for_memory() -> None:
@@ -462,12 +489,6 @@ def _ask_for_memory() -> None:
     """
     bytearray(_STACK)  # the system's memory
     list(_OBJECTS)  # Python's own
-
-
-def _add_up(left: dict[str, int], worker: Worker) -> None:
-    left["done"] += worker.done
-    left["failed"] += worker.failed
-    left["cancelled"] += worker.cancelled
 
 
 def inline_on(*prefixes: str) -> None:

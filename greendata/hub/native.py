@@ -11,8 +11,11 @@ import _thread
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from gevent.monkey import get_original
 
@@ -30,6 +33,7 @@ __all__ = (
     "program_name",
     "sleep",
     "start_thread",
+    "start_thread_watched",
     "this_thread_name",
     "thread_names",
 )
@@ -50,6 +54,42 @@ get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 get_native_id: Callable[[], int] = _thread.get_native_id
 sleep: Callable[[float], None] = get_original("time", "sleep")
 start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+
+
+class _Thread(ref[Callable[[], object]]):
+    """What `start_thread_watched` returns."""
+
+    __slots__ = ("on_end",)
+
+    on_end: Callable[[], object]
+
+
+def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]) -> ref[Callable[[], object]]:
+    """Start a native thread that calls *run*; returns a reference that is dead once the thread has ended.
+
+    If it ends while that reference is kept, a new thread calls *on_end*. Nothing keeps *run* but the thread itself, and
+    what follows on its end is done in C: no exception raised asynchronously comes in between.
+
+    Raises:
+        RuntimeError: the system has no more threads to give.
+
+    Example:
+        >>> ended = allocate_lock()
+        >>> ended.acquire()
+        True
+        >>> thread = start_thread_watched(lambda: None, ended.release)
+        >>> ended.acquire(timeout=5), thread() is None
+        (True, True)
+    """
+    thread = _Thread(run, methodcaller("on_end"))
+    thread.on_end = partial(start_thread, on_end, ())
+    try:
+        start_thread(run, ())
+    except BaseException:
+        thread.on_end = bool
+        raise
+    return thread
+
 
 _TASKS = Path("/proc/self/task")  # Linux; elsewhere threads have no names that we could read
 
