@@ -74,6 +74,7 @@ class Worker:
     __slots__ = (
         "bridge",
         "has_ended",
+        "has_left",
         "job",
         "left",
         "lost",
@@ -94,6 +95,7 @@ class Worker:
         self.number = 0
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
         self.has_ended = False  # it takes no more jobs, and its own are counted; under the crew's lock
+        self.has_left = False  # its thread has come to its end by itself; the thread writes
         self.thread: object = None  # while this is kept, the end of the thread is noticed; who starts it, and itself
 
 
@@ -267,6 +269,7 @@ class Crew:
                 take_down(hub)
                 self._hubs.discard(hub)
         self._leave(worker)
+        worker.has_left = True
         worker.thread = None  # nobody has to notice its end
 
     def _begin(self, worker: Worker) -> None:
@@ -407,6 +410,8 @@ class Crew:
 
     def _lose_worker(self, worker: Worker) -> None:
         """The thread of *worker* has ended: exceptions were raised in it where none is caught. Called in a new one."""
+        if worker.has_left:  # who started it keeps its thread too, in the frames of an error
+            return
         self.faults += 1
         while not self._put_right(worker, WorkerLost(worker.name)):
             native.sleep(_AGAIN)

@@ -59,9 +59,7 @@ start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 class _Thread(ref[Callable[[], object]]):
     """What `start_thread_watched` returns."""
 
-    __slots__ = ("on_end",)
-
-    on_end: Callable[[], object]
+    on_end: Callable[[], object] = bool  # there is nothing to do until the thread has been started
 
 
 def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]) -> ref[Callable[[], object]]:
@@ -82,12 +80,8 @@ def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]
         (True, True)
     """
     thread = _Thread(run, methodcaller("on_end"))
-    thread.on_end = partial(start_thread, on_end, ())
-    try:
-        start_thread(run, ())
-    except BaseException:
-        thread.on_end = bool
-        raise
+    start_thread(run, ())
+    thread.on_end = partial(start_thread, on_end, ())  # not too late: this frame has kept *run* until now
     return thread
 
 
