@@ -467,13 +467,8 @@ class Crew:
             if not len(self.queue):
                 return None
             self.mend()
-<<<<<<< HEAD
             settings, now = self.settings, monotonic()
-            busy = [worker for worker in list(self.workers) if worker.job is not None and not worker.lost]
-=======
-            settings, now = self._settings(), monotonic()
             busy = [worker for worker in list(self.workers) if worker.job is not None]
->>>>>>> a051826 (A worker that ends by exceptions from other threads is noticed, its job settled and its place taken)
             for worker in busy:
                 is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
                 if is_stuck and not worker.lost:  # written off once it is replaced, at this look or a later one
