@@ -77,7 +77,8 @@ class Strike:
         return self._look
 
     def _look_again(self, frame: FrameType, kind: str, _: object) -> None:
-        if frame.f_code.co_filename == CREW and kind in ("call", "c_call", "return"):
+        is_closed = frame.f_code.co_name == "<genexpr>"  # where an exception is told and goes no further
+        if frame.f_code.co_filename == CREW and not is_closed and kind in ("call", "c_call", "return"):
             self.again -= 1
             if not self.again:
                 sys.setprofile(None)
