@@ -19,7 +19,7 @@ from greendata.frames.depth import refuse_deep_document, refuse_deep_lines
 from greendata.frames.dtypes import plain_of
 from greendata.frames.formats import Format
 from greendata.frames.jsoncells import Unlike, compare
-from greendata.frames.jsonrows import BOM, STRING, line_of, rows_of, text_of
+from greendata.frames.jsonrows import BOM, STRING, TEXT, line_of, rows_of, text_in
 from greendata.frames.lines import WINDOW_BYTES, count, first_byte, first_failure
 from greendata.frames.members import refuse_many_members
 from greendata.frames.names import frame_of, referred
@@ -200,7 +200,12 @@ def _is_mixed(df: pl.DataFrame, content: bytes, format: Format, keys: list[str])
     for pattern, names in wrong.items():
         either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
         looks.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
-    return bool(text_of(content, format).str.contains("|".join(looks)).item())
+    return _has_match(content, format, "|".join(looks))
+
+
+def _has_match(content: bytes, format: Format, pattern: str) -> bool:
+    found = text_in(content, format).select(TEXT.str.contains(pattern)).collect(engine="in-memory")
+    return bool(found.item())
 
 
 def _wrong(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
@@ -229,7 +234,7 @@ def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame
         Malformed: beside them stands what no Decimal holds.
     """
     floats = {name: dtype for name, dtype in df.schema.items() if _has(dtype, (pl.Float64,))}
-    if not floats or not text_of(content, format).str.contains(_LONG_INTEGER).item():
+    if not floats or not _has_match(content, format, _LONG_INTEGER):
         return df
     texts = _exactly(
         content, format, pl.Schema({name: _with_floats(dtype, pl.String()) for name, dtype in floats.items()})

@@ -30,7 +30,8 @@ __all__ = (
     "names_of_columns",
     "read_columns",
     "rows_of",
-    "text_of",
+    "TEXT",
+    "text_in",
 )
 
 BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
@@ -39,6 +40,8 @@ ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the na
 ROW_BYTES_ALWAYS = 1 << 20  # whatever the number of bytes of the columns,
 ROW_BYTES_A_BYTE = 32  # and for each of these: names of 60 characters over numbers of one digit
 STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
+
+TEXT = pl.col("text")
 
 _SPACE = r"[ \t\n\r]*"
 _FLAT = rf'(?:[^\[\]{{}}"]|{STRING})*'
@@ -69,7 +72,7 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
     refuse_packed(content, format)
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     if format == "ndjson":
-        lines = text_of(content, format).str.strip_prefix("\ufeff").str.split("\n").explode()
+        lines = _series(text_in(content, format), TEXT.str.strip_prefix("\ufeff").str.split("\n")).explode()
         return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
     if begin == len(content):
         raise Malformed("json", "there is nothing")
@@ -78,7 +81,7 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         got = content[begin : begin + 20]
         raise Malformed("json", f"expected an array of objects or an object of arrays, got {got!r}")
     try:
-        text = text_of(content[begin:], format).str.strip_chars(" \t\n\r")
+        text = text_in(content, format, begin).select(TEXT.str.strip_chars(" \t\n\r"))
         return _elements(text) if opener == b"[" else _rows_of_columns(text)
     except Malformed as error:
         refuse_deep_document(content)  # which the expressions do not tell from what has no end
@@ -93,7 +96,8 @@ def names_of_columns(content: bytes) -> list[str]:
         >>> names_of_columns(b'{"a": [1, 2], "b": ["x", null]}')
         ['a', 'b']
     """
-    found = text_of(content, "json").str.extract_all(rf"{STRING}{_SPACE}:{_SPACE}\[").explode(empty_as_null=False)
+    names_in = TEXT.str.extract_all(rf"{STRING}{_SPACE}:{_SPACE}\[")
+    found = _series(text_in(content, "json"), names_in).explode(empty_as_null=False)
     if found.len() > COLUMNS:
         return []
     try:
@@ -113,7 +117,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
     """
     document = shape.of_columns()
     try:
-        if not text_of(content, "json").str.contains(document.row()).item():
+        if not _series(text_in(content, "json"), TEXT.str.contains(document.row())).item():
             return None
         lists = pl.read_json(content.removeprefix(BOM), schema=document.schema)
     except (PolarsError, PanicException):
@@ -135,27 +139,30 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
     """
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     before = 1 + count(content, b"\n", 0, begin)
-    text = text_of(content[begin:], format)
+    text = text_in(content, format, begin)
     if format == "ndjson":
-        lines = text.str.split("\n").explode()
+        lines = _series(text, TEXT.str.split("\n")).explode()
         return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
     if content[begin : begin + 1] != b"[":
         return None
-    inner = text.str.strip_chars(" \t\n\r").str.strip_prefix("[").str.strip_suffix("]")
+    inner = text.select(TEXT.str.strip_chars(" \t\n\r").str.strip_prefix("[").str.strip_suffix("]"))
     return before + _newlines(inner, row)
 
 
-def text_of(content: bytes, format: Format) -> pl.Series:
-    """All of *content* as one string.
+def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
+    """Return a query of one string, all of *content* from *begin* on, in the column `TEXT`.
+
+    The string is made within the query, and should end there: each call of a method of a series copies a single value,
+    however long it is, and holds the GIL meanwhile.
 
     Raises:
         Malformed: it is no UTF-8.
 
     Example:
-        >>> text_of(b"[]", "json").item()
-        '[]'
+        >>> text_in(b"[]", "json").select(TEXT.str.len_bytes()).collect().item()
+        2
     """
-    pieces, begin = [], 0
+    pieces, first = [], begin
     while begin < len(content):
         end = min(begin + WINDOW_BYTES, len(content))
         while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
@@ -165,11 +172,17 @@ def text_of(content: bytes, format: Format) -> pl.Series:
         try:
             pieces[-1] = pieces[-1].cast(pl.String)
         except PolarsError as error:
-            line = 1 + count(content, b"\n", 0, begin) + _bad_line(content[begin:end])
+            line = 1 + count(content, b"\n", first, begin) + _bad_line(content[begin:end])
             raise Malformed(format, "it is not UTF-8", line=line) from error
         begin = end
         give_way()
-    return pl.concat(pieces).str.join("") if pieces else pl.Series([""])
+    texts = pl.concat(pieces) if pieces else pl.Series([""])
+    return texts.alias("text").to_frame().lazy().select(TEXT.str.join(""))
+
+
+def _series(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
+    """What *expr* makes of a text."""
+    return text.select(expr).collect(engine="in-memory").to_series().alias("")
 
 
 def _bad_line(piece: bytes) -> int:
@@ -181,27 +194,38 @@ def _bad_line(piece: bytes) -> int:
     return 0
 
 
-def _elements(text: pl.Series) -> pl.Series:
+def _elements(text: pl.LazyFrame) -> pl.Series:
     """The texts of the elements of an array."""
-    inner = text.str.strip_prefix("[").str.strip_suffix("]")
-    if text.str.len_bytes().item() - inner.str.len_bytes().item() != 2:
-        raise Malformed("json", "the array does not end with ]", line=1 + text.str.count_matches("\n").item())
-    return _listed(inner, _VALUE).alias("")
+    return _listed(text, _VALUE, "[]")
 
 
-def _listed(inner: pl.Series, item: str) -> pl.Series:
-    """What matches *item* in a text, which is a list of such with commas between."""
-    text = pl.col("text")
+def _listed(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
+    """What matches *item* in a text, which is a list of such with commas between and *brackets* around it."""
+    inner = TEXT.str.strip_prefix(brackets[0]).str.strip_suffix(brackets[1])
     found = (
-        inner.alias("text").to_frame().select(text.str.extract_all(item), text.str.replace_all(item, "v").alias("v"))
+        text.select(TEXT.str.len_bytes().alias("whole"), inner)
+        .select("whole", TEXT.str.len_bytes().alias("inner"), _found(item).alias("items"), _between(item))
+        .with_columns(TEXT.str.contains(_LIST).alias("is_list"))
+        .collect(engine="in-memory")
     )
-    items, between = found.get_columns()  # on two cores
-    if not between.str.contains(_LIST).item():
-        raise _broken(inner, between, item)
-    return items.explode(empty_as_null=False).alias("")
+    if found["whole"].item() - found["inner"].item() != 2:
+        what = "array" if brackets == "[]" else "object"
+        line = 1 + _series(text, TEXT.str.count_matches("\n")).item()
+        raise Malformed("json", f"the {what} does not end with {brackets[1]}", line=line)
+    if not found["is_list"].item():
+        raise _broken(text.select(inner), found["text"], item)
+    return found["items"].explode(empty_as_null=False).alias("")
 
 
-def _broken(inner: pl.Series, between: pl.Series, item: str) -> Malformed:
+def _found(item: str) -> pl.Expr:
+    return TEXT.str.extract_all(item)
+
+
+def _between(item: str) -> pl.Expr:
+    return TEXT.str.replace_all(item, "v")
+
+
+def _broken(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
     """What is wrong with a list: *between* is it with ``v`` for its items."""
     good: str = between.str.extract(rf"^({_SPACE}(?:v{_SPACE},{_SPACE})*(?:v{_SPACE})?)").item()
     left = between.str.slice(len(good), 1).item()
@@ -212,22 +236,19 @@ def _broken(inner: pl.Series, between: pl.Series, item: str) -> Malformed:
     if left in '{["':
         return Malformed("json", f"what begins with {left} has no end, or nests too deep", line=line)
     expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
-    got = inner.str.extract_all(item).list.slice(number, 1).explode().item() if left == "v" else left
+    got = _series(inner, _found(item).list.get(number)).item() if left == "v" else left
     return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
 
 
-def _newlines(inner: pl.Series, number: int, item: str = _VALUE) -> int:
+def _newlines(inner: pl.LazyFrame, number: int, item: str = _VALUE) -> int:
     """How many lines end before the item of that *number* in a list."""
-    between = inner.str.replace_all(item, "v").str.split("v").explode().head(number + 1)
-    items = inner.str.extract_all(item).explode(empty_as_null=False).head(number)
+    between = _series(inner, _between(item).str.split("v")).explode().head(number + 1)
+    items = _series(inner, _found(item)).explode(empty_as_null=False).head(number)
     return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
 
 
-def _rows_of_columns(text: pl.Series) -> pl.Series:
-    inner = text.str.strip_prefix("{").str.strip_suffix("}")
-    if text.str.len_bytes().item() - inner.str.len_bytes().item() != 2:
-        raise Malformed("json", "the object does not end with }", line=1 + text.str.count_matches("\n").item())
-    members = _listed(inner, _MEMBER)
+def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
+    members = _listed(text, _MEMBER, "{}")
     refuse_wide(members.len(), format="json")
     keys, values = _halves(members)
     names = [_name(key) for key in keys]
@@ -248,7 +269,7 @@ def _rows_of_columns(text: pl.Series) -> pl.Series:
         raise Malformed("json", f"columns of unequal lengths: {told}")
     if not kept or not max(lengths.values()):
         return pl.Series([], dtype=pl.String)
-    bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * text.str.len_bytes().item())
+    bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * int(members.str.len_bytes().sum()))
     if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > bound:
         raise Malformed("json", f"the names of its columns alone are more than {bound} bytes of its rows; send rows")
     zipped = _zipped if len(kept) <= FEW else _transposed
@@ -267,7 +288,7 @@ def _elements_of_each(values: pl.Series) -> pl.Series:
     )
     is_list &= values.str.len_bytes() - inner.str.len_bytes() == 2
     for at in (~is_list).arg_true().head(1):
-        _elements(values.slice(at, 1))  # tells what is wrong
+        _elements(values.slice(at, 1).alias("text").to_frame().lazy())  # tells what is wrong
     return items
 
 
