@@ -196,6 +196,7 @@ def test_viewers_that_leave_are_noticed(server: Server) -> None:
 
 @green
 def test_top_reads_it(server: Server) -> None:
+    server.ask("/")  # it is up: who looks on does not wait for long
     assert fetch(f"http://x:open@127.0.0.1:{server.port}")["jobs"] == []
 
 

@@ -174,7 +174,7 @@ def test_greenlets_that_jobs_left_on_their_workers_do_not_outlive_the_interprete
         sys.setswitchinterval(1e-6)
         print("out")
     """
-    assert run_python(code, timeout=20) == (0, "out\n", "")
+    assert run_python(code) == (0, "out\n", "")
 
 
 def test_greenlets_do_not_run_on_while_callers_end() -> None:
