@@ -175,7 +175,8 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
             line = 1 + count(content, b"\n", first, begin) + _bad_line(content[begin:end])
             raise Malformed(format, "it is not UTF-8", line=line) from error
         begin = end
-        give_way()
+        if begin < len(content):
+            give_way()
     texts = pl.concat(pieces) if pieces else pl.Series([""])
     return texts.alias("text").to_frame().lazy().select(TEXT.str.join(""))
 

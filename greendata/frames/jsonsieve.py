@@ -333,7 +333,9 @@ def _kind_for(form: Form) -> Kind:
 
 def _askable(texts: pl.Series, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
     """The numbers of *doubtful* rows that pydantic can be asked about, and the failures of the others."""
-    long = doubtful.filter(texts[doubtful].str.len_bytes() > ELEMENTS)
+    long = doubtful.filter(texts[doubtful].str.len_bytes() > ELEMENTS) if doubtful.len() else doubtful
+    if not long.len():
+        return doubtful, pl.DataFrame(schema=FAILURES)
     commas = texts[long].str.replace_all(STRING, "").str.count_matches(",", literal=True)
     large = long.filter(commas > ELEMENTS)
     beyond = pl.DataFrame([(number, None, None, "column_form", LARGE) for number in large], FAILURES, orient="row")
