@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any, NamedTuple, TypeVar
@@ -119,25 +119,28 @@ class Judge(ABC):
     def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
         """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
 
-    def fitting(self, rows: Iterable[Good], failures: Failures) -> list[Good]:
-        """Valid *rows* in their columns' form; what does not fit goes to *failures*."""
-        packs = [column.form.pack for column in self.columns]
-        packed: list[Good] = []
-        for row in rows:
-            try:
-                packed.append((row[0], [pack(value) for pack, value in zip(packs, row[1], strict=True)]))
-            except Unfit:
-                failures += self._unfit(row)
-        return packed
+    def fitting(self, rows: Sequence[Good], failures: Failures) -> list[list[Any]]:
+        """Valid *rows* in their columns' form: their numbers, and each column; what does not fit goes to *failures*."""
+        try:
+            return self._packed(rows)
+        except Unfit:
+            found = [[*self._unfit(row)] for row in rows]
+            failures += [failure for some in found for failure in some]
+            return self._packed([row for row, some in zip(rows, found, strict=True) if not some])
 
-    def frame_of(self, rows: Sequence[Good]) -> pl.DataFrame:
-        """Packed *rows* as a frame, with their numbers."""
-        by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
+    def frame_of(self, packed: Sequence[list[Any]]) -> pl.DataFrame:
+        """What `fitting` returns as a frame, with the numbers of its rows."""
+        numbers, *columns = packed
         series = {
-            column.name: series_of([*values], column.form.dtype)
-            for column, values in zip(self.columns, by_column, strict=True)
+            column.name: series_of(values, column.form.dtype)
+            for column, values in zip(self.columns, columns, strict=True)
         }
-        return pl.DataFrame(series | {ROW_KEY: pl.Series([number for number, _ in rows], dtype=pl.UInt32)})
+        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
+
+    def _packed(self, rows: Sequence[Good]) -> list[list[Any]]:
+        by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
+        columns = zip(self.columns, by_column, strict=True)
+        return [[number for number, _ in rows], *([*map(column.form.pack, values)] for column, values in columns)]
 
     def _unfit(self, row: Good) -> Iterator[Failure]:
         number, values = row
@@ -204,14 +207,19 @@ def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> V
         is_bad = left[SURELY_BAD]
         _judge(judges, left.filter(~is_bad), 0, verdicts)
         left = left.filter(is_bad)
-    some_each = [found or [judge.frame_of([])] for judge, found in zip(judges, verdicts.good, strict=True)]
+    some_each = [
+        found or [judge.frame_of(judge.fitting([], Failures()))]
+        for judge, found in zip(judges, verdicts.good, strict=True)
+    ]
     return Verdicts(some_each, verdicts.failures or [NONE], left)
 
 
 def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: Verdicts) -> int:
     """Add the verdicts on *asked*, up to a *limit* of failures if it is not 0; returns how many rows were judged."""
     told = done = 0
-    waiting: list[list[Good]] = [[] for _ in judges]  # for their frames: to begin one takes as long as 20 rows
+    waiting: list[list[list[Any]]] = [
+        judge.fitting([], Failures()) for judge in judges
+    ]  # for their frames: to begin one takes as long as 20 rows
 
     def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
         failures = Failures(limit and sys.maxsize)
@@ -224,14 +232,14 @@ def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: V
         told += sum(piece.height for piece in failing)
         is_over = done == asked.height or 0 < limit <= told
         for judge, rows, good in zip(judges, waiting, verdicts.good, strict=True):
-            if rows and (is_over or len(rows) >= WAITING):
+            if rows[0] and (is_over or len(rows[0]) >= WAITING):
                 good.extend(_framed(judge, rows))
         if is_over:
             break
     return done
 
 
-def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[Good]], failures: Failures) -> None:
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[list[Any]]], failures: Failures) -> None:
     """Add the valid rows of a slice to those of their judges, and the failures of the others."""
     by = asked[JUDGE].to_list()
     places = dict.fromkeys(set(by), asked[AT])
@@ -244,19 +252,21 @@ def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[Good]],
         if values is not None:
             found[index].append((number, values))
     for index, some in found.items():
-        good[index] += judges[index].fitting(some, failures)
+        for column, values in zip(good[index], judges[index].fitting(some, failures), strict=True):
+            column.extend(values)
 
 
-def _framed(judge: Judge, rows: list[Good]) -> Iterator[pl.DataFrame]:
-    """Packed *rows* as frames. The list is emptied, from its beginning."""
+def _framed(judge: Judge, packed: list[list[Any]]) -> Iterator[pl.DataFrame]:
+    """What `Judge.fitting` has returned as frames. The lists are emptied, from their beginning."""
     breathe()
 
     def some(_: int, length: int) -> pl.DataFrame:
-        frame = judge.frame_of(rows[:length])
-        del rows[:length]
+        frame = judge.frame_of([values[:length] for values in packed])
+        for values in packed:
+            del values[:length]
         return frame
 
-    yield from sliced(some, len(rows))
+    yield from sliced(some, len(packed[0]))
 
 
 def some_of(values: T, numbers: pl.Series) -> T:
