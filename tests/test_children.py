@@ -162,3 +162,119 @@ def test_a_job_that_has_slept_closes_a_pipe_at_once() -> None:
         print("all")
     """
     assert run_python(code) == ALL
+
+
+@children_end
+def test_a_child_that_a_job_forks_starts_programs_and_forks() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import os, subprocess
+        import gevent, greendata
+
+        def fork():
+            pid = os.fork()
+            if not pid:
+                ended = subprocess.run(["sh", "-c", "echo a; exit 3"], capture_output=True)
+                assert ended.stdout == b"a\\n"
+                grandchild = os.fork()
+                if not grandchild:
+                    os._exit(5)
+                status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
+                os._exit(10 * ended.returncode + status)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        assert greendata.run(fork).get() == 35
+        subprocess.run(["true"])
+        assert greendata.run(fork).get() == 35
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+def test_children_of_jobs_are_waited_for_in_greenlets_and_the_other_way_round() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import os, subprocess
+        import gevent, greendata
+
+        def start():  # it ends when its standard input does
+            command = ["sh", "-c", "read a; echo b; exit 4"]
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+        def wait(process):
+            return process.wait()
+
+        def communicate(process):
+            assert process.communicate() == (b"b\\n", None)
+            return process.returncode
+
+        def fork():
+            pid = os.fork()
+            if not pid:
+                os._exit(6)
+            return pid
+
+        def in_job(func, *args):
+            return greendata.run(func, *args).get()
+
+        def in_greenlet(func, *args):
+            return gevent.spawn(func, *args).get()
+
+        for begin, end in (in_job, in_greenlet), (in_greenlet, in_job), (in_job, in_job), (in_greenlet, in_greenlet):
+            for how in wait, communicate:
+                process = begin(start)
+                if how is wait:  # the hub turns meanwhile, or nobody would end the child
+                    gevent.spawn_later(0.01, os.write, process.stdin.fileno(), b"go\\n")
+                assert end(how, process) == 4
+                process.stdin.close()
+                process.stdout.close()
+                assert process.poll() == 4
+            assert os.waitstatus_to_exitcode(end(os.waitpid, begin(fork), 0)[1]) == 6
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+def test_a_job_runs_commands_of_the_shell_while_the_main_hub_reaps_children() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import os, subprocess
+        import gevent, greendata
+
+        greendata.run(int).get()
+        subprocess.run(["true"])
+        for command in "exit 3", b"exit 3":
+            assert {greendata.run(os.system, command).get() for _ in range(20)} == {3 << 8}
+            assert os.system(command) == 3 << 8
+        print("all")
+    """
+    assert run_python(code) == ALL
+
+
+@pytest.mark.parametrize("place", ["greendata.run(use).get()", "gevent.spawn(use).get()", "caller(use).get()"])
+def test_a_class_derived_from_popen_is_one_everywhere(place: str) -> None:
+    code = f"""
+        from gevent import monkey; monkey.patch_all()
+        import subprocess
+        import gevent, greendata
+
+        class Program(subprocess.Popen):
+            def __init__(self, code):
+                super().__init__(["sh", "-c", f"exit {{code}}"])
+
+            def wait(self, timeout=None):
+                return 10 * super().wait(timeout)
+
+        greendata.run(int).get()
+        caller = greendata.Caller.new().call_soon
+
+        def use():
+            with Program(3) as program:
+                assert isinstance(program, Program)
+                assert isinstance(program, subprocess.Popen)
+            return program.wait()
+
+        assert {place} == 30
+        print("all")
+    """
+    assert run_python(code) == ALL

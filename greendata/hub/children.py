@@ -1,8 +1,12 @@
 """Child processes where `gevent.monkey` has patched them, on threads without a hub.
 
-gevent waits for a child in the hub of the main thread. A native thread has no part in that: there `subprocess` and
-`os.fork` raise, also where Polars itself uses them, to ask a program for credentials. So a thread whose hub does not
-turn gets Python's own `Popen`, and forks and waits natively.
+gevent waits for a child in the hub of the main thread. Other threads have no part in that: there `subprocess` and
+`os.fork` raise, also where Polars itself uses them, to ask a program for credentials. So a thread whose hub is not the
+main one, or does not turn, gets Python's own `Popen`, and forks and waits natively. So does a child that a job has
+forked.
+
+Who waits on the other side sends the call to where the child was started: a greenlet to a native thread of its own, and
+a thread to the main hub.
 
 One thing is shared by all threads of a process: once gevent has started a child, libev reaps every one that ends, so
 that who waits natively may come too late, and Python would take that for a return code of 0. So the main hub notes what
@@ -14,17 +18,24 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any
+from functools import cache, partial, wraps
+from typing import Any, TypeVar
 
+import gevent
 import gevent.os
 import gevent.subprocess
+from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original, is_object_patched
+from greenlet import getcurrent
 
+from greendata.hub import native
 from greendata.hub.blocks import contextmanager
 from greendata.hub.parking import ParkingLot, hub_here, hub_turns_here
+from greendata.hub.result import Result
 
 __all__ = ("share_children",)
+
+T = TypeVar("T")
 
 PATIENCE = 10.0  # seconds until the main hub has told of a child that is reaped; it does so in the same turn
 
@@ -34,8 +45,9 @@ def share_children() -> None:
     if not hasattr(os, "fork"):  # Windows, where gevent waits for a child in its thread pool
         return
     if is_object_patched("subprocess", "Popen"):
-        green: Any = gevent.subprocess.Popen
-        green.__new__ = staticmethod(_new)
+        _GreenPopen.__new__ = staticmethod(_new)
+        _GreenPopen.wait = _wait_for_green
+        _GreenPopen.communicate = _communicate_with_green
         if is_object_patched("subprocess", "_fork_exec"):  # which gevent's Popen has no use for, and takes away
             module: Any = subprocess
             module._fork_exec = get_original("subprocess", "_fork_exec")
@@ -45,30 +57,37 @@ def share_children() -> None:
             setattr(os, name, _either(getattr(os, name), natively))
     if is_object_patched("os", "waitpid"):
         os.waitpid = _waitpid
+        os.system = _system
 
 
-def _new(kind: type, *args: Any, **kwargs: Any) -> Any:
-    """A `Popen` of gevent, or on a native thread one of Python's own, which is no instance of *kind*."""
-    if kind is not gevent.subprocess.Popen or hub_turns_here():
+def _new(kind: type, *_args: Any, **_kwargs: Any) -> Any:
+    """An instance of *kind*; on a native thread it is one of Python's own `Popen` as well, which goes first."""
+    if _waits_in_main_hub():
         _note_all()
         return object.__new__(kind)
-    return _Popen(*args, **kwargs)
+    return object.__new__(_native_kind(kind))
 
 
 _NativePopen: Any = get_original("subprocess", "Popen")
+_GreenPopen: Any = gevent.subprocess.Popen
+_wait_green, _communicate_green = _GreenPopen.wait, _GreenPopen.communicate
 
 
-class _Popen(_NativePopen):  # type: ignore[misc]
-    """A program that a native thread has started."""
+class _Popen(_NativePopen, _GreenPopen):  # type: ignore[misc]
+    """A program that a native thread has started. Of gevent's class it is for `isinstance` and subclasses alone."""
 
     def wait(self, timeout: float | None = None, _raise_exc: bool = True) -> int:  # noqa: FBT001, FBT002
         """As Python's own; gevent's functions also say that they want the error."""
-        code: int = super().wait(timeout)
+        code: int = _natively(partial(super().wait, timeout))
         return code
+
+    def communicate(self, *args: Any, **kwargs: Any) -> Any:
+        """As Python's own."""
+        return _natively(partial(super().communicate, *args, **kwargs))
 
     def _execute_child(self, *args: Any, **kwargs: Any) -> None:
         with _starting() as begun:
-            super()._execute_child(*args, **kwargs)
+            _natively(partial(super()._execute_child, *args, **kwargs))  # its pipe is closed at once there
             begun(self.pid)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
@@ -95,7 +114,7 @@ def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Ca
 
     @wraps(in_greenlet)
     def start(*args: Any, **kwargs: Any) -> Any:
-        if hub_turns_here():
+        if _waits_in_main_hub():
             _note_all()
             return in_greenlet(*args, **kwargs)
         with _starting() as begun:
@@ -108,7 +127,74 @@ def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Ca
 
 def _waitpid(pid: int, options: int) -> tuple[int, int]:
     """`os.waitpid`."""
-    return _wait_for(pid, options) if pid in _children else _wait_in_greenlet(pid, options)
+    if pid in _children:
+        wait = partial(_wait_for, pid, options)
+        return wait() if options & os.WNOHANG else _natively(wait)
+    ended: tuple[int, int]
+    if pid <= 0 or _waits_in_main_hub():
+        ended = _wait_in_greenlet(pid, options)
+    elif _watcher is None:  # no greenlet has started one
+        ended = _native_waitpid(pid, options)
+    else:
+        ended = _in_main_hub(_watcher.loop, partial(_wait_in_greenlet, pid, options))
+    return ended
+
+
+def _system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    """`os.system`, whose own way to wait comes too late where the main hub reaps the child."""
+    if _waits_in_main_hub():
+        return _system_in_greenlet(command)
+    shell = os.fsdecode(command)
+    return _waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", shell], os.environ), 0)[1]
+
+
+def _wait_for_green(self: Any, timeout: float | None = None, _raise_exc: bool = True) -> Any:  # noqa: FBT001, FBT002
+    """`Popen.wait` for what a greenlet has started."""
+    return _in_main_hub(self._loop, partial(_wait_green, self, timeout, _raise_exc))
+
+
+def _communicate_with_green(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """`Popen.communicate` with what a greenlet has started."""
+    return _in_main_hub(self._loop, partial(_communicate_green, self, *args, **kwargs))
+
+
+def _waits_in_main_hub() -> bool:
+    """True where gevent can start children and wait for them."""
+    return hub_turns_here() and bool(hub_here().loop.default)
+
+
+def _natively(func: Callable[[], T]) -> T:
+    """``func()``, in a native thread where the hub of the calling one is to go on."""
+    if not hub_turns_here() or getcurrent() is get_hub_if_exists():
+        return func()
+    result: Result[T] = Result("wait for a child")
+    native.start_thread(_settle, (result, func))
+    return result.get()
+
+
+def _in_main_hub(loop: Any, func: Callable[[], T]) -> T:
+    """``func()``, in a greenlet of the main hub, whose *loop* is, if the calling thread has another."""
+    hub = get_hub_if_exists()
+    if hub is not None and hub.loop is loop:
+        return func()
+    result: Result[T] = Result("wait for a child")
+    loop.run_callback_threadsafe(gevent.spawn, _settle, result, func)
+    return result.get()
+
+
+def _settle(result: Result[T], func: Callable[[], T]) -> None:
+    try:
+        result.set(func())
+    except BaseException as error:  # noqa: BLE001 - it is of the one that waits
+        result.set_exception(error)
+
+
+@cache
+def _native_kind(kind: type) -> type:
+    """A class as *kind*, a `Popen` of gevent's, that starts and waits natively."""
+    if issubclass(kind, _Popen):
+        return kind
+    return _Popen if kind is _GreenPopen else type(kind.__name__, (kind, _Popen), {"__module__": kind.__module__})
 
 
 def _wait_for(pid: int, options: int) -> tuple[int, int]:
@@ -148,7 +234,7 @@ def _note_all() -> None:
     """Have the main hub note the end of each child, from before its first one on. Call where it turns."""
     global _watcher
     loop = hub_here().loop
-    if loop.default and (_watcher is None or _watcher.loop is not loop):
+    if _watcher is None or _watcher.loop is not loop:
         _watcher = loop.child(0, ref=False)
         _watcher.start(_note, _watcher)
 
@@ -161,6 +247,8 @@ def _note(watcher: Any) -> None:
 
 def _after_fork_in_child() -> None:
     """The parent's children are not the child's."""
+    global _watcher
+    _watcher = None  # its loop goes on in the child of a greenlet alone, which makes another
     for state in (_starts, _children, _statuses, _lot):
         state.clear()
 
@@ -171,6 +259,7 @@ _children: set[int] = set()  # of native threads, until they were waited for
 _statuses: dict[int, int] = {}  # of those that the main hub has reaped; it adds
 _lot = ParkingLot()  # where threads wait for a status
 _watcher: Any = None  # of every child; the main hub's
+_system_in_greenlet = os.system
 _native_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 _wait_in_greenlet: Any = getattr(gevent.os, "waitpid", None)
 if hasattr(os, "fork"):
