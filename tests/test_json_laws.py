@@ -41,11 +41,11 @@ from greendata.frames import jsonrows, jsonscan
 from greendata.frames.apart import runs_code
 from greendata.frames.decoders import decode
 from greendata.frames.encoders import encode
+from greendata.frames.failures import Failure, failures_in, failures_of, text_of
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
 from greendata.frames.forms import Unfit
 from greendata.frames.validation import validate
-from greendata.frames.verdicts import Failure, failures_in, failures_of, text_of
 from tests.laws import TEXTS
 
 pytestmark = pytest.mark.once("patched")  # values, and what is made of them

@@ -17,7 +17,7 @@ import greendata
 from greendata.errors import FrameInvalid, Malformed
 from greendata.frames import sieve, validation, verdicts
 from greendata.frames.decoders import decode
-from greendata.frames.verdicts import LISTED
+from greendata.frames.failures import LISTED
 from tests.laws import COLUMNS, holds, model_with
 from tests.test_validation_laws import LEAVES, unseen
 

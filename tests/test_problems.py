@@ -12,7 +12,7 @@ from gevent.event import AsyncResult
 from werkzeug.test import TestResponse
 
 from greendata import errors
-from greendata.frames.verdicts import failures_of
+from greendata.frames.failures import failures_of
 from greendata.web.drain import REASON
 from greendata.web.flask import GreenData
 

@@ -25,10 +25,11 @@ from pydantic import (
 
 import greendata
 from greendata.frames.apart import stands_alone
+from greendata.frames.failures import ROW_KEY
 from greendata.frames.fields import columns_of
 from greendata.frames.rules import Context
 from greendata.frames.sieve import Sieve, Sifted
-from greendata.frames.verdicts import JUDGE, ROW_KEY
+from greendata.frames.verdicts import JUDGE
 
 
 class Colour(Enum):

@@ -28,8 +28,8 @@ from pydantic import (
 
 import greendata
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
+from greendata.frames.failures import ITEMISED
 from greendata.frames.limits import ELEMENTS
-from greendata.frames.verdicts import ITEMISED
 from greendata.hub import native
 from tests.frames import gated
 from tests.gates import Gate

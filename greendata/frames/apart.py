@@ -17,12 +17,13 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError
 
+from greendata.frames.failures import Failures
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.nested import resolved
 from greendata.frames.pydantic_internals import core_schema_of, parts_of, type_of, validator_of
 from greendata.frames.rules import Context, Node
-from greendata.frames.verdicts import Failures, Judge, RowJudge, some_of
+from greendata.frames.verdicts import Judge, RowJudge, some_of
 
 __all__ = ("Apart", "ColumnJudge", "apart_of", "runs_code", "stands_alone")
 

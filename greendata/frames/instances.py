@@ -15,11 +15,11 @@ import polars as pl
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from greendata.errors import FrameInvalid
+from greendata.frames.failures import Failure, Failures, failures_of, joined, name_of, text_of
 from greendata.frames.fields import columns_of
 from greendata.frames.forms import Column, Unfit, series_of
 from greendata.frames.objects import to_models
 from greendata.frames.validation import Trust, validate
-from greendata.frames.verdicts import Failure, Failures, failures_of, joined, name_of, text_of
 from greendata.hub import pool
 from greendata.hub.pacing import paced, sliced
 

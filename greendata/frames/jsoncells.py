@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from greendata.frames.failures import text_of
 from greendata.frames.forms import Column, Form, Listed, Struct
-from greendata.frames.verdicts import text_of
 
 __all__ = ("Unlike", "compare")
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
+from greendata.frames.failures import LISTED, joined
 from greendata.frames.fields import columns_of
 from greendata.frames.jsoncells import Unlike, compare
 from greendata.frames.jsonreader import read_ndjson
@@ -30,7 +31,6 @@ from greendata.frames.names import referred
 from greendata.frames.plan import first_words
 from greendata.frames.roots import Sources
 from greendata.frames.validation import verdict
-from greendata.frames.verdicts import LISTED, joined
 from greendata.hub.pacing import give_way
 
 __all__ = ("LINE", "OF_LINES", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from greendata.errors import GreenDataError, Malformed
 from greendata.frames.apart import Apart, ColumnJudge
 from greendata.frames.claims import refuse_sparse
+from greendata.frames.failures import FAILURES, ROW_KEY, Failures
 from greendata.frames.fields import columns_of
 from greendata.frames.formats import Format
 from greendata.frames.forms import Form, Pairs
@@ -32,7 +33,7 @@ from greendata.frames.lines import first_byte
 from greendata.frames.names import referred
 from greendata.frames.pydantic_internals import validator_of
 from greendata.frames.sieve import Part, Plan, Sieve, Sifted, asked_of, numbered
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Failures, Judge, RowJudge, some_of
+from greendata.frames.verdicts import Judge, RowJudge, some_of
 from greendata.hub.pacing import give_way
 
 __all__ = ("JsonSieve", "NotJson", "lines_of", "sift")

@@ -10,9 +10,9 @@ from operator import add, and_
 import polars as pl
 
 from greendata.frames.dtypes import plain, plain_of
+from greendata.frames.failures import FAILURES, ROW_KEY, name_of
 from greendata.frames.forms import Dtype
 from greendata.frames.names import column, field
-from greendata.frames.verdicts import FAILURES, ROW_KEY, name_of
 
 __all__ = ("ELEMENTS", "NANOSECONDS", "failures_where", "is_readable", "obstacles", "unreadable")
 

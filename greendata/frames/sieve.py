@@ -20,6 +20,7 @@ from pydantic import BaseModel, EncodedBytes
 from pydantic_core import core_schema
 
 from greendata.frames.apart import Apart, ColumnJudge, apart_of
+from greendata.frames.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, name_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.limits import failures_where, obstacles
 from greendata.frames.names import column as by_name
@@ -28,19 +29,7 @@ from greendata.frames.nested import is_plain, resolved, rule_of_field
 from greendata.frames.pydantic_internals import core_schema_of, holds_parts, type_of, validates
 from greendata.frames.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.frames.trust import shape_failures
-from greendata.frames.verdicts import (
-    AT,
-    FAILURES,
-    JUDGE,
-    LISTED,
-    ROW_KEY,
-    SURELY_BAD,
-    TEXT,
-    Judge,
-    RowJudge,
-    failures_of,
-    name_of,
-)
+from greendata.frames.verdicts import AT, JUDGE, SURELY_BAD, Judge, RowJudge
 
 __all__ = ("Part", "Plan", "Sieve", "Sifted", "Sorted", "asked_of", "in_base64", "numbered")
 

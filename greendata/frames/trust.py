@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
+from greendata.frames.failures import FAILURES, ROW_KEY, Failure, failures_of, name_of
 from greendata.frames.forms import Column, Dtype
 from greendata.frames.names import column as by_name
-from greendata.frames.verdicts import FAILURES, ROW_KEY, Failure, failures_of, name_of
 
 __all__ = ("shape_failures", "trusted")
 

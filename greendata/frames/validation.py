@@ -18,20 +18,12 @@ from pydantic import BaseModel
 from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.errors.validation import UNCHECKED
 from greendata.errors.words import counted
+from greendata.frames.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, joined
 from greendata.frames.fields import columns_of
 from greendata.frames.names import referred
 from greendata.frames.sieve import Sieve, Sifted, asked_of
 from greendata.frames.trust import trusted
-from greendata.frames.verdicts import (
-    BEYOND_LISTED,
-    FAILURES,
-    LISTED,
-    ROW_KEY,
-    UNLISTED,
-    Verdicts,
-    joined,
-    judged,
-)
+from greendata.frames.verdicts import Verdicts, judged
 from greendata.hub import pool
 
 __all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "verdict")
