@@ -42,12 +42,13 @@ HOUSE = (
     ),
     Floor(
         "frames",
-        "addresses alchemy apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader databases "
-        "decoders depth derive dtypes encoders engine failures fetch fields footer fork formats forms framefile "
-        "instances intake jsoncells jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines members models "
-        "modelstream names namespace nested objects pages patch peers plan polars_internals postgres pydantic_internals "
-        "quotas readers refusal roots rowgroups rules scans seam sieve spans sql sqlite statements stopper textrows texts "
-        "threads thrift tokens trust typed urllib3_internals urls validation verbs verdicts wire writers",
+        "addresses alchemy apart arrays arrowcheck arrowstream batches casts claims coded columns csvreader "
+        "databases decoders depth derive dtypes encoders engine failures fetch fields footer fork formats forms "
+        "framefile instances intake jsoncells jsonreader jsonrows jsonscan jsonshapes jsonsieve limits lines "
+        "members models modelstream names namespace nested objects pages patch peers plan polars_internals "
+        "postgres pydantic_internals quotas readers refusal roots rowgroups rules scans seam sieve spans sql "
+        "sqlite statements stopper textrows texts threads thrift tokens trust typed urllib3_internals urls "
+        "validation verbs verdicts wire writers",
         {
             "polars": EVERY,
             "pydantic": "apart coded derive failures fields instances jsonscan jsonsieve models modelstream nested "

@@ -26,11 +26,11 @@ __all__ = (
     "BOM",
     "ROW_BYTES",
     "STRING",
+    "TEXT",
     "line_of",
     "names_of_columns",
     "read_columns",
     "rows_of",
-    "TEXT",
     "text_in",
 )
 
