@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 import gevent
 import gevent.os
 import gevent.subprocess
-from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original, is_object_patched
 from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.blocks import contextmanager
+from greendata.hub.gevent_internals import get_hub_if_exists, get_loop_of_child
 from greendata.hub.parking import ParkingLot, hub_here, hub_turns_here
 from greendata.hub.result import Result
 
@@ -150,12 +150,12 @@ def _system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int
 
 def _wait_for_green(self: Any, timeout: float | None = None, _raise_exc: bool = True) -> Any:  # noqa: FBT001, FBT002
     """`Popen.wait` for what a greenlet has started."""
-    return _in_main_hub(self._loop, partial(_wait_green, self, timeout, _raise_exc))
+    return _in_main_hub(get_loop_of_child(self), partial(_wait_green, self, timeout, _raise_exc))
 
 
 def _communicate_with_green(self: Any, *args: Any, **kwargs: Any) -> Any:
     """`Popen.communicate` with what a greenlet has started."""
-    return _in_main_hub(self._loop, partial(_communicate_green, self, *args, **kwargs))
+    return _in_main_hub(get_loop_of_child(self), partial(_communicate_green, self, *args, **kwargs))
 
 
 def _waits_in_main_hub() -> bool:

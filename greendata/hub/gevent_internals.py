@@ -18,6 +18,7 @@ __all__ = (
     "SocketMethods",
     "WHERE_THREADS_WAIT",
     "get_hub_if_exists",
+    "get_loop_of_child",
     "get_native_socket",
     "get_read_watcher",
     "get_write_watcher",
@@ -99,6 +100,11 @@ def resolve_address(sock: Any, address: Any) -> Any:
     from gevent._socketcommon import _resolve_addr
 
     return _resolve_addr(sock, address)
+
+
+# -- child processes ----------------------------------------------------------------------------------------
+
+get_loop_of_child: Callable[[Any], Any] = attrgetter("_loop")  # of a `gevent.subprocess.Popen`
 
 
 # -- threads ------------------------------------------------------------------------------------------------
