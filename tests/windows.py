@@ -120,6 +120,7 @@ def _raising_at(step: int) -> Iterator[None]:
         nonlocal left
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
+        frame.f_trace = look  # Python 3.13 heeds the next for a frame that is traced
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if kind == "opcode":
             left -= 1
