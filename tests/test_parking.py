@@ -103,6 +103,39 @@ def test_a_loop_with_nothing_else_to_do_goes_on_for_what_another_thread_has() ->
     assert run_python(code) == (0, "True\n", "")
 
 
+def test_a_thread_that_wakes_it_and_ends_at_that_moment_has_woken_it() -> None:
+    """Its wakeup is on its way when the hub looks whether anybody is left, and held up by a machine that is busy."""
+    code = """
+        import sys
+        from tests.test_parking import Coins
+        import gevent
+        from greendata.hub import bridge, native, parking
+        from tests.gates import Gate
+
+        answer, turns = bridge.Bridge._answer, iter([-1.0, -1.0])
+
+        def answer_late(self):
+            turn, bridge.TURN = bridge.TURN, next(turns, bridge.TURN)  # the time for it is over when it begins
+            answer(self)
+            bridge.TURN = turn
+
+        bridge.Bridge._answer = answer_late
+        coins, gate, original = Coins(), Gate(), parking._others_may_wake
+
+        def look():
+            gate.open()
+            while len(sys._current_frames()) > 1:
+                native.sleep(0.001)
+            return original()
+
+        parking._others_may_wake = look
+        native.start_thread(lambda: (gate(), coins.give()), ())
+        gate.wait_arrived()
+        print(coins.wait())
+    """
+    assert run_python(code) == (0, "True\n", "")
+
+
 def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
     code = """
         from gevent import monkey; monkey.patch_all()

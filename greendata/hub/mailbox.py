@@ -67,6 +67,11 @@ class Mailbox:
         """True if the hub was destroyed. Safe from any thread."""
         return self.hub.loop is None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if all that was posted has been called, or is being called. Safe from any thread."""
+        return not self._letters
+
     def post(self, letter: Callable[[], object]) -> None:
         """Have the hub call *letter*, which must not wait. Safe from any thread; never blocks.
 

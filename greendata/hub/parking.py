@@ -308,11 +308,11 @@ class _Place:
         """Hold the loop open while something else does, or somebody is left who may wake those that wait.
 
         While something else does, since greenlets that it resumes may start somebody. libuv does not tell of it; its
-        loop ends only after a turn in which nothing was resumed.
+        loop ends only after a turn in which nothing was resumed. Who woke one of them and is gone has left a letter.
         """
         timer = self._timer
         is_last = self.hub.loop.activecnt <= timer.ref
-        timer.ref = not is_last or _others_may_wake()
+        timer.ref = not is_last or _others_may_wake() or not self.mailbox.is_empty
 
 
 def _others_may_wake() -> bool:
