@@ -49,7 +49,7 @@ patched:
 # complexity, blanket ignores, pytest, returns, needless code, simplifications, performance, pylint, ruff's own.
 # Left out: docstrings of magic methods (D105, D107), of every argument (D417) and their first letter where it is
 # a name's (D403); booleans in calls of foreign functions (FBT003); Local for local (N812), errors whose name is
-# the situation (N818); global (PLW0603); isort's order of __all__ (RUF022: tests/test_exports.py has ours).
+# the situation (N818); global (PLW0603); isort's order of __all__ (RUF022: tests/project/test_exports.py has ours).
 RUFF := --isolated --line-length 120 --target-version py311
 RULES := --select F,E,W,I,N,D,UP,BLE,FBT,B,C4,T10,T20,ISC,ERA,FIX,C90,PGH,PT,RET,PIE,SIM,PERF,PLE,PLW,RUF \
 	--ignore D105,D107,D403,D417,FBT003,N812,N818,PLW0603,RUF022 \
@@ -72,7 +72,7 @@ soak: $(READY)  ## Have hubs and threads run jobs of all kinds for ten minutes, 
 	$(BIN)/python -m tests.soak $(SECONDS)
 
 examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)
-	$(BIN)/python -m pytest tests/test_examples.py tests/test_demo.py tests/test_readme.py $(ARGS)
+	$(BIN)/python -m pytest tests/project/test_examples.py tests/project/test_demo.py tests/project/test_readme.py $(ARGS)
 
 build: $(READY)  ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build

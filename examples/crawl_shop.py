@@ -22,7 +22,7 @@ import polars as pl
 from gevent.pywsgi import WSGIServer
 
 import greendata
-from greendata.frames.fetch import GuardedSession
+from greendata.http.session import GuardedSession
 
 __all__ = ("crawl", "main")
 

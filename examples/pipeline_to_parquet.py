@@ -22,7 +22,7 @@ import polars as pl
 from gevent import socket
 from gevent.server import StreamServer
 
-from greendata.flow import stages
+from greendata.pipelines import stages
 
 SENSORS = 500
 ROWS = 1_000  # in a row group

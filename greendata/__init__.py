@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from greendata.start.importing import when_imported
+from greendata.startup.importing import when_imported
 
 if TYPE_CHECKING:
     from greendata import errors as errors
@@ -95,20 +95,23 @@ if TYPE_CHECKING:
         WriteRefused,
         WrongContentType,
     )
-    from greendata.flow import stages
-    from greendata.frames.batches import Batches
-    from greendata.frames.decoders import decode
-    from greendata.frames.encoders import Chunks, encode
-    from greendata.frames.engine import GreenEngine
-    from greendata.frames.models import model_of, schema_of
-    from greendata.frames.namespace import GreenFrame, GreenLazyFrame
-    from greendata.frames.objects import to_columns, to_dicts, to_models
-    from greendata.frames.patch import is_polars_patched, patch_polars, unpatch_polars
-    from greendata.frames.sql import SqlBatches, read_sql, write_sql
-    from greendata.frames.typed import Frame
-    from greendata.frames.urls import read_csv_url, read_ndjson_url, read_parquet_url
-    from greendata.frames.validation import Filtered, filter_valid, validate
-    from greendata.frames.verbs import (
+    from greendata.formats.decoders import decode
+    from greendata.formats.encoders import Chunks, encode
+    from greendata.http.readers import read_csv_url, read_ndjson_url, read_parquet_url
+    from greendata.hub.deadline import deadline
+    from greendata.hub.logs import route_logging
+    from greendata.hub.outcome import Status
+    from greendata.hub.pacing import breathe, paced
+    from greendata.hub.result import Result
+    from greendata.observe import doctor
+    from greendata.pipelines import stages
+    from greendata.pool.pool import PoolStats, configure, drain, stats
+    from greendata.query.batches import Batches
+    from greendata.query.engine import GreenEngine
+    from greendata.query.namespace import GreenFrame, GreenLazyFrame
+    from greendata.query.objects import to_columns, to_dicts, to_models
+    from greendata.query.patching.patch import is_polars_patched, patch_polars, unpatch_polars
+    from greendata.query.verbs import (
         batches,
         collect,
         collect_all,
@@ -130,18 +133,15 @@ if TYPE_CHECKING:
         write_ndjson,
         write_parquet,
     )
-    from greendata.hub.call import current_job
-    from greendata.hub.caller import Caller
-    from greendata.hub.deadline import deadline
-    from greendata.hub.flight import single_flight
-    from greendata.hub.group import Group
-    from greendata.hub.logs import route_logging
-    from greendata.hub.outcome import Status
-    from greendata.hub.pacing import breathe, paced
-    from greendata.hub.pool import PoolStats, configure, drain, stats
-    from greendata.hub.result import Result
-    from greendata.hub.scope import as_completed, gather, shield, wait
-    from greendata.observe import doctor
+    from greendata.schema.models import model_of, schema_of
+    from greendata.sql.verbs import SqlBatches, read_sql, write_sql
+    from greendata.tasks.caller import Caller
+    from greendata.tasks.group import Group
+    from greendata.tasks.single_flight import single_flight
+    from greendata.tasks.task import current_job
+    from greendata.tasks.waiting import as_completed, gather, shield, wait
+    from greendata.typed.frame import Frame
+    from greendata.validation.verbs import Filtered, filter_valid, validate
 
 __version__ = "0.1.0"
 
@@ -290,69 +290,69 @@ __all__ = (
 
 # Where a name is defined; what is missing here is an error.
 _HOMES = {
-    "Batches": "greendata.frames.batches",
-    "Caller": "greendata.hub.caller",
-    "Chunks": "greendata.frames.encoders",
-    "Filtered": "greendata.frames.validation",
-    "Frame": "greendata.frames.typed",
-    "GreenEngine": "greendata.frames.engine",
-    "GreenFrame": "greendata.frames.namespace",
-    "GreenLazyFrame": "greendata.frames.namespace",
-    "Group": "greendata.hub.group",
-    "PoolStats": "greendata.hub.pool",
+    "Batches": "greendata.query.batches",
+    "Caller": "greendata.tasks.caller",
+    "Chunks": "greendata.formats.encoders",
+    "Filtered": "greendata.validation.verbs",
+    "Frame": "greendata.typed.frame",
+    "GreenEngine": "greendata.query.engine",
+    "GreenFrame": "greendata.query.namespace",
+    "GreenLazyFrame": "greendata.query.namespace",
+    "Group": "greendata.tasks.group",
+    "PoolStats": "greendata.pool.pool",
     "Result": "greendata.hub.result",
-    "SqlBatches": "greendata.frames.sql",
+    "SqlBatches": "greendata.sql.verbs",
     "Status": "greendata.hub.outcome",
-    "as_completed": "greendata.hub.scope",
-    "batches": "greendata.frames.verbs",
+    "as_completed": "greendata.tasks.waiting",
+    "batches": "greendata.query.verbs",
     "breathe": "greendata.hub.pacing",
-    "collect": "greendata.frames.verbs",
-    "collect_all": "greendata.frames.verbs",
-    "collect_schema": "greendata.frames.verbs",
-    "configure": "greendata.hub.pool",
-    "current_job": "greendata.hub.call",
+    "collect": "greendata.query.verbs",
+    "collect_all": "greendata.query.verbs",
+    "collect_schema": "greendata.query.verbs",
+    "configure": "greendata.pool.pool",
+    "current_job": "greendata.tasks.task",
     "deadline": "greendata.hub.deadline",
-    "decode": "greendata.frames.decoders",
-    "drain": "greendata.hub.pool",
-    "encode": "greendata.frames.encoders",
-    "explain": "greendata.frames.verbs",
-    "filter_valid": "greendata.frames.validation",
-    "gather": "greendata.hub.scope",
-    "is_polars_patched": "greendata.frames.patch",
-    "model_of": "greendata.frames.models",
+    "decode": "greendata.formats.decoders",
+    "drain": "greendata.pool.pool",
+    "encode": "greendata.formats.encoders",
+    "explain": "greendata.query.verbs",
+    "filter_valid": "greendata.validation.verbs",
+    "gather": "greendata.tasks.waiting",
+    "is_polars_patched": "greendata.query.patching.patch",
+    "model_of": "greendata.schema.models",
     "paced": "greendata.hub.pacing",
-    "patch_polars": "greendata.frames.patch",
-    "read_csv": "greendata.frames.verbs",
-    "read_csv_url": "greendata.frames.urls",
-    "read_database_uri": "greendata.frames.verbs",
-    "read_ipc": "greendata.frames.verbs",
-    "read_ndjson": "greendata.frames.verbs",
-    "read_ndjson_url": "greendata.frames.urls",
-    "read_parquet": "greendata.frames.verbs",
-    "read_parquet_url": "greendata.frames.urls",
-    "read_sql": "greendata.frames.sql",
+    "patch_polars": "greendata.query.patching.patch",
+    "read_csv": "greendata.query.verbs",
+    "read_csv_url": "greendata.http.readers",
+    "read_database_uri": "greendata.query.verbs",
+    "read_ipc": "greendata.query.verbs",
+    "read_ndjson": "greendata.query.verbs",
+    "read_ndjson_url": "greendata.http.readers",
+    "read_parquet": "greendata.query.verbs",
+    "read_parquet_url": "greendata.http.readers",
+    "read_sql": "greendata.sql.verbs",
     "route_logging": "greendata.hub.logs",
-    "run": "greendata.frames.verbs",
-    "schema_of": "greendata.frames.models",
-    "shield": "greendata.hub.scope",
-    "single_flight": "greendata.hub.flight",
-    "sink_csv": "greendata.frames.verbs",
-    "sink_ipc": "greendata.frames.verbs",
-    "sink_ndjson": "greendata.frames.verbs",
-    "sink_parquet": "greendata.frames.verbs",
-    "stats": "greendata.hub.pool",
-    "to_columns": "greendata.frames.objects",
-    "to_dicts": "greendata.frames.objects",
-    "to_models": "greendata.frames.objects",
-    "unpatch_polars": "greendata.frames.patch",
-    "validate": "greendata.frames.validation",
-    "wait": "greendata.hub.scope",
-    "write_csv": "greendata.frames.verbs",
-    "write_ipc": "greendata.frames.verbs",
-    "write_json": "greendata.frames.verbs",
-    "write_ndjson": "greendata.frames.verbs",
-    "write_parquet": "greendata.frames.verbs",
-    "write_sql": "greendata.frames.sql",
+    "run": "greendata.query.verbs",
+    "schema_of": "greendata.schema.models",
+    "shield": "greendata.tasks.waiting",
+    "single_flight": "greendata.tasks.single_flight",
+    "sink_csv": "greendata.query.verbs",
+    "sink_ipc": "greendata.query.verbs",
+    "sink_ndjson": "greendata.query.verbs",
+    "sink_parquet": "greendata.query.verbs",
+    "stats": "greendata.pool.pool",
+    "to_columns": "greendata.query.objects",
+    "to_dicts": "greendata.query.objects",
+    "to_models": "greendata.query.objects",
+    "unpatch_polars": "greendata.query.patching.patch",
+    "validate": "greendata.validation.verbs",
+    "wait": "greendata.tasks.waiting",
+    "write_csv": "greendata.query.verbs",
+    "write_ipc": "greendata.query.verbs",
+    "write_json": "greendata.query.verbs",
+    "write_ndjson": "greendata.query.verbs",
+    "write_parquet": "greendata.query.verbs",
+    "write_sql": "greendata.sql.verbs",
 }
 
 
@@ -361,7 +361,7 @@ _MODULES = {
     "errors": "greendata.errors",
     "monkey": "greendata.monkey",
     "observe": "greendata.observe",
-    "stages": "greendata.flow.stages",
+    "stages": "greendata.pipelines.stages",
 }
 
 
@@ -382,6 +382,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
 
 
-when_imported("polars", lambda: import_module("greendata.frames.namespace"))
-when_imported("polars", lambda: import_module("greendata.frames.fork"))
-when_imported("polars", lambda: import_module("greendata.hub.native_waits").share())
+when_imported("polars", lambda: import_module("greendata.query.namespace"))
+when_imported("polars", lambda: import_module("greendata.query.patching.fork_guard"))
+when_imported("polars", lambda: import_module("greendata.threads.sharing").share())

@@ -13,10 +13,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from greendata.start.autopatch import autopatch
+from greendata.startup.autopatch import autopatch
 
 if TYPE_CHECKING:
-    from greendata.frames.patch import is_polars_patched, patch_polars, unpatch_polars
+    from greendata.query.patching.patch import is_polars_patched, patch_polars, unpatch_polars
 
 __all__ = ("autopatch", "is_polars_patched", "patch_polars", "unpatch_polars")
 
@@ -26,4 +26,4 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module("greendata.frames.patch"), name)  # which imports Polars
+        return getattr(import_module("greendata.query.patching.patch"), name)  # which imports Polars

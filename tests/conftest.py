@@ -21,13 +21,13 @@ import polars
 import pytest
 from gevent.monkey import is_module_patched
 
-from greendata.hub.caller import Caller
-from tests.gates import Gate, open_from_hub, rest
-from tests.processes import ROOT, Finished, run_python
+from greendata.tasks.caller import Caller
+from tests.support.gates import Gate, open_from_hub, rest
+from tests.support.processes import ROOT, Finished, run_python
 
 __all__ = ("PATCHED", "ROOT", "Finished", "Gate", "run_python")
 
-pytest_plugins = ("tests.guards",)
+pytest_plugins = ("tests.support.guards",)
 
 DESCRIPTOR_GUARD = 5.0  # seconds for descriptors to be closed that somebody has let go of already
 STEADY = 10  # looks in a row that find the same descriptors

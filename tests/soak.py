@@ -31,11 +31,11 @@ from greenlet import getcurrent
 
 import greendata
 from greendata.errors import DeadlineExceeded, JobAborted, JobCancelled
-from greendata.frames.fork import POLARS_THREADS
 from greendata.hub import native
-from greendata.hub.bridge import Bridge
-from greendata.hub.gevent_internals import get_hub_if_exists
-from tests.gates import rest
+from greendata.hub.waker import Bridge
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.query.patching.fork_guard import POLARS_THREADS
+from tests.support.gates import rest
 
 SECONDS = 600.0  # without an argument
 GREENLETS = 6  # for each hub

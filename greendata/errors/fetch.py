@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
-from greendata.errors.words import counted
 
 __all__ = ("AnswerBroken", "AnswerTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from greendata.errors.plural import counted
 from greendata.errors.root import AnyResult, GreenDataError
-from greendata.errors.words import counted
 
 __all__ = (
     "CallerStopped",

@@ -7,8 +7,8 @@ from typing import Any
 from gevent import Timeout
 
 from greendata.errors.notes import text_of
+from greendata.errors.plural import counted
 from greendata.errors.root import AnyResult, GreenDataError
-from greendata.errors.words import counted
 
 __all__ = (
     "DeadlineExceeded",

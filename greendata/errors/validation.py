@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
-from greendata.errors.words import counted
 
 if TYPE_CHECKING:
     import polars as pl

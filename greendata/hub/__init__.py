@@ -1,6 +1,6 @@
-"""Greenlets and native threads: the floor that everything else stands on. It has never heard of Polars."""
+"""Greenlets and native threads: what brings an outcome home to the hub that asked. It has never heard of Polars."""
 
-from greendata.start.importing import modules_of as _modules_of
+from greendata.startup.importing import modules_of as _modules_of
 
 __all__ = ()
 

@@ -25,7 +25,7 @@ from operator import call
 from time import perf_counter
 
 from greendata.hub import native
-from greendata.hub.blocks import contextmanager
+from greendata.hub.contexts import contextmanager
 
 __all__ = ("at_rest", "make_up")
 

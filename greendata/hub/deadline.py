@@ -9,7 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from greendata.errors import BadTimeout
-from greendata.hub.blocks import contextmanager
+from greendata.hub.contexts import contextmanager
 
 __all__ = ("Limit", "current_deadline", "deadline", "forget", "nearest", "seconds_of", "within")
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, finalize, ref
 from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 
 from greendata.hub import native
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("before_take_down", "ensure_hub", "take_down", "weakly")
 

@@ -1,6 +1,6 @@
 """The router for log records that users' functions make in native threads.
 
-Native threads and greenlets may share a handler (`greendata.hub.native_waits`). Where that is switched off, and for a
+Native threads and greenlets may share a handler (`greendata.threads.sharing`). Where that is switched off, and for a
 handler that needs to run in a greenlet, `route_logging` brings records from native threads to the hub, which logs them
 itself. greendata's own threads never log; a function inside a Polars query may.
 """
@@ -17,9 +17,9 @@ from contextlib import suppress
 import gevent
 
 from greendata.hub import native
-from greendata.hub.bridge import Bridge
 from greendata.hub.closing import Closing
 from greendata.hub.hubs import ensure_hub
+from greendata.hub.waker import Bridge
 
 __all__ = ("LogRouter", "route_logging")
 

@@ -16,7 +16,7 @@ from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.collector import at_rest, make_up
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 

@@ -17,12 +17,12 @@ from gevent import Timeout
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.errors.notes import shown
 from greendata.hub import native
-from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
-from greendata.hub.gevent_internals import get_hub_if_exists
 from greendata.hub.hubs import ensure_hub
 from greendata.hub.outcome import Outcome, Status
 from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
+from greendata.hub.waker import Bridge
+from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("Result", "Work")
 

@@ -18,9 +18,9 @@ from gevent.hub import Waiter
 from greendata.errors import ResultTimeout
 from greendata.errors.root import AnyResult
 from greendata.hub import native
-from greendata.hub.bridge import Bridge
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import weakly
+from greendata.hub.waker import Bridge
 
 __all__ = ("Awaited", "Link", "sleep_until", "wait_abroad", "wait_native")
 

@@ -20,15 +20,15 @@ import gevent
 import polars as pl
 from gevent.monkey import get_original, is_module_patched
 
-from greendata.frames.fork import polars_has_run, polars_was_lost
-from greendata.frames.seam import diverted_for, missing_for
-from greendata.frames.threads import VARIABLE as THREADS_VARIABLE
-from greendata.frames.threads import available_cores
-from greendata.hub import native_waits
 from greendata.hub.checks import checked_count
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.locks import native_locks
-from greendata.start.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
+from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
+from greendata.query.patching.function_patch import diverted_for, missing_for
+from greendata.query.patching.polars_threads import VARIABLE as THREADS_VARIABLE
+from greendata.query.patching.polars_threads import available_cores
+from greendata.startup.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
+from greendata.threads import sharing
 
 __all__ = ("Finding", "Verdict", "examine", "has_failures", "report")
 
@@ -202,13 +202,13 @@ def _polars_patched() -> Finding:
 def _native_waits() -> Finding | None:
     if not is_module_patched("threading"):
         return None
-    if native_waits.are_off():
+    if sharing.are_off():
         text = (
-            f"off, by {native_waits.VARIABLE}: a lock, a log handler or a connection that native threads share with "
+            f"off, by {sharing.VARIABLE}: a lock, a log handler or a connection that native threads share with "
             "greenlets parks them for ever"
         )
         return Finding("native waits", Verdict.WARN, text)
-    when = "" if native_waits.are_shared() else ", from the first job on"
+    when = "" if sharing.are_shared() else ", from the first job on"
     return Finding("native waits", Verdict.OK, f"threads without a hub share locks and sockets with greenlets{when}")
 
 

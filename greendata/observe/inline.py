@@ -8,12 +8,12 @@ from functools import wraps
 from time import monotonic
 from typing import Any
 
-from greendata.frames.polars_internals import EXECUTIONS
-from greendata.frames.seam import Seam
-from greendata.hub.blocks import contextmanager
-from greendata.hub.crew import is_inline_thread
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.hub.contexts import contextmanager
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.internals.polars import EXECUTIONS
 from greendata.observe.site import calling_frame
+from greendata.pool.workers import is_inline_thread
+from greendata.query.patching.function_patch import Seam
 
 __all__ = ("HubBlockedWarning", "warn_on_block")
 

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import gevent
 
-from greendata.hub import pool
-from greendata.hub.job import Job
 from greendata.observe.histogram import BOUNDS
 from greendata.observe.record import Labels, hear, unhear
 from greendata.observe.watch import Second, start
+from greendata.pool import pool
+from greendata.pool.job import Job
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram

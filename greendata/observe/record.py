@@ -16,12 +16,12 @@ from time import time
 from typing import Any
 
 from greendata.errors.notes import text_of
-from greendata.hub import job as jobs
 from greendata.hub import native
-from greendata.hub.job import Job
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.observe.histogram import Durations, Histogram
+from greendata.pool import job as jobs
+from greendata.pool.job import Job
 
 __all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "unhear")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from greendata.errors.notes import text_of
-from greendata.hub import pool
+from greendata.pool import pool
 
 __all__ = ("RunningJob", "cancel", "running")
 

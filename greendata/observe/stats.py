@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from time import time
 from typing import Any
 
-from greendata.hub import pool
-from greendata.hub.pool import PoolStats
 from greendata.observe.histogram import BOUNDS, Histogram
 from greendata.observe.record import Failure, LabelStats
 from greendata.observe.running import RunningJob, running
 from greendata.observe.watch import Second, current
+from greendata.pool import pool
+from greendata.pool.pool import PoolStats
 
 __all__ = ("Lag", "Stats", "snapshot_json", "stats")
 

@@ -18,14 +18,14 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from greendata.errors import BadArgument
-from greendata.hub import pool
-from greendata.hub.blocks import contextmanager
-from greendata.hub.cleanup import carry_out
-from greendata.hub.job import Job
+from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import paced, sliced
 from greendata.hub.result import Result
 from greendata.observe.lag import LagProbe
 from greendata.observe.record import hear, unhear
+from greendata.pool import pool
+from greendata.pool.cleanup import carry_out
+from greendata.pool.job import Job
 
 __all__ = ("Trace", "trace")
 

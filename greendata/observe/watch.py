@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
-from greendata.hub import pool
 from greendata.observe.lag import INTERVAL, LagProbe
 from greendata.observe.record import Recorder
+from greendata.pool import pool
 
 __all__ = ("Observer", "Second", "current", "start", "stop")
 

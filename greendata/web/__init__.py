@@ -1,6 +1,6 @@
 """Servers: what a request may use, what it gets back, and how a worker begins and ends."""
 
-from greendata.start.importing import modules_of as _modules_of
+from greendata.startup.importing import modules_of as _modules_of
 
 __all__ = ()
 

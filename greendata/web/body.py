@@ -12,9 +12,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import LimitedStream
 
 from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid, Malformed
-from greendata.errors.words import counted
-from greendata.frames.decoders import content_of, decode
-from greendata.frames.formats import Format
+from greendata.errors.plural import counted
+from greendata.formats.decoders import content_of, decode
+from greendata.formats.format import Format
 from greendata.web.negotiation import BY_TYPE, bare
 
 __all__ = ("MAX_BODY", "body")
@@ -30,7 +30,7 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     have it before and after: to check a signature, or to log.
 
     Args:
-        model: what `greendata.frames.validation.validate` takes.
+        model: what `greendata.validation.verbs.validate` takes.
         max_bytes: the limit; None takes ``GREENDATA_MAX_BODY``. Flask's ``MAX_CONTENT_LENGTH`` holds as well.
 
     Raises:

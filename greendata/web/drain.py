@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import gevent
 
-from greendata.hub import pool
 from greendata.hub.outcome import Status
+from greendata.pool import pool
 
 __all__ = ("Abandoned", "abandon", "begin", "is_draining", "reset")
 

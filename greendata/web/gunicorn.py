@@ -27,10 +27,10 @@ except ImportError as missing:
     ) from missing
 
 from greendata.errors import PolarsForked
-from greendata.frames.fork import polars_has_run, polars_was_lost
-from greendata.frames.patch import patch_polars
-from greendata.frames.threads import VARIABLE, limit_polars_threads, share_of_cores
-from greendata.hub import pool
+from greendata.pool import pool
+from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
+from greendata.query.patching.patch import patch_polars
+from greendata.query.patching.polars_threads import VARIABLE, limit_polars_threads, share_of_cores
 from greendata.web import drain
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from greendata.errors.words import counted
-from greendata.hub import pool
+from greendata.errors.plural import counted
 from greendata.observe.watch import current
+from greendata.pool import pool
 from greendata.web import drain
 from greendata.web.problems import problem
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Request
 
 from greendata.errors import FormatUnknown, NotAcceptable
-from greendata.frames.formats import FORMATS, MEDIA_TYPES, Format, format_of
+from greendata.formats.format import FORMATS, MEDIA_TYPES, Format, format_of
 
 __all__ = ("BY_TYPE", "acceptable", "bare", "type_of")
 

@@ -26,7 +26,7 @@ from greendata.errors import (
     PoolFull,
     ResultTimeout,
 )
-from greendata.errors.words import counted
+from greendata.errors.plural import counted
 from greendata.web import drain
 from greendata.web.scope import current_scope
 

@@ -20,11 +20,11 @@ from werkzeug.datastructures import Headers
 from werkzeug.http import dump_options_header
 
 from greendata.errors import ClientGone, JobCancelled, NotAcceptable, NotWritable
-from greendata.frames.encoders import Chunks, encode
-from greendata.frames.formats import FORMATS, MEDIA_TYPES, SUFFIXES, Format
-from greendata.frames.wire import unwritable
-from greendata.hub.job import underway
+from greendata.formats.encoders import Chunks, encode
+from greendata.formats.format import FORMATS, MEDIA_TYPES, SUFFIXES, Format
+from greendata.formats.text_encode import unwritable
 from greendata.hub.result import Result
+from greendata.pool.job import underway
 from greendata.web.negotiation import acceptable, type_of
 from greendata.web.scope import current_scope, reset_of
 

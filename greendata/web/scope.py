@@ -24,10 +24,10 @@ from gevent.socket import socket as GreenSocket
 
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
-from greendata.hub.gevent_internals import get_hub_if_exists
-from greendata.hub.job import adopter, turn
-from greendata.hub.mailbox import Mailbox
+from greendata.hub.entry_queue import Mailbox
 from greendata.hub.result import Result
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.pool.job import adopter, turn
 
 __all__ = ("Scope", "current_scope", "keep", "reset_of", "socket_of")
 
@@ -109,7 +109,7 @@ class Scope:
         self._set(adopter, self.adopt)
 
     def take_turns(self, key: Hashable) -> None:
-        """Give what is submitted from here on a key, see `greendata.hub.pool.Pool.submit`. Call between the two."""
+        """Give what is submitted from here on a key, see `greendata.pool.pool.Pool.submit`. Call between the two."""
         self._set(turn, key)
 
     def leave(self) -> None:

@@ -11,10 +11,10 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from greendata.errors import GreenDataError
-from greendata.frames.patch import is_polars_patched
-from greendata.hub import pool
 from greendata.observe.client import fetch
 from greendata.observe.doctor import examine, has_failures, report
+from greendata.pool import pool
+from greendata.query.patching.patch import is_polars_patched
 
 __all__ = ("commands", "doctor", "status", "top")
 

@@ -17,11 +17,11 @@ import polars as pl
 from pydantic import BaseModel, TypeAdapter
 
 from examples.demo.figures import quantile
-from greendata.frames.decoders import decode
-from greendata.frames.encoders import encode
-from greendata.frames.objects import to_columns, to_models
-from greendata.frames.validation import validate
-from greendata.hub import pool
+from greendata.formats.decoders import decode
+from greendata.formats.encoders import encode
+from greendata.pool import pool
+from greendata.query.objects import to_columns, to_models
+from greendata.validation.verbs import validate
 from tests.bench.heavy import Ticker
 from tests.bench.rows import Row, interleaved, ratio
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from examples.demo.figures import quantile
 from tests.bench.rows import Row
-from tests.load import Load, Outcome, drive
-from tests.service import Service, serving, vitals
+from tests.support.load import Load, Outcome, drive
+from tests.support.service import Service, serving, vitals
 
 __all__ = ("rows",)
 

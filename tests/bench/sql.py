@@ -25,7 +25,7 @@ import greendata
 from examples.demo.figures import quantile
 from tests.bench.heavy import Ticker
 from tests.bench.rows import Row
-from tests.databases import postgres
+from tests.support.databases import postgres
 
 __all__ = ("rows",)
 

@@ -21,7 +21,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 
-from greendata.flow import stages
+from greendata.pipelines import stages
 from tests.bench.apart import apart, tell
 from tests.bench.rows import Row, interleaved, ratio
 
@@ -174,7 +174,7 @@ def seconds_used_asleep() -> float:
 
 
 PACES: dict[str, Callable[[], float]] = {
-    "three": lambda: pace_of(200_000, partial(through_three, "greendata.flow.stages")),
+    "three": lambda: pace_of(200_000, partial(through_three, "greendata.pipelines.stages")),
     "pypeln.task": lambda: pace_of(10_000, partial(through_three, "pypeln.task", maxsize=0)),
     "pypeln.thread": lambda: pace_of(20_000, partial(through_three, "pypeln.thread")),
     "one": lambda: pace_of(200_000, through_one),

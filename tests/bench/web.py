@@ -20,9 +20,9 @@ import polars as pl
 from examples.demo.figures import quantile
 from tests.bench.apart import apart, tell
 from tests.bench.rows import Row, interleaved, ratio
-from tests.load import Load, drive
-from tests.servers import Server
-from tests.service import forget_peak, vitals, worker_of
+from tests.support.load import Load, drive
+from tests.support.servers import Server
+from tests.support.service import forget_peak, vitals, worker_of
 
 __all__ = ("rows",)
 

@@ -9,7 +9,7 @@ from io import BytesIO
 import polars as pl
 from flask import Flask, Response, request
 
-from greendata.frames.formats import MEDIA_TYPES, Format
+from greendata.formats.format import MEDIA_TYPES, Format
 from greendata.web.flask import GreenData, respond
 
 __all__ = ("bare", "green", "plain")

@@ -12,10 +12,11 @@ from time import monotonic
 
 import gevent
 
-from greendata.hub import native, pool
-from greendata.hub.blocks import contextmanager
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.hub import native
+from greendata.hub.contexts import contextmanager
+from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.stats import Stats, snapshot_json, stats
+from greendata.pool import pool
 from greendata.web.dashboard.picture import picture
 
 __all__ = ("Feed", "shared")

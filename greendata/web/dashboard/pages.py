@@ -21,8 +21,8 @@ from gevent.socket import socket as GreenSocket
 
 from greendata import observe
 from greendata.errors import DashboardOpen
-from greendata.hub.blocks import contextmanager
-from greendata.hub.gevent_internals import get_hub_if_exists
+from greendata.hub.contexts import contextmanager
+from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.watch import current
 from greendata.web import drain
 from greendata.web.dashboard.feed import shared

@@ -10,10 +10,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from greendata.hub.settings import Settings
 from greendata.observe.record import Failure
 from greendata.observe.running import RunningJob
 from greendata.observe.stats import Stats
+from greendata.pool.settings import Settings
 
 __all__ = ("picture",)
 

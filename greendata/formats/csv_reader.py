@@ -1,0 +1,212 @@
+"""CSV to frames, by the names in its header and in the forms that `greendata.formats.text_encode` has. For workers."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from io import StringIO
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from greendata.errors import Malformed
+from greendata.errors.plural import counted
+from greendata.formats.guards.chunk_scan import (
+    count,
+    first_byte,
+    first_failure,
+    has_large_record,
+    line_end,
+    open_quote,
+)
+from greendata.formats.guards.size_guard import (
+    HEADER_BYTES,
+    refuse_packed,
+    refuse_sparse,
+    refuse_wide,
+)
+from greendata.formats.text_decode import cast, cast_to, told
+from greendata.formats.text_encode import refuse_unwritable
+
+__all__ = ("read_csv",)
+
+BOM = b"\xef\xbb\xbf"
+EXACT = 2**53  # up to here a float holds every integer
+NAMED = 5  # columns, in a message about some of them
+
+_FAILURES = (PolarsError, PanicException, Malformed)
+
+
+def read_csv(
+    content: bytes, schema: pl.Schema | None, *, as_text: bool = False, in_base64: Collection[str] = ()
+) -> pl.DataFrame:
+    r"""The frame of a row a record; a record that ends early has nulls for what it lacks.
+
+    Args:
+        schema: the columns that are wanted.
+        as_text: without a schema, leave all cells text.
+        in_base64: but those of these columns, which are binary.
+
+    Example:
+        >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
+        [('x',)]
+    """
+    refuse_packed(content, "csv")
+    if (line := open_quote(content)) is not None:
+        raise Malformed("csv", "a quote is not closed", line=line)
+    begin = _begin(content)
+    header = _first_record(content, begin)
+    names = _names(header)
+    refuse_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
+    if schema is not None:
+        refuse_unwritable(schema, "csv")
+        missing = sorted(schema.keys() - set(names))
+        if missing:
+            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_listed(missing)}", line=1)
+    if not names:
+        return pl.DataFrame()
+    read_as = schema
+    if schema is not None and has_large_record(content):
+        read_as = None  # as text: what Polars says of a value that it cannot parse has all of it, with the GIL held
+    raw = dict(zip(_raw_names(header, names), names, strict=True))
+    reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema, in_base64)
+    try:
+        return reader.parsed(content, has_header=True)
+    except _FAILURES as error:
+        raise _at_its_line(content, begin, reader, error) from error
+
+
+def _begin(content: bytes) -> int:
+    """Where the header begins: empty lines before it do not count. At the end where all is white space."""
+    if first_byte(content) == len(content):
+        return len(content)
+    return first_byte(content, len(BOM) if content.startswith(BOM) else 0, passing=b"\r\n")
+
+
+def _first_record(content: bytes, begin: int) -> bytes:
+    end = begin
+    is_open = False
+    while end < len(content) and (end == begin or is_open):
+        last, end = end, line_end(content, end)
+        if end - begin > HEADER_BYTES:
+            raise Malformed("csv", f"its header has more than {HEADER_BYTES} bytes", line=1)
+        is_open ^= content.count(b'"', last, end) % 2 == 1
+    return content[begin:end]
+
+
+def _names(header: bytes) -> list[str]:
+    refuse_wide(header.count(b",") + 1, format="csv")
+    if not header:
+        return []
+    try:
+        names, *others = csv.reader(StringIO(header.decode(), newline=""), strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise Malformed("csv", f"no header: {error}", line=1) from error
+    if others:
+        raise Malformed("csv", "its lines end with a carriage return alone, expected a line feed", line=1)
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        stand = counted(len(twice), "name stands", "names stand")
+        raise Malformed("csv", f"{stand} for more than one column: {_listed(twice)}", line=1)
+    return names
+
+
+def _listed(names: list[str]) -> str:
+    some = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
+    return some + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _raw_names(header: bytes, names: list[str]) -> list[str]:
+    """What Polars calls the columns: it leaves a quote within quotes doubled."""
+    if b'"' not in header:
+        return names
+    raw = pl.read_csv(header, n_rows=0, infer_schema=False).columns
+    if len(raw) != len(names):
+        raise Malformed("csv", f"no header: {counted(len(names), 'name')}, or {len(raw)}", line=1)
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What reads records.
+
+    Attributes:
+        names: those of the columns, by what Polars calls them.
+        forms: the columns whose cells Polars reads as numbers or booleans, all others being text; None to infer all.
+        schema: the columns that are wanted.
+        in_base64: without a schema, the columns that are binary.
+    """
+
+    names: dict[str, str]
+    forms: Mapping[str, pl.DataType] | None
+    schema: pl.Schema | None
+    in_base64: Collection[str]
+
+    def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
+        """The frame of some records."""
+        forms = None if self.forms is None else {raw: _form(name, self.forms) for raw, name in self.names.items()}
+        df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
+        df.columns = [*self.names.values()]
+        if self.schema is None:
+            found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
+            return df.with_columns(found) if found else self._unrounded(df, content, has_header=has_header)
+        if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
+            exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
+            return replace(self, forms=exact).parsed(content, has_header=has_header)
+        return cast_to(df, self.schema, "csv")
+
+    def _unrounded(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
+        """*df*, whose types were inferred, with other types for floats that are not the numbers that stand there."""
+        large = [series.name for series in df.iter_columns() if _may_be_rounded(series)]
+        if not large:
+            return df
+        texts = replace(self, forms={}).parsed(content, has_header=has_header)
+        return df.with_columns([_as_it_stands(df[name], texts[name]) for name in large])
+
+
+def _may_be_rounded(values: pl.Series) -> bool:
+    return values.dtype.is_float() and bool((values.alias("values").abs() >= EXACT).any())
+
+
+def _as_it_stands(values: pl.Series, texts: pl.Series) -> pl.Series:
+    """Those of floats and their *texts* that are the numbers: the floats, or Decimals, or at the least the texts."""
+    text = texts.alias("text")
+    is_lost = (values.alias("values").is_infinite() & text.str.contains("[0-9]")).any()
+    whole = text.filter(text.str.contains("^[+-]?[0-9]{16,}$"))
+    exact, rounded = whole.cast(pl.Int128, strict=False), whole.cast(pl.Float64).cast(pl.Int128, strict=False)
+    if not is_lost and not (exact != rounded).fill_null(value=True).any():
+        return values
+    places: int = text.str.extract(r"\.([0-9]+)").str.len_chars().max() or 0  # type: ignore[assignment]
+    try:
+        return cast(texts, pl.Decimal(38, min(places, 37)), "csv")
+    except Malformed:
+        return texts
+
+
+def _form(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:
+    dtype = forms.get(name)
+    is_read = dtype is not None and (isinstance(dtype, pl.Boolean) or (dtype.is_numeric() and not dtype.is_decimal()))
+    return dtype if dtype is not None and is_read else pl.String()
+
+
+def _has_infinity(values: pl.Series) -> bool:
+    return values.dtype.is_float() and bool(values.alias("values").is_infinite().any())
+
+
+def _at_its_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
+    text = reader if reader.forms is not None else replace(reader, forms={})
+
+    def check(some: bytes, begin: int) -> Exception | None:
+        try:
+            if some.strip():
+                text.parsed(some, has_header=begin <= header < begin + len(some))
+        except _FAILURES as found:
+            return found if isinstance(found, Exception) else Malformed("csv", told(found))
+        return None
+
+    failure = first_failure(content, check, quoted=True)
+    found = (failure and failure.error) or error
+    column = found.column if isinstance(found, Malformed) else None
+    return Malformed("csv", told(found), line=failure and failure.line, column=column)

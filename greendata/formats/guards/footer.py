@@ -1,0 +1,130 @@
+"""What the footer of a Parquet file claims, told before Polars believes it: a stranger may have written the file.
+
+A footer is a struct in Thrift's compact protocol (parquet.apache.org/docs/file-format). That of a large file has some
+hundred thousand fields, so it is skimmed, and nothing is made of it: objects by the million would have the garbage
+collector stop all threads. Call on a worker.
+"""
+
+from __future__ import annotations
+
+from greendata.errors import Malformed
+from greendata.formats.guards.chunk_scan import Content
+from greendata.formats.guards.pages import Chunk, check_pages
+from greendata.formats.guards.thrift import I32, I64, LIST, STRUCT, Skimmer
+from greendata.formats.row_groups import MAGIC
+from greendata.hub.pacing import give_way
+
+__all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
+
+CELLS = 1 << 28  # values that a file may claim: encodings make a few bytes of a million equal ones
+DEPTH = 64  # of nested columns
+FOOTER_BYTES = 1 << 23  # at most: skimming it is work in Python, a second for 3 MiB
+ENCRYPTED = b"PARE"  # at the end, where the footer is encrypted
+TURN = 20  # columns of a row group that are skimmed between two rests: half a millisecond
+
+# The fields, as parquet.thrift numbers them.
+_SCHEMA, _ROW_GROUPS = 2, 4  # of the footer
+_WIDTH, _CHILDREN = 2, 5  # of an element of the schema, which is a tree written down in depth-first order
+_COLUMNS, _ROWS = 1, 3  # of a row group
+_META = 3  # of a column in it
+_KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata of one
+_FIXED = 7  # the kind of values of one length
+
+
+def check_file(content: Content) -> None:
+    """Raise Malformed unless *content* ends with a footer whose claims can be borne.
+
+    Example:
+        >>> check_file(b"PAR1")
+        Traceback (most recent call last):
+        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
+    """
+    if content[-4:] == ENCRYPTED:
+        raise Malformed("parquet", "it is encrypted, and there is no key for it here")
+    length = int.from_bytes(content[-8:-4], "little")
+    if len(content) < 12 or content[:4] != MAGIC or content[-4:] != MAGIC or length > len(content) - 12:
+        raise Malformed("parquet", "it is cut short, or none")
+    if length > FOOTER_BYTES:
+        raise Malformed("parquet", f"its footer has {length} bytes, and {FOOTER_BYTES} may it have")
+    try:
+        cells, depth, chunks = _claims(Skimmer(content[-8 - length : -8]))
+    except (IndexError, RecursionError) as error:
+        raise Malformed("parquet", "its footer cannot be read") from error
+    if cells > CELLS or depth > DEPTH:
+        raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep, more than can be borne")
+    check_pages(content, chunks)
+
+
+def _claims(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
+    """The values and the depth of the columns, and where their pages are."""
+    cells = width = 0
+    children: list[int] = []
+    chunks: list[Chunk] = []
+    for number, kind in footer.fields():
+        if number == _SCHEMA and kind == LIST:
+            for _ in range(footer.size()):
+                element = _numbers(footer, _WIDTH, _CHILDREN)
+                children.append(element[_CHILDREN])
+                width = max(width, element[_WIDTH])
+        elif number == _ROW_GROUPS and kind == LIST:
+            cells = sum(_cells(footer, chunks) for _ in range(footer.size()))
+        else:
+            footer.skip(kind)
+    return cells, _depth(children), [chunk if chunk.width == 0 else chunk._replace(width=width) for chunk in chunks]
+
+
+def _numbers(footer: Skimmer, *wanted: int) -> dict[int, int]:
+    """The numbers in these fields of a struct; 0 where it has no such field."""
+    found = dict.fromkeys(wanted, 0)
+    for number, kind in footer.fields():
+        if number in found and kind in (I32, I64):
+            found[number] = footer.integer()
+        else:
+            footer.skip(kind)
+    return found
+
+
+def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
+    """The values that a row group claims; its columns are added to *chunks*."""
+    columns = rows = 0
+    for number, kind in footer.fields():
+        if number == _ROWS and kind == I64:
+            rows = footer.integer()
+        elif number == _COLUMNS and kind == LIST:
+            columns = footer.size()
+            for column in range(columns):
+                chunks.append(_chunk(footer))
+                if column % TURN == 0:
+                    give_way()
+        else:
+            footer.skip(kind)
+    return abs(rows) * columns
+
+
+def _chunk(footer: Skimmer) -> Chunk:
+    """The pages of a column; the width of its values is 1 where the schema has it."""
+    chunk = Chunk(0, 0, 0, 0)
+    for number, kind in footer.fields():
+        if number == _META and kind == STRUCT:
+            meta = _numbers(footer, _KIND, _COUNT, _PACKED, _DATA, _DICTIONARY)
+            if min(meta.values()) < 0:
+                raise Malformed("parquet", f"a column claims {meta[_COUNT]} values")
+            begin = meta[_DICTIONARY] or meta[_DATA]
+            chunk = Chunk(begin, meta[_PACKED], int(meta[_KIND] == _FIXED), meta[_COUNT])
+        else:
+            footer.skip(kind)
+    return chunk
+
+
+def _depth(children: list[int]) -> int:
+    """How deep a tree is, from the numbers of children in depth-first order."""
+    deepest = 0
+    left: list[int] = []
+    for count in children:
+        while left and not left[-1]:
+            left.pop()
+        if left:
+            left[-1] -= 1
+        left.append(count)
+        deepest = max(deepest, len(left))
+    return deepest

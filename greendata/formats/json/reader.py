@@ -1,0 +1,462 @@
+"""JSON and newline-delimited JSON to frames. All of it is for workers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+from pydantic_core import from_json
+
+from greendata.errors import Malformed
+from greendata.formats.format import Format
+from greendata.formats.guards.chunk_scan import WINDOW_BYTES, count, first_byte, first_failure
+from greendata.formats.guards.depth import refuse_deep_document, refuse_deep_lines
+from greendata.formats.guards.members import refuse_many_members
+from greendata.formats.guards.size_guard import refuse_many_keys, refuse_packed, refuse_sparse
+from greendata.formats.json.cells import Unlike, compare
+from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in
+from greendata.formats.text_decode import cast_to, native_form, shown, text_form, told
+from greendata.hub.pacing import give_way
+from greendata.schema.column_names import frame_of, referred
+from greendata.schema.dtypes import plain_of
+
+__all__ = ("read_json", "read_ndjson")
+
+ORDERED_FIELDS = 32  # keys of objects that Polars keeps in their order; those of more are in that of a hash
+NAMES = 1000  # of fields that are looked for at once
+EXAMINED_ROWS = 200  # by the same parser without a rest
+EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
+
+_LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
+_LONG_TEXT = '"-?[0-9]{16,}"'
+_SPACE = r"[ \t\n\r]*"
+_NEXT = rf"{_SPACE},{_SPACE}(?:null{_SPACE},{_SPACE})*"
+_NO_LIST = r'[-0-9tf"{]'
+_MIXED = "|".join(  # in an array: a list or an object beside something else, a boolean among numbers
+    (
+        rf"[\]}}]{_NEXT}(?:[-0-9tf]|{STRING}{_SPACE}[,\]])",
+        rf"\]{_NEXT}\{{",
+        rf"\}}{_NEXT}\[",
+        rf'[0-9e"]{_NEXT}[\[{{]',
+        rf"[\[,]{_SPACE}(?:true|false){_SPACE}[,\]]",
+    )
+)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
+_MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
+_FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
+_MARK = "\x01"  # that no JSON has as it is
+OVERLAP = 64  # bytes, in which a number that begins in one window ends
+_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash that is meant
+
+_FAILURES = (PolarsError, PanicException, Malformed)
+
+
+def read_ndjson(content: bytes, schema: pl.Schema | None, *, but: Collection[str] = ()) -> pl.DataFrame:
+    r"""The frame of a row a line.
+
+    Args:
+        but: columns that are null, whatever is in them, where *schema* is None.
+
+    Example:
+        >>> read_ndjson(b'{"a":1}\n{"a":2}\n', pl.Schema({"a": pl.Int8})).rows()
+        [(1,), (2,)]
+    """
+    refuse_packed(content, "ndjson")
+    content = content.removeprefix(BOM)
+    if schema is None and first_byte(content) == len(content):
+        return pl.DataFrame()
+    refuse_deep_lines(content, inferred=schema is None)
+    refuse_many_members(content, "ndjson")
+    _refuse_half_pairs(content, "ndjson")
+    if schema is not None:
+        refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
+    keys = refuse_many_keys(content, "ndjson") if schema is None else []
+    try:
+        if schema is None:
+            return _inferred(content, "ndjson", partial(_lines_but, but), keys, but)
+        return _ndjson(content, schema)
+    except _FAILURES as error:
+        if isinstance(error, Malformed) and error.line is not None:
+            raise
+        raise _at_its_line(content, schema, error) from error
+
+
+def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
+    """The frame of an array of objects, or of an object of arrays.
+
+    Example:
+        >>> read_json(b'{"a": [1, 2]}', None).rows()
+        [(1,), (2,)]
+    """
+    refuse_packed(content, "json")
+    content = content.removeprefix(BOM)
+    begin = first_byte(content)
+    if begin == len(content):
+        raise Malformed("json", "there is nothing")
+    if content[begin : begin + 1] not in b"[{":
+        raise Malformed(
+            "json", f"expected an array of objects or an object of arrays, got {content[begin : begin + 20]!r}"
+        )
+    refuse_deep_document(content, inferred=schema is None)
+    refuse_many_members(content, "json")
+    _refuse_half_pairs(content, "json")
+    try:
+        return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)
+    except (PolarsError, PanicException) as error:
+        raise _at_its_row(content, error) from error
+
+
+def _inferred(
+    content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str], but: Collection[str] = ()
+) -> pl.DataFrame:
+    """What Polars makes of *content* without a schema, in an order that is not by chance.
+
+    Args:
+        keys: those in *content*, in their order.
+        but: columns that are not looked at.
+    """
+    df = reader(content, infer_schema_length=None)
+    if not df.width:
+        return pl.DataFrame(height=rows_of(content, format).len())
+    if _has_many_fields(pl.Struct(df.schema)):
+        places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
+        df = reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
+    return _faithful(df, content, format, keys, brackets=df.height + (format == "json"), but=but)
+
+
+def _lines_but(but: Collection[str], content: bytes, **options: Any) -> pl.DataFrame:
+    """What `polars.read_ndjson` reads, with nulls in the columns *but*, whose types need not be told."""
+    if not but:
+        return pl.read_ndjson(content, **options)
+    schema = options.get("schema") or pl.scan_ndjson(content, **options).collect_schema()
+    wanted = {name: dtype for name, dtype in schema.items() if name not in but}
+    df = pl.read_ndjson(content, schema=wanted) if wanted else pl.DataFrame(height=rows_of(content, "ndjson").len())
+    return df.with_columns(pl.lit(None).alias(name) for name in schema if name in but)
+
+
+def _faithful(
+    df: pl.DataFrame,
+    content: bytes,
+    format: Format,
+    keys: list[str],
+    *,
+    brackets: int,
+    but: Collection[str] = (),
+) -> pl.DataFrame:
+    """*df*, which Polars has inferred from *content*, with all digits; its rows are compared where they may differ.
+
+    Args:
+        keys: those in *content*.
+        brackets: how many open in it if nothing nests.
+        but: columns that are not looked at.
+
+    Raises:
+        Malformed: a value would become another one beside other values.
+    """
+    df = _unrounded(df, content, format)
+    if _has(pl.Struct(df.schema), (pl.String,)):
+        df = _cast(df, content, format, df.schema)
+    seen = df.drop(referred(list(but), df.columns), strict=False)
+    if count(content, b"{") + count(content, b"[") <= brackets or not _is_mixed(seen, content, format, keys):
+        return df
+    texts = rows_of(content, format)
+    step = max(1, df.height * EXAMINED_BYTES // len(content))
+    for begin in range(0, df.height, step):
+        rows = (_without(but, from_json(text)) for text in texts.slice(begin, step).to_list())
+        cells = seen.slice(begin, step).to_dicts() if seen.width else [{}] * min(step, df.height - begin)
+        for row, (value, had) in enumerate(zip(rows, cells, strict=True), begin):
+            try:
+                compare(value, had, None)
+            except Unlike as unlike:
+                line = line_of(content, format, row)
+                raise Malformed(format, str(unlike), line=line, row=None if line else row) from unlike
+        give_way()
+    return df
+
+
+def _without(keys: Collection[str], row: dict[str, Any]) -> dict[str, Any]:
+    for key in keys:
+        row.pop(key, None)
+    return row
+
+
+def _is_mixed(df: pl.DataFrame, content: bytes, format: Format, keys: list[str]) -> bool:
+    """True if values of several kinds may stand where Polars makes one kind of them, beside numbers as text.
+
+    It is told by looks; strings that look like it cost a comparison.
+    """
+    wrong: dict[str, set[str]] = {}
+    for name, pattern in _wrong(pl.Struct(df.schema)):
+        wrong.setdefault(pattern, set()).add(name)
+    if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
+        return True
+    looks = [_MIXED]
+    for pattern, names in wrong.items():
+        either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
+        looks.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
+    return _has_match(content, format, "|".join(looks))
+
+
+def _has_match(content: bytes, format: Format, pattern: str) -> bool:
+    found = text_in(content, format).select(TEXT.str.contains(pattern)).collect(engine="in-memory")
+    return bool(found.item())
+
+
+def _wrong(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
+    """The names of fields within *dtype*, and patterns of how a value of another kind begins in their place."""
+    while isinstance(dtype, pl.List):
+        dtype = dtype.inner
+    for field in dtype.fields if isinstance(dtype, pl.Struct) else ():
+        match field.dtype:
+            case pl.List(inner=pl.List(inner=pl.List())):
+                yield field.name, r"\["  # of which a look at the first bracket tells nothing
+            case pl.List(inner=pl.List()):
+                yield field.name, rf"(?:\[{_SPACE}(?:null{_SPACE},{_SPACE})*)?{_NO_LIST}"
+            case pl.List():
+                yield field.name, _NO_LIST
+            case pl.String():
+                yield field.name, r"[\[{]"
+            case number if is_inner and number.is_numeric():
+                yield field.name, "[tf]"
+        yield from _wrong(field.dtype, is_inner=True)
+
+
+def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
+    """*df* with Decimals for floats in those columns where integers stand that are too long for a float.
+
+    Raises:
+        Malformed: beside them stands what no Decimal holds.
+    """
+    floats = {name: dtype for name, dtype in df.schema.items() if _has(dtype, (pl.Float64,))}
+    if not floats or not _has_match(content, format, _LONG_INTEGER):
+        return df
+    texts = _exactly(
+        content, format, pl.Schema({name: _with_floats(dtype, pl.String()) for name, dtype in floats.items()})
+    )
+    exact = {}
+    for series in texts.iter_columns():
+        values = series.alias("x").to_frame().select(pl.struct("x").struct.json_encode()).to_series()
+        if values.str.contains(_LONG_TEXT).any():
+            fractions = values.str.extract_all(r"\.[0-9]+").explode(empty_as_null=False)
+            places: int = (fractions.str.len_bytes() - 1).max() or 0  # type: ignore[assignment]
+            exact[series.name] = _with_floats(floats[series.name], pl.Decimal(38, min(places, 37)))
+    found = cast_to(texts, pl.Schema(exact), format)
+    return frame_of([found[name] if name in exact else df[name] for name in df.columns])
+
+
+def _with_floats(dtype: Any, kind: pl.DataType) -> Any:
+    """*dtype* with *kind* for the floats in it."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_with_floats(dtype.inner, kind))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _with_floats(field.dtype, kind) for field in dtype.fields})
+    return kind if dtype == pl.Float64 else dtype
+
+
+def _has_many_fields(dtype: object) -> bool:
+    """True if there is a struct in *dtype* whose fields Polars has in another order in each process."""
+    if isinstance(dtype, pl.List):
+        return _has_many_fields(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return len(dtype.fields) > ORDERED_FIELDS or any(_has_many_fields(field.dtype) for field in dtype.fields)
+    return False
+
+
+def _ordered(dtype: Any, places: Mapping[str, int]) -> Any:
+    """*dtype* with the fields of its structs in the order of their *places*."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_ordered(dtype.inner, places))
+    if isinstance(dtype, pl.Struct):
+        fields = sorted(dtype.fields, key=lambda field: (places.get(field.name, len(places)), field.name))
+        return pl.Struct({field.name: _ordered(field.dtype, places) for field in fields})
+    return dtype
+
+
+def _refuse_half_pairs(content: bytes, format: Format) -> None:
+    """Raise Malformed if a string has half of a surrogate pair, which Polars takes for U+0000."""
+    for begin in range(0, len(content), WINDOW_BYTES):
+        if _SURROGATE.search(content, begin, begin + WINDOW_BYTES + 3):  # which may be cut in two
+            break
+        give_way()
+    else:
+        return
+    texts = rows_of(content, format)
+    halves = texts.str.replace_all(_PAIR, "").str.contains(_SURROGATE.pattern.decode()).arg_true()
+    if halves.len():
+        line = line_of(content, format, halves[0])
+        raise Malformed(format, "half of a surrogate pair is no Unicode", line=line)
+
+
+def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
+    forms = {name: native_form(dtype) for name, dtype in schema.items()}
+    return _cast(pl.read_ndjson(content, schema=forms), content, "ndjson", schema)
+
+
+def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
+    def check(some: bytes, _begin: int) -> Exception | None:
+        try:
+            if schema is not None:
+                _ndjson(some, schema)
+            elif some.strip():
+                pl.read_ndjson(some, infer_schema_length=None)
+        except _FAILURES as found:
+            return found if isinstance(found, Exception) else Malformed("ndjson", told(found))
+        return None
+
+    failure = first_failure(content, check, quoted=False)
+    if failure is None or failure.error is None:
+        return Malformed("ndjson", told(error), line=failure and failure.line)
+    column = _bad_column(failure.record, schema)
+    return Malformed("ndjson", _syntax(failure.record, failure.error), line=failure.line, column=column)
+
+
+def _syntax(record: bytes, error: Exception) -> str:
+    """Why *record* is no JSON, in better words than those of the parser of Polars; its words if it is JSON."""
+    if isinstance(error, Malformed) or len(record) > EXAMINED_BYTES:
+        return told(error)
+    try:
+        value = json.loads(record, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as found:
+        return str(found)
+    return told(error) if isinstance(value, dict) else f"expected an object, got {value!r:.80}"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _at_its_row(content: bytes, error: BaseException) -> Malformed:
+    """What is wrong with a document, and on which line, in better words than those of the parser of Polars."""
+    texts = rows_of(content, "json")
+    for row, text in enumerate(texts):
+        if row % EXAMINED_ROWS == 0:
+            give_way()
+        if len(text) > EXAMINED_BYTES:
+            continue
+        try:
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as found:
+            line = line_of(content, "json", row)
+            within = found.lineno - 1 if isinstance(found, json.JSONDecodeError) else 0
+            reason = found.msg if isinstance(found, json.JSONDecodeError) else str(found)
+            return Malformed("json", reason, line=line and line + within, row=None if line else row)
+        if not isinstance(value, dict):
+            line = line_of(content, "json", row)
+            return Malformed("json", f"expected an object, got {value!r:.80}", line=line)
+    return Malformed("json", told(error))
+
+
+def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
+    """The column whose value in *record* is not of its type; None if that is not what is wrong."""
+    for name, dtype in (schema or {}).items():
+        try:
+            _ndjson(record, pl.Schema({name: dtype}))
+        except _FAILURES as error:
+            if isinstance(error, Malformed) or "cannot parse" in str(error) or "unexpected value" in str(error):
+                return name
+    return None
+
+
+def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
+    if schema is None:
+        return _inferred(content, "json", pl.read_json, refuse_many_keys(content, "json"))
+    refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
+    forms = {name: text_form(dtype) for name, dtype in schema.items()}
+    return _cast(pl.read_json(content, schema=forms), content, "json", schema)
+
+
+def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
+    forms = schema and {name: pl.List(text_form(dtype)) for name, dtype in schema.items()}
+    whole = pl.read_json(content, schema=forms, infer_schema_length=None)
+    columns = {series.name: _column(series) for series in whole.iter_columns()}
+    lengths = {name: len(values) for name, values in columns.items() if values is not None}
+    if len(set(lengths.values())) > 1:
+        told_lengths = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {told_lengths}")
+    height = max(lengths.values(), default=0)
+    absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
+    df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
+    if schema is not None:
+        return _cast(df, content, "json", schema)
+    return _faithful(df, content, "json", refuse_many_keys(content, "json"), brackets=df.width + 1)
+
+
+def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
+    """*df* in the types of *schema*; or *content* again, if numbers may have lost digits on their way to text."""
+    numbered = df.clone()
+    numbered.columns = [str(number) for number in range(df.width)]
+    columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
+    looks = [_looks_cut(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
+    some = [look.any() for look in looks if look is not None]
+    if some and numbered.select(pl.any_horizontal(some)).item() and _are_cut(content):
+        return _exactly(content, format, schema)
+    return cast_to(df, schema, format)
+
+
+def _looks_cut(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
+    """Where text may have been a number that Polars had in a float; None where there is no text of that kind."""
+    dtype = plain_of(dtype)
+    match dtype:
+        case pl.Decimal() if isinstance(got, pl.String):
+            return value.str.contains(_MANY_DIGITS)
+        case pl.String() | pl.Categorical() | pl.Enum() if isinstance(got, pl.String):
+            return value.str.contains(f"^(?:{_FLOAT})$")
+        case pl.List() | pl.Array() if isinstance(got, pl.List):
+            inner = _looks_cut(pl.element(), got.inner, dtype.inner)
+            return None if inner is None else value.list.eval(inner).list.any()
+        case pl.Struct() if isinstance(got, pl.Struct):
+            numbered = value.struct.rename_fields([str(number) for number in range(len(got.fields))])
+            fields = [
+                _looks_cut(numbered.struct.field(str(number)), had.dtype, field.dtype)
+                for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
+            ]
+            looks = [field for field in fields if field is not None]
+            return pl.any_horizontal(looks) if looks else None
+    return None
+
+
+def _are_cut(content: bytes) -> bool:
+    """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits."""
+    for begin in range(0, len(content), WINDOW_BYTES):
+        if _CUT.search(content, begin, begin + WINDOW_BYTES + OVERLAP):
+            return True
+        give_way()
+    return False
+
+
+def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
+    """True if there is one of *kinds* in *dtype*."""
+    dtype = plain_of(dtype)
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has(dtype.inner, kinds)
+    if isinstance(dtype, pl.Struct):
+        return any(_has(field.dtype, kinds) for field in dtype.fields)
+    return isinstance(dtype, kinds)
+
+
+def _exactly(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
+    """The frame in *content*, whose floats are read as the text that they are."""
+    texts = rows_of(content, format)
+    if texts.str.contains(_MARK, literal=True).any():
+        raise Malformed(format, "a control character is no JSON")
+    marked = texts.str.replace_all(f"({STRING})|({_FLOAT})", f"${{1}}{_MARK}${{2}}{_MARK}")
+    quoted = marked.str.replace_all(_MARK * 2, "", literal=True).str.replace_all(_MARK, '"', literal=True)
+    forms = pl.Struct({name: text_form(dtype) for name, dtype in schema.items()})
+    return cast_to(quoted.str.json_decode(forms).struct.unnest(), schema, format)
+
+
+def _column(series: pl.Series) -> pl.Series | None:
+    """The values of a column, None if it is absent."""
+    if isinstance(series.dtype, pl.Null):
+        return None
+    if not isinstance(series.dtype, pl.List):
+        reason = f"expected an array of objects or an object of arrays, got {shown(series, 0)}"
+        raise Malformed("json", reason, column=series.name)
+    values: pl.Series | None = series[0]
+    return values

@@ -1,0 +1,325 @@
+"""The rows of JSON as text, one string a row: where each begins and ends, and nothing of what is in it.
+
+Polars' own expressions find them, so no step of this holds the GIL. What a row is, its judge says: a regular
+expression that all of it matches (`greendata.formats.json.shapes`), or a parser. What stands between rows is checked
+here; so a document is JSON where every row is. All of it is for workers.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from greendata.errors import Malformed
+from greendata.formats.format import Format
+from greendata.formats.guards.chunk_scan import WINDOW_BYTES, count, first_byte
+from greendata.formats.guards.depth import DEPTH, refuse_deep_document
+from greendata.formats.guards.size_guard import COLUMNS, refuse_packed, refuse_wide
+from greendata.formats.json.shapes import Shape
+from greendata.hub.pacing import give_way
+from greendata.schema.column_names import frame_of
+
+__all__ = (
+    "BOM",
+    "ROW_BYTES",
+    "STRING",
+    "TEXT",
+    "line_of",
+    "names_of_columns",
+    "read_columns",
+    "rows_of",
+    "text_in",
+)
+
+BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
+FEW = 200  # columns, each of which may cost a step of its own
+ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names;
+ROW_BYTES_ALWAYS = 1 << 20  # whatever the number of bytes of the columns,
+ROW_BYTES_A_BYTE = 32  # and for each of these: names of 60 characters over numbers of one digit
+STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
+
+TEXT = pl.col("text")
+
+_SPACE = r"[ \t\n\r]*"
+_FLAT = rf'(?:[^\[\]{{}}"]|{STRING})*'
+_NESTED = reduce(lambda inner, _: rf"[\[{{]{_FLAT}(?:{inner}{_FLAT})*[\]}}]", range(DEPTH - 2), rf"[\[{{]{_FLAT}[\]}}]")
+_VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # or what stands in the place of one
+_LIST = rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$"  # what is left of one whose values are each a v
+_MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
+
+
+def rows_of(content: bytes, format: Format) -> pl.Series:
+    r"""The text of each row; whether it is JSON is for others to say.
+
+    Args:
+        content: an array of rows, an object of columns, or a row a line.
+        format: json or ndjson.
+
+    Raises:
+        Malformed: what is around the rows is no JSON, or no list of rows.
+
+    Example:
+        >>> rows_of(b'[{"a": [1, 2]}, 5]', "json").to_list()
+        ['{"a": [1, 2]}', '5']
+        >>> rows_of(b'{"a": [1, 2], "b": ["x", null]}', "json").to_list()
+        ['{"a":1,"b":"x"}', '{"a":2,"b":null}']
+        >>> rows_of(b'{"a":1}\n\n{"a":2}\n', "ndjson").to_list()
+        ['{"a":1}', '{"a":2}']
+    """
+    refuse_packed(content, format)
+    begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
+    if format == "ndjson":
+        lines = _series(text_in(content, format), TEXT.str.strip_prefix("\ufeff").str.split("\n")).explode()
+        return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
+    if begin == len(content):
+        raise Malformed("json", "there is nothing")
+    opener = content[begin : begin + 1]
+    if opener not in (b"[", b"{"):
+        got = content[begin : begin + 20]
+        raise Malformed("json", f"expected an array of objects or an object of arrays, got {got!r}")
+    try:
+        text = text_in(content, format, begin).select(TEXT.str.strip_chars(" \t\n\r"))
+        return _elements(text) if opener == b"[" else _rows_of_columns(text)
+    except Malformed as error:
+        refuse_deep_document(content)  # which the expressions do not tell from what has no end
+        line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
+        raise Malformed("json", error.reason, line=line, column=error.column) from error
+
+
+def names_of_columns(content: bytes) -> list[str]:
+    """The names of what looks like the columns of an object; none if two are the same, or one is none.
+
+    Example:
+        >>> names_of_columns(b'{"a": [1, 2], "b": ["x", null]}')
+        ['a', 'b']
+    """
+    names_in = TEXT.str.extract_all(rf"{STRING}{_SPACE}:{_SPACE}\[")
+    found = _series(text_in(content, "json"), names_in).explode(empty_as_null=False)
+    if found.len() > COLUMNS:
+        return []
+    try:
+        names = [json.loads(key[:-1].rstrip(" \t\n\r")[:-1]) for key in found]
+    except ValueError:
+        return []
+    return names if len(set(names)) == len(names) else []
+
+
+def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
+    """The columns of an object, all of whose values are as *shape* has them in a row; None if some are not.
+
+    Example:
+        >>> from greendata.formats.json.shapes import shape_of
+        >>> read_columns(b'{"a": [1, null]}', shape_of('{"a": 1}', {"a": pl.Int64()}, None)).rows()
+        [(1,), (None,)]
+    """
+    document = shape.of_columns()
+    try:
+        if not _series(text_in(content, "json"), TEXT.str.contains(document.row())).item():
+            return None
+        lists = pl.read_json(content.removeprefix(BOM), schema=document.schema)
+    except (PolarsError, PanicException):
+        return None
+    if lists.height != 1:
+        return None
+    columns = [series.explode(empty_as_null=False) for series in lists.iter_columns()]
+    if len({series.len() for series in columns}) > 1:
+        return None
+    return frame_of(columns)
+
+
+def line_of(content: bytes, format: Format, row: int) -> int | None:
+    r"""On which line of *content* a row begins, counted from 1; None if it has no place of its own.
+
+    Example:
+        >>> line_of(b'\n{"a":1}\n\n{"a":2}\n', "ndjson", 1), line_of(b'[{"a":1},\n{"a":2}]', "json", 1)
+        (4, 2)
+    """
+    begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
+    before = 1 + count(content, b"\n", 0, begin)
+    text = text_in(content, format, begin)
+    if format == "ndjson":
+        lines = _series(text, TEXT.str.split("\n")).explode()
+        return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
+    if content[begin : begin + 1] != b"[":
+        return None
+    inner = text.select(TEXT.str.strip_chars(" \t\n\r").str.strip_prefix("[").str.strip_suffix("]"))
+    return before + _newlines(inner, row)
+
+
+def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
+    """Return a query of one string, all of *content* from *begin* on, in the column `TEXT`.
+
+    The string is made within the query, and should end there: each call of a method of a series copies a single value,
+    however long it is, and holds the GIL meanwhile.
+
+    Raises:
+        Malformed: it is no UTF-8.
+
+    Example:
+        >>> text_in(b"[]", "json").select(TEXT.str.len_bytes()).collect().item()
+        2
+    """
+    pieces, first = [], begin
+    while begin < len(content):
+        end = min(begin + WINDOW_BYTES, len(content))
+        while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        end = end if end > begin else begin + WINDOW_BYTES
+        pieces.append(pl.Series([content[begin:end]], dtype=pl.Binary))
+        try:
+            pieces[-1] = pieces[-1].cast(pl.String)
+        except PolarsError as error:
+            line = 1 + count(content, b"\n", first, begin) + _bad_line(content[begin:end])
+            raise Malformed(format, "it is not UTF-8", line=line) from error
+        begin = end
+        if begin < len(content):
+            give_way()
+    texts = pl.concat(pieces) if pieces else pl.Series([""])
+    return texts.alias("text").to_frame().lazy().select(TEXT.str.join(""))
+
+
+def _series(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
+    """What *expr* makes of a text."""
+    return text.select(expr).collect(engine="in-memory").to_series().alias("")
+
+
+def _bad_line(piece: bytes) -> int:
+    """The number of lines before the first byte that is no UTF-8."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError as error:
+        return piece.count(b"\n", 0, error.start)
+    return 0
+
+
+def _elements(text: pl.LazyFrame) -> pl.Series:
+    """The texts of the elements of an array."""
+    return _listed(text, _VALUE, "[]")
+
+
+def _listed(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
+    """What matches *item* in a text, which is a list of such with commas between and *brackets* around it."""
+    inner = TEXT.str.strip_prefix(brackets[0]).str.strip_suffix(brackets[1])
+    found = (
+        text.select(TEXT.str.len_bytes().alias("whole"), inner)
+        .select("whole", TEXT.str.len_bytes().alias("inner"), _found(item).alias("items"), _between(item))
+        .with_columns(TEXT.str.contains(_LIST).alias("is_list"))
+        .collect(engine="in-memory")
+    )
+    if found["whole"].item() - found["inner"].item() != 2:
+        what = "array" if brackets == "[]" else "object"
+        line = 1 + _series(text, TEXT.str.count_matches("\n")).item()
+        raise Malformed("json", f"the {what} does not end with {brackets[1]}", line=line)
+    if not found["is_list"].item():
+        raise _broken(text.select(inner), found["text"], item)
+    return found["items"].explode(empty_as_null=False).alias("")
+
+
+def _found(item: str) -> pl.Expr:
+    return TEXT.str.extract_all(item)
+
+
+def _between(item: str) -> pl.Expr:
+    return TEXT.str.replace_all(item, "v")
+
+
+def _broken(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
+    """What is wrong with a list: *between* is it with ``v`` for its items."""
+    good: str = between.str.extract(rf"^({_SPACE}(?:v{_SPACE},{_SPACE})*(?:v{_SPACE})?)").item()
+    left = between.str.slice(len(good), 1).item()
+    number = good.count("v")
+    line = 1 + _newlines(inner, number, item)
+    if not left:
+        return Malformed("json", "there is nothing behind the last comma", line=line)
+    if left in '{["':
+        return Malformed("json", f"what begins with {left} has no end, or nests too deep", line=line)
+    expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
+    got = _series(inner, _found(item).list.get(number)).item() if left == "v" else left
+    return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
+
+
+def _newlines(inner: pl.LazyFrame, number: int, item: str = _VALUE) -> int:
+    """How many lines end before the item of that *number* in a list."""
+    between = _series(inner, _between(item).str.split("v")).explode().head(number + 1)
+    items = _series(inner, _found(item)).explode(empty_as_null=False).head(number)
+    return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
+
+
+def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
+    members = _listed(text, _MEMBER, "{}")
+    refuse_wide(members.len(), format="json")
+    keys, values = _halves(members)
+    names = [_name(key) for key in keys]
+    is_null = values == "null"
+    for at in (~is_null & ~values.str.starts_with("[")).arg_true().head(1):
+        reason = f"expected an array of objects or an object of arrays, got {values.str.slice(0, 50)[at]}"
+        raise Malformed("json", reason, column=names[at])
+    items = _elements_of_each(values.set(is_null, "[]"))
+    kept: dict[str, int] = {}  # of several of one name the last; null is no column
+    for at, (name, absent) in enumerate(zip(names, is_null, strict=True)):
+        if absent:
+            kept.pop(name, None)
+        else:
+            kept[name] = at
+    lengths = dict(zip(kept, items[[*kept.values()]].list.len().to_list(), strict=True)) if kept else {}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {told}")
+    if not kept or not max(lengths.values()):
+        return pl.Series([], dtype=pl.String)
+    bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * int(members.str.len_bytes().sum()))
+    if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > bound:
+        raise Malformed("json", f"the names of its columns alone are more than {bound} bytes of its rows; send rows")
+    zipped = _zipped if len(kept) <= FEW else _transposed
+    return zipped([keys[at] for at in kept.values()], items[[*kept.values()]])
+
+
+def _elements_of_each(values: pl.Series) -> pl.Series:
+    """The lists of the texts of the elements of arrays."""
+    inner = values.str.strip_prefix("[").str.strip_suffix("]")
+    text = pl.col("text")
+    items, is_list = (
+        inner.alias("text")
+        .to_frame()
+        .select(text.str.extract_all(_VALUE), text.str.replace_all(_VALUE, "v").str.contains(_LIST).alias("is"))
+        .get_columns()
+    )
+    is_list &= values.str.len_bytes() - inner.str.len_bytes() == 2
+    for at in (~is_list).arg_true().head(1):
+        _elements(values.slice(at, 1).alias("text").to_frame().lazy())  # tells what is wrong
+    return items
+
+
+def _halves(members: pl.Series) -> tuple[list[str], pl.Series]:
+    halves = members.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$").struct.unnest()
+    keys, values = halves.get_columns()
+    return keys.to_list(), values.alias("")
+
+
+def _name(key: str) -> str:
+    try:
+        name: str = json.loads(key)
+    except ValueError as error:
+        raise Malformed("json", f"{key[:50]} is no name: {error}") from error
+    return name
+
+
+def _zipped(keys: list[str], items: pl.Series) -> pl.Series:
+    """The texts of rows, of whose columns *items* has the values."""
+    texts = pl.DataFrame([items.slice(at, 1).explode().alias(str(at)) for at in range(len(keys))])
+    parts = [part for at, key in enumerate(keys) for part in (pl.lit(f"{',' if at else '{'}{key}:"), pl.col(str(at)))]
+    return texts.select(pl.concat_str(*parts, pl.lit("}")).alias("")).to_series()
+
+
+def _transposed(keys: list[str], items: pl.Series) -> pl.Series:
+    """The same for many columns: a step of Polars for each would take longer than its values."""
+    width, height = len(keys), int(items.list.len()[0])
+    number = pl.int_range(width * height, dtype=pl.UInt32, eager=True)
+    names = pl.Series(keys)[number % width]
+    values = items.explode()[number % width * height + number // width]
+    members = pl.select(pl.concat_str(names, pl.lit(":"), values).alias("")).to_series()
+    rows = members.reshape((height, width)).arr.join(",")
+    return pl.select(pl.concat_str(pl.lit("{"), rows, pl.lit("}")).alias("")).to_series()

@@ -1,0 +1,360 @@
+r"""Shapes: what many rows of JSON have in common, so that one regular expression can tell them.
+
+A row that matches the pattern of a shape is JSON, has the keys of the shape, each once and in this order, and has
+values that a column of the shape's dtype holds as they stand: integers of up to 18 digits, numbers of up to 15 before
+the point, strings that are Unicode, null. Polars reads such a row as pydantic does. Where it would guess, round, or
+pass something over, a row does not match: a key twice or not at all, ``1.0`` among integers, ``1e400``, ``NaN``, half
+of a surrogate pair.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import polars as pl
+
+from greendata.schema.codecs import Dtype
+
+__all__ = ("Kind", "Mapped", "Shape", "Shapeless", "kind_of", "levels_of", "shape_of")
+
+PATTERN = 1 << 16  # characters: a longer one takes longer to compile than what it saves
+
+_SPACE = r"[ \t\n\r]*"
+_STRING = (
+    r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?:[0-9A-CE-Fa-ce-f][0-9A-Fa-f]{3}|[dD][0-7][0-9A-Fa-f]{2}'
+    r'|[dD][89ABab][0-9A-Fa-f]{2}\\u[dD][C-Fc-f][0-9A-Fa-f]{2}))*"'
+)
+_INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,2})?"
+_SCALAR = rf"null|true|false|{_NUMBER}|{_STRING}"
+
+
+class Shapeless(Exception):
+    """A row that has no shape; it is judged by itself."""
+
+
+class Kind(ABC):
+    """What the values of a key have in common; each may be null.
+
+    Attributes:
+        pattern: of a value that is not null.
+        dtype: of their column; None if there is to be none.
+    """
+
+    pattern: str
+    dtype: pl.DataType | None
+
+    @property
+    def value(self) -> str:
+        """The pattern of a value."""
+        return f"(?:null|{self.pattern})"
+
+    def informed(self, known: Kind | None) -> Kind:
+        """This kind, with what is *known* of values beyond the one that it was told from."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Scalar(Kind):
+    """Values without parts."""
+
+    pattern: str
+    dtype: pl.DataType | None
+
+    def informed(self, known: Kind | None) -> Kind:
+        """See `Kind.informed`."""
+        if known is not None and (self is NULL or (self is INTEGER and known is NUMBER)):
+            return known
+        return self
+
+
+NULL = _Scalar("null", pl.Null())
+BOOLEAN = _Scalar("true|false", pl.Boolean())
+INTEGER = _Scalar(_INTEGER, pl.Int64())
+NUMBER = _Scalar(_NUMBER, pl.Float64())
+STRING = _Scalar(_STRING, pl.String())
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed(Kind):
+    """Arrays of values of one kind."""
+
+    items: Kind
+    may_be_null: bool = True
+
+    @property
+    def value(self) -> str:
+        """See `Kind.value`."""
+        return f"(?:null|{self.pattern})" if self.may_be_null else self.pattern
+
+    @property
+    def pattern(self) -> str:  # type: ignore[override]
+        """See `Kind`."""
+        item = f"{_SPACE}{self.items.value}{_SPACE}"
+        return rf"\[(?:(?:{item},)*{item}|{_SPACE})\]"
+
+    @property
+    def dtype(self) -> pl.DataType | None:  # type: ignore[override]
+        """See `Kind`."""
+        return None if self.items.dtype is None else pl.List(self.items.dtype)
+
+    def informed(self, known: Kind | None) -> Kind:
+        """See `Kind.informed`."""
+        return _Listed(self.items.informed(known.items)) if isinstance(known, _Listed) else self
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped(Kind):
+    """Objects with any keys, whose values are of one kind without parts. Their column has pairs of keys and values.
+
+    Attributes:
+        values: the kind.
+    """
+
+    values: Kind
+
+    @property
+    def pattern(self) -> str:  # type: ignore[override]
+        """See `Kind`."""
+        pair = f"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{self.values.value}{_SPACE}"
+        return rf"\{{(?:(?:{pair},)*{pair}|{_SPACE})\}}"
+
+    @property
+    def dtype(self) -> pl.DataType | None:  # type: ignore[override]
+        """See `Kind`."""
+        return pl.List(pl.Struct({"key": pl.String(), "value": self.values.dtype or pl.Null()}))
+
+    def informed(self, known: Kind | None) -> Kind:
+        """See `Kind.informed`."""
+        return Mapped(self.values.informed(known.values)) if isinstance(known, Mapped) else self
+
+    def pairs(self, texts: pl.Series) -> pl.Series:
+        """The pairs in *texts* of values of this kind.
+
+        Example:
+            >>> Mapped(INTEGER).pairs(pl.Series(['{"a": 1}', "null"])).to_list()
+            [[{'key': 'a', 'value': 1}], None]
+        """
+        pair = f"({_STRING}){_SPACE}:{_SPACE}({self.values.value})"
+        lists = (
+            texts.str.replace_all(pair, '{"key":${1},"value":${2}}').str.replace(r"^\{", "[").str.replace(r"\}$", "]")
+        )
+        return lists.str.json_decode(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape(Kind):
+    """Objects with the same keys in the same order.
+
+    Attributes:
+        fields: the keys and the kinds of their values.
+    """
+
+    fields: tuple[tuple[str, Kind], ...]
+
+    @property
+    def pattern(self) -> str:  # type: ignore[override]
+        """See `Kind`."""
+        return self._pattern(())
+
+    @property
+    def dtype(self) -> pl.DataType | None:  # type: ignore[override]
+        """See `Kind`."""
+        return pl.Struct(self.schema) if self.schema else None
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns."""
+        return pl.Schema({key: kind.dtype for key, kind in self.fields if kind.dtype is not None})
+
+    def row(self, captured: Container[str] = ()) -> str:
+        """The pattern of all of a row. It captures the values of the keys *captured*, in their order."""
+        return f"^{_SPACE}{self._pattern(captured)}{_SPACE}$"
+
+    def of_columns(self) -> Shape:
+        """The shape of an object that has a list of each of these values."""
+        return Shape(tuple((key, _Listed(kind, may_be_null=False)) for key, kind in self.fields))
+
+    def informed(self, known: Kind | None) -> Shape:
+        """See `Kind.informed`."""
+        kinds = dict(known.fields) if isinstance(known, Shape) else {}
+        return Shape(tuple((key, kind.informed(kinds.get(key))) for key, kind in self.fields))
+
+    def _pattern(self, captured: Container[str]) -> str:
+        members = (
+            rf"{_SPACE}{_name(key)}{_SPACE}:{_SPACE}" + (f"({kind.value})" if key in captured else kind.value) + _SPACE
+            for key, kind in self.fields
+        )
+        return rf"\{{{','.join(members) or _SPACE}\}}"
+
+
+def _anything(depth: int) -> str:
+    """The pattern of any value that nests up to *depth*: what is in columns that nobody wants."""
+    member = f"{_SPACE}{_STRING}{_SPACE}:{_SPACE}"
+
+    def nested(inner: str, _: int) -> str:
+        item, pair = f"{_SPACE}(?:{inner}){_SPACE}", f"{member}(?:{inner}){_SPACE}"
+        return rf"{_SCALAR}|\[(?:(?:{item},)*{item}|{_SPACE})\]|\{{(?:(?:{pair},)*{pair}|{_SPACE})\}}"
+
+    return reduce(nested, range(depth), _SCALAR)
+
+
+ANYTHING = _Scalar(_anything(1), None)
+
+
+def kind_of(dtype: Dtype) -> Kind:
+    """The kind of values that a column of *dtype* is likely to come from, for who has seen none.
+
+    Example:
+        >>> kind_of(pl.List(pl.Float32)).dtype
+        List(Float64)
+    """
+    if dtype.is_integer():
+        return INTEGER
+    if dtype.is_float():
+        return NUMBER
+    match dtype:
+        case pl.Boolean():
+            return BOOLEAN
+        case pl.Struct():
+            return Shape(tuple((field.name, kind_of(field.dtype)) for field in dtype.fields))
+        case pl.List(inner=pl.Struct()):  # it may be a dict, whose keys nobody knows
+            return NULL
+        case pl.List() | pl.Array():
+            return _Listed(kind_of(dtype.inner))
+    return STRING
+
+
+def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shape:
+    r"""The shape of a row.
+
+    Args:
+        text: the row.
+        wanted: the keys that are to have a column, and its dtype in the end: what has more levels has no shape, since
+            patterns and readers take a time that grows with these faster than the text.
+        known: what values of the keys may be beside those in this row.
+
+    Raises:
+        Shapeless: it has none.
+
+    Example:
+        >>> shape = shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None)
+        >>> dict(shape.schema)
+        {'a': Int64, 'b': List(Float64)}
+    """
+    try:
+        row = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise Shapeless from error
+    if not isinstance(row, _Pairs):
+        raise Shapeless
+    if sum(key not in wanted for key, _ in row) * len(ANYTHING.pattern) > PATTERN:
+        raise Shapeless
+    kinds = dict(known.fields) if isinstance(known, Shape) else {}
+    fields = tuple(
+        (key, _kind_in(wanted[key], value, kinds.get(key)) if key in wanted else ANYTHING) for key, value in row
+    )
+    if len(dict(fields)) < len(fields):
+        raise Shapeless
+    shape = Shape(fields).informed(known)
+    if len(shape.row()) > PATTERN:
+        raise Shapeless
+    return shape
+
+
+class _Pairs(list[Any]):
+    """The members of an object."""
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def levels_of(dtype: Dtype) -> int:
+    """How many lists and structs are within each other in a column of *dtype*.
+
+    Example:
+        >>> levels_of(pl.List(pl.Struct({"a": pl.Int64})))
+        2
+    """
+    if isinstance(dtype, pl.List | pl.Array):
+        return 1 + levels_of(dtype.inner)
+    return 1 + max(levels_of(field.dtype) for field in dtype.fields) if isinstance(dtype, pl.Struct) else 0
+
+
+def _kind_in(dtype: Dtype, value: Any, known: Kind | None) -> Kind:
+    """The kind of a *value* that is to be in a column of *dtype*."""
+    if isinstance(known, Mapped) and isinstance(value, _Pairs):
+        none: Kind = NULL
+        with suppress(Shapeless):
+            return Mapped(reduce(_common, (_kind(item, 0) for _, item in value), none))
+    return _kind(value, levels_of(dtype))
+
+
+def _kind(value: Any, levels: int) -> Kind:
+    if levels == 0 and isinstance(value, list):
+        raise Shapeless
+    match value:
+        case None:
+            return NULL
+        case bool():
+            return BOOLEAN
+        case int():
+            return INTEGER
+        case float():
+            return NUMBER
+        case str():
+            return STRING
+        case _Pairs():
+            return _shape(value, levels)
+    none: Kind = NULL
+    return _Listed(reduce(_common, (_kind(item, levels - 1) for item in value), none))
+
+
+def _shape(pairs: Iterable[tuple[str, Any]], levels: int) -> Shape:
+    fields = tuple((key, _kind(value, levels - 1)) for key, value in pairs)
+    if not fields or len(dict(fields)) < len(fields):  # Polars has no struct without fields
+        raise Shapeless
+    return Shape(fields)
+
+
+def _common(a: Kind, b: Kind) -> Kind:
+    """The kind of values of both; Shapeless if there is none."""
+    if b is NULL or a == b or (a is NUMBER and b is INTEGER):
+        return a
+    if a is NULL or (a is INTEGER and b is NUMBER):
+        return b
+    if isinstance(a, _Listed) and isinstance(b, _Listed):
+        return _Listed(_common(a.items, b.items))
+    if isinstance(a, Shape) and isinstance(b, Shape) and [*dict(a.fields)] == [*dict(b.fields)]:
+        kinds = zip(a.fields, b.fields, strict=True)
+        return Shape(tuple((key, _common(one, other)) for (key, one), (_, other) in kinds))
+    raise Shapeless
+
+
+def _name(key: str) -> str:
+    """The pattern of a key, as it stands or with escapes."""
+    return '"' + "".join(map(_sign, key)) + '"'
+
+
+def _sign(sign: str) -> str:
+    code = ord(sign)
+    if sign.isascii() and sign.isalnum():
+        return sign
+    if code < 32:
+        raise Shapeless
+    if sign in '"\\':
+        return rf"\\\x{{{code:x}}}"
+    if sign.isascii():
+        return rf"\x{{{code:x}}}"
+    units = sign.encode("utf-16-be", "surrogatepass").hex()
+    escaped = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
+    if 0xD800 <= code <= 0xDFFF:
+        raise Shapeless
+    return rf"(?:\x{{{code:x}}}|{escaped})"

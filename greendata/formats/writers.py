@@ -1,0 +1,225 @@
+"""The writers of each format: frames of one schema in, the pieces of one body out. All of it is for workers."""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import chain, islice
+from typing import Protocol
+
+import polars as pl
+
+from greendata.errors import FrameMismatch, NotAFrame
+from greendata.formats.arrow_stream import END, ArrowStream
+from greendata.formats.format import Format
+from greendata.formats.row_groups import MAGIC, RowGroups
+from greendata.formats.text_encode import defused, refuse_unwritable, textual
+from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, slices
+
+__all__ = ("Body", "Writer", "writer_of")
+
+BLOCK_BYTES = 1 << 22  # of columns whose values are turned into text, or into an Arrow message, at once
+BLOCK_ROWS = 1 << 16
+GROUP_BYTES = 1 << 26  # of columns in a Parquet row group at most
+GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
+
+AT_ONCE = 4  # chunks in one job: the way of a job and back costs the hub as much as a chunk of text costs to make
+
+Pieces = Iterator[bytes | memoryview]
+Parts = Iterator[list[bytes]]
+
+
+class Writer(Protocol):
+    """What makes one body out of frames of one schema."""
+
+    def add(self, df: pl.DataFrame) -> Pieces:
+        """The bytes of *df*."""
+
+    def end(self) -> bytes:
+        """What comes after the last frame; there was one at least."""
+
+
+def writer_of(format: Format, *, escape_formulas: bool = False, include_bom: bool = False) -> Writer:
+    """A new writer of *format*.
+
+    Example:
+        >>> writer = writer_of("json")
+        >>> b"".join([*writer.add(pl.DataFrame({"a": [1]})), writer.end()])
+        b'[{"a":1}]'
+    """
+    if format == "csv":
+        return _Csv(escape_formulas=escape_formulas, include_bom=include_bom)
+    return _WRITERS[format]()
+
+
+class Body:
+    """The bytes of one body, in lists of a few chunks: what a job makes before it comes back.
+
+    Args:
+        writer: of *format*.
+        chunk_bytes: at most in a chunk.
+    """
+
+    def __init__(self, writer: Writer, format: Format, *, chunk_bytes: int) -> None:
+        self._writer = writer
+        self._format = format
+        self._chunk_bytes = chunk_bytes
+        self._schema: pl.Schema | None = None  # of the first frame
+
+    def of(self, source: pl.DataFrame | pl.LazyFrame) -> Parts:
+        """All of the body, while the query runs."""
+        if isinstance(source, pl.DataFrame):
+            yield from self._some(chain(self._pieces(source), self._ending()))
+            return
+        for df in source.collect_batches():
+            yield from self.add(df)
+        if self._schema is None:
+            yield from self.add(pl.DataFrame(schema=source.collect_schema()))
+        yield from self.end()
+
+    def add(self, frame: object) -> Parts:
+        """The body goes on with *frame*.
+
+        Raises:
+            NotAFrame, NotWritable, FrameMismatch: not with this one.
+        """
+        return self._some(self._pieces(frame))
+
+    def end(self) -> Parts:
+        """What comes after the last frame."""
+        nothing = self._pieces(pl.DataFrame()) if self._schema is None else iter(())
+        return self._some(chain(nothing, self._ending()))
+
+    def _pieces(self, frame: object) -> Pieces:
+        if not isinstance(frame, pl.DataFrame):
+            raise NotAFrame(frame, "DataFrame")
+        if self._schema is None:
+            refuse_unwritable(frame.schema, self._format)
+            self._schema = frame.schema
+        elif frame.schema != self._schema:
+            raise FrameMismatch(self._schema, frame.schema)
+        return self._writer.add(frame)
+
+    def _ending(self) -> Pieces:
+        yield self._writer.end()
+
+    def _some(self, pieces: Pieces) -> Parts:
+        chunks = _chunks(pieces, self._chunk_bytes)
+        while some := list(islice(chunks, AT_ONCE)):
+            yield some
+
+
+def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:
+    """The bytes of *pieces* in chunks of at most *most*, of small pieces as many as make a quarter of that."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    for piece in chain.from_iterable(_cut(piece, most) for piece in pieces):
+        if parts and (size >= most // 4 or size + len(piece) > most):
+            yield _joined(parts)
+            parts, size = [], 0
+        if piece:
+            parts.append(piece)
+            size += len(piece)
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[bytes | memoryview]) -> bytes:
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
+
+
+def _cut(piece: bytes | memoryview, size: int) -> Pieces:
+    if len(piece) <= size:
+        return iter((piece,))
+    view = memoryview(piece)
+    return (view[begin : begin + size] for begin in range(0, len(view), size))
+
+
+def _blocks(df: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    return slices(df, BLOCK_BYTES, rows=BLOCK_ROWS)
+
+
+class _Json:
+    def __init__(self) -> None:
+        self._opening = b"["
+
+    def add(self, df: pl.DataFrame) -> Pieces:
+        for block in _blocks(df):
+            for objects in json_lists(textual(block)):
+                if objects:
+                    yield self._opening
+                    yield objects
+                    self._opening = b","
+
+    def end(self) -> bytes:
+        return b"]" if self._opening == b"," else b"[]"
+
+
+class _Ndjson:
+    def add(self, df: pl.DataFrame) -> Pieces:
+        return (lines for block in _blocks(df) for lines in ndjson_lines(textual(block)))
+
+    def end(self) -> bytes:
+        return b""
+
+
+class _Csv:
+    def __init__(self, *, escape_formulas: bool, include_bom: bool) -> None:
+        self._escape_formulas = escape_formulas
+        self._include_bom = include_bom
+        self._is_begun = False
+
+    def add(self, df: pl.DataFrame) -> Pieces:
+        if not df.width:
+            return
+        if not self._is_begun:
+            if self._include_bom:
+                yield BOM_UTF8
+            yield self._header(df.columns)
+            self._is_begun = True
+        for block in _blocks(df):
+            texts = textual(block)
+            yield from csv_lines(defused(texts) if self._escape_formulas else texts, quote_text=self._escape_formulas)
+
+    def end(self) -> bytes:
+        return b""
+
+    def _header(self, names: list[str]) -> bytes:
+        row = pl.DataFrame([pl.Series(str(number), [name]) for number, name in enumerate(names)])
+        cells = defused(row) if self._escape_formulas else row
+        return b"".join(csv_lines(cells, quote_text=self._escape_formulas))
+
+
+class _Arrow:
+    def __init__(self) -> None:
+        self._stream = ArrowStream()
+
+    def add(self, df: pl.DataFrame) -> Pieces:
+        return (self._stream.add(block) for block in _blocks(df))
+
+    def end(self) -> bytes:
+        return END
+
+
+class _Parquet:
+    def __init__(self) -> None:
+        self._groups = RowGroups()
+        self._position = 0
+
+    def add(self, df: pl.DataFrame) -> Pieces:
+        if not self._position:
+            self._position = len(MAGIC)
+            yield MAGIC
+        for part in slices(df, GROUP_BYTES, rows=GROUP_ROWS):
+            file = BytesIO()
+            part.write_parquet(file)
+            groups = self._groups.add(file.getbuffer(), self._position)
+            self._position += len(groups)
+            yield groups
+
+    def end(self) -> bytes:
+        return self._groups.footer()
+
+
+_WRITERS: dict[Format, type[Writer]] = {"json": _Json, "ndjson": _Ndjson, "arrow": _Arrow, "parquet": _Parquet}

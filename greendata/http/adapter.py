@@ -1,0 +1,234 @@
+"""Connections that look at whom they are connected to before they say a word, and that have an absolute deadline.
+
+A check of the name or of what it resolves to is no check: the next look-up may answer otherwise (DNS rebinding). The
+address that counts is that of the peer of the connected socket. A timeout of a socket begins anew with each byte, so a
+server that drips would never be cut off; here every read has what is left until the deadline.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from gevent import Timeout
+from gevent.monkey import is_module_patched
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from greendata.errors import BadArgument, UrlRefused
+from greendata.hub.contexts import contextmanager
+from greendata.internals.urllib3 import CheckingConnection
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
+
+# The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
+until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
+
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # private networks of old, which Python calls global
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def seconds_left() -> float:
+    """Seconds until the deadline of the request.
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    left = until.get()[0] - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+class Peers:
+    """Which addresses may be connected to: public ones, and those that *allowed* names.
+
+    Args:
+        allowed: True for every address, or addresses and networks (``10.1.0.0/16``).
+
+    Example:
+        >>> peers = Peers(["10.1.0.0/16"])
+        >>> peers.allow("8.8.8.8"), peers.allow("10.1.2.3"), peers.allow("127.0.0.1"), peers.allow("::ffff:127.0.0.1")
+        (True, True, False, False)
+    """
+
+    def __init__(self, allowed: bool | Iterable[str]) -> None:  # noqa: FBT001 - the value of allow_private=
+        self._all = allowed is True
+        try:
+            self._networks = () if isinstance(allowed, bool) else tuple(map(ipaddress.ip_network, allowed))
+        except (TypeError, ValueError) as error:
+            raise BadArgument("allow_private", allowed, "True, False, or addresses and networks") from error
+
+    def allow(self, address: str) -> bool:
+        """True if *address*, of a connected peer, may be talked to."""
+        if self._all:
+            return True
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        if any(ip in network for network in self._networks):
+            return True
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL)
+
+
+def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, where it stands for one."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
+
+
+class GuardedAdapter(HTTPAdapter):
+    """The transport of a session whose connections are guarded by *peers*. Safe from any thread.
+
+    It fails closed. A request is sent, and an answer read, over a socket alone whose peer was checked, and the session
+    gets no answer that came otherwise, whichever methods requests and urllib3 call to make a connection.
+    """
+
+    def __init__(self, peers: Peers) -> None:
+        self._pools = {
+            "http": _pool_of(HTTPConnectionPool, _GuardedConnection, peers),
+            "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, peers),
+        }
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pool manager, with our kind of pools."""
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **_options: Any) -> NoReturn:
+        """Refuse: the peer of a connection through a proxy is the proxy, which connects to whatever it is told.
+
+        Raises:
+            UrlRefused: always.
+        """
+        raise UrlRefused(proxy, "a proxy would connect to addresses that cannot be checked here")
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Return the response for the session, if it came over a guarded connection.
+
+        Raises:
+            UrlRefused: it did not. Nothing of its body is read.
+        """
+        if not getattr(resp, _MARK, False):
+            resp.close()
+            raise UrlRefused(str(req.url), _UNCHECKED)
+        return super().build_response(req, resp)
+
+
+class _GuardedConnection(CheckingConnection):
+    peers: ClassVar[Peers]
+    scheme: ClassVar[str] = "http"
+    timeout: Any
+    sock: Any
+
+    def check_peer(self, sock: Any) -> None:
+        address = str(sock.getpeername()[0])
+        if not self.peers.allow(address):
+            raise UrlRefused(self._url, f"its address {address} is not public")
+
+    def connect(self) -> None:
+        self.timeout = min(self.timeout or seconds_left(), seconds_left())
+        with _in_time():
+            super().connect()
+        try:
+            self.check_peer(self.sock)  # again: it is another if urllib3 has a way to connect that we do not know
+        except BaseException:
+            self.close()
+            raise
+        self.sock = _CheckedSocket(self.sock)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None and self.auto_open:
+            self.connect()
+        self._refuse_unchecked()
+        super().send(data)
+
+    def getresponse(self) -> Any:
+        self._refuse_unchecked()
+        response = super().getresponse()
+        setattr(response, _MARK, True)
+        return response
+
+    def _refuse_unchecked(self) -> None:
+        if self.sock is not None and not isinstance(self.sock, _CheckedSocket):
+            self.close()
+            raise UrlRefused(self._url, _UNCHECKED)
+
+    @property
+    def _url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
+    scheme = "https"
+
+
+def _pool_of(
+    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], peers: Peers
+) -> type[HTTPConnectionPool]:
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"peers": peers})})
+
+
+_MARK = "greendata_peer_was_checked"  # of an answer
+_UNCHECKED = "the address that it was fetched from was not checked"
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """End a look-up, the tries of several addresses, or a handshake at the deadline, where gevent does them.
+
+    A socket's own timeout begins anew with each of their steps. Unpatched there is no such means: the deadline of the
+    job in the pool holds.
+    """
+    if not is_module_patched("socket"):
+        yield
+        return
+    with Timeout(seconds_left(), TimeoutError("the deadline has passed")):
+        yield
+
+
+class _CheckedSocket:
+    """A socket whose peer was checked. Its reads end at the deadline of the request, however many bytes drip in."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
+        """A reader, as http.client wants one for each answer."""
+        return io.BufferedReader(_TimedReader(self._sock, self._sock.makefile(mode, buffering=0)))
+
+    def sendall(self, data: Any) -> None:
+        """Send *data*, all of it before the deadline."""
+        self._sock.settimeout(seconds_left())
+        self._sock.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: Any, raw: Any) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(min(seconds_left(), until.get()[1]))
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

@@ -1,0 +1,222 @@
+"""Frames by URL: fetched into a temporary file under guard, and read from there in the pool.
+
+One rule says where the fetch runs: in a greenlet of the calling thread's hub where gevent has patched the sockets, and
+in the pool where it has not. The temporary file is removed in every case.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import polars as pl
+from gevent.monkey import is_module_patched
+
+from greendata.errors import BadTimeout, UrlRefused
+from greendata.formats.decoders import decode
+from greendata.formats.format import Format
+from greendata.formats.guards.size_guard import refuse_claims
+from greendata.formats.json.partition import lines_of
+from greendata.formats.json.rows import BOM
+from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.result import Result
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.pool import pool, workers
+from greendata.pool.cleanup import carry_out
+from greendata.pool.job import go_on
+from greendata.tasks.caller import Caller
+from greendata.typed.ndjson_scan import OF_LINES, TEXT, texts_in
+from greendata.typed.scans import csv_for, csv_options
+from greendata.validation.verbs import own_validate, validate
+
+__all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
+
+if TYPE_CHECKING:
+    from greendata.http.session import GuardedSession
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
+_FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
+_AT_ONCE = 1024**2  # bytes that are written by one job
+_BYTES = ("application/octet-stream", "binary/octet-stream")
+_TYPES = {
+    "read_csv": (
+        "text/csv",
+        "text/tab-separated-values",
+        "text/plain",
+        "application/csv",
+        "application/vnd.ms-excel",
+        *_BYTES,
+    ),
+    "read_ndjson": (
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json",
+        "text/plain",
+        *_BYTES,
+    ),
+    "read_parquet": ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", *_BYTES),
+}
+
+_DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **options)``.
+
+``http`` and ``https`` are fetched through a `GuardedSession`; the object stores ``s3://``, ``gs://``, ``az://`` and so
+on go to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``, and of the guards the deadline
+alone holds for them. NDJSON without options for its reader is read as by `greendata.formats.decoders.decode`: its
+columns are those of all rows, not of the first 100 as in Polars, and no value is changed by those of other rows.
+
+Args:
+    timeout: the deadline in seconds, of the fetch to its last byte and of the reading.
+    max_bytes: of the body, packed and unpacked.
+    allow_private: True for every address, or the addresses and networks that are allowed besides the public ones.
+    headers: sent to the host of *url*, and to no other that it redirects to.
+    model: a pydantic model that the rows must satisfy: see `greendata.formats.decoders.decode`; with options, or from
+        an object store, `greendata.validation.verbs.validate`.
+
+Raises:
+    UrlRefused, BadTimeout: at the call.
+    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
+        Polars raises.
+    Malformed: likewise; out of the body Polars would make a frame that no machine can hold.
+    FrameInvalid: from the result; rows that *model* refuses.
+
+Example:
+    >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
+    >>> refused.wait() is None, refused.successful()
+    (True, False)
+"""
+
+
+def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
+    def read_url(
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        max_bytes: int = MAX_BYTES,
+        allow_private: bool | Iterable[str] = False,
+        headers: dict[str, str] | None = None,
+        model: type | None = None,
+        key: Hashable = None,
+        label: str | None = None,
+        **options: Any,
+    ) -> Result[pl.DataFrame]:
+        seconds = seconds_of(timeout)
+        if seconds is None:
+            raise BadTimeout(timeout)
+        label = label or f"read_{suffix}_url"
+        scheme = str(url).partition("://")[0].lower()
+        if scheme in STORES:
+            work = partial(_read_store, f"scan_{suffix}", url, model, options)
+            return pool.submit(work, timeout=seconds, key=key, label=label)
+        if scheme not in ("http", "https"):
+            raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
+        # Here and not above: it imports ssl, which is to be patched before anything has imported it.
+        from greendata.http.session import GuardedSession
+
+        session = GuardedSession(allow_private=allow_private, headers=headers)
+        work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, options)
+        return _submit(work, seconds, key, label)
+
+    read_url.__name__ = read_url.__qualname__ = f"read_{suffix}_url"
+    read_url.__doc__ = _DOC.format(suffix=suffix, format=name)
+    return read_url
+
+
+read_csv_url = _reader("csv", "CSV")
+read_ndjson_url = _reader("ndjson", "NDJSON")
+read_parquet_url = _reader("parquet", "Parquet")
+
+
+def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, label: str) -> Result[pl.DataFrame]:
+    if is_module_patched("socket") and get_hub_if_exists() is not None and not workers.is_inline_thread():
+        with deadline(seconds):
+            call = Caller.current().call_soon(work)
+        call.label = label
+        return call
+    return pool.submit(work, timeout=seconds, key=key, label=label)
+
+
+def _read_body(
+    session: GuardedSession,
+    url: str,
+    reader: str,
+    seconds: float,
+    max_bytes: int,
+    model: type | None,
+    options: dict[str, Any],
+) -> pl.DataFrame:
+    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread: it is a disk
+    try:
+        with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
+            _keep(answer.chunks(), file)
+        path = Path(file.name)
+        if not options and (model is not None or reader == "read_ndjson"):
+            content = _call_on(path.read_bytes)
+            return go_on(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
+        return _valid(_call_on(_read_file, reader, path, model, options), model)
+    finally:
+        carry_out(file.close, label=f"close the file of {reader}").get()
+
+
+def _keep(pieces: Iterator[bytes], file: IO[bytes]) -> None:
+    """Write *pieces* to *file* in the pool. It may turn the first job away, when there is little to be lost yet."""
+    kept: list[bytes] = []
+    call: Callable[..., None] = pool.call
+    for piece in pieces:
+        kept.append(piece)
+        if sum(map(len, kept)) >= _AT_ONCE:
+            call(_write, file, kept)
+            kept, call = [], _call_on
+    call(_write, file, kept)
+
+
+def _call_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``pool.call`` for what is under way."""
+    return go_on(partial(pool.call, func, *args, **kwargs))
+
+
+def _write(file: IO[bytes], pieces: list[bytes]) -> None:
+    file.writelines(pieces)
+    file.flush()
+
+
+def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
+    refuse_claims(path, reader.removeprefix("read_"), options)
+    if reader == "read_csv" and model is not None and own_validate(model) is None:
+        known = csv_options(model, options)
+        return csv_for(model, pl.read_csv(path, **known).lazy(), known).collect()
+    source: Path | BytesIO = path
+    if reader == "read_ndjson":
+        options = {"infer_schema_length": None, **options}  # a key that comes late is one all the same
+        with path.open("rb") as file:
+            source = BytesIO(file.read()) if file.read(len(BOM)) == BOM else path  # without it
+    frame: pl.DataFrame = getattr(pl, reader)(source, **options)
+    return frame
+
+
+def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
+    if scanner == "scan_ndjson" and options.keys() <= OF_LINES:
+        content = BytesIO()
+        for begin, _, lines in lines_of(texts_in(url, **options).collect()[TEXT]):
+            content.write(b"\n" + lines if begin else lines)
+        body = content.getvalue()
+        return go_on(decode, body, "ndjson", model=model, max_bytes=len(body))
+    if model is None or scanner != "scan_csv" or own_validate(model) is not None:
+        lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
+    else:
+        options = csv_options(model, options)
+        lf = csv_for(model, pl.scan_csv(url, **options), options)
+    return _valid(lf.collect(), model)
+
+
+def _valid(df: pl.DataFrame, model: type | None) -> pl.DataFrame:
+    return df if model is None else go_on(validate, df, model)

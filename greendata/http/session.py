@@ -1,0 +1,307 @@
+"""The guarded HTTP session: the one way by which greendata fetches a URL that somebody else may have chosen.
+
+It asks no proxy, no netrc and no environment. It blocks as requests does: patched by gevent call it in a greenlet,
+unpatched in the pool (`greendata.read_csv_url` and its like choose by that rule).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from time import monotonic
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.exceptions import ConnectionError as NoConnection
+from requests.exceptions import RequestException, Timeout
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+
+from greendata.errors import (
+    AnswerBroken,
+    AnswerTooLarge,
+    BadArgument,
+    BadTimeout,
+    FetchFailed,
+    FetchTimeout,
+    UrlRefused,
+    WrongContentType,
+)
+from greendata.errors.plural import counted
+from greendata.http.adapter import GuardedAdapter, Peers, seconds_left, until
+from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.hub.checks import is_count
+from greendata.hub.closing import Closing
+from greendata.hub.contexts import contextmanager
+from greendata.hub.deadline import seconds_of
+
+__all__ = ("Answer", "GuardedSession")
+
+CONNECT = 10.0  # seconds for a connection
+SILENCE = 30.0  # seconds without a byte
+REDIRECTS = 5
+_LENGTH = re.compile("[0-9]{1,18}")  # a Content-Length; what is none is passed over, as by http.client
+_CHUNK = 64 * 1024  # bytes read, and unpacked, at once
+_MOVED = (301, 302, 303, 307, 308)
+_HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may go to a host they were not given for
+
+
+class Answer:
+    """The answer to one request, while it is read.
+
+    Attributes:
+        url: where it came from, after redirects.
+        status: 200, or what the request allowed.
+        headers: of the answer, whatever the case of their names.
+    """
+
+    def __init__(self, response: requests.Response, request: _Request, max_bytes: int) -> None:
+        self.url = request.url
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._raw: Any = response.raw
+        self._request = request
+        self._max_bytes = max_bytes
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, unpacked, in pieces of 64 kB at most.
+
+        Raises:
+            AnswerTooLarge, AnswerBroken, FetchTimeout: it is not to be had whole.
+        """
+        size = 0
+        for piece in self._unpacked():
+            size += len(piece)
+            if size > self._max_bytes:
+                raise AnswerTooLarge(self.url, self._max_bytes)
+            yield piece
+
+    def _packed(self) -> Iterator[bytes]:
+        announced = self.headers.get("Content-Length", "")
+        length = int(announced) if _LENGTH.fullmatch(announced) and "Transfer-Encoding" not in self.headers else None
+        if (length or 0) > self._max_bytes:
+            raise AnswerTooLarge(self.url, self._max_bytes)
+        size = 0
+        while piece := self._read():
+            size += len(piece)
+            if size > self._max_bytes:
+                raise AnswerTooLarge(self.url, self._max_bytes)
+            yield piece
+        if length is not None and size != length:
+            raise AnswerBroken(self.url, f"it ends after {size} of {counted(length, 'byte')}")
+
+    def _read(self) -> bytes:
+        with self._request.told():
+            piece: bytes = self._raw.read(_CHUNK, decode_content=False)
+        return piece
+
+    def _unpacked(self) -> Iterator[bytes]:
+        packing = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if packing in ("identity", ""):
+            yield from self._packed()
+            return
+        if packing not in ("gzip", "x-gzip"):
+            raise AnswerBroken(self.url, f"it is packed with {packing}, and gzip was asked for")
+        unpack = zlib.decompressobj(wbits=31)
+        for piece in self._packed():
+            rest = piece
+            while rest and not unpack.eof:
+                with self._request.told():
+                    unpacked = unpack.decompress(rest, _CHUNK)
+                rest = unpack.unconsumed_tail
+                yield unpacked
+            if unpack.eof and (rest or unpack.unused_data):
+                raise AnswerBroken(self.url, "there is more after the end of its gzip stream")
+        with self._request.told():
+            unpacked = unpack.flush()
+        yield unpacked
+        if not unpack.eof:
+            raise AnswerBroken(self.url, "its gzip stream is cut short")
+
+
+class GuardedSession(Closing):
+    """HTTP for URLs that are not to be trusted; a context manager that closes its connections.
+
+    Every request has a total deadline and a limit of bytes. Addresses that are not public are refused, by the address
+    that is really connected to; so are other schemes than http and https. Redirects are few and each is checked;
+    headers that were given for one host (credentials among them) do not go to another.
+
+    Args:
+        allow_private: True for every address, or addresses and networks that are allowed besides the public ones.
+        headers: sent with every request, to the host that it names.
+
+    Raises:
+        BadArgument: *allow_private* is none of these.
+
+    A session may be used by many greenlets; unpatched, by one job of the pool at a time.
+
+    Example:
+        >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as answer:
+        ...     b"".join(answer.chunks())
+        Traceback (most recent call last):
+        greendata.errors.fetch.FetchFailed: http://127.0.0.1:1/ could not be fetched: ...
+    """
+
+    def __init__(
+        self, *, allow_private: bool | Iterable[str] = False, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._headers = dict(headers or {})
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.headers["Accept-Encoding"] = "gzip"
+        adapter = GuardedAdapter(Peers(allow_private))
+        self._session.adapters.clear()
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def close(self) -> None:
+        """Close the connections that are kept for further requests."""
+        self._session.close()
+
+    @contextmanager
+    def get(
+        self,
+        url: str,
+        *,
+        timeout: float | None = TIMEOUT,
+        max_bytes: int = MAX_BYTES,
+        accept: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        statuses: Iterable[int] = (200,),
+    ) -> Iterator[Answer]:
+        """GET *url*; the block reads the answer, and leaving it closes or keeps the connection.
+
+        Args:
+            timeout: seconds for all: redirects, headers and the body, to its last byte.
+            max_bytes: of the body, packed and unpacked.
+            accept: media types; an answer of another is an error, one without a type is taken. Any if empty.
+            headers: further ones, to the host of *url*.
+            statuses: those that are no error.
+
+        Raises:
+            UrlRefused, FetchFailed, FetchTimeout, WrongContentType: there is no answer to be had.
+            AnswerTooLarge, AnswerBroken, FetchTimeout: in the block, while it is read; other errors there are its own.
+            BadTimeout, BadArgument: at once.
+        """
+        seconds = seconds_of(timeout)
+        if seconds is None:
+            raise BadTimeout(timeout)
+        if not is_count(max_bytes, least=0):
+            raise BadArgument("max_bytes", max_bytes, "a whole number of bytes >= 0")
+        token = until.set((monotonic() + seconds, SILENCE))
+        request = _Request(self._session, url, {**self._headers, **(headers or {})}, seconds)
+        try:
+            with request.told():
+                response = request.send()
+            try:
+                yield _checked(response, request, max_bytes, tuple(accept), tuple(statuses))
+            finally:
+                response.close()
+        finally:
+            until.reset(token)
+
+    def __repr__(self) -> str:
+        return f"<GuardedSession at {id(self):#x}>"
+
+
+class _Session(requests.Session):
+    """One that leaves redirects to `_Request`: requests parses their targets even where it does not follow them."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: there are no redirects here."""
+
+
+class _Request:
+    """One request on its way through redirects."""
+
+    def __init__(self, session: requests.Session, url: str, headers: dict[str, str], seconds: float) -> None:
+        self.url = url
+        self._session = session
+        self._headers = headers
+        self._seconds = seconds
+        self._begun = monotonic()
+
+    def send(self) -> requests.Response:
+        for _ in range(REDIRECTS + 1):
+            _check_url(self.url)
+            response = self._session.get(
+                self.url,
+                headers=self._headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=(min(CONNECT, seconds_left()), min(SILENCE, seconds_left())),
+            )
+            target = response.headers.get("Location")
+            if response.status_code not in _MOVED or target is None:
+                return response
+            response.close()
+            self._follow(target)
+        raise UrlRefused(self.url, f"more than {REDIRECTS} redirects lead here")
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell of what the libraries below raise in our words. Nothing of the caller's may run inside."""
+        try:
+            yield
+        except (TimeoutError, Timeout, ReadTimeoutError) as error:
+            raise FetchTimeout(self.url, self._allowed()) from error
+        except (RequestException, HTTPError, zlib.error) as error:
+            if _is_timeout(error):
+                raise FetchTimeout(self.url, self._allowed()) from error
+            if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
+                raise FetchFailed(self.url, f"no answer ({_reason(error)})") from error
+            raise AnswerBroken(self.url, f"it is cut short or garbled ({_reason(error)})") from error
+
+    def _allowed(self) -> float:
+        """The total, or how long it took until a connection or a byte did not come."""
+        return min(self._seconds, round(monotonic() - self._begun, 1))
+
+    def _follow(self, target: str) -> None:
+        try:
+            target = urljoin(self.url, target.encode("latin-1").decode(errors="replace"))
+            leaves = _origin(self.url) != _origin(target)
+        except ValueError as error:
+            raise UrlRefused(self.url, "it redirects to no URL") from error
+        if leaves:
+            self._headers = {name: value for name, value in self._headers.items() if name.lower() in _HARMLESS}
+        self.url = target
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _check_url(url: str) -> None:
+    try:
+        scheme, host, _ = _origin(url)
+    except ValueError as error:
+        raise UrlRefused(url, "it is no URL") from error
+    if scheme not in ("http", "https") or not host:
+        raise UrlRefused(url, f"expected http or https and a host, got the scheme {scheme!r}")
+
+
+def _checked(
+    response: requests.Response, request: _Request, max_bytes: int, accept: tuple[str, ...], statuses: tuple[int, ...]
+) -> Answer:
+    if response.status_code not in statuses:
+        raise FetchFailed(request.url, f"the status is {response.status_code}", response.status_code)
+    got = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if accept and got and got not in accept:
+        raise WrongContentType(request.url, got, accept)
+    return Answer(response, request, max_bytes)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    parts = [error, error.__cause__, error.__context__, *error.args]
+    return any(isinstance(part, TimeoutError) for part in parts)
+
+
+def _is_cut(error: BaseException) -> bool:
+    return any(isinstance(part, ProtocolError) for part in (error, *error.args))
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error.args[0], "reason", None) if error.args else None
+    return type(inner or error).__name__

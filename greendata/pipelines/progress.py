@@ -1,0 +1,44 @@
+"""Progress bars, drawn from the hub. Needs the extra ``progress`` (tqdm)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from greendata.pipelines.element import Item, Mark
+
+__all__ = ("bar_class", "counted")
+
+
+def counted(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+    """The *items*, with a bar that says how many have passed.
+
+    Args:
+        label: what stands before the bar.
+        total: how many there will be, if that is known.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+    with bar_class()(desc=label, total=total) as bar:
+        for item in items:
+            yield item
+            if not isinstance(item[1], Mark):
+                bar.update()
+
+
+def bar_class() -> type[Any]:
+    """A tqdm bar that starts no monitoring thread.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError as missing:
+        raise ImportError("progress= needs tqdm; install it with: pip install 'greendata[progress]'") from missing
+
+    class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # Any without its stubs, generic with them
+        monitor_interval = 0  # seconds; 0: no thread that wakes ten times a minute for as long as the process lives
+
+    return Bar

@@ -1,0 +1,193 @@
+"""`Job`: a callable on its way through the pool and home again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable
+from contextvars import Context, ContextVar, copy_context
+from time import monotonic
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from greenlet import getcurrent
+
+from greendata.errors import JobAborted
+from greendata.errors.notes import without_frame
+from greendata.hub import native
+from greendata.hub.deadline import nearest
+from greendata.hub.hubs import weakly
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
+from greendata.hub.waker import Bridge, report
+
+__all__ = ("Holder", "Job", "go_on")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Who is told of the results that are submitted in a context: a group that adopts them.
+adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
+
+# The key of what is submitted in a context without one: a tenant, a route.
+turn: ContextVar[Hashable] = ContextVar("greendata.turn", default=None)
+
+# True where something goes on that was admitted when it began, a stream or a half-sent answer: what is submitted there
+# is queued also when the queue is full. Turned away it would be lost, with all the work that went into it.
+underway: ContextVar[bool] = ContextVar("greendata.underway", default=False)
+
+# Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
+# not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
+listeners: tuple[Callable[[Job], object], ...] = ()
+
+
+def go_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``func(*args, **kwargs)`` in a copy of the caller's context, as part of what is under way.
+
+    Example:
+        >>> go_on(underway.get), underway.get()
+        (True, False)
+    """
+    context = copy_context()
+    context.run(underway.set, True)
+    return context.run(func, *args, **kwargs)
+
+
+class Holder(Protocol):
+    """What has a job until it is over: the pool. Safe from any thread."""
+
+    def withdraw(self, job: Job) -> None:
+        """Take *job* out of the queue, or count it as abandoned if it runs."""
+
+    def holds(self, job: Job) -> bool:
+        """Return whether *job* is in the queue, or a worker has it."""
+
+
+class Job:
+    """A callable with its context, its deadline and its result.
+
+    The submitting thread makes it; the pool's lock guards its place in the queue; one worker runs it; the
+    home hub lets it go. Its result knows it until then.
+    """
+
+    __slots__ = (
+        "_bridge",
+        "_number",
+        "_pool",
+        "_timer",
+        "args",
+        "context",
+        "deadline",
+        "func",
+        "key",
+        "result",
+        "returned",
+        "seconds",
+    )
+
+    def __init__(
+        self, pool: Holder, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
+    ) -> None:
+        self.func = func  # from here to result: set once, read by the worker
+        self.args = args
+        self.key = key
+        self.context: Context = copy_context()
+        self.result: Result[Any] = Result(label)
+        self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
+        self.seconds = 0.0  # for which the deadline was asked, by the job or a block around it; likewise
+        self.returned = False  # no worker has it, or will have; under the pool's lock
+        self._pool = pool
+        self._bridge: Bridge | None = None  # set before it is queued
+        self._number = 0  # home hub's thread; the worker reads
+        self._timer: Any = None  # home hub's thread only
+
+    def bind(self, bridge: Bridge | None, seconds: float | None) -> None:
+        """Give the job its home and its deadline. Call on the submitting thread."""
+        limit = nearest(seconds)
+        self.result.bind(self, bridge)
+        if bridge is not None:
+            self._number = bridge.number()
+            self._bridge = bridge
+            bridge.expect(self._at_home, self._number)
+        if limit is not None:
+            self.deadline, self.seconds = limit
+            if bridge is not None:
+                left = max(0.0, self.deadline - monotonic())
+                self._timer = bridge.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
+                self._timer.start(weakly(self.result.expire), update=True)
+
+    def run(self, worker: str) -> None:
+        """Run the callable in its context and settle the result. Call on the worker."""
+        result = self.result
+        if self.deadline is not None and monotonic() >= self.deadline:
+            result.expire()
+        if result.ready():
+            return
+        result.begin(worker)
+        try:
+            value = self.context.run(self.func, *self.args)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
+            # Without this frame, and not by way of a local: either would be a cycle that keeps the job alive.
+            without_frame(error)
+            self.fail(error)
+            del self, result  # the job's frames, which its error keeps, have this one as their caller
+        else:
+            result.settle(Status.DONE, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle the result with *error*, unless there is an outcome. Call on the worker."""
+        result = self.result
+        if not isinstance(error, Exception):
+            error = JobAborted(result.label, error)
+        result.settle(Status.FAILED, error=error)
+
+    def come_back(self) -> tuple[Bridge | None, int]:
+        """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
+        if self._bridge is None or self._bridge.is_gone:
+            self.result.part()
+        return self._bridge, self._number
+
+    def withdraw(self) -> None:
+        """Leave the queue; a job that runs is abandoned. Safe from any thread."""
+        try:
+            self._pool.withdraw(self)
+        finally:
+            self.announce()  # once more: if it was queued, nobody will have it from now on
+
+    def announce(self) -> None:
+        """Have the home hub notify the waiters of the settled result. Safe from any thread."""
+        bridge = self._bridge
+        if bridge is None:
+            if self.returned:
+                self.result.part()
+        elif getcurrent() is bridge.hub:
+            self._at_home()
+        else:
+            bridge.ring(self._number)
+
+    def drop(self) -> None:
+        """Undo `bind`, as far as it came, for a job that was not admitted. Call on the submitting thread."""
+        if self._bridge is not None:
+            self._leave_bridge(self._bridge)
+            self._bridge.forget(self._number)
+        self.result.part()
+
+    def _at_home(self) -> None:
+        """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
+        bridge, result = self._bridge, self.result
+        assert bridge is not None
+        if result.ready() and not result.is_home:
+            self._leave_bridge(bridge)
+            result.come_home(bridge)
+            for listener in listeners:
+                try:
+                    listener(self)
+                except Exception:  # noqa: BLE001 - it is not the waiters', and keeps no other listener from the job
+                    report(bridge.hub, listener, *sys.exc_info())
+        if self.returned or not self._pool.holds(self):
+            bridge.forget(self._number)
+            result.part()
+
+    def _leave_bridge(self, bridge: Bridge) -> None:
+        bridge.release(self._number)
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None

@@ -1,0 +1,92 @@
+"""The pool's settings: their defaults with the reason beside each, their checks, their environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from greendata.errors import BadSetting
+from greendata.hub.checks import is_count, is_number
+
+__all__ = ("Settings",)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `greendata.configure` sets.
+
+    Attributes:
+        max_workers: native threads that run jobs. With eight heavy group-bys at once on two cores the hub's
+            1 ms tick has its p99 at 3.6 ms with 2 workers, 2.8 ms with 4 and 2.0 ms with 8, at the same queries
+            a second: Polars shares its own thread pool out among those that run. Tiny queries need one worker
+            whatever the number, see `greendata.pool.workers`. Fewer bound the memory of queries that run at once.
+        max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker takes on: a longer
+            queue is an overload and not a burst, and at 2 KiB a job it is some 20 MiB.
+        nice: added to the scheduling priority of Polars' threads (Linux), so that the hub's thread is served first
+            when all cores are busy, and not to that of the workers, which hold the GIL at times. On two cores the
+            tick's p99 beside a Python loop in one worker and another busy process is 39 ms at 0 and 35 ms at 3; it
+            was 68 ms with workers and Polars at 10. Beside eight heavy queries it is 16 ms at 0 and 8 ms at 3, and
+            with four busy processes 17 and 5 ms, at the same queries a second. Queries with functions of Python lose
+            a third of their speed beside a busy process at 10, and none at 3.
+        stuck_after: seconds after which a running job's slot is written off and replaced, at most
+            `max_workers` times; such jobs have been seen (github.com/pola-rs/polars/issues/27969).
+        exit_timeout: seconds that an exiting process waits for jobs that run. A job with a Python function
+            inside that outlives the interpreter aborts the process with a message on stderr.
+
+    Example:
+        >>> Settings().changed(max_workers=2).max_workers
+        2
+    """
+
+    max_workers: int = 8
+    max_queue: int = 10_000
+    nice: int = 3
+    stuck_after: float = 600.0
+    exit_timeout: float = 10.0
+
+    def changed(self, **changes: Any) -> Settings:
+        """These settings with *changes*.
+
+        Raises:
+            BadSetting: a value that cannot be used.
+            TypeError: no setting of that name.
+        """
+        new = replace(self, **changes)
+        checks = {
+            "max_workers": (is_count(new.max_workers), "a whole number >= 1"),
+            "max_queue": (is_count(new.max_queue), "a whole number >= 1"),
+            "nice": (is_count(new.nice, least=0) and new.nice <= 19, "a whole number from 0 to 19"),
+            "stuck_after": (is_number(new.stuck_after) and new.stuck_after > 0, "a number of seconds > 0"),
+            "exit_timeout": (is_number(new.exit_timeout), "a number of seconds >= 0"),
+        }
+        for name, (is_good, expected) in checks.items():
+            if not is_good:
+                raise BadSetting(name, getattr(new, name), expected)
+        return new
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """The defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on; empty is not set.
+
+        Raises:
+            BadSetting: a variable that cannot be used.
+
+        Example:
+            >>> Settings.from_environment({"GREENDATA_NICE": "0"}).nice
+            0
+        """
+        changes: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"GREENDATA_{field.name.upper()}"
+            if text := environ.get(variable, "").strip():
+                changes[field.name] = _number(variable, text, whole=isinstance(field.default, int))
+        return cls().changed(**changes)
+
+
+def _number(variable: str, text: str, *, whole: bool) -> int | float:
+    try:
+        return int(text) if whole else float(text)
+    except ValueError as error:
+        raise BadSetting(variable, text, "a whole number" if whole else "a number") from error

@@ -1,0 +1,9 @@
+"""Polars queries in the pool: the verbs, the engine, batches, and rows as Python objects."""
+
+import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
+
+from greendata.startup.importing import modules_of as _modules_of
+
+__all__ = ()
+
+__getattr__ = _modules_of(__name__)

@@ -1,0 +1,136 @@
+"""`GreenEngine`: Polars' own plug-in point, with the greenlet waiting and the hub going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from polars.lazyframe.engine_config import get_engine_affinity_override
+
+from greendata.errors import BadEngine
+from greendata.internals.polars import engine_affinity, engine_named
+from greendata.pool import pool
+from greendata.query.batches import Batches
+
+if TYPE_CHECKING:
+    from polars.lazyframe.query_result import QueryResult
+
+__all__ = ("GreenEngine", "engine_of")
+
+
+class GreenEngine(pl.Engine):
+    """A Polars engine that runs another one in the pool.
+
+    ``lf.collect(engine=GreenEngine())`` blocks the calling greenlet and not the hub;
+    ``lf.collect_async(gevent=True, engine=GreenEngine())`` returns a `Result`. As the engine affinity
+    (``pl.Config.set_engine_affinity``, process-wide) it serves every call that names no engine.
+
+    Arguments are passed through as they come, so that an engine of any Polars 2 is served. Errors are the
+    inner engine's own. Safe from any thread; in one without a hub it runs inline.
+
+    Args:
+        inner: the engine that computes: a name, or any `polars.Engine`. "auto" is what Polars would take:
+            its engine affinity, else its default.
+
+    Raises:
+        BadEngine: *inner* is no engine.
+
+    Example:
+        >>> lf = pl.LazyFrame({"a": [1, 2, 3]})
+        >>> lf.collect(engine=GreenEngine("streaming")).height
+        3
+        >>> lf.collect_async(gevent=True, engine=GreenEngine()).get(timeout=5).height
+        3
+    """
+
+    def __init__(self, inner: str | pl.Engine = "auto") -> None:
+        self._inner = inner if inner == "auto" else engine_of(inner)
+
+    @property
+    def inner(self) -> pl.Engine:
+        """The engine that computes."""
+        if isinstance(self._inner, pl.Engine):
+            return self._inner
+        affinity = get_engine_affinity_override()
+        if affinity is None or isinstance(affinity, GreenEngine):
+            return engine_of(engine_affinity())
+        return affinity
+
+    @property
+    def name(self) -> str:
+        """The inner engine's name, marked: Polars puts its own engine in the place of one named "auto"."""
+        return f"green {self.inner.name}"
+
+    @property
+    def plan_engine(self) -> str:
+        """The engine name that query plans are rendered for."""
+        return self.inner.plan_engine
+
+    def __repr__(self) -> str:
+        return f"GreenEngine({self._inner!r})"
+
+    def collect(self, lf: pl.LazyFrame, **options: Any) -> Any:
+        """See `polars.Engine.collect`. A background query is handed out by the inner engine as it is."""
+        if options.get("background"):
+            return self.inner.collect(lf, **options)
+        collect: Callable[..., Any] = self.inner.collect
+        return pool.call(collect, lf, **options)
+
+    def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
+        """See `polars.Engine.collect_all`."""
+        return pool.call(self.inner.collect_all, list(lfs), **options)
+
+    def execute(self, lf: pl.LazyFrame, **options: Any) -> QueryResult:
+        """See `polars.Engine.execute`."""
+        return pool.call(self.inner.execute, lf, **options)
+
+    def collect_async(self, lf: pl.LazyFrame, *, gevent: bool = False, **options: Any) -> Any:
+        """A `Result` of the frame; an awaitable from the inner engine where ``gevent=False``."""
+        if not gevent:
+            return self.inner.collect_async(lf, gevent=False, **options)
+        return pool.submit(partial(self.inner.collect, lf, **options), label="collect")
+
+    def collect_all_async(self, lfs: Iterable[pl.LazyFrame], *, gevent: bool = False, **options: Any) -> Any:
+        """A `Result` of the frames; an awaitable from the inner engine where ``gevent=False``."""
+        if not gevent:
+            return self.inner.collect_all_async(lfs, gevent=False, **options)
+        return pool.submit(partial(self.inner.collect_all, list(lfs), **options), label="collect_all")
+
+    def collect_batches(self, lf: pl.LazyFrame, **options: Any) -> Any:
+        """The frame in `Batches`."""
+        inner = self.inner
+        if inner.name == "auto":  # which does not stream; Polars makes the same choice
+            inner = engine_of("streaming")
+        return Batches(partial(inner.collect_batches, lf, **options))
+
+
+def _sink(name: str) -> Callable[..., None]:
+    def sink(self: GreenEngine, lf: pl.LazyFrame, *args: Any, **options: Any) -> None:
+        pool.call(getattr(self.inner, name), lf, *args, **options)
+
+    sink.__name__ = name
+    sink.__qualname__ = f"GreenEngine.{name}"
+    sink.__doc__ = f"See `polars.Engine.{name}`."
+    return sink
+
+
+for _name in [name for name in vars(pl.Engine) if name.startswith("sink_")]:
+    setattr(GreenEngine, _name, _sink(_name))
+
+
+def engine_of(engine: object) -> pl.Engine:
+    """The engine of that name, or the engine itself.
+
+    Raises:
+        BadEngine: it is neither.
+    """
+    if isinstance(engine, pl.Engine):
+        return engine
+    if not isinstance(engine, str):
+        raise BadEngine(engine)
+    try:
+        return engine_named(engine)
+    except ValueError as error:
+        raise BadEngine(engine) from error

@@ -1,0 +1,405 @@
+"""Forms: how the values of a Python type are kept in a column.
+
+A `Form` has the column's dtype and packs values for it. Polars rounds, cuts and casts what does not fit a
+column while it builds one; a form refuses it (`Unfit`), so that no value is changed on its way.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+from polars.exceptions import PolarsError
+
+from greendata.errors.plural import counted
+
+__all__ = (
+    "Column",
+    "Form",
+    "Leaf",
+    "Listed",
+    "Pairs",
+    "Struct",
+    "Unfit",
+    "bounds_of",
+    "leaf",
+    "series_of",
+    "struct_of",
+    "tuple_of",
+    "unpackers_of",
+)
+
+Pack = Callable[[Any], Any]
+Dtype = pl.DataType | DataTypeClass  # as Polars types the inside of nested dtypes
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+INT64 = 2**63  # the first integer above what a column of 64 bits holds
+TICKS = {"ns": 1000, "us": 1, "ms": 1}  # ticks a microsecond, or less than one
+
+
+class Unfit(Exception):
+    """A value that its column cannot hold; the text says why. Never leaves the validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form(ABC):
+    """How values are kept in a column: its dtype, and what becomes of them on the way in."""
+
+    dtype: pl.DataType
+
+    @abstractmethod
+    def pack(self, value: Any) -> Any:
+        """What Polars takes for *value* in a column of this dtype; None stays None.
+
+        Raises:
+            Unfit: the column cannot hold it.
+        """
+
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf(Form):
+    """One value a row."""
+
+    into: Pack
+
+    def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
+        return None if value is None else self.into(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Form):
+    """Any number of values a row, or a fixed one: list, tuple, and sets in the order of their values."""
+
+    items: Form
+    is_set: bool = False
+
+    def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
+        if value is None:
+            return None
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise Unfit(f"{type(value).__name__} is no list")
+        packed = [self.items.pack(item) for item in value]
+        if self.is_set:
+            packed.sort(key=_as_polars_sorts)
+        elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
+            raise Unfit(f"{counted(len(packed), 'value does', 'values do')} not fit {self.dtype}")
+        return packed
+
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
+        inner = getattr(dtype, "inner", None)
+        unpack = None if inner is None else self.items.unpacker(inner)
+        if unpack is None:
+            return None
+        return lambda value: None if value is None else [unpack(item) for item in value]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs(Form):
+    """A dict: a list of structs with the fields ``key`` and ``value``, or a map."""
+
+    keys: Form
+    values: Form
+
+    def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise Unfit(f"{type(value).__name__} is no mapping")
+        pairs = [(self.keys.pack(key), self.values.pack(item)) for key, item in value.items()]
+        if not isinstance(self.dtype, pl.List):
+            return dict(pairs)
+        return [{"key": key, "value": item} for key, item in pairs]
+
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
+        name, inner = getattr(dtype, "key", None), getattr(dtype, "value", None)
+        if name is not None and inner is not None:  # it is a map, and so a dict already
+            unpackers = self.keys.unpacker(name), self.values.unpacker(inner)
+            if unpackers == (None, None):
+                return None
+            one, other = unpackers[0] or _same, unpackers[1] or _same
+            return lambda value: value and {one(key): other(item) for key, item in value.items()}
+        if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
+            return None
+        kinds = dict(dtype.inner)
+        if kinds.keys() != {"key", "value"}:
+            return None
+        key = self.keys.unpacker(kinds["key"]) or _same
+        item = self.values.unpacker(kinds["value"]) or _same
+
+        def unpack(value: Any) -> Any:
+            if value is None or None in value:
+                return value
+            return {key(pair["key"]): item(pair["value"]) for pair in value}
+
+        return unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field of a model as a column, of a frame or of a struct.
+
+    Attributes:
+        name: the column: the field's first validation alias, or its name.
+        field: the field.
+        sources: the columns that it may come from, the first that is there counting; none if it is computed.
+        form: how its values are kept.
+        nullable: True if its type admits None.
+        missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
+            makes each).
+        default: the value where *missing* is "fixed", packed.
+    """
+
+    name: str
+    field: str
+    sources: tuple[str, ...]
+    form: Form
+    nullable: bool = False
+    missing: Literal["fails", "fixed", "made"] = "fails"
+    default: Any = None
+
+    def constant(self) -> pl.Expr:
+        """The default, as a value of the column."""
+        if self.default is None:  # Polars takes series of one null for one and the same, whatever their dtypes
+            return pl.lit(None, dtype=self.form.dtype)
+        return pl.lit(pl.Series([self.default], dtype=self.form.dtype)).first()
+
+    def source(self, columns: Container[str]) -> str | None:
+        """Which of *columns* it comes from, or None."""
+        return next((source for source in self.sources if source in columns), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Struct(Form):
+    """Several values a row, each with a form of its own: a nested model, or a tuple of different types."""
+
+    columns: tuple[Column, ...]
+    is_tuple: bool = False
+
+    def pack(self, value: Any) -> Any:
+        """See `Form.pack`."""
+        if value is None:
+            return None
+        items = self._items(value)
+        return {column.name: column.form.pack(item) for column, item in zip(self.columns, items, strict=True)}
+
+    def _items(self, value: Any) -> Sequence[Any]:
+        """One for each column; a validator may have put anything in the place of a model or a tuple."""
+        if not self.is_tuple:
+            try:
+                return [getattr(value, column.field) for column in self.columns]
+            except AttributeError as lacking:
+                raise Unfit(str(lacking)) from lacking
+        if not isinstance(value, tuple | list) or len(value) != len(self.columns):
+            raise Unfit(f"{type(value).__name__} is no tuple of {len(self.columns)}")
+        return value
+
+    def unpacker(self, dtype: Dtype) -> Pack | None:
+        """See `Form.unpacker`."""
+        if not isinstance(dtype, pl.Struct):
+            return None
+        unpackers = unpackers_of(self.columns, dict(dtype))
+        if not self.is_tuple:
+            if not unpackers:
+                return None
+            return lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers}
+        if [field.name for field in dtype.fields] != [column.name for column in self.columns]:
+            return None
+        takes = [dict(unpackers).get(column.name, _same) for column in self.columns]
+        return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
+
+
+def unpackers_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Pack]]:
+    """What of columns of *dtypes* has to be unpacked before pydantic sees it, and what does it."""
+    return [
+        (source, unpack)
+        for column in columns
+        for source in column.sources
+        if source in dtypes and (unpack := column.form.unpacker(dtypes[source])) is not None
+    ]
+
+
+def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """Return packed *values* as a column.
+
+    A Series of lists of structs, which checks each value, takes Polars 10 us a row, and a frame of rows, which makes
+    null of what does not fit, a fourth of that. So the rows are made, and compared with the values.
+
+    Raises:
+        TypeError: they are of another type; and other errors of Polars.
+
+    Example:
+        >>> series_of([[{"a": 1}], None], pl.List(pl.Struct({"a": pl.Int8}))).to_list()
+        [[{'a': 1}], None]
+    """
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+        try:
+            made = pl.DataFrame([(value,) for value in values], {"": dtype}, orient="row").to_series()
+        except (TypeError, PolarsError):  # such as of integers and floats in one list
+            return pl.Series(values, dtype=dtype)
+        if made.to_list() == values:
+            return made
+    return pl.Series(values, dtype=dtype)
+
+
+def struct_of(columns: tuple[Column, ...], *, is_tuple: bool = False) -> Struct:
+    """The form of a struct with *columns*."""
+    return Struct(pl.Struct({column.name: column.form.dtype for column in columns}), columns, is_tuple)
+
+
+def tuple_of(forms: Iterable[Form]) -> Struct:
+    """The form of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
+    names = ((f"field_{number}", form) for number, form in enumerate(forms))
+    return struct_of(tuple(Column(name, name, (name,), form) for name, form in names), is_tuple=True)
+
+
+def bounds_of(dtype: Dtype) -> tuple[int, int]:
+    """The smallest integer that a column of *dtype* holds, and the first that is too large."""
+    bits = int(str(dtype).lstrip("UInt"))
+    return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+
+def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
+    """The form of single values in a column of *dtype*; *as_text*: of anything, by its text."""
+    if as_text:
+        return Leaf(dtype, lambda value: _text(str(value)))
+    if dtype.is_integer():
+        low, high = bounds_of(dtype)
+        return Leaf(dtype, _checked(int, dtype, lambda value: low <= value < high))
+    match dtype:
+        case pl.Decimal():
+            return Leaf(dtype, _into_decimal(dtype))
+        case pl.Enum():
+            known = frozenset(dtype.categories)
+            return Leaf(dtype, _checked(str, dtype, known.__contains__))
+        case pl.Datetime():
+            return Leaf(dtype, _checked(datetime, dtype, _fits_datetime(dtype)))
+        case pl.Duration():
+            return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
+    kinds: dict[type[pl.DataType], Pack] = {
+        pl.Boolean: _checked(bool, dtype),
+        pl.Float16: _checked(float, dtype, _fits_float(65_520.0)),
+        pl.Float32: _checked(float, dtype, _fits_float(2.0**128 - 2.0**103)),
+        pl.Float64: _checked(float, dtype, _fits_float(math.inf)),
+        pl.String: _text,
+        pl.Categorical: _text,
+        pl.Binary: _checked(bytes, dtype),
+        pl.Date: _checked(date, dtype, lambda value: not isinstance(value, datetime)),
+        pl.Time: _checked(time, dtype, lambda value: value.tzinfo is None),
+        pl.Null: _checked(type(None), dtype),
+    }
+    return Leaf(dtype, kinds.get(type(dtype), _same))
+
+
+def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None = None) -> Pack:
+    """Pass values of *kind* that fit; the value of an enumeration's member stands for the member."""
+
+    def into(value: Any) -> Any:
+        if isinstance(value, Enum):
+            value = value.value
+        if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
+            raise Unfit(f"{type(value).__name__} does not fit {dtype}")
+        if fits is not None and not fits(value):
+            raise Unfit(f"{_short(value)} does not fit {dtype}")
+        return value
+
+    return into
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if not isinstance(value, str):
+        raise Unfit(f"{type(value).__name__} does not fit String")
+    if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise Unfit("a lone surrogate is no Unicode text")
+    return value
+
+
+def _into_decimal(dtype: pl.Decimal) -> Pack:
+    scale, whole = dtype.scale, (dtype.precision or 38) - dtype.scale
+
+    def into(value: Any) -> Decimal:
+        if not isinstance(value, Decimal) or not value.is_finite():
+            raise Unfit(f"{_short(value)} does not fit {dtype}")
+        sign, digits, exponent = value.as_tuple()
+        assert isinstance(exponent, int)
+        if not any(digits):
+            return Decimal(0)
+        cut = max(0, -scale - exponent)
+        if any(digits[len(digits) - cut :]) or len(digits) <= cut or value.adjusted() >= whole:
+            raise Unfit(f"{_short(value)} does not fit {dtype}")
+        return Decimal((sign, digits[:-cut], -scale)) if cut else value
+
+    return into
+
+
+def _fits_datetime(dtype: pl.Datetime) -> Callable[[datetime], bool]:
+    in_ticks = _fits_ticks(dtype.time_unit)
+    zone = None if dtype.time_zone is None else ZoneInfo(dtype.time_zone)
+
+    def fits(value: datetime) -> bool:
+        if (value.tzinfo is None) is not (zone is None):
+            return False
+        try:
+            local = value.replace(tzinfo=UTC) if zone is None else value.astimezone(zone)
+        except OverflowError:  # it could not be read out of the column
+            return False
+        return in_ticks(local - EPOCH)
+
+    return fits
+
+
+def _fits_ticks(unit: str) -> Callable[[timedelta], bool]:
+    def fits(value: timedelta) -> bool:
+        ticks = value // MICROSECOND * TICKS[unit]
+        return -INT64 <= ticks < INT64 and not (unit == "ms" and ticks % 1000)
+
+    return fits
+
+
+def _fits_float(beyond: float) -> Callable[[float], bool]:
+    """Make what tells the floats that become the nearest of their column, and the integers that it has.
+
+    Finite ones from *beyond* on would be infinite there.
+    """
+
+    def fits(value: float) -> bool:
+        if isinstance(value, int):
+            return value.bit_length() < 1024 and abs(value) < beyond and float(value) == value
+        return abs(value) < beyond or not math.isfinite(value)
+
+    return fits
+
+
+def _as_polars_sorts(value: Any) -> tuple[bool, bool, Any]:
+    """Nulls first, NaN last; values that have no order, by their text."""
+    is_nan = value != value
+    return (value is not None, is_nan, "" if is_nan else str(value) if isinstance(value, dict | list) else value)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 50 else text[:47] + "..."
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,328 @@
+"""The fields of a pydantic model as columns: their names, their forms, and what stands in where one is missing.
+
+Forms are read off the annotations, since these say what a value is once it is valid; what makes it valid is
+read off pydantic's core schema (`greendata.validation.rules`). A Polars dtype among the metadata of an annotation,
+as in ``Annotated[int, polars.UInt8]``, is the form.
+"""
+
+from __future__ import annotations
+
+import collections
+import ipaddress
+from collections.abc import Mapping, Sequence, Set
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache, partial
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+import polars as pl
+import pydantic
+from pydantic import AliasChoices, AliasPath, BaseModel, EncodedBytes, EncodedStr, PydanticUserError, RootModel
+from pydantic.fields import FieldInfo
+
+from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
+from greendata.schema.codecs import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
+from greendata.schema.dtypes import map_type
+from greendata.schema.named_dtypes import coded
+
+__all__ = ("columns_of",)
+
+DIGITS = 38  # of a Decimal that does not say how many: all that a column holds,
+PLACES = 18  # and of these behind the point, which leaves as many before it as 64 bits have
+
+LEAVES: dict[object, pl.DataType] = {
+    NoneType: pl.Null(),
+    bool: pl.Boolean(),
+    bytes: pl.Binary(),
+    date: pl.Date(),
+    datetime: pl.Datetime("us"),
+    float: pl.Float64(),
+    int: pl.Int64(),
+    pydantic.AwareDatetime: pl.Datetime("us", "UTC"),
+    pydantic.FutureDate: pl.Date(),
+    pydantic.FutureDatetime: pl.Datetime("us"),
+    pydantic.NaiveDatetime: pl.Datetime("us"),
+    pydantic.PastDate: pl.Date(),
+    pydantic.PastDatetime: pl.Datetime("us"),
+    str: pl.String(),
+    time: pl.Time(),
+    timedelta: pl.Duration("us"),
+}
+TEXTS = (
+    UUID,
+    PurePath,
+    ipaddress.IPv4Address,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Address,
+    ipaddress.IPv6Interface,
+    ipaddress.IPv6Network,
+    pydantic.AnyUrl,
+)
+UNIONS = (Union, UnionType)
+LISTS = (list, tuple, collections.deque, Sequence, collections.abc.MutableSequence)
+SETS = (set, frozenset, Set, collections.abc.MutableSet)
+DICTS = (dict, Mapping, collections.abc.MutableMapping, collections.OrderedDict)
+
+
+def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
+    """The columns of *model*: its fields in their order, then its computed fields.
+
+    Raises:
+        NotAModel: *model* is no pydantic model, or a RootModel, which has no fields.
+        NoColumnForm: a field that no column can hold.
+        DuplicateColumn: two fields of one alias.
+    """
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or issubclass(model, RootModel):
+        raise NotAModel(model)
+    model.model_rebuild()  # nothing happens if it is complete
+    return _columns(model)
+
+
+@lru_cache(maxsize=512)  # classes, not instances: a program has few, and one that makes them must not keep them all
+def _columns(model: type[BaseModel]) -> tuple[Column, ...]:
+    computed = []
+    for name, info in model.model_computed_fields.items():
+        form = _form(info.return_type, (), f"{model.__name__}.{name}", (model,))
+        computed.append(Column(info.alias or name, name, (), form, _is_optional(info.return_type)))
+    return _unique(model, (*_fields(model, f"{model.__name__}", ()), *computed))
+
+
+def _fields(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> tuple[Column, ...]:
+    if not model.model_fields:
+        raise NoColumnForm(where, model, "it has no fields")
+    columns = []
+    for name, info in model.model_fields.items():
+        path = f"{where}.{name}"
+        form = _form(info.annotation, tuple(info.metadata), path, (*inside, model))
+        sources = _sources(model, name, info, path)
+        missing, default = _default(model, info, form)
+        columns.append(Column(sources[0], name, sources, form, _is_optional(info.annotation), missing, default))
+    return _unique(model, tuple(columns))
+
+
+def _unique(model: type[BaseModel], columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    fields: dict[str, list[str]] = {}
+    for column in columns:
+        for name in {column.name, *column.sources}:
+            fields.setdefault(name, []).append(column.field)
+    for name, owners in fields.items():
+        if len(owners) > 1:
+            raise DuplicateColumn(model.__name__, name, owners)
+    return columns
+
+
+def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> tuple[str, ...]:
+    config = model.model_config
+    alias = info.validation_alias
+    by_name = alias is None or config.get("validate_by_name") or config.get("populate_by_name")
+    choices: list[Any] = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    found = []
+    if alias is not None and config.get("validate_by_alias", True) is not False:
+        for choice in choices:
+            if isinstance(choice, AliasPath) and len(choice.path) > 1:
+                raise NoColumnForm(path, choice, "its alias is a path into another value")
+            found.append(str(choice.path[0]) if isinstance(choice, AliasPath) else choice)
+    return tuple(dict.fromkeys([*found, name] if by_name or not found else found))
+
+
+def _default(model: type[BaseModel], info: FieldInfo, form: Form) -> tuple[Literal["fails", "fixed", "made"], Any]:
+    if info.is_required():
+        return "fails", None
+    factory = info.default_factory
+    validated = info.validate_default or (info.validate_default is None and model.model_config.get("validate_default"))
+    if validated or (factory is not None and factory not in {list, dict, set, tuple, frozenset, str, int, float, bool}):
+        return "made", None
+    try:
+        return "fixed", form.pack(info.default if factory is None else factory())
+    except Unfit:
+        return "made", None  # it fails there, with a row and a reason
+
+
+# -- from annotations to forms --------------------------------------------------------------------------
+
+
+def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+    """The form of *annotation* at *where*, a field of the last of the models *inside*."""
+    named = next((tag for tag in metadata if _is_dtype(tag)), None)
+    if named is not None:
+        others = tuple(tag for tag in metadata if not _is_dtype(tag))
+        return _named(annotation, others, named() if isinstance(named, type) else named, where, inside)
+    if (plain := _alias_of(annotation)) is not None:
+        return _form(plain, metadata, where, inside)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        tags = [part for tag in args[1:] for part in (tag.metadata if isinstance(tag, FieldInfo) else (tag,))]
+        return _form(args[0], (*tags, *metadata), where, inside)
+    if origin in UNIONS:
+        members = [member for member in args if member is not NoneType]
+        if len(members) != 1:
+            raise NoColumnForm(where, annotation, "it is one of several types")
+        return _form(members[0], metadata, where, inside)
+    if origin is Literal:
+        return _choices(annotation, list(args), where)
+    return _of_class(annotation, metadata, where, inside)
+
+
+def _is_dtype(tag: object) -> bool:
+    return isinstance(tag, pl.DataType) or (isinstance(tag, type) and issubclass(tag, pl.DataType))
+
+
+def _alias_of(annotation: Any) -> Any:
+    """What a ``NewType`` or a ``type`` statement stands for; None for anything else."""
+    supertype = getattr(annotation, "__supertype__", None)
+    return supertype if supertype is not None else getattr(annotation, "__value__", None)
+
+
+def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+    encoded = next((tag for tag in metadata if isinstance(tag, EncodedBytes | EncodedStr)), None)
+    if encoded is not None:
+        return Leaf(pl.String(), partial(_encoded, encoded))
+    if annotation is Decimal:
+        return leaf(_decimal(metadata))
+    if annotation in LEAVES:
+        return leaf(LEAVES[annotation])
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type):
+        if issubclass(kind, Enum):
+            return _choices(annotation, [member.value for member in kind], where)
+        if issubclass(kind, BaseModel):
+            return _model(kind, where, inside)
+        if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
+            return leaf(pl.String(), as_text=True)
+    if kind in {*LISTS, *SETS, *DICTS}:
+        return _container(annotation, kind, where, inside)
+    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+
+
+def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> Form:
+    args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
+    if not args:
+        raise NoColumnForm(where, annotation, "it does not say what is in it")
+    inner = [_form(arg, (), where, inside) for arg in args]
+    if kind is tuple and Ellipsis not in get_args(annotation):
+        return _tuple(inner)
+    if kind in DICTS:
+        keys, values = inner
+        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
+    return Listed(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
+
+
+def _tuple(forms: list[Form]) -> Form:
+    first = forms[0]
+    if isinstance(first, Leaf) and all(isinstance(form, Leaf) and form.dtype == first.dtype for form in forms):
+        return Listed(pl.Array(first.dtype, len(forms)), first)
+    return tuple_of(forms)
+
+
+def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form:
+    if model in inside:
+        raise NoColumnForm(where, model, "it contains itself")
+    model.model_rebuild()  # nothing happens if it is complete
+    if issubclass(model, RootModel):
+        info = model.model_fields["root"]
+        root = _form(info.annotation, info.metadata, where, (*inside, model))
+        return Leaf(root.dtype, lambda value: root.pack(value.root))
+    return struct_of(_fields(model, where, inside))
+
+
+def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
+    """The text that pydantic decodes when it sees a value: what it decodes once, it would decode again."""
+    try:
+        return tag.encode_str(value) if isinstance(tag, EncodedStr) else tag.encode(value).decode()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unfit(f"{type(value).__name__} cannot be encoded") from error
+
+
+def _choices(annotation: Any, values: list[Any], where: str) -> Form:
+    """The form of a Literal or an Enum: the categories of its strings, or the type of all its values."""
+    plain = [value.value if isinstance(value, Enum) else value for value in values]
+    kinds = {type(value) for value in plain} - {NoneType}
+    if kinds == {str}:
+        return leaf(pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
+    if len(kinds) != 1 or not kinds <= LEAVES.keys():
+        raise NoColumnForm(where, annotation, "its values are of several types, or of none that columns hold")
+    return leaf(LEAVES[kinds.pop()])
+
+
+def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
+    digits, places = (
+        next((found for tag in metadata if (found := getattr(tag, name, None)) is not None), None)
+        for name in ("max_digits", "decimal_places")
+    )
+    if places is None:
+        return pl.Decimal(DIGITS, PLACES)
+    return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
+
+
+def _named(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
+    """The form that an annotation names: that of its type, in another dtype."""
+    plain = _plain(annotation)
+    kind, args = get_origin(plain) or plain, get_args(plain)
+    holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
+    if isinstance(dtype, pl.List | pl.Array) and kind in holders and len({*args} - {Ellipsis}) == 1:
+        return Listed(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
+    if isinstance(dtype, map_type) and kind in DICTS and args:
+        keys, values = (
+            _form(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
+        )
+        return Pairs(dtype, keys, values)
+    if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
+        return _form(plain, metadata, where, inside)
+    if dtype.is_nested():
+        form = _form(plain, metadata, where, inside)
+        if form.dtype != dtype:
+            raise NoColumnForm(where, annotation, f"its form is {form.dtype}, and no {dtype}")
+        return form
+    if plain in _own_kinds(dtype):
+        return leaf(dtype)
+    try:
+        return coded(plain, metadata, dtype)
+    except PydanticUserError as error:
+        raise NoColumnForm(where, annotation, "pydantic has no schema for it") from error
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what it is called, and without None."""
+    if (plain := _alias_of(annotation)) is not None:
+        return _plain(plain)
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return _plain(members[0]) if get_origin(annotation) in UNIONS and len(members) == 1 else annotation
+
+
+def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> pl.DataType | None:
+    """The dtype that a type has where none is named, if any."""
+    try:
+        return _form(annotation, metadata, where, inside).dtype
+    except NoColumnForm:
+        return None
+
+
+def _own_kinds(dtype: pl.DataType) -> Set[Any]:
+    """The types whose values a column of *dtype* holds as they are, or `Unfit` says why it does not."""
+    if dtype == pl.Decimal:
+        return {Decimal}
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return {str}
+    return {
+        kind
+        for kind, own in LEAVES.items()
+        if type(own) is type(dtype)
+        or (own.is_integer() and dtype.is_integer())
+        or (own.is_float() and dtype.is_float())
+    }
+
+
+def _is_optional(annotation: Any) -> bool:
+    if (plain := _alias_of(annotation)) is not None:
+        return _is_optional(plain)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _is_optional(args[0])
+    if origin is Literal:
+        return None in args
+    return annotation is NoneType or (origin in UNIONS and any(map(_is_optional, args)))

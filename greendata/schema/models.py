@@ -1,0 +1,154 @@
+"""pydantic models as Polars schemas, and schemas as models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from keyword import iskeyword
+from typing import Annotated, Any, Literal, Optional
+
+import polars as pl
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime, create_model
+
+from greendata.errors import NoColumnForm
+from greendata.schema.codecs import Dtype, bounds_of
+from greendata.schema.dtypes import map_type
+from greendata.schema.fields import columns_of
+
+__all__ = ("model_of", "schema_of")
+
+# The types whose column is the one that `schema_of` gives them; every other dtype is named beside the type.
+PLAIN: dict[pl.DataType, Any] = {
+    pl.Binary(): bytes,
+    pl.Boolean(): bool,
+    pl.Date(): date,
+    pl.Datetime("us"): NaiveDatetime,
+    pl.Datetime("us", "UTC"): AwareDatetime,
+    pl.Duration("us"): timedelta,
+    pl.Float64(): float,
+    pl.Int64(): int,
+    pl.Null(): None,
+    pl.String(): str,
+    pl.Time(): time,
+}
+
+
+def schema_of(model: type[BaseModel]) -> pl.Schema:
+    """The Polars schema of *model*: what a valid frame of it has for columns, computed fields last.
+
+    A column is called as the field's validation alias (the first, of several). Its dtype follows the annotation:
+
+    ==================================  ======================================================================
+    int, float, bool, str, bytes        Int64, Float64, Boolean, String, Binary
+    Decimal                             Decimal of max_digits and decimal_places; Decimal(38, 18) without places
+    date, time, timedelta               Date, Time, Duration("us")
+    datetime, NaiveDatetime             Datetime("us"): aware values do not fit
+    AwareDatetime                       Datetime("us", "UTC")
+    UUID, paths, addresses, URLs        String
+    Enum, Literal                       Enum of the values where they are strings, else the type of the values
+    list, set, tuple[T, ...]            List; a set in the order of its values
+    tuple[T, T], tuple[T, U]            Array; Struct of ``field_0``, ``field_1``
+    dict[K, V]                          List of Struct of ``key`` and ``value``
+    a model                             Struct
+    Optional[T]                         that of T
+    Base64Str, Base64Bytes and so on    String, encoded
+    Annotated[T, polars.UInt8]          the dtype named, of values that fit it
+    Annotated[T, polars.String]         String, of values that come back from their text, see
+    `greendata.schema.named_dtypes` ==================================
+    ======================================================================
+
+    Raises:
+        NotAModel: *model* is no pydantic model with fields.
+        NoColumnForm: a field whose type no column can hold.
+        DuplicateColumn: two fields of one alias.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     id: int
+        ...     name: str | None = Field(default=None, alias="fullName")
+        >>> dict(schema_of(User))
+        {'id': Int64, 'fullName': String}
+    """
+    return pl.Schema({column.name: column.form.dtype for column in columns_of(model)})
+
+
+def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[BaseModel]:
+    """A pydantic model of which *schema* is the schema; its fields are required and may be None, as in a column.
+
+    A column that is called as no field can be (``"unit price"``, ``"_id"``, ``"copy"``) is the alias of one.
+
+    Raises:
+        NoColumnForm: a dtype that no field can have, such as Object.
+
+    Example:
+        >>> Row = model_of({"id": pl.UInt8, "unit price": pl.Float64})
+        >>> Row.model_validate({"id": 7, "unit price": None})
+        Row(id=7, column_1=None)
+        >>> dict(schema_of(Row))
+        {'id': UInt8, 'unit price': Float64}
+    """
+    columns = pl.Schema(schema)
+    fields: dict[str, Any] = {}
+    for number, (column, dtype) in enumerate(columns.items()):
+        annotation = _or_none(_annotation(dtype, f"{name}.{column}"))
+        if _is_field_name(column):
+            fields[column] = (annotation, ...)
+        else:
+            fields[_free_name(f"column_{number}", columns)] = (annotation, Field(alias=column))
+    made: type[BaseModel] = create_model(name, __config__=ConfigDict(protected_namespaces=()), **fields)
+    return made
+
+
+def _annotation(dtype: Dtype, where: str) -> Any:
+    """A type of which *dtype* is the form."""
+    if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type]
+        return plain
+    if dtype.is_integer():
+        return Annotated[int, _bounds(dtype), dtype]
+    if dtype.is_float():
+        return Annotated[float, dtype]
+    match dtype:
+        case pl.Decimal():
+            return Annotated[Decimal, Field(max_digits=dtype.precision, decimal_places=dtype.scale)]
+        case pl.Datetime():
+            return Annotated[NaiveDatetime if dtype.time_zone is None else AwareDatetime, dtype]
+        case pl.Duration():
+            return Annotated[timedelta, dtype]
+        case pl.Enum() | pl.Categorical():
+            words = dtype.categories.to_list() if isinstance(dtype, pl.Enum) else []
+            return Literal[tuple(words)] if words else Annotated[str, dtype]
+    return _nested(dtype, where)
+
+
+def _nested(dtype: Dtype, where: str) -> Any:
+    if isinstance(dtype, pl.List | pl.Array):
+        items = list.__class_getitem__(_or_none(_annotation(dtype.inner, where)))
+        if isinstance(dtype, pl.List):
+            return items
+        return Annotated[items, Field(min_length=dtype.size, max_length=dtype.size), dtype]
+    if isinstance(dtype, map_type):
+        keys, values = _annotation(dtype.key, where), _or_none(_annotation(dtype.value, where))
+        return Annotated[dict.__class_getitem__((keys, values)), dtype]
+    if isinstance(dtype, pl.Struct) and dtype.fields:
+        return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
+    raise NoColumnForm(where, dtype, "pydantic has no type for it")
+
+
+def _or_none(annotation: Any) -> Any:
+    return Optional[annotation]  # noqa: UP045 - a None has no | with None
+
+
+def _bounds(dtype: Dtype) -> Any:
+    low, high = bounds_of(dtype)
+    return Field(ge=low, lt=high)
+
+
+def _is_field_name(column: str) -> bool:
+    return column.isidentifier() and not iskeyword(column) and column[0] != "_" and not hasattr(BaseModel, column)
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    while name in taken:
+        name += "_"
+    return name

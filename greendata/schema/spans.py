@@ -1,0 +1,36 @@
+"""Durations as text: ISO 8601, as pydantic and JSON have them, in Polars' expressions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from greendata.internals.polars import TimeUnit
+
+__all__ = ("UNIT_DIGITS", "ticks_of_span")
+
+UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
+
+
+def ticks_of_span(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    """ISO 8601 in days, hours, minutes and seconds, counted in *unit*, as Int128; null where it is none.
+
+    Example:
+        >>> pl.select(ticks_of_span(pl.lit("-PT1.5S"), "ms")).item()
+        -1500
+    """
+    digits = UNIT_DIGITS[unit]
+    pattern = _DURATION % digits
+    parts = value.str.extract_groups(pattern)
+
+    def part(number: int) -> pl.Expr:
+        return parts.struct.field(str(number))
+
+    days, hours, minutes, seconds = (part(number).cast(pl.Int128).fill_null(0) for number in range(2, 6))
+    fraction = part(6).str.pad_end(digits, "0").cast(pl.Int128).fill_null(0)
+    count = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 10**digits + fraction
+    sign = pl.when(part(1) == "-").then(-1).otherwise(1)
+    return pl.when(value.str.contains(pattern) & ~value.str.contains("[PT]$")).then(sign * count)

@@ -1,0 +1,489 @@
+"""PostgreSQL through its ADBC driver: a statement's rows as frames, a frame as a table's rows.
+
+The driver takes the bits of a value by the Arrow type alone. What Arrow has no type for it hands out as bytes, as a
+number of other units, or flattened; what a column of the table is, it does not ask. So the types are looked at here:
+of a statement before it is executed, of a table before anything is copied into it.
+
+The driver manager's own statements are used and not its DB-API layer: that one takes locks of `threading`, handles
+signals and wants pyarrow. All of it is called on workers.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import polars as pl
+
+from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
+from greendata.errors.plural import counted
+from greendata.hub.contexts import contextmanager
+from greendata.schema.column_names import frame_of
+from greendata.sql.arrow_c_stream import ArrowReader, Field, fields_of
+from greendata.sql.sql_types import POSTGRES, check_days, check_names, exact, parameters
+from greendata.sql.stopper import Stopper
+from greendata.sql.tokens import Statement
+
+__all__ = ("check_encoding", "ingest", "rows_of")
+
+_BATCH_BYTES = 1_000_000  # a batch of a stream; of a whole frame it is the driver's 16 MB, since each batch is a turn
+# of the GIL: 300 000 rows delay a 1 ms tick by 2.6 ms (p99) in 16 MB, and by 4.4 ms in 1 MB
+_PLAIN = {
+    "bool": "b",
+    "int2": "s",
+    "int4": "i",
+    "int8": "l",
+    "float4": "f",
+    "float8": "g",
+    "bytea": "z",
+    "date": "tdD",
+    "time": "ttu",
+    "timestamp": "tsu:",
+    "timestamptz": "tsu:UTC",
+}  # PostgreSQL's types whose Arrow type holds the same values; besides all that arrives as text
+_ROWS = ("SELECT", "VALUES", "TABLE", "WITH", "(")  # statements that may stand in FROM
+_CHANGES = ("INSERT", "UPDATE", "DELETE")  # statements that may stand in WITH
+_MODES = {"fail": "create", "append": "create_append", "replace": "replace"}  # as ADBC calls them
+_NUMBERS = {
+    "int2": pl.Int16(),
+    "int4": pl.Int32(),
+    "int8": pl.Int64(),
+    "float4": pl.Float32(),
+    "float8": pl.Float64(),
+}
+_SAME = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time, "interval": pl.Duration}
+_TEXTS = ("text", "varchar", "json")  # what the driver copies text into
+_TIMES = ("timestamp", "timestamptz")
+_SORTS = "bermc"  # base types, enums, ranges, multiranges and composite types: their text is read as psql reads it
+_LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
+# types whose input rounds, cuts off or takes the time zone of the session
+_TYPES = """
+    WITH RECURSIVE base (name, type, modifier) AS (
+        SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = {0} AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT base.name, d.typbasetype, d.typtypmod FROM base
+        JOIN pg_catalog.pg_type d ON d.oid = base.type AND d.typtype = 'd'
+    )
+    SELECT base.name, b.typname::text, b.typtype::text, coalesce(e.typtype::text, '') AS inner_sort, base.modifier,
+           format_type(b.oid, base.modifier) AS shown, quote_ident(n.nspname) || '.' || quote_ident(b.typname) AS bare
+    FROM base
+    JOIN pg_catalog.pg_type b ON b.oid = base.type AND b.typtype <> 'd'
+    JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
+    LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
+"""  # of a domain, the type under it and under the domains between them
+_TABLE = """
+    SELECT nspname::text, relkind = 'v' OR EXISTS (
+        SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal AND tgtype & 7 = 7
+    ) AS is_staged, relkind IN ('r', 'p') AS is_table
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+    WHERE c.oid = to_regclass({0})
+"""  # a view takes no COPY, and of what a trigger leaves out, before a row is inserted, COPY's number is not handed out
+
+
+def rows_of(
+    connection: Any,
+    stopper: Stopper,
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+    batch_rows: int | None,
+) -> Iterator[pl.DataFrame]:
+    """What *sql* returns: a frame without rows that has its types, and then frames as the driver makes them.
+
+    Raises:
+        QueryFailed: PostgreSQL refuses the statement, or fails in it.
+        ColumnUnreadable: a column has values that no column of Polars holds.
+        BadArgument: an override of a column that is not there.
+    """
+    given = Statement(sql)
+    if not given.verb:
+        raise QueryFailed(sql, "it is no statement", None)
+    query, bound = _bound(given, params)
+    fields = _described(connection, stopper, query, bound, sql)
+    names = check_names([field.name for field in fields])
+    if unknown := sorted(overrides.keys() - set(names)):
+        raise BadArgument("schema_overrides", unknown, f"of the columns {', '.join(names)}")
+    guards = {field.name: f"{field.name} {secrets.token_hex(8)}" for field in fields if field.inner is not None}
+    if guards or not all(map(_is_plain, fields)):
+        query = _in_text(given.verb, query, fields, guards)
+        try:
+            _described(connection, stopper, query, bound, sql)
+        except QueryFailed as error:
+            raise _unreadable(next(field for field in fields if field.inner or not _is_plain(field))) from error
+    with _statement(connection, stopper, sql) as statement:
+        options = {"adbc.postgresql.use_copy": "true" if given.verb in (*_ROWS, *_CHANGES) else "false"}
+        if batch_rows is not None:
+            options["adbc.postgresql.batch_size_hint_bytes"] = str(_BATCH_BYTES)
+        statement.set_options(**options)
+        _set(statement, query, bound)
+        stream, _ = statement.execute_query()
+        try:
+            with ArrowReader(stream) as reader:
+                yield _read(reader.empty(), guards, overrides)
+                for frame in reader.frames():
+                    yield _read(frame, guards, overrides)
+        finally:
+            stream.release()
+
+
+def _described(connection: Any, stopper: Stopper, query: str, bound: pl.DataFrame | None, sql: str) -> list[Field]:
+    """The columns that *query* will have."""
+    with _statement(connection, stopper, sql) as statement:
+        _set(statement, query, bound)
+        schema = statement.execute_schema()
+        try:
+            return fields_of(schema.address)
+        finally:
+            schema.release()
+
+
+def _set(statement: Any, query: str, bound: pl.DataFrame | None) -> None:
+    statement.set_sql_query(query)
+    if bound is not None:
+        statement.prepare()
+        statement.bind_stream(bound)
+
+
+def _bound(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[str, pl.DataFrame | None]:
+    """The text of the statement and the row of its parameters.
+
+    What the driver has no type for, or would give the wrong one, is converted by the statement itself.
+    """
+    if not params:
+        return given.text, None
+    if given.parameters != len(params):  # of too many the driver takes the first
+        reason = f"the call supplies {len(params)} parameters, and the statement requires {given.parameters}"
+        raise QueryFailed(given.text, reason, None)
+    ways = dict(enumerate(map(_parameter, params), 1))
+    text = given.with_parameters(lambda number: ways.get(number, "{}").format(f"${number}"))
+    return text, parameters(params, POSTGRES)
+
+
+def _parameter(value: Any) -> str:
+    """What stands in the place of the parameter with *value*."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, uuid.UUID):
+        return "({}::text::uuid)"
+    if isinstance(value, list | tuple):
+        if all(item is None for item in value):
+            return "'{{" + ",".join(["NULL"] * len(value)) + "}}'"
+        if any(isinstance(item, uuid.UUID) for item in value):
+            return "({}::text[]::uuid[])"
+    return "{}"
+
+
+def _is_plain(field: Field) -> bool:
+    """True if Arrow's type holds what PostgreSQL's does."""
+    return field.form == "u" or _PLAIN.get(field.kind) == field.form
+
+
+def _unreadable(field: Field) -> ColumnUnreadable:
+    if (field.inner or field).form == "tin":
+        return ColumnUnreadable(field.name, "is an interval of time, which no column of Polars holds")
+    return ColumnUnreadable(field.name, f"is of PostgreSQL's type {field.kind}, which no column of Polars holds")
+
+
+def _in_text(verb: str, query: str, fields: list[Field], guards: Mapping[str, str]) -> str:
+    """*query* with its columns in types that Arrow has, and for each array whether it has several dimensions."""
+    chosen = [f"{_converted(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)]
+    for number, field in enumerate(fields):
+        if field.name in guards:
+            chosen.append(f"array_ndims(c{number}) > 1 AS {_quoted(guards[field.name])}")
+    columns, names = ", ".join(chosen), ", ".join(f"c{number}" for number in range(len(fields)))
+    if verb in _ROWS:
+        return f"SELECT {columns} FROM ({query}) AS q ({names})"
+    if verb in _CHANGES:
+        return f"WITH q ({names}) AS ({query}) SELECT {columns} FROM q"
+    raise _unreadable(next(field for field in fields if field.inner or not _is_plain(field)))
+
+
+def _converted(field: Field, column: str) -> str:
+    if field.form == "tin" or (field.inner and field.inner.form == "tin"):
+        raise _unreadable(field)
+    if field.inner is not None:
+        return column if _is_plain(field.inner) else f"{column}::text[]"
+    if field.kind == "oid":
+        return f"{column}::int8"
+    return column if _is_plain(field) else f"{column}::text"
+
+
+def _read(frame: pl.DataFrame, guards: Mapping[str, str], overrides: Mapping[str, Any]) -> pl.DataFrame:
+    """*frame* without the guards, and with its columns in the types of *overrides*.
+
+    Raises:
+        ColumnUnreadable: a column has values that no column of Polars holds.
+    """
+    for name, guard in guards.items():
+        if frame[guard].any():
+            raise ColumnUnreadable(name, "holds arrays of several dimensions")
+    kept = [series for series in frame if series.name not in guards.values()]
+    for series in kept:
+        check_days(series, POSTGRES)
+    return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
+
+
+def check_encoding(connection: Any) -> None:
+    """Check that *connection* hands out text in UTF-8, and takes it so.
+
+    Raises:
+        QueryFailed: it does not.
+    """
+    show = "SHOW client_encoding"
+    if (encoding := _fetched(connection, Stopper(), show, show).item()) != "UTF8":
+        reason = f"its client_encoding is {encoding}; connect with client_encoding=UTF8"
+        raise QueryFailed("a statement on the connection", reason, None)
+
+
+def ingest(
+    connection: Any,
+    stopper: Stopper,
+    frame: pl.DataFrame,
+    rows: pl.DataFrame,
+    table: str,
+    schema: str | None,
+    if_exists: str,
+) -> int:
+    """Write *rows*, and return the number of those that the table took; a failure aborts the transaction.
+
+    What the driver cannot copy into the table's columns goes through a temporary table, and is converted by PostgreSQL.
+
+    Raises:
+        QueryFailed: PostgreSQL refuses it.
+        WriteRefused: the table's columns would change a value.
+    """
+    what = f"write to {table}"
+    found, is_staged, declared = "", False, dict[str, _Target]()
+    if if_exists == "append":
+        found, is_staged, declared = _declared(connection, stopper, table, schema, what)
+    columns = [_for_column(series, declared.get(series.name), table) for series in rows]
+    rows = frame_of([column.values for column in columns])
+    if is_staged or any(column.is_staged for column in columns):
+        into = f"{_quoted(found)}.{_quoted(table)}"
+        return _through_staging(connection, stopper, rows, columns, table, into, what)
+    mode = "append" if found else _MODES[if_exists]  # into a table that is there, without the right to make one
+    options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
+    if place := found or schema:
+        options["adbc.ingest.target_db_schema"] = place
+    _copy(connection, stopper, rows, options, what)
+    return rows.height
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A column of the table: what is known of its type; of a domain, what is known of the type under it."""
+
+    kind: str
+    sort: str  # b for a base type, e for an enum, r for a range, ...
+    inner_sort: str  # of an array's values, else empty
+    modifier: int
+    shown: str
+    bare: str  # quoted, and without the modifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column on its way into a table."""
+
+    values: pl.Series
+    target: _Target | None = None  # of an SQL cast, if the column is staged or others are
+    is_staged: bool = False
+    is_checked: bool = False  # by comparing text, where the type's input may round or cut off
+
+
+def _for_column(series: pl.Series, target: _Target | None, table: str) -> _Column:
+    """*series* in the type that the driver has to have for a column of *target*'s.
+
+    Raises:
+        WriteRefused: it cannot be, or a value would be changed.
+    """
+    if target is None:
+        return _Column(series)
+    if series.null_count() == len(series):  # null is null in every type, and text is cast to all
+        return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
+    try:
+        column = _matched(series.alias(""), target)
+    except ColumnUnreadable as error:
+        raise WriteRefused(table, series.name, f"{error.reason}, and is {target.shown} in the table") from error
+    if column is None:
+        reason = f"is {target.shown} in the table and {series.dtype} in the frame; cast it before the write"
+        raise WriteRefused(table, series.name, reason)
+    return replace(column, values=column.values.alias(series.name))
+
+
+def _matched(series: pl.Series, target: _Target) -> _Column | None:
+    kind, dtype = target.kind, series.dtype
+    if kind in _NUMBERS:
+        return _Column(exact(series, _NUMBERS[kind])) if dtype.is_numeric() else None
+    if kind == "numeric":
+        if not dtype.is_numeric():
+            return None
+        if target.modifier == -1 and isinstance(dtype, pl.Decimal):
+            return _Column(series)
+        # PostgreSQL makes numerics of 15 digits of floats; of a Float32 all digits of its value are to arrive
+        digits = series.cast(pl.Float64).cast(pl.String) if dtype.is_float() else series
+        return _Column(digits, target, is_staged=True)
+    if kind in _SAME:
+        return _Column(_whole(series, target)) if isinstance(dtype, _SAME[kind]) else None
+    if kind in _TIMES:
+        is_same = isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) == (kind == "timestamp")
+        return _Column(_whole(series, target)) if is_same else None
+    if isinstance(dtype, pl.List):
+        return _matched_list(series, target)
+    if dtype != pl.String or target.sort not in _SORTS or target.inner_sort:
+        return None
+    if target.modifier == -1 and kind in _TEXTS:
+        return _Column(series, target)
+    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.sort == "c")
+
+
+def _matched_list(series: pl.Series, target: _Target) -> _Column | None:
+    if not target.inner_sort:
+        return None
+    inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
+    items = series.explode()
+    if items.null_count() == len(items):  # an empty list, too, is a null then
+        return _Column(series.cast(pl.List(pl.String)), target, is_staged=True)
+    if target.modifier == -1:
+        if inner in _NUMBERS and given.is_numeric():
+            return _Column(exact(series, pl.List(_NUMBERS[inner])), target)
+        if (inner in ("text", "varchar") and given == pl.String) or (inner == "bool" and given == pl.Boolean):
+            return _Column(series, target)
+    if inner == "numeric" and given.is_integer():
+        return _Column(series, target, is_staged=True)
+    if given != pl.String or inner in (*_NUMBERS, "numeric", *_SAME, *_TIMES):
+        return None
+    return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_sort not in "ber")
+
+
+def _whole(series: pl.Series, target: _Target) -> pl.Series:
+    """*series*, whose fractions of a second are no finer than the column's, which would round them."""
+    if target.modifier == -1:
+        return series
+    if isinstance(series.dtype, pl.Duration):
+        raise ColumnUnreadable(series.name, "is a Duration")
+    unit = 10 ** (6 - target.modifier) * (1000 if isinstance(series.dtype, pl.Time) else 1)
+    if (series.to_physical() % unit != 0).any():
+        raise ColumnUnreadable(series.name, "holds finer fractions of a second")
+    return series
+
+
+def _declared(
+    connection: Any, stopper: Stopper, table: str, schema: str | None, what: str
+) -> tuple[str, bool, dict[str, _Target]]:
+    """The table's schema, whether it takes no COPY, and its columns' types; nothing if it is new.
+
+    They stay so until the transaction ends.
+
+    A name without a schema is looked up as in a statement: among the temporary tables first, then in the search path.
+    """
+    name = f"quote_ident({_literal(table)})"
+    if schema is not None:
+        name = f"quote_ident({_literal(schema)}) || '.' || {name}"
+    found = _fetched(connection, stopper, _TABLE.format(name), what)
+    if not found.height:
+        return "", False, {}
+    place, is_staged, is_table = found.row(0)
+    if is_table:
+        _fetched(connection, stopper, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
+    rows = _fetched(connection, stopper, _TYPES.format(f"to_regclass({name})"), what).rows()
+    return place, is_staged, {column: _Target(*rest) for column, *rest in rows}
+
+
+def _through_staging(
+    connection: Any, stopper: Stopper, rows: pl.DataFrame, columns: list[_Column], table: str, into: str, what: str
+) -> int:
+    staging = f"greendata_{secrets.token_hex(8)}"
+    options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
+    _copy(connection, stopper, rows, options, what)
+    place = f"pg_temp.{staging}"
+    checks = [(column.values.name, check) for column in columns if (check := _check(column))]
+    if checks:
+        counts = ", ".join(f"count(*) FILTER (WHERE {check}) AS c{n}" for n, (_, check) in enumerate(checks))
+        changed = _fetched(connection, stopper, f"SELECT {counts} FROM {place}", what).row(0)
+        for (name, _), number in zip(checks, changed, strict=True):
+            if number:
+                shown = next(c.target.shown for c in columns if c.target and c.values.name == name)
+                raise WriteRefused(
+                    table, name, f"holds {counted(number, 'value')} that {shown} in the table would change"
+                )
+    names = ", ".join(_quoted(column.values.name) for column in columns)
+    values = ", ".join(_quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
+    # As COPY does, of identity columns too.
+    insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place}"
+    with _statement(connection, stopper, what) as statement:
+        statement.set_sql_query(insert)
+        number = int(statement.execute_update())
+    _fetched(connection, stopper, f"DROP TABLE {place}", what)
+    return number
+
+
+def _check(column: _Column) -> str | None:
+    """What is true of a value that the table's type would change."""
+    target, name = column.target, _quoted(column.values.name)
+    if target is None or not column.is_staged:
+        return None
+    if column.is_checked:
+        return f"{name}::{target.bare}::text{'[]' if target.inner_sort else ''} IS DISTINCT FROM {name}"
+    if target.modifier != -1:
+        return f"{name}::{target.bare}::{target.shown} IS DISTINCT FROM {name}::{target.bare}"
+    return None
+
+
+def _copy(connection: Any, stopper: Stopper, rows: pl.DataFrame, options: Mapping[str, str], what: str) -> None:
+    with _statement(connection, stopper, what) as statement:
+        statement.set_options(**options)
+        statement.bind_stream(rows)
+        statement.execute_update()
+
+
+def _fetched(connection: Any, stopper: Stopper, sql: str, what: str) -> pl.DataFrame:
+    """What a statement of our own returns."""
+    with _statement(connection, stopper, what) as statement:
+        statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+        statement.set_sql_query(sql)
+        stream, _ = statement.execute_query()
+        try:
+            with ArrowReader(stream) as reader:
+                return pl.concat([reader.empty(), *reader.frames()])
+        finally:
+            stream.release()
+
+
+@contextmanager
+def _statement(connection: Any, stopper: Stopper, sql: str) -> Iterator[Any]:
+    """A new statement, closed at the end; what its driver raises in the block becomes `QueryFailed`."""
+    manager = import_module("adbc_driver_manager")
+
+    def cancel() -> None:
+        with suppress(manager.Error):  # there is nothing to stop
+            statement.cancel()
+
+    try:
+        statement = manager.AdbcStatement(connection)
+        try:
+            with stopper.running(cancel, sql):
+                yield statement
+        finally:
+            statement.close()
+    except manager.Error as error:
+        raise QueryFailed(sql, str(error).strip(), error.sqlstate) from error
+    except OSError as error:
+        raise QueryFailed(sql, str(error.strerror).strip(), None) from error
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _literal(text: str) -> str:
+    r"""*text* in SQL, whatever the server takes a backslash for."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'"

@@ -1,0 +1,394 @@
+"""Polars' types and those of databases: what can be written and how, and how what comes back is read.
+
+No value is changed on the way. What would be rounded, cut off or made null is an error that names the column.
+PostgreSQL's driver crashes or writes nonsense for some types (Int128, UInt64), so only those known to be right pass.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from greendata.errors import BadArgument, ColumnUnreadable, ColumnUnwritable, WriteRefused
+from greendata.errors.plural import counted
+from greendata.schema.column_names import frame_of
+
+__all__ = (
+    "POSTGRES",
+    "SQLITE",
+    "check_days",
+    "check_name",
+    "check_names",
+    "check_writable",
+    "dtypes_of",
+    "exact",
+    "few_digits",
+    "lower",
+    "parameters",
+    "stored",
+)
+
+SQLITE, POSTGRES = "SQLite", "PostgreSQL"
+_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)
+_SCALARS = (*_NUMBERS, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Datetime, pl.Time, pl.Decimal)
+_AS_TEXT = (pl.Categorical, pl.Enum, pl.Null)
+_IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
+_FIRST_DAY = {POSTGRES: -2_440_588, SQLITE: -95_026_236}  # days since 1970; PostgreSQL's is 24 November 4714 BC
+_LAST_DAY = 95_026_236  # the end of 262142, after which Polars panics when it shows a date
+_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_WHOLE: dict[Any, pl.DataType] = {
+    pl.Datetime: pl.Datetime("us"),
+    pl.Duration: pl.Duration("us"),
+    pl.Categorical: pl.Categorical(),
+}
+_FORMLESS = (pl.Struct, pl.Object, pl.Unknown)  # types that no column of a database is read as
+_TEMPORAL = (pl.Date, pl.Datetime, pl.Time, pl.Duration)
+_READ = (*_NUMBERS, pl.Int128, pl.Decimal, pl.Date, pl.Datetime, pl.Time, pl.Binary, pl.Enum, pl.Categorical)  # of text
+_PREFIXES = (":", "@", "$")  # of named parameters in SQLite
+_LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
+_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+_DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # what Polars reads besides is doubtful: 20-01-02
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
+_NANOSECONDS = (1678, 2261)  # the years that fit wholly into 64 bits of them
+
+
+def check_writable(schema: Mapping[str, Any], kind: str) -> None:
+    """Check that a database of *kind* has a form for each column of *schema*.
+
+    Raises:
+        BadArgument: it cannot have a column of such a name.
+        ColumnUnwritable: there is no form for some.
+
+    Example:
+        >>> check_writable({"a": pl.Int64()}, "SQLite")
+    """
+    for name in schema:
+        check_name("frame", "a column", name, kind)
+    if kind == SQLITE and len(set(map(lower, schema))) < len(schema):  # it would take the value of one of them
+        raise BadArgument("frame", list(schema), "of columns whose names differ by more than upper and lower case")
+    if missing := {name: dtype for name, dtype in schema.items() if not _has_form(dtype, kind)}:
+        raise ColumnUnwritable(missing, kind)
+
+
+def check_name(argument: str, what: str, name: str, kind: str) -> None:
+    """Check that *name* can be the name of *what* in a database of *kind*; any text can but for these.
+
+    Raises:
+        BadArgument: it is not text, it holds a NUL, or PostgreSQL would refuse it or cut it off.
+    """
+    if not isinstance(name, str) or "\0" in name or (not name and argument != "frame"):
+        raise BadArgument(argument, name, f"the name of {what}, without NUL")
+    if kind == POSTGRES and not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise BadArgument(argument, name, f"the name of {what}, in PostgreSQL one of 1 to {_LONGEST_NAME} bytes")
+
+
+def check_names(names: Sequence[str]) -> Sequence[str]:
+    """*names*, of a result's columns, each another: a frame cannot have two of one name.
+
+    Raises:
+        ColumnUnreadable: two are the same.
+    """
+    for name, number in Counter(names).items():
+        if number > 1:
+            raise ColumnUnreadable(name, f"is there {counted(number, 'time')}", "give each a name of its own, with AS")
+    return names
+
+
+def lower(name: str) -> str:
+    """*name* as SQLite compares names: of the letters only ASCII's have a lower case.
+
+    Example:
+        >>> lower("A\u00c4")
+        'aÄ'
+    """
+    return name.encode().lower().decode()
+
+
+def _has_form(dtype: Any, kind: str) -> bool:
+    if isinstance(dtype, (*_SCALARS, *_AS_TEXT)):
+        return True
+    if kind == SQLITE:
+        return False
+    if isinstance(dtype, pl.List):
+        return isinstance(dtype.inner, (*_IN_LISTS, *_AS_TEXT))
+    return isinstance(dtype, pl.Duration)
+
+
+def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
+    """The columns of *frame*, which passed `check_writable`, in the types that the database takes. Call on a worker.
+
+    Raises:
+        WriteRefused: a value does not fit.
+
+    Example:
+        >>> stored(pl.DataFrame({"a": ["x"]}, schema={"a": pl.Enum(["x"])}), "SQLite", "t").dtypes
+        [String]
+    """
+    done = []
+    for series in frame:
+        try:
+            done.append(_stored(series.alias(""), kind).alias(series.name))
+        except ColumnUnreadable as error:
+            raise WriteRefused(table, series.name, error.reason) from error
+    return frame_of(done)
+
+
+def _stored(series: pl.Series, kind: str) -> pl.Series:
+    dtype = series.dtype
+    if isinstance(dtype, _AS_TEXT):
+        return series.cast(pl.String)
+    if isinstance(dtype, pl.UInt64):
+        return exact(series, pl.Int64())  # the largest there is
+    check_days(series, kind)
+    if kind == SQLITE:
+        return _sqlite_form(series)
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, _AS_TEXT):
+        return series.cast(pl.List(pl.String))
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
+        return exact(series, pl.List(pl.Int64))
+    if isinstance(dtype, pl.Datetime):
+        return exact(series, pl.Datetime("us", dtype.time_zone))
+    if isinstance(dtype, pl.Duration):
+        return exact(series, pl.Duration("us"))
+    if isinstance(dtype, pl.Time) and (series.to_physical() % 1000 != 0).any():
+        raise ColumnUnreadable(series.name, "holds fractions of a microsecond, which PostgreSQL has not")
+    return series
+
+
+def _sqlite_form(series: pl.Series) -> pl.Series:
+    match series.dtype:
+        case pl.Decimal():
+            return series.cast(pl.String)  # exact; SQLite's own numbers are binary floats
+        case pl.Date():
+            return series.dt.to_string("%Y-%m-%d")
+        case pl.Datetime() as dtype:
+            zoned = dtype.time_zone is not None
+            naive = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else series
+            return _sqlite_moment(naive)
+        case pl.Time():
+            whole = (series.to_physical() % 1000 == 0).all()
+            return series.dt.to_string("%H:%M:%S%.6f" if whole else "%H:%M:%S%.9f")
+        case pl.Float32() | pl.Float64():
+            if series.is_nan().any():
+                raise ColumnUnreadable(series.name, "holds NaN, which SQLite makes null")
+    return series
+
+
+def _sqlite_moment(naive: pl.Series) -> pl.Series:
+    """*naive* as SQLite's own functions, `sqlite3` and CURRENT_TIMESTAMP write it, since text is compared as text.
+
+    As in Python's ``isoformat(" ")`` a fraction of a second is there if it is not 0, and has 6 digits, or 9.
+    """
+    text = naive.dt.to_string(f"%Y-%m-%d %H:%M:%S%.{9 if naive.dtype == pl.Datetime('ns') else 6}f")
+    return text.str.replace(r"(\.\d{6})000$", "$1").str.replace(r"\.0+$", "")
+
+
+def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
+    """*overrides* with whole types: a Datetime or a Duration without a unit is one of microseconds.
+
+    Raises:
+        BadArgument: it is no mapping of names to types.
+
+    Example:
+        >>> dtypes_of({"a": pl.Datetime, "b": int})
+        {'a': Datetime(time_unit='us', time_zone=None), 'b': Int64}
+    """
+    expected = "None or a mapping of column names to types of Polars, whole ones: pl.Decimal(12, 2), not pl.Decimal"
+    if not isinstance(overrides, Mapping) or not all(isinstance(name, str) for name in overrides):
+        raise BadArgument("schema_overrides", overrides, expected)
+    try:
+        dtypes = dict(pl.Schema({name: _WHOLE.get(dtype, dtype) for name, dtype in overrides.items()}))
+    except TypeError as error:
+        raise BadArgument("schema_overrides", overrides, expected) from error
+    if formless := {name: dtype for name, dtype in dtypes.items() if isinstance(dtype, _FORMLESS)}:
+        raise BadArgument("schema_overrides", formless, "of types that a column of a database can have")
+    return dtypes
+
+
+def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataFrame:
+    """*params* as the one row that is bound.
+
+    Raises:
+        BadArgument: named ones, where the database knows none; two of one name; a value that would be changed.
+        ColumnUnwritable: a value of a type that cannot be bound.
+
+    Example:
+        >>> parameters([1, "x"], "PostgreSQL").row(0)
+        (1, 'x')
+    """
+    if not isinstance(params, Mapping):
+        values: Iterable[tuple[str, Any]] = ((str(number), value) for number, value in enumerate(params))
+    elif kind == SQLITE:
+        values = [(_bare(name), value) for name, value in params.items()]
+        if len(dict(values)) < len(params):
+            raise BadArgument("params", sorted(params), "of different names; :a, @a and $a are one")
+    else:
+        raise BadArgument("params", sorted(map(str, params)), "a sequence: PostgreSQL's parameters are $1, $2, ...")
+    row = frame_of([_parameter(name, value, kind) for name, value in values])
+    check_writable(row.schema, kind)
+    try:
+        return stored(row, kind, "the statement")
+    except WriteRefused as error:
+        raise BadArgument("params", error.column, f"of values that {kind} can hold: one {error.reason}") from error
+
+
+def _bare(name: object) -> str:
+    if not isinstance(name, str) or not name.removeprefix(name[:1] if name.startswith(_PREFIXES) else ""):
+        raise BadArgument("params", name, "a mapping whose keys are names")
+    return name[1:] if name.startswith(_PREFIXES) else name
+
+
+def _parameter(name: str, value: Any, kind: str) -> pl.Series:
+    if kind == POSTGRES:  # where the statement converts them
+        value = _as_text(value)
+        if isinstance(value, list | tuple):
+            items = [_as_text(item) for item in value]
+            value = pl.Series(items, dtype=pl.String) if all(item is None for item in items) else items
+    try:
+        return pl.Series(name, [value])
+    except UnicodeEncodeError as error:
+        raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
+    except (TypeError, ValueError, OverflowError, PolarsError, PanicException) as error:  # of a Decimal that is NaN
+        raise ColumnUnwritable({name: type(value).__name__}, kind) from error
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def check_days(values: pl.Series, kind: str) -> None:
+    """Check that dates and datetimes, and lists of them, are days that the database of *kind* and Polars both have.
+
+    PostgreSQL's driver adds the years from 1970 to 2000 to infinity too, and what is past the last number begins anew.
+
+    Raises:
+        ColumnUnreadable: one is none.
+    """
+    column, values = values.name, values.alias("")
+    if isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.Date | pl.Datetime):
+        values = values.explode()
+    if not isinstance(values.dtype, pl.Date | pl.Datetime):
+        return
+    size = _DAY[values.dtype.time_unit] if isinstance(values.dtype, pl.Datetime) else 1
+    first, last = values.to_physical().min(), values.to_physical().max()
+    if first is not None and not _FIRST_DAY[kind] * size <= first <= last < (_LAST_DAY + 1) * size:  # type: ignore[operator]
+        raise ColumnUnreadable(column, "holds infinity, or a time before or after all that can be stored and shown")
+
+
+def exact(series: pl.Series, dtype: Any) -> pl.Series:
+    """*series* as *dtype*, with every value as it is. Call on a worker.
+
+    A number is no time: since when and in what it counts is not known. Nor is a time of one zone one of none.
+
+    Raises:
+        ColumnUnreadable: a value would be changed, or is no *dtype*.
+
+    Example:
+        >>> exact(pl.Series("a", ["2024-02-29"]), pl.Date()).item()
+        datetime.date(2024, 2, 29)
+    """
+    if series.dtype == dtype:
+        return series
+    if series.null_count() == len(series):
+        return pl.Series(series.name, [None] * len(series), dtype=dtype)
+    name, series = series.name, series.alias("")  # methods of Series take a name for a pattern
+    try:
+        if not _may_become(series.dtype, dtype):
+            raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}")
+        if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
+            done = _from_text(series, dtype)
+            same = done.null_count() == series.null_count()
+        else:
+            done = series.cast(dtype, strict=False)
+            same = _is_same(series, done)
+    except (PolarsError, PanicException) as error:
+        raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}") from error
+    if not same:
+        raise ColumnUnreadable(name, f"holds values that are no {dtype}, or would be changed by becoming one")
+    return done.alias(name)
+
+
+def _may_become(old: Any, new: Any) -> bool:
+    """True if a value of type *old* can be one of *new* that says the same."""
+    if isinstance(old, pl.List) and isinstance(new, pl.List | pl.Array):
+        return old.inner == new.inner or _may_become(old.inner, new.inner)
+    if isinstance(new, pl.List | pl.Array):
+        return False  # of one value it would be made
+    if isinstance(old, pl.String):
+        return isinstance(new, _READ)
+    if isinstance(old, pl.Datetime) or isinstance(new, pl.Datetime):
+        zones = (getattr(old, "time_zone", None), getattr(new, "time_zone", None))
+        return isinstance(old, pl.Date | pl.Datetime) and (zones[0] is None) == (zones[1] is None)
+    return isinstance(old, _TEMPORAL) == isinstance(new, _TEMPORAL)
+
+
+def _is_same(series: pl.Series, done: pl.Series) -> bool:
+    if done.null_count() != series.null_count():
+        return False
+    if done.dtype.is_float() and isinstance(series.dtype, pl.String | pl.Decimal):
+        return bool(_kept_digits(series.cast(pl.String), done).all())
+    if isinstance(series.dtype, pl.String):  # the text of a number, or of a category, is read and not cast
+        return True
+    return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
+
+
+def _kept_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
+    """True where *floats* are shown with the digits of the numbers in *text*: those with 15 digits, or 6, all are."""
+    is_named = ~floats.is_finite() & text.str.contains("(?i)inf|nan")
+    return is_named | (floats.is_finite() & (_digits(text) == _digits(floats.cast(pl.String))))
+
+
+def _digits(numbers: pl.Series) -> pl.Series:
+    """The digits that count of the numbers in *numbers*."""
+    significand = numbers.str.replace("(?i)e.*$", "").str.replace_all(r"[^0-9]", "")
+    return significand.str.strip_chars("0")
+
+
+def few_digits(numbers: pl.Series) -> pl.Series:
+    """True where a decimal number has so few digits that a binary float, which keeps 15, gives all of them back.
+
+    Example:
+        >>> few_digits(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
+        False
+    """
+    return _digits(numbers.cast(pl.String)).str.len_bytes() <= 15
+
+
+def _from_text(text: pl.Series, dtype: Any) -> pl.Series:
+    """*text* as *dtype*, null where it is none."""
+    if dtype == pl.Date:
+        return _like(text, f"{_DATE}$").str.to_date("%Y-%m-%d", strict=False)
+    if dtype == pl.Time:
+        return _fraction(_like(text, f"^{_CLOCK}"), 9).str.to_time("%H:%M:%S%.f", strict=False)
+    if dtype == pl.Decimal:
+        scale = getattr(dtype, "scale", None) or 0
+        return _like(text, rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$").cast(dtype, strict=False)
+    unit: Any = getattr(dtype, "time_unit", None) or "us"
+    zone = getattr(dtype, "time_zone", None)
+    form = "%Y-%m-%dT%H:%M:%S%.f"
+    text = _fraction(_like(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit]).str.replace(" ", "T", literal=True)
+    found = text.str.to_datetime(form, time_unit="us", strict=False)
+    if unit == "ns":  # what does not fit into 64 bits of them would come out as another time
+        text = _where(text, found.dt.year().is_between(*_NANOSECONDS))
+    if unit != "us":
+        found = text.str.to_datetime(form, time_unit=unit, strict=False)
+    return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # as it was written
+
+
+def _like(text: pl.Series, pattern: str) -> pl.Series:
+    """*text*, null where it is not of *pattern*."""
+    return _where(text, text.str.contains(pattern))
+
+
+def _fraction(text: pl.Series, digits: int) -> pl.Series:
+    """*text*, null where its fraction of a second has more than *digits* digits that count."""
+    return _where(text, ~text.str.contains(rf"\.[0-9]{{{digits}}}0*[1-9]"))
+
+
+def _where(text: pl.Series, is_right: pl.Series) -> pl.Series:
+    return text.set(~is_right.fill_null(value=False), None)

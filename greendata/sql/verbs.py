@@ -1,0 +1,296 @@
+"""Frames out of databases and into them, in the pool: SQLite through `sqlite3`, PostgreSQL through its ADBC driver.
+
+``pip install 'greendata[sql]'`` brings the driver. A database is an address (``sqlite:///path``, a path,
+``postgresql://...``, ``host=... dbname=...``), an engine of SQLAlchemy for SQLite, or a connection of the caller's: of
+``sqlite3.connect`` with ``check_same_thread=False``, of SQLAlchemy for SQLite (or a session), or of
+``adbc_driver_postgresql.dbapi.connect``, made with `greendata.run` so that the hub goes on. A connection serves one job
+at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import polars as pl
+
+from greendata.errors import BadArgument, BadChoice, NotAFrame
+from greendata.hub.checks import is_count
+from greendata.hub.result import Result
+from greendata.pool import pool, workers
+from greendata.query.batches import Batches
+from greendata.sql.addresses import looks_like_place
+from greendata.sql.databases import Database, SqliteAddress, database_of
+from greendata.sql.sql_types import SQLITE, check_name, check_writable, dtypes_of, parameters
+from greendata.sql.sqlite import MEMORY
+from greendata.sql.statements import ingest, rows_of
+from greendata.sql.stopper import Stopper
+
+__all__ = ("SqlBatches", "read_sql", "write_sql")
+
+IF_EXISTS = ("fail", "append", "replace")
+
+Params = Sequence[object] | Mapping[str, object]
+
+
+@overload
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame]: ...
+
+
+@overload
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: int,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> SqlBatches: ...
+
+
+def read_sql(
+    query: str,
+    database: str | PathLike[str] | object,
+    *,
+    params: Params | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    batch_rows: int | None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame] | SqlBatches:
+    """What one statement returns, as a frame, or as a stream of frames of *batch_rows* rows.
+
+    With an address or an engine it is one transaction, committed when all rows are read. A result that is cancelled or
+    out of time stops the statement. A statement that returns no rows gives a frame without columns. Several statements
+    are refused.
+
+    No value is changed on the way. A type of PostgreSQL that Polars lacks is read as its text. What has no form at all
+    is an error that names the column: ``infinity``, arrays of several dimensions, numbers beside text in a column of
+    SQLite, text that is no UTF-8, an override that would round or cut off.
+
+    A connection of `sqlite3` with converters (``detect_types``) or a ``text_factory`` gives what they make: dates,
+    datetimes (in UTC if they have a zone), times, timedeltas, booleans, Decimals and SQLite's own types are read, other
+    objects are refused. ``SELECT +column`` gives what is stored.
+
+    Args:
+        query: one SQL statement.
+        database: an address, an engine or a connection. ``sqlite:///`` is followed by the path, an absolute one with
+            its own slash; an SQLite file that is not there is an error. A connection of `sqlite3` has to be made with
+            ``check_same_thread=False``. Of SQLAlchemy, an engine gives a connection of its pool, and a connection or
+            a session its transaction; for PostgreSQL the address is needed.
+        params: bound by the driver, never put into the text: a sequence for ``?`` (SQLite) or ``$1`` (PostgreSQL), or a
+            mapping for SQLite's ``:name``.
+        schema_overrides: types of columns, for what a database does not tell: SQLite has no dates, booleans or
+            decimals, a column of it without values is Int64, and PostgreSQL's numeric has no bound and comes as text.
+            With String, numbers beside text become text with all their digits.
+        batch_rows: rows a frame. In SQLite the first 10 000 rows or the first batch, the larger, decide on the type of
+            a column; without *batch_rows*, all.
+        timeout: the deadline in seconds; of the whole stream with *batch_rows*.
+
+    Raises:
+        UnknownDatabase, ConnectionBusy, BadArgument, ColumnUnwritable, ImportError: at the call; of a stream on a
+            busy connection too.
+        DatabaseUnreachable, QueryFailed, ColumnUnreadable: from the result.
+
+    Example:
+        >>> read_sql("SELECT ? + 1 AS a", "sqlite://", params=[41]).get(timeout=5).item()
+        42
+        >>> with read_sql("VALUES (1), (2), (3)", "sqlite://", batch_rows=2) as stream:
+        ...     [batch.height for batch in stream]
+        [2, 1]
+    """
+    label = label or "read_sql"
+    _check_query(query)
+    if batch_rows is not None and not is_count(batch_rows):
+        raise BadArgument("batch_rows", batch_rows, "None or a whole number >= 1")
+    if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
+        raise BadArgument("params", params, "None, a sequence or a mapping")
+    overrides = dtypes_of({} if schema_overrides is None else schema_overrides)
+    place, stopper = database_of(database, label), Stopper()
+    try:
+        bound = _bound(params, place.kind)
+        start = partial(rows_of, place, stopper, query, bound, overrides, batch_rows)
+        if batch_rows is not None:
+            return SqlBatches(start, place, stopper, timeout=timeout, key=key, label=label)
+        return _submitted(partial(_whole, start), place, stopper, timeout, key, label)
+    except BaseException:
+        place.release()
+        raise
+
+
+def write_sql(
+    frame: pl.DataFrame,
+    table: str,
+    database: str | PathLike[str] | object,
+    *,
+    if_exists: Literal["fail", "append", "replace"] = "fail",
+    schema: str | None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[int]:
+    """Write *frame* to *table*, wholly or not at all; the result is the number of rows that the table took.
+
+    It is less than the frame's where a trigger, or an ``ON CONFLICT`` of the table's, leaves rows out.
+
+    With an address or an engine it is one transaction. On a connection of the caller's, or a session, nothing is
+    committed: a rollback takes the rows back. A write that fails leaves the transaction as it was in SQLite;
+    PostgreSQL's is aborted then, as by any failed statement, and all that is left is to roll it back. Names are quoted,
+    whatever they are.
+
+    Writers to one file of SQLite wait for each other, 5 seconds. An append looks at the types of the table: a value
+    arrives equal, or the write is refused.
+
+    Args:
+        database: an address, where an SQLite file is made if need be, an engine or a connection; see `read_sql`.
+        if_exists: what to do with a table that is there; one that is not is made.
+        schema: the schema of the table; in SQLite, the name of an attached database.
+
+    Raises:
+        NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
+        DatabaseUnreachable, QueryFailed: from the result; `WriteRefused`, a `QueryFailed`, where a value would change.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     written = write_sql(pl.DataFrame({"a": [1, 2]}), "t", folder + "/a.sqlite").get(timeout=5)
+        ...     read_sql("SELECT sum(a) FROM t", folder + "/a.sqlite").get(timeout=5).item(), written
+        (3, 2)
+    """
+    label = label or "write_sql"
+    if not isinstance(frame, pl.DataFrame):
+        raise NotAFrame(frame, "DataFrame")
+    if not frame.width:
+        raise BadArgument("frame", frame.shape, "a frame with at least one column")
+    if if_exists not in IF_EXISTS:
+        raise BadChoice("if_exists", if_exists, IF_EXISTS)
+    place, stopper = database_of(database, label), Stopper()
+    try:
+        _check_target(table, schema, database, place)
+        check_writable(frame.schema, place.kind)
+        work = partial(ingest, place, stopper, frame.clone(), table, schema, if_exists)
+        return _submitted(work, place, stopper, timeout, key, label)
+    except BaseException:
+        place.release()
+        raise
+
+
+class SqlBatches(Batches[pl.DataFrame]):
+    """A query's rows as frames, an iterator and a context manager: `Batches` over a statement of a database.
+
+    The statement, and the connection if it is ours, are closed at the end, by an error, and by leaving the block, which
+    waits for that; `close` and dropping the stream do so without waiting. A stream that is not read to its end
+    rolls its own transaction back.
+
+    Example:
+        >>> stream = read_sql("VALUES (1), (2)", "sqlite://", batch_rows=1)
+        >>> next(stream).item()
+        1
+        >>> stream.close()
+    """
+
+    def __init__(
+        self, start: Any, place: Database, stopper: Stopper, *, timeout: float | None, key: Hashable, label: str
+    ) -> None:
+        super().__init__(start, timeout=timeout, key=key, label=label)
+        self._place = place
+        self._stopper = stopper
+        self._ends: list[Result[None]] = []  # of what may still use the connection; whoever closes, once
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for end in self._ends:
+            end.wait()
+
+    def _stop(self, reading: Result[pl.DataFrame | None] | None) -> None:
+        reading_end = None if reading is None else reading.end()
+        super()._stop(reading)
+        if self._ending is not None or not self._source.is_open:
+            self._ends = [end for end in (reading_end, self._ending) if end is not None]
+            _after(self._ends, self._place.release)
+
+    def _fetch(self) -> Result[pl.DataFrame | None]:
+        return _stoppable(super()._fetch(), self._stopper)
+
+
+def _submitted(work: Any, place: Database, stopper: Stopper, timeout: Any, key: Hashable, label: str) -> Result[Any]:
+    result = pool.submit(work, timeout=timeout, key=key, label=label)
+    result.end().add_waker(place.release)  # it may never run
+    return _stoppable(result, stopper)
+
+
+def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
+    """*result*, whose statement is stopped where it is given up before the statement has answered."""
+    stop = partial(_stop, result, stopper)
+    if not result.add_waker(stop):
+        stop()
+    return result
+
+
+def _stop(result: Result[Any], stopper: Stopper) -> None:
+    if not result.successful() and stopper.give_up():
+        workers.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
+
+
+def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
+    """Call *func* when all of *ends* have come, in whichever thread sees it."""
+    if not ends:
+        func()
+    elif not ends[0].add_waker(partial(_after, ends[1:], func)):
+        _after(ends[1:], func)
+
+
+def _whole(start: Any) -> pl.DataFrame:
+    frames: Iterator[pl.DataFrame] = start()
+    return pl.concat(list(frames))
+
+
+def _check_query(query: object) -> None:
+    expected = "one SQL statement as text"
+    if not isinstance(query, str):
+        raise BadArgument("query", type(query).__name__, expected)
+    if looks_like_place(query) and not any(character.isspace() for character in query):
+        raise BadArgument("query", "an address", f"{expected}, and the database comes after it")
+    if not query.strip() or "\0" in query or re.search("[\ud800-\udfff]", query):
+        raise BadArgument("query", "empty text, or one with NUL or lone surrogates", expected)
+
+
+def _check_target(table: str, schema: str | None, database: object, place: Database) -> None:
+    """Check the names of the table and its schema, and that table and database are not swapped."""
+    check_name("table", "a table", table, place.kind)
+    if schema is not None:
+        check_name("schema", "a schema", schema, place.kind)
+    if looks_like_place(table) and isinstance(database, str) and not looks_like_place(database):
+        raise BadArgument("table", "an address", "the name of a table, and the database comes after it")
+    if isinstance(place, SqliteAddress) and place.path == MEMORY:
+        raise BadArgument("database", MEMORY, "a file or a connection: a database in memory ends with the call")
+
+
+def _bound(params: Params | None, kind: str) -> Any:
+    """*params* as they are bound: in SQLite's own types, or checked that they can be."""
+    if not params:
+        return ()
+    row = parameters(params, kind)
+    if kind != SQLITE:
+        return params
+    return row.row(0, named=True) if isinstance(params, Mapping) else row.row(0)

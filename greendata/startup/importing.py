@@ -1,0 +1,137 @@
+"""Call a function when a module has been imported, without importing it.
+
+greendata adds something to Polars: the ``.green`` namespaces, the fork guard, on request the patch. A program that
+never imports Polars must not pay for it, so the addition waits for the program's own import.
+
+A finder at the head of `sys.meta_path` answers for the awaited names only. It lets the other finders find the module
+and wraps the loader that they return. The wrapper puts the real loader back before the module's code runs, so that
+the module, its spec and its resources look as they would without us.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import get_ident
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+__all__ = ("is_being_imported", "modules_of", "when_imported")
+
+# By module. Any thread appends, and takes from the front: each function is taken once, by whichever thread is first.
+_awaited: dict[str, list[Callable[[], object]]] = {}
+
+
+def when_imported(name: str, func: Callable[[], object]) -> None:
+    """Call *func* once, right after the module *name* is imported; now, if it is already.
+
+    The import has not returned to its caller by then, so nobody sees the module without what *func* does to it. An
+    exception of *func* fails that import, as one of the module's own code would; the next attempt calls it again.
+
+    Example:
+        >>> when_imported("sys", lambda: print("it is here"))
+        it is here
+    """
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _awaited.setdefault(name, []).append(func)
+    if name in sys.modules:
+        import_module(name)  # another thread may be in the middle of it
+        _notify(name)
+
+
+def is_being_imported(name: str) -> bool:
+    """True while the code of the module *name* runs, and the functions that wait for its end.
+
+    Example:
+        >>> is_being_imported("sys")
+        False
+    """
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
+
+
+def modules_of(package: str) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a *package* whose modules are loaded when they are first asked for.
+
+    So ``greendata.pool.pool`` works after a plain ``import greendata``, although that loads little.
+
+    Example:
+        >>> modules_of("greendata.hub")("native").__name__
+        'greendata.hub.native'
+    """
+
+    def load(name: str) -> object:
+        if name.startswith("_") or find_spec(f"{package}.{name}") is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return import_module(f"{package}.{name}")
+
+    return load
+
+
+def _notify(name: str) -> None:
+    funcs = _awaited.get(name, [])
+    while funcs:
+        func = funcs.pop(0)
+        try:
+            func()
+        except BaseException:
+            funcs.insert(0, func)
+            raise
+
+
+class _Finder:
+    """Finds what is awaited by means of the other finders."""
+
+    def __init__(self) -> None:
+        self._finding: set[tuple[int, str]] = set()  # by thread; a finder that asks us back gets no answer
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not _awaited.get(name) or (get_ident(), name) in self._finding:
+            return None
+        self._finding.add((get_ident(), name))
+        try:
+            spec = self._ask_the_others(name, path, target)
+        finally:
+            self._finding.discard((get_ident(), name))
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = cast("Loader", _Notifier(cast("Loader", spec.loader)))
+        return spec
+
+    def _ask_the_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        for finder in tuple(sys.meta_path):
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+class _Notifier:
+    """A loader that tells of the module once its code has run; what else is asked of it, the real one answers."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        spec.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        _notify(spec.name)
+
+
+_finder = _Finder()

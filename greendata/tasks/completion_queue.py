@@ -1,0 +1,142 @@
+"""Several results at once, in the order they become ready: what every way of waiting for many stands on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from gevent import Greenlet, Timeout
+from gevent.event import AsyncResult
+from greenlet import getcurrent
+
+from greendata.errors import ForeignGreenlet, NotAResult, WaitsForItself
+from greendata.hub import native
+from greendata.hub.result import Result
+from greendata.hub.waiters import sleep_until
+from greendata.hub.waker import Bridge
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.tasks.task import current_job
+
+__all__ = ("Arrivals", "link", "unlink", "waitable")
+
+R = TypeVar("R", bound="AsyncResult[Any] | Greenlet[..., Any]")
+
+
+class Arrivals(Generic[R]):
+    """Results that one greenlet, or one thread without a hub, takes as they become ready.
+
+    Events wake it: nothing is polled. Call from the thread that made it.
+
+    Example:
+        >>> import greendata
+        >>> arrivals = Arrivals()
+        >>> arrivals.add(greendata.run(sum, [1, 2]))
+        >>> arrivals.take(None).get()
+        3
+    """
+
+    def __init__(self) -> None:
+        self._hub = get_hub_if_exists()
+        self._pending: dict[R, Callable[[Any], object]] = {}  # and the link of each
+        self._ready: deque[R] = deque()  # any thread appends, the own thread pops
+        self._bell: Any = native.SimpleQueue()  # where a thread without a hub sleeps
+        self._sleepers: list[Callable[[object], object]] = []  # own thread only
+        self._deadlines: dict[R, float] = {}  # that no hub here looks after
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, item: R) -> None:
+        """Wait for *item* too; one that waits already is not counted twice."""
+        if item not in self._pending:
+            if self._hub is None and (limit := getattr(item, "own_deadline", None)) is not None:
+                self._deadlines[item] = limit
+            self._pending[item] = link(item, self._hub, self._note)
+
+    def take(self, timeout: float | None) -> R | None:
+        """The next that is ready; None if there is none within *timeout* seconds."""
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            while self._ready:
+                item = self._ready.popleft()
+                self._deadlines.pop(item, None)
+                if self._pending.pop(item, None) is not None:  # else it was noted twice
+                    return item
+            if until is not None and monotonic() >= until:
+                return None
+            self._sleep(until)
+            for item in [item for item, limit in self._deadlines.items() if monotonic() >= limit]:
+                del self._deadlines[item]
+                assert isinstance(item, Result)
+                item.expire()
+
+    def close(self) -> list[R]:
+        """Wait for nothing any more; returns what was not taken."""
+        left = list(self._pending)
+        if get_hub_if_exists() is self._hub:  # else it is finalized on another thread: links are not its to touch
+            for item, wake in self._pending.items():
+                unlink(item, self._hub, wake)
+        self._pending.clear()
+        return left
+
+    def _note(self, item: R) -> None:
+        self._ready.append(item)
+        if self._hub is None:
+            self._bell.put(None)
+        elif self._sleepers:
+            Bridge.here(self._hub).resume(self._sleepers)
+
+    def _sleep(self, until: float | None) -> None:
+        ends = [end for end in (until, *self._deadlines.values()) if end is not None]
+        seconds = max(0.0, min(ends) - monotonic()) if ends else None
+        if self._hub is not None:
+            sleep_until(None if seconds is None else Timeout(seconds), self._hub, self._sleepers)
+        else:
+            with suppress(native.Empty):
+                self._bell.get(timeout=seconds)
+
+
+def waitable(item: R, hub: Any) -> R:
+    """*item*, if *hub*, or a thread without one, can wait for it.
+
+    Raises:
+        NotAResult: it is no Result, AsyncResult or Greenlet.
+        WaitsForItself: it is the job or the greenlet that calls.
+        ForeignGreenlet: it is a greenlet of another hub.
+    """
+    if not isinstance(item, AsyncResult | Greenlet):
+        raise NotAResult(item)
+    if item is current_job() or item is getcurrent():
+        raise WaitsForItself(item)
+    if isinstance(item, Greenlet) and not item.dead and item.parent is not hub:
+        raise ForeignGreenlet(item)
+    return item
+
+
+def link(item: Any, hub: Any, callback: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Have *callback* called with *item* once it is ready; returns what `unlink` takes.
+
+    With a *hub*, the calling thread's, that happens in the hub; without one in whatever thread settles it.
+    """
+    if hub is not None:
+        item.rawlink(callback)
+        return callback
+    if not isinstance(item, Result):
+        item.rawlink(callback)
+        return callback
+    wake: Callable[..., object] = partial(callback, item)
+    if not item.add_waker(wake):
+        wake()
+    return wake
+
+
+def unlink(item: Any, hub: Any, linked: Callable[..., object]) -> None:
+    """Take back what `link` returned."""
+    if hub is None and isinstance(item, Result):
+        item.drop_waker(linked)
+    else:
+        item.unlink(linked)

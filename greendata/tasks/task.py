@@ -1,0 +1,258 @@
+"""A function call on its way through a greenlet of a chosen hub, and its result.
+
+What `Job` is for a native thread, `Errand` is for a greenlet: it comes by the mailbox, runs until it first waits
+without another turn of the loop, and is killed where it is cancelled or out of time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import gevent
+from gevent import GreenletExit
+from greenlet import getcurrent, greenlet
+
+from greendata.errors import JobAborted, JobCancelled, NotCallable
+from greendata.errors.notes import without_frame
+from greendata.hub import native
+from greendata.hub.deadline import nearest
+from greendata.hub.entry_queue import Mailbox
+from greendata.hub.hubs import weakly
+from greendata.hub.outcome import Status
+from greendata.hub.result import Result
+from greendata.pool import pool
+from greendata.pool.job import adopter
+
+__all__ = ("Call", "Errand", "current_job", "name_of")
+
+T = TypeVar("T")
+
+
+class Call(Result[T], Generic[T]):
+    """The outcome of a call that runs in a greenlet of some hub, now or later.
+
+    Attributes:
+        context: the context variables that it runs with.
+        metadata: what was handed to `Caller.schedule_call`.
+    """
+
+    __slots__ = ("context", "metadata")
+
+    is_native = False
+
+    def __init__(self, label: str, context: Context, metadata: dict[str, Any]) -> None:
+        super().__init__(label)
+        self.context = context
+        self.metadata = metadata
+
+
+class Errand(Generic[T]):
+    """The work behind a `Call`: a callable, the hub it is for, and the greenlet that runs it there.
+
+    Any thread makes it; from `start` on all is done on the hub's thread. Its call knows it until its end.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_delay",
+        "_greenlet",
+        "_is_first_turn",
+        "_is_over",
+        "_mailbox",
+        "_timer",
+        "args",
+        "call",
+        "deadline",
+        "func",
+        "kwargs",
+        "on_end",
+        "seconds",
+    )
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        func: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        context: Context | None = None,
+        metadata: dict[str, Any] | None = None,
+        on_end: Callable[[Call[T]], object] | None = None,
+    ) -> None:
+        if not callable(func):
+            raise NotCallable(func)
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.on_end = on_end  # told once, on the hub's thread, when nothing of it goes on
+        copied = copy_context() if context is None else context.copy()
+        self.call: Call[T] = Call(name_of(func), copied, metadata or {})
+        limit = nearest(None)
+        self.deadline = None if limit is None else limit.until
+        self.seconds = 0.0 if limit is None else limit.seconds
+        self._mailbox = mailbox
+        self._greenlet: _Runner | None = None  # from here on: hub's thread only
+        self._is_first_turn = False
+        self._is_over = False
+        self._timer: Any = None  # the deadline's
+        self._delay: Any = None
+        self.call.bind(self, mailbox.bridge)
+
+    def dispatch(self, start: Callable[[], object]) -> Call[T]:
+        """Post *start*, which will start it, and return its result. Safe from any thread."""
+        self._mailbox.post(start)
+        if (adopt := adopter.get()) is not None:
+            adopt(self.call)
+        return self.call
+
+    # -- on the hub's thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run the call in a greenlet until it first waits. Call from the hub itself."""
+        if not self._may_begin():
+            return
+        self._greenlet = runner = _Runner(self._run, self._mailbox.hub)
+        runner.call = self.call
+        runner.gr_context = self.call.context
+        self._is_first_turn = True
+        runner.switch()
+        self._is_first_turn = False
+        if runner.dead:
+            self._at_home()
+
+    def start_direct(self) -> None:
+        """Run the call here and now, where it cannot wait. Call from the hub itself."""
+        if self._may_begin():
+            _local.call, self._is_first_turn = self.call, True
+            self.call.context.run(self._run)
+            _local.call, self._is_first_turn = None, False
+            self._at_home()
+
+    def start_later(self, delay: float) -> None:
+        """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
+        if not self.call.ready():
+            self.keep_deadline()
+            self._delay = self._mailbox.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
+            self._delay.start(weakly(self.start), update=True)
+
+    def keep_deadline(self) -> None:
+        """From now on the call fails when its deadline passes, begun or not. Call from the hub itself."""
+        if self.deadline is not None and self._timer is None:
+            left = max(0.0, self.deadline - monotonic())
+            self._timer = self._mailbox.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
+            self._timer.start(weakly(self.call.expire), update=True)
+
+    def _may_begin(self) -> bool:
+        if self.deadline is not None and monotonic() >= self.deadline:
+            self.call.expire()
+        if self.call.ready():
+            self._at_home()
+            return False
+        self.keep_deadline()
+        self.call.begin(self._mailbox.thread)
+        return True
+
+    def _run(self) -> None:
+        call = self.call
+        try:
+            call.settle(Status.DONE, self.func(*self.args, **self.kwargs))
+        except GreenletExit:
+            call.settle(Status.CANCELLED, error=JobCancelled(call.label, running=True, native=False, message="killed"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
+            self._fail(error, error)
+        except BaseException as error:  # noqa: BLE001 - it would end the hub's thread
+            self._fail(error, JobAborted(call.label, error))
+            if isinstance(error, KeyboardInterrupt):  # Ctrl-C struck here and is meant for the program
+                self._mailbox.hub.handle_system_error(type(error), error)
+        call.wake()
+        if not self._is_first_turn:
+            self._mailbox.post(self._at_home)
+        del self, call  # the frames of a failed call, which its error keeps, have this one as their caller
+
+    def _fail(self, error: BaseException, outcome: Exception) -> None:
+        without_frame(error)  # the one above: no cycle
+        self.call.settle(Status.FAILED, error=outcome)
+
+    def _at_home(self) -> None:
+        """Notify the waiters of the outcome; let go when the greenlet is dead."""
+        call = self.call
+        if not call.ready() or self._is_over:
+            return
+        if not call.is_home:
+            for timer in (self._timer, self._delay):
+                if timer is not None:
+                    timer.close()
+            call.come_home(self._mailbox.bridge)
+        if self._greenlet is None or self._greenlet.dead:
+            self._is_over = True
+            self._greenlet = None
+            call.part()
+            if self.on_end is not None:
+                self.on_end(call)
+
+    def _stop(self) -> None:
+        if self._greenlet is not None and not self._greenlet.dead:
+            gevent.kill(self._greenlet)
+
+    # -- what a result asks of its work: any thread ---------------------------------------------------
+
+    def withdraw(self) -> None:
+        """Kill the greenlet; a call that has not begun never will."""
+        self._mailbox.post(self._stop)
+
+    def announce(self) -> None:
+        """Have the hub notify the waiters of the settled result."""
+        self._mailbox.post(self._at_home)
+
+
+class _Runner(greenlet):
+    """The greenlet of an errand; `current_job` finds the call by it.
+
+    It is none of gevent's own: those cost 3 us more, for links and values that the call has already. It is not used
+    again for the next call, though a new greenlet is most of what a call costs: ``gevent.local`` would hand on what
+    the one before has left there.
+    """
+
+    __slots__ = ("call",)  # instead of a dict
+
+    call: Call[Any] | None
+
+
+def current_job() -> Result[Any] | None:
+    """The result of the job or call that the caller of this function is part of; None outside of one.
+
+    It knows pool jobs on their own worker, and calls of a `Caller` or a `Group` in their own greenlet.
+
+    Example:
+        >>> import greendata
+        >>> current_job() is None
+        True
+        >>> greendata.run(lambda: current_job().label, label="asks").get(timeout=5)
+        'asks'
+    """
+    current = getcurrent()
+    if isinstance(current, _Runner):
+        return current.call
+    return getattr(_local, "call", None) or pool.job_here()
+
+
+def _after_fork_in_child() -> None:
+    """The call that forked is the parent's."""
+    _local.call = None
+    current = getcurrent()
+    if isinstance(current, _Runner):
+        current.call = None
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """What a call of *func* is called in errors."""
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+_local = native.Local()  # the call that runs in the hub itself
+os.register_at_fork(after_in_child=_after_fork_in_child)

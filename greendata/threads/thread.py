@@ -1,0 +1,195 @@
+"""Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
+
+A thread that is started on a native thread is a native thread. As a greenlet it would wait there for a hub that nobody
+runs, or that runs only while a job waits. The threads of an executor that gevent's own queue feeds, since it was made
+earlier, are greenlets of the queue's hub.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as executors
+from functools import partial
+from typing import Any
+
+import gevent
+import gevent.hub
+import gevent.queue
+import gevent.thread  # type: ignore[import-not-found]
+from gevent.monkey import get_original, is_object_patched
+from greenlet import getcurrent
+
+from greendata.hub import native
+from greendata.hub.hubs import take_down
+from greendata.internals.gevent import get_hub_if_exists, set_greenlet, thread_handle, thread_lock_setter
+from greendata.threads.locks import Event
+from greendata.threads.parking import hub_here, hub_turns_here, native_threads
+
+__all__ = ("share_threads", "sleep")
+
+
+def share_threads() -> None:
+    """Let native threads start threads, wait for their end, use executors and sleep."""
+    if is_object_patched("time", "sleep"):
+        time.sleep = sleep  # type: ignore[assignment]
+    if not is_object_patched("threading", "Thread"):
+        return
+    ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign]
+    _share_fork_lock()
+    thread: Any = threading
+    low: Any = _thread
+    low.start_new_thread = low.start_new = _start_new_thread
+    if sys.version_info >= (3, 13):
+        low.start_joinable_thread = thread._start_joinable_thread = _start_joinable_thread
+        thread._ThreadHandle = _Handle
+    else:
+        thread._start_new_thread = _start_new_thread
+        thread.Thread._set_tstate_lock = _set_tstate_lock
+
+
+def _share_fork_lock() -> None:
+    """Put another lock in the place of that of the executors, which each fork takes by a method of gevent.
+
+    The hooks of a fork cannot be taken back. Those of the new lock come before, so that nobody waits for the old one.
+    """
+    module: Any = executors
+    if isinstance(module._global_shutdown_lock, gevent.thread.LockType):
+        module._global_shutdown_lock = lock = gevent.thread.LockType()
+        os.register_at_fork(
+            before=lock.acquire,
+            after_in_child=lock._at_fork_reinit,
+            after_in_parent=lock.release,
+        )
+
+
+def sleep(seconds: float, /) -> None:
+    """`time.sleep`; the hub of the calling thread goes on, if it has one.
+
+    Example:
+        >>> sleep(0)
+    """
+    if hub_here() is None:
+        native.sleep(max(0.0, seconds))  # gevent's takes a negative one for zero
+    else:
+        gevent.hub.sleep(seconds)
+
+
+# -- Python 3.11 and 3.12: a thread is joined by way of a lock that it holds -------------------------------
+
+
+def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
+    hub = _hub_for(func)
+    if hub is not None:
+        return _start_greenlet(hub, gevent.thread.start_new_thread, func, args, kwargs) or 0
+    return native.start_thread(_run, (func, args, kwargs or {}, partial(_release_joiners, func)))
+
+
+def _set_tstate_lock(self: Any) -> None:
+    """Make the lock. gevent's method also has the greenlet release it at its end; a native thread has no such one."""
+    if isinstance(getcurrent(), gevent.Greenlet):
+        _set_greenlet_lock(self)
+    else:
+        _PlainThread._set_tstate_lock(self)
+
+
+def _release_joiners(bootstrap: Any) -> None:
+    """Do what the interpreter does at the end of a thread whose lock it has made."""
+    thread = getattr(bootstrap, "__self__", None)
+    lock = getattr(thread, "_tstate_lock", None)
+    if isinstance(thread, _PlainThread) and lock is not None and lock.locked():
+        lock.release()
+
+
+# -- Python 3.13 and later: it is joined by way of a handle ------------------------------------------------
+
+
+class _Handle(thread_handle()):  # type: ignore[misc]
+    """The handle of a greenlet, or of a native thread."""
+
+    _ended: Event | None = None  # set once, before the native thread starts
+
+    def start(self, func: Callable[..., object]) -> None:
+        """Start a native thread."""
+        self._ended = Event()
+        native.start_thread(_run, (self._begin, (func,), {}, self._ended.set))
+
+    def join(self, timeout: float | None = -1) -> None:
+        if self._ended is None:
+            super().join(timeout)
+        else:
+            self._ended.wait(None if timeout == -1 else timeout)
+
+    def is_done(self) -> bool:
+        return super().is_done() if self._ended is None else self._ended.is_set()
+
+    def _begin(self, func: Callable[..., object]) -> None:
+        set_greenlet(self, getcurrent())  # for its ident
+        func()
+
+
+def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daemon: bool = True) -> Any:  # noqa: FBT001, FBT002
+    if handle is None:
+        handle = _Handle()
+    hub = _hub_for(func)
+    if hub is not None:
+        _start_greenlet(hub, gevent.thread.start_joinable_thread, func, handle, daemon)
+    else:
+        handle.start(func)
+    return handle
+
+
+# -- both ------------------------------------------------------------------------------------------------------
+
+
+def _hub_for(bootstrap: Any) -> Any:
+    """The hub for a thread as a greenlet; None for a native thread."""
+    thread: Any = getattr(bootstrap, "__self__", None)
+    if getattr(thread, "_target", None) is executors._worker:
+        items = thread._args[1]  # that it will wait for
+        if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
+            return items.hub
+    return hub_here() if hub_turns_here() else None
+
+
+def _start_greenlet(hub: Any, start: Callable[..., Any], *args: Any) -> Any:
+    if hub is get_hub_if_exists():
+        return start(*args)
+    return hub.loop.run_callback_threadsafe(start, *args) and None
+
+
+def _submit(self: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """`ThreadPoolExecutor.submit`, also for an executor whose queue wakes no other hub than its own."""
+    future = _submit_at_home(self, func, *args, **kwargs)
+    items = self._work_queue
+    if isinstance(items, gevent.queue.SimpleQueue) and items.hub is not get_hub_if_exists():
+        items.hub.loop.run_callback_threadsafe(bool)
+    return future
+
+
+def _run(
+    func: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    at_end: Callable[[], object],
+) -> None:
+    me = native.get_ident()
+    native_threads.add(me)
+    try:
+        func(*args, **kwargs)
+    finally:
+        hub = get_hub_if_exists()
+        if hub is not None:  # it slept or waited as a greenlet does; its hub would keep two descriptors
+            take_down(hub)
+        native_threads.discard(me)
+        at_end()
+
+
+_submit_at_home: Any = ThreadPoolExecutor.submit
+_PlainThread: Any = get_original("threading", "Thread")
+_set_greenlet_lock: Any = thread_lock_setter()  # None from Python 3.13 on

@@ -1,0 +1,547 @@
+"""`Frame[Model]`: a lazy Polars frame whose rows are instances of a pydantic model, whichever way they are taken.
+
+Nothing is computed before it is taken; every operation is checked against the columns at once. The rows are validated
+by `collect`, `to_frame`, `to_dict`, `submit`, `stream` and every ``write_*``: there is no way out without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+
+import polars as pl
+from pydantic import BaseModel
+
+from greendata.errors import NoModel, NotAFrame
+from greendata.formats.frame_file import CsvFile, FrameFile, IpcFile, NdjsonFile, ParquetFile, discard
+from greendata.hub.checks import checked_count
+from greendata.hub.result import Result
+from greendata.pool import pool
+from greendata.query.batches import Batches
+from greendata.query.objects import to_columns
+from greendata.schema.column_names import column, referred
+from greendata.tasks.caller import in_background
+from greendata.typed.confinement import Sources, StrPath, target
+from greendata.typed.derive import check_fit, model_after
+from greendata.typed.instances import PlanRows, frame_of_rows
+from greendata.typed.intake import frame_of_arrow, frame_of_columns, rows_of_columns
+from greendata.typed.model_stream import ModelStream
+from greendata.typed.plan import planned
+from greendata.typed.scans import Kind, reading, scan
+from greendata.typed.text_rows import TextRows
+from greendata.validation.verbs import Trust, validate
+
+if TYPE_CHECKING:
+    from greendata.internals.polars import IntoExpr, JoinStrategy, UniqueKeepStrategy
+
+__all__ = ("Frame", "GroupedFrame")
+
+M = TypeVar("M", bound=BaseModel)
+N = TypeVar("N", bound=BaseModel)
+
+BATCH_ROWS = 50_000  # rows of a batch, some megabytes: few enough to wait for, enough that a job's cost is nothing
+
+_bound: weakref.WeakValueDictionary[type[BaseModel], type[Frame[Any]]] = weakref.WeakValueDictionary()
+
+
+class Frame(Generic[M]):
+    """A lazy frame of rows that are *M*. ``Frame[User]`` is the class to make one from, `from_rows` and the others.
+
+    Operations take Polars' own expressions and return another frame. Those that keep the columns keep the model;
+    `with_columns` makes a subclass of it where it adds columns; `select`, `drop`, `rename`, `join` and ``agg`` derive a
+    model in which every column that keeps its name and its type keeps its field, with constraints and field
+    validators. `as_model` binds another one. Columns that the model does not know are left out by the validation,
+    and optional ones that are missing get their defaults.
+
+    All methods may block the calling greenlet and never the hub; safe from any thread. Validators run each time rows
+    are taken, so they should leave alone what they have made.
+
+    Attributes:
+        model: the class of the rows.
+        schema: the columns of the plan, before the validation.
+        plan: the lazy frame itself, whose rows nobody has validated.
+        trust: of the validation, see `greendata.validation.verbs.validate`.
+
+    Example:
+        >>> class User(BaseModel):
+        ...     name: str
+        ...     age: int
+        >>> users = Frame[User].from_columns({"name": ["Ann", "Bob"], "age": [41, 17]})
+        >>> users.filter(pl.col("age") >= 18).collect()
+        [User(name='Ann', age=41)]
+    """
+
+    __slots__ = ("_sources", "_texts", "plan", "schema", "trust")
+
+    model: ClassVar[type[BaseModel]]
+
+    def __init__(
+        self,
+        plan: pl.LazyFrame,
+        schema: pl.Schema,
+        *,
+        trust: Trust,
+        sources: tuple[Sources, ...],
+        texts: TextRows[M] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.schema = schema
+        self.trust: Trust = trust
+        self._sources = sources
+        self._texts = texts  # the rows of the plan as text; None if it has other sources, or operations have changed it
+
+    def __class_getitem__(cls, model: Any) -> Any:
+        """The class of frames of *model*, one for each; with a type variable, what typing makes of it."""
+        if isinstance(model, TypeVar):
+            return super().__class_getitem__(model)  # type: ignore[misc]
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise NoModel(model)
+        bound = _bound.get(model)
+        if bound is None:
+            bound = _bound[model] = type(
+                f"Frame[{model.__name__}]", (cls._family(),), {"__slots__": (), "model": model}
+            )
+        return bound
+
+    # -- in ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, object] | M], *, trust: Trust = "off") -> Self:
+        """A frame of dicts and of models, validated here and now, in slices on the hub.
+
+        Args:
+            trust: of the validation when rows are taken, see `greendata.validation.verbs.validate`.
+
+        Raises:
+            FrameInvalid: rows that do not fit.
+
+        Example:
+            >>> class User(BaseModel):
+            ...     name: str
+            >>> Frame[User].from_rows([{"name": "Ann"}, User(name="Bob")]).to_dict()
+            {'name': ['Ann', 'Bob']}
+        """
+        df = frame_of_rows(rows, cls._own_model())
+        return cls(df.lazy(), df.schema, trust=trust, sources=())
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], *, trust: Trust = "off") -> Self:
+        """A frame of columns: Python sequences, which are validated at once, or Series and arrays, which are not.
+
+        Raises:
+            ColumnsUnequal, BadArgument: they make no frame.
+            FrameInvalid: rows that do not fit.
+            ModelMismatch: the arrays cannot be columns of the model.
+        """
+        model = cls._own_model()
+        df = frame_of_columns(columns)
+        if df is None:
+            df = frame_of_rows(rows_of_columns(columns), model)
+        return cls.from_frame(df, trust=trust)
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame | pl.LazyFrame, *, trust: Trust = "off") -> Self:
+        """A frame over Polars' own, eager or lazy.
+
+        Raises:
+            NotAFrame: it is none.
+            ModelMismatch: its columns cannot be the model's.
+        """
+        if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+            raise NotAFrame(frame, "LazyFrame")
+        plan = frame.lazy()
+        schema = frame.schema if isinstance(frame, pl.DataFrame) else pool.call(plan.collect_schema)
+        check_fit(schema, cls._own_model())
+        return cls(plan, schema, trust=trust, sources=())
+
+    @classmethod
+    def from_arrow(cls, data: object, *, trust: Trust = "off") -> Self:
+        """A frame of anything with an Arrow C stream or array: a table of pyarrow, DuckDB, ADBC, another frame.
+
+        Raises:
+            NotArrow: it has none.
+            PlanRefused: it cannot be read.
+            ModelMismatch: its columns cannot be the model's.
+        """
+        cls._own_model()
+        return cls.from_frame(frame_of_arrow(data), trust=trust)
+
+    @classmethod
+    def scan_parquet(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
+        """A frame over a Parquet file, of which no more is read now than its schema.
+
+        Args:
+            path: a file, a folder of files or a glob; without a root also what else Polars takes, ``s3://...`` with
+                its ``storage_options``.
+            root: the folder that *path* must not leave, see `greendata.typed.confinement`.
+            trust: see `greendata.validation.verbs.validate`.
+            options: those of `polars.scan_parquet`.
+
+        Raises:
+            PathRefused, FileMissing: the path.
+            UnreadableFile: it is no such file, or it is cut short.
+            ModelMismatch: its columns cannot be the model's.
+        """
+        return cls._scan("parquet", path, root, trust, options)
+
+    @classmethod
+    def scan_csv(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
+        """A frame over a CSV file; its columns are read as what the model says. Arguments as of `scan_parquet`."""
+        return cls._scan("csv", path, root, trust, options)
+
+    @classmethod
+    def scan_ndjson(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
+        """A frame over lines of JSON, each judged by its own text while it is read. Arguments as of `scan_parquet`.
+
+        Its columns are those of the model, with their values as it coerces them: a key that a line lacks has its
+        default, and taking rows raises with all lines that fail.
+
+        A model with validators in Python, or with ``extra="allow"``, judges the lines when they are taken, so that its
+        code runs once. Until then the columns have the types that Polars infers from all lines; where an operation has
+        changed the frame, they are what the model judges. A line of which they would say something else than its text
+        is refused then: an integer that is rounded beside fractions, a key that it lacks and others have, where the
+        model makes something else of that than of null.
+
+        With options that name types or columns, those are Polars' own, as by `polars.scan_ndjson`.
+        """
+        return cls._scan("ndjson", path, root, trust, options)
+
+    @classmethod
+    def scan_ipc(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
+        """A frame over an Arrow IPC file. Arguments as of `scan_parquet`."""
+        return cls._scan("ipc", path, root, trust, options)
+
+    # -- operations that keep the model -----------------------------------------------------------------
+
+    def filter(self, *predicates: IntoExpr | Iterable[IntoExpr], **constraints: object) -> Self:
+        """Rows for which all *predicates* hold, and whose columns are equal to the *constraints*.
+
+        As every operation it raises `UnknownColumn` and `PlanRefused`.
+        """
+        equal = [column(name) == value for name, value in constraints.items()]
+        held = self._held(predicates)
+        return self._kept("filter", lambda lf: lf.filter(*held, *equal))
+
+    def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
+        """Rows in order; *options* as of `polars.LazyFrame.sort`."""
+        held = self._held((by, *more_by))
+        return self._kept("sort", lambda lf: lf.sort(*held, **options))
+
+    def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
+        """Rows that differ, in any column or in those of *subset*, in the order in which they came."""
+        names = [subset] if isinstance(subset, str) else subset and list(subset)
+        columns = referred(names, self.schema)
+        return self._kept("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
+
+    def head(self, rows: int = 5) -> Self:
+        """The first *rows* rows."""
+        return self._kept("head", lambda lf: lf.head(rows))
+
+    limit = head
+
+    def tail(self, rows: int = 5) -> Self:
+        """The last *rows* rows."""
+        return self._kept("tail", lambda lf: lf.tail(rows))
+
+    def slice(self, offset: int, length: int | None = None) -> Self:
+        """*length* rows from *offset* on."""
+        return self._kept("slice", lambda lf: lf.slice(offset, length))
+
+    def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[M]:
+        """More columns, or others in the place of those of their names, if they can be the model's.
+
+        Raises:
+            ModelMismatch: a column of the model would get a type that it cannot have.
+        """
+        held, so_named = self._held(exprs), self._named(named)
+        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*held, **so_named))
+        check_fit(schema, self.model)
+        before = pl.Schema({name: schema[name] for name in self.schema})
+        model = model_after("with_columns", self.model, before, schema)
+        return cast("Frame[M]", self._next(model, lf, schema))
+
+    # -- operations that change it ----------------------------------------------------------------------
+
+    def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
+        """These columns."""
+        held, so_named = self._held(exprs), self._named(named)
+        lf, schema = self._planned("select", lambda lf: lf.select(*held, **so_named))
+        return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
+
+    def drop(self, *columns: str) -> Frame[BaseModel]:
+        """All columns but these."""
+        held = self._held(columns)
+        return self._changed("drop", lambda lf: lf.drop(*held))
+
+    def rename(self, names: Mapping[str, str]) -> Frame[BaseModel]:
+        """The same columns with other names; what is renamed gets a field of its type, without constraints."""
+        return self._changed("rename", lambda lf: lf.rename(dict(names)))
+
+    def join(
+        self,
+        other: Frame[Any] | pl.LazyFrame | pl.DataFrame,
+        on: str | pl.Expr | Iterable[str | pl.Expr] | None = None,
+        *,
+        how: JoinStrategy = "inner",
+        **options: Any,
+    ) -> Frame[BaseModel]:
+        """Rows of both frames side by side; *options* as of `polars.LazyFrame.join`. *other* is not validated.
+
+        The order of the rows is that of this frame, unless ``maintain_order`` says otherwise.
+        """
+        lazy, schema, sources = _operand(other)
+        chosen: dict[str, Any] = {"maintain_order": "left", **options}
+        columns = referred(list(on) if on is not None and not isinstance(on, str | pl.Expr) else on, self.schema)
+        sides = {"left_on": self.schema, "right_on": schema}
+        chosen |= {side: referred(chosen[side], names) for side, names in sides.items() if side in chosen}
+        return self._changed(
+            "join", lambda lf, right: lf.join(right, columns, how, **chosen), (lazy, schema), sources=sources
+        )
+
+    def group_by(self, *by: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> GroupedFrame:
+        """Rows in groups, for `GroupedFrame.agg`."""
+        return GroupedFrame(self, by, named)
+
+    def as_model(self, model: type[N]) -> Frame[N]:
+        """The same rows as *model*.
+
+        Raises:
+            ModelMismatch: its columns cannot be these.
+        """
+        bound = cast("type[Frame[N]]", self._family()[model])
+        check_fit(self.schema, model)
+        return bound(self.plan, self.schema, trust=self.trust, sources=self._sources)
+
+    # -- out: validated ---------------------------------------------------------------------------------
+
+    def collect(self) -> list[M]:
+        """All rows as models. The query runs in the pool; the models are made on the hub, in slices.
+
+        pydantic makes each of them, and so looks at every value, whatever *trust* says.
+
+        Raises:
+            FrameInvalid: rows that do not fit: each with its number, column, value and rule.
+            UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
+        """
+        rows = self._rows()
+        return rows.models(self._computed(rows.plan))
+
+    def to_frame(self) -> pl.DataFrame:
+        """All rows as a DataFrame with the model's columns; raises what `collect` does."""
+        rows = self._rows()
+        return rows.frame(self._computed(rows.plan))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """All rows as lists of Python values by column, made in slices on the hub; raises what `collect` does."""
+        return to_columns(self.to_frame())
+
+    def submit(self, *, timeout: float | None = None) -> Result[list[M]]:
+        """The `Result` of `collect`, at once. Cancelling it gives the query up.
+
+        Args:
+            timeout: the deadline in seconds.
+        """
+        return in_background(self.collect, timeout=timeout)
+
+    def stream(self, *, batch_size: int = BATCH_ROWS, timeout: float | None = None) -> ModelStream[M]:
+        """All rows in validated batches, while the query still runs.
+
+        Args:
+            batch_size: rows in a batch, fewer where Polars has no more at hand.
+            timeout: the deadline of the whole stream in seconds.
+        """
+        checked_count("batch_size", batch_size)
+        rows = self._rows()
+        begin = partial(_begin, rows.plan, self._sources, batch_size)
+        batches = Batches(begin, timeout=timeout, label=f"stream of {self.model.__name__}")
+        return ModelStream(batches, rows, sources=self._sources)
+
+    def write_parquet(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
+        """Write all rows into one Parquet file, batch by batch; returns how many there were.
+
+        The file appears when it is complete; whatever goes wrong before leaves what was there.
+
+        Args:
+            path: the file; its folder has to be there.
+            root: the folder that it must not leave, see `greendata.typed.confinement`.
+            options: those of `polars.DataFrame.write_parquet`.
+
+        Raises:
+            PathRefused, FileMissing: the path.
+            FrameInvalid and the other errors of `collect`.
+        """
+        return self._write(ParquetFile, pl.DataFrame.write_parquet, path, root, options)
+
+    def write_csv(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
+        """Write all rows into one CSV file; see `write_parquet`, with the options of `polars.DataFrame.write_csv`."""
+        return self._write(CsvFile, pl.DataFrame.write_csv, path, root, options)
+
+    def write_ndjson(self, path: StrPath, *, root: StrPath | None = None) -> int:
+        """Write all rows as lines of JSON; see `write_parquet`."""
+        return self._write(NdjsonFile, pl.DataFrame.write_ndjson, path, root, {})
+
+    def write_ipc(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
+        """Write all rows into one Arrow IPC file; see `write_parquet`, with the options of `polars.LazyFrame.sink_ipc`.
+
+        Batches wait in files of their own beside it until the last one is there.
+        """
+        return self._write(IpcFile, pl.LazyFrame.sink_ipc, path, root, options)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}: {dtype}" for name, dtype in self.schema.items())
+        return f"<{type(self).__name__} of {columns}>"
+
+    # -- private ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def _scan(cls, kind: Kind, path: StrPath, root: StrPath | None, trust: Trust, options: dict[str, Any]) -> Self:
+        model = cls._own_model()
+        found = pool.call(scan, kind, path, root, model, options)
+        if found.texts is None:
+            check_fit(found.schema, model)
+            return cls(found.frame, found.schema, trust=trust, sources=(found.sources,))
+        texts = TextRows(found.texts, found.sources, model)
+        return cls(found.frame, found.schema, trust=trust, sources=(found.sources,), texts=texts)
+
+    def _rows(self) -> PlanRows[M] | TextRows[M]:
+        """What is taken, and what makes valid rows of it."""
+        if self._texts is not None and self.trust == "off":
+            return self._texts
+        return PlanRows(self.plan, self._row_model(), self.trust)
+
+    def _computed(self, plan: pl.LazyFrame) -> pl.DataFrame:
+        with reading(self._sources):
+            return pool.call(_collected, plan, self._sources)
+
+    def _write(
+        self,
+        kind: type[FrameFile],
+        polars_write: Callable[..., Any],
+        path: StrPath,
+        root: StrPath | None,
+        options: dict[str, Any],
+    ) -> int:
+        inspect.signature(polars_write).bind(None, None, **options)
+        place = pool.call(target, path, root)
+        file = kind(Path(place.paths[0]), options)
+        try:
+            with self.stream() as batches:
+                for batch in batches:
+                    pool.call(file.append, batch)
+            if not file.rows:
+                pool.call(file.append, validate(pl.DataFrame(schema=self.schema), self.model, trust=self.trust))
+            pool.call(partial(place.check, must_exist=False))
+            pool.call(file.finish)
+        except BaseException:
+            discard(file)
+            raise
+        return file.rows
+
+    @classmethod
+    def _own_model(cls) -> type[M]:
+        if not hasattr(cls, "model"):
+            raise NoModel
+        return cast("type[M]", cls.model)
+
+    def _row_model(self) -> type[M]:
+        return cast("type[M]", self.model)
+
+    @classmethod
+    def _family(cls) -> Any:
+        """The class that takes a model in brackets: the nearest one that is bound to none."""
+        return next(base for base in cls.__mro__ if not hasattr(base, "model"))
+
+    def _held(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """*exprs* for more than one use, since they are tried on no rows before; names of columns are no patterns."""
+        held = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
+        return tuple(referred(expr, self.schema) for expr in held)
+
+    def _named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
+        """Likewise, of expressions that are given by keyword."""
+        return {name: referred(expr, self.schema) for name, expr in exprs.items()}
+
+    def _planned(
+        self, verb: str, build: Callable[..., pl.LazyFrame], *others: tuple[pl.LazyFrame, pl.Schema]
+    ) -> tuple[pl.LazyFrame, pl.Schema]:
+        schema = pool.call(planned, verb, (self.schema, *(schema for _, schema in others)), build)
+        return build(self.plan, *(lf for lf, _ in others)), schema
+
+    def _kept(self, verb: str, build: Callable[..., pl.LazyFrame]) -> Self:
+        lf, schema = self._planned(verb, build)
+        return type(self)(lf, schema, trust=self.trust, sources=self._sources)
+
+    def _changed(
+        self,
+        verb: str,
+        build: Callable[..., pl.LazyFrame],
+        *others: tuple[pl.LazyFrame, pl.Schema],
+        computed: frozenset[str] = frozenset(),
+        sources: tuple[Sources, ...] = (),
+    ) -> Frame[BaseModel]:
+        lf, schema = self._planned(verb, build, *others)
+        model = model_after(verb, self.model, self.schema, schema, computed=computed)
+        return self._next(model, lf, schema, sources)
+
+    def _next(
+        self, model: type[BaseModel], lf: pl.LazyFrame, schema: pl.Schema, sources: tuple[Sources, ...] = ()
+    ) -> Frame[BaseModel]:
+        bound = cast("type[Frame[BaseModel]]", self._family()[model])
+        return bound(lf, schema, trust=self.trust, sources=(*self._sources, *sources))
+
+
+class GroupedFrame:
+    """Rows of a frame in groups. Get one from `Frame.group_by`.
+
+    Example:
+        >>> from greendata import Frame
+        >>> class Sale(BaseModel):
+        ...     city: str
+        ...     amount: int
+        >>> sales = Frame[Sale].from_columns({"city": ["Rome", "Oslo", "Rome"], "amount": [1, 2, 3]})
+        >>> sales.group_by("city").agg(pl.col("amount").sum()).sort("city").to_dict()
+        {'city': ['Oslo', 'Rome'], 'amount': [2, 4]}
+    """
+
+    def __init__(self, frame: Frame[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        self._frame = frame
+        self._by = frame._held(by)
+        self._named = frame._named(named)
+
+    def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
+        """One row for each group, in the order of their first rows; the columns computed get fields of their types."""
+        frame = self._frame
+        held, so_named = frame._held(exprs), frame._named(named)
+        keys = frame.select(*self._by, **self._named).schema
+
+        def build(lf: pl.LazyFrame) -> pl.LazyFrame:
+            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*held, **so_named)
+
+        lf, schema = frame._planned("agg", build)
+        computed = schema.keys() - keys.keys()
+        model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
+        return frame._next(model, lf, schema)
+
+
+def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...]]:
+    if isinstance(other, Frame):
+        return other.plan, other.schema, other._sources
+    if not isinstance(other, pl.DataFrame | pl.LazyFrame):
+        raise NotAFrame(other, "LazyFrame")
+    lazy = other.lazy()
+    return lazy, pool.call(lazy.collect_schema), ()
+
+
+def _collected(plan: pl.LazyFrame, sources: tuple[Sources, ...]) -> pl.DataFrame:
+    for source in sources:
+        source.check()
+    return plan.collect()
+
+
+def _begin(plan: pl.LazyFrame, sources: tuple[Sources, ...], rows: int) -> Any:
+    for source in sources:
+        source.check()
+    return plan.collect_batches(chunk_size=rows, maintain_order=True)

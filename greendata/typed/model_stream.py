@@ -1,0 +1,111 @@
+"""`ModelStream`: the rows of a query in validated batches, while the query still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import polars as pl
+from pydantic import BaseModel
+
+from greendata.errors import BatchesBusy, FrameInvalid
+from greendata.hub.closing import Closing
+from greendata.pool import pool
+from greendata.query.batches import Batches
+from greendata.typed.confinement import Sources
+from greendata.typed.instances import PlanRows
+from greendata.typed.scans import reading
+from greendata.typed.text_rows import TextRows
+
+__all__ = ("ModelStream",)
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+
+class ModelStream(Closing, Generic[M]):
+    """An iterator over DataFrames of valid rows, and a context manager that stops the query.
+
+    Memory holds the batch at hand, the one in advance, and Polars' own buffer. Leaving the block, `close`, an error,
+    the end and dropping the object stop the query. One consumer at a time. Get one from `Frame.stream`.
+
+    Args:
+        batches: the rows, not validated.
+        rows: what makes valid ones of these.
+        sources: the files that are read, for errors.
+
+    Example:
+        >>> from greendata.typed.frame import Frame
+        >>> class User(BaseModel):
+        ...     name: str
+        >>> with Frame[User].from_columns({"name": ["Ann", "Bob", "Eve"]}).stream(batch_size=2) as stream:
+        ...     [batch.height for batch in stream]
+        [2, 1]
+    """
+
+    def __init__(
+        self, batches: Batches[pl.DataFrame], rows: PlanRows[M] | TextRows[M], *, sources: tuple[Sources, ...] = ()
+    ) -> None:
+        self._batches = batches
+        self._rows = rows
+        self._sources = sources
+        self._count = 0  # of rows given so far; the consumer's thread
+        self._busy = False  # a batch is on its way; consumers test and set it without a call between
+
+    def __iter__(self) -> ModelStream[M]:
+        return self
+
+    def __next__(self) -> pl.DataFrame:
+        """The next batch.
+
+        Raises:
+            FrameInvalid: it has rows that do not fit; their numbers count from the first row of the stream.
+            UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
+            BatchesBusy: another greenlet asks already.
+        """
+        return self._take(self._rows.frame)
+
+    def models(self) -> Iterator[list[M]]:
+        """The batches as lists of models, made in slices on the hub; it raises what `__next__` does.
+
+        Example:
+            >>> from greendata.typed.frame import Frame
+            >>> class User(BaseModel):
+            ...     name: str
+            >>> with Frame[User].from_columns({"name": ["Ann", "Bob", "Eve"]}).stream(batch_size=2) as stream:
+            ...     next(stream.models())
+            [User(name='Ann'), User(name='Bob')]
+        """
+        while True:
+            try:
+                models = self._take(self._rows.models)
+            except StopIteration:
+                return
+            yield models
+
+    def close(self) -> None:
+        """Stop the query. Never blocks. Safe from any thread."""
+        self._batches.close()
+
+    def __repr__(self) -> str:
+        return f"<ModelStream of {self._rows.model.__name__} after {self._count} rows: {self._batches!r}>"
+
+    def _take(self, use: Callable[[pl.DataFrame], T]) -> T:
+        if self._busy:
+            raise BatchesBusy
+        self._busy = True
+        try:
+            with reading(self._sources):
+                batch = next(self._batches)
+            used = use(batch)
+        except FrameInvalid as error:
+            self.close()
+            failures = error.failures.with_columns(pl.col("row") + self._count)
+            raise pool.call(FrameInvalid.with_text, error.model, self._count + error.rows, failures) from error
+        except BaseException:  # the end as well
+            self.close()
+            raise
+        finally:
+            self._busy = False
+        self._count += batch.height
+        return used

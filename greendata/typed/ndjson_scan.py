@@ -1,0 +1,217 @@
+"""Files of NDJSON as lazy frames, whose rows are compared with their own text while they are read.
+
+What a column of such a file is cannot be told before all of it was read, and what a cell was not told after. So the
+rows are judged where they come in, batch by batch, and the columns are those of the model (`scan_judged`). Rows of a
+model that runs code are not judged before they are taken, since code is to run once: their columns have the types that
+Polars infers from all rows, and a row of which a column would say something else than its text is refused
+(`scan_faithful`). All of it is for workers and for Polars' own threads, which run the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from greendata.errors import FrameInvalid, Malformed, UnreadableFile
+from greendata.formats.json.cells import Unlike, compare
+from greendata.formats.json.partition import JsonSieve, NotJson, lines_of
+from greendata.formats.json.reader import read_ndjson
+from greendata.hub.pacing import give_way
+from greendata.schema.column_names import referred
+from greendata.schema.failures import LISTED, joined
+from greendata.schema.fields import columns_of
+from greendata.schema.models import schema_of
+from greendata.typed.confinement import Sources
+from greendata.typed.plan import first_words
+from greendata.validation.verbs import verdict
+
+__all__ = ("LINE", "OF_LINES", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
+
+ROWS = 50_000  # judged at once
+OF_LINES = frozenset({"credential_provider", "storage_options"})  # options of `polars.scan_lines`: how to reach them
+LINE, TEXT = "line", "text"  # the columns of texts
+COMPARED_BYTES = 1 << 16  # of rows at once: less than a millisecond of Python
+
+_NOT_BLANK = r"[^ \t\r]"
+
+
+def texts_in(places: Any, **options: Any) -> pl.LazyFrame:
+    r"""Return a lazy frame of the lines (`TEXT`) that are not blank, and their numbers (`LINE`).
+
+    Args:
+        places: what `polars.scan_lines` takes.
+        options: some of `OF_LINES`.
+
+    Example:
+        >>> texts_in(b"{}\n\n{}").collect().rows()
+        [(1, '{}'), (3, '{}')]
+    """
+    lines = pl.scan_lines(places, name=TEXT, row_index_name=LINE, row_index_offset=1, **options)
+    return lines.with_columns(pl.col(TEXT).str.strip_prefix("\ufeff")).filter(pl.col(TEXT).str.contains(_NOT_BLANK))
+
+
+def scan_judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> pl.LazyFrame:
+    r"""Return a lazy frame over lines of JSON in the schema of *model*.
+
+    Taking it raises FrameInvalid with the failures of all rows, those that a filter would leave out with them, or of
+    those up to the batch in which there are 10 000 failures; and
+    UnreadableFile if a line is no JSON.
+
+    Args:
+        lines: see `texts_in`.
+        found: the same files, for errors.
+
+    Raises:
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> import tempfile
+        >>> class User(BaseModel):
+        ...     age: int = 7
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b'{"age": 1.0}\n{}')
+        ...     file.flush()
+        ...     scan_judged(texts_in(file.name), Sources("ages", (file.name,), None), User).collect()["age"].to_list()
+        [1, 7]
+    """
+    lines.head(1).collect()
+    schema = schema_of(model)
+    judged = partial(_judged, lines, found, model)
+    return register_io_source(partial(_batches, judged), schema=schema, explain_name="judged NDJSON")
+
+
+def scan_faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> tuple[pl.LazyFrame, pl.Schema]:
+    r"""Return a lazy frame over lines of JSON in the types that Polars infers from all of them, and these.
+
+    Taking it raises UnreadableFile, which names the line and the place in it, where a value would not be what it is in
+    the text: an integer that is rounded beside fractions, a number that is text beside strings, the first of two
+    values of one key. It does so where a key is absent and null would mean something else to the model.
+
+    Args:
+        lines: see `texts_in`.
+        found: the same files, for errors.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFile: a line is no JSON, or there are no types for all lines.
+
+    Example:
+        >>> import tempfile
+        >>> class User(BaseModel):
+        ...     age: int = 7
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b'{"age": 1.0}\n{"age": 2}')
+        ...     file.flush()
+        ...     lf, _ = scan_faithful(texts_in(file.name), Sources("ages", (file.name,), None), User)
+        ...     lf.collect()["age"].to_list()
+        [1.0, 2.0]
+    """
+    heads = [pl.DataFrame(schema=df.schema) for _, _, df in _pieces(lines, found, None)]
+    try:
+        schema = pl.concat(heads, how="diagonal_relaxed").schema if heads else pl.Schema()
+    except PolarsError as error:
+        raise UnreadableFile([found.shown], f"there is no type for all rows: {first_words(error)}") from error
+    source = partial(_batches, partial(_faithful, lines, found, model, schema))
+    return register_io_source(source, schema=schema, explain_name="faithful NDJSON"), schema
+
+
+def _batches(
+    frames: Callable[[], Iterator[pl.DataFrame]],
+    columns: list[str] | None,
+    predicate: pl.Expr | None,
+    rows: int | None,
+    _batch_size: int | None,
+) -> Iterator[pl.DataFrame]:
+    """What Polars asks for: some *columns* of the first *rows*, of which it takes those that *predicate* is true of."""
+    for good in frames():
+        if rows is not None:
+            good = good.head(rows)  # noqa: PLW2901 - no more of it is wanted
+            rows -= good.height
+        some = good if predicate is None else good.filter(predicate)
+        yield some if columns is None else some.select(referred(columns, some.columns))
+        if rows == 0:
+            return
+
+
+def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
+    """The rows in batches; as soon as one is invalid no more of them, but failures until `LISTED`."""
+    sieve = JsonSieve(model)
+    names = [*schema_of(model)]
+    failures: list[pl.DataFrame] = []
+    height = told = 0
+    for numbers, texts in _rows(lines):
+        try:
+            count, judged = verdict(sieve(texts))
+        except NotJson as broken:
+            reason = broken.reason.partition(" at line ")[0]
+            raise unreadable(found, numbers[broken.row], reason) from broken
+        if judged.failures.height:
+            failures.append(judged.failures.with_columns(pl.col("row") + pl.lit(height, pl.UInt32)))
+            told += judged.failures.height
+        height += count
+        if not failures:
+            yield judged.good.select(referred(names, judged.good.columns))
+        if told >= LISTED:
+            break
+    if failures:
+        raise FrameInvalid.with_text(model.__name__, height, joined(failures))
+
+
+def _faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schema: pl.Schema) -> Iterator[pl.DataFrame]:
+    """The rows in batches, each compared with its text."""
+    columns = columns_of(model)
+    for numbers, texts, df in _pieces(lines, found, schema):
+        if not df.width:
+            raise unreadable(found, numbers[0], "no row of the file has a key, and no frame has rows without columns")
+        step = max(1, df.height * COMPARED_BYTES // max(1, int(texts.str.len_bytes().sum())))
+        for begin in range(0, df.height, step):
+            rows = map(from_json, texts.slice(begin, step).to_list())
+            cells = df.slice(begin, step).to_dicts()
+            for at, (row, had) in enumerate(zip(rows, cells, strict=True), begin):
+                try:
+                    compare(row, had, columns)
+                except Unlike as unlike:
+                    raise unreadable(found, numbers[at], str(unlike)) from unlike
+            give_way()
+        yield df
+
+
+def _pieces(
+    lines: pl.LazyFrame, found: Sources, schema: pl.Schema | None
+) -> Iterator[tuple[pl.Series, pl.Series, pl.DataFrame]]:
+    """The numbers of lines, their texts, and the frame of these, some megabytes at once."""
+    for numbers, texts in _rows(lines):
+        for begin, end, content in lines_of(texts):
+            try:
+                df = read_ndjson(content, schema)
+            except Malformed as error:
+                if error.line is None:
+                    raise UnreadableFile([found.shown], error.reason) from error
+                raise unreadable(found, numbers[begin + error.line - 1], error.reason) from error
+            yield numbers[begin:end], texts[begin:end], df
+
+
+def _rows(lines: pl.LazyFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
+    """Batches of *lines*: the numbers of these, and their texts."""
+    for batch in lines.collect_batches(chunk_size=ROWS, maintain_order=True):
+        yield batch[LINE], batch[TEXT].alias("")
+
+
+def unreadable(found: Sources, line: int, reason: str) -> UnreadableFile:
+    """The error for a line of a file. It looks at the file.
+
+    Example:
+        >>> unreadable(Sources("rows.ndjson", (__file__,), None), 7, "it is no JSON")
+        UnreadableFile('cannot read rows.ndjson: line 7: it is no JSON')
+    """
+    is_one = len(found.paths) == 1 and Path(found.paths[0]).is_file()
+    where = f"line {line}" if is_one else f"line {line} of all its files"
+    return UnreadableFile([found.shown], f"{where}: {reason}")

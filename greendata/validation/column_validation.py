@@ -1,0 +1,170 @@
+"""Fields apart: what pydantic says of a field's value without the rest of its row.
+
+A field that no rule covers need not drag its row into Python. pydantic validates the fields of a row one by one, so
+its verdict on a field is that of the field's own core schema on the value, unless a function in there is given what
+is around it (`stands_alone`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ValidationError
+from pydantic_core import SchemaError
+
+from greendata.internals.pydantic import core_schema_of, parts_of, type_of, validator_of
+from greendata.schema.codecs import Column, Dtype
+from greendata.schema.failures import Failures
+from greendata.schema.fields import columns_of
+from greendata.validation.nested import resolved
+from greendata.validation.row_validation import Judge, RowJudge, some_of
+from greendata.validation.rules import Context, Node
+
+__all__ = ("Apart", "ColumnJudge", "apart_of", "runs_code", "stands_alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A field that pydantic judges without the rest of the row.
+
+    Attributes:
+        column: the field's.
+        source: the column of the frame that it comes from; None if pydantic makes each value.
+        place: what pydantic calls it in errors.
+        check: its valid value, from what is in the column; or a ValidationError.
+    """
+
+    column: Column
+    source: str | None
+    place: str
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnJudge(Judge):
+    """pydantic's verdict on some columns of rows that nothing else is wrong with.
+
+    Attributes:
+        fields: what is judged; `columns` are theirs.
+        whole: the judge of whole rows.
+    """
+
+    fields: Sequence[Apart]
+    whole: RowJudge
+
+    def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
+        """See `Judge.rows`."""
+        return zip(*(self._values(field, places) for field in self.fields), strict=False)  # made ones have no end
+
+    def valid(self, number: int, row: tuple[Any, ...], failures: Failures) -> list[Any] | None:
+        """See `Judge.valid`."""
+        before, values = len(failures), []
+        for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
+            try:
+                values.append(field.check(row[at]))
+            except ValidationError as error:
+                failures.tell(error, number, field.place)
+            except SchemaError:  # a function asks to omit the field, or for a default that it has not
+                del failures[before:]
+                return self._as_a_whole(number, failures)
+        return values if len(failures) == before else None
+
+    def _as_a_whole(self, number: int, failures: Failures) -> list[Any] | None:
+        row = next(self.whole.rows(pl.Series([number], dtype=pl.UInt32)))
+        values = self.whole.valid(number, row, failures)
+        if values is None:
+            return None
+        by_field = {column.field: value for column, value in zip(self.whole.columns, values, strict=True)}
+        return [by_field[column.field] for column in self.columns]
+
+    def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
+        if field.source is None:
+            return repeat(None)
+        column = self.frame[field.source]
+        values: list[Any] = some_of(column, places).to_list()
+        unpack = field.column.form.unpacker(column.dtype)
+        return iter(values) if unpack is None else map(unpack, values)
+
+
+def apart_of(
+    model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype], *, from_json: bool = False
+) -> Apart | None:
+    """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it.
+
+    Args:
+        from_json: True if what is in the column is the text of JSON values.
+    """
+    node, source = model["schema"]["fields"][column.field]["schema"], column.source(dtypes)
+    if not stands_alone(node, context):
+        return None
+    known = [*context.definitions.values()]
+    schema: Any = {"type": "definitions", "schema": node, "definitions": known} if known else node
+    config: Any = context.config
+    validator = validator_of(schema, config)
+    if source is not None:
+        check = validator.validate_json if from_json else validator.validate_python
+        place = source if config.get("loc_by_alias", True) else column.field
+        return Apart(column, source, place, partial(check, strict=context.strict))
+    if column.missing != "made" or resolved(node, context)["type"] != "default":
+        return None
+
+    def make(_: object) -> Any:
+        made = validator.get_default_value(strict=context.strict)
+        assert made is not None  # the node is one with a default
+        return made.value
+
+    return Apart(column, None, column.field, make)
+
+
+def runs_code(model: type[BaseModel]) -> bool:
+    """True if validating rows of *model* runs code of its user's, which may not leave alone what it has made.
+
+    Raises:
+        NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
+
+    Example:
+        >>> class Upper(BaseModel):
+        ...     name: str
+        ...     def model_post_init(self, context):
+        ...         self.name = self.name.upper()
+        >>> runs_code(Upper)
+        True
+    """
+    columns_of(model)  # completes it: one that waits for its names has nothing to look through yet
+    pending: list[Any] = [core_schema_of(model)]
+    while pending:
+        part = pending.pop()
+        kind = type_of(part)
+        if kind is not None and (kind == "json" or kind.startswith("function-") or _makes_itself(part)):
+            return True
+        pending += parts_of(part)
+    return False
+
+
+def _makes_itself(node: Node) -> bool:
+    """True for a node of a model with code of its own for what it is made of."""
+    if node["type"] != "model":
+        return False
+    post_init = node.get("post_init") and node["cls"].model_post_init.__name__ != "init_private_attributes"
+    return bool(post_init or node.get("custom_init"))
+
+
+def stands_alone(node: Node, context: Context) -> bool:
+    """True if what *node* makes of a value depends on that value alone: nothing in it is given the rest of the row."""
+    seen: set[str] = set()
+    pending: list[Any] = [node]
+    while pending:
+        part = pending.pop()
+        kind = type_of(part)
+        if kind == "with-info" or (kind is not None and part.get("default_factory_takes_data")):
+            return False
+        if kind == "definition-ref" and part["schema_ref"] not in seen:
+            seen.add(part["schema_ref"])
+            pending.append(context.definitions[part["schema_ref"]])
+        pending += parts_of(part)
+    return True

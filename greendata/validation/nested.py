@@ -1,0 +1,174 @@
+"""Rules of nodes that contain others: nullable ones, defaults, lists, sets, tuples, dicts and nested models.
+
+Every rule that leaves this room judges nulls as well: where it is not sure of a value, ``sure`` is False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel
+
+from greendata.schema.codecs import Column, Dtype, Form, Listed, Pairs, Struct
+from greendata.schema.column_names import field
+from greendata.validation.rules import FALSE, LEAF_RULES, TRUE, Context, Node, Rule, all_of, any_of, knows, never_null
+
+__all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
+
+SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # what Python and Polars put in the same order
+
+
+def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    """The rule of *node* for the values *expr*, of *dtype*; None if only pydantic can tell."""
+    node = resolved(node, context)
+    kind = node["type"]
+    if kind == "default" and node.get("on_error", "raise") == "raise":
+        return rule_of(node["schema"], context, expr, dtype, form)
+    if kind == "nullable" and knows(node, "schema"):
+        if dtype == pl.Null:
+            return Rule(pl.lit(None, dtype=form.dtype), TRUE)
+        rule = rule_of(node["schema"], context, expr, dtype, form)
+        return rule and Rule(rule.value, expr.is_null() | rule.sure, all_of(expr.is_not_null(), rule.bad))
+    find = LEAF_RULES.get(kind) or CONTAINER_RULES.get(kind)
+    rule = None if find is None or dtype == pl.Null else find(node, context, expr, dtype, form)
+    if rule is None:
+        return None
+    bad = any_of(expr.is_null(), rule.bad).fill_null(value=False) if context.is_wide else FALSE
+    return Rule(rule.value, never_null(expr, rule), bad)
+
+
+def rule_of_field(
+    fields: Node, context: Context, column: Column, expr: Callable[[str], pl.Expr], dtypes: Mapping[str, Dtype]
+) -> Rule | None:
+    """The rule of a field of a model, which takes its values from a column of *dtypes*.
+
+    Args:
+        fields: the node of the model's fields.
+        expr: the values of a column.
+    """
+    source = column.source(dtypes)
+    if source is not None:
+        return rule_of(fields["fields"][column.field]["schema"], context, expr(source), dtypes[source], column.form)
+    if column.missing != "fixed":
+        return None
+    return Rule(column.constant(), TRUE)
+
+
+def resolved(node: Node, context: Context) -> Node:
+    """The node itself, where *node* is but a reference to it."""
+    while node["type"] == "definition-ref":
+        node = context.definitions[node["schema_ref"]]
+    return node
+
+
+def is_plain(node: Node) -> bool:
+    """True for a node of a model that runs no code of its user's and takes its fields from a dict."""
+    if node["type"] != "model" or node["schema"]["type"] != "model-fields":
+        return False
+    model: type[BaseModel] = node["cls"]
+    own_code = node.get("post_init") and model.model_post_init.__name__ != "init_private_attributes"
+    typed_extras = node["schema"].keys() & {"extras_schema", "extras_keys_schema"}
+    return not (own_code or typed_extras or node.get("custom_init") or node.get("root_model"))
+
+
+# -- containers: one function for a type of node, each of (node, context, expr, dtype, form) ------------
+
+
+def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node):
+        return None
+    return _items(node, node["items_schema"], context, expr, dtype, form)
+
+
+def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not knows(node, "items_schema", "variadic_item_index", "min_length", "max_length", "fail_fast"):
+        return None
+    items = node["items_schema"]
+    if context.is_strict(node) or any(item != items[0] for item in items):
+        return None
+    if "variadic_item_index" not in node and not (isinstance(dtype, pl.Array) and dtype.size == len(items)):
+        return None
+    return _items(node, items[0], context, expr, dtype, form) if items else None
+
+
+def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (isinstance(dtype, pl.List | pl.Array) and isinstance(form, Listed)):
+        return None
+    fixed = form.dtype.size if isinstance(form.dtype, pl.Array) else None
+    if fixed is not None and not (isinstance(dtype, pl.Array) and dtype.size == fixed):
+        return None
+    values = expr.arr.to_list() if isinstance(dtype, pl.Array) else expr
+    rule = rule_of(item, context, pl.element(), dtype.inner, form.items)
+    if rule is None:
+        return None
+    value = values.list.eval(rule.value)
+    sure = all_of(values.list.eval(rule.sure).list.all(), *_lengths(node, values.list.len()))
+    return Rule(value if fixed is None else value.list.to_array(fixed), sure)
+
+
+def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node
+    if not (known and isinstance(form, Listed) and isinstance(dtype, pl.List)) or context.is_strict(node):
+        return None
+    if not isinstance(form.items.dtype, SORTED_ALIKE):
+        return None
+    rule = rule_of(node["items_schema"], context, pl.element(), dtype.inner, form.items)
+    if rule is None:
+        return None
+    value = expr.list.eval(rule.value.unique().sort())
+    return Rule(value, all_of(expr.list.eval(rule.sure).list.all(), *_lengths(node, value.list.len())))
+
+
+def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = knows(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
+    if not (known and isinstance(form, Pairs) and isinstance(form.dtype, pl.List) and isinstance(dtype, pl.List)):
+        return None
+    if form.unpacker(dtype) is None:
+        return None
+    kinds = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
+    pair = pl.element().struct
+    key = rule_of(node["keys_schema"], context, pair.field("key"), kinds["key"], form.keys)
+    value = rule_of(node["values_schema"], context, pair.field("value"), kinds["value"], form.values)
+    if key is None or value is None:
+        return None
+    sure = expr.list.eval(pl.element().is_not_null() & key.sure & value.sure).list.all()
+    distinct = expr.list.eval(key.value.n_unique()).list.first() == expr.list.len()
+    pairs = expr.list.eval(pl.struct(key.value.alias("key"), value.value.alias("value")))
+    return Rule(pairs, all_of(sure, distinct | (expr.list.len() == 0), *_lengths(node, expr.list.len())))
+
+
+def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (is_plain(node) and isinstance(form, Struct) and isinstance(dtype, pl.Struct)):
+        return None
+    inside = Context(context.definitions, node.get("config", {}), context.strict, context.is_wide)
+    dtypes = {field.name: field.dtype for field in dtype.fields}
+    used = {column.source(dtypes) for column in form.columns}
+    if dtypes.keys() - used and node["cls"].model_config.get("extra") == "forbid":
+        return None
+    values, sures = [], []
+    for column in form.columns:
+        rule = rule_of_field(node["schema"], inside, column, partial(field, expr, dtype), dtypes)
+        if rule is None:
+            return None
+        values.append(rule.value.alias(column.name))
+        sures.append(rule.sure)
+    return Rule(pl.when(expr.is_not_null()).then(pl.struct(values)), all_of(*sures))
+
+
+CONTAINER_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | None]] = {
+    "dict": _dict,
+    "frozenset": _set,
+    "list": _list,
+    "model": _model,
+    "set": _set,
+    "tuple": _tuple,
+}
+
+
+def _lengths(node: Node, length: pl.Expr) -> tuple[pl.Expr | None, pl.Expr | None]:
+    low: Any = node.get("min_length")
+    high: Any = node.get("max_length")
+    return (None if low is None else length >= low, None if high is None else length <= high)

@@ -1,0 +1,228 @@
+"""Verdicts: what pydantic says of rows, one by one, in slices that leave the hub its time.
+
+The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
+verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
+``column_form``). The failures of a frame are told one by one up to a limit, since to tell one takes as long as to
+read hundreds of bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+import polars as pl
+from pydantic import BaseModel, ValidationError
+
+from greendata.hub.pacing import breathe, sliced
+from greendata.schema.codecs import Column, Unfit, series_of, unpackers_of
+from greendata.schema.failures import (
+    FAILURES,
+    LISTED,
+    ROW_KEY,
+    Failure,
+    Failures,
+    failures_of,
+    name_of,
+    text_of,
+)
+
+__all__ = ("AT", "Good", "JUDGE", "Judge", "RowJudge", "SURELY_BAD", "Verdicts", "judged", "some_of")
+
+NONE = pl.DataFrame(schema=FAILURES)
+JUDGE = f"judge {uuid4()}"
+AT = f"at {uuid4()}"
+SURELY_BAD = f"bad {uuid4()}"
+WAITING = 4096  # valid rows that wait for a frame: some megabytes
+
+T = TypeVar("T", pl.DataFrame, pl.Series)
+Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a column
+
+
+@dataclass(frozen=True, slots=True)
+class Judge(ABC):
+    """What asks pydantic about rows of a frame.
+
+    Attributes:
+        frame: the rows as pydantic is to see them.
+        columns: those whose values are taken from a valid row.
+    """
+
+    frame: pl.DataFrame
+    columns: Sequence[Column]
+
+    @abstractmethod
+    def rows(self, places: pl.Series) -> Iterator[Any]:
+        """The rows at these *places* in the frame, which ascend, as `valid` takes them."""
+
+    @abstractmethod
+    def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
+        """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
+
+    def fitting(self, rows: Sequence[Good], failures: Failures) -> list[list[Any]]:
+        """Valid *rows* in their columns' form: their numbers, and each column; what does not fit goes to *failures*."""
+        try:
+            return self._packed(rows)
+        except Unfit:
+            found = [[*self._unfit(row)] for row in rows]
+            failures += [failure for some in found for failure in some]
+            return self._packed([row for row, some in zip(rows, found, strict=True) if not some])
+
+    def frame_of(self, packed: Sequence[list[Any]]) -> pl.DataFrame:
+        """What `fitting` returns as a frame, with the numbers of its rows."""
+        numbers, *columns = packed
+        series = {
+            column.name: series_of(values, column.form.dtype)
+            for column, values in zip(self.columns, columns, strict=True)
+        }
+        return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
+
+    def _packed(self, rows: Sequence[Good]) -> list[list[Any]]:
+        by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
+        columns = zip(self.columns, by_column, strict=True)
+        return [[number for number, _ in rows], *([*map(column.form.pack, values)] for column, values in columns)]
+
+    def _unfit(self, row: Good) -> Iterator[Failure]:
+        number, values = row
+        for column, value in zip(self.columns, values, strict=True):
+            try:
+                column.form.pack(value)
+            except Unfit as reason:
+                yield number, name_of(column.name), text_of(value), "column_form", str(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RowJudge(Judge):
+    """pydantic's verdict on whole rows.
+
+    Attributes:
+        check: a row's instance of the model, from what stands for the row; or a ValidationError.
+    """
+
+    check: Callable[[Any], BaseModel]
+
+    def rows(self, places: pl.Series) -> Iterator[Mapping[str, Any]]:
+        """See `Judge.rows`."""
+        return _dicts(some_of(self.frame, places), unpackers_of(self.columns, self.frame.schema))
+
+    def valid(self, number: int, row: Mapping[str, Any], failures: Failures) -> list[Any] | None:
+        """See `Judge.valid`."""
+        try:
+            model = self.check(row)
+        except ValidationError as error:
+            failures.tell(error, number)
+            return None
+        return [getattr(model, column.field) for column in self.columns]
+
+
+class Verdicts(NamedTuple):
+    """What judges have found, in pieces to be `joined` on a worker.
+
+    Attributes:
+        good: for each judge the rows that it found valid, in its columns' form, with their numbers.
+        failures: those of the other rows, the first `LISTED` of them one by one.
+        left: the rows that no judge was asked about any more.
+    """
+
+    good: list[list[pl.DataFrame]]
+    failures: list[pl.DataFrame]
+    left: pl.DataFrame
+
+
+def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> Verdicts:
+    """The verdicts on the rows *asked*, each by its judge.
+
+    Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
+    greenlet that waits for it: the hub turns between slices, and validators run here.
+
+    Args:
+        asked: the numbers of the rows (`ROW_KEY`), ascending, their judges (`JUDGE`), their places in the frames of
+            these (`AT`), and whether they are invalid whatever a judge says (`SURELY_BAD`).
+        all_rows: after `LISTED` failures, judge those that may be valid; otherwise no more of them.
+    """
+    verdicts = Verdicts([[] for _ in judges], [], asked.head(0))
+    done = _judge(judges, asked, LISTED, verdicts)
+    left = asked.slice(done)
+    if all_rows and left.height:
+        is_bad = left[SURELY_BAD]
+        _judge(judges, left.filter(~is_bad), 0, verdicts)
+        left = left.filter(is_bad)
+    some_each = [
+        found or [judge.frame_of(judge.fitting([], Failures()))]
+        for judge, found in zip(judges, verdicts.good, strict=True)
+    ]
+    return Verdicts(some_each, verdicts.failures or [NONE], left)
+
+
+def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: Verdicts) -> int:
+    """Add the verdicts on *asked*, up to a *limit* of failures if it is not 0; returns how many rows were judged."""
+    told = done = 0
+    waiting: list[list[list[Any]]] = [
+        judge.fitting([], Failures()) for judge in judges
+    ]  # for their frames: to begin one takes as long as 20 rows
+
+    def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
+        failures = Failures(limit and sys.maxsize)
+        _slice(judges, asked.slice(start, length), waiting, failures)
+        return length, [failures_of(failures)] if failures else []
+
+    for length, failing in sliced(some, asked.height):
+        verdicts.failures.extend(failing)
+        done += length
+        told += sum(piece.height for piece in failing)
+        is_over = done == asked.height or 0 < limit <= told
+        for judge, rows, good in zip(judges, waiting, verdicts.good, strict=True):
+            if rows[0] and (is_over or len(rows[0]) >= WAITING):
+                good.extend(_framed(judge, rows))
+        if is_over:
+            break
+    return done
+
+
+def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[list[Any]]], failures: Failures) -> None:
+    """Add the valid rows of a slice to those of their judges, and the failures of the others."""
+    by = asked[JUDGE].to_list()
+    places = dict.fromkeys(set(by), asked[AT])
+    if len(places) > 1:
+        places = {index: asked[AT].filter(asked[JUDGE] == index) for index in places}
+    rows = {index: judges[index].rows(some) for index, some in places.items()}
+    found: dict[int, list[Good]] = {index: [] for index in places}
+    for number, index in zip(asked[ROW_KEY].to_list(), by, strict=True):
+        values = judges[index].valid(number, next(rows[index]), failures)
+        if values is not None:
+            found[index].append((number, values))
+    for index, some in found.items():
+        for column, values in zip(good[index], judges[index].fitting(some, failures), strict=True):
+            column.extend(values)
+
+
+def _framed(judge: Judge, packed: list[list[Any]]) -> Iterator[pl.DataFrame]:
+    """What `Judge.fitting` has returned as frames. The lists are emptied, from their beginning."""
+    breathe()
+
+    def some(_: int, length: int) -> pl.DataFrame:
+        frame = judge.frame_of([values[:length] for values in packed])
+        for values in packed:
+            del values[:length]
+        return frame
+
+    yield from sliced(some, len(packed[0]))
+
+
+def some_of(values: T, numbers: pl.Series) -> T:
+    """Those of a frame or a series with these *numbers*, which ascend."""
+    if not numbers.len() or numbers[-1] - numbers[0] == numbers.len() - 1:
+        return values.slice(numbers[0] if numbers.len() else 0, numbers.len())  # without a copy
+    return values[numbers]
+
+
+def _dicts(piece: pl.DataFrame, unpackers: Sequence[tuple[str, Callable[[Any], Any]]]) -> Iterator[Mapping[str, Any]]:
+    rows: list[dict[str, Any]] = piece.to_dicts() if piece.width else [{} for _ in range(piece.height)]
+    for row in rows:
+        for name, unpack in unpackers:
+            row[name] = unpack(row[name])
+        yield row

@@ -1,0 +1,487 @@
+"""Rules: which values of a column pydantic surely accepts, and what it makes of them, as Polars expressions.
+
+A rule is read off a node of pydantic's core schema, for a column of a given dtype. It need not know every valid
+value: what it is not sure of goes through pydantic itself. It must never be sure of an invalid one, and never of
+a value that pydantic would make into another. So a node with a key that is not known here has no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+import polars as pl
+
+from greendata.schema.codecs import Dtype, Form, Leaf, Unfit
+from greendata.schema.limits import NANOSECONDS, is_readable
+from greendata.schema.spans import UNIT_DIGITS, ticks_of_span
+
+__all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of", "knows", "never_null")
+
+Node = Mapping[str, Any]
+
+DIGITS = 38  # that a Decimal column holds
+EXACT = 2**53  # up to here a Float64 holds every integer
+NEAR = 16  # characters of a number that is surely no larger
+BOUNDS = ("ge", "gt", "le", "lt")
+EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
+
+# Strings that have one meaning in every grammar: Rust's, Polars' and pydantic's.
+WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
+WIDE_WHOLE = r"^[+-]?[0-9]+(?:\.0+)?$"  # of a text without white space around it
+NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
+WIDE_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"  # likewise
+NO_WHOLE = r"[A-Za-z]|^\D*$"  # what no integer is
+NO_NUMBER = r"[B-DG-HJ-MO-SU-XZb-dg-hj-mo-su-xz]|^[^\da-zA-Z]*$"  # what no number is, nor inf, infinity and nan
+NO_DIGIT = r"^\D*$"
+EXACT_NUMBER = r"^-?(0|[1-9][0-9]{0,37})(\.[0-9]{0,%d})?$"
+DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
+ZONED = (  # of the years in which all zones have a time that Python has
+    r"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-[0-9]{2}-[0-9]{2}"
+    r"[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
+)
+WHITE = " \t\n\r"  # what Python and Rust strip
+CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
+SPAN = r"^-?P([0-9]{1,9}D)?(T(([01]?[0-9]|2[0-3])H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
+UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
+TRUE = pl.lit(value=True)
+FALSE = pl.lit(value=False)
+YES = ("1", "on", "t", "true", "y", "yes")
+NO = ("0", "f", "false", "n", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is sure of a column's values.
+
+    Attributes:
+        value: the values in the field's form; of no account where they are not sure.
+        sure: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
+        bad: True where pydantic refuses them, as far as a query can tell. A leaf's rule leaves nulls out of account.
+    """
+
+    value: pl.Expr
+    sure: pl.Expr = TRUE
+    bad: pl.Expr = FALSE
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a node's meaning depends on.
+
+    Attributes:
+        definitions: the nodes that others refer to.
+        config: the configuration of the model it is in.
+        strict: the caller's strict mode; None leaves it to node and model.
+        is_wide: True if a rule is to be sure of as much as it can be, however long that takes.
+    """
+
+    definitions: Mapping[str, Node]
+    config: Mapping[str, Any]
+    strict: bool | None
+    is_wide: bool = False
+
+    def is_strict(self, node: Node) -> bool:
+        """True if pydantic is strict with *node*."""
+        if self.strict is not None:
+            return self.strict
+        return bool(node.get("strict", self.config.get("strict", False)))
+
+
+def knows(node: Node, *keys: str) -> bool:
+    """True if *node* has no key but *keys* and those without a say in validity."""
+    return EVERYWHERE.issuperset(node.keys() - set(keys))
+
+
+def all_of(*conditions: pl.Expr | None) -> pl.Expr:
+    """All of them that are not None."""
+    found = [condition for condition in conditions if condition is not None and condition is not TRUE]
+    return reduce(and_, found) if found else TRUE
+
+
+def any_of(*conditions: pl.Expr | None) -> pl.Expr:
+    """Any of them that is neither None nor `FALSE`."""
+    found = [condition for condition in conditions if condition is not None and condition is not FALSE]
+    return reduce(or_, found) if found else FALSE
+
+
+def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
+    """Where *rule* is sure of values of *expr*, nulls counted as invalid; itself never null."""
+    return all_of(expr.is_not_null(), rule.sure).fill_null(value=False)
+
+
+# -- leaves: one function for a type of node, each of (node, context, expr, dtype, form) ----------------
+
+
+def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "multiple_of", *BOUNDS) and form.dtype.is_integer()):
+        return None
+    value = expr.cast(form.dtype, strict=False)
+    lax, bad = not context.is_strict(node), FALSE
+    if dtype.is_integer():
+        sure = value.is_not_null() if dtype != form.dtype else None
+    elif dtype == pl.Boolean and lax:
+        sure = None
+    elif dtype.is_float() and lax:
+        sure = all_of(expr.is_finite(), expr == expr.floor(), expr.abs() < EXACT, value.is_not_null())
+    elif dtype == pl.String and lax and context.is_wide:
+        value, sure = _wide_whole(expr.str.strip_chars(WHITE), form)
+        bad = expr.str.contains(NO_WHOLE)
+    elif dtype == pl.String and lax:
+        sure = all_of(expr.str.contains(WHOLE), value.is_not_null())
+    else:
+        return None
+    factor = node.get("multiple_of", 1)
+    if not 0 < factor < 2**62 or isinstance(factor, float):
+        return None
+    divisible = (value.cast(pl.Int128) % factor == 0) if factor != 1 else None
+    return _within(node, form, Rule(value, all_of(sure, divisible), bad))
+
+
+def _wide_whole(text: pl.Expr, form: Form) -> tuple[pl.Expr, pl.Expr]:
+    """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are sure."""
+    short = pl.when(text.str.len_bytes() <= NEAR).then(text)
+    value = pl.coalesce(
+        text.cast(form.dtype, strict=False), short.cast(pl.Float64, strict=False).cast(form.dtype, strict=False)
+    )
+    return value, all_of(text.str.contains(WIDE_WHOLE), value.is_not_null())
+
+
+def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "allow_inf_nan", *BOUNDS) and form.dtype.is_float()):
+        return None
+    lax = not context.is_strict(node)
+    value, bad = expr.cast(pl.Float64, strict=False), FALSE
+    if dtype.is_float() or dtype.is_integer() or (dtype == pl.Boolean and lax):
+        sure = TRUE
+    elif dtype == pl.String and lax and context.is_wide:
+        text = expr.str.strip_chars(WHITE)
+        value = text.cast(pl.Float64, strict=False)
+        sure, bad = all_of(text.str.contains(WIDE_NUMBER), value.is_finite()), expr.str.contains(NO_NUMBER)
+    elif dtype == pl.String and lax:
+        sure = expr.str.contains(NUMBER)
+    else:
+        return None
+    if not node.get("allow_inf_nan", context.config.get("allow_inf_nan", True)):
+        sure = all_of(sure, value.is_finite())
+    elif node.keys() & {*BOUNDS}:
+        sure = all_of(sure, value.is_not_nan())  # Polars orders NaN above all numbers
+    rule = _within(node, _FLOAT, Rule(value, sure, bad))
+    if rule is None or form.dtype == pl.Float64:
+        return rule
+    narrow = value.cast(form.dtype)  # the nearest that it has, but for a finite one not the infinite
+    return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()), rule.bad)
+
+
+def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node) and form.dtype == pl.Boolean):
+        return None
+    if dtype == pl.Boolean:
+        return Rule(expr)
+    if context.is_strict(node):
+        return None
+    if dtype.is_integer():
+        return Rule(expr == 1, (expr == 0) | (expr == 1), (expr != 0) & (expr != 1))
+    if dtype == pl.String:
+        word = expr.str.to_lowercase()
+        return Rule(word.is_in(YES), word.is_in((*YES, *NO)), ~word.is_in((*YES, *NO)))
+    return None
+
+
+def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
+    if not (knows(node, *known) and isinstance(form.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
+        return None
+    say = {key: node.get(key, context.config.get("str_" + key)) for key in known}
+    text = expr.cast(pl.String)
+    sure = None
+    if is_changed := bool(say["strip_whitespace"] or say["to_lower"] or say["to_upper"]):
+        sure = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
+        text = text.str.strip_chars(" \t\n\r\x0b\x0c") if say["strip_whitespace"] else text
+    if say["min_length"]:
+        sure = all_of(sure, text.str.len_chars() >= say["min_length"])
+    if say["max_length"] is not None:
+        sure = all_of(sure, text.str.len_chars() <= say["max_length"])
+    if (pattern := node.get("pattern")) is not None:
+        engine = node.get("regex_engine", context.config.get("regex_engine", "rust-regex"))
+        if not isinstance(pattern, str) or engine != "rust-regex":
+            return None
+        sure = all_of(sure, text.str.contains(pattern))
+    bad = FALSE if sure is None or is_changed else ~sure
+    if say["to_lower"]:
+        text = text.str.to_lowercase()
+    elif say["to_upper"]:
+        text = text.str.to_uppercase()
+    return _cast(text, form, sure, bad)
+
+
+def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    is_text = dtype == pl.String and not context.is_strict(node) and "val_json_bytes" not in context.config
+    if not (knows(node, "max_length", "min_length") and form.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
+        return None
+    value = expr.cast(pl.Binary)
+    low, high = node.get("min_length"), node.get("max_length")
+    at_least = None if low is None else value.bin.size() >= low
+    return Rule(value, all_of(at_least, None if high is None else value.bin.size() <= high))
+
+
+def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    to = form.dtype
+    if not (knows(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
+        return None
+    if isinstance(dtype, pl.Decimal):
+        scale = dtype.scale
+    elif dtype.is_integer() and not context.is_strict(node):
+        scale = 0
+    elif dtype == pl.String and not context.is_strict(node):
+        scale = min(to.scale, node.get("decimal_places", to.scale))  # digits that there may be behind the point
+    else:
+        return None
+    digits, places = node.get("max_digits"), node.get("decimal_places")
+    if scale > min(to.scale, scale if places is None else places) or (digits is not None and places is None):
+        return None
+    whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places  # before the point
+    if whole < 1:
+        return None
+    is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None
+    value = (expr if is_exact is None else pl.when(is_exact).then(expr)).cast(to, strict=False)
+    small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
+    bad = expr.str.contains(NO_DIGIT) if dtype == pl.String and not node.get("allow_inf_nan") else FALSE
+    return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small), bad))
+
+
+def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, *BOUNDS) and form.dtype == pl.Date):
+        return None
+    bad = FALSE
+    if dtype == pl.Date:
+        value, sure = expr, None
+    elif dtype == pl.String and not context.is_strict(node):
+        value, sure = expr.str.to_date("%Y-%m-%d", strict=False), expr.str.contains(DAY)
+        bad = (sure & value.is_null()) | expr.str.contains(NO_DIGIT)
+    else:
+        return None
+    return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date())), bad))
+
+
+def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    to = form.dtype
+    if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
+        return None
+    zone, lax, bad = to.time_zone, not context.is_strict(node), FALSE
+    if node.get("tz_constraint") not in {None, "naive" if zone is None else "aware"}:
+        return None
+    unit = pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None)
+    micros = expr.cast(unit, strict=False)
+    if isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) is (zone is None):
+        if dtype.time_unit == to.time_unit == "ns":
+            if zone is not None:
+                expr, micros = expr.dt.convert_time_zone(zone), micros.dt.convert_time_zone(zone)
+            return _kept(node, form, expr, micros, TRUE)
+        sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
+    elif dtype == pl.Date and lax and zone is None:
+        sure = all_of(is_readable(expr, dtype))
+    elif dtype == pl.String and lax and zone is not None:
+        return _zoned(node, expr, form)
+    elif dtype == pl.String and lax:
+        text = expr.str.replace("T", " ", literal=True)
+        micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+        if to.time_unit == "ns":
+            return _kept(node, form, _with_nanoseconds(micros, text), micros, expr.str.contains(MOMENT % _digits(node)))
+        sure = all_of(expr.str.contains(MOMENT % 6), is_readable(micros, unit))
+        bad = expr.str.contains(NO_DIGIT)
+    else:
+        return None
+    value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
+    exact = _is_exact(value, micros if zone is None else micros.dt.convert_time_zone(zone), pl.Datetime("us", zone))
+    return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to)), bad))
+
+
+def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+    """The rule of text with an offset, in a column of datetimes that have a zone."""
+    to = form.dtype
+    assert isinstance(to, pl.Datetime)
+    assert to.time_zone is not None
+    text = expr.str.replace("T", " ", literal=True).str.replace("Z", "+00:00", literal=True)
+    micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False)
+    micros = micros.dt.convert_time_zone(to.time_zone)
+    if to.time_unit == "ns":
+        value = _with_nanoseconds(micros, text).dt.replace_time_zone("UTC").dt.convert_time_zone(to.time_zone)
+        return _kept(node, form, value, micros, expr.str.contains(ZONED % _digits(node)))
+    value = micros.cast(to, strict=False)
+    exact = _is_exact(value, micros, pl.Datetime("us", to.time_zone))
+    sure = all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))
+    return _within(node, form, Rule(value, sure, expr.str.contains(NO_DIGIT)))
+
+
+def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
+    if not (known and form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
+        return None
+    if dtype == pl.Time:
+        value, sure = expr, TRUE
+    elif dtype == pl.String and not context.is_strict(node):
+        value, sure = expr.str.to_time("%H:%M:%S%.f", strict=False), expr.str.contains(CLOCK % _digits(node))
+    else:
+        return None
+    micros = (value.to_physical() // NANOSECONDS * NANOSECONDS).cast(pl.Time)
+    return _kept(node, form, value, micros, sure)
+
+
+def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    to = form.dtype
+    if not (knows(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
+        return None
+    if dtype == pl.String and not context.is_strict(node):
+        return _span(node, expr, form)
+    if not isinstance(dtype, pl.Duration):
+        return None
+    micros = expr.cast(pl.Duration("us"), strict=False)
+    if dtype.time_unit == to.time_unit == "ns":
+        return _kept(node, form, expr, micros, TRUE)
+    value = micros.cast(to, strict=False)
+    is_same = micros.cast(dtype, strict=False) == expr
+    sure = all_of(is_readable(expr, dtype), is_same, _is_exact(value, micros, pl.Duration("us")))
+    return _within(node, form, Rule(value, sure))
+
+
+def _span(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+    """The rule of text in a column of durations."""
+    assert isinstance(form.dtype, pl.Duration)
+    unit = form.dtype.time_unit
+    places = 6 if node.keys() & {*BOUNDS} else min(_digits(node), UNIT_DIGITS[unit])  # pydantic rounds what is more
+    value = ticks_of_span(expr, unit).cast(pl.Int64, strict=False).cast(form.dtype)
+    sure = all_of(expr.str.contains(SPAN % places), ~expr.str.contains("[PT]$"), value.is_not_null())
+    return _within(
+        node, form, Rule(value, all_of(sure, is_readable(value, pl.Duration(unit)) if unit == "ms" else None))
+    )
+
+
+def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not (knows(node, "version") and dtype == form.dtype == pl.String) or context.is_strict(node):
+        return None
+    version = node.get("version")
+    pattern = UUID % (("[0-9a-f]", "[0-9a-f]") if version is None else (version, "[89ab]"))
+    value = expr.str.to_lowercase() if context.is_wide else expr
+    return Rule(value, value.str.contains(pattern), expr.str.len_bytes() < 32)
+
+
+def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
+        return None
+    rule = _one_of([member.value for member in node["members"]], expr, dtype, form)
+    return rule and Rule(rule.value, rule.sure, rule.bad if node.get("missing") is None else FALSE)
+
+
+def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    if not knows(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
+        return None
+    return _one_of(node["expected"], expr, dtype, form)
+
+
+def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+    kinds = {type(value) for value in values}
+    if kinds == {str} and _is_text(dtype):
+        sure = expr.cast(pl.String).is_in(values)
+        return _cast(expr.cast(pl.String), form, sure, ~sure)
+    if kinds == {int} and dtype.is_integer() and all(-(2**63) <= value < 2**63 for value in values):
+        return _cast(expr, form, expr.cast(pl.Int64, strict=False).is_in(values))
+    if kinds == {bool} and dtype == pl.Boolean:
+        return _cast(expr, form, expr.is_in(values))
+    return None
+
+
+LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | None]] = {
+    "bool": _bool,
+    "bytes": _bytes,
+    "date": _date,
+    "datetime": _datetime,
+    "decimal": _decimal,
+    "enum": _enum,
+    "float": _float,
+    "int": _int,
+    "literal": _literal,
+    "str": _str,
+    "time": _time,
+    "timedelta": _timedelta,
+    "uuid": _uuid,
+}
+
+
+# -- what they have in common ---------------------------------------------------------------------------
+
+
+def _digits(node: Node) -> int:
+    """The digits of a fraction of a second that pydantic takes: it may be told not to cut off those it cannot hold."""
+    return 6 if node.get("microseconds_precision") == "error" else 9
+
+
+def _kept(node: Node, form: Form, value: pl.Expr, micros: pl.Expr, sure: pl.Expr) -> Rule | None:
+    """The rule of values with nanoseconds, which stay: a bound is held against what pydantic sees, *micros* of them."""
+    seen = micros.cast(form.dtype, strict=False)
+    within = _within(node, form, Rule(seen, all_of(sure, value.is_not_null())))
+    if within is None or not node.keys() & {*BOUNDS}:
+        return within and Rule(value, within.sure)
+    is_near = (value.to_physical() - seen.to_physical()).abs() < NANOSECONDS  # and has not wrapped
+    return Rule(value, within.sure & is_near)
+
+
+def _with_nanoseconds(micros: pl.Expr, text: pl.Expr) -> pl.Expr:
+    """Moments with those digits of their *text* that microseconds have not; null beyond what nanoseconds can hold."""
+    rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
+    ticks = micros.to_physical().cast(pl.Int128) * NANOSECONDS + rest
+    return ticks.cast(pl.Int64, strict=False).cast(pl.Datetime("ns"))
+
+
+def _is_exact(value: pl.Expr, micros: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Where *value*, in the form's unit, is what it was in microseconds."""
+    return (value.cast(dtype, strict=False) == micros).fill_null(value=False)
+
+
+def _is_text(dtype: Dtype) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _cast(value: pl.Expr, form: Form, sure: pl.Expr | None, bad: pl.Expr = FALSE) -> Rule:
+    """*value* in another dtype, not sure where that cannot hold it."""
+    cast = value.cast(form.dtype, strict=False)
+    may_fail = not isinstance(form.dtype, pl.String | pl.Int64 | pl.Boolean)
+    return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None), bad)
+
+
+def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
+    """*rule*, sure only of values within the bounds of *node*; None for a bound that the form cannot hold."""
+    try:
+        bounds = {key: _bound(node[key], form) for key in BOUNDS if node.get(key) is not None}
+    except Unfit:
+        return None
+    compare: dict[str, Callable[[Any], pl.Expr]] = {
+        "ge": rule.value.__ge__,
+        "gt": rule.value.__gt__,
+        "le": rule.value.__le__,
+        "lt": rule.value.__lt__,
+    }
+    if not bounds:
+        return rule
+    within = all_of(*(compare[key](bound) for key, bound in bounds.items()))
+    return Rule(rule.value, all_of(rule.sure, within), any_of(rule.bad, all_of(rule.sure, ~within)))
+
+
+def _bound(value: Any, form: Form) -> pl.Expr:
+    if isinstance(value, bool) or (isinstance(value, int) and form.dtype.is_float() and abs(value) > EXACT):
+        raise Unfit(f"{value} is no bound of {form.dtype}")
+    if form.dtype.is_decimal() and isinstance(value, int):
+        value = Decimal(value)
+    if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
+        raise Unfit(f"{value} is no bound of {form.dtype}")
+    return pl.lit(form.pack(value), dtype=form.dtype)
+
+
+_FLOAT = Leaf(pl.Float64(), float)

@@ -1,0 +1,96 @@
+"""Trust: frames whose values nobody looks at, only their columns, their nulls and, if so asked, their dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import polars as pl
+
+from greendata.schema.codecs import Column, Dtype
+from greendata.schema.column_names import column as by_name
+from greendata.schema.failures import FAILURES, ROW_KEY, Failure, failures_of, name_of
+
+__all__ = ("shape_failures", "trusted")
+
+MADE = "Field required: its default is made row by row, which trust='off' does"
+COMPUTED = "Field required: it is computed row by row, which trust='off' does"
+
+
+def trusted(
+    frame: pl.DataFrame | pl.LazyFrame, columns: Sequence[Column], *, extra: str, dtypes_count: bool
+) -> tuple[int, pl.DataFrame, pl.DataFrame]:
+    """The rows of *frame*, those without a null where none may be, and the failures. Call on a worker.
+
+    Args:
+        columns: the model's.
+        extra: what the model makes of other columns: "ignore", "forbid" or "allow".
+        dtypes_count: True if each column must have the dtype of its form.
+    """
+    df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    sources = {column.name: _source(column, df.schema) for column in columns}
+    failures = [*shape_failures(df.schema, columns, extra=extra), *_unmade(columns, sources)]
+    if dtypes_count:
+        failures += _wrong_dtypes(df.schema, columns, sources)
+    taken = [_taken(column, sources[column.name]) for column in columns]
+    if extra == "allow":
+        taken += [by_name(name) for name in df.columns if name not in sources.values()]
+    if failures:
+        return df.height, df.head(0), failures_of(failures)
+    nulls = pl.concat([pl.DataFrame(schema=FAILURES), *_nulls(df, columns, sources)]).sort("row", maintain_order=True)
+    good = df.select(*taken, pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY))
+    if nulls.height:
+        good = good.filter(~pl.col(ROW_KEY).is_in(nulls["row"].implode()))
+    return df.height, good.drop(ROW_KEY), nulls
+
+
+def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, extra: str) -> list[Failure]:
+    """What is wrong with a frame of *dtypes* whatever is in it: the columns that it lacks, and those forbidden."""
+    required = (column for column in columns if column.sources and column.missing == "fails")
+    missing = [column.name for column in required if column.source(dtypes) is None]
+    found: list[Failure] = [(None, name, None, "missing", "Field required") for name in missing]
+    if extra == "forbid":
+        known = {_source(column, dtypes) for column in columns}
+        unknown = [name for name in dtypes if name not in known]
+        found += [(None, name, None, "extra_forbidden", "Extra inputs are not permitted") for name in unknown]
+    return found
+
+
+def _source(column: Column, dtypes: Mapping[str, Dtype]) -> str | None:
+    """Where the column comes from; a computed one, which is in a frame that was validated before, from itself."""
+    return column.source(dtypes) if column.sources else column.name if column.name in dtypes else None
+
+
+def _unmade(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[Failure]:
+    for column in columns:
+        if sources[column.name] is None and (not column.sources or column.missing == "made"):
+            yield None, column.name, None, "missing", MADE if column.sources else COMPUTED
+
+
+def _wrong_dtypes(
+    dtypes: Mapping[str, Dtype], columns: Sequence[Column], sources: Mapping[str, str | None]
+) -> Iterator[Failure]:
+    for column in columns:
+        source = sources[column.name]
+        if source is not None and dtypes[source] != column.form.dtype:
+            yield None, source, str(dtypes[source]), "dtype", f"Column should be {column.form.dtype}"
+
+
+def _taken(column: Column, source: str | None) -> pl.Expr:
+    if source is not None:
+        return by_name(source).alias(column.name)
+    return column.constant().alias(column.name)
+
+
+def _nulls(df: pl.DataFrame, columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[pl.DataFrame]:
+    for column in columns:
+        source = sources[column.name]
+        if source is None or column.nullable or not df[source].null_count():
+            continue
+        rows = df[source].alias("row").is_null().arg_true().cast(pl.UInt32).to_frame()
+        yield rows.select(
+            "row",
+            pl.lit(name_of(source)).alias("column"),
+            pl.lit(None, pl.String).alias("value"),
+            pl.lit("null").alias("rule"),
+            pl.lit("Column should have no nulls").alias("message"),
+        )

@@ -1,0 +1,163 @@
+"""Parquet that claims more than it holds is refused before Polars believes it. Most files here are made by hand."""
+
+from __future__ import annotations
+
+import io
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from greendata.errors import Malformed
+from greendata.formats.decoders import decode
+from greendata.formats.encoders import encode
+from greendata.formats.guards import pages
+from greendata.formats.guards.footer import check_file
+from greendata.formats.guards.thrift import Reader, Skimmer, Writer
+from greendata.formats.row_groups import MAGIC, RowGroups
+
+Field = tuple[int, int, bytes]  # number, type and value
+
+I32, I64, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
+
+
+def integer(number: int, value: int, kind: int = I64) -> Field:
+    return number, kind, varint(value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def text(number: int, value: bytes) -> Field:
+    return number, BINARY, varint(len(value)) + value
+
+
+def many(number: int, kind: int, items: list[bytes]) -> Field:
+    return number, LIST, bytes([len(items) << 4 | kind]) + b"".join(items)
+
+
+def struct(*fields: Field) -> bytes:
+    out, last = bytearray(), 0
+    for number, kind, value in fields:
+        out += bytes(((number - last) << 4 | kind,)) + value
+        last = number
+    return bytes(out) + b"\0"
+
+
+def page(data: bytes, values: int, *, unpacked: int | None = None, packed: int | None = None, kind: int = 0) -> bytes:
+    """A data page of version 1 (*kind* 0), a dictionary (2) or a data page of version 2 (3)."""
+    head = {0: 5, 2: 7, 3: 8}[kind], STRUCT, struct(integer(1, values, I32), integer(2, 0, I32))
+    sizes = len(data) if unpacked is None else unpacked, len(data) if packed is None else packed
+    return struct(integer(1, kind, I32), integer(2, sizes[0], I32), integer(3, sizes[1], I32), head) + data
+
+
+def file(*written: bytes, values: int = 1, begin: int = 4, width: int = 0, size: int | None = None) -> bytes:
+    """A file of one column: of integers, or of values of *width* bytes."""
+    body = MAGIC + b"".join(written)
+    kind = integer(1, 7 if width else 1, I32)
+    element = struct(kind, *([integer(2, width, I32)] if width else []), text(4, b"a"))
+    meta = struct(
+        kind,
+        integer(5, values),
+        integer(7, len(body) - 4 if size is None else size),
+        integer(9, begin),
+    )
+    group = struct(many(1, STRUCT, [struct((3, STRUCT, meta))]), integer(3, 1))
+    schema = [struct(text(4, b"r"), integer(5, 1, I32)), element]
+    footer = struct(many(2, STRUCT, schema), integer(3, 1), many(4, STRUCT, [group]))
+    return body + footer + len(footer).to_bytes(4, "little") + MAGIC
+
+
+PLAIN = page(b"\1\0\0\0", 1)
+
+
+def test_a_file_by_hand_is_let_pass() -> None:
+    check_file(file(PLAIN))
+    check_file(file(page(b"\1\0\0\0", 1, kind=2), PLAIN))
+    check_file(file(page(bytes(16), 1), width=16))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (file(page(b"\1\0\0\0", -1)), "a page claims -1 values"),
+        (file(page(b"\1\0\0\0", -1, kind=2), PLAIN), "a page claims -1 values"),
+        (file(page(b"\1\0\0\0", -(2**31), kind=3)), "a page claims -2147483648 values"),
+        (file(page(b"\1\0\0\0", 1, unpacked=-1)), "a page claims 1 values and -1 bytes"),
+        (file(page(b"\1\0\0\0", 1, packed=-5)), "a page claims 1 values"),
+        (file(PLAIN, values=-1), "a column claims -1 values"),
+        (file(PLAIN, values=1 << 38), "a column claims 274877906944 values, and its pages 1"),
+        (file(page(b"\1\0\0\0", 1, kind=2), PLAIN, values=3), "a column claims 3 values, and its pages 2"),
+        (file(PLAIN, begin=-4), "a column claims 1 values"),
+        (file(PLAIN, size=1 << 40), "a column lies out of the file"),
+        (file(PLAIN, begin=1 << 40), "a column lies out of the file"),
+        (file(page(b"\1\0\0\0", (1 << 28) + 1)), "more than can be borne"),
+        (file(*[page(b"\1\0\0\0", 1 << 27)] * 3), "more than can be borne"),
+        (file(page(b"\1\0\0\0", 1, unpacked=(1 << 31) - 1)), "more than can be borne"),
+        (file(page(b"\1" * 100, 1 << 20), width=1 << 20), "more than can be borne"),
+        (file(b"\xff" * 40), "the header of a page cannot be read"),
+    ],
+)
+def test_claims_that_are_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        decode(content, "parquet")
+
+
+def test_text_that_was_packed_by_the_thousand() -> None:
+    one = io.BytesIO()
+    pl.DataFrame({"a": ["x" * (1 << 25)]}).write_parquet(one, compression="zstd")
+    groups, body = RowGroups(), bytearray(MAGIC)
+    for _ in range(16):
+        body += groups.add(one.getbuffer(), len(body))
+    body += groups.footer()
+    with pytest.raises(Malformed, match="more than can be borne"):
+        decode(bytes(body), "parquet")
+    assert decode(one.getvalue(), "parquet")["a"].str.len_bytes().item() == 1 << 25
+
+
+def test_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    df = pl.DataFrame({"a": range(10_000), "b": [b"x" * 50] * 10_000, "c": [[1, 2]] * 10_000})
+    file = io.BytesIO()
+    df.write_parquet(file, row_group_size=100, data_page_size=100)
+    assert_frame_equal(decode(file.getvalue(), "parquet"), df)
+    monkeypatch.setattr(pages, "PAGES", 100)
+    with pytest.raises(Malformed, match="in 101: more than can be borne"):
+        decode(file.getvalue(), "parquet")
+
+
+def test_what_encode_writes_is_let_pass() -> None:
+    for df in (
+        pl.DataFrame(),
+        pl.DataFrame(schema={"a": pl.Int8, "b": pl.List(pl.String)}),
+        pl.DataFrame({"a": [None]}),
+    ):
+        assert_frame_equal(decode(b"".join(encode(df, "parquet")), "parquet"), df)
+    constant = pl.select(pl.repeat("constant", 3_000_000).alias("a"))
+    assert decode(b"".join(encode(constant, "parquet")), "parquet").height == 3_000_000
+
+
+def test_numbers_that_do_not_end() -> None:
+    """What they stand for grows with each of their bytes, and so does the time that the next one takes."""
+    endless = bytes((1 << 4 | I32,)) + b"\xff" * 10_000 + b"\x01\0"
+    content = MAGIC + endless + len(endless).to_bytes(4, "little") + MAGIC
+    with pytest.raises(Malformed, match="its footer cannot be read"):
+        check_file(content)
+    with pytest.raises(Malformed, match="the header of a page cannot be read"):
+        check_file(file(endless))
+    largest = bytes((1 << 4 | I64,)) + b"\xff" * 9 + b"\x01\0"
+    assert Skimmer(largest).number(1) == -(2**63)
+
+
+def test_a_footer_that_is_read_is_written_alike() -> None:
+    frame = pl.DataFrame({"a": [1, None], "b": ["x", "y"], "c": [[1.5], []], "d": [{"e": True}, {"e": None}]})
+    for rows in (frame, frame.head(0), pl.concat([frame] * 20).with_columns(pl.all().name.suffix("2"))):
+        out = io.BytesIO()
+        rows.write_parquet(out, row_group_size=2)
+        content = out.getvalue()
+        footer = content[-8 - int.from_bytes(content[-8:-4], "little") : -8]
+        assert bytes(Writer().struct(Reader(footer).struct())) == footer

@@ -1,0 +1,366 @@
+"""The guarded session against servers that misbehave, on loopback: nothing hangs, nothing floods, nothing leaks."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+
+import greendata
+from greendata.errors import (
+    AnswerBroken,
+    AnswerTooLarge,
+    BadArgument,
+    BadTimeout,
+    FetchFailed,
+    FetchTimeout,
+    UrlRefused,
+    WrongContentType,
+)
+from greendata.http.adapter import Peers
+from greendata.http.session import REDIRECTS, GuardedSession
+from tests.conftest import PATCHED
+from tests.support.rawservers import answer, drip, serving, serving_unasked
+
+LOOPBACK = ("127.0.0.1",)
+CSV = b"a,b\n1,2\n"
+
+
+def fetch(url: str, *, allow_private: Any = LOOPBACK, **options: Any) -> bytes:
+    """The body of *url*, fetched as the rule has it: patched in this greenlet, unpatched in the pool."""
+
+    def work() -> bytes:
+        with GuardedSession(allow_private=allow_private) as session, session.get(url, **options) as found:
+            return b"".join(found.chunks())
+
+    return work() if PATCHED else greendata.run(work).get()
+
+
+# -- what comes ---------------------------------------------------------------------------------------
+
+
+def test_the_body_comes_whole() -> None:
+    body = bytes(range(256)) * 4_000
+    chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:10], body[10:])) + b"0\r\n\r\n"
+    pages = {
+        "/plain": answer(body),
+        "/gzip": answer(gzip.compress(body), Content_Encoding="gzip"),
+        "/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked,
+        "/until-close": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body,
+        "/empty": answer(),
+    }
+    with serving(pages) as server:
+        for path in ("/plain", "/gzip", "/chunked", "/until-close"):
+            assert fetch(server.url + path) == body
+        assert fetch(server.url + "/empty") == b""
+
+
+def test_the_answer_tells_where_it_came_from() -> None:
+    pages = {"/a": answer(status="302 Found", Location="/b?x=1"), "/b": answer(CSV, X_Shop="7")}
+
+    def work(url: str) -> tuple[str, int, str | None]:
+        with GuardedSession(allow_private=LOOPBACK) as session, session.get(url) as found:
+            return found.url, found.status, found.headers.get("x-shop")
+
+    with serving(pages) as server:
+        found = work(server.url + "/a") if PATCHED else greendata.run(work, server.url + "/a").get()
+        assert found == (server.url + "/b?x=1", 200, "7")
+
+
+# -- whom it talks to -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.8.8.8",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1%eth0",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "fec0::a9fe:a9fe",
+        "::127.0.0.1",
+    ],
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not Peers(allowed=False).allow(address)
+    assert Peers(allowed=True).allow(address)
+
+
+def test_addresses_that_are_public_or_named() -> None:
+    assert Peers(allowed=False).allow("8.8.8.8")
+    assert Peers(allowed=False).allow("2606:4700:4700::1111")
+    assert Peers(["127.0.0.0/8", "::1"]).allow("::ffff:127.0.0.1")
+    assert not Peers(["127.0.0.1"]).allow("127.0.0.2")
+    for wrong in ("127.0.0.1", ["localhost"], ["127.0.0.1/8"], 3):
+        with pytest.raises(BadArgument, match="allow_private must be"):
+            GuardedSession(allow_private=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::ffff:127.0.0.1]"])
+def test_loopback_is_refused_by_whatever_name_before_a_word_is_said(host: str) -> None:
+    with serving({"/": answer(CSV)}) as server:
+        with pytest.raises((UrlRefused, FetchFailed)) as caught:
+            fetch(f"http://{host}:{server.port}/", allow_private=False)
+        if host in ("127.0.0.1", "localhost"):
+            assert isinstance(caught.value, UrlRefused)
+            assert "its address 127.0.0.1 is not public" in str(caught.value)
+        assert server.requests == []
+
+
+def test_a_redirect_to_an_address_that_is_not_allowed() -> None:
+    with serving({"/": answer(CSV)}, host="127.0.0.2") as inner:
+        with serving({"/": answer(status="302 Found", Location=inner.url + "/")}) as outer:
+            with pytest.raises(UrlRefused, match=r"its address 127\.0\.0\.2 is not public"):
+                fetch(outer.url + "/")
+            assert fetch(outer.url + "/", allow_private=["127.0.0.0/8"]) == CSV
+        assert len(inner.requests) == 1
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/", "gopher://x/", "http://", "http://[::1"])
+def test_a_redirect_to_another_scheme(target: str) -> None:
+    page = answer(status="301 Moved Permanently", Location=target)
+    with serving({"/": page}) as server, pytest.raises(UrlRefused):
+        fetch(server.url + "/")
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.com/", "example.com", "", "http://", "http://[::1"]
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(UrlRefused):
+        fetch(url)
+
+
+def test_redirects_are_few() -> None:
+    pages: dict[str, Any] = {"/loop": answer(status="302 Found", Location="/loop")}
+    pages |= {f"/{step}": answer(status="307 Temporary Redirect", Location=f"/{step - 1}") for step in range(1, 9)}
+    with serving(pages | {"/0": answer(CSV)}) as server:
+        assert fetch(f"{server.url}/{REDIRECTS}") == CSV
+        for path in ("/loop", f"/{REDIRECTS + 1}"):
+            with pytest.raises(UrlRefused, match=f"more than {REDIRECTS} redirects"):
+                fetch(server.url + path)
+
+
+def test_credentials_stay_with_the_host_they_were_given_for() -> None:
+    headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "Cookie": "a=secret", "Accept": "text/csv"}
+    both = ["127.0.0.0/8"]
+    with serving({"/": answer(CSV)}, host="127.0.0.2") as other:
+        pages = {
+            "/away": answer(status="302 Found", Location=other.url + "/"),
+            "/here": answer(status="302 Found", Location="/end"),
+            "/end": answer(CSV),
+        }
+        with serving(pages) as server:
+            for path in ("/away", "/here"):
+                assert fetch(server.url + path, headers=headers, allow_private=both) == CSV
+            assert fetch(server.url.replace("//", "//ann:secret@") + "/away", allow_private=both) == CSV
+            assert all("secret" in request for request in server.requests[:-1])
+    assert "Accept: text/csv" in other.requests[0]
+    assert not [request for request in other.requests if "secret" in request or "Authorization" in request]
+
+
+def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({"/": answer(CSV)}) as server, serving({}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        assert fetch(server.url + "/") == CSV
+        assert proxy.requests == []
+
+
+# -- how long, how much -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        answer(CSV, length=10**6),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["status", "headers", "body", "chunk", "chunk size"],
+)
+def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
+    told = r"was not fetched within 0\.3 seconds"
+    with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=told):
+        fetch(server.url + "/", timeout=0.3)
+
+
+def test_a_handshake_that_drips_is_cut_off() -> None:
+    """The head of a TLS record of 16 kB, whose bytes come one by one, each in time."""
+    record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
+    told = r"was not fetched within 0\.3 seconds"
+    with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=told):
+        fetch(f"https://127.0.0.1:{server.port}/", timeout=0.3)
+
+
+def test_a_deadline_that_has_passed_already() -> None:
+    with serving({"/": answer(CSV)}) as server:
+        with pytest.raises(FetchTimeout):
+            fetch(server.url + "/", timeout=0)
+        assert server.requests == []
+
+
+def test_bodies_that_are_too_large() -> None:
+    def endless() -> Any:
+        yield b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+        while True:
+            yield bytes(100_000)
+
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 100_000
+    pages = {
+        "/announced": answer(CSV, length=10**12),
+        "/endless": endless,
+        "/bomb": answer(bomb, Content_Encoding="gzip"),
+        "/fits": answer(bytes(100_000)),
+    }
+    with serving(pages) as server:
+        for path in ("/announced", "/endless", "/bomb"):
+            with pytest.raises(AnswerTooLarge, match="is larger than 100000 bytes; raise max_bytes"):
+                fetch(server.url + path, max_bytes=100_000)
+        assert len(fetch(server.url + "/fits", max_bytes=100_000)) == 100_000
+        with pytest.raises(AnswerTooLarge):
+            fetch(server.url + "/fits", max_bytes=99_999)
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "x"])
+def test_an_announced_length_that_is_none(length: str) -> None:
+    """Python's own ``int`` refuses the first two: a digit that is no decimal, and more digits than it reads."""
+    page = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode("latin-1") + CSV
+    with serving({"/": page}) as server:
+        assert fetch(server.url + "/") == CSV
+
+
+# -- what is wrong with it ----------------------------------------------------------------------------------
+
+
+def test_bodies_that_are_cut_short_or_garbled() -> None:
+    packed = gzip.compress(CSV * 1_000)
+    pages = {
+        "/length": answer(CSV, length=100),
+        "/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc",
+        "/no last chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "/chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n",
+        "/gzip": answer(packed[:-9], Content_Encoding="gzip"),
+        "/no gzip": answer(CSV, Content_Encoding="gzip"),
+        "/more": answer(packed + b"more", Content_Encoding="gzip"),
+        "/zstd": answer(CSV, Content_Encoding="zstd"),
+        "/deflate": answer(zlib.compress(CSV), Content_Encoding="deflate"),
+    }
+    with serving({path.replace(" ", "-"): page for path, page in pages.items()}) as server:
+        for path in pages:
+            with pytest.raises(AnswerBroken, match="is broken: "):
+                fetch(server.url + path.replace(" ", "-"))
+
+
+@pytest.mark.parametrize("got", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "application/json"])
+def test_another_content_type(got: str) -> None:
+    with serving(
+        {"/": answer(CSV, got), "/none": answer(CSV, ""), "/csv": answer(CSV, "Text/CSV; header=present")}
+    ) as s:
+        with pytest.raises(WrongContentType, match="expected one of text/csv"):
+            fetch(s.url + "/", accept=["text/csv"])
+        for path in ("/none", "/csv"):
+            assert fetch(s.url + path, accept=["text/csv"]) == CSV
+
+
+def test_other_statuses() -> None:
+    with serving({"/gone": answer(status="410 Gone"), "/moved": answer(status="302 Found")}) as server:
+        for path, status in (("/gone", 410), ("/moved", 302), ("/none", 404)):
+            with pytest.raises(FetchFailed, match=f"the status is {status}") as caught:
+                fetch(server.url + path)
+            assert caught.value.status == status
+        assert fetch(server.url + "/none", statuses=[200, 404]) == b""
+
+
+def test_no_answer() -> None:
+    with serving({"/": b"", "/garbage": b"SSH-2.0-OpenSSH\r\n\r\n"}) as server:
+        for path in ("/", "/garbage"):
+            with pytest.raises(FetchFailed, match="no answer"):
+                fetch(server.url + path)
+    with pytest.raises(FetchFailed, match="no answer"):
+        fetch(server.url + "/")
+
+
+def test_secrets_are_in_no_text() -> None:
+    with serving({}) as server, pytest.raises(FetchFailed) as caught:
+        fetch(server.url.replace("//", "//ann:secret@") + "/a?token=secret#secret")
+    assert str(caught.value) == f"{server.url}/a could not be fetched: the status is 404"
+    assert "secret" not in repr(caught.value)
+
+
+def test_arguments_that_cannot_be_used() -> None:
+    with GuardedSession() as session:
+        for timeout in (None, -1, "2"):
+            with pytest.raises(BadTimeout), session.get("http://127.0.0.1:1/", timeout=timeout):  # type: ignore[arg-type]
+                pass
+        for limit in (-1, 1.5, True):
+            with pytest.raises(BadArgument), session.get("http://127.0.0.1:1/", max_bytes=limit):  # type: ignore[arg-type]
+                pass
+
+
+def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContextManager[None]]) -> None:
+    pages = {"/": answer(CSV), "/cut": answer(CSV, length=100), "/slow": drip(answer(b"", length=10))}
+    with serving(pages) as server:
+        fetch(server.url + "/")
+        server.wait_idle()
+        with keeps_descriptors():
+            fetch(server.url + "/")
+            for path, options in (("/cut", {}), ("/slow", {"timeout": 0.1}), ("/", {"allow_private": False})):
+                with pytest.raises(greendata.GreenDataError):
+                    fetch(server.url + path, **options)
+
+
+# -- whose errors they are ------------------------------------------------------------------------------
+
+
+OWN = (
+    TimeoutError("the caller's"),
+    requests.ConnectionError("the caller's"),
+    requests.Timeout("the caller's"),
+    urllib3.exceptions.ProtocolError("the caller's"),
+    urllib3.exceptions.ReadTimeoutError(None, None, "the caller's"),  # type: ignore[arg-type]
+    zlib.error("the caller's"),
+)
+
+
+@pytest.mark.parametrize("error", OWN, ids=[type(error).__name__ for error in OWN])
+@pytest.mark.parametrize("packing", [{}, {"Content_Encoding": "gzip"}])
+def test_an_error_of_the_block_is_the_callers_own(error: Exception, packing: dict[str, str]) -> None:
+    page = answer(gzip.compress(CSV) if packing else CSV, **packing)
+
+    def work(url: str) -> Exception | None:
+        try:
+            with GuardedSession(allow_private=LOOPBACK) as session, session.get(url) as found:
+                for _ in found.chunks():
+                    raise error
+        except Exception as raised:  # noqa: BLE001 - it is looked at
+            return raised
+        return None
+
+    with serving({"/": page}) as server:
+        assert (work(server.url) if PATCHED else greendata.run(work, server.url).get()) is error

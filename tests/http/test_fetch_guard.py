@@ -1,0 +1,248 @@
+"""The guard against addresses that are not public, where urllib3 and requests make connections in other ways.
+
+Each test takes away something that the guard hooks into. Then a body may be refused that could be had, but none is read
+over a connection whose peer was not checked.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests.adapters
+import urllib3.connection
+from gevent.pywsgi import WSGIServer
+from gevent.ssl import SSLContext
+from urllib3.util.retry import Retry
+
+import greendata
+from greendata.errors import GreenDataError, UrlRefused
+from greendata.http import adapter
+from greendata.http.session import GuardedSession
+from tests.conftest import PATCHED
+from tests.support.gates import rest
+from tests.support.rawservers import Server, answer, serving
+
+CSV = b"a,b\n1,2\n"
+INNER = "127.0.0.2"  # not allowed below, unlike 127.0.0.1
+
+# For 127.0.0.1 and 127.0.0.2, until 2126; it signs itself. openssl req -x509 -newkey ec -nodes ...
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQguJGVaACPrDbsrDR+
+TzU3oKG+cvUbBVxMhkPr/o5qmNKhRANCAASHD83uWkAbhHHBcLCnGeAG9C3r7igE
+f+FqeLZ+fnDSMbrAxzLxhOrDJWBGefzPIc6UKUSikpV4ilRPm4eOickZ
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBzTCCAXSgAwIBAgIUA7vzSk930SaexqJFKg3lo3c7l6EwCgYIKoZIzj0EAwIw
+KDEmMCQGA1UEAwwdbG9vcGJhY2sgb2YgZ3JlZW5kYXRhJ3MgdGVzdHMwIBcNMjYx
+MTI5MTc0ODEyWhgPMjEyNjExMDUxNzQ4MTJaMCgxJjAkBgNVBAMMHWxvb3BiYWNr
+IG9mIGdyZWVuZGF0YSdzIHRlc3RzMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+hw/N7lpAG4RxwXCwpxngBvQt6+4oBH/hani2fn5w0jG6wMcy8YTqwyVgRnn8zyHO
+lClEopKVeIpUT5uHjonJGaN6MHgwHQYDVR0OBBYEFPdXDBrdT8epzTj2km4Z5Eu8
+jZ+NMB8GA1UdIwQYMBaAFPdXDBrdT8epzTj2km4Z5Eu8jZ+NMBUGA1UdEQQOMAyH
+BH8AAAGHBH8AAAIwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMCAoQwCgYI
+KoZIzj0EAwIDRwAwRAIgA63kwf4AcXRIdabVd3XvdKLaqewjGq9mUrKapkoTxIcC
+IBVQ8WRkXHTOmzSrgkfxE656vSz9VA+tTzGoJdvkx4/w
+-----END CERTIFICATE-----
+"""
+
+
+def reading(
+    url: str, *, prepare: Callable[[Any], object] = bool, allow_private: Any = ("127.0.0.1",), times: int = 1
+) -> list[bytes]:
+    """Return the bodies of *url*, fetched over one session that *prepare* has had."""
+
+    def work() -> list[bytes]:
+        bodies = []
+        with GuardedSession(allow_private=allow_private) as session:
+            prepare(session._session)
+            for _ in range(times):
+                with session.get(url, timeout=5) as found:
+                    bodies.append(b"".join(found.chunks()))
+        return bodies
+
+    return work() if PATCHED else greendata.run(work).get()
+
+
+class TLSServer(WSGIServer):
+    def wrap_socket_and_handle(self, client_socket: Any, address: object) -> object:
+        with suppress(OSError):  # the client has hung up before the handshake
+            return super().wrap_socket_and_handle(client_socket, address)
+        return None
+
+
+@contextmanager
+def serving_tls(tmp_path: Path, host: str) -> Iterator[tuple[str, list[str], Callable[[Any], object]]]:
+    """An HTTPS server: its URL, the paths it was asked for, and what makes a session trust it."""
+    for name, text in (("key.pem", KEY), ("certificate.pem", CERTIFICATE)):
+        (tmp_path / name).write_text(text, encoding="ascii")
+    trusted, asked = str(tmp_path / "certificate.pem"), []
+
+    def respond(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        asked.append(environ["PATH_INFO"])
+        start_response("200 OK", [("Content-Type", "text/csv"), ("Content-Length", str(len(CSV)))])
+        return [CSV]
+
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted, str(tmp_path / "key.pem"))
+    server = TLSServer((host, 0), respond, log=None, error_log=None, ssl_context=context)
+    server.start()
+    try:
+        yield f"https://{host}:{server.server_port}/", asked, lambda session: setattr(session, "verify", trusted)
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def hookless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A urllib3 that connects without its own private methods."""
+
+    def connect(self: Any) -> None:
+        self.sock = socket.create_connection((self.host, self.port))
+
+    def connect_tls(self: Any) -> None:
+        connect(self)
+        context = ssl.create_default_context(cafile=self.ca_certs)
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+        self.is_verified = True
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "connect", connect)
+    monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_tls)
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_new_conn", None)
+
+
+# -- the private method is not called ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hookless")
+def test_another_way_to_connect() -> None:
+    with serving({"/": answer(CSV)}) as server:
+        assert reading(server.url + "/") == [CSV]
+        with pytest.raises(UrlRefused, match=r"its address 127\.0\.0\.1 is not public"):
+            reading(server.url + "/", allow_private=False)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("is_hookless", [False, True])
+def test_https(tmp_path: Path, request: pytest.FixtureRequest, *, is_hookless: bool) -> None:
+    if is_hookless:
+        request.getfixturevalue("hookless")
+    with serving_tls(tmp_path, INNER) as (url, asked, trust):
+        with pytest.raises(UrlRefused, match=r"https://127\.0\.0\.2:\d+ is refused: its address 127\.0\.0\.2 is not"):
+            reading(url, prepare=trust)
+        assert asked == []
+        assert reading(url, prepare=trust, allow_private=[INNER], times=2) == [CSV, CSV]
+
+
+def test_no_byte_of_a_handshake_goes_to_a_peer_that_is_refused() -> None:
+    received: list[bytes] = []
+
+    class Listening(Server):
+        def _answer(self, connection: Any) -> None:
+            received.append(connection.recv(1))
+
+    server = Listening("127.0.0.1", lambda _: iter(()))
+    with pytest.raises(UrlRefused, match="is not public"):
+        reading(f"https://127.0.0.1:{server.port}/", allow_private=False)
+    while not received:
+        rest()
+    server.close()
+    assert received == [b""]
+
+
+@pytest.mark.usefixtures("hookless")
+def test_a_redirect() -> None:
+    with serving({"/": answer(CSV)}, host=INNER) as inner:
+        with serving({"/": answer(status="302 Found", Location=inner.url + "/")}) as outer:
+            with pytest.raises(UrlRefused, match=r"its address 127\.0\.0\.2 is not public"):
+                reading(outer.url + "/")
+            assert len(outer.requests) == 1
+        assert inner.requests == []
+
+
+def test_a_second_try_that_reaches_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that was checked hangs up; urllib3 tries again, and the name leads elsewhere now."""
+    with serving({"/": answer(CSV)}, host=INNER) as inner, serving({"/": lambda: iter(())}) as outer:
+        targets = [(INNER, inner.port), ("127.0.0.1", outer.port)]
+
+        def connect(self: Any) -> None:
+            self.sock = socket.create_connection(targets.pop())
+
+        def try_again(session: Any) -> None:
+            session.adapters["http://"].max_retries = Retry(3, backoff_factor=0)
+
+        monkeypatch.setattr(urllib3.connection.HTTPConnection, "connect", connect)
+        with pytest.raises(UrlRefused, match=r"its address 127\.0\.0\.2 is not public"):
+            reading(outer.url + "/", prepare=try_again)
+        assert (len(outer.requests), inner.requests, targets) == (1, [], [])
+
+
+# -- a connection that is used again ----------------------------------------------------------------------
+
+
+def test_a_connection_that_is_kept_is_still_a_checked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    connect = adapter._GuardedConnection.connect
+    monkeypatch.setattr(adapter._GuardedConnection, "connect", lambda self: made.append(self) or connect(self))
+    with serving_tls(tmp_path, "127.0.0.1") as (url, _, trust):
+        assert reading(url, prepare=trust, times=3) == [CSV] * 3
+    assert len(made) == 1
+
+
+def test_a_connection_that_gets_another_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = urllib3.connection.HTTPConnection.request
+    with serving({"/": answer(CSV)}, host=INNER) as inner:
+
+        def elsewhere(self: Any, *args: Any, **options: Any) -> None:
+            self.sock = socket.create_connection((INNER, inner.port))
+            request(self, *args, **options)
+
+        monkeypatch.setattr(urllib3.connection.HTTPConnection, "request", elsewhere)
+        with pytest.raises(UrlRefused, match="the address that it was fetched from was not checked"):
+            reading(inner.url.replace(INNER, "127.0.0.1") + "/")
+        assert inner.requests == []
+
+
+def test_a_request_that_is_sent_past_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent cannot be taken back. Its answer is not read."""
+    with serving({"/": answer(CSV)}, host=INNER) as inner:
+
+        def past(self: Any) -> None:
+            self.sock = socket.create_connection((INNER, inner.port))
+            self.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+        monkeypatch.setattr(urllib3.connection.HTTPConnection, "endheaders", past)
+        with pytest.raises(UrlRefused, match="was not checked"):
+            reading(inner.url + "/")
+
+
+# -- connections that are not ours ------------------------------------------------------------------------
+
+
+def test_pools_that_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(*_args: object, **_options: object) -> Any:
+        return urllib3.HTTPConnectionPool(INNER, inner.port)
+
+    for name in ("get_connection", "get_connection_with_tls_context"):
+        monkeypatch.setattr(requests.adapters.HTTPAdapter, name, plain, raising=False)
+    with serving({"/": answer(CSV)}, host=INNER) as inner:
+        with pytest.raises(UrlRefused, match="was not checked"):
+            reading(inner.url + "/")
+        with pytest.raises(UrlRefused, match="was not checked"):
+            reading(inner.url + "/", allow_private=[INNER])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy(scheme: str) -> None:
+    with serving({"/": answer(CSV)}) as proxy:
+        with pytest.raises(GreenDataError, match="a proxy would connect to addresses that cannot be checked here"):
+            reading(f"{scheme}://example.com/", prepare=lambda session: session.proxies.update({scheme: proxy.url}))
+        assert proxy.requests == []

@@ -1,0 +1,253 @@
+"""Hubs that come and go: those of plain threads and of callers, destroyed ones, and what is in flight then."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import gevent
+import pytest
+from gevent.hub import Hub
+
+import greendata
+from greendata import stages
+from greendata.errors import CallerStopped
+from greendata.hub import native
+from greendata.hub.entry_queue import Mailbox
+from greendata.hub.outcome import Outcome
+from greendata.hub.result import Result
+from greendata.pool import pool
+from greendata.pool.pool import Pool
+from greendata.pool.settings import Settings
+from greendata.tasks.caller import Caller
+from greendata.tasks.group import Group
+from greendata.tasks.task import Call
+from tests.support.gates import Gate
+from tests.support.natives import until
+from tests.support.processes import run_python
+
+
+class Value:
+    """A frame, say: what a job is given or returns."""
+
+
+def ended_thread(func: Callable[[], object]) -> None:
+    """Run *func* in a plain thread, and return when the thread has ended."""
+    before = ended = native.thread_names().keys()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        nonlocal ended
+        me = native.get_native_id()
+        ended = {me}
+        try:
+            func()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the test
+            failed.append(error)
+
+    native.start_thread(run, ())
+    until(lambda: ended is not before and not ended & native.thread_names().keys())
+    if failed:
+        raise failed[0]
+
+
+def in_a_group() -> None:
+    with Group(timeout=30) as group:
+        group.run(int)
+
+
+def with_a_link() -> None:
+    greendata.run(int).rawlink(print)
+
+
+THREADS = {
+    "a stage": lambda: list(range(3) | stages.map(abs, workers=2)),
+    "a stage's get": lambda: (range(3) | stages.map(abs, on="native")).get(timeout=30),
+    "a stream that is left": lambda: next(iter(range(300) | stages.map(abs, workers=2))),
+    "a group": in_a_group,
+    "a link": with_a_link,
+    "its caller": lambda: Caller.current().call_soon(int).get(timeout=30),
+    "a mailbox": Mailbox.here,
+}
+
+
+def loops() -> int:
+    """How many loops of hubs there are, destroyed ones too."""
+    gc.collect()
+    kind = type(gevent.get_hub().loop)
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.parametrize("name", sorted(THREADS.keys() - {"a stream that is left"}))
+def test_a_plain_thread_leaves_no_loop(name: str) -> None:
+    """A stream that is left has greenlets that wait for ever: greenlet frees none of a thread that has ended."""
+    ended_thread(THREADS[name])  # what happens only once
+    before = loops()
+    ended_thread(THREADS[name])
+    until(lambda: loops() <= before)
+
+
+def test_a_worker_that_ends_leaves_no_loop() -> None:
+    """It has had a mailbox, as every hub that waits for another thread has."""
+    workers = Pool(Settings(max_workers=1))
+    workers.submit(Mailbox.here).get(timeout=30)
+    before = loops()
+    workers.configure(max_workers=2)
+    gate = Gate()
+    held = [workers.submit(hold_with_a_mailbox, gate) for _ in range(2)]
+    gate.wait_arrived(2)
+    gate.open()
+    gevent.joinall(held, raise_error=True)
+    assert loops() == before + 1
+    workers.configure(max_workers=1)
+    until(lambda: loops() <= before)
+
+
+def hold_with_a_mailbox(gate: Gate) -> None:
+    Mailbox.here()
+    gate()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.parametrize("name", THREADS)
+def test_a_plain_thread_leaves_no_descriptor(
+    name: str, keeps_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    ended_thread(THREADS[name])  # what happens only once
+    with keeps_descriptors():
+        for _ in range(3):
+            ended_thread(THREADS[name])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+def test_a_hub_that_was_there_before_is_its_owners() -> None:
+    hubs: list[Hub] = []
+
+    def thread() -> None:
+        hubs.append(gevent.get_hub())
+        Mailbox.here()
+
+    ended_thread(thread)
+    assert hubs[0].loop is not None
+    hubs[0].destroy(destroy_loop=True)
+
+
+@pytest.mark.parametrize("deadline", [None, 600.0])
+def test_a_destroyed_hub_lets_go_of_its_jobs(held: Gate, deadline: float | None) -> None:
+    gone: list[weakref.ref[object]] = []
+
+    def job(argument: Value) -> Value:
+        held()
+        value = Value()
+        gone.extend((weakref.ref(argument), weakref.ref(value)))
+        return value
+
+    def thread() -> None:
+        hub = gevent.get_hub()
+        pool.submit(job, Value(), timeout=deadline)
+        held.wait_arrived()
+        hub.destroy(destroy_loop=True)
+
+    native.start_thread(thread, ())
+    until(lambda: held.arrived)
+    held.open()
+    until(lambda: len(gone) == 2 and (gc.collect(), not any(ref() for ref in gone))[1])
+
+
+def test_a_stopped_caller_leaves_nothing(held: Gate) -> None:
+    gone: list[weakref.ref[object]] = []
+
+    def job(argument: Value) -> Value:
+        held()
+        value = Value()
+        gone.extend((weakref.ref(argument), weakref.ref(value)))
+        return value
+
+    with Caller.new(idle_after=600) as caller:
+        caller.call_soon(lambda: greendata.run(job, Value())).get(timeout=30)
+        gone.extend((weakref.ref(caller), weakref.ref(caller._mailbox.hub)))
+        caller.call_soon(gevent.sleep, 0).get(timeout=30)
+    held.wait_arrived()
+    del caller
+    held.open()
+    until(lambda: len(gone) == 4 and (gc.collect(), not any(ref() for ref in gone))[1])
+
+
+def test_the_end_of_a_job_comes_also_when_its_hub_is_gone(held: Gate) -> None:
+    ends: list[Outcome[None]] = []
+
+    def thread() -> None:
+        hub = gevent.get_hub()
+        ends.append(greendata.run(held).end())
+        held.wait_arrived()
+        hub.destroy(destroy_loop=True)
+        held.open()
+
+    native.start_thread(thread, ())
+    until(lambda: ends)
+    ends[0].get(timeout=30)
+
+
+def test_letters_to_a_hub_that_is_gone_are_dropped() -> None:
+    boxes: list[Mailbox] = []
+    letter = Value()
+    gone = weakref.ref(letter)
+
+    def thread() -> None:
+        boxes.append(Mailbox.here())
+        gevent.get_hub().destroy(destroy_loop=True)
+        boxes.append(boxes[0])
+
+    native.start_thread(thread, ())
+    until(lambda: len(boxes) == 2)
+    boxes[0].post(lambda letter=letter: letter)  # type: ignore[misc]
+    del letter
+    assert gone() is None
+
+
+def test_a_caller_that_waits_for_its_idleness_ends_on_libuv() -> None:
+    """The loop of libuv runs on for as long as a timer of it is active."""
+    pytest.importorskip("cffi", reason="gevent's libuv loop needs cffi")
+    finished = run_python(
+        """
+        import greendata
+        with greendata.Caller.new(idle_after=600) as caller:
+            caller.child("child", idle_after=600).call_soon(int).get(timeout=30)
+        print("ended")
+        """,
+        env={"GEVENT_LOOP": "libuv"},
+        warnings="ignore",
+    )
+    assert finished == (0, "ended\n", "")
+
+
+def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
+    bridge = Mailbox.here().bridge
+    before = bridge.expected
+    value = Value()
+    gone = weakref.ref(value)
+    Result[None]().rawlink(lambda _, value=value: value)  # type: ignore[misc]
+    del value
+    until(lambda: (gc.collect(), gone() is None and bridge.expected <= before)[1])
+
+
+def test_the_calls_of_a_destroyed_hub_are_told_when_its_thread_has_another() -> None:
+    calls: list[Call[object]] = []
+    over = Gate()
+
+    def thread() -> None:
+        caller = Caller.current()
+        calls.append(caller.call_soon(int))
+        gevent.get_hub().destroy(destroy_loop=True)
+        assert Caller.current() is not caller
+        over()
+
+    native.start_thread(thread, ())
+    until(lambda: calls)
+    with pytest.raises(CallerStopped):
+        calls[0].get(timeout=30)
+    over.open()

@@ -1,0 +1,237 @@
+"""A signal handler raises at each single step of what a thread asks of the pool, and nobody stands still."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+import pytest
+
+from greendata import stages
+from greendata.errors import PoolClosed, PoolFull
+from greendata.hub.result import Result
+from greendata.hub.waker import Bridge
+from greendata.pool.pool import Pool
+from greendata.tasks.caller import Caller
+from greendata.tasks.group import Group
+from tests.conftest import Gate
+from tests.support.natives import Native, dismiss, settle_down, small_pool, until
+from tests.support.processes import run_python
+from tests.support.windows import Interruption, interrupted
+
+LIMIT = 60.0  # seconds: a guard, after which somebody stands still
+
+
+SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
+    "plain": lambda pool: pool.submit(int, "3"),
+    "key": lambda pool: pool.submit(int, "3", key=("tenant", 7)),
+    "timeout": lambda pool: pool.submit(int, "3", timeout=LIMIT),
+}
+
+
+@pytest.mark.parametrize("way", SUBMITS)
+@pytest.mark.parametrize("state", ["idle", "new", "all at work"])
+def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
+    pool, bridge = small_pool(max_workers=1), Bridge.here(gevent.get_hub())
+    results: list[Result[int]] = []
+    held = make_gate()
+    pool.submit(int).get()
+    expected, holding = bridge.expected, len(bridge._holding)
+    if state == "all at work":
+        blocker = pool.submit(held)
+        held.wait_arrived()
+    steps = 0
+    for step in interrupted(lambda: results.append(SUBMITS[way](pool))):
+        steps = step
+        if state == "new":
+            pool.submit(int).get(timeout=LIMIT)
+            settle_down(pool)
+            dismiss(pool)
+        elif state == "idle":
+            assert pool.submit(int, "4").get(timeout=LIMIT) == 4
+    assert steps > 100
+    held.open()
+    assert [result.get(timeout=LIMIT) for result in results] == [3]
+    if state == "all at work":
+        blocker.get(timeout=LIMIT)
+    settle_down(pool)
+    until(lambda: bridge.expected <= expected)
+    assert len(bridge._holding) == holding
+    assert pool.drain(LIMIT) is True
+    now = pool.stats()
+    assert (now.queued, now.running, now.faults, now.failed, now.cancelled) == (0, 0, 0, 0, 0)
+    assert now.workers <= 1
+
+
+def test_a_submit_that_is_refused(held: Gate) -> None:
+    pool, bridge = small_pool(max_workers=1, max_queue=1), Bridge.here(gevent.get_hub())
+    results = [pool.submit(held, number) for number in range(2)]
+    held.wait_arrived()
+    expected = bridge.expected
+
+    def submit(error: type[Exception]) -> None:
+        with pytest.raises(error):
+            pool.submit(int)
+
+    for _ in interrupted(partial(submit, PoolFull)):
+        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+    pool._closed = True
+    for _ in interrupted(partial(submit, PoolClosed)):
+        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+    pool.configure()
+    held.open()
+    assert [result.get(timeout=LIMIT) for result in results] == [0, 1]
+    assert pool.submit(int).get(timeout=LIMIT) == 0
+
+
+def test_a_submit_that_is_interrupted_twice() -> None:
+    """The second signal comes while it is undone: what is left of it in the queue is found by who drains."""
+    pool = small_pool(max_workers=1)
+    pool.submit(int).get()
+
+    def take_back(job: object) -> bool:
+        raise Interruption
+
+    def submit() -> None:
+        gevent.get_hub()
+        for _ in interrupted(lambda: pool.submit(int)):
+            pass
+
+    pool._crew.take_back = take_back  # type: ignore[method-assign]
+    Native(submit).join()
+    assert pool.drain(LIMIT) is True
+    assert (pool.stats().queued, pool.stats().running) == (0, 0)
+
+
+def test_a_cancel_of_a_job_that_waits(make_gate: Callable[[], Gate]) -> None:
+    pool, waiting, bridge = small_pool(max_workers=1), [], Bridge.here(gevent.get_hub())
+    held, expected = make_gate(), bridge.expected
+    blocker = pool.submit(held)
+    held.wait_arrived()
+    jobs: list[Result[Any]] = []
+
+    def cancel() -> None:
+        job = jobs[-1]
+        job.cancel()
+
+    def next_job() -> None:
+        jobs.append(pool.submit(int))
+        waiting.append(gevent.spawn(jobs[-1].wait))
+        waiting.append(gevent.spawn(Native(jobs[-1].wait).join))
+        gevent.idle()
+
+    next_job()
+    for _ in interrupted(cancel):
+        next_job()
+    held.open()
+    blocker.get(timeout=LIMIT)
+    gevent.joinall(waiting, timeout=LIMIT, raise_error=True)
+    assert all(greenlet.dead for greenlet in waiting)
+    settle_down(pool)
+    until(lambda: bridge.expected <= expected)
+    assert pool.drain(LIMIT) is True
+
+
+def test_a_configure_and_a_drain() -> None:
+    pool = small_pool(max_workers=2)
+    for _ in interrupted(lambda: pool.configure(max_workers=2)):
+        assert pool.submit(int, "3").get(timeout=LIMIT) == 3
+    for _ in interrupted(lambda: pool.drain(0)):
+        waiting = gevent.spawn(pool.drain, LIMIT)
+        gevent.idle()
+        assert waiting.get() is True
+        pool.configure()
+        assert pool.submit(int, "3").get(timeout=LIMIT) == 3
+
+
+def test_calls_of_a_caller(caller: Caller) -> None:
+    for _ in interrupted(lambda: caller.call_soon(int)):
+        assert caller.call_soon(int, "3").get(timeout=LIMIT) == 3
+
+
+def test_members_of_a_group() -> None:
+    with Group(timeout=LIMIT, on_error="collect") as group:
+        for _ in interrupted(lambda: (group.spawn(int), group.run(int))):
+            pass
+        group.cancel()  # a member that never came to its start ends with it
+    assert group.pending == ()
+
+
+class Alarm:
+    """Handlers of every form that Python calls."""
+
+    @staticmethod
+    def function(number: int, frame: object) -> None:
+        raise Interruption
+
+    def method(self, number: int, frame: object) -> None:
+        raise Interruption
+
+    __call__ = method
+
+
+PROGRAM = """
+    import signal
+    import sys
+    import gevent
+    from greendata import run
+    from greendata.hub import native
+    from greendata.pool.job import Job
+    from greendata.observe.record import hear
+    from tests.hub.test_interrupted import Alarm, Interruption
+    from tests.support.windows import at, in_hub
+
+    def listen(job):
+        pass
+
+    alarm = Alarm()
+    signal.signal(signal.SIGALRM, {handler})
+    hear(listen)
+    hub, gate = gevent.get_hub(), native.allocate_lock()
+    gate.acquire()
+    result = run(gate.acquire)
+    in_hub(hub, at("call", {called!r}, Job._at_home.__code__, lambda: signal.raise_signal(signal.SIGALRM)))
+    gevent.spawn(gate.release)
+    try:
+        result.get(timeout=30)
+    except Interruption:
+        print("raised in the main greenlet,", run(int, "3").get(timeout=30), result.get(timeout=30))
+"""
+
+
+@pytest.mark.parametrize("handler", ["Alarm.function", "alarm.method", "alarm", "partial(Alarm.function)"])
+def test_a_signal_that_comes_while_the_hub_is_told_of_a_job(handler: str) -> None:
+    """Its error ends what the program does, and is not taken for one of the job's."""
+    check_program(handler, "come_home")
+
+
+def test_a_signal_that_comes_while_a_listener_is_told_of_a_job() -> None:
+    check_program("alarm", "listen")
+
+
+def check_program(handler: str, called: str) -> None:
+    program = "from functools import partial\n" + textwrap.dedent(PROGRAM.format(handler=handler, called=called))
+    finished = run_python(program)
+    assert (finished.stdout, finished.stderr) == ("raised in the main greenlet, 3 True\n", "")
+
+
+def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[str]) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        # It comes in C, when the hub starts the greenlets of the stage, and Python sees to it in the first of them.
+        for workers in (1, 3):
+            numbers = range(3) | stages.map(int, workers=workers)
+            gevent.get_hub().loop.run_callback(ctypes.CDLL(None)["raise"], int(signal.SIGALRM))
+            with pytest.raises(Interruption):
+                list(numbers)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert all("Interruption" in hub_errors.pop() for _ in range(2))  # gevent tells of each greenlet that ends so

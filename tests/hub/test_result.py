@@ -1,0 +1,363 @@
+"""One result: an AsyncResult and a Future at once, decided exactly once, and no cycle that keeps its job alive."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import gevent
+import pytest
+from gevent.event import AsyncResult
+
+from greendata.errors import JobCancelled, ResultTimeout
+from greendata.hub.outcome import Outcome, Status
+from greendata.hub.result import Result
+from greendata.pool.pool import submit
+from tests.conftest import Gate
+from tests.support.natives import Native, get_ident, until
+from tests.support.processes import run_python
+from tests.support.windows import at
+
+
+class Marker:
+    """Something a job refers to whose end can be watched."""
+
+
+def fail(kind: type[BaseException]) -> None:
+    raise kind("provoked")
+
+
+def test_it_is_an_async_result_that_gevent_waits_for(held: Gate, make_gate: Callable[[], Gate]) -> None:
+    other = make_gate()
+    first, second = submit(held, 1), submit(other, 2)
+    assert isinstance(first, AsyncResult)
+    assert gevent.wait([first, second], timeout=0) == []
+    held.open()
+    assert gevent.wait([first, second], count=1) == [first]
+    other.open()
+    assert set(gevent.iwait([first, second])) == {first, second}
+    assert gevent.joinall([first, second]) == [first, second]
+
+
+def test_status_goes_one_way(held: Gate) -> None:
+    done, failed, cancelled = submit(held, 1), submit(int, "x"), submit(held)
+    seen = {done.status}
+    held.wait_arrived()
+    seen.add(done.status)
+    assert seen <= {Status.QUEUED, Status.RUNNING}
+    assert done.status is Status.RUNNING
+    cancelled.cancel()
+    held.open()
+    gevent.wait([done, failed, cancelled])
+    assert [result.status for result in (done, failed, cancelled)] == ["done", "failed", "cancelled"]
+    assert [result.successful() for result in (done, failed, cancelled)] == [True, False, False]
+    assert [result.cancelled() for result in (done, failed, cancelled)] == [False, False, True]
+    assert all(result.ready() and result.done() for result in (done, failed, cancelled))
+
+
+def test_what_it_holds_before_and_after(held: Gate) -> None:
+    result = submit(held, 42, label="the answer")
+    assert (result.value, result.exception, result.exc_info, result.ready()) == (None, None, (), False)
+    held.wait_arrived()
+    held.open()
+    assert result.get() == result.wait() == result.get_nowait() == result.result() == result.value == 42
+    assert (result.exception, result.exc_info, result.label) == (None, (), "the answer")
+    assert result.worker.startswith("greendata-")
+    assert result.queued_seconds >= 0
+    assert result.run_seconds >= 0
+    assert "'the answer' done on greendata-" in repr(result)
+
+
+def test_the_original_error_arrives_with_its_traceback_and_cause() -> None:
+    cause = KeyError("cause")
+
+    def inner() -> None:
+        raise ValueError("told") from cause
+
+    result = submit(inner)
+    with pytest.raises(ValueError, match="told") as caught:
+        result.get()
+    assert caught.value is result.exception
+    assert caught.value.__cause__ is cause
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names[-1] == "inner"
+    assert "run" not in names, "the pool's own frames are shown"
+    assert [frame.name for frame in traceback.extract_tb(result.exc_info[2])] == ["inner"]
+    assert result.wait() is None
+
+
+def test_the_traceback_does_not_grow() -> None:
+    result = submit(int, "x")
+    lengths = set()
+    for _ in range(5):
+        with pytest.raises(ValueError, match="invalid literal") as caught:
+            result.get()
+        lengths.add(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert len(lengths) == 1
+
+
+def test_get_that_may_not_wait(held: Gate) -> None:
+    result = submit(held, 7)
+    for get in (lambda: result.get(block=False), lambda: result.get(timeout=0), result.get_nowait):
+        with pytest.raises(ResultTimeout) as caught:
+            get()
+        assert caught.value.result is result
+    held.open()
+    assert result.get() == 7
+    assert result.get(block=False) == result.get(timeout=0) == 7
+
+
+def test_a_settable_one_keeps_the_first_outcome() -> None:
+    result: Result[int] = Result()
+    waiting = [gevent.spawn(result.get) for _ in range(3)]
+    gevent.idle()
+    result.set(1)
+    result.set(2)
+    result.set_exception(ValueError("late"))
+    assert result.cancel() is False
+    gevent.joinall(waiting)
+    assert [waiter.value for waiter in waiting] == [1, 1, 1]
+    assert result.get() == 1
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_settable_one_takes_errors_and_greenlets(hub_errors: list[str], link: bool) -> None:  # noqa: FBT001
+    result: Result[int] = Result()
+    if link:
+        gevent.spawn(int, "provoked").link(result)
+        until(lambda: hub_errors)
+        hub_errors.clear()
+    else:
+        result.set_exception(ValueError("provoked"))
+    with pytest.raises(ValueError, match="provoked"):
+        result.get(timeout=30)
+
+
+def test_setting_the_result_of_a_job_decides_it(held: Gate) -> None:
+    result = submit(held, 1)
+    held.wait_arrived()
+    result.set(99)
+    assert result.get() == 99
+    held.open()
+    until(lambda: result.end().ready())
+    assert result.get() == 99
+
+
+def test_a_thread_that_halts_while_it_decides_leaves_the_job_its_outcome(
+    held: Gate, make_gate: Callable[[], Gate]
+) -> None:
+    """There is no moment at which a result is decided and nobody can read it: a job that ends then would be lost."""
+
+    class Late(ValueError):
+        """Can be referred to weakly."""
+
+    error, gate = Late(), make_gate()
+    result = submit(held, 1)
+    held.wait_arrived()
+
+    def decide(error: ValueError) -> None:
+        sys.setprofile(at("call", "trace_of", Outcome.settle.__code__, gate))
+        result.set_exception(error)
+
+    other = Native(decide, error)
+    gate.wait_arrived()
+    held.open()
+    assert result.get() == 1
+    gate.open()
+    other.join()
+    assert (result.status, result.get(), result.exception) == (Status.DONE, 1, None)
+    gone = weakref.ref(error)
+    del error, other
+    gc.collect()
+    assert gone() is None  # what came too late is not kept
+
+
+def test_links_are_called_once_in_the_hub(held: Gate) -> None:
+    heard: list[tuple[str, int]] = []
+    result = submit(held, 1)
+
+    def early(_: object) -> None:
+        heard.append(("early", get_ident()))
+
+    def unlinked(_: object) -> None:
+        heard.append(("unlinked", get_ident()))
+
+    result.rawlink(early)
+    result.rawlink(unlinked)
+    result.unlink(unlinked)
+    result.unlink(unlinked)  # not there any more: nothing happens
+    held.open()
+    result.get()
+    result.rawlink(lambda _: heard.append(("late", get_ident())))
+    until(lambda: len(heard) == 2)
+    gevent.idle()
+    assert heard == [("early", get_ident()), ("late", get_ident())]
+    with pytest.raises(TypeError, match="Expected callable"):
+        result.rawlink(None)  # type: ignore[arg-type]
+
+
+def test_an_error_in_a_link_does_not_keep_the_others(held: Gate, hub_errors: list[str]) -> None:
+    heard: list[str] = []
+    result = submit(held, 1)
+    result.rawlink(lambda _: int("provoked"))
+    result.rawlink(lambda _: heard.append("second"))
+    waiting = gevent.spawn(result.get)
+    gevent.idle()
+    held.open()
+    assert waiting.get(timeout=30) == 1
+    until(lambda: heard and hub_errors)
+    assert "provoked" in hub_errors.pop()
+
+
+def test_a_link_unlinked_after_the_outcome_and_before_its_turn_is_not_called(held: Gate) -> None:
+    heard: list[object] = []
+    result = submit(held, 1)
+    result.rawlink(heard.append)
+    held.open()
+    while not result.ready():  # without a turn of the hub
+        pass
+    result.unlink(heard.append)
+    gevent.idle()
+    assert heard == []
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def _submit_watched(died: list[int], end: Callable[[], object]) -> Result[object]:
+    in_frame, in_closure, argument = Marker(), Marker(), Marker()
+    for marker in (in_frame, in_closure, argument):
+        weakref.finalize(marker, lambda: died.append(get_ident()))
+
+    def job(_: Marker) -> object:
+        local = in_closure, Marker()
+        weakref.finalize(local[1], lambda: died.append(get_ident()))
+        return end()
+
+    del in_frame
+    return submit(job, argument)
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_what_a_failed_job_kept_alive_dies_with_the_result_on_the_hubs_thread(kind: type[BaseException]) -> None:
+    died: list[int] = []
+    result = _submit_watched(died, partial(fail, kind))
+    result.wait()
+    result.end().get()
+    assert len(died) == 1  # the caller's own; everything else is in the traceback
+    del result
+    until(lambda: len(died) == 4)
+    assert set(died) == {get_ident()}
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_job_referred_to_dies_on_the_hubs_thread() -> None:
+    died: list[int] = []
+    result = _submit_watched(died, lambda: 42)
+    assert result.get() == 42
+    until(lambda: len(died) == 4)
+    assert died.count(get_ident()) == 3  # what the job made itself died where it ran
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_cancelled_job_referred_to_dies_on_the_hubs_thread(held: Gate) -> None:
+    died: list[int] = []
+    result = _submit_watched(died, held)
+    held.wait_arrived()
+    result.cancel()
+    with pytest.raises(JobCancelled):
+        result.get()
+    held.open()
+    until(lambda: len(died) == 4)
+    assert died.count(get_ident()) == 3
+
+
+def test_a_result_dropped_while_its_job_runs_is_no_loss(held: Gate) -> None:
+    ran: list[int] = []
+    submit(lambda: held() or ran.append(1))  # type: ignore[func-returns-value]
+    held.wait_arrived()
+    gc.collect()
+    held.open()
+    until(lambda: ran)
+
+
+def test_a_link_made_in_a_thread_without_a_hub_runs_at_home(held: Gate) -> None:
+    heard: list[int] = []
+    result = submit(held, 1)
+    Native(result.rawlink, lambda _: heard.append(get_ident())).join()
+    dropped: list[object] = []
+
+    def link_and_unlink() -> None:
+        result.rawlink(dropped.append)
+        result.unlink(dropped.append)
+
+    Native(link_and_unlink).join()
+    held.open()
+    until(lambda: heard)
+    assert (heard, dropped) == ([get_ident()], [])
+    late: list[int] = []
+    thread = Native(result.rawlink, lambda _: late.append(get_ident()))
+    thread.join()
+    assert late == [thread.ident]  # the outcome is home: nothing to wait for
+
+
+def test_a_link_from_a_thread_without_a_hub_leaves_those_at_home_to_the_hub(held: Gate) -> None:
+    heard: list[tuple[str, int]] = []
+    result = submit(held, 1)
+    result.rawlink(lambda _: heard.append(("home", get_ident())))
+    held.wait_arrived()
+    held.open()
+    while not result.ready():  # settled, and no turn of the hub since
+        pass
+    _block_until_linked(result, lambda _: heard.append(("plain", get_ident())))
+    until(lambda: len(heard) == 2)
+    assert set(heard) == {("home", get_ident()), ("plain", get_ident())}
+
+
+def _block_until_linked(result: Result[object], callback: Callable[[object], object]) -> None:
+    linked: list[bool] = []
+    Native(lambda: result.rawlink(callback) or linked.append(True))  # type: ignore[func-returns-value]
+    while not linked:  # without a turn of the hub
+        pass
+
+
+def test_a_result_without_a_job_may_be_set_in_any_thread() -> None:
+    """The loop goes on for its waiters, also with nothing else to do."""
+    finished = run_python(
+        """
+        import gevent
+        from greendata.hub import native
+        from greendata.hub.result import Result
+
+        def set_soon(result, value):
+            native.start_thread(lambda: (native.sleep(0.05), result.set(value)), ())
+
+        first = lambda result: next(gevent.iwait([result])).value
+        for wait in (Result.get, first, lambda result: gevent.wait([result])[0].value):
+            result = Result()
+            set_soon(result, 7)
+            print(wait(result))
+        result, told = Result(), Result()
+        result.rawlink(lambda _: told.set(native.get_ident() == home))
+        home = native.get_ident()
+        set_soon(result, 7)
+        print(told.get())
+        failed = Result()
+        native.start_thread(lambda: failed.set_exception(ZeroDivisionError()), ())
+        try:
+            failed.get()
+        except ZeroDivisionError as error:
+            print(type(error))
+        """
+    )
+    assert finished == (0, "7\n7\n7\nTrue\n<class 'ZeroDivisionError'>\n", "")

@@ -1,0 +1,299 @@
+"""Waiting for a result: from its own hub, from other hubs, from threads without one; given up, killed, in crowds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent import Timeout
+
+from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
+from greendata.hub.result import Result
+from greendata.hub.waker import Bridge
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.pool.pool import submit
+from tests.conftest import Gate
+from tests.support.natives import Native, get_ident, until
+
+T = Result[object]
+
+
+def in_own_hub(wait: Callable[[T], object]) -> Callable[[T], object]:
+    """*wait* in a greenlet of a hub of the calling thread."""
+    return lambda result: gevent.spawn(wait, result).get()
+
+
+def expects_nothing() -> bool:
+    bridge = Bridge.of_this_thread()
+    return bridge is not None and bridge.expected == 0
+
+
+def test_from_several_hubs_and_from_plain_threads(held: Gate) -> None:
+    result: T = submit(held, 42)
+    hubless = [Native(lambda: (result.get(), get_hub_if_exists())) for _ in range(4)]
+    with_hub = [Native(in_own_hub(lambda result: result.get()), result) for _ in range(4)]
+    here = [gevent.spawn(result.get) for _ in range(4)]
+    held.wait_arrived()
+    held.open()
+    assert [waiter.get() for waiter in here] == [42] * 4
+    assert [thread.join() for thread in with_hub] == [42] * 4
+    assert [thread.join() for thread in hubless] == [(42, None)] * 4  # and no hub was made
+
+
+def test_the_error_is_the_same_object_for_all() -> None:
+    result = submit(int, "x")
+
+    def caught(_: T) -> BaseException:
+        with pytest.raises(ValueError, match="invalid literal") as found:
+            result.get()
+        return found.value
+
+    found = [caught(result), Native(caught, result).join(), Native(in_own_hub(caught), result).join()]
+    assert found == [result.exception] * 3
+
+
+def test_submitted_in_a_plain_thread_awaited_in_greenlets(held: Gate) -> None:
+    result = Native(submit, held, 42).join()
+    waiting = [gevent.spawn(result.get) for _ in range(3)]
+    gevent.idle()
+    held.open()
+    assert [waiter.get() for waiter in waiting] == [42] * 3
+    assert gevent.wait([result]) == [result]
+
+
+@pytest.mark.parametrize("place", ["home", "abroad", "plain"])
+def test_a_wait_given_up_leaves_the_work_to_the_others(held: Gate, place: str) -> None:
+    result: T = submit(held, 42)
+    held.wait_arrived()
+
+    def give_up(result: T) -> tuple[bool, object]:
+        try:
+            result.get(timeout=0.01)
+        except ResultTimeout as expired:
+            return expired.result is result, result.wait(timeout=0.01)
+        return False, "no timeout"
+
+    ways = {"home": give_up, "abroad": in_own_hub(give_up), "plain": give_up}
+    found = ways[place](result) if place == "home" else Native(ways[place], result).join()
+    assert found == (True, None)
+    held.open()
+    assert result.get() == 42
+
+
+def test_an_outer_timeout_is_not_taken_for_ours(held: Gate) -> None:
+    result = submit(held)
+    with pytest.raises(Timeout) as caught, Timeout(0.01) as outer:
+        result.get(timeout=60)
+    assert caught.value is outer
+    with Timeout(0.01, False):
+        result.wait(timeout=60)
+        pytest.fail("wait() swallowed an outer timeout")
+
+    def abroad(result: T) -> bool:
+        with pytest.raises(Timeout) as caught, Timeout(0.01) as outer:
+            result.get(timeout=60)
+        return caught.value is outer
+
+    assert Native(in_own_hub(abroad), result).join()
+    held.open()
+
+
+def test_ours_passes_an_outer_one_that_has_not_expired(held: Gate) -> None:
+    result = submit(held)
+    with Timeout(60), pytest.raises(ResultTimeout):
+        result.get(timeout=0.01)
+    held.open()
+
+
+def test_a_timeout_object_is_raised_itself(held: Gate) -> None:
+    result = submit(held)
+    for get in (lambda timer: result.get(timeout=timer), lambda timer: result.get(True, timer)):
+        timer = Timeout(0.01)
+        with pytest.raises(Timeout) as caught:
+            get(timer)
+        assert caught.value is timer
+        assert not timer.pending
+    timer = Timeout(0.01)
+    assert result.wait(timeout=timer) is None
+    held.open()
+
+
+@pytest.mark.parametrize("abroad", [False, True])
+def test_a_killed_waiter_leaves_nothing_behind(held: Gate, abroad: bool) -> None:  # noqa: FBT001
+    result: T = submit(held, 42)
+
+    def kill_one(_: T) -> tuple[object, bool, object]:
+        killed, stays = gevent.spawn(result.get), gevent.spawn(result.get)
+        gevent.idle()
+        killed.kill()
+        held.open()
+        return stays.get(), killed.successful(), killed.value
+
+    value, _, last_words = Native(kill_one, result).join() if abroad else kill_one(result)
+    assert value == 42
+    assert isinstance(last_words, gevent.GreenletExit)
+    until(lambda: result.end().ready())
+    until(expects_nothing)
+
+
+def test_many_waiters_are_woken_each_once(held: Gate) -> None:
+    result, woken = submit(held, 42), []
+    waiting = [gevent.spawn(lambda number: woken.append((number, result.get())), number) for number in range(1000)]
+    gevent.idle()
+    held.open()
+    gevent.joinall(waiting)
+    assert sorted(woken) == [(number, 42) for number in range(1000)]
+
+
+def test_a_waiter_that_fails_does_not_keep_the_others_asleep(held: Gate, hub_errors: list[str]) -> None:
+    result = submit(held, 42)
+
+    def fail() -> None:
+        result.get()
+        int("provoked")
+
+    waiting = [gevent.spawn(fail), gevent.spawn(result.get), gevent.spawn(fail), gevent.spawn(result.get)]
+    gevent.idle()
+    held.open()
+    gevent.joinall(waiting)
+    assert [waiter.value for waiter in waiting[1::2]] == [42, 42]
+    assert len(hub_errors) == 2
+    hub_errors.clear()
+
+
+def test_gevents_waits_abroad(make_gate: Callable[[], Gate]) -> None:
+    gates = [make_gate() for _ in range(3)]
+    results = [submit(gate, number) for number, gate in enumerate(gates)]
+
+    def abroad() -> list[object]:
+        found: list[object] = [len(gevent.wait(results, timeout=0))]
+        gates[1].open()
+        found.append(gevent.wait(results, count=1) == [results[1]])
+        found.append(expects_nothing())  # the links of the others were taken back
+        gates[0].open()
+        gates[2].open()
+        found.append(sorted(result.value for result in gevent.iwait(results)))  # type: ignore[type-var]
+        found.append(gevent.joinall(results) == results)
+        return [*found, expects_nothing()]
+
+    assert Native(abroad).join() == [0, True, True, [0, 1, 2], True, True]
+
+
+def test_links_abroad_run_in_the_hub_that_made_them(held: Gate) -> None:
+    result: T = submit(held, 42)
+
+    def abroad() -> tuple[int, list[int], list[object]]:
+        heard: list[int] = []
+        dropped: list[object] = []
+        gevent.get_hub()
+        result.rawlink(lambda _: heard.append(get_ident()))
+        result.rawlink(dropped.append)
+        result.unlink(dropped.append)
+        held.open()
+        until(lambda: heard)
+        result.rawlink(lambda _: heard.append(get_ident()))  # of a settled one
+        until(lambda: len(heard) == 2)
+        return get_ident(), heard, dropped
+
+    ident, heard, dropped = Native(abroad).join()
+    assert heard == [ident, ident]
+    assert dropped == []
+
+
+def test_a_link_abroad_unlinked_between_outcome_and_delivery_is_not_called(held: Gate) -> None:
+    result: T = submit(held, 42)
+    held.wait_arrived()
+
+    def abroad() -> list[object]:
+        heard: list[object] = []
+        gevent.get_hub()
+        result.rawlink(heard.append)
+        held.open()
+        while not result.ready():  # and no turn of this hub
+            pass
+        result.unlink(heard.append)
+        assert expects_nothing()
+        gevent.idle()
+        return heard
+
+    assert Native(abroad).join() == []
+
+
+def test_an_error_in_a_link_abroad_is_told_and_the_rest_is_called(held: Gate, hub_errors: list[str]) -> None:
+    result: T = submit(held, 42)
+
+    def abroad() -> list[object]:
+        heard: list[object] = []
+        gevent.get_hub()
+        result.rawlink(lambda _: int("provoked"))
+        result.rawlink(heard.append)
+        held.open()
+        until(lambda: heard)
+        return heard
+
+    assert Native(abroad).join() == [result]
+    until(lambda: hub_errors)
+    assert "provoked" in hub_errors.pop()
+
+
+@pytest.mark.parametrize("ending", ["destroyed", "ended"])
+def test_a_result_whose_home_is_gone(held: Gate, ending: str) -> None:
+    def leave() -> T:
+        gevent.get_hub()
+        result: T = submit(held, 42)
+        held.wait_arrived()
+        if ending == "destroyed":
+            gevent.get_hub().destroy(destroy_loop=True)
+        return result
+
+    result = Native(leave).join()
+    waiting = [gevent.spawn(result.get), gevent.spawn(gevent.wait, [result])]
+    gevent.idle()
+    held.open()
+    assert [waiter.get() for waiter in waiting] == [42, [result]]
+    assert submit(int, "3").get() == 3
+
+
+def test_the_deadline_of_a_result_whose_home_is_gone_is_kept_by_who_waits(make_gate: Callable[[], Gate]) -> None:
+    gate = make_gate()
+
+    def leave() -> T:
+        gevent.get_hub()
+        result: T = submit(gate, timeout=0.05)
+        gevent.get_hub().destroy(destroy_loop=True)
+        return result
+
+    for wait in (
+        lambda result: result.get(),
+        lambda result: Native(result.get).join(),
+        lambda result: gevent.wait([result]) and result.get(),
+    ):
+        with pytest.raises(DeadlineExceeded):
+            wait(Native(leave).join())
+    gate.open()
+
+
+def test_a_result_settled_by_another_thread_wakes_its_own_hub(held: Gate) -> None:
+    result: T = submit(held)
+    waiting = gevent.spawn(result.wait)
+    gevent.idle()
+    assert Native(result.cancel).join() is True
+    waiting.join()
+    with pytest.raises(JobCancelled):
+        result.get(block=False)
+    held.open()
+
+
+def test_a_settable_result_crosses_threads() -> None:
+    def wait_then_tell(result: Result[int], ready: Result[bool]) -> int:
+        ready.set(True)
+        return result.get(timeout=60)  # without a timeout gevent sees a hub that nobody will ever wake
+
+    for wait in (wait_then_tell, lambda *results: gevent.spawn(wait_then_tell, *results).get()):
+        result: Result[int] = Result()
+        ready: Result[bool] = Result()
+        thread = Native(wait, result, ready)
+        assert ready.get(timeout=60)
+        result.set(42)
+        assert thread.join() == 42

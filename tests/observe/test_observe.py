@@ -1,0 +1,224 @@
+"""The books of what came home, the running jobs and their ids, and the snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+import greendata
+from greendata import observe
+from greendata.errors import BadArgument, JobCancelled
+from greendata.observe.histogram import BOUNDS, Durations
+from greendata.observe.record import FAILURES, LABELS
+from greendata.pool import job as jobs
+from tests.conftest import Gate, run_python
+from tests.support.frames import one_worker
+from tests.support.natives import Native, at_home, until
+
+
+@pytest.fixture(autouse=True)
+def observed() -> Iterator[observe.Observer]:
+    yield observe.start()
+    observe.stop()
+    assert not jobs.listeners
+
+
+def broken() -> None:
+    raise ValueError("a value of the data: cake of mine")
+
+
+def test_every_outcome_is_in_the_books(held: Gate) -> None:
+    at_home(greendata.run(int, label="report")).get()
+    with pytest.raises(ValueError, match="cake of mine"):
+        at_home(greendata.run(broken, label="report")).get()
+    running = greendata.run(held, label="report")
+    held.wait_arrived()
+    books = observe.stats().labels["report"]
+    assert (books.done, books.failed, books.cancelled) == (1, 1, 0)
+    running.cancel()
+    until(lambda: observe.stats().labels["report"].cancelled)  # the hub is told in its next turn
+    books = observe.stats().labels["report"]
+    assert books.waits.count == books.runs.count == 3
+    held.open()
+
+
+def test_a_job_that_never_began_has_waited_and_not_run(held: Gate) -> None:
+    with one_worker():
+        holders = [greendata.run(held) for _ in range(observe.stats().pool.workers or 1)]
+        held.wait_arrived(1)
+        greendata.run(int, label="never").cancel()
+        until(lambda: "never" in observe.stats().labels)
+        held.open()
+        gevent.joinall(holders)
+    never = observe.stats().labels["never"]
+    assert (never.cancelled, never.waits.count, never.runs.count) == (1, 1, 0)
+
+
+def test_the_whole_is_the_sum_of_the_labels() -> None:
+    for label in ("a", "a", "b"):
+        at_home(greendata.run(int, label=label))
+    stats = observe.stats()
+    assert stats.runs.count == stats.waits.count == 3
+    assert stats.runs.total == pytest.approx(sum(books.runs.total for books in stats.labels.values()))
+
+
+def test_labels_are_bounded() -> None:
+    for result in [greendata.run(int, label=f"report {number}") for number in range(LABELS + 20)]:
+        at_home(result)
+    labels = observe.stats().labels
+    assert len(labels) == LABELS + 1
+    assert labels["other"].done == 20
+
+
+def test_failures_are_the_last_ones_and_say_nothing_of_the_data() -> None:
+    for number in range(FAILURES + 3):
+        at_home(greendata.run(broken, label=f"report {number}"))
+    failures = observe.stats().failures
+    assert len(failures) == FAILURES
+    assert (failures[0].label, failures[0].error, failures[0].text) == (f"report {FAILURES + 2}", "ValueError", None)
+    assert "cake of mine" not in observe.snapshot_json()
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_texts_of_errors_are_kept_where_asked_for() -> None:
+    observe.stop()
+    observe.start(keep_texts=True)
+
+    def mute() -> None:
+        raise Mute
+
+    for func in (broken, mute):
+        at_home(greendata.run(func))
+    assert [failure.text for failure in observe.stats().failures] == [
+        "(its text raised RuntimeError)",
+        "a value of the data: cake of mine",
+    ]
+
+
+def test_a_running_job_is_listed_and_cancelled_by_its_id(held: Gate) -> None:
+    result = greendata.run(held, key="tenant 7", label="report")
+    held.wait_arrived()
+    (job,) = observe.running()
+    assert (job.label, job.key, job.worker, job.abandoned) == ("report", "tenant 7", job.id.split(".")[1], False)
+    assert job.seconds >= 0.0
+    assert not observe.cancel(job.id + "0")
+    assert observe.cancel(job.id)
+    assert not observe.cancel(job.id)
+    with pytest.raises(JobCancelled, match="by its id"):
+        result.get(timeout=10)
+    assert observe.running()[0].abandoned
+    held.open()
+    until(lambda: not observe.running())
+
+
+def test_an_id_is_of_one_job_only(make_gate: Callable[[], Gate]) -> None:
+    ids = set()
+    with one_worker():
+        for _ in range(3):
+            gate = make_gate()
+            result = greendata.run(gate)
+            gate.wait_arrived()
+            ids.add(observe.running()[0].id)
+            gate.open()
+            result.get(timeout=10)
+            until(lambda: not observe.running())
+    assert len(ids) == 3
+
+
+def test_jobs_without_a_home_are_in_the_pools_counters_alone() -> None:
+    done = observe.stats().pool.done
+    assert Native(lambda: greendata.run(int, label="plain").get(timeout=10)).join() == 0
+    inside = greendata.run(lambda: greendata.run(int, label="inline").get(), label="outside")
+    assert at_home(inside).get() == 0
+    until(lambda: observe.stats().pool.done >= done + 2)  # the inline one is part of the one around it
+    stats = observe.stats()
+    assert stats.pool.done == done + 2
+    assert stats.labels.keys() == {"outside"}
+
+
+def test_the_snapshot_is_json_with_the_same_names(held: Gate) -> None:
+    result = greendata.run(held, key=("tenant", 7), label="report")
+    held.wait_arrived()
+    until(lambda: observe.stats().history)
+    found = json.loads(observe.snapshot_json())
+    assert found["pool"]["running"] == 1
+    assert [(job["label"], job["key"]) for job in found["jobs"]] == [("report", "('tenant', 7)")]
+    assert found["history"][0].keys() == {"at", "lag", "queued", "running"}
+    assert found["bounds"] == list(BOUNDS)
+    assert json.loads(observe.snapshot_json(seconds=0))["history"] == []
+    held.open()
+    result.get(timeout=10)
+
+
+def test_starting_twice_changes_nothing_and_stopping_forgets(observed: observe.Observer) -> None:
+    at_home(greendata.run(int, label="report"))
+    assert observe.start(keep_texts=True) is observed
+    assert "report" in observe.stats().labels
+    observe.stop()
+    observe.stop()
+    assert observe.stats().labels == {}
+    at_home(greendata.run(int, label="report"))
+    assert observe.stats().labels == {}
+
+
+def test_an_interval_out_of_bounds_starts_nothing() -> None:
+    observe.stop()
+    with pytest.raises(BadArgument, match=r"seconds from 0\.01 to 0\.05, got 1$"):
+        observe.start(interval=1)
+    assert not jobs.listeners
+
+
+def test_each_second_is_told(observed: observe.Observer) -> None:
+    told: list[observe.Second] = []
+    observed.on_second(told.append)
+    until(lambda: told)
+    observed.off_second(told.append)
+    assert told[-1] in observe.stats().history
+
+
+def test_quantiles_are_bounds() -> None:
+    durations = Durations([0.0005] * 90 + [0.3] * 9 + [100.0])
+    histogram = durations.histogram()
+    assert [histogram.quantile(share) for share in (0.5, 0.9, 0.95, 1.0)] == [0.001, 0.001, 0.5, float("inf")]
+    assert histogram.mean == pytest.approx((0.0005 * 90 + 0.3 * 9 + 100) / 100)
+    assert (Durations().histogram().quantile(0.5), Durations().histogram().mean) == (0.0, 0.0)
+
+
+def test_a_forked_child_begins_its_own_books() -> None:
+    finished = run_python(
+        """
+        import os
+        import greendata
+        from gevent.monkey import get_original
+        from greendata import observe
+        from tests.support.natives import at_home
+        observe.start()
+        at_home(greendata.run(int, label="parent"))
+        pid = os.fork()
+        at_home(greendata.run(int, label="child" if not pid else "parent"))
+        if pid:
+            get_original("os", "waitpid")(pid, 0)
+        print({label: books.done for label, books in observe.stats().labels.items()}, flush=True)
+        if not pid:
+            os._exit(0)
+        """
+    )
+    assert finished.stdout.splitlines() == ["{'child': 1}", "{'parent': 2}"], finished.stderr
+
+
+def test_observing_does_not_keep_the_process() -> None:
+    finished = run_python(
+        """
+        import gevent, greendata
+        greendata.observe.start()
+        print(gevent.wait(timeout=None))
+        """
+    )
+    assert (finished.returncode, finished.stdout) == (0, "True\n"), finished.stderr

@@ -1,0 +1,72 @@
+"""``lf.green`` and ``df.green``: doors to the same verbs, with every argument."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import greendata
+from greendata.query import verbs
+from greendata.query.namespace import GreenFrame, GreenLazyFrame
+from tests.support.frames import ROWS, gated
+from tests.support.gates import Gate
+
+LAZY = ("batches", "collect", "collect_schema", "explain", "sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
+EAGER = ("write_csv", "write_ipc", "write_json", "write_ndjson", "write_parquet")
+
+
+def green(frame: pl.LazyFrame | pl.DataFrame) -> Any:
+    """The namespace, of which Polars' annotations know nothing."""
+    return getattr(frame, "green")  # noqa: B009
+
+
+def test_frames_have_it() -> None:
+    assert isinstance(green(ROWS.lazy()), GreenLazyFrame)
+    assert isinstance(green(ROWS), GreenFrame)
+
+
+@pytest.mark.parametrize(("frame", "names"), [(ROWS.lazy(), LAZY), (ROWS, EAGER)], ids=["lazy", "eager"])
+def test_it_shows_its_verbs(frame: Any, names: tuple[str, ...]) -> None:
+    public = [name for name in dir(green(frame)) if not name.startswith("_")]
+    assert public == sorted(names)
+    for name in names:
+        assert getattr(green(frame), name).func is getattr(verbs, name)
+
+
+def test_every_verb_of_a_frame_is_there() -> None:
+    takes_no_frame = {"collect_all", "run"} | {name for name in verbs.__all__ if name.startswith("read_")}
+    assert {*LAZY, *EAGER} == set(verbs.__all__) - takes_no_frame
+
+
+def test_arguments_pass_through(held: Gate) -> None:
+    result = green(gated(held)).collect(timeout=60, label="report", key="tenant", engine="streaming")
+    held.open()
+    assert result.label == "report"
+    assert_frame_equal(result.get(), ROWS)
+    with green(ROWS.lazy()).batches(chunk_size=1) as stream:
+        assert [batch.height for batch in stream] == [1, 1, 1]
+    text = io.StringIO()
+    green(ROWS).write_csv(text, separator=";").get()
+    assert text.getvalue() == ROWS.write_csv(separator=";")
+
+
+def test_the_hub_goes_on(hub_alive: Gate) -> None:
+    assert_frame_equal(green(gated(hub_alive)).collect().get(), ROWS)
+
+
+def test_an_unknown_verb_is_told_with_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match=r"'colect' is no verb of GreenLazyFrame; it has batches, collect, "):
+        green(ROWS.lazy()).colect()
+    with pytest.raises(AttributeError, match=r"'collect' is no verb of GreenFrame; it has write_csv, "):
+        green(ROWS).collect()
+
+
+def test_bad_input_is_the_verbs_own_error() -> None:
+    with pytest.raises(greendata.BadEngine):
+        green(ROWS.lazy()).collect(engine="warp")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        green(ROWS).write_csv(colour="blue")

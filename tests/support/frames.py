@@ -1,0 +1,112 @@
+"""Queries, files and schemas that wait at a gate, and a way to see that something went through the pool.
+
+What is called ``gate`` here is any function that returns its argument: a `tests.support.gates.Gate` to hold the work,
+or a function of the test's own to watch it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import polars as pl
+from polars.io.plugins import register_io_source
+
+import greendata
+from tests.support.gates import Gate, rest
+
+__all__ = ("ROWS", "GatedFile", "crowded", "gated", "gated_batches", "gated_schema", "one_worker")
+
+ROWS = pl.DataFrame({"a": [1, 2, 3]})
+
+Pass = Callable[[Any], Any]
+
+
+def gated(gate: Pass, df: pl.DataFrame = ROWS) -> pl.LazyFrame:
+    """*df*, once *gate* lets it pass."""
+    return df.lazy().map_batches(gate)
+
+
+def gated_batches(gate: Pass, count: int, ended: Callable[[], object] = int) -> pl.LazyFrame:
+    """*count* batches of one row, ``a`` = 0, 1, ..., each asked of *gate* when Polars wants it.
+
+    *ended* is called when Polars lets go of the source, be it at its end or before.
+    """
+
+    def source(*_: object) -> Iterator[pl.DataFrame]:
+        try:
+            for number in range(count):
+                yield pl.DataFrame({"a": [gate(number)]})
+        finally:
+            ended()
+
+    return register_io_source(source, schema={"a": pl.Int64})
+
+
+def gated_schema(gate: Pass) -> pl.LazyFrame:
+    """A lazy frame that asks *gate* for its schema, as one over a remote file would ask the store."""
+
+    def source(*_: object) -> Iterator[pl.DataFrame]:
+        yield ROWS
+
+    return register_io_source(source, schema=lambda: gate(ROWS.schema))
+
+
+class GatedFile(io.BytesIO):
+    """A file in memory that is read and written once *gate* lets it pass."""
+
+    def __init__(self, gate: Pass, content: bytes = b"") -> None:
+        super().__init__(content)
+        self._gate = gate
+
+    def read(self, *args: Any) -> bytes:
+        self._gate(None)
+        return super().read(*args)
+
+    def getvalue(self) -> bytes:
+        self._gate(None)
+        return super().getvalue()
+
+    def write(self, data: Any) -> int:
+        self._gate(None)
+        return super().write(data)
+
+
+@contextmanager
+def one_worker() -> Iterator[None]:
+    """Leave the pool one worker inside the block."""
+    before = greendata.configure().max_workers
+    greendata.configure(max_workers=1)
+    try:
+        yield
+    finally:
+        greendata.configure(max_workers=before)
+
+
+@contextmanager
+def crowded() -> Iterator[Gate]:
+    """Proof that the block sends work to the pool and lets the hub turn meanwhile, whatever the work is.
+
+    Every worker is held. A greenlet frees them when it sees a job queue behind them: the job of the block. If
+    the block runs without the pool, or keeps the hub, the gate stays closed, and the proof fails.
+    """
+    gate, workers = Gate(), greendata.configure().max_workers
+    holders = [greendata.run(gate, None) for _ in range(workers)]
+    gate.wait_arrived(workers)
+
+    def free_when_queued() -> None:
+        while not greendata.stats().queued:
+            rest()
+        gate.open()
+
+    ticker = gevent.spawn(free_when_queued)
+    try:
+        yield gate
+        assert gate.is_open, "nothing was queued: it ran outside of the pool"
+    finally:
+        ticker.kill()
+        gate.open()
+        gevent.wait(holders)

@@ -1,0 +1,128 @@
+"""Native threads for tests: code that runs outside the test's own thread and reports back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from gevent.monkey import get_original
+
+from greendata.hub.result import Result
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.pool.pool import Pool
+from greendata.pool.settings import Settings
+from tests.support.gates import Gate, rest
+
+__all__ = (
+    "TIMEOUTS",
+    "Native",
+    "at_home",
+    "dismiss",
+    "dismiss_pools",
+    "expiring",
+    "in_a_plain_thread",
+    "settle_down",
+    "small_pool",
+    "until",
+)
+
+# Seconds, tried in turn by what needs a timeout that passes while work runs: on a busy machine the first ones may pass
+# before it has begun.
+TIMEOUTS = (0.05, 0.5, 5.0, 50.0)
+
+T = TypeVar("T")
+
+get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+_start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+
+
+class Native(Generic[T]):
+    """``func(*args)`` in a native thread of its own, begun at once. A hub that it makes is destroyed at its end."""
+
+    def __init__(self, func: Callable[..., T], *args: Any) -> None:
+        self._outcome: list[tuple[T | None, BaseException | None]] = []
+        self.ident = _start_thread(self._run, (func, args))
+
+    def _run(self, func: Callable[..., T], args: tuple[Any, ...]) -> None:
+        try:
+            outcome = (func(*args), None)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the thread is joined
+            outcome = (None, error)  # type: ignore[assignment]
+        hub = get_hub_if_exists()
+        if hub is not None:
+            hub.destroy(destroy_loop=True)
+        self._outcome.append(outcome)
+
+    def join(self) -> T:
+        """Wait for its end, letting the hub turn, and return what it returned or raise what it raised."""
+        until(lambda: self._outcome)
+        value, error = self._outcome[0]
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+
+def in_a_plain_thread(func: Callable[[], T]) -> T:
+    """What *func* returns in a native thread that has no hub."""
+    return Native(func).join()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let threads and greenlets run until *condition* holds; the test's guard ends it if it never does."""
+    while not condition():
+        rest()
+
+
+def at_home(result: Result[T]) -> Result[T]:
+    """*result*, once its hub has taken in what became of it: ``get`` may find the outcome before it is counted."""
+    until(lambda: result.is_home)
+    return result
+
+
+def small_pool(**settings: Any) -> Pool:
+    """A pool of its own, with the defaults changed by *settings*; its threads end with the test."""
+    _pools.append(Pool(Settings().changed(**settings)))
+    return _pools[-1]
+
+
+def dismiss_pools() -> None:
+    """End the threads of all pools that were made here; what waits there is cancelled, what runs comes to its end."""
+    while _pools:
+        pool = _pools.pop()
+        pool.drain(0)
+        until(lambda pool=pool: (pool._crew.mend(), not len(pool._crew.queue))[1])  # type: ignore[misc]
+        dismiss(pool)
+
+
+def dismiss(pool: Pool) -> None:
+    """Leave *pool*, in which nothing waits, without a thread, as it was before its first job."""
+    crew = pool._crew
+    while crew.lock._is_owned():  # type: ignore[attr-defined]
+        crew.lock.release()  # a test interrupts where no signal handler does: after __enter__, before its block
+    while crew.workers or crew.lost:  # also one that has just begun
+        for worker in list(crew.workers):
+            worker.lost = True
+            crew._tokens.put("call")
+        rest()
+    while not crew._tokens.empty():
+        crew._tokens.get()
+
+
+def settle_down(pool: Pool) -> None:
+    """Wait until the pool has nothing queued, running, abandoned or lost."""
+    until(lambda: (now := pool.stats()).queued == now.running == now.abandoned == now.lost == 0)
+
+
+def expiring(start: Callable[[float], Result[T]], held: Gate) -> Result[T]:
+    """What *start* gives for a timeout that passes while its work waits at *held*, and not before it came there."""
+    for timeout in TIMEOUTS:
+        before = len(held.arrived)
+        result = start(timeout)
+        end = result.end()
+        until(lambda before=before, end=end: len(held.arrived) > before or end.ready())  # type: ignore[misc]
+        if len(held.arrived) > before:
+            return result
+    raise AssertionError("no worker took the job")
+
+
+_pools: list[Pool] = []  # the test's thread

@@ -1,0 +1,139 @@
+"""Windows between two steps of a thread: a test has something happen there that else happens there once in a million.
+
+A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` tells of each
+call in the thread that sets it, whatever is patched, so what a test does there is done in the very place.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import greendata
+from tests.support.gates import Gate
+
+__all__ = ("Interruption", "at", "before", "in_hub", "in_workers", "interrupted")
+
+Hook = Callable[[FrameType, str, Any], None]
+
+
+def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook:
+    """A hook for `sys.setprofile`, which has *act* called once, in the thread that sets it.
+
+    Args:
+        event: "c_call" or "c_return" of the built-in *name*, or "call" or "return" of the function *name*.
+        code: of the function that makes the call.
+    """
+
+    def look(frame: FrameType, kind: str, what: Any) -> None:
+        if kind != event:
+            return
+        is_python = event in ("call", "return")
+        caller, called = (frame.f_back, frame.f_code.co_name) if is_python else (frame, what.__name__)
+        if called == name and caller is not None and caller.f_code is code:
+            sys.setprofile(None)
+            act()
+
+    return look
+
+
+def before(line: str, func: Callable[..., object], act: Callable[[], object]) -> Hook:
+    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that reads *line*."""
+    lines, first = inspect.getsourcelines(func)
+    number = first + [each.strip() for each in lines].index(line)
+
+    def look(frame: FrameType, kind: str, _: Any) -> Hook | None:
+        if frame.f_code is not func.__code__:  # type: ignore[attr-defined]
+            return None
+        if kind == "line" and frame.f_lineno == number:
+            sys.settrace(None)
+            act()
+        return look
+
+    return look
+
+
+def in_hub(hub: Any, hook: Hook) -> None:
+    """Set *hook* for what the hub itself does, from its next turn on."""
+    hub.loop.run_callback(sys.setprofile, hook)
+
+
+@contextmanager
+def in_workers(hook: Hook) -> Iterator[None]:
+    """Leave the pool two workers inside the block, and set *hook* for what they do."""
+    before = greendata.configure().max_workers
+    greendata.configure(max_workers=2)
+    try:
+        _in_both(hook)
+        yield
+        _in_both(None)
+    finally:
+        greendata.configure(max_workers=before)
+
+
+def _in_both(hook: Hook | None) -> None:
+    both = Gate()
+
+    def set_hook() -> None:
+        both()
+        sys.setprofile(hook)
+
+    jobs = [greendata.run(set_hook) for _ in range(2)]
+    both.wait_arrived(2)
+    both.open()
+    for job in jobs:
+        job.get()
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+def interrupted(act: Callable[[], object]) -> Iterator[int]:
+    """Do *act* again and again, each time with an `Interruption` one step later, until it comes to its end.
+
+    A step is an instruction of the interpreter in a function of the package that *act* calls in this thread. Yields the
+    number of the step after each time: what must hold then is for the caller to look at.
+    """
+    step = 0
+    while True:
+        step += 1
+        try:
+            with _raising_at(step):
+                act()
+        except Interruption:
+            yield step
+        else:
+            return
+
+
+@contextmanager
+def _raising_at(step: int) -> Iterator[None]:
+    left = step
+
+    def look(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            return None
+        frame.f_trace = look  # Python 3.13 heeds the next for a frame that is traced
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if kind == "opcode":
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Interruption
+        return look
+
+    sys.settrace(look)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+_PACKAGE = str(Path(greendata.__file__).parent)

@@ -1,0 +1,263 @@
+"""The parking lot: whoever waits is woken, or passes the wakeup on; loops are held open where another thread has it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import gevent
+import pytest
+from gevent.exceptions import BlockingSwitchOutError
+
+from greendata.hub import native
+from greendata.threads import parking
+from greendata.threads.locks import Event, SimpleQueue
+from greendata.threads.parking import ParkingLot
+from tests.conftest import PATCHED, run_python
+from tests.support.natives import Native, until
+from tests.support.wakers import WAKERS
+
+
+class Coins:
+    """Something to wait for: coins that can be taken, one each."""
+
+    def __init__(self) -> None:
+        self.lot = ParkingLot()
+        self._coins: list[object] = []
+
+    def give(self) -> None:
+        self._coins.append(None)
+        self.lot.wake_one()
+
+    def take(self) -> bool:
+        try:
+            self._coins.pop()
+        except IndexError:
+            return False
+        return True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.lot.wait(self.take, timeout, elsewhere=True)
+
+
+@pytest.mark.parametrize("giver", ["thread", "greenlet"])
+def test_greenlets_and_threads_wait_in_one_lot_and_are_served_in_turn(giver: str) -> None:
+    coins, served = Coins(), list[str]()
+
+    def take(name: str) -> None:
+        coins.wait()
+        served.append(name)
+
+    for name in "abcdef":
+        if name in "ace":
+            Native(take, name)
+        else:
+            gevent.spawn(take, name)
+        until(lambda name=name: len(coins.lot) > "abcdef".index(name))  # type: ignore[misc]
+    for count in range(1, 7):
+        if giver == "thread":
+            Native(coins.give).join()
+        else:
+            coins.give()
+        until(lambda count=count: len(served) == count)  # type: ignore[misc]
+    assert served == list("abcdef")
+    assert not coins.lot
+
+
+@pytest.mark.parametrize("error", [gevent.GreenletExit(), gevent.Timeout()], ids=repr)
+def test_a_wakeup_of_one_who_leaves_goes_to_the_next(error: BaseException) -> None:
+    coins = Coins()
+
+    def wait() -> bool | None:
+        with suppress(gevent.Timeout):
+            return coins.wait()
+        return None
+
+    first, second = gevent.spawn(wait), gevent.spawn(wait)
+    until(lambda: len(coins.lot) == 2)
+    first.kill(error, block=False)
+    coins.give()  # before the hub has turned, so the first is woken, and killed before it can take
+    assert len(coins.lot) == 1
+    assert second.get(timeout=20)
+    assert not isinstance(first.value, bool)
+
+
+def test_a_timeout_that_passes_leaves_nobody_in_the_lot() -> None:
+    coins = Coins()
+    assert not coins.wait(timeout=0)
+    assert not coins.wait(timeout=0.001)
+    assert Native(coins.wait, 0.001).join() is False
+    assert not coins.lot
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
+        coins.wait(timeout=50)
+    assert not coins.lot
+
+
+def test_a_loop_with_nothing_else_to_do_goes_on_for_what_another_thread_has() -> None:
+    code = """
+        from tests.threads.test_parking import Coins
+        import gevent
+        from greendata.hub import native
+        coins = Coins()
+        native.start_thread(lambda: (native.sleep(0.05), coins.give()), ())
+        print(coins.wait())
+    """
+    assert run_python(code) == (0, "True\n", "")
+
+
+def test_a_thread_that_wakes_it_and_ends_at_that_moment_has_woken_it() -> None:
+    """Its wakeup is on its way when the hub looks whether anybody is left, and held up by a machine that is busy."""
+    code = """
+        import sys
+        from tests.threads.test_parking import Coins
+        import gevent
+        from greendata.hub import waker as bridge
+        from greendata.hub import native
+        from greendata.threads import parking
+        from tests.support.gates import Gate
+
+        answer, turns = bridge.Bridge._answer, iter([-1.0, -1.0])
+
+        def answer_late(self):
+            turn, bridge.TURN = bridge.TURN, next(turns, bridge.TURN)  # the time for it is over when it begins
+            answer(self)
+            bridge.TURN = turn
+
+        bridge.Bridge._answer = answer_late
+        coins, gate, original = Coins(), Gate(), parking._others_may_wake
+
+        def look():
+            gate.open()
+            while len(sys._current_frames()) > 1:
+                native.sleep(0.001)
+            return original()
+
+        parking._others_may_wake = look
+        native.start_thread(lambda: (gate(), coins.give()), ())
+        gate.wait_arrived()
+        print(coins.wait())
+    """
+    assert run_python(code) == (0, "True\n", "")
+
+
+def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import queue, threading, gevent, greendata
+        greendata.run(int).get()
+        gevent.get_hub().threadpool.apply(int)  # its thread goes on, and so does the worker's
+        lock = threading.Lock(); lock.acquire()
+        for wait in lock.acquire, queue.Queue().get, queue.SimpleQueue().get, threading.Event().wait:
+            try: wait()
+            except gevent.exceptions.LoopExit: print("LoopExit")
+        print(lock._lot)
+    """
+    assert run_python(code) == (0, "LoopExit\n" * 4 + "ParkingLot([])\n", "")
+
+
+@pytest.mark.parametrize("start", ["result = greendata.run(gate)", "native.start_thread(gate, ())"])
+def test_so_it_is_when_the_last_one_who_could_has_not(start: str) -> None:
+    code = f"""
+        from gevent import monkey; monkey.patch_all()
+        import threading, gevent, greendata
+        from greendata.hub import native
+        from greendata.threads import parking
+        from tests.support.gates import Gate
+
+        greendata.run(int).get()
+        original, gate = parking._others_may_wake, Gate()
+
+        def look():
+            seen = original()
+            gate.open()
+            print(seen) if seen is not look.seen else None
+            look.seen = seen
+            return seen
+
+        look.seen, parking._others_may_wake = None, look
+        {start}
+        gate.wait_arrived()
+        if "result" in globals(): result.cancel()
+        try: threading.Event().wait()
+        except gevent.exceptions.LoopExit: print("LoopExit")
+    """
+    assert run_python(code) == (0, "True\nFalse\nLoopExit\n", "")
+
+
+@pytest.mark.skipif(PATCHED, reason="each test has a process of its own, the same in the run without patch")
+@pytest.mark.parametrize("waker", WAKERS)
+def test_a_main_hub_with_nothing_else_to_do_waits_for(waker: str) -> None:
+    assert run_python(["-m", "tests.support.wakers", waker]) == (0, "all\n", "")
+
+
+def test_the_hub_itself_waits_for_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "HUB_PATIENCE", 0.001)
+    coins, seen = Coins(), list[type[BaseException]]()
+
+    def in_the_hub() -> None:
+        try:
+            coins.wait()
+        except BlockingSwitchOutError as error:
+            seen.append(type(error))
+
+    gevent.get_hub().loop.run_callback(in_the_hub)
+    until(lambda: seen)
+    assert not coins.lot
+    monkeypatch.setattr(parking, "HUB_PATIENCE", 50.0)
+    Native(lambda: (until_parked(coins), coins.give()))
+    gevent.get_hub().loop.run_callback(lambda: seen.append(type(coins.wait())))  # type: ignore[arg-type]
+    until(lambda: len(seen) == 2)
+    assert seen == [BlockingSwitchOutError, bool]
+
+
+def until_parked(coins: Coins) -> None:
+    while not coins.lot:
+        native.sleep(0.0005)
+
+
+def test_a_forked_child_wakes_its_own_greenlets_and_not_the_parents_threads() -> None:
+    code = """
+        import os, gevent
+        from greendata.hub import native
+        from tests.threads.test_parking import Coins, until_parked
+        coins = Coins()
+        native.start_thread(coins.wait, ())
+        until_parked(coins)
+        waiter = gevent.spawn(coins.wait)
+        gevent.sleep(0)
+        assert len(coins.lot) == 2
+        child = gevent.os.fork()
+        if not child:
+            coins.give()
+            os._exit(0 if waiter.get(timeout=20) else 1)
+        _, status = gevent.os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status))
+        coins.give(); coins.give()
+        print(waiter.get())
+    """
+    assert run_python(code, warnings="ignore") == (0, "0\nTrue\n", "")
+
+
+def test_events_and_queues_have_the_standard_librarys_answers() -> None:
+    event, items = Event(), SimpleQueue()
+    assert event.wait(0) is False
+    event.set()
+    assert event.wait() is True
+    event.clear()
+    assert not event.is_set()
+    with pytest.raises(native.Empty):
+        items.get(block=False)
+    with pytest.raises(native.Empty):
+        items.get(timeout=0.001)
+    with pytest.raises(ValueError, match="non-negative"):
+        items.get(timeout=-1)
+    items.put_nowait(1)
+    assert (items.get_nowait(), items.qsize(), items.empty()) == (1, 0, True)
+
+
+def test_an_event_that_was_set_for_a_moment_wakes_all_that_waited() -> None:
+    event = Event()
+    thread, waiter = Native(event.wait, 50), gevent.spawn(event.wait, 50)
+    until(lambda: len(event._lot) == 2)
+    event.set()
+    event.clear()
+    assert thread.join() is waiter.get() is True

@@ -1,0 +1,316 @@
+"""The page's server side: who may see it, who may press its buttons, and what its browser is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import gevent
+import polars as pl
+import pytest
+from flask import Flask, abort, redirect, request
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import greendata
+from greendata import observe
+from greendata.errors import BadSetting, DashboardOpen
+from greendata.web.dashboard import pages
+from greendata.web.dashboard.feed import Feed
+from greendata.web.flask import GreenData
+from tests.conftest import Gate
+from tests.support.natives import at_home
+
+STATIC = Path(pages.__file__).with_name("static")
+PATHS = ("/", "/events", "/stats.json", *(f"/static/{file.name}" for file in sorted(STATIC.iterdir())))
+COOKIE, HEADER = "greendata-token", "X-Greendata-Token"
+
+
+def make_app(auth: Callable[[], bool] | None = lambda: True, *, debug: bool = False) -> Flask:
+    app = Flask("service")
+    app.debug = debug
+    app.config["GREENDATA_DASHBOARD"] = True
+    GreenData(app, dashboard_auth=auth)
+    return app
+
+
+@pytest.fixture(autouse=True)
+def _feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Feed]:
+    """A feed of the test's own that is always up to date, and no observer after it."""
+    feed = Feed(0.0)
+    monkeypatch.setattr(pages, "shared", feed)
+    yield feed
+    observe.stop()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return make_app().test_client()
+
+
+def get(client: FlaskClient, path: str) -> TestResponse:
+    """The head of an answer; the rest, which may go on, is let go of."""
+    answer = client.get(f"/greendata{path}")
+    answer.close()
+    return answer
+
+
+# -- who may see it ---------------------------------------------------------------------------------------------
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    app = Flask("service")
+    GreenData(app, dashboard_auth=lambda: True)
+    assert app.config["GREENDATA_DASHBOARD"] is False
+    assert app.test_client().get("/greendata/").status_code == 404
+    app.test_client().get("/")
+    assert observe.watch.current() is None
+
+
+def test_without_a_guard_it_is_refused_at_registration() -> None:
+    with pytest.raises(DashboardOpen, match=r"^GREENDATA_DASHBOARD is on in 'service', .* give GreenData") as caught:
+        make_app(None)
+    assert caught.value.app == "service"
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_the_switch_is_true_or_false(value: object) -> None:
+    app = Flask("service")
+    app.config["GREENDATA_DASHBOARD"] = value
+    with pytest.raises(BadSetting, match="GREENDATA_DASHBOARD"):
+        GreenData(app)
+
+
+def test_in_debug_mode_it_needs_no_guard_and_later_it_does() -> None:
+    app = make_app(None, debug=True)
+    assert app.test_client().get("/greendata/").status_code == 200
+    app.debug = False
+    assert app.test_client().get("/greendata/").status_code == 403
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("answer", [False, None, 1, "yes", redirect("/login")], ids=repr)
+def test_all_of_it_is_for_those_alone_of_whom_the_guard_says_true(path: str, answer: object) -> None:
+    client = make_app(lambda: answer).test_client()  # type: ignore[arg-type,return-value]
+    assert get(client, path).status_code == 403
+    assert client.post("/greendata/cancel/1").status_code == 403
+
+
+def test_the_guard_sees_the_request_and_may_answer_itself() -> None:
+    def auth() -> bool:
+        if request.authorization is None:
+            abort(401)
+        return request.authorization.username == "ann"
+
+    client = make_app(auth).test_client()
+    assert client.get("/greendata/").status_code == 401
+    assert client.get("/greendata/", auth=("bob", "")).status_code == 403
+    assert client.get("/greendata/", auth=("ann", "")).status_code == 200
+
+
+def test_a_guard_that_fails_lets_nobody_in() -> None:
+    def auth() -> bool:
+        raise LookupError("no users")
+
+    assert get(make_app(auth).test_client(), "/stats.json").status_code == 500
+
+
+# -- what the browser is told -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/static/none.js"])
+def test_every_answer_is_hardened(client: FlaskClient, path: str) -> None:
+    headers = get(client, path).headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy.pop("default-src") == "'none'"
+    assert set(policy.values()) == {"'self'", "'none'"}
+    assert policy["script-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_answers_of_the_app_itself_are_left_alone(client: FlaskClient) -> None:
+    assert "Content-Security-Policy" not in client.get("/").headers
+
+
+class Links(HTMLParser):
+    """What a page refers to, and what stands inline in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.found += [value for name, value in attrs if name in {"href", "src"} and value]
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+
+
+def test_the_page_brings_all_of_its_own_along(client: FlaskClient) -> None:
+    links = Links()
+    links.feed(client.get("/greendata/").text)
+    assert links.inline == []
+    for link in links.found:
+        assert get(client, f"/{link}").status_code == 200
+
+
+@pytest.mark.parametrize("file", sorted(STATIC.iterdir()), ids=lambda file: file.name)
+def test_no_file_asks_for_another_host_or_makes_markup_of_text(file: Path) -> None:
+    text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"//[a-z]|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", text)
+
+
+def test_it_is_found_under_a_prefix_too(client: FlaskClient) -> None:
+    answer = client.get("/greendata/", environ_overrides={"SCRIPT_NAME": "/shop"})
+    assert "; Path=/shop/greendata/;" in f"{answer.headers['Set-Cookie']};"
+
+
+# -- the button -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job(held: Gate) -> Iterator[str]:
+    """The id of a running job."""
+    result = greendata.run(held, label="report")
+    held.wait_arrived()
+    yield observe.running()[0].id
+    held.open()
+    result.wait()
+
+
+def token_of(client: FlaskClient) -> str:
+    client.get("/greendata/")
+    cookie = client.get_cookie(COOKIE, path="/greendata/")
+    assert cookie is not None
+    return cookie.value
+
+
+def cancel(client: FlaskClient, job: str, **headers: str) -> int:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post(f"/greendata/cancel/{job}", headers=named).status_code
+
+
+def test_the_button_cancels(client: FlaskClient, job: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert cancel(client, job, **{HEADER: token_of(client)}) == 204
+    assert observe.running()[0].abandoned
+    assert caplog.messages == [f"dashboard: job {job} was cancelled"]
+    assert cancel(client, job, **{HEADER: token_of(client)}) == 404  # it is settled
+
+
+@pytest.mark.parametrize("shown", ["", "x", "A" * 43, "é" * 43])
+def test_without_its_token_it_does_nothing(client: FlaskClient, job: str, shown: str) -> None:
+    assert cancel(client, job, **{HEADER: shown}) == 403  # not even the page was loaded
+    token_of(client)
+    assert cancel(client, job) == 403
+    assert cancel(client, job, **{HEADER: shown}) == 403
+    assert not observe.running()[0].abandoned
+
+
+def test_a_cookie_that_is_no_token_is_not_taken_for_one(client: FlaskClient, job: str) -> None:
+    client.set_cookie(COOKIE, "guess", path="/greendata/")
+    assert cancel(client, job, **{HEADER: "guess"}) == 403
+    assert token_of(client) != "guess"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
+def test_other_sites_cannot_press_it(client: FlaskClient, job: str, site: str) -> None:
+    assert cancel(client, job, **{HEADER: token_of(client), "Sec-Fetch-Site": site}) == 403
+    assert cancel(client, job, **{HEADER: token_of(client), "Sec-Fetch-Site": "same-origin"}) == 204
+
+
+def test_it_is_no_link(client: FlaskClient, job: str) -> None:
+    assert get(client, f"/cancel/{job}").status_code == 405
+
+
+def test_what_does_not_run_here_is_told_apart(client: FlaskClient) -> None:
+    token = token_of(client)
+    assert cancel(client, f"{os.getpid()}.worker.7", **{HEADER: token}) == 404
+    assert cancel(client, f"{os.getpid() + 1}.worker.7", **{HEADER: token}) == 409
+
+
+def test_the_token_stays_in_its_browser_and_on_its_page(client: FlaskClient) -> None:
+    token = token_of(client)
+    assert token_of(client) == token  # other tabs have it
+    assert token_of(make_app().test_client()) != token
+    answer = client.get("/greendata/", base_url="https://localhost")
+    attributes = answer.headers["Set-Cookie"].split("; ")[1:]
+    assert sorted(attributes) == ["Path=/greendata/", "SameSite=Strict", "Secure"]
+
+
+# -- what it shows ----------------------------------------------------------------------------------------------
+
+
+def first_picture(client: FlaskClient) -> dict[str, Any]:
+    with client.get("/greendata/events") as answer:
+        assert answer.mimetype == "text/event-stream"
+        assert answer.headers["X-Accel-Buffering"] == "no"
+        chunks = answer.iter_encoded()
+        assert next(chunks) == b"retry: 500\n\n"
+        name, _, data = next(chunks).partition(b": ")
+        assert name == b"data"
+        assert data.endswith(b"\n\n")
+        found: dict[str, Any] = json.loads(data)
+        return found
+
+
+def test_the_stream_shows_what_runs(client: FlaskClient, held: Gate) -> None:
+    result = greendata.run(held, label="<b>" + "x" * 300, key=("tenant", 7))
+    held.wait_arrived()
+    seen = first_picture(client)
+    assert seen["pid"] == os.getpid()
+    assert seen["viewers"] == 1
+    [job] = seen["jobs"]
+    assert job["id"] == observe.running()[0].id
+    assert job["label"] == "<b>" + "x" * 197
+    assert job["key"] == "('tenant', 7)"
+    held.open()
+    result.wait()
+
+
+def fail(_: object = None) -> Any:
+    raise ValueError("secret: cake of mine")
+
+
+def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskClient) -> None:
+    gevent.get_hub()  # as a server of greenlets has
+    client.get("/")  # from the first request on it is observed
+    cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
+    greendata.collect(cards).get()
+    greendata.collect(cards.map_batches(fail)).wait()
+    at_home(greendata.run(fail, label="report"))
+    shown = json.dumps(first_picture(client)) + client.get("/greendata/stats.json").text
+    assert shown.count('"report"') >= 2
+    assert "cake of mine" not in shown
+
+
+def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
+    observe.start(keep_texts=True)  # the page's own start comes too late for that
+    at_home(greendata.run(fail, label="report"))
+    [failure] = first_picture(client)["failures"]
+    assert failure["text"] == "secret: cake of mine"
+
+
+def test_the_snapshot_is_the_one_that_top_reads(client: FlaskClient) -> None:
+    seen = client.get("/greendata/stats.json").get_json()
+    assert seen["pid"] == os.getpid()
+    assert seen.keys() == json.loads(observe.snapshot_json()).keys()
+
+
+def test_there_is_an_end_to_how_many_may_watch(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "VIEWERS", 0)
+    answer = client.get("/greendata/events")
+    assert answer.status_code == 503
+    assert answer.get_json(force=True)["title"] == "Too many viewers"

@@ -1,0 +1,213 @@
+"""The page in a real browser, before a real gunicorn: what somebody who watches a server sees and does."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from greendata.observe.client import fetch
+from tests.support.browsers import CONTRAST, Browser, opened_browser
+from tests.support.gates import rest
+from tests.support.servers import GUARD, Server
+
+pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+
+SERVICE = """
+import greendata
+from flask import Flask
+from greendata.web.flask import GreenData, keep
+
+app = Flask("service")
+app.config["GREENDATA_DASHBOARD"] = True
+GreenData(app, dashboard_auth=lambda: True)
+results = {}
+
+def read(name):
+    with open(name, "rb") as gate:
+        return gate.read()
+
+def fail():
+    raise ValueError("secret: 4711")
+
+@app.post("/hold/<path:label>")
+def hold(label):
+    results[label] = keep(greendata.run(read, "gate", label=label, key="tenant 7"))
+    return ""
+
+@app.post("/fail/<path:label>")
+def failing(label):
+    greendata.run(fail, label=label).wait()
+    return ""
+
+@app.post("/outcome/<path:label>")
+def outcome(label):
+    return repr(results[label].exception)
+"""
+
+NASTY = "<img src=x onerror=document.title='taken'><b>report"
+WIDE, PHONE = 1120, 360  # CSS pixels
+LEAST_CONTRAST = 4.5  # WCAG 2.2, 1.4.3
+
+T = TypeVar("T")
+
+
+class Page:
+    """The open page, and the server behind it."""
+
+    def __init__(self, browser: Browser, server: Server, gate: Path) -> None:
+        self.browser = browser
+        self.address = f"http://127.0.0.1:{server.port}/greendata/"
+        self._port = server.port
+        self._gate = gate
+
+    def post(self, path: str) -> str:
+        """Ask the service for something, past the browser."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=GUARD)
+        connection.request("POST", quote(path), headers={"Connection": "close"})
+        return connection.getresponse().read().decode()
+
+    def text(self, selector: str) -> str:
+        return str(self.browser.run("return document.querySelector(arguments[0]).innerText", selector))
+
+    def rows(self, table: str) -> list[list[str]]:
+        """The texts of the table's cells, row by row."""
+        script = "return [...arguments[0].tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))"
+        found: list[list[str]] = self.browser.run(script, self.browser.driver.find_element("id", table))
+        return found
+
+    def press(self, key: str) -> None:
+        ActionChains(self.browser.driver).send_keys(key).perform()
+
+    def focused(self) -> str:
+        """The name that the focused element has for those who cannot see it."""
+        return str(self.browser.run("return document.activeElement.getAttribute('aria-label') ?? ''"))
+
+    def release(self) -> None:
+        """Let all held jobs end."""
+        while (pool := fetch(self.address + "stats.json")["pool"])["running"] or pool["queued"]:
+            os.close(os.open(self._gate, os.O_RDWR))
+            rest(0.05)
+
+
+def until(condition: Callable[[], T]) -> T:
+    """Wait for what the condition returns, once it is something."""
+    while not (found := condition()):
+        rest(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("page")
+    os.mkfifo(made / "gate")
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    started = Server(folder, SERVICE, ["-k", "gevent", "--graceful-timeout", "1"], {"GREENDATA_MAX_WORKERS": "3"})
+    yield started
+    started.terminate()
+    started.wait_end()
+
+
+@pytest.fixture(scope="module")
+def browser(folder: Path) -> Iterator[Browser]:
+    with opened_browser(folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server, folder: Path) -> Iterator[Page]:
+    """The page, live; what a test holds is released after it, and the page has logged nothing."""
+    opened = Page(browser, server, folder / "gate")
+    browser.show_as("light", width=WIDE)
+    browser.driver.get(opened.address)
+    until(lambda: opened.text("#connection") == "Live")
+    yield opened
+    opened.release()
+    assert browser.console() == []
+
+
+def test_it_shows_the_process_that_answers(page: Page) -> None:
+    seen = fetch(page.address + "stats.json")
+    assert page.text("#pid") == str(seen["pid"])
+    assert page.text("footer").startswith("This page shows one worker process.")
+    assert page.text("#workers") == "of 3 threads"
+    assert page.text("#no-jobs") == "Nothing runs."
+    trace = until(lambda: page.browser.run("return document.querySelector('#lag-chart .trace').getAttribute('d')"))
+    assert re.fullmatch(r"M[\d.]+,[\d.]+(L[\d.]+,[\d.]+)*", trace)
+    assert re.fullmatch(r"[\d.]+ m?s now, [\d.]+ m?s at most", page.text("#lag-chart .reading"))
+
+
+def test_a_held_query_is_in_the_list_with_its_age(page: Page) -> None:
+    page.post(f"/hold/{NASTY}")
+    [[label, age, action]] = until(lambda: page.rows("jobs"))
+    assert label == f"{NASTY}\ntenant 7"  # text, whatever it looks like
+    assert page.browser.driver.title == "greendata"
+    assert re.fullmatch(r"\d+(\.\d)? s", age)
+    assert action == "Cancel"
+    until(lambda: page.rows("jobs")[0][1] != age)
+    assert page.text("#running") == "1"
+    page.release()
+    until(lambda: page.text("#no-jobs") == "Nothing runs.")
+
+
+def test_the_button_cancels(page: Page) -> None:
+    page.post("/hold/report")
+    until(lambda: page.rows("jobs"))
+    page.browser.driver.find_element("css selector", "#jobs button").click()
+    until(lambda: page.text("#said") == "report was cancelled.")
+    assert page.post("/outcome/report").startswith("JobCancelled(")
+    until(lambda: page.rows("jobs")[0][0].endswith("given up, still computing"))
+    assert page.rows("jobs")[0][2] == ""
+
+
+def test_it_works_by_keyboard_alone(page: Page) -> None:
+    for label in ("first", "second"):
+        page.post(f"/hold/{label}")
+    until(lambda: len(page.rows("jobs")) == 2)
+    page.press(Keys.TAB)
+    assert page.focused() == "Cancel first"
+    assert page.browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.press(Keys.TAB)
+    assert page.focused() == "Cancel second"
+    page.press(Keys.ENTER)
+    until(lambda: "JobCancelled" in page.post("/outcome/second"))
+    until(lambda: page.focused() == "Cancel first")  # the focus goes on to a button that is there
+    page.press(Keys.SPACE)
+    until(lambda: "JobCancelled" in page.post("/outcome/first"))
+    until(lambda: page.browser.run("return document.activeElement.id") == "jobs-title")
+
+
+def test_a_failure_is_told_by_its_type(page: Page) -> None:
+    page.post("/fail/monthly totals")
+    label, error, when = until(lambda: page.rows("failures"))[0]
+    assert (label, error) == ("monthly totals", "ValueError")
+    assert re.fullmatch(r"\d+ s ago", when)
+    assert "4711" not in page.browser.driver.page_source
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_legible(page: Page, tmp_path: Path, theme: str, width: int) -> None:
+    for label in (NASTY, "W" * 150):
+        page.post(f"/fail/{label}")
+        page.post(f"/hold/{label}")
+    until(lambda: len(page.rows("jobs")) == 2 and len(page.rows("failures")) >= 2)
+    page.browser.show_as(theme, width=width, height=1400)
+    is_dark = page.browser.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+    assert is_dark == (theme == "dark")
+    contrast, where = page.browser.run(CONTRAST)
+    assert contrast >= LEAST_CONTRAST, where
+    assert page.browser.run("return document.documentElement.scrollWidth") <= width
+    page.browser.driver.save_screenshot(str(tmp_path / f"{theme}-{width}.png"))

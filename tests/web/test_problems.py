@@ -1,0 +1,237 @@
+"""Errors as answers: the status of each, what the client is told, and whose handler comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import polars as pl
+import pytest
+from flask import Flask, Response, got_request_exception
+from gevent.event import AsyncResult
+from werkzeug.test import TestResponse
+
+from greendata import errors
+from greendata.schema.failures import failures_of
+from greendata.web.drain import REASON
+from greendata.web.flask import GreenData
+
+
+def app_that_raises(
+    make: Callable[[], Exception], *, handled: type[Exception] | None = None, first: bool = False
+) -> Flask:
+    app = Flask("service")
+    if not first:
+        GreenData(app)
+    if handled is not None:
+        app.register_error_handler(handled, lambda error: (f"mine: {type(error).__name__}", 418))
+    if first:
+        GreenData(app)
+
+    @app.get("/")
+    def index() -> str:
+        raise make()
+
+    return app
+
+
+ANSWERS = [
+    (lambda: errors.PoolFull(50, 50), 503, "The server is busy"),
+    (errors.PoolClosed, 503, "The server is shutting down"),
+    (lambda: errors.JobCancelled("report", running=True, message=REASON), 503, "The server is shutting down"),
+    (lambda: errors.DeadlineExceeded("report", 2.0, running=True), 504, "The answer took too long"),
+    (lambda: errors.ResultTimeout(AsyncResult(), 2.0), 504, "The answer took too long"),
+    (lambda: errors.FormatUnknown("xml", ["csv"]), 400, "There is no such format"),
+    (lambda: errors.Malformed("csv", "no header"), 400, "The body cannot be read"),
+    (lambda: errors.NotAcceptable("image/png", ["text/csv"]), 406, "There is no format that the client accepts"),
+    (lambda: errors.BodyTooLarge(10), 413, "The body is too large"),
+    (lambda: errors.BodyUnsupported("Content-Type", "a/b", []), 415, "The body is of a kind that is not read here"),
+    (lambda: errors.BodyInvalid(pl.DataFrame({"row": [1]})), 422, "The data is invalid"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "title"), ANSWERS, ids=lambda value: value if isinstance(value, int) else ""
+)
+def test_each_error_has_its_answer(make: Callable[[], Exception], status: int, title: str) -> None:
+    answer = app_that_raises(make).test_client().get("/")
+    assert answer.status_code == status
+    assert answer.content_type == "application/problem+json"
+    problem = answer.get_json(force=True)
+    assert (problem["status"], problem["title"], problem["type"]) == (status, title, "about:blank")
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_clients_that_were_turned_away_spread_out() -> None:
+    client = app_that_raises(lambda: errors.PoolFull(50, 50)).test_client()
+    waits = {int(client.get("/").headers["Retry-After"]) for _ in range(100)}
+    assert len(waits) > 1
+    assert waits <= set(range(2, 7))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        errors.PolarsForked,
+        lambda: errors.JobCancelled("report", running=False),
+        lambda: errors.JobAborted("report", SystemExit(3)),
+        lambda: errors.FrameInvalid("Secret", 1, failures_of([(0, "a", "secret", "int_parsing", "no number")])),
+    ],
+    ids=lambda make: type(make()).__name__,
+)
+def test_faults_of_the_service_stay_its_own(make: Callable[[], Exception]) -> None:
+    answer = app_that_raises(make).test_client().get("/")
+    assert answer.status_code == 500
+    assert "ecret" not in answer.text
+
+
+def test_what_went_wrong_inside_is_not_told() -> None:
+    answer = app_that_raises(lambda: errors.DeadlineExceeded("secret_report", 2.0, running=True)).test_client().get("/")
+    assert "secret_report" not in answer.text
+
+
+class TenantFull(errors.PoolFull):
+    """A service's own kind of a full pool."""
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("handled", [errors.PoolFull, errors.GreenDataError, TenantFull])
+def test_a_handler_of_the_app_comes_first(handled: type[Exception], first: bool) -> None:  # noqa: FBT001
+    client = app_that_raises(lambda: TenantFull(1, 1), handled=handled, first=first).test_client()
+    assert (client.get("/").status_code, client.get("/").text) == (418, "mine: TenantFull")
+
+
+def test_a_subclass_without_a_handler_has_its_parents_answer() -> None:
+    assert app_that_raises(lambda: TenantFull(1, 1)).test_client().get("/").status_code == 503
+
+
+@pytest.fixture
+def told() -> Iterator[list[BaseException]]:
+    """What listeners to Flask's signal of failures are told."""
+    heard: list[BaseException] = []
+
+    def hear(_: Flask, exception: BaseException, **__: object) -> None:
+        heard.append(exception)
+
+    with got_request_exception.connected_to(hear):
+        yield heard
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "title"), ANSWERS, ids=lambda value: value if isinstance(value, int) else ""
+)
+def test_what_the_client_cannot_mend_is_logged_and_a_timeout_is_told_as_a_failure(
+    make: Callable[[], Exception],
+    status: int,
+    title: str,
+    told: list[BaseException],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert title in app_that_raises(make).test_client().get("/").text
+    assert [type(error) for error in told] == ([type(make())] if status == 504 else [])
+    lines = [record.getMessage() for record in caplog.records if record.name == "service"]
+    if status < 500:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith(f"{status} for GET '/': ")
+        assert "\n" not in line
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_that_raises(errors.PoolClosed)
+    app.add_url_rule("/<path:rest>", "any", lambda rest: app.view_functions["index"]())
+    assert app.test_client().get("/a%0D504 for all").status_code == 503
+    assert "\r" not in caplog.records[0].getMessage()
+
+
+def test_who_handles_the_error_tells_of_it(told: list[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    make = partial(errors.DeadlineExceeded, "report", 2.0, running=True)
+    app_that_raises(make, handled=errors.DeadlineExceeded).test_client().get("/")
+    assert (told, caplog.records) == ([], [])
+
+
+def swallowing(app: Flask, resource: Callable[[], object]) -> None:
+    """What Flask-RESTful and Flask-RESTX do: all exceptions of a view are a 500, and the app is not asked."""
+
+    def handle(error: Exception) -> tuple[str, int, dict[str, str]]:
+        got_request_exception.send(app, exception=error)
+        return "{}", 500, {"X-Api": "1", "Content-Type": "application/json"}
+
+    app.handle_user_exception = handle  # type: ignore[method-assign]
+    app.add_url_rule("/of", "index", resource)  # type: ignore[arg-type]
+
+
+def with_flask_restful(app: Flask, resource: Callable[[], object]) -> None:
+    library = pytest.importorskip("flask_restful", reason="Flask-RESTful is not installed")
+    kind = type("Resourceful", (library.Resource,), {"get": lambda _: resource()})
+    library.Api(app).add_resource(kind, "/of")
+
+
+def with_flask_restx(app: Flask, resource: Callable[[], object]) -> None:
+    library = pytest.importorskip("flask_restx", reason="Flask-RESTX is not installed")
+    kind = type("Resourceful", (library.Resource,), {"get": lambda _: resource()})
+    library.Api(app, doc=False).add_resource(kind, "/of")
+
+
+EXTENSIONS = [swallowing, with_flask_restful, with_flask_restx]
+
+
+def asked(
+    extend: Callable[[Flask, Callable[[], object]], None],
+    make: Callable[[], Exception],
+    *,
+    first: bool,
+    handled: type[Exception] | None = None,
+) -> TestResponse:
+    """The answer of a resource that raises, in an app with such an extension."""
+
+    def resource() -> object:
+        raise make()
+
+    app = Flask("service")
+    app.logger.disabled = True
+    if first:
+        GreenData(app)
+    app.after_request(cross_origin)
+    if handled is not None:
+        app.register_error_handler(handled, lambda error: (f"mine: {type(error).__name__}", 418))
+    extend(app, resource)
+    if not first:
+        GreenData(app)
+    return app.test_client().get("/of")
+
+
+def cross_origin(answer: Response) -> Response:
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    answer.set_cookie("seen", "1")
+    return answer
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize("extend", EXTENSIONS)
+@pytest.mark.parametrize("first", [False, True])
+def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
+    extend: Callable[[Flask, Callable[[], object]], None],
+    first: bool,  # noqa: FBT001
+    told: list[BaseException],
+) -> None:
+    for make, status, title in ANSWERS:
+        told.clear()
+        answer = asked(extend, make, first=first)
+        assert (answer.status_code, answer.get_json(force=True)["title"]) == (status, title)
+        assert answer.content_type == "application/problem+json"
+        assert ("Retry-After" in answer.headers) == (status == 503)
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers.getlist("Set-Cookie") == ["seen=1; Path=/"]
+        assert [type(error) for error in told] == [type(make())]  # by the extension, and once
+    assert asked(extend, lambda: TenantFull(1, 1), first=first, handled=errors.PoolFull).text == "mine: TenantFull"
+    for fault in (errors.PolarsForked(), ValueError("theirs"), errors.JobAborted("report", SystemExit(3))):
+        assert asked(extend, lambda fault=fault: fault, first=first).status_code == 500  # type: ignore[misc]
+
+
+def test_client_gone_says_so() -> None:
+    gone = errors.ClientGone("export")
+    assert isinstance(gone, ConnectionResetError)
+    assert str(gone) == "the client left before export was over"
+    assert "1 rule of" in str(errors.BodyInvalid(pl.DataFrame({"row": [1]})))
