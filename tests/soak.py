@@ -32,7 +32,7 @@ from greenlet import getcurrent
 import greendata
 from greendata.errors import DeadlineExceeded, JobAborted, JobCancelled
 from greendata.hub import native
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.query.patching.fork_guard import POLARS_THREADS
 from tests.support.gates import rest
@@ -211,7 +211,7 @@ def vitals() -> dict[str, float]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len([name for name in native.thread_names().values() if not name.startswith(NOT_OURS)]),
         "collector": gc.isenabled(),
-        "expected": Bridge.here(gevent.get_hub()).expected,
+        "expected": HubWaker.here(gevent.get_hub()).expected,
         "faults": greendata.stats().faults,
     }
 

@@ -97,7 +97,7 @@ def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: t
         raise pool.call(_malformed, content, format, broken) from broken
     if not found.failures.height:
         return found.good
-    if any(column.form.unpacker(column.form.dtype) for column in columns_of(model)):
+    if any(column.form.decoder(column.form.dtype) for column in columns_of(model)):
         df = submit(partial(_encoded, content, format, model)).get()
         if df is not None:
             return validate(df, model)

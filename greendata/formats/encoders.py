@@ -21,7 +21,7 @@ from greendata.hub.closing import Closing
 from greendata.hub.deadline import Limit, nearest, seconds_of, within
 from greendata.hub.result import Result
 from greendata.pool import pool
-from greendata.pool.job import go_on
+from greendata.pool.job import bypassing_queue_limit
 from greendata.query.batches import Batches
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
@@ -181,7 +181,7 @@ class _Frames:
         self._busy = True
         try:
             while not self._closed and (ahead := self._ahead or self._take()) is not None:
-                part: list[bytes] | None = go_on(_next, ahead) if self._begun else _next(ahead)
+                part: list[bytes] | None = bypassing_queue_limit(_next, ahead) if self._begun else _next(ahead)
                 self._begun = True
                 if part:
                     return part

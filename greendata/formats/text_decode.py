@@ -38,7 +38,7 @@ _NARROW: dict[type[pl.DataType], pl.DataType] = {
 _READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # by Polars' NDJSON reader
 _INFINITY = r"(?i)^[+-]?inf(inity)?$"
 
-Form = Callable[[pl.DataType], pl.DataType]
+ColumnCodec = Callable[[pl.DataType], pl.DataType]
 
 
 def native_form(dtype: pl.DataType) -> pl.DataType:
@@ -66,7 +66,7 @@ def text_form(dtype: pl.DataType) -> pl.DataType:
     return _form(dtype, text_form)
 
 
-def _form(dtype: pl.DataType, form: Form) -> pl.DataType:
+def _form(dtype: pl.DataType, form: ColumnCodec) -> pl.DataType:
     if plain_of(dtype) is not dtype:
         return form(plain_of(dtype))
     if isinstance(dtype, pl.List | pl.Array):

@@ -27,7 +27,12 @@ from greendata.internals.urllib3 import CheckingConnection
 if TYPE_CHECKING:
     import requests
 
-__all__ = ("GuardedAdapter", "Peers", "seconds_left", "until")
+__all__ = (
+    "AddressPolicy",
+    "GuardedAdapter",
+    "seconds_left",
+    "until",
+)
 
 # The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
 until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
@@ -48,14 +53,14 @@ def seconds_left() -> float:
     return left
 
 
-class Peers:
+class AddressPolicy:
     """Which addresses may be connected to: public ones, and those that *allowed* names.
 
     Args:
         allowed: True for every address, or addresses and networks (``10.1.0.0/16``).
 
     Example:
-        >>> peers = Peers(["10.1.0.0/16"])
+        >>> peers = AddressPolicy(["10.1.0.0/16"])
         >>> peers.allow("8.8.8.8"), peers.allow("10.1.2.3"), peers.allow("127.0.0.1"), peers.allow("::ffff:127.0.0.1")
         (True, True, False, False)
     """
@@ -93,7 +98,7 @@ class GuardedAdapter(HTTPAdapter):
     gets no answer that came otherwise, whichever methods requests and urllib3 call to make a connection.
     """
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: AddressPolicy) -> None:
         self._pools = {
             "http": _pool_of(HTTPConnectionPool, _GuardedConnection, peers),
             "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, peers),
@@ -126,7 +131,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 class _GuardedConnection(CheckingConnection):
-    peers: ClassVar[Peers]
+    peers: ClassVar[AddressPolicy]
     scheme: ClassVar[str] = "http"
     timeout: Any
     sock: Any
@@ -174,7 +179,7 @@ class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
 
 
 def _pool_of(
-    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], peers: Peers
+    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], peers: AddressPolicy
 ) -> type[HTTPConnectionPool]:
     return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"peers": peers})})
 

@@ -28,7 +28,7 @@ from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool, workers
 from greendata.pool.cleanup import carry_out
-from greendata.pool.job import go_on
+from greendata.pool.job import bypassing_queue_limit
 from greendata.tasks.caller import Caller
 from greendata.typed.ndjson_scan import OF_LINES, TEXT, texts_in
 from greendata.typed.scans import csv_for, csv_options
@@ -161,7 +161,7 @@ def _read_body(
         path = Path(file.name)
         if not options and (model is not None or reader == "read_ndjson"):
             content = _call_on(path.read_bytes)
-            return go_on(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
+            return bypassing_queue_limit(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
         return _valid(_call_on(_read_file, reader, path, model, options), model)
     finally:
         carry_out(file.close, label=f"close the file of {reader}").get()
@@ -181,7 +181,7 @@ def _keep(pieces: Iterator[bytes], file: IO[bytes]) -> None:
 
 def _call_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """``pool.call`` for what is under way."""
-    return go_on(partial(pool.call, func, *args, **kwargs))
+    return bypassing_queue_limit(partial(pool.call, func, *args, **kwargs))
 
 
 def _write(file: IO[bytes], pieces: list[bytes]) -> None:
@@ -209,7 +209,7 @@ def _read_store(scanner: str, url: str, model: type | None, options: dict[str, A
         for begin, _, lines in lines_of(texts_in(url, **options).collect()[TEXT]):
             content.write(b"\n" + lines if begin else lines)
         body = content.getvalue()
-        return go_on(decode, body, "ndjson", model=model, max_bytes=len(body))
+        return bypassing_queue_limit(decode, body, "ndjson", model=model, max_bytes=len(body))
     if model is None or scanner != "scan_csv" or own_validate(model) is not None:
         lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
     else:
@@ -219,4 +219,4 @@ def _read_store(scanner: str, url: str, model: type | None, options: dict[str, A
 
 
 def _valid(df: pl.DataFrame, model: type | None) -> pl.DataFrame:
-    return df if model is None else go_on(validate, df, model)
+    return df if model is None else bypassing_queue_limit(validate, df, model)

@@ -29,14 +29,17 @@ from greendata.errors import (
     WrongContentType,
 )
 from greendata.errors.plural import counted
-from greendata.http.adapter import GuardedAdapter, Peers, seconds_left, until
+from greendata.http.adapter import AddressPolicy, GuardedAdapter, seconds_left, until
 from greendata.http.limits import MAX_BYTES, TIMEOUT
 from greendata.hub.checks import is_count
 from greendata.hub.closing import Closing
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
 
-__all__ = ("Answer", "GuardedSession")
+__all__ = (
+    "GuardedSession",
+    "Response",
+)
 
 CONNECT = 10.0  # seconds for a connection
 SILENCE = 30.0  # seconds without a byte
@@ -47,7 +50,7 @@ _MOVED = (301, 302, 303, 307, 308)
 _HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may go to a host they were not given for
 
 
-class Answer:
+class Response:
     """The answer to one request, while it is read.
 
     Attributes:
@@ -150,7 +153,7 @@ class GuardedSession(Closing):
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "gzip"
-        adapter = GuardedAdapter(Peers(allow_private))
+        adapter = GuardedAdapter(AddressPolicy(allow_private))
         self._session.adapters.clear()
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -169,7 +172,7 @@ class GuardedSession(Closing):
         accept: Iterable[str] = (),
         headers: Mapping[str, str] | None = None,
         statuses: Iterable[int] = (200,),
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Response]:
         """GET *url*; the block reads the answer, and leaving it closes or keeps the connection.
 
         Args:
@@ -284,13 +287,13 @@ def _check_url(url: str) -> None:
 
 def _checked(
     response: requests.Response, request: _Request, max_bytes: int, accept: tuple[str, ...], statuses: tuple[int, ...]
-) -> Answer:
+) -> Response:
     if response.status_code not in statuses:
         raise FetchFailed(request.url, f"the status is {response.status_code}", response.status_code)
     got = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if accept and got and got not in accept:
         raise WrongContentType(request.url, got, accept)
-    return Answer(response, request, max_bytes)
+    return Response(response, request, max_bytes)
 
 
 def _is_timeout(error: BaseException) -> bool:

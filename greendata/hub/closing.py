@@ -13,10 +13,10 @@ class Closing(ABC):
     """A context manager that calls its `close` at the end of the block.
 
     Example:
-        >>> class Door(Closing):
+        >>> class WaitQueue(Closing):
         ...     def close(self):
         ...         print("closed")
-        >>> with Door():
+        >>> with WaitQueue():
         ...     print("open")
         open
         closed

@@ -10,52 +10,52 @@ from typing import Any
 
 from greendata.hub import native
 from greendata.hub.hubs import ensure_hub, weakly
-from greendata.hub.waker import TURN, Bridge
+from greendata.hub.waker import TURN, HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("Mailbox",)
+__all__ = ("EntryQueue",)
 
 _A_MOMENT = 1e-6  # seconds: a timer, so that the loop polls before the rest; its length is of no account
 
 
-class Mailbox:
+class EntryQueue:
     """Callables for one hub, first in first out, whether they come from its own thread or from another.
 
     Its being there does not hold the loop open; whoever waits for an answer from another thread does.
 
     Example:
         >>> import greendata
-        >>> here = Mailbox.here()
+        >>> here = EntryQueue.here()
         >>> said = []
         >>> greendata.run(here.post, lambda: said.append("done on the hub's thread")).get(timeout=5)
         >>> greendata.run(len, said).get(timeout=5)
         1
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_due", "_letters", "_number", "_rest", "hub", "thread")
+    __slots__ = ("__weakref__", "_due", "_letters", "_number", "_rest", "_waker", "hub", "thread")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
         self.thread = native.this_thread_name() or "hub"  # likewise
         self._letters: deque[Callable[[], object]] = deque()  # any thread appends, hub's thread pops
-        self._bridge = Bridge.here(hub)
-        self._number = self._bridge.listen(self._deliver)
+        self._waker = HubWaker.here(hub)
+        self._number = self._waker.listen(self._deliver)
         self._due: Any = None  # the last delivery that was scheduled; hub's thread only
         self._rest: Any = None  # the timer that brings the rest; hub's thread only
 
     @classmethod
-    def here(cls) -> Mailbox:
+    def here(cls) -> EntryQueue:
         """The mailbox of the calling thread's hub, which is made if there is none."""
         hub = ensure_hub()
-        box: Mailbox | None = getattr(_local, "mailbox", None)
+        box: EntryQueue | None = getattr(_local, "entry_queue", None)
         if box is None or box.hub is not hub:
-            box = _local.mailbox = cls(hub)
+            box = _local.entry_queue = cls(hub)
         return box
 
     @property
-    def bridge(self) -> Bridge:
+    def waker(self) -> HubWaker:
         """The doorbell of the same hub."""
-        return self._bridge
+        return self._waker
 
     @property
     def is_here(self) -> bool:
@@ -81,7 +81,7 @@ class Mailbox:
         if self.is_gone:
             self._letters.clear()
         elif not self.is_here:
-            self._bridge.ring(self._number)
+            self._waker.notify(self._number)
         elif self._due is None or not self._due.pending:
             self._due = self.hub.loop.run_callback(self._deliver)
 
@@ -97,7 +97,7 @@ class Mailbox:
                 self._rest.start(weakly(self._deliver))
 
     def __repr__(self) -> str:
-        return f"<Mailbox of {self.hub!r}: {len(self._letters)} letters>"
+        return f"<EntryQueue of {self.hub!r}: {len(self._letters)} letters>"
 
 
 def _after_fork_in_child() -> None:

@@ -19,7 +19,7 @@ import gevent
 from greendata.hub import native
 from greendata.hub.closing import Closing
 from greendata.hub.hubs import ensure_hub
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 
 __all__ = ("LogRouter", "route_logging")
 
@@ -46,7 +46,7 @@ class LogRouter(Closing):
     def __init__(self, handlers: tuple[logging.Handler, ...]) -> None:
         self._thread = native.get_ident()  # any thread reads
         self._records: deque[tuple[logging.Handler, logging.LogRecord]] = deque()  # any thread appends; home pops
-        self._bridge = Bridge.here(ensure_hub())
+        self._waker = HubWaker.here(ensure_hub())
         self._writer: gevent.Greenlet[[], None] | None = (
             None  # the greenlet that logs, while there are records; home only
         )
@@ -64,7 +64,7 @@ class LogRouter(Closing):
             return False
         noted = handler, record
         self._records.append(noted)
-        self._bridge.ring(self._number)
+        self._waker.notify(self._number)
         if self._is_closed:  # looked at when it is noted: `close` does it the other way round
             with suppress(ValueError):  # it is being logged
                 self._records.remove(noted)
@@ -77,12 +77,12 @@ class LogRouter(Closing):
             gate.handler.removeFilter(gate)
         self._gates.clear()
         self._is_closed = True
-        self._bridge.forget(self._number)
+        self._waker.forget(self._number)
         atexit.unregister(self.close)
         self._write()
 
     def _listen(self) -> None:
-        self._number = self._bridge.listen(self._on_ring)  # it does not keep the process
+        self._number = self._waker.listen(self._on_ring)  # it does not keep the process
 
     def _on_ring(self) -> None:
         if self._writer is None:  # a greenlet, because a handler may wait for its lock

@@ -1,7 +1,7 @@
 """`Result`: an `AsyncResult` that any thread may wait for and that is decided exactly once.
 
 What is decided lives in its `Outcome`. What travels between threads is only the waking: the result's own hub is
-told through its `Bridge`, other hubs and plain threads through wakers.
+told through its `HubWaker`, other hubs and plain threads through wakers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import ensure_hub
 from greendata.hub.outcome import Outcome, Status
 from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("Result", "Work")
@@ -67,14 +67,14 @@ class Result(Outcome[T], Generic[T]):
         (<Status.DONE: 'done'>, True)
     """
 
-    __slots__ = ("_abroad", "_end", "_home", "_sleepers", "_strays", "_wakers", "_work", "is_home")
+    __slots__ = ("_abroad", "_callbacks", "_end", "_home", "_sleepers", "_strays", "_work", "is_home")
 
     is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
 
     def __init__(self, label: str = "result") -> None:
         Outcome.__init__(self, label)  # as there
         self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
-        self._wakers: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
+        self._callbacks: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
         self._strays: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
         self._home: object = _NOWHERE  # the hub that settles it; set before the job is queued, then read only
@@ -145,14 +145,14 @@ class Result(Outcome[T], Generic[T]):
             with _making:
                 self._abroad = links = [] if self._abroad is None else self._abroad
             links.append(link)
-            if not self.add_waker(link.wake):
+            if not self.add_callback(link.wake):
                 link.wake()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take back a link that this thread has made; nothing happens if it is not there."""
         for link in list(self._abroad or ()):
             if link.is_here and link.callback == callback:
-                self.drop_waker(link.wake)
+                self.drop_callback(link.wake)
                 link.drop()
                 return
         if not self._drop_stray(callback) and self._home is get_hub_if_exists():  # gevent's own are the home's
@@ -201,10 +201,10 @@ class Result(Outcome[T], Generic[T]):
                 self._end = _End(self)
                 self._end.bind(None, None)
         if self._work is None:  # looked at after _end is in its place; `part` does it the other way round
-            self._end.over()
+            self._end.set_done()
         return self._end
 
-    def over(self) -> None:
+    def set_done(self) -> None:
         """Settle as done, for a result that is bound to no hub. Safe from any thread, workers too."""
         self.settle(Status.DONE)
         self.wake()
@@ -219,7 +219,7 @@ class Result(Outcome[T], Generic[T]):
 
     def wake(self) -> None:
         """Wake the waiters of other hubs and of plain threads. Safe from any thread; twice does no harm."""
-        wakers = self._wakers
+        wakers = self._callbacks
         while wakers:
             try:
                 wake = wakers[0]
@@ -230,7 +230,7 @@ class Result(Outcome[T], Generic[T]):
             except BaseException:
                 wake()  # a signal came in between, or memory was short
                 raise
-            self.drop_waker(wake)  # afterwards: nobody is forgotten, whatever comes in between
+            self.drop_callback(wake)  # afterwards: nobody is forgotten, whatever comes in between
 
     # -- for waiters and the pool -------------------------------------------------------------------------------
 
@@ -248,24 +248,24 @@ class Result(Outcome[T], Generic[T]):
         """What it gathers, while it waits for that; who lets it go on has to let them go on."""
         return getattr(self._work, "members", ())
 
-    def add_waker(self, wake: Callable[[], object]) -> bool:
+    def add_callback(self, wake: Callable[[], object]) -> bool:
         """Have *wake* called at the outcome, perhaps twice; False if there is one, and the caller has to look."""
-        self._wakers.append(wake)
-        return not self._outcomes or not self.drop_waker(wake)
+        self._callbacks.append(wake)
+        return not self._outcomes or not self.drop_callback(wake)
 
-    def drop_waker(self, wake: Callable[[], object]) -> bool:
+    def drop_callback(self, wake: Callable[[], object]) -> bool:
         """Take *wake* back; False if it is not there."""
         with suppress(ValueError):
-            self._wakers.remove(wake)
+            self._callbacks.remove(wake)
             return True
         return False
 
-    def bind(self, work: Work | None, home: Bridge | None) -> None:
+    def bind(self, work: Work | None, home: HubWaker | None) -> None:
         """Tie the result to its job and to the hub of *home*. Called once, before the job is queued."""
         self._work = work
         self._home = _NOWHERE if home is None else home.hub
 
-    def come_home(self, home: Bridge | None = None) -> None:
+    def notify_waiters(self, home: HubWaker | None = None) -> None:
         """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
         assert self._outcomes
         self.is_home = True
@@ -279,17 +279,17 @@ class Result(Outcome[T], Generic[T]):
         if self.linkcount():  # gevent's own set() does no more here than to notify them
             super().set(None)
 
-    def lose(self, error: Exception) -> None:
+    def fail_after_fork(self, error: Exception) -> None:
         """Fail without waking anybody: the job belongs to another process. Call after a fork, in the child."""
-        self._wakers.clear()
+        self._callbacks.clear()
         self.settle(Status.FAILED, error=error)
-        self.part()
+        self.detach()
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Let go of the job. Called on the home hub, or on the worker where there is no home."""
         self._work = None
         if self._end is not None:
-            self._end.over()
+            self._end.set_done()
 
     def drop_link(self, link: Link) -> None:
         """Know *link* no longer. Safe from any thread."""
@@ -303,7 +303,7 @@ class Result(Outcome[T], Generic[T]):
         with _making:
             self._strays = strays = [] if self._strays is None else self._strays
         strays.append(callback)
-        # Looked at after the stray is in its place, as `come_home` takes it after this.
+        # Looked at after the stray is in its place, as `notify_waiters` takes it after this.
         if self.is_home and self._drop_stray(callback):
             callback(self)
 
@@ -321,7 +321,7 @@ class Result(Outcome[T], Generic[T]):
             return False
         self.wake()
         if work is None:
-            self.come_home()
+            self.notify_waiters()
         else:  # withdrawn last: if a signal handler raises before that, whoever does the work tells the waiters
             work.announce()
             work.withdraw()

@@ -20,7 +20,7 @@ from greendata.errors.root import AnyResult
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import weakly
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 
 __all__ = ("Awaited", "Link", "sleep_until", "wait_abroad", "wait_native")
 
@@ -35,10 +35,10 @@ class Awaited(AnyResult, Protocol):
     def expire(self) -> None:
         """Fail it, if its deadline has passed."""
 
-    def add_waker(self, wake: Callable[[], object]) -> bool:
+    def add_callback(self, wake: Callable[[], object]) -> bool:
         """Have *wake* called at its outcome; return False if there is one."""
 
-    def drop_waker(self, wake: Callable[[], object]) -> bool:
+    def drop_callback(self, wake: Callable[[], object]) -> bool:
         """Take back what `add_waker` was given; return False if it is not there."""
 
     def drop_link(self, link: Link) -> None:
@@ -51,13 +51,13 @@ class Link:
     It keeps the result's deadline meanwhile.
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_number", "_result", "_timer", "callback")
+    __slots__ = ("__weakref__", "_number", "_result", "_timer", "_waker", "callback")
 
     def __init__(self, result: Awaited, hub: Any, callback: Callable[[Any], object]) -> None:
         self.callback = callback
         self._result = result
         self._number: int | None = None  # a number of the bridge, until it is delivered or dropped
-        bridge = self._bridge = Bridge.here(hub)
+        waker = self._waker = HubWaker.here(hub)
         me = ref(self)  # a result that nobody has any more, and that was never decided, takes its links with it
 
         def deliver() -> None:
@@ -65,10 +65,10 @@ class Link:
             if link is not None:
                 link._deliver()
             else:
-                bridge.release(number)
-                bridge.forget(number)
+                waker.release(number)
+                waker.forget(number)
 
-        number = bridge.expect(deliver)
+        number = waker.expect(deliver)
         self._number = number
         self._timer: Any = None
         if (limit := _until_deadline(result)) is not None:
@@ -78,17 +78,17 @@ class Link:
     @property
     def is_here(self) -> bool:
         """True on the thread that made the link. Safe from any thread."""
-        return self._bridge.is_here
+        return self._waker.is_here
 
     def wake(self) -> None:
         """Have the link's hub run the callback. Safe from any thread."""
         if (number := self._number) is not None:
-            self._bridge.ring(number)
+            self._waker.notify(number)
 
     def drop(self) -> None:
         """Take the link back. Call from its hub's thread."""
         if self._number is not None:
-            self._bridge.forget(self._number)
+            self._waker.forget(self._number)
             self._number = None
             self._result.drop_link(self)
             if self._timer is not None:
@@ -104,7 +104,7 @@ class Link:
 
 
 def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[object], object]]) -> None:
-    """Let this greenlet of *hub* sleep until *sleepers* are resumed (`Bridge.resume`) or *timer* expires.
+    """Let this greenlet of *hub* sleep until *sleepers* are resumed (`HubWaker.resume`) or *timer* expires.
 
     It runs on inside the bell's callback, without another turn of the loop: 12 us of the 85 that a tiny query takes.
     """
@@ -127,13 +127,13 @@ def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[object
 def wait_abroad(result: Awaited, hub: Any, timer: Timeout | None) -> None:
     """Let this greenlet of *hub* sleep until *result* is settled, its deadline passed or *timer* expired."""
     sleepers: list[Callable[[object], object]] = []
-    bridge = Bridge.here(hub)
-    link = Link(result, hub, lambda _: bridge.resume(sleepers))
+    waker = HubWaker.here(hub)
+    link = Link(result, hub, lambda _: waker.resume(sleepers))
     try:
-        if result.add_waker(link.wake):
+        if result.add_callback(link.wake):
             sleep_until(timer, hub, sleepers)
     finally:
-        result.drop_waker(link.wake)
+        result.drop_callback(link.wake)
         link.drop()
 
 
@@ -143,14 +143,14 @@ def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | N
     ends = None if seconds is None else monotonic() + seconds
     bell = native.SimpleQueue[None]()
     wake = partial(bell.put, None)
-    if not result.add_waker(wake):
+    if not result.add_callback(wake):
         return None
     try:
         while not _sleep_natively(bell, ends, result) and not result.ready():
             if ends is not None and monotonic() >= ends:
                 return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
     finally:
-        result.drop_waker(wake)
+        result.drop_callback(wake)
     return None
 
 

@@ -1,8 +1,8 @@
 """The doorbell: how a native thread tells a hub that something is ready for it.
 
-A hub has one `Bridge`, and a bridge has one async watcher, the bell. Whoever waits for something from
-another thread registers a callback on the hub's own thread (`Bridge.expect`) and gets a number; the other
-thread rings that number (`Bridge.ring`), and the hub calls the callback in its next turn.
+A hub has one `HubWaker`, and a bridge has one async watcher, the bell. Whoever waits for something from
+another thread registers a callback on the hub's own thread (`HubWaker.expect`) and gets a number; the other
+thread rings that number (`HubWaker.ring`), and the hub calls the callback in its next turn.
 
 Guarantees:
 
@@ -15,7 +15,7 @@ Guarantees:
   ``get()`` never raises LoopExit, and a process with nothing pending exits. ``send()`` to a watcher that was
   not started is lost on libev, so it is started with its callback before the number is handed out.
 - Many numbers, one ring; a `TURN` of callbacks at most, then the loop polls before the rest.
-- A greenlet that waits is resumed (`Bridge.resume`) once the callback has returned, out of a frame that holds
+- A greenlet that waits is resumed (`HubWaker.resume`) once the callback has returned, out of a frame that holds
   nothing of it: what the job had in hand dies when that greenlet lets go of it, and not at its next wait.
 - A hub that is gone makes ring() a no-op.
 
@@ -42,23 +42,23 @@ from greendata.hub import native
 from greendata.hub.hubs import before_take_down, weakly
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("Bridge", "report")
+__all__ = ("HubWaker", "report")
 
 TURN = 0.001  # seconds of callbacks before the loop polls again: a waiting greenlet runs inside its callback
 
 
-class Bridge:
+class HubWaker:
     """One hub's doorbell.
 
     Example:
         >>> import gevent
         >>> from gevent.event import AsyncResult
-        >>> bridge, answer = Bridge.here(gevent.get_hub()), AsyncResult()
-        >>> number = bridge.expect(lambda: answer.set("rung"))
-        >>> _ = native.start_thread(bridge.ring, (number,))
+        >>> waker, answer = HubWaker.here(gevent.get_hub()), AsyncResult()
+        >>> number = waker.expect(lambda: answer.set("rung"))
+        >>> _ = native.start_thread(waker.notify, (number,))
         >>> answer.get()
         'rung'
-        >>> bridge.forget(number)
+        >>> waker.forget(number)
     """
 
     __slots__ = (
@@ -89,21 +89,21 @@ class Bridge:
         before_take_down(hub, weakly(self.reset))
 
     @classmethod
-    def here(cls, hub: Any) -> Bridge:
+    def here(cls, hub: Any) -> HubWaker:
         """The bridge of *hub*, which must be the calling thread's. Call from the hub's thread."""
-        bridge: Bridge | None = getattr(_local, "bridge", None)
-        if bridge is None or bridge.hub is not hub:
-            bridge = _local.bridge = cls(hub)
-        return bridge
+        waker: HubWaker | None = getattr(_local, "waker", None)
+        if waker is None or waker.hub is not hub:
+            waker = _local.waker = cls(hub)
+        return waker
 
     @classmethod
-    def of_this_thread(cls) -> Bridge | None:
+    def of_this_thread(cls) -> HubWaker | None:
         """The bridge of the calling thread's hub, or None where there is no hub. Makes no hub."""
         hub = get_hub_if_exists()
         if hub is None or hub.loop is None:
             return None
-        bridge: Bridge | None = getattr(_local, "bridge", None)
-        return bridge if bridge is not None and bridge.hub is hub else cls.here(hub)
+        waker: HubWaker | None = getattr(_local, "waker", None)
+        return waker if waker is not None and waker.hub is hub else cls.here(hub)
 
     @property
     def is_here(self) -> bool:
@@ -180,7 +180,7 @@ class Bridge:
         if not self._answering:
             self.hub.loop.run_callback(self._resume)
 
-    def ring(self, number: int) -> None:
+    def notify(self, number: int) -> None:
         """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
         self.rung.append(number)
         self.wake()
@@ -210,7 +210,7 @@ class Bridge:
         self._holding.clear()
         self.rung.clear()
         self._bell.stop()
-        _local.bridge = None
+        _local.waker = None
 
     def _answer(self) -> None:
         rung, callbacks = self.rung, self._callbacks
@@ -274,7 +274,7 @@ class Bridge:
         return self._bell.callback is not None
 
     def __repr__(self) -> str:
-        return f"<Bridge to {self.hub!r}: {self.expected} expected, {len(self._holding)} held>"
+        return f"<HubWaker to {self.hub!r}: {self.expected} expected, {len(self._holding)} held>"
 
 
 def report(hub: Any, context: object, kind: Any, error: Any, trace: Any) -> None:

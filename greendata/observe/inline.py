@@ -13,11 +13,11 @@ from greendata.internals.gevent import get_hub_if_exists
 from greendata.internals.polars import EXECUTIONS
 from greendata.observe.site import calling_frame
 from greendata.pool.workers import is_inline_thread
-from greendata.query.patching.function_patch import Seam
+from greendata.query.patching.function_patch import FunctionPatch
 
 __all__ = ("HubBlockedWarning", "warn_on_block")
 
-_seam = Seam(EXECUTIONS, "warnings", innermost=True)
+_patch = FunctionPatch(EXECUTIONS, "warnings", innermost=True)
 _open: list[None] = []  # one for each `warn_on_block` block; any thread appends and pops, one C call each
 
 
@@ -67,13 +67,13 @@ def warn_on_block() -> Iterator[None]:
     """
     _open.append(None)
     try:
-        if not _seam.is_diverted:
-            _seam.divert(_warned)
+        if not _patch.is_applied:
+            _patch.apply(_warned)
         yield
     finally:
         _open.pop()
         if not _open:
-            _seam.restore()
+            _patch.undo()
 
 
 def _warned(func: Callable[..., Any]) -> Callable[..., Any]:

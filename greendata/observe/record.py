@@ -90,7 +90,7 @@ class Labels:
         return label
 
 
-class _Books:
+class _Counters:
     """What is counted for one label."""
 
     __slots__ = ("outcomes", "runs", "waits")
@@ -136,7 +136,7 @@ class Recorder:
     def _begin(self) -> None:
         self._lock = native.RLock()  # hubs of several threads write; guards all below
         self._labels = Labels()
-        self._books: dict[str, _Books] = {}
+        self._counters: dict[str, _Counters] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
         self._pid = os.getpid()  # last: another thread of a child that sees it takes the lock that is there
 
@@ -152,7 +152,7 @@ class Recorder:
         """The books by label: `LABELS` of them, and the rest under "other"."""
         self._check_process()
         with self._lock:
-            return {label: books.stats() for label, books in self._books.items()}
+            return {label: counters.stats() for label, counters in self._counters.items()}
 
     def failures(self) -> tuple[Failure, ...]:
         """The last failures, the newest first."""
@@ -165,10 +165,10 @@ class Recorder:
         result = job.result
         with self._lock:
             label = self._labels.of(result.label)
-            books = self._books.get(label)
-            if books is None:
-                books = self._books[label] = _Books()
-            books.add(result)
+            counters = self._counters.get(label)
+            if counters is None:
+                counters = self._counters[label] = _Counters()
+            counters.add(result)
             if result.status is Status.FAILED:
                 self._failures.append(self._failure(result))
 

@@ -1,4 +1,4 @@
-"""`Step`: what a stage does with one element: the call, what is injected into it, where it runs, when it fails."""
+"""`CallPolicy`: what a stage does with one element: the call, its injected arguments, its place, its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from greendata.pipelines.injection import StageStatus, WorkerInfo, asked, check_
 from greendata.pool import pool
 from greendata.pool.cleanup import shielded
 
-__all__ = ("Budget", "NATIVE_RUN", "On", "OnError", "Step")
+__all__ = (
+    "Budget",
+    "CallPolicy",
+    "NATIVE_RUN",
+    "On",
+    "OnError",
+)
 
 On = Literal["greenlet", "native", "inline"]
 OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
@@ -29,7 +35,7 @@ NATIVE_RUN = 100  # elements that one job takes from an iterator that is read na
 _END = object()
 
 
-class Step:
+class CallPolicy:
     """A function with its place of execution, its timeout, its error policy and what comes before and after.
 
     Args:
@@ -184,7 +190,7 @@ class Step:
 class Budget:
     """The seconds that a step's function has for one element, spent in one call or in several."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: CallPolicy) -> None:
         self._step = step
         self._left = step.timeout
 

@@ -21,7 +21,15 @@ from greendata.hub import native
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.pipelines.element import Item
 
-__all__ = ("Channel", "Door", "Pace", "Stopped", "Turnstile", "Window", "clock")
+__all__ = (
+    "Channel",
+    "Stopped",
+    "TicketLock",
+    "WaitQueue",
+    "Window",
+    "YieldTimer",
+    "clock",
+)
 
 clock = perf_counter
 
@@ -32,7 +40,7 @@ class Stopped(GreenletExit):
     """The pipeline has ended; whoever waits at one of its doors leaves."""
 
 
-class Door:
+class WaitQueue:
     """A place where greenlets of *hub* wait. Call from the hub's thread."""
 
     def __init__(self, hub: Any) -> None:
@@ -61,7 +69,7 @@ class Door:
             self._hub.loop.run_callback(waiting.popleft().switch, None)
 
 
-class Channel(Door):
+class Channel(WaitQueue):
     """A bounded queue of elements that ends when its last producer has left.
 
     The fields are public for the loops that move elements; they put and take without a call where they can.
@@ -138,7 +146,7 @@ class Channel(Door):
         return True
 
 
-class Window(Door):
+class Window(WaitQueue):
     """How far the numbering of elements may be ahead of the place that puts them in order.
 
     Args:
@@ -170,7 +178,7 @@ class Window(Door):
         self._wake(self._waiting, len(self._waiting))
 
 
-class Turnstile(Door):
+class TicketLock(WaitQueue):
     """Lets those with a ticket through one after the other."""
 
     def __init__(self, hub: Any) -> None:
@@ -204,7 +212,7 @@ class Turnstile(Door):
         self._wake(self._waiting, len(self._waiting))
 
 
-class Pace:
+class YieldTimer:
     """When the greenlets of this hub's pipelines have to let the loop poll: `BUDGET` after it did so last.
 
     One for a hub, shared by its pipelines: thirteen greenlets with a budget of their own would be thirteen
@@ -218,9 +226,9 @@ class Pace:
         self._polls = hub.loop.check(ref=False)
 
     @classmethod
-    def here(cls, hub: Any) -> Pace:
+    def here(cls, hub: Any) -> YieldTimer:
         """The pace of *hub*, which is this thread's."""
-        pace: Pace | None = getattr(_local, "pace", None)
+        pace: YieldTimer | None = getattr(_local, "pace", None)
         if pace is None or pace.hub is not hub:
             pace = _local.pace = cls(hub)
         return pace

@@ -12,8 +12,8 @@ from gevent import Timeout
 from greendata.errors import NotIterable
 from greendata.errors.notes import note
 from greendata.hub.checks import checked_count
-from greendata.pipelines.call_policy import NATIVE_RUN, Step
-from greendata.pipelines.channel import Channel, Turnstile, clock
+from greendata.pipelines.call_policy import NATIVE_RUN, CallPolicy
+from greendata.pipelines.channel import Channel, TicketLock, clock
 from greendata.pipelines.element import Item, Mark, Place, path_of
 from greendata.pipelines.injection import StageStatus, WorkerInfo
 from greendata.pipelines.order import merge, reorder, unmarked
@@ -81,7 +81,7 @@ class Work(Stage[Any]):
     """A function over elements, with workers of its own unless it runs inline."""
 
     def __init__(
-        self, kind: Kind, step: Step, source: Stage[Any], *, workers: int, maxsize: int, progress: str | None
+        self, kind: Kind, step: CallPolicy, source: Stage[Any], *, workers: int, maxsize: int, progress: str | None
     ) -> None:
         super().__init__(step.label, maxsize, (source,))
         self._kind = kind
@@ -203,7 +203,7 @@ class Work(Stage[Any]):
 
     def _work_in_turn(
         self,
-        turnstile: Turnstile,
+        turnstile: TicketLock,
         count: list[int],
         windows: Windows,
         run: Run,
@@ -282,7 +282,7 @@ def in_order(run: Run, source: Stage[Any], size: int) -> Iterator[Item]:
     return flow.items if flow.is_ordered else reorder(flow.items, window)
 
 
-def _held_back(children: Iterator[Item], turnstile: Turnstile, ticket: int, limit: int) -> Generator[Item]:
+def _held_back(children: Iterator[Item], turnstile: TicketLock, ticket: int, limit: int) -> Generator[Item]:
     """*children* when it is the turn of *ticket*; at most *limit* of them are made before."""
     early: list[Item] = []
     while not turnstile.is_turn(ticket) and len(early) < limit and (child := next(children, None)) is not None:

@@ -20,7 +20,7 @@ from greenlet import GreenletExit, getcurrent
 from greendata.errors.notes import note, shown
 from greendata.hub.hubs import ensure_hub
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.pipelines.channel import Channel, Door, Pace, Stopped, Turnstile, Window, clock
+from greendata.pipelines.channel import Channel, Stopped, TicketLock, WaitQueue, Window, YieldTimer, clock
 from greendata.pipelines.element import Item, Mark, Place, path_of
 
 __all__ = ("Flow", "Operator", "Run", "Windows", "workers")
@@ -73,9 +73,9 @@ class Run:
 
     def __init__(self, exit_: Operator) -> None:
         self.hub = ensure_hub()
-        self.pace = Pace.here(self.hub)
+        self.pace = YieldTimer.here(self.hub)
         self.error: BaseException | None = None
-        self._doors: list[Door] = []
+        self._doors: list[WaitQueue] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._forks: dict[Operator, _Fork] = {}
         self._uses: dict[Operator, int] = {}
@@ -145,9 +145,9 @@ class Run:
         self._doors.append(window)
         return window
 
-    def turnstile(self) -> Turnstile:
+    def turnstile(self) -> TicketLock:
         """A new turnstile."""
-        turnstile = Turnstile(self.hub)
+        turnstile = TicketLock(self.hub)
         self._doors.append(turnstile)
         return turnstile
 

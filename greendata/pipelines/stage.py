@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from greendata.errors import NotIterable
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.pipelines.channel import Channel
 from greendata.pipelines.run import Flow, Run, Windows
 from greendata.pipelines.stream import Stream
-from greendata.tasks.task import Errand
+from greendata.tasks.task import Task
 
 __all__ = ("Partial", "Stage")
 
@@ -71,9 +71,9 @@ class Stage(ABC, Generic[T]):
 
     def submit(self) -> Result[list[T]]:
         """Run in a greenlet; the `Result` is the list of all elements. Cancelling it ends the run."""
-        errand: Errand[list[T]] = Errand(Mailbox.here(), list, (self,), {})
-        errand.call.label = self.label
-        return errand.dispatch(errand.start)
+        task: Task[list[T]] = Task(EntryQueue.here(), list, (self,), {})
+        task.call.label = self.label
+        return task.dispatch(task.start)
 
     def run(self) -> None:
         """Run to the end, for what the stages do; the elements are dropped."""

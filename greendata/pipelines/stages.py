@@ -28,7 +28,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from greendata.errors import BadChoice, NotIterable
 from greendata.hub.checks import checked_count
-from greendata.pipelines.call_policy import On, OnError, Step
+from greendata.pipelines.call_policy import CallPolicy, On, OnError
 from greendata.pipelines.element import Element
 from greendata.pipelines.injection import StageStatus, WorkerInfo
 from greendata.pipelines.operators import Concat, Kind, Ordered, Source, Work, as_stage
@@ -267,7 +267,7 @@ def _work(
 ) -> Any:
     checked_count("workers", workers)
     checked_count("maxsize", maxsize, least=0)
-    step = Step(
+    step = CallPolicy(
         func, f"{kind}({name_of(func)})", on=on, timeout=timeout, on_error=on_error, on_start=on_start, on_done=on_done
     )
 

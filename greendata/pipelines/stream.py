@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from greendata.errors import StreamBusy
 from greendata.hub.closing import Closing
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.pipelines.channel import Stopped
 from greendata.pipelines.element import Element, Item, path_of
 from greendata.pipelines.run import Operator, Run
@@ -33,7 +33,7 @@ class Stream(Closing, Generic[T]):
 
     def __init__(self, stage: Operator, *, return_index: bool = False) -> None:
         self._stage: Operator | None = stage  # until it starts
-        self._mailbox: Mailbox  # of the hub that the run is on
+        self._entry_queue: EntryQueue  # of the hub that the run is on
         self._run: Run | None = None
         self._is_closed = False
         self._with_index = return_index
@@ -67,7 +67,7 @@ class Stream(Closing, Generic[T]):
     def __del__(self) -> None:
         run = getattr(self, "_run", None)
         if run is not None:
-            self._mailbox.post(run.stop)
+            self._entry_queue.post(run.stop)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "waiting" if self._run is None else "running"
@@ -77,7 +77,7 @@ class Stream(Closing, Generic[T]):
         if self._is_closed or self._stage is None:
             raise StopIteration
         stage, self._stage = self._stage, None
-        self._mailbox = Mailbox.here()
+        self._entry_queue = EntryQueue.here()
         self._run = Run(stage)
         self._advance = self._run.items.__next__
         return self._advance()

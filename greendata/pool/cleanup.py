@@ -15,7 +15,7 @@ from greendata.hub import native
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.pool import pool, workers
-from greendata.pool.job import go_on
+from greendata.pool.job import bypassing_queue_limit
 
 __all__ = ("carry_out", "shielded")
 
@@ -54,12 +54,12 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
             work()
 
     try:
-        job = Context().run(go_on, pool.submit, work, label=label)
+        job = Context().run(bypassing_queue_limit, pool.submit, work, label=label)
     except (NoThread, PoolClosed):
         if not workers.aside(work):
             work()
     else:
-        if not job.add_waker(see_to_it):
+        if not job.add_callback(see_to_it):
             see_to_it()
     return outcome
 

@@ -17,37 +17,37 @@ from greendata.hub.deadline import nearest
 from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge, report
+from greendata.hub.waker import HubWaker, report
 
-__all__ = ("Holder", "Job", "go_on")
+__all__ = ("Holder", "Job", "bypassing_queue_limit")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Who is told of the results that are submitted in a context: a group that adopts them.
-adopter: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.adopter", default=None)
+on_submit: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.on_submit", default=None)
 
 # The key of what is submitted in a context without one: a tenant, a route.
 turn: ContextVar[Hashable] = ContextVar("greendata.turn", default=None)
 
 # True where something goes on that was admitted when it began, a stream or a half-sent answer: what is submitted there
 # is queued also when the queue is full. Turned away it would be lost, with all the work that went into it.
-underway: ContextVar[bool] = ContextVar("greendata.underway", default=False)
+bypass_queue_limit: ContextVar[bool] = ContextVar("greendata.bypass_queue_limit", default=False)
 
 # Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
 # not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
 listeners: tuple[Callable[[Job], object], ...] = ()
 
 
-def go_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+def bypassing_queue_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """``func(*args, **kwargs)`` in a copy of the caller's context, as part of what is under way.
 
     Example:
-        >>> go_on(underway.get), underway.get()
+        >>> bypassing_queue_limit(bypass_queue_limit.get), bypass_queue_limit.get()
         (True, False)
     """
     context = copy_context()
-    context.run(underway.set, True)
+    context.run(bypass_queue_limit.set, True)
     return context.run(func, *args, **kwargs)
 
 
@@ -69,10 +69,10 @@ class Job:
     """
 
     __slots__ = (
-        "_bridge",
         "_number",
         "_pool",
         "_timer",
+        "_waker",
         "args",
         "context",
         "deadline",
@@ -95,23 +95,23 @@ class Job:
         self.seconds = 0.0  # for which the deadline was asked, by the job or a block around it; likewise
         self.returned = False  # no worker has it, or will have; under the pool's lock
         self._pool = pool
-        self._bridge: Bridge | None = None  # set before it is queued
+        self._waker: HubWaker | None = None  # set before it is queued
         self._number = 0  # home hub's thread; the worker reads
         self._timer: Any = None  # home hub's thread only
 
-    def bind(self, bridge: Bridge | None, seconds: float | None) -> None:
+    def bind(self, waker: HubWaker | None, seconds: float | None) -> None:
         """Give the job its home and its deadline. Call on the submitting thread."""
         limit = nearest(seconds)
-        self.result.bind(self, bridge)
-        if bridge is not None:
-            self._number = bridge.number()
-            self._bridge = bridge
-            bridge.expect(self._at_home, self._number)
+        self.result.bind(self, waker)
+        if waker is not None:
+            self._number = waker.number()
+            self._waker = waker
+            waker.expect(self._at_home, self._number)
         if limit is not None:
             self.deadline, self.seconds = limit
-            if bridge is not None:
+            if waker is not None:
                 left = max(0.0, self.deadline - monotonic())
-                self._timer = bridge.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
+                self._timer = waker.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
                 self._timer.start(weakly(self.result.expire), update=True)
 
     def run(self, worker: str) -> None:
@@ -139,11 +139,11 @@ class Job:
             error = JobAborted(result.label, error)
         result.settle(Status.FAILED, error=error)
 
-    def come_back(self) -> tuple[Bridge | None, int]:
+    def come_back(self) -> tuple[HubWaker | None, int]:
         """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
-        if self._bridge is None or self._bridge.is_gone:
-            self.result.part()
-        return self._bridge, self._number
+        if self._waker is None or self._waker.is_gone:
+            self.result.detach()
+        return self._waker, self._number
 
     def withdraw(self) -> None:
         """Leave the queue; a job that runs is abandoned. Safe from any thread."""
@@ -154,40 +154,40 @@ class Job:
 
     def announce(self) -> None:
         """Have the home hub notify the waiters of the settled result. Safe from any thread."""
-        bridge = self._bridge
-        if bridge is None:
+        waker = self._waker
+        if waker is None:
             if self.returned:
-                self.result.part()
-        elif getcurrent() is bridge.hub:
+                self.result.detach()
+        elif getcurrent() is waker.hub:
             self._at_home()
         else:
-            bridge.ring(self._number)
+            waker.notify(self._number)
 
     def drop(self) -> None:
         """Undo `bind`, as far as it came, for a job that was not admitted. Call on the submitting thread."""
-        if self._bridge is not None:
-            self._leave_bridge(self._bridge)
-            self._bridge.forget(self._number)
-        self.result.part()
+        if self._waker is not None:
+            self._leave_bridge(self._waker)
+            self._waker.forget(self._number)
+        self.result.detach()
 
     def _at_home(self) -> None:
         """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
-        bridge, result = self._bridge, self.result
-        assert bridge is not None
+        waker, result = self._waker, self.result
+        assert waker is not None
         if result.ready() and not result.is_home:
-            self._leave_bridge(bridge)
-            result.come_home(bridge)
+            self._leave_bridge(waker)
+            result.notify_waiters(waker)
             for listener in listeners:
                 try:
                     listener(self)
                 except Exception:  # noqa: BLE001 - it is not the waiters', and keeps no other listener from the job
-                    report(bridge.hub, listener, *sys.exc_info())
+                    report(waker.hub, listener, *sys.exc_info())
         if self.returned or not self._pool.holds(self):
-            bridge.forget(self._number)
-            result.part()
+            waker.forget(self._number)
+            result.detach()
 
-    def _leave_bridge(self, bridge: Bridge) -> None:
-        bridge.release(self._number)
+    def _leave_bridge(self, waker: HubWaker) -> None:
+        waker.release(self._number)
         if self._timer is not None:
             self._timer.close()
             self._timer = None

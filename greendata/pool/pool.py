@@ -43,12 +43,12 @@ from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.result import Result
 from greendata.hub.waiters import wait_native
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import workers
-from greendata.pool.job import Job, adopter, turn, underway
+from greendata.pool.job import Job, bypass_queue_limit, on_submit, turn
 from greendata.pool.settings import Settings
-from greendata.pool.workers import Crew, Worker, is_inline_thread
+from greendata.pool.workers import Worker, Workers, is_inline_thread
 
 __all__ = (
     "Pool",
@@ -113,7 +113,7 @@ class Pool:
         self._open(settings or Settings.from_environment())
 
     def _open(self, settings: Settings) -> None:
-        self._crew = Crew(settings, self._check_drained)
+        self._workers = Workers(settings, self._check_drained)
         self._rejected = 0  # submits add in one step, without a call between: no lock, no signal handler
         self._is_registered = False  # for the end of this process; any thread, and twice does no harm
         self._lock = native.RLock()  # guards all below
@@ -157,7 +157,7 @@ class Pool:
             job = Job(self, func, args, key, name)
             job.bind(None, seconds)
             job.run(native.this_thread_name())
-            job.result.part()
+            job.result.detach()
         else:
             self._check_room()  # before the queue hears of it: a flood that is turned away leaves nothing there
             if not self._is_registered:
@@ -165,12 +165,12 @@ class Pool:
                 self._is_registered = True
             job = Job(self, func, args, key, name)
             try:
-                job.bind(Bridge.of_this_thread(), seconds)
-                self._crew.put(job)
+                job.bind(HubWaker.of_this_thread(), seconds)
+                self._workers.put(job)
             except BaseException as error:
                 if self._take_back(job, error) or not isinstance(error, NoThread | PoolClosed):
                     raise  # else a worker was faster, and has it
-        if (adopt := adopter.get()) is not None:
+        if (adopt := on_submit.get()) is not None:
             adopt(job.result)
         return job.result
 
@@ -202,17 +202,17 @@ class Pool:
             del cause
 
     def _check_room(self) -> None:
-        workers = self._crew
+        workers = self._workers
         settings = workers.settings
         waiting = len(workers.queue.waiting)
         room = settings.max_queue + settings.max_workers + len(workers.lost)
-        if self._closed or (waiting + len(workers.running) >= room and not underway.get()):
+        if self._closed or (waiting + len(workers.running) >= room and not bypass_queue_limit.get()):
             self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
 
     def _take_back(self, job: Job, error: BaseException) -> bool:
         """Undo what `submit` did for *job* until *error* came; False if a worker has it."""
-        if not self._crew.take_back(job):
+        if not self._workers.take_back(job):
             return False
         job.drop()
         if isinstance(error, PoolClosed):
@@ -222,18 +222,18 @@ class Pool:
 
     def withdraw(self, job: Job) -> None:
         """Take *job*, whose result is settled, out of the queue if it is there. Safe from any thread."""
-        self._crew.remove(job)
+        self._workers.remove(job)
 
     def holds(self, job: Job) -> bool:
         """True if *job* waits or runs. Safe from any thread."""
-        return self._crew.holds(job)
+        return self._workers.holds(job)
 
     # -- settings, statistics, the end ------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
         """The settings now in force. Safe from any thread."""
-        return self._crew.settings
+        return self._workers.settings
 
     def configure(self, **changes: Any) -> Settings:
         """Change settings and open a drained pool again; returns the settings now in force.
@@ -243,18 +243,18 @@ class Pool:
             TypeError: no setting of that name.
         """
         with self._lock:
-            settings = self._crew.settings = self.settings.changed(**changes)
+            settings = self._workers.settings = self.settings.changed(**changes)
             self._closed = False
-            self._crew.draining = False
+            self._workers.draining = False
             if self._drained is not None:
                 self._drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
                 self._drained = None
-        self._crew.fit()
+        self._workers.fit()
         return settings
 
     def stats(self) -> PoolStats:
         """The pool now."""
-        workers = self._crew
+        workers = self._workers
         queued = len(workers.queue)  # before `running`, and that before the tally: no job is missed on its way
         running = list(workers.running.values())
         return PoolStats(
@@ -275,14 +275,16 @@ class Pool:
 
     def pending(self) -> tuple[Result[Any], ...]:
         """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
-        return tuple(job.result for job in dict.fromkeys([*self._crew.queue.items(), *self._crew.running.values()]))
+        return tuple(
+            job.result for job in dict.fromkeys([*self._workers.queue.items(), *self._workers.running.values()])
+        )
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
 
         A worker and a number name a job for as long as the process lives. Safe from any thread.
         """
-        return self._crew.at_work()
+        return self._workers.at_work()
 
     def refuse(self, error: Callable[[], Exception] | None) -> None:
         """Raise ``error()`` at every submit and call from now on; None takes that back."""
@@ -305,7 +307,7 @@ class Pool:
         drained.wait(seconds)
         is_over = drained.successful()
         if self._drained is drained:  # else it was opened again meanwhile
-            for job in self._crew.queue.items():
+            for job in self._workers.queue.items():
                 job.result.cancel()
         return is_over
 
@@ -317,15 +319,15 @@ class Pool:
                 drained = Result("drain")
                 drained.bind(None, None)
                 self._drained = drained
-            self._crew.draining = True
-        self._crew.mend()
+            self._workers.draining = True
+        self._workers.mend()
         self._check_drained()
         return drained
 
     def _check_drained(self) -> None:
         drained = self._drained
-        if drained is not None and not len(self._crew.queue) and not len(self._crew.running):
-            drained.over()
+        if drained is not None and not len(self._workers.queue) and not len(self._workers.running):
+            drained.set_done()
 
     def _at_exit(self) -> None:
         """Drop what is queued and wait for what runs, without the hub: greenlets do not run on in an exiting process.
@@ -333,11 +335,11 @@ class Pool:
         Other exit handlers may run jobs after this one: inline, since the thread that exits has nothing else to do.
         """
         self._closed = True
-        for job in self._crew.queue.items():
-            if self._crew.queue.remove(job):
-                job.result.lose(PoolClosed())
+        for job in self._workers.queue.items():
+            if self._workers.queue.remove(job):
+                job.result.fail_after_fork(PoolClosed())
         wait_native(self._close(), self.settings.exit_timeout)
-        self._crew.leave_hubs()
+        self._workers.leave_hubs()
         workers.run_inline_here()
 
     def _check_refusal(self) -> None:
@@ -350,10 +352,10 @@ class Pool:
         The child holds copies of the parent's waiting greenlets. They must not run on: they would answer
         the parent's clients.
         """
-        jobs = {*self._crew.queue.items(), *self._crew.running.values()}
+        jobs = {*self._workers.queue.items(), *self._workers.running.values()}
         self._open(self.settings)
         for job in jobs:
-            job.result.lose(ResultLost(job.result.label))
+            job.result.fail_after_fork(ResultLost(job.result.label))
 
 
 def job_here() -> Result[Any] | None:
@@ -374,9 +376,9 @@ stats = shared.stats
 
 
 def _after_fork_in_child() -> None:
-    bridge = Bridge.of_this_thread()
-    if bridge is not None:
-        bridge.reset()
+    waker = HubWaker.of_this_thread()
+    if waker is not None:
+        waker.reset()
     shared._after_fork_in_child()
 
 

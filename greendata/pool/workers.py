@@ -33,7 +33,7 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native
 from greendata.hub.hubs import take_down
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.fair_queue import FairQueue
 from greendata.pool.job import Job
@@ -43,8 +43,8 @@ from greendata.threads.locks import SimpleQueue
 from greendata.threads.parking import never_turn_where, wake_nobody_unless
 
 __all__ = (
-    "Crew",
     "Worker",
+    "Workers",
     "aside",
     "inline_on",
     "is_inline_thread",
@@ -73,7 +73,6 @@ class Worker:
     """One native thread and what it counts; the thread writes, any thread reads."""
 
     __slots__ = (
-        "bridge",
         "has_ended",
         "has_left",
         "job",
@@ -84,6 +83,7 @@ class Worker:
         "since",
         "taken",
         "thread",
+        "waker",
     )
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Worker:
         self.since = 0.0  # when that began
         self.taken = 0  # jobs
         self.left = {"done": 0, "failed": 0, "cancelled": 0}  # jobs by outcome
-        self.bridge: Bridge | None = None  # whom it is to ring, and for what; the thread's own
+        self.waker: HubWaker | None = None  # whom it is to ring, and for what; the thread's own
         self.number = 0
         self.lost = False  # it ends after its job: written off, or one too many; under the crew's lock
         self.has_ended = False  # it takes no more jobs, and its own are counted; under the crew's lock
@@ -111,7 +111,7 @@ class _Watch:
         self.poke = native.SimpleQueue[None]()  # any thread puts, to have it look at once
 
 
-class Crew:
+class Workers:
     """The threads that take jobs from a queue.
 
     Args:
@@ -129,7 +129,7 @@ class Crew:
         self._tokens = SimpleQueue()
         self._hubs: set[Any] = set()  # in which workers sleep; they add and discard
         self._standing_by: Worker | None = None  # that does; it writes, any thread reads
-        self._unrung: set[Bridge] = set()  # workers add and pop
+        self._unrung: set[HubWaker] = set()  # workers add and pop
         self._watch: _Watch | None = None  # the last one that was started; any thread
         self.faults = 0  # turns of workers that ended in an error outside a job's function; workers
         self.lock = native.RLock()  # guards all below, and is never taken by a submit
@@ -341,7 +341,7 @@ class Crew:
         if not hasattr(_local, "worker"):  # a child that the job has forked ends as with any thread that returns
             os._exit(0)
         _ask_for_memory()
-        worker.bridge, worker.number = job.come_back()
+        worker.waker, worker.number = job.come_back()
         self._let_go(worker, job)
         del job  # the frames of a failed job have this one as their caller: see Job.run
 
@@ -371,7 +371,7 @@ class Crew:
             else:
                 clear_frames(error.__traceback__)  # those of this turn know the job: no cycle through its error
                 job.fail(error)
-                worker.bridge, worker.number = job.come_back()
+                worker.waker, worker.number = job.come_back()
                 self._let_go(worker, job)
             self._ring(worker)
         except BaseException:  # noqa: BLE001 - no memory even for that: it comes back, or the process ends
@@ -387,17 +387,17 @@ class Crew:
         return None if any(self.running.get(other) is job for other in others) else job
 
     def _ring(self, worker: Worker) -> None:
-        bridge = worker.bridge
-        if bridge is None:
+        waker = worker.waker
+        if waker is None:
             return
-        bridge.rung.append(worker.number)
+        waker.rung.append(worker.number)
         if self._standing_by and self.queue.turns:
-            self._unrung.add(bridge)
+            self._unrung.add(waker)
             if self._standing_by:  # still: whoever stands by clears the flag first, and rings then
-                worker.bridge = None
+                worker.waker = None
                 return
-        bridge.wake()
-        worker.bridge = None
+        waker.wake()
+        worker.waker = None
 
     def _ring_unrung(self) -> None:
         while self._unrung:
@@ -579,7 +579,7 @@ def _are_busy() -> bool:
     return any(len(crew.queue) or crew.running for crew in list(_crews))
 
 
-_crews: WeakSet[Crew] = WeakSet()  # any thread adds
+_crews: WeakSet[Workers] = WeakSet()  # any thread adds
 never_turn_where(is_inline_thread)
-wake_nobody_unless(_are_busy, Crew._serve, Crew._look_after)
+wake_nobody_unless(_are_busy, Workers._serve, Workers._look_after)
 os.register_at_fork(after_in_child=_after_fork_in_child)

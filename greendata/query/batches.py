@@ -17,7 +17,7 @@ from greendata.hub.deadline import nearest, seconds_of, within
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.cleanup import carry_out
-from greendata.pool.job import go_on
+from greendata.pool.job import bypassing_queue_limit
 
 __all__ = ("Batches",)
 
@@ -80,7 +80,7 @@ class Batches(Closing, Generic[T]):
         try:
             reading = self._next
             if reading is None:
-                reading = go_on(self._ask) if self._source.is_open else self._ask()
+                reading = bypassing_queue_limit(self._ask) if self._source.is_open else self._ask()
             batch = reading.get()
             self._next = None
             if batch is not None and not self._closed:

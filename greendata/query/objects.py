@@ -19,7 +19,7 @@ from pydantic_core.core_schema import ErrorType
 from greendata.errors import DuplicateColumn, FrameInvalid, NoColumnForm, NotAFrame, NotAModel
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
-from greendata.schema.codecs import Column, unpackers_of
+from greendata.schema.codecs import Column, decoders_of
 from greendata.schema.column_names import referred
 from greendata.schema.fields import columns_of
 from greendata.schema.limits import is_readable, unreadable
@@ -106,7 +106,7 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         df, failures = df.drop(referred(spare, spare)), failures.filter(~pl.col("column").is_in(spare))
     if failures.height:
         raise pool.call(FrameInvalid.with_text, model.__name__, df.height, failures)
-    unpackers = unpackers_of(columns, df.schema)
+    unpackers = decoders_of(columns, df.schema)
     return partial(_unpacked, df, unpackers) if unpackers else partial(_dicts, df)
 
 

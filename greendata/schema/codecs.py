@@ -1,7 +1,7 @@
 """Forms: how the values of a Python type are kept in a column.
 
-A `Form` has the column's dtype and packs values for it. Polars rounds, cuts and casts what does not fit a
-column while it builds one; a form refuses it (`Unfit`), so that no value is changed on its way.
+A `ColumnCodec` has the column's dtype and packs values for it. Polars rounds, cuts and casts what does not fit a
+column while it builds one; a form refuses it (`EncodeError`), so that no value is changed on its way.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from greendata.errors.plural import counted
 
 __all__ = (
     "Column",
-    "Form",
-    "Leaf",
-    "Listed",
-    "Pairs",
+    "ColumnCodec",
+    "EncodeError",
+    "LeafCodec",
+    "ListCodec",
+    "PairsCodec",
     "Struct",
-    "Unfit",
     "bounds_of",
+    "decoders_of",
     "leaf",
     "series_of",
     "struct_of",
     "tuple_of",
-    "unpackers_of",
 )
 
 Pack = Callable[[Any], Any]
@@ -47,92 +47,92 @@ INT64 = 2**63  # the first integer above what a column of 64 bits holds
 TICKS = {"ns": 1000, "us": 1, "ms": 1}  # ticks a microsecond, or less than one
 
 
-class Unfit(Exception):
+class EncodeError(Exception):
     """A value that its column cannot hold; the text says why. Never leaves the validation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form(ABC):
+class ColumnCodec(ABC):
     """How values are kept in a column: its dtype, and what becomes of them on the way in."""
 
     dtype: pl.DataType
 
     @abstractmethod
-    def pack(self, value: Any) -> Any:
+    def encode(self, value: Any) -> Any:
         """What Polars takes for *value* in a column of this dtype; None stays None.
 
         Raises:
-            Unfit: the column cannot hold it.
+            EncodeError: the column cannot hold it.
         """
 
-    def unpacker(self, dtype: Dtype) -> Pack | None:
+    def decoder(self, dtype: Dtype) -> Pack | None:
         """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf(Form):
+class LeafCodec(ColumnCodec):
     """One value a row."""
 
     into: Pack
 
-    def pack(self, value: Any) -> Any:
-        """See `Form.pack`."""
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.pack`."""
         return None if value is None else self.into(value)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed(Form):
+class ListCodec(ColumnCodec):
     """Any number of values a row, or a fixed one: list, tuple, and sets in the order of their values."""
 
-    items: Form
+    items: ColumnCodec
     is_set: bool = False
 
-    def pack(self, value: Any) -> Any:
-        """See `Form.pack`."""
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.pack`."""
         if value is None:
             return None
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise Unfit(f"{type(value).__name__} is no list")
-        packed = [self.items.pack(item) for item in value]
+            raise EncodeError(f"{type(value).__name__} is no list")
+        packed = [self.items.encode(item) for item in value]
         if self.is_set:
             packed.sort(key=_as_polars_sorts)
         elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
-            raise Unfit(f"{counted(len(packed), 'value does', 'values do')} not fit {self.dtype}")
+            raise EncodeError(f"{counted(len(packed), 'value does', 'values do')} not fit {self.dtype}")
         return packed
 
-    def unpacker(self, dtype: Dtype) -> Pack | None:
-        """See `Form.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Pack | None:
+        """See `ColumnCodec.unpacker`."""
         inner = getattr(dtype, "inner", None)
-        unpack = None if inner is None else self.items.unpacker(inner)
+        unpack = None if inner is None else self.items.decoder(inner)
         if unpack is None:
             return None
         return lambda value: None if value is None else [unpack(item) for item in value]
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs(Form):
+class PairsCodec(ColumnCodec):
     """A dict: a list of structs with the fields ``key`` and ``value``, or a map."""
 
-    keys: Form
-    values: Form
+    keys: ColumnCodec
+    values: ColumnCodec
 
-    def pack(self, value: Any) -> Any:
-        """See `Form.pack`."""
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.pack`."""
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            raise Unfit(f"{type(value).__name__} is no mapping")
-        pairs = [(self.keys.pack(key), self.values.pack(item)) for key, item in value.items()]
+            raise EncodeError(f"{type(value).__name__} is no mapping")
+        pairs = [(self.keys.encode(key), self.values.encode(item)) for key, item in value.items()]
         if not isinstance(self.dtype, pl.List):
             return dict(pairs)
         return [{"key": key, "value": item} for key, item in pairs]
 
-    def unpacker(self, dtype: Dtype) -> Pack | None:
-        """See `Form.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Pack | None:
+        """See `ColumnCodec.unpacker`."""
         name, inner = getattr(dtype, "key", None), getattr(dtype, "value", None)
         if name is not None and inner is not None:  # it is a map, and so a dict already
-            unpackers = self.keys.unpacker(name), self.values.unpacker(inner)
+            unpackers = self.keys.decoder(name), self.values.decoder(inner)
             if unpackers == (None, None):
                 return None
             one, other = unpackers[0] or _same, unpackers[1] or _same
@@ -142,8 +142,8 @@ class Pairs(Form):
         kinds = dict(dtype.inner)
         if kinds.keys() != {"key", "value"}:
             return None
-        key = self.keys.unpacker(kinds["key"]) or _same
-        item = self.values.unpacker(kinds["value"]) or _same
+        key = self.keys.decoder(kinds["key"]) or _same
+        item = self.values.decoder(kinds["value"]) or _same
 
         def unpack(value: Any) -> Any:
             if value is None or None in value:
@@ -171,7 +171,7 @@ class Column:
     name: str
     field: str
     sources: tuple[str, ...]
-    form: Form
+    form: ColumnCodec
     nullable: bool = False
     missing: Literal["fails", "fixed", "made"] = "fails"
     default: Any = None
@@ -188,18 +188,18 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Struct(Form):
+class Struct(ColumnCodec):
     """Several values a row, each with a form of its own: a nested model, or a tuple of different types."""
 
     columns: tuple[Column, ...]
     is_tuple: bool = False
 
-    def pack(self, value: Any) -> Any:
-        """See `Form.pack`."""
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.pack`."""
         if value is None:
             return None
         items = self._items(value)
-        return {column.name: column.form.pack(item) for column, item in zip(self.columns, items, strict=True)}
+        return {column.name: column.form.encode(item) for column, item in zip(self.columns, items, strict=True)}
 
     def _items(self, value: Any) -> Sequence[Any]:
         """One for each column; a validator may have put anything in the place of a model or a tuple."""
@@ -207,16 +207,16 @@ class Struct(Form):
             try:
                 return [getattr(value, column.field) for column in self.columns]
             except AttributeError as lacking:
-                raise Unfit(str(lacking)) from lacking
+                raise EncodeError(str(lacking)) from lacking
         if not isinstance(value, tuple | list) or len(value) != len(self.columns):
-            raise Unfit(f"{type(value).__name__} is no tuple of {len(self.columns)}")
+            raise EncodeError(f"{type(value).__name__} is no tuple of {len(self.columns)}")
         return value
 
-    def unpacker(self, dtype: Dtype) -> Pack | None:
-        """See `Form.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Pack | None:
+        """See `ColumnCodec.unpacker`."""
         if not isinstance(dtype, pl.Struct):
             return None
-        unpackers = unpackers_of(self.columns, dict(dtype))
+        unpackers = decoders_of(self.columns, dict(dtype))
         if not self.is_tuple:
             if not unpackers:
                 return None
@@ -227,13 +227,13 @@ class Struct(Form):
         return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
 
 
-def unpackers_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Pack]]:
+def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Pack]]:
     """What of columns of *dtypes* has to be unpacked before pydantic sees it, and what does it."""
     return [
         (source, unpack)
         for column in columns
         for source in column.sources
-        if source in dtypes and (unpack := column.form.unpacker(dtypes[source])) is not None
+        if source in dtypes and (unpack := column.form.decoder(dtypes[source])) is not None
     ]
 
 
@@ -265,7 +265,7 @@ def struct_of(columns: tuple[Column, ...], *, is_tuple: bool = False) -> Struct:
     return Struct(pl.Struct({column.name: column.form.dtype for column in columns}), columns, is_tuple)
 
 
-def tuple_of(forms: Iterable[Form]) -> Struct:
+def tuple_of(forms: Iterable[ColumnCodec]) -> Struct:
     """The form of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
     names = ((f"field_{number}", form) for number, form in enumerate(forms))
     return struct_of(tuple(Column(name, name, (name,), form) for name, form in names), is_tuple=True)
@@ -277,23 +277,23 @@ def bounds_of(dtype: Dtype) -> tuple[int, int]:
     return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
-def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
+def leaf(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
     """The form of single values in a column of *dtype*; *as_text*: of anything, by its text."""
     if as_text:
-        return Leaf(dtype, lambda value: _text(str(value)))
+        return LeafCodec(dtype, lambda value: _text(str(value)))
     if dtype.is_integer():
         low, high = bounds_of(dtype)
-        return Leaf(dtype, _checked(int, dtype, lambda value: low <= value < high))
+        return LeafCodec(dtype, _checked(int, dtype, lambda value: low <= value < high))
     match dtype:
         case pl.Decimal():
-            return Leaf(dtype, _into_decimal(dtype))
+            return LeafCodec(dtype, _into_decimal(dtype))
         case pl.Enum():
             known = frozenset(dtype.categories)
-            return Leaf(dtype, _checked(str, dtype, known.__contains__))
+            return LeafCodec(dtype, _checked(str, dtype, known.__contains__))
         case pl.Datetime():
-            return Leaf(dtype, _checked(datetime, dtype, _fits_datetime(dtype)))
+            return LeafCodec(dtype, _checked(datetime, dtype, _fits_datetime(dtype)))
         case pl.Duration():
-            return Leaf(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
+            return LeafCodec(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
     kinds: dict[type[pl.DataType], Pack] = {
         pl.Boolean: _checked(bool, dtype),
         pl.Float16: _checked(float, dtype, _fits_float(65_520.0)),
@@ -306,7 +306,7 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> Leaf:
         pl.Time: _checked(time, dtype, lambda value: value.tzinfo is None),
         pl.Null: _checked(type(None), dtype),
     }
-    return Leaf(dtype, kinds.get(type(dtype), _same))
+    return LeafCodec(dtype, kinds.get(type(dtype), _same))
 
 
 def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None = None) -> Pack:
@@ -316,9 +316,9 @@ def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None 
         if isinstance(value, Enum):
             value = value.value
         if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-            raise Unfit(f"{type(value).__name__} does not fit {dtype}")
+            raise EncodeError(f"{type(value).__name__} does not fit {dtype}")
         if fits is not None and not fits(value):
-            raise Unfit(f"{_short(value)} does not fit {dtype}")
+            raise EncodeError(f"{_short(value)} does not fit {dtype}")
         return value
 
     return into
@@ -328,9 +328,9 @@ def _text(value: Any) -> str:
     if isinstance(value, Enum):
         value = value.value
     if not isinstance(value, str):
-        raise Unfit(f"{type(value).__name__} does not fit String")
+        raise EncodeError(f"{type(value).__name__} does not fit String")
     if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise Unfit("a lone surrogate is no Unicode text")
+        raise EncodeError("a lone surrogate is no Unicode text")
     return value
 
 
@@ -339,14 +339,14 @@ def _into_decimal(dtype: pl.Decimal) -> Pack:
 
     def into(value: Any) -> Decimal:
         if not isinstance(value, Decimal) or not value.is_finite():
-            raise Unfit(f"{_short(value)} does not fit {dtype}")
+            raise EncodeError(f"{_short(value)} does not fit {dtype}")
         sign, digits, exponent = value.as_tuple()
         assert isinstance(exponent, int)
         if not any(digits):
             return Decimal(0)
         cut = max(0, -scale - exponent)
         if any(digits[len(digits) - cut :]) or len(digits) <= cut or value.adjusted() >= whole:
-            raise Unfit(f"{_short(value)} does not fit {dtype}")
+            raise EncodeError(f"{_short(value)} does not fit {dtype}")
         return Decimal((sign, digits[:-cut], -scale)) if cut else value
 
     return into

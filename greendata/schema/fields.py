@@ -25,7 +25,17 @@ from pydantic import AliasChoices, AliasPath, BaseModel, EncodedBytes, EncodedSt
 from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
-from greendata.schema.codecs import Column, Form, Leaf, Listed, Pairs, Unfit, leaf, struct_of, tuple_of
+from greendata.schema.codecs import (
+    Column,
+    ColumnCodec,
+    EncodeError,
+    LeafCodec,
+    ListCodec,
+    PairsCodec,
+    leaf,
+    struct_of,
+    tuple_of,
+)
 from greendata.schema.dtypes import map_type
 from greendata.schema.named_dtypes import coded
 
@@ -130,7 +140,9 @@ def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> t
     return tuple(dict.fromkeys([*found, name] if by_name or not found else found))
 
 
-def _default(model: type[BaseModel], info: FieldInfo, form: Form) -> tuple[Literal["fails", "fixed", "made"], Any]:
+def _default(
+    model: type[BaseModel], info: FieldInfo, form: ColumnCodec
+) -> tuple[Literal["fails", "fixed", "made"], Any]:
     if info.is_required():
         return "fails", None
     factory = info.default_factory
@@ -138,15 +150,15 @@ def _default(model: type[BaseModel], info: FieldInfo, form: Form) -> tuple[Liter
     if validated or (factory is not None and factory not in {list, dict, set, tuple, frozenset, str, int, float, bool}):
         return "made", None
     try:
-        return "fixed", form.pack(info.default if factory is None else factory())
-    except Unfit:
+        return "fixed", form.encode(info.default if factory is None else factory())
+    except EncodeError:
         return "made", None  # it fails there, with a row and a reason
 
 
 # -- from annotations to forms --------------------------------------------------------------------------
 
 
-def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> ColumnCodec:
     """The form of *annotation* at *where*, a field of the last of the models *inside*."""
     named = next((tag for tag in metadata if _is_dtype(tag)), None)
     if named is not None:
@@ -178,10 +190,10 @@ def _alias_of(annotation: Any) -> Any:
     return supertype if supertype is not None else getattr(annotation, "__value__", None)
 
 
-def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> Form:
+def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> ColumnCodec:
     encoded = next((tag for tag in metadata if isinstance(tag, EncodedBytes | EncodedStr)), None)
     if encoded is not None:
-        return Leaf(pl.String(), partial(_encoded, encoded))
+        return LeafCodec(pl.String(), partial(_encoded, encoded))
     if annotation is Decimal:
         return leaf(_decimal(metadata))
     if annotation in LEAVES:
@@ -199,7 +211,7 @@ def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tupl
     raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
 
 
-def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> Form:
+def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> ColumnCodec:
     args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
     if not args:
         raise NoColumnForm(where, annotation, "it does not say what is in it")
@@ -208,25 +220,27 @@ def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]
         return _tuple(inner)
     if kind in DICTS:
         keys, values = inner
-        return Pairs(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
-    return Listed(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
+        return PairsCodec(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
+    return ListCodec(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
 
 
-def _tuple(forms: list[Form]) -> Form:
+def _tuple(forms: list[ColumnCodec]) -> ColumnCodec:
     first = forms[0]
-    if isinstance(first, Leaf) and all(isinstance(form, Leaf) and form.dtype == first.dtype for form in forms):
-        return Listed(pl.Array(first.dtype, len(forms)), first)
+    if isinstance(first, LeafCodec) and all(
+        isinstance(form, LeafCodec) and form.dtype == first.dtype for form in forms
+    ):
+        return ListCodec(pl.Array(first.dtype, len(forms)), first)
     return tuple_of(forms)
 
 
-def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Form:
+def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> ColumnCodec:
     if model in inside:
         raise NoColumnForm(where, model, "it contains itself")
     model.model_rebuild()  # nothing happens if it is complete
     if issubclass(model, RootModel):
         info = model.model_fields["root"]
         root = _form(info.annotation, info.metadata, where, (*inside, model))
-        return Leaf(root.dtype, lambda value: root.pack(value.root))
+        return LeafCodec(root.dtype, lambda value: root.encode(value.root))
     return struct_of(_fields(model, where, inside))
 
 
@@ -235,10 +249,10 @@ def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
     try:
         return tag.encode_str(value) if isinstance(tag, EncodedStr) else tag.encode(value).decode()
     except (AttributeError, TypeError, ValueError) as error:
-        raise Unfit(f"{type(value).__name__} cannot be encoded") from error
+        raise EncodeError(f"{type(value).__name__} cannot be encoded") from error
 
 
-def _choices(annotation: Any, values: list[Any], where: str) -> Form:
+def _choices(annotation: Any, values: list[Any], where: str) -> ColumnCodec:
     """The form of a Literal or an Enum: the categories of its strings, or the type of all its values."""
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     kinds = {type(value) for value in plain} - {NoneType}
@@ -259,18 +273,20 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
     return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
 
 
-def _named(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]) -> Form:
+def _named(
+    annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]
+) -> ColumnCodec:
     """The form that an annotation names: that of its type, in another dtype."""
     plain = _plain(annotation)
     kind, args = get_origin(plain) or plain, get_args(plain)
     holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
     if isinstance(dtype, pl.List | pl.Array) and kind in holders and len({*args} - {Ellipsis}) == 1:
-        return Listed(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
+        return ListCodec(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
     if isinstance(dtype, map_type) and kind in DICTS and args:
         keys, values = (
             _form(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
         )
-        return Pairs(dtype, keys, values)
+        return PairsCodec(dtype, keys, values)
     if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
         return _form(plain, metadata, where, inside)
     if dtype.is_nested():
@@ -303,7 +319,7 @@ def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[typ
 
 
 def _own_kinds(dtype: pl.DataType) -> Set[Any]:
-    """The types whose values a column of *dtype* holds as they are, or `Unfit` says why it does not."""
+    """The types whose values a column of *dtype* holds as they are, or `EncodeError` says why it does not."""
     if dtype == pl.Decimal:
         return {Decimal}
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):

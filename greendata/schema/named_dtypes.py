@@ -32,9 +32,9 @@ from pydantic import (
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json, to_jsonable_python
 
-from greendata.schema.codecs import Dtype, Form, Pack, Unfit, leaf
+from greendata.schema.codecs import ColumnCodec, Dtype, EncodeError, Pack, leaf
 
-__all__ = ("Coded", "coded")
+__all__ = ("NamedDtypeCodec", "coded")
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _SECRETS = (Secret, SecretBytes, SecretStr)
@@ -44,7 +44,7 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 
 
 @dataclass(frozen=True, slots=True)
-class Coded(Form):
+class NamedDtypeCodec(ColumnCodec):
     """Values that are coded as others.
 
     In a column of text a value that is a string in JSON is that string, and any other its JSON; bytes are in base64,
@@ -56,29 +56,29 @@ class Coded(Form):
         kind: "text" if their JSON is a string, "bytes", "json", or "same" in columns of no text.
     """
 
-    cell: Form
+    cell: ColumnCodec
     adapter: TypeAdapter[Any]
     kind: str
 
-    def pack(self, value: Any) -> Any:
-        """See `Form.pack`."""
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.pack`."""
         if value is None:
             return None
         reason: Exception | None = None
         try:
             for code in self._codes(value):
-                packed = self.cell.pack(code)
+                packed = self.cell.encode(code)
                 kept = pl.Series([packed], dtype=self.dtype).item() if self.kind == "same" else packed
                 if _is_same(self.adapter.validate_python(self._value(kept)), value):
                     return packed
-        except Unfit:
+        except EncodeError:
             raise
         except Exception as error:  # noqa: BLE001 - from the code of a user's type
             reason = error
-        raise Unfit(f"{type(value).__name__} does not come back from {self.dtype} as it was") from reason
+        raise EncodeError(f"{type(value).__name__} does not come back from {self.dtype} as it was") from reason
 
-    def unpacker(self, dtype: Dtype) -> Pack | None:
-        """See `Form.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Pack | None:
+        """See `ColumnCodec.unpacker`."""
         is_coded = self.kind in {"bytes", "json"} and isinstance(dtype, _TEXTS)
         return (lambda packed: None if packed is None else self._value(packed)) if is_coded else None
 
@@ -118,7 +118,7 @@ class _NoBase64:
         return self._text
 
 
-def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> Coded:
+def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> NamedDtypeCodec:
     """The form of values of a type in columns of *dtype*.
 
     Args:
@@ -129,7 +129,7 @@ def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> Coded
 
     Example:
         >>> form = coded(int | str, (), pl.String())
-        >>> form.pack(1), form.pack("1"), form.pack("one")
+        >>> form.encode(1), form.encode("1"), form.encode("one")
         ('1', '"1"', 'one')
     """
     rest = [tag for tag in metadata if not isinstance(tag, _FUNCTIONS)]
@@ -143,7 +143,7 @@ def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> Coded
         kind = "bytes"
     else:
         kind = "text" if any(_is_json(tag) for tag in (annotation, *metadata)) or _is_string(adapter) else "json"
-    return Coded(dtype, leaf(dtype), adapter, kind)
+    return NamedDtypeCodec(dtype, leaf(dtype), adapter, kind)
 
 
 def _adapter(annotation: Any, metadata: Sequence[Any]) -> TypeAdapter[Any]:

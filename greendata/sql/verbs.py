@@ -235,14 +235,14 @@ class SqlBatches(Batches[pl.DataFrame]):
 
 def _submitted(work: Any, place: Database, stopper: Stopper, timeout: Any, key: Hashable, label: str) -> Result[Any]:
     result = pool.submit(work, timeout=timeout, key=key, label=label)
-    result.end().add_waker(place.release)  # it may never run
+    result.end().add_callback(place.release)  # it may never run
     return _stoppable(result, stopper)
 
 
 def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
     """*result*, whose statement is stopped where it is given up before the statement has answered."""
     stop = partial(_stop, result, stopper)
-    if not result.add_waker(stop):
+    if not result.add_callback(stop):
         stop()
     return result
 
@@ -256,7 +256,7 @@ def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
     """Call *func* when all of *ends* have come, in whichever thread sees it."""
     if not ends:
         func()
-    elif not ends[0].add_waker(partial(_after, ends[1:], func)):
+    elif not ends[0].add_callback(partial(_after, ends[1:], func)):
         _after(ends[1:], func)
 
 

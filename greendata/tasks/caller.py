@@ -17,14 +17,14 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from greendata.errors import BadTimeout, JobCancelled, NotCallable, ServiceEnded
 from greendata.hub.deadline import deadline, seconds_of
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool
 from greendata.pool.workers import is_inline_thread
-from greendata.tasks.hub_thread import Resident
-from greendata.tasks.task import Call, Errand, current_job, name_of
+from greendata.tasks.hub_thread import HubThread
+from greendata.tasks.task import Task, TaskResult, current_job, name_of
 from greendata.tasks.waiting import wait
 
 __all__ = ("Caller", "SerialQueue", "Service", "in_background")
@@ -32,7 +32,7 @@ __all__ = ("Caller", "SerialQueue", "Service", "in_background")
 T = TypeVar("T")
 
 
-class Caller(Resident):
+class Caller(HubThread):
     """Runs functions on one hub, for every thread. Get one from `current`, `main`, `new` or `child`.
 
     As a context manager it counts those that use it; when the last one leaves, it stops.
@@ -53,13 +53,13 @@ class Caller(Resident):
 
     def __init__(self, name: str, *, parent: Caller | None = None, idle_after: float | None = None) -> None:
         super().__init__(name, parent=parent, idle_after=idle_after)
-        self._calls: dict[Call[Any], None] = {}  # those that have not ended; put under the lock, as all here
+        self._calls: dict[TaskResult[Any], None] = {}  # those that have not ended; put under the lock, as all here
         self._queues: dict[Hashable, SerialQueue] = {}
-        self._services: dict[Call[Any], Service[Any]] = {}
+        self._services: dict[TaskResult[Any], Service[Any]] = {}
 
     # -- calls: any thread ------------------------------------------------------------------------------
 
-    def call_soon(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+    def call_soon(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet of its own, in the next turn of the loop.
 
         Raises:
@@ -68,16 +68,16 @@ class Caller(Resident):
         """
         return self.schedule_call(func, args, kwargs)
 
-    def call_direct(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+    def call_direct(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in the hub itself, where it must not wait: for short things.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        errand = self._errand(func, args, kwargs)
-        return self._dispatch(errand, errand.start_direct)
+        task = self._errand(func, args, kwargs)
+        return self._dispatch(task, task.start_direct)
 
-    def call_later(self, delay: float, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+    def call_later(self, delay: float, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet after *delay* seconds.
 
         Raises:
@@ -87,8 +87,8 @@ class Caller(Resident):
         seconds = seconds_of(delay)
         if seconds is None:
             raise BadTimeout(delay)
-        errand = self._errand(func, args, kwargs)
-        return self._dispatch(errand, partial(errand.start_later, seconds))
+        task = self._errand(func, args, kwargs)
+        return self._dispatch(task, partial(task.start_later, seconds))
 
     def schedule_call(
         self,
@@ -98,14 +98,14 @@ class Caller(Resident):
         context: Context | None = None,
         /,
         **metadata: Any,
-    ) -> Call[T]:
+    ) -> TaskResult[T]:
         """`call_soon` with a context of choice, copied, and *metadata*, which the result keeps.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        errand = self._errand(func, args, kwargs or {}, context, metadata)
-        return self._dispatch(errand, errand.start)
+        task = self._errand(func, args, kwargs or {}, context, metadata)
+        return self._dispatch(task, task.start)
 
     def to_thread(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Result[T]:
         """Run ``func(*args, **kwargs)`` in the pool: there is only the one, whoever asks.
@@ -120,7 +120,7 @@ class Caller(Resident):
         work = partial(func, **kwargs) if kwargs else func
         return pool.submit(work, *args, label=name_of(func))
 
-    def queue_call(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+    def queue_call(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` after every earlier queued call of the same function has ended.
 
         Raises:
@@ -129,13 +129,13 @@ class Caller(Resident):
         key = _identity_of(func)
         with self._lock:
             self._check_open()
-            errand = self._errand(func, args, kwargs)
+            task = self._errand(func, args, kwargs)
             queue = self._queues.get(key)
             if queue is None:
-                queue = self._queues[key] = SerialQueue(func, self._mailbox, self._drop_queue)
-            errand.on_end = partial(self._on_queued_end, queue)
-            queue.append(errand)
-            return self._dispatch(errand, partial(queue.take, errand))
+                queue = self._queues[key] = SerialQueue(func, self._entry_queue, self._drop_queue)
+            task.on_end = partial(self._on_queued_end, queue)
+            queue.append(task)
+            return self._dispatch(task, partial(queue.take, task))
 
     def queue_get(self, func: Callable[..., Any]) -> SerialQueue | None:
         """The queue of *func*, or None where none of its queued calls waits or runs."""
@@ -160,12 +160,12 @@ class Caller(Resident):
         if not callable(func):
             raise NotCallable(func)
         service: Service[T] = Service(name_of(func))
-        errand = self._errand(service.run, (func, args, kwargs), {})
-        service.follow(errand.call)
+        task = self._errand(service.run, (func, args, kwargs), {})
+        service.follow(task.call)
         with self._lock:
             self._check_open()
-            self._services[errand.call] = service
-            self._dispatch(errand, errand.start)
+            self._services[task.call] = service
+            self._dispatch(task, task.start)
         return service
 
     def __repr__(self) -> str:
@@ -181,14 +181,14 @@ class Caller(Resident):
         kwargs: dict[str, Any],
         context: Context | None = None,
         metadata: dict[str, Any] | None = None,
-    ) -> Errand[T]:
-        return Errand(self._mailbox, func, args, kwargs, context=context, metadata=metadata, on_end=self._on_end)
+    ) -> Task[T]:
+        return Task(self._entry_queue, func, args, kwargs, context=context, metadata=metadata, on_end=self._on_end)
 
-    def _dispatch(self, errand: Errand[T], start: Callable[[], object]) -> Call[T]:
+    def _dispatch(self, task: Task[T], start: Callable[[], object]) -> TaskResult[T]:
         with self._lock:
             self._check_open()
-            self._calls[errand.call] = None
-        return errand.dispatch(start)
+            self._calls[task.call] = None
+        return task.dispatch(start)
 
     def _is_idle(self) -> bool:
         return not self._calls and super()._is_idle()
@@ -212,12 +212,12 @@ class Caller(Resident):
             call.cancel(f"caller {self.name} stops")
         wait([call.end() for call in calls], grace)
 
-    def _on_end(self, call: Call[Any]) -> None:
+    def _on_end(self, call: TaskResult[Any]) -> None:
         self._calls.pop(call, None)
         self._services.pop(call, None)
         self._watch_idleness()
 
-    def _on_queued_end(self, queue: SerialQueue, call: Call[Any]) -> None:
+    def _on_queued_end(self, queue: SerialQueue, call: TaskResult[Any]) -> None:
         queue.note_end(call)
         self._on_end(call)
 
@@ -246,7 +246,7 @@ class Service(Generic[T]):
 
     __slots__ = ("label", "started", "stopped", "stopping")
 
-    stopped: Call[T]
+    stopped: TaskResult[T]
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -255,9 +255,9 @@ class Service(Generic[T]):
         self.started.bind(None, None)
         self.stopping.bind(None, None)
 
-    def stop(self) -> Call[T]:
+    def stop(self) -> TaskResult[T]:
         """Tell the function to end; returns `stopped`. Idempotent."""
-        self.stopping.over()
+        self.stopping.set_done()
         return self.stopped
 
     def run(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
@@ -267,11 +267,11 @@ class Service(Generic[T]):
             raise ServiceEnded(self.label, value)
         return value
 
-    def follow(self, call: Call[T]) -> None:
+    def follow(self, call: TaskResult[T]) -> None:
         """Tie the service to the call that runs it. Called once, before it is scheduled."""
         call.label = self.label
         self.stopped = call
-        call.add_waker(self._note_end)
+        call.add_callback(self._note_end)
 
     def _note_end(self) -> None:
         never = JobCancelled(self.started.label, running=True, native=False, message="the service ended before")
@@ -311,47 +311,49 @@ class SerialQueue:
     Safe from any thread; `Caller.queue_call` makes it.
     """
 
-    __slots__ = ("_mailbox", "_on_idle", "_running", "_waiting", "func")
+    __slots__ = ("_entry_queue", "_on_idle", "_running", "_waiting", "func")
 
-    def __init__(self, func: Callable[..., Any], mailbox: Mailbox, on_idle: Callable[[SerialQueue], object]) -> None:
+    def __init__(
+        self, func: Callable[..., Any], entry_queue: EntryQueue, on_idle: Callable[[SerialQueue], object]
+    ) -> None:
         self.func = func  # kept alive, so that its identity is nobody else's meanwhile
-        self._mailbox = mailbox
+        self._entry_queue = entry_queue
         self._on_idle = on_idle
-        self._waiting: deque[Errand[Any]] = deque()  # any thread appends, the hub's pops
-        self._running: Call[Any] | None = None  # the hub's thread writes
+        self._waiting: deque[Task[Any]] = deque()  # any thread appends, the hub's pops
+        self._running: TaskResult[Any] | None = None  # the hub's thread writes
 
     def __len__(self) -> int:
         """How many calls wait or run."""
         return len(self._waiting) + (self._running is not None)
 
-    def append(self, errand: Errand[Any]) -> None:
+    def append(self, task: Task[Any]) -> None:
         """Have *errand* started when those before it have ended; the caller posts `take`."""
-        self._waiting.append(errand)
+        self._waiting.append(task)
 
     def close(self) -> None:
         """Cancel what waits; what runs comes to its end."""
-        for errand in list(self._waiting):
-            errand.call.cancel("its queue was closed")
+        for task in list(self._waiting):
+            task.call.cancel("its queue was closed")
 
-    def take(self, errand: Errand[Any]) -> None:
+    def take(self, task: Task[Any]) -> None:
         """*errand*, which was appended, has arrived at the hub. Call from the hub itself."""
-        errand.keep_deadline()
+        task.keep_deadline()
         self._proceed()
 
     def _proceed(self) -> None:
         while self._running is None and self._waiting:
-            errand = self._waiting.popleft()
-            if not errand.call.ready():
-                self._running = errand.call
-                errand.start()
+            task = self._waiting.popleft()
+            if not task.call.ready():
+                self._running = task.call
+                task.start()
         if not len(self):
             self._on_idle(self)
 
-    def note_end(self, call: Call[Any]) -> None:
+    def note_end(self, call: TaskResult[Any]) -> None:
         """*call* has ended. Call from the hub itself."""
         if call is self._running:
             self._running = None
-            self._mailbox.post(self._proceed)
+            self._entry_queue.post(self._proceed)
 
     def __repr__(self) -> str:
         return f"<SerialQueue of {name_of(self.func)}: {len(self)} calls>"

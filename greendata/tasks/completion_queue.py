@@ -17,23 +17,23 @@ from greendata.errors import ForeignGreenlet, NotAResult, WaitsForItself
 from greendata.hub import native
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.tasks.task import current_job
 
-__all__ = ("Arrivals", "link", "unlink", "waitable")
+__all__ = ("CompletionQueue", "link", "unlink", "waitable")
 
 R = TypeVar("R", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
 
-class Arrivals(Generic[R]):
+class CompletionQueue(Generic[R]):
     """Results that one greenlet, or one thread without a hub, takes as they become ready.
 
     Events wake it: nothing is polled. Call from the thread that made it.
 
     Example:
         >>> import greendata
-        >>> arrivals = Arrivals()
+        >>> arrivals = CompletionQueue()
         >>> arrivals.add(greendata.run(sum, [1, 2]))
         >>> arrivals.take(None).get()
         3
@@ -88,7 +88,7 @@ class Arrivals(Generic[R]):
         if self._hub is None:
             self._bell.put(None)
         elif self._sleepers:
-            Bridge.here(self._hub).resume(self._sleepers)
+            HubWaker.here(self._hub).resume(self._sleepers)
 
     def _sleep(self, until: float | None) -> None:
         ends = [end for end in (until, *self._deadlines.values()) if end is not None]
@@ -129,7 +129,7 @@ def link(item: Any, hub: Any, callback: Callable[[Any], object]) -> Callable[[An
         item.rawlink(callback)
         return callback
     wake: Callable[..., object] = partial(callback, item)
-    if not item.add_waker(wake):
+    if not item.add_callback(wake):
         wake()
     return wake
 
@@ -137,6 +137,6 @@ def link(item: Any, hub: Any, callback: Callable[[Any], object]) -> Callable[[An
 def unlink(item: Any, hub: Any, linked: Callable[..., object]) -> None:
     """Take back what `link` returned."""
     if hub is None and isinstance(item, Result):
-        item.drop_waker(linked)
+        item.drop_callback(linked)
     else:
         item.unlink(linked)

@@ -28,17 +28,17 @@ from greenlet import GreenletExit, getcurrent
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.errors.plural import counted
 from greendata.hub.deadline import seconds_of
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import ensure_hub, weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool
-from greendata.pool.job import adopter
+from greendata.pool.job import on_submit
 from greendata.tasks.completion_queue import waitable
-from greendata.tasks.task import Call, Errand, name_of
+from greendata.tasks.task import Task, TaskResult, name_of
 
 __all__ = ("Group",)
 
@@ -125,7 +125,7 @@ class Group:
         if self._state is not _NEW:
             raise GroupClosed(self.label, "was entered before")
         self._hub = ensure_hub()
-        self._mailbox = Mailbox.here()
+        self._entry_queue = EntryQueue.here()
         if self._seconds is not None:
             self._timer = self._hub.loop.timer(self._seconds)
             self._timer.start(weakly(self._on_timeout), update=True)
@@ -155,7 +155,7 @@ class Group:
 
     # -- members: any thread ------------------------------------------------------------------------
 
-    def spawn(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Call[T]:
+    def spawn(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet of the group's hub, with the caller's context variables.
 
         Raises:
@@ -163,17 +163,17 @@ class Group:
             GroupClosed: the group takes no members.
         """
         self._check_open()
-        errand: Errand[T] = Errand(self._mailbox, func, args, kwargs, on_end=self._on_end)
-        start = partial(self._start, errand)
-        if self._mailbox.is_here:  # posted first: a signal handler may raise in between
-            self._mailbox.post(start)
-            self._pending[errand.call] = None
+        task: Task[T] = Task(self._entry_queue, func, args, kwargs, on_end=self._on_end)
+        start = partial(self._start, task)
+        if self._entry_queue.is_here:  # posted first: a signal handler may raise in between
+            self._entry_queue.post(start)
+            self._pending[task.call] = None
         else:  # it may have ended as soon as it is posted
-            self._pending[errand.call] = None
-            self._mailbox.post(start)
+            self._pending[task.call] = None
+            self._entry_queue.post(start)
         if self._registration is not None:  # the request is to know of it too
-            self._registration(errand.call)
-        return errand.call
+            self._registration(task.call)
+        return task.call
 
     def run(
         self,
@@ -231,7 +231,7 @@ class Group:
         """Let go of *result*: nobody waits for it here any more; False if it is no member (any more)."""
         is_out = self._pending.pop(result, self) is not self
         if is_out:
-            self._mailbox.post(self._wake)  # the block may wait for nothing else
+            self._entry_queue.post(self._wake)  # the block may wait for nothing else
         return is_out
 
     def cancel(self, message: str = "") -> None:
@@ -247,7 +247,7 @@ class Group:
         if self._state is _OPEN:
             self._state = _CANCELLED
             self._message = message
-            self._mailbox.post(self._doom)
+            self._entry_queue.post(self._doom)
 
     @property
     def pending(self) -> tuple[Result[Any], ...]:
@@ -274,28 +274,28 @@ class Group:
             result.cancel(self._message)
         elif isinstance(result, Greenlet):  # its thread is the group's, where there is one already
             kill = partial(result.kill, block=False)
-            kill() if self._state is _NEW else self._mailbox.post(kill)
+            kill() if self._state is _NEW else self._entry_queue.post(kill)
 
     def _take(self, result: Any) -> None:
         """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
         if result in self._pending or self._state is _LEFT:
             return
-        if self._mailbox.is_here:  # followed first: a signal handler may raise in between
+        if self._entry_queue.is_here:  # followed first: a signal handler may raise in between
             self._follow(result)
             self._pending[result] = None
         else:  # its end may be told as soon as it is posted
             self._pending[result] = None
-            self._mailbox.post(partial(self._follow, result))
+            self._entry_queue.post(partial(self._follow, result))
 
     # -- private: home --------------------------------------------------------------------------------
 
-    def _start(self, errand: Errand[Any]) -> None:
+    def _start(self, task: Task[Any]) -> None:
         if self._state is not _OPEN:
-            self._give_up(errand.call)
-        errand.start()
+            self._give_up(task.call)
+        task.start()
 
     def _follow(self, result: Any) -> None:
-        if isinstance(result, Call):  # it is over when its greenlet is dead
+        if isinstance(result, TaskResult):  # it is over when its greenlet is dead
             result.end().rawlink(lambda _: self._on_end(result))
         else:
             result.rawlink(self._on_end)
@@ -349,7 +349,7 @@ class Group:
         for _ in range(min(SLICE, len(self._doomed))):
             self._give_up(self._doomed.popleft())
         if self._doomed:
-            self._mailbox.post(self._cancel_slice)
+            self._entry_queue.post(self._cancel_slice)
         elif self._is_overdue:
             self._count_down()
 
@@ -369,7 +369,7 @@ class Group:
 
     def _wake(self, *, always: bool = False) -> None:
         if self._sleepers and (always or not self._pending):
-            Bridge.here(self._hub).resume(self._sleepers)
+            HubWaker.here(self._hub).resume(self._sleepers)
 
     def _wait_for_members(self) -> BaseException | None:
         """Wait until all are done, or time and grace are over; returns what interrupted the wait, if anything."""
@@ -425,15 +425,15 @@ class _Registration:
 
     def begin(self) -> None:
         """Begin. Call in the greenlet of the block."""
-        around = adopter.get()
+        around = on_submit.get()
         self._request = around._request if isinstance(around, _Registration) else around
-        self._token = adopter.set(self)
+        self._token = on_submit.set(self)
 
     def end(self) -> None:
         """End; nothing happens if it was not begun. Call in the greenlet of the block."""
         token, self._token = self._token, None
         if token is not None:
-            adopter.reset(token)
+            on_submit.reset(token)
 
     def __call__(self, result: Result[Any]) -> None:
         """Hand *result* on. Safe from any thread."""

@@ -1,4 +1,4 @@
-"""`Resident`: what lives on one hub, can be found there from any thread, and comes to an end.
+"""`HubThread`: what lives on one hub, can be found there from any thread, and comes to an end.
 
 The hub is that of a thread that is there already, which keeps its resident as long as it lives itself, or that of a
 native thread made for it. Residents have children by name, which stop with them, and users, who are counted. What a
@@ -23,7 +23,7 @@ from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 from greendata.errors import BadSetting, CallerStopped, NoCaller, ResultLost
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import take_down, weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -31,12 +31,12 @@ from greendata.hub.waiters import sleep_until, wait_native
 from greendata.pool import workers
 from greendata.tasks.waiting import wait
 
-__all__ = ("Resident",)
+__all__ = ("HubThread",)
 
 GRACE = 5.0  # seconds for work to end, and again for killed greenlets to clean up; a guess, as gunicorn's is one
 
 
-class Resident(ABC):
+class HubThread(ABC):
     """One name, one hub, and an end. Made by `current`, `main`, `new` or `child`. Safe from any thread."""
 
     def __init__(self, name: str, *, parent: Self | None = None, idle_after: float | None = None) -> None:
@@ -48,7 +48,7 @@ class Resident(ABC):
         self._started: Result[None] = Result(f"start of caller {name}")
         self._started.bind(None, None)
         self._idle_after = idle_after
-        self._mailbox: Mailbox
+        self._entry_queue: EntryQueue
         self._departure: Any = None  # finalizer of the thread's anchor; set with the mailbox
         self._lock = native.RLock()  # guards what is put below; finalizers may call, so it is reentrant
         self._is_open = False  # it has its mailbox
@@ -70,13 +70,13 @@ class Resident(ABC):
         """
         if workers.is_inline_thread():
             raise NoCaller("no hub runs in a worker thread")
-        mailbox = Mailbox.here()
+        entry_queue = EntryQueue.here()
         found = _residents.get(native.get_ident())
-        if found is not None and found._mailbox.is_gone:  # the hub was destroyed, and the thread goes on
+        if found is not None and found._entry_queue.is_gone:  # the hub was destroyed, and the thread goes on
             found._vanish()
-        if not isinstance(found, cls) or found._mailbox is not mailbox or found._is_stopping:
-            found = cls(mailbox.thread)
-            found._open(mailbox)
+        if not isinstance(found, cls) or found._entry_queue is not entry_queue or found._is_stopping:
+            found = cls(entry_queue.thread)
+            found._open(entry_queue)
         return found
 
     @classmethod
@@ -147,7 +147,7 @@ class Resident(ABC):
     @property
     def is_stopped(self) -> bool:
         """True if it takes no more calls: it was stopped, or its thread or hub is gone."""
-        is_gone = self._is_open and (not self._departure.alive or self._mailbox.is_gone)
+        is_gone = self._is_open and (not self._departure.alive or self._entry_queue.is_gone)
         return self._is_stopping or is_gone
 
     # -- the end: any thread --------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Resident(ABC):
         """Stop it in a while if it is idle now, and still is then. Called on its hub."""
         if self._idle_after is not None and self._is_idle():
             if self._idle_timer is None:
-                self._idle_timer = self._mailbox.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
+                self._idle_timer = self._entry_queue.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
             self._idle_timer.stop()
             self._idle_timer.start(weakly(self._reap), update=True)
 
@@ -239,7 +239,7 @@ class Resident(ABC):
                 if parent._children.get(self.name) is self:
                     del parent._children[self.name]
             if parent._is_open:
-                parent._mailbox.post(parent._watch_idleness)
+                parent._entry_queue.post(parent._watch_idleness)
 
     def _begin_to_stop(self, grace: float) -> bool:
         """Take no more calls; True if its thread or its hub is gone. Called under the lock."""
@@ -249,7 +249,7 @@ class Resident(ABC):
         if not is_gone:
             self._closing = partial(gevent.spawn, self._close, grace)
             if self._is_open:
-                self._mailbox.post(self._closing)
+                self._entry_queue.post(self._closing)
         return is_gone
 
     def _vanish(self) -> None:
@@ -260,7 +260,7 @@ class Resident(ABC):
             child.stop()
         self._lose_work(self._lose)
         self._forget()
-        self.stopped.over()
+        self.stopped.set_done()
 
     def _on_thread_end(self, pid: int) -> None:
         """Called by the thread's last breath; in a forked child by that of threads which never were there."""
@@ -270,13 +270,13 @@ class Resident(ABC):
     def _lose(self, result: Result[Any]) -> None:
         if result.settle(Status.FAILED, error=CallerStopped(self.name)):
             result.wake()
-        result.part()
+        result.detach()
 
     # -- private: its own thread ----------------------------------------------------------------------
 
-    def _open(self, mailbox: Mailbox) -> None:
+    def _open(self, entry_queue: EntryQueue) -> None:
         self.id = native.get_ident()
-        self._mailbox = mailbox
+        self._entry_queue = entry_queue
         anchor = getattr(_local, "anchor", None)
         if anchor is None:
             anchor = _local.anchor = _Anchor()
@@ -286,30 +286,30 @@ class Resident(ABC):
         with self._lock:
             self._is_open = True
             if self._closing is not None:  # its parent was stopped meanwhile
-                mailbox.post(self._closing)
+                entry_queue.post(self._closing)
 
     def _serve(self) -> None:
         native.name_this_thread(self.name)
         workers.run_in_pool_here()
         try:
             hub = get_hub()
-            self._open(Mailbox.here())
+            self._open(EntryQueue.here())
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked for the caller
             self._vanish()
             self._started.settle(Status.FAILED, error=error)
             self._started.wake()
             return
-        bridge = self._mailbox.bridge
-        number = bridge.expect(_nothing)  # it holds the loop open
+        waker = self._entry_queue.waker
+        number = waker.expect(_nothing)  # it holds the loop open
         self._watch_idleness()
-        self._started.over()
+        self._started.set_done()
         sleep_until(None, hub, self._sleepers)
-        bridge.forget(number)
+        waker.forget(number)
         self._forget()
         if self._idle_timer is not None:
             self._idle_timer.close()
         take_down(hub)
-        self.stopped.over()
+        self.stopped.set_done()
 
     def _close(self, grace: float) -> None:
         children = list(self._children.values())
@@ -318,10 +318,10 @@ class Resident(ABC):
         self._end_work(grace)
         wait([child.stopped for child in children], 2 * grace)
         if self._sleepers:
-            self._mailbox.post(lambda: self._mailbox.bridge.resume(self._sleepers))
+            self._entry_queue.post(lambda: self._entry_queue.waker.resume(self._sleepers))
         else:
             self._forget()
-            self.stopped.over()
+            self.stopped.set_done()
 
     def _reap(self) -> None:
         with self._lock:
@@ -354,12 +354,12 @@ def _after_fork_in_child() -> None:
     for found in list(_residents.values()):
         found._lock = native.RLock()
         found._is_stopping = True
-        found._lose_work(lambda result: result.lose(ResultLost(result.label)))
+        found._lose_work(lambda result: result.fail_after_fork(ResultLost(result.label)))
         found.stopped.settle(Status.DONE)  # nobody waits for it any more, but somebody may come to
     _residents.clear()
 
 
 _numbers = count()
-_residents: dict[int, Resident] = {}  # by the ident of the native thread; any thread, one C call each
+_residents: dict[int, HubThread] = {}  # by the ident of the native thread; any thread, one C call each
 _local = native.Local()  # the anchor of each thread
 os.register_at_fork(after_in_child=_after_fork_in_child)

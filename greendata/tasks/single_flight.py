@@ -26,12 +26,12 @@ from greenlet import getcurrent
 
 from greendata.errors import DeadlineExceeded, JobAborted, NotCallable, ResultTimeout, WaitsForItself
 from greendata.hub.deadline import forget, nearest
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.pool.job import adopter
+from greendata.pool.job import on_submit
 from greendata.pool.workers import is_inline_thread
-from greendata.tasks.task import Errand, name_of
+from greendata.tasks.task import Task, name_of
 from greendata.tasks.waiting import shield
 
 __all__ = ("single_flight",)
@@ -105,7 +105,7 @@ class _Flight(NamedTuple):
 
     key: _Key
     result: Result[Any]
-    errand: Errand[Any] | None
+    task: Task[Any] | None
 
 
 # The flights that the caller is part of: it must not wait for one of them.
@@ -137,17 +137,17 @@ class _Flights(Generic[T]):
             mine = self._new(key, args, kwargs, is_native=hub is None or is_inline)
             try:
                 flight = self._under_way.setdefault(key, mine)
-                if flight is mine and mine.errand is None:
+                if flight is mine and mine.task is None:
                     return self._lead(mine, args, kwargs)
-                if flight is mine and mine.errand is not None:
-                    Mailbox.here().post(mine.errand.start)
+                if flight is mine and mine.task is not None:
+                    EntryQueue.here().post(mine.task.start)
             except BaseException as error:
                 self._land(key)
                 mine.result.set_exception(error if isinstance(error, Exception) else JobAborted(self._label, error))
                 raise
         if any(key is flight.key for key in _aboard.get()):
             raise WaitsForItself(flight.result)
-        if is_inline and flight.errand is not None:
+        if is_inline and flight.task is not None:
             return self._func(*args, **kwargs)
         outcome: T = _outcome_of(flight.result)
         return outcome
@@ -160,9 +160,9 @@ class _Flights(Generic[T]):
         context = copy_context()
         context.run(_detach)
         fly = partial(self._fly, key)
-        errand: Errand[T] = context.run(Errand, Mailbox.here(), fly, args, kwargs, on_end=lambda _: self._land(key))
-        errand.call.label = self._label
-        return _Flight(key, errand.call, errand)
+        task: Task[T] = context.run(Task, EntryQueue.here(), fly, args, kwargs, on_end=lambda _: self._land(key))
+        task.call.label = self._label
+        return _Flight(key, task.call, task)
 
     def _lead(self, flight: _Flight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Run the load here. The waiters are told of its error by the caller."""
@@ -189,14 +189,14 @@ class _Flights(Generic[T]):
 
 def _detach() -> None:
     """Make the caller's context one that no request and no deadline ends."""
-    adopter.set(None)
+    on_submit.set(None)
     forget()
 
 
 def _outcome_of(result: Result[T]) -> T:
     """Wait for *result*, for as long as the caller's deadline and its request allow; it is not given up."""
     follower = shield(result)
-    if (adopt := adopter.get()) is not None:
+    if (adopt := on_submit.get()) is not None:
         adopt(follower)
     limit = nearest(None)
     try:

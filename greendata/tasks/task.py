@@ -1,6 +1,6 @@
 """A function call on its way through a greenlet of a chosen hub, and its result.
 
-What `Job` is for a native thread, `Errand` is for a greenlet: it comes by the mailbox, runs until it first waits
+What `Job` is for a native thread, `Task` is for a greenlet: it comes by the mailbox, runs until it first waits
 without another turn of the loop, and is killed where it is cancelled or out of time.
 """
 
@@ -20,19 +20,24 @@ from greendata.errors import JobAborted, JobCancelled, NotCallable
 from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.deadline import nearest
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.pool import pool
-from greendata.pool.job import adopter
+from greendata.pool.job import on_submit
 
-__all__ = ("Call", "Errand", "current_job", "name_of")
+__all__ = (
+    "Task",
+    "TaskResult",
+    "current_job",
+    "name_of",
+)
 
 T = TypeVar("T")
 
 
-class Call(Result[T], Generic[T]):
+class TaskResult(Result[T], Generic[T]):
     """The outcome of a call that runs in a greenlet of some hub, now or later.
 
     Attributes:
@@ -50,8 +55,8 @@ class Call(Result[T], Generic[T]):
         self.metadata = metadata
 
 
-class Errand(Generic[T]):
-    """The work behind a `Call`: a callable, the hub it is for, and the greenlet that runs it there.
+class Task(Generic[T]):
+    """The work behind a `TaskResult`: a callable, the hub it is for, and the greenlet that runs it there.
 
     Any thread makes it; from `start` on all is done on the hub's thread. Its call knows it until its end.
     """
@@ -59,10 +64,10 @@ class Errand(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_delay",
+        "_entry_queue",
         "_greenlet",
         "_is_first_turn",
         "_is_over",
-        "_mailbox",
         "_timer",
         "args",
         "call",
@@ -75,14 +80,14 @@ class Errand(Generic[T]):
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        entry_queue: EntryQueue,
         func: Callable[..., T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
         context: Context | None = None,
         metadata: dict[str, Any] | None = None,
-        on_end: Callable[[Call[T]], object] | None = None,
+        on_end: Callable[[TaskResult[T]], object] | None = None,
     ) -> None:
         if not callable(func):
             raise NotCallable(func)
@@ -91,22 +96,22 @@ class Errand(Generic[T]):
         self.kwargs = kwargs
         self.on_end = on_end  # told once, on the hub's thread, when nothing of it goes on
         copied = copy_context() if context is None else context.copy()
-        self.call: Call[T] = Call(name_of(func), copied, metadata or {})
+        self.call: TaskResult[T] = TaskResult(name_of(func), copied, metadata or {})
         limit = nearest(None)
         self.deadline = None if limit is None else limit.until
         self.seconds = 0.0 if limit is None else limit.seconds
-        self._mailbox = mailbox
+        self._entry_queue = entry_queue
         self._greenlet: _Runner | None = None  # from here on: hub's thread only
         self._is_first_turn = False
         self._is_over = False
         self._timer: Any = None  # the deadline's
         self._delay: Any = None
-        self.call.bind(self, mailbox.bridge)
+        self.call.bind(self, entry_queue.waker)
 
-    def dispatch(self, start: Callable[[], object]) -> Call[T]:
+    def dispatch(self, start: Callable[[], object]) -> TaskResult[T]:
         """Post *start*, which will start it, and return its result. Safe from any thread."""
-        self._mailbox.post(start)
-        if (adopt := adopter.get()) is not None:
+        self._entry_queue.post(start)
+        if (adopt := on_submit.get()) is not None:
             adopt(self.call)
         return self.call
 
@@ -116,7 +121,7 @@ class Errand(Generic[T]):
         """Run the call in a greenlet until it first waits. Call from the hub itself."""
         if not self._may_begin():
             return
-        self._greenlet = runner = _Runner(self._run, self._mailbox.hub)
+        self._greenlet = runner = _Runner(self._run, self._entry_queue.hub)
         runner.call = self.call
         runner.gr_context = self.call.context
         self._is_first_turn = True
@@ -137,14 +142,14 @@ class Errand(Generic[T]):
         """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
         if not self.call.ready():
             self.keep_deadline()
-            self._delay = self._mailbox.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
+            self._delay = self._entry_queue.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
             self._delay.start(weakly(self.start), update=True)
 
     def keep_deadline(self) -> None:
         """From now on the call fails when its deadline passes, begun or not. Call from the hub itself."""
         if self.deadline is not None and self._timer is None:
             left = max(0.0, self.deadline - monotonic())
-            self._timer = self._mailbox.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
+            self._timer = self._entry_queue.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
             self._timer.start(weakly(self.call.expire), update=True)
 
     def _may_begin(self) -> bool:
@@ -154,7 +159,7 @@ class Errand(Generic[T]):
             self._at_home()
             return False
         self.keep_deadline()
-        self.call.begin(self._mailbox.thread)
+        self.call.begin(self._entry_queue.thread)
         return True
 
     def _run(self) -> None:
@@ -168,10 +173,10 @@ class Errand(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - it would end the hub's thread
             self._fail(error, JobAborted(call.label, error))
             if isinstance(error, KeyboardInterrupt):  # Ctrl-C struck here and is meant for the program
-                self._mailbox.hub.handle_system_error(type(error), error)
+                self._entry_queue.hub.handle_system_error(type(error), error)
         call.wake()
         if not self._is_first_turn:
-            self._mailbox.post(self._at_home)
+            self._entry_queue.post(self._at_home)
         del self, call  # the frames of a failed call, which its error keeps, have this one as their caller
 
     def _fail(self, error: BaseException, outcome: Exception) -> None:
@@ -187,11 +192,11 @@ class Errand(Generic[T]):
             for timer in (self._timer, self._delay):
                 if timer is not None:
                     timer.close()
-            call.come_home(self._mailbox.bridge)
+            call.notify_waiters(self._entry_queue.waker)
         if self._greenlet is None or self._greenlet.dead:
             self._is_over = True
             self._greenlet = None
-            call.part()
+            call.detach()
             if self.on_end is not None:
                 self.on_end(call)
 
@@ -203,11 +208,11 @@ class Errand(Generic[T]):
 
     def withdraw(self) -> None:
         """Kill the greenlet; a call that has not begun never will."""
-        self._mailbox.post(self._stop)
+        self._entry_queue.post(self._stop)
 
     def announce(self) -> None:
         """Have the hub notify the waiters of the settled result."""
-        self._mailbox.post(self._at_home)
+        self._entry_queue.post(self._at_home)
 
 
 class _Runner(greenlet):
@@ -220,7 +225,7 @@ class _Runner(greenlet):
 
     __slots__ = ("call",)  # instead of a dict
 
-    call: Call[Any] | None
+    call: TaskResult[Any] | None
 
 
 def current_job() -> Result[Any] | None:

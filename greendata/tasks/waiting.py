@@ -17,11 +17,11 @@ from gevent.event import AsyncResult
 from greendata.errors import BadChoice, BadSetting, NotAResult, ResultTimeout
 from greendata.hub.checks import is_count
 from greendata.hub.deadline import seconds_of
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.tasks.completion_queue import Arrivals, link, unlink, waitable
+from greendata.tasks.completion_queue import CompletionQueue, link, unlink, waitable
 
 __all__ = ("as_completed", "gather", "shield", "wait")
 
@@ -88,7 +88,7 @@ def wait(
     done = {item for item in pending if item.ready()}
     pending -= done
     ends = None if seconds is None else monotonic() + seconds
-    arrivals: Arrivals[R] = Arrivals()
+    arrivals: CompletionQueue[R] = CompletionQueue()
     try:
         for item in pending:
             arrivals.add(item)
@@ -153,7 +153,7 @@ def shield(result: Result[T]) -> Result[T]:
     follower: Result[T] = Result(result.label)
     follower.bind(None, None)
     follow = partial(_follow, result, follower)
-    if not result.add_waker(follow):
+    if not result.add_callback(follow):
         follow()
     return follower
 
@@ -172,8 +172,8 @@ def _is_enough(return_when: str, done: Collection[Any]) -> bool:
 
 def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished: bool) -> Iterator[R]:
     hub = get_hub_if_exists()
-    arrivals: Arrivals[R] = Arrivals()
-    home = None if hub is None else Mailbox.here()  # a generator may be closed in another thread, by its finalizer
+    arrivals: CompletionQueue[R] = CompletionQueue()
+    home = None if hub is None else EntryQueue.here()  # a generator may be closed in another thread, by its finalizer
     error: Exception | None = None
     is_spent = False
     try:
@@ -196,7 +196,7 @@ def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished:
             _give_up(left, home)
 
 
-def _give_up(items: Collection[Any], home: Mailbox | None) -> None:
+def _give_up(items: Collection[Any], home: EntryQueue | None) -> None:
     """Cancel the results of *items*, and kill the greenlets in their own thread. Safe from any thread."""
     for item in items:
         if isinstance(item, Result):
@@ -242,10 +242,10 @@ class _Gathering:
         self.deadline: float | None = None  # the items have their own
         self.members = items  # set once
         self._hub = hub
-        self._mailbox = None if hub is None else Mailbox.here()
+        self._entry_queue = None if hub is None else EntryQueue.here()
         self._keeps_errors = keeps_errors
         self._missing = dict.fromkeys(items)  # whoever settles an item pops it: any thread
-        self.outcome.bind(self, None if self._mailbox is None else self._mailbox.bridge)
+        self.outcome.bind(self, None if self._entry_queue is None else self._entry_queue.waker)
         self._links: dict[Any, Callable[[Any], object]] = {}
         for item in dict.fromkeys(items):
             self._links[item] = link(item, hub, self._note)
@@ -254,14 +254,14 @@ class _Gathering:
 
     def withdraw(self) -> None:
         """Cancel what is not ready. Safe from any thread."""
-        _give_up([item for item in self.members if not item.ready()], self._mailbox)
+        _give_up([item for item in self.members if not item.ready()], self._entry_queue)
 
     def announce(self) -> None:
         """Notify those that wait for the gathered result."""
-        if self._mailbox is None:
+        if self._entry_queue is None:
             self._tell()
         else:
-            self._mailbox.post(self._tell)
+            self._entry_queue.post(self._tell)
 
     def _note(self, item: Any) -> None:
         self._missing.pop(item, None)
@@ -281,9 +281,9 @@ class _Gathering:
         outcome.wake()
         if outcome.is_home or not outcome.ready():
             return
-        if self._mailbox is not None:
+        if self._entry_queue is not None:
             for item, linked in self._links.items():
                 unlink(item, self._hub, linked)
             self._links.clear()  # they know this object: no cycle through it
-            outcome.come_home(self._mailbox.bridge)
-        outcome.part()
+            outcome.notify_waiters(self._entry_queue.waker)
+        outcome.detach()

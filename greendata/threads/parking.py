@@ -41,7 +41,7 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 from greenlet import getcurrent
 
 from greendata.hub import native
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import weakly
 from greendata.internals.gevent import WHERE_THREADS_WAIT, get_hub_if_exists
 
@@ -245,7 +245,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         if self.place.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
             hub.loop.run_callback_threadsafe(self._try)
             return False
-        self.place.mailbox.post(self._try)
+        self.place.entry_queue.post(self._try)
         return True
 
     def _get_until(self, ends: float) -> bool:
@@ -276,11 +276,11 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
 class _Place:
     """A hub as those need it who wait there, and what holds its loop open for them."""
 
-    __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "hub", "mailbox", "process")
+    __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "entry_queue", "hub", "process")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # set once, any thread reads; so are these two
-        self.mailbox = Mailbox.here()
+        self.entry_queue = EntryQueue.here()
         self.process = _process
         self._waiting: set[_Greenlet] = set()  # the hub's thread only, as all that follows
         # The main thread may wake those of any other hub, so that only the main hub has to look.
@@ -312,7 +312,7 @@ class _Place:
         """
         timer = self._timer
         is_last = self.hub.loop.activecnt <= timer.ref
-        timer.ref = not is_last or _others_may_wake() or not self.mailbox.is_empty
+        timer.ref = not is_last or _others_may_wake() or not self.entry_queue.is_empty
 
 
 def _others_may_wake() -> bool:

@@ -18,7 +18,7 @@ from greendata.errors import FrameInvalid
 from greendata.hub.pacing import paced, sliced
 from greendata.pool import pool
 from greendata.query.objects import to_models
-from greendata.schema.codecs import Column, Unfit, series_of
+from greendata.schema.codecs import Column, EncodeError, series_of
 from greendata.schema.failures import Failure, Failures, failures_of, joined, name_of, text_of
 from greendata.schema.fields import columns_of
 from greendata.validation.verbs import Trust, validate
@@ -158,7 +158,7 @@ def _packed(
     for column in columns:
         value = getattr(instance, column.field)
         try:
-            packed.append(column.form.pack(value))
-        except Unfit as unfit:
+            packed.append(column.form.encode(value))
+        except EncodeError as unfit:
             failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
     return tuple(packed)

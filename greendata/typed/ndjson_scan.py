@@ -22,7 +22,7 @@ from pydantic_core import from_json
 
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
 from greendata.formats.json.cells import Unlike, compare
-from greendata.formats.json.partition import JsonSieve, NotJson, lines_of
+from greendata.formats.json.partition import JsonPartitioner, NotJson, lines_of
 from greendata.formats.json.reader import read_ndjson
 from greendata.hub.pacing import give_way
 from greendata.schema.column_names import referred
@@ -143,13 +143,13 @@ def _batches(
 
 def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
     """The rows in batches; as soon as one is invalid no more of them, but failures until `LISTED`."""
-    sieve = JsonSieve(model)
+    partitioner = JsonPartitioner(model)
     names = [*schema_of(model)]
     failures: list[pl.DataFrame] = []
     height = told = 0
     for numbers, texts in _rows(lines):
         try:
-            count, judged = verdict(sieve(texts))
+            count, judged = verdict(partitioner(texts))
         except NotJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken

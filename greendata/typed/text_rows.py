@@ -13,12 +13,12 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from greendata.errors import FrameInvalid
-from greendata.formats.json.partition import JsonSieve, NotJson
+from greendata.formats.json.partition import JsonPartitioner, NotJson
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
 from greendata.typed.confinement import Sources
 from greendata.typed.ndjson_scan import LINE, TEXT, unreadable
-from greendata.validation.partitioner import Sifted
+from greendata.validation.partitioner import Partitioned
 from greendata.validation.verbs import verdict
 
 __all__ = ("TextRows",)
@@ -73,7 +73,7 @@ class TextRows(Generic[M]):
             >>> TextRows(rows.lazy(), Sources("ages", ("ages",), None), User).models(rows)
             [User(age=1), User(age=7)]
         """
-        check, texts = pool.call(JsonSieve, self.model).check, rows[TEXT]
+        check, texts = pool.call(JsonPartitioner, self.model).check, rows[TEXT]
 
         def some(start: int, length: int) -> list[M]:
             return [check(text) for text in texts.slice(start, length).to_list()]
@@ -85,5 +85,5 @@ class TextRows(Generic[M]):
             raise
 
 
-def _sifted(model: type[BaseModel], texts: pl.Series) -> Sifted:
-    return JsonSieve(model)(texts.alias(""))
+def _sifted(model: type[BaseModel], texts: pl.Series) -> Partitioned:
+    return JsonPartitioner(model)(texts.alias(""))

@@ -22,10 +22,10 @@ from greendata.schema.codecs import Column, Dtype
 from greendata.schema.failures import Failures
 from greendata.schema.fields import columns_of
 from greendata.validation.nested import resolved
-from greendata.validation.row_validation import Judge, RowJudge, some_of
+from greendata.validation.row_validation import RowValidator, Validator, some_of
 from greendata.validation.rules import Context, Node
 
-__all__ = ("Apart", "ColumnJudge", "apart_of", "runs_code", "stands_alone")
+__all__ = ("Apart", "ColumnValidator", "apart_of", "runs_code", "stands_alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnJudge(Judge):
+class ColumnValidator(Validator):
     """pydantic's verdict on some columns of rows that nothing else is wrong with.
 
     Attributes:
@@ -55,14 +55,14 @@ class ColumnJudge(Judge):
     """
 
     fields: Sequence[Apart]
-    whole: RowJudge
+    whole: RowValidator
 
     def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
-        """See `Judge.rows`."""
+        """See `Validator.rows`."""
         return zip(*(self._values(field, places) for field in self.fields), strict=False)  # made ones have no end
 
     def valid(self, number: int, row: tuple[Any, ...], failures: Failures) -> list[Any] | None:
-        """See `Judge.valid`."""
+        """See `Validator.valid`."""
         before, values = len(failures), []
         for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
             try:
@@ -87,7 +87,7 @@ class ColumnJudge(Judge):
             return repeat(None)
         column = self.frame[field.source]
         values: list[Any] = some_of(column, places).to_list()
-        unpack = field.column.form.unpacker(column.dtype)
+        unpack = field.column.form.decoder(column.dtype)
         return iter(values) if unpack is None else map(unpack, values)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.schema.codecs import Column, Dtype, Form, Listed, Pairs, Struct
+from greendata.schema.codecs import Column, ColumnCodec, Dtype, ListCodec, PairsCodec, Struct
 from greendata.schema.column_names import field
 from greendata.validation.rules import FALSE, LEAF_RULES, TRUE, Context, Node, Rule, all_of, any_of, knows, never_null
 
@@ -21,7 +21,7 @@ __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # what Python and Polars put in the same order
 
 
-def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     """The rule of *node* for the values *expr*, of *dtype*; None if only pydantic can tell."""
     node = resolved(node, context)
     kind = node["type"]
@@ -77,13 +77,13 @@ def is_plain(node: Node) -> bool:
 # -- containers: one function for a type of node, each of (node, context, expr, dtype, form) ------------
 
 
-def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node):
         return None
     return _items(node, node["items_schema"], context, expr, dtype, form)
 
 
-def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not knows(node, "items_schema", "variadic_item_index", "min_length", "max_length", "fail_fast"):
         return None
     items = node["items_schema"]
@@ -94,8 +94,8 @@ def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     return _items(node, items[0], context, expr, dtype, form) if items else None
 
 
-def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
-    if not (isinstance(dtype, pl.List | pl.Array) and isinstance(form, Listed)):
+def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+    if not (isinstance(dtype, pl.List | pl.Array) and isinstance(form, ListCodec)):
         return None
     fixed = form.dtype.size if isinstance(form.dtype, pl.Array) else None
     if fixed is not None and not (isinstance(dtype, pl.Array) and dtype.size == fixed):
@@ -109,9 +109,9 @@ def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype
     return Rule(value if fixed is None else value.list.to_array(fixed), sure)
 
 
-def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     known = knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node
-    if not (known and isinstance(form, Listed) and isinstance(dtype, pl.List)) or context.is_strict(node):
+    if not (known and isinstance(form, ListCodec) and isinstance(dtype, pl.List)) or context.is_strict(node):
         return None
     if not isinstance(form.items.dtype, SORTED_ALIKE):
         return None
@@ -122,11 +122,11 @@ def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     return Rule(value, all_of(expr.list.eval(rule.sure).list.all(), *_lengths(node, value.list.len())))
 
 
-def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     known = knows(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
-    if not (known and isinstance(form, Pairs) and isinstance(form.dtype, pl.List) and isinstance(dtype, pl.List)):
+    if not (known and isinstance(form, PairsCodec) and isinstance(form.dtype, pl.List) and isinstance(dtype, pl.List)):
         return None
-    if form.unpacker(dtype) is None:
+    if form.decoder(dtype) is None:
         return None
     kinds = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
     pair = pl.element().struct
@@ -140,7 +140,7 @@ def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     return Rule(pairs, all_of(sure, distinct | (expr.list.len() == 0), *_lengths(node, expr.list.len())))
 
 
-def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (is_plain(node) and isinstance(form, Struct) and isinstance(dtype, pl.Struct)):
         return None
     inside = Context(context.definitions, node.get("config", {}), context.strict, context.is_wide)
@@ -158,7 +158,7 @@ def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     return Rule(pl.when(expr.is_not_null()).then(pl.struct(values)), all_of(*sures))
 
 
-CONTAINER_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | None]] = {
+CONTAINER_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, ColumnCodec], Rule | None]] = {
     "dict": _dict,
     "frozenset": _set,
     "list": _list,

@@ -25,13 +25,22 @@ from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
 from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, name_of
 from greendata.schema.limits import failures_where, obstacles
-from greendata.validation.column_validation import Apart, ColumnJudge, apart_of
+from greendata.validation.column_validation import Apart, ColumnValidator, apart_of
 from greendata.validation.nested import is_plain, resolved, rule_of_field
-from greendata.validation.row_validation import AT, JUDGE, SURELY_BAD, Judge, RowJudge
+from greendata.validation.row_validation import AT, JUDGE, SURELY_BAD, RowValidator, Validator
 from greendata.validation.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.validation.trust import shape_failures
 
-__all__ = ("Part", "Plan", "Sieve", "Sifted", "Sorted", "asked_of", "in_base64", "numbered")
+__all__ = (
+    "Part",
+    "Partitioned",
+    "Partitioner",
+    "Plan",
+    "Sorted",
+    "asked_of",
+    "in_base64",
+    "numbered",
+)
 
 MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
 SURE = f"sure {uuid4()}"
@@ -50,11 +59,11 @@ class Part(NamedTuple):
 
     sure: pl.DataFrame
     is_spoilt: bool
-    judge: int | None
+    validator: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Sifted:
+class Partitioned:
     """Rows, sifted.
 
     Attributes:
@@ -69,7 +78,7 @@ class Sifted:
 
     height: int
     parts: Sequence[Part]
-    judges: tuple[Judge, ...]
+    validators: tuple[Validator, ...]
     asked: pl.DataFrame
     bad: pl.DataFrame
     beyond: pl.DataFrame
@@ -108,7 +117,7 @@ class Sorted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
+class Partitioner:
     """What sifts frames for a model. Call it on a worker.
 
     Attributes:
@@ -131,7 +140,7 @@ class Sieve:
         core = core_schema_of(self.model)
         return in_base64(core) if self.from_json else core
 
-    def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Sifted:
+    def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Partitioned:
         """The rows of *frame*, sifted."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
         computed = [column.name for column in self.columns if not column.sources]
@@ -145,14 +154,14 @@ class Sieve:
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
         parts, doubtful, bad = self.sift(df, plan, is_spoilt=self.is_spoilt(df.schema))
         askable, beyond = _askable(seen, doubtful)
-        apart = [part.sure[ROW_KEY] for part in parts if part.judge is not None]
+        apart = [part.sure[ROW_KEY] for part in parts if part.validator is not None]
         if not df.height:
             beyond = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
         kept = df.select(referred(unused if extra == "allow" else [], df.columns))
-        return Sifted(
+        return Partitioned(
             height=df.height,
             parts=parts,
-            judges=self._judges(seen, plan),
+            validators=self._judges(seen, plan),
             asked=asked_of([(0, askable, askable), *((1, some, some) for some in apart)], bad[ROW_KEY]),
             bad=bad,
             beyond=beyond,
@@ -221,12 +230,12 @@ class Sieve:
                 return None
         return Plan(values, all_of(*sures), apart, bad)
 
-    def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Judge, ...]:
+    def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Validator, ...]:
         check = partial(validates(self.model), strict=self.strict)
-        whole = RowJudge(rows, self.columns, check)
+        whole = RowValidator(rows, self.columns, check)
         if plan is None or not plan.apart:
             return (whole,)
-        return (whole, ColumnJudge(rows, [field.column for field in plan.apart], plan.apart, whole))
+        return (whole, ColumnValidator(rows, [field.column for field in plan.apart], plan.apart, whole))
 
 
 def in_base64(part: Any, *, is_said: bool = False) -> Any:
@@ -271,8 +280,8 @@ def asked_of(some: Iterable[tuple[int, pl.Series, pl.Series]], bad: pl.Series | 
         bad: the numbers of those that are surely invalid.
     """
     asked = [
-        pl.DataFrame([numbers.alias(ROW_KEY), places.alias(AT)]).with_columns(pl.lit(judge, pl.UInt8).alias(JUDGE))
-        for judge, numbers, places in some
+        pl.DataFrame([numbers.alias(ROW_KEY), places.alias(AT)]).with_columns(pl.lit(validator, pl.UInt8).alias(JUDGE))
+        for validator, numbers, places in some
     ]
     is_bad = pl.lit(value=False) if bad is None else pl.col(ROW_KEY).is_in(bad.implode())
     return pl.concat(asked).sort(ROW_KEY).with_columns(is_bad.alias(SURELY_BAD))

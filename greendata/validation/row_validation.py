@@ -1,4 +1,4 @@
-"""Verdicts: what pydantic says of rows, one by one, in slices that leave the hub its time.
+"""Validated: what pydantic says of rows, one by one, in slices that leave the hub its time.
 
 The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
 verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
@@ -19,7 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from greendata.hub.pacing import breathe, sliced
-from greendata.schema.codecs import Column, Unfit, series_of, unpackers_of
+from greendata.schema.codecs import Column, EncodeError, decoders_of, series_of
 from greendata.schema.failures import (
     FAILURES,
     LISTED,
@@ -31,7 +31,17 @@ from greendata.schema.failures import (
     text_of,
 )
 
-__all__ = ("AT", "Good", "JUDGE", "Judge", "RowJudge", "SURELY_BAD", "Verdicts", "judged", "some_of")
+__all__ = (
+    "AT",
+    "Good",
+    "JUDGE",
+    "RowValidator",
+    "SURELY_BAD",
+    "Validated",
+    "Validator",
+    "judged",
+    "some_of",
+)
 
 NONE = pl.DataFrame(schema=FAILURES)
 JUDGE = f"judge {uuid4()}"
@@ -44,7 +54,7 @@ Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a
 
 
 @dataclass(frozen=True, slots=True)
-class Judge(ABC):
+class Validator(ABC):
     """What asks pydantic about rows of a frame.
 
     Attributes:
@@ -67,7 +77,7 @@ class Judge(ABC):
         """Valid *rows* in their columns' form: their numbers, and each column; what does not fit goes to *failures*."""
         try:
             return self._packed(rows)
-        except Unfit:
+        except EncodeError:
             found = [[*self._unfit(row)] for row in rows]
             failures += [failure for some in found for failure in some]
             return self._packed([row for row, some in zip(rows, found, strict=True) if not some])
@@ -84,19 +94,19 @@ class Judge(ABC):
     def _packed(self, rows: Sequence[Good]) -> list[list[Any]]:
         by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
         columns = zip(self.columns, by_column, strict=True)
-        return [[number for number, _ in rows], *([*map(column.form.pack, values)] for column, values in columns)]
+        return [[number for number, _ in rows], *([*map(column.form.encode, values)] for column, values in columns)]
 
     def _unfit(self, row: Good) -> Iterator[Failure]:
         number, values = row
         for column, value in zip(self.columns, values, strict=True):
             try:
-                column.form.pack(value)
-            except Unfit as reason:
+                column.form.encode(value)
+            except EncodeError as reason:
                 yield number, name_of(column.name), text_of(value), "column_form", str(reason)
 
 
 @dataclass(frozen=True, slots=True)
-class RowJudge(Judge):
+class RowValidator(Validator):
     """pydantic's verdict on whole rows.
 
     Attributes:
@@ -106,11 +116,11 @@ class RowJudge(Judge):
     check: Callable[[Any], BaseModel]
 
     def rows(self, places: pl.Series) -> Iterator[Mapping[str, Any]]:
-        """See `Judge.rows`."""
-        return _dicts(some_of(self.frame, places), unpackers_of(self.columns, self.frame.schema))
+        """See `Validator.rows`."""
+        return _dicts(some_of(self.frame, places), decoders_of(self.columns, self.frame.schema))
 
     def valid(self, number: int, row: Mapping[str, Any], failures: Failures) -> list[Any] | None:
-        """See `Judge.valid`."""
+        """See `Validator.valid`."""
         try:
             model = self.check(row)
         except ValidationError as error:
@@ -119,7 +129,7 @@ class RowJudge(Judge):
         return [getattr(model, column.field) for column in self.columns]
 
 
-class Verdicts(NamedTuple):
+class Validated(NamedTuple):
     """What judges have found, in pieces to be `joined` on a worker.
 
     Attributes:
@@ -133,7 +143,7 @@ class Verdicts(NamedTuple):
     left: pl.DataFrame
 
 
-def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> Verdicts:
+def judged(validators: Sequence[Validator], asked: pl.DataFrame, *, all_rows: bool) -> Validated:
     """The verdicts on the rows *asked*, each by its judge.
 
     Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
@@ -144,30 +154,30 @@ def judged(judges: Sequence[Judge], asked: pl.DataFrame, *, all_rows: bool) -> V
             these (`AT`), and whether they are invalid whatever a judge says (`SURELY_BAD`).
         all_rows: after `LISTED` failures, judge those that may be valid; otherwise no more of them.
     """
-    verdicts = Verdicts([[] for _ in judges], [], asked.head(0))
-    done = _judge(judges, asked, LISTED, verdicts)
+    verdicts = Validated([[] for _ in validators], [], asked.head(0))
+    done = _validator(validators, asked, LISTED, verdicts)
     left = asked.slice(done)
     if all_rows and left.height:
         is_bad = left[SURELY_BAD]
-        _judge(judges, left.filter(~is_bad), 0, verdicts)
+        _validator(validators, left.filter(~is_bad), 0, verdicts)
         left = left.filter(is_bad)
     some_each = [
-        found or [judge.frame_of(judge.fitting([], Failures()))]
-        for judge, found in zip(judges, verdicts.good, strict=True)
+        found or [validator.frame_of(validator.fitting([], Failures()))]
+        for validator, found in zip(validators, verdicts.good, strict=True)
     ]
-    return Verdicts(some_each, verdicts.failures or [NONE], left)
+    return Validated(some_each, verdicts.failures or [NONE], left)
 
 
-def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: Verdicts) -> int:
+def _validator(validators: Sequence[Validator], asked: pl.DataFrame, limit: int, verdicts: Validated) -> int:
     """Add the verdicts on *asked*, up to a *limit* of failures if it is not 0; returns how many rows were judged."""
     told = done = 0
     waiting: list[list[list[Any]]] = [
-        judge.fitting([], Failures()) for judge in judges
+        validator.fitting([], Failures()) for validator in validators
     ]  # for their frames: to begin one takes as long as 20 rows
 
     def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
         failures = Failures(limit and sys.maxsize)
-        _slice(judges, asked.slice(start, length), waiting, failures)
+        _slice(validators, asked.slice(start, length), waiting, failures)
         return length, [failures_of(failures)] if failures else []
 
     for length, failing in sliced(some, asked.height):
@@ -175,37 +185,39 @@ def _judge(judges: Sequence[Judge], asked: pl.DataFrame, limit: int, verdicts: V
         done += length
         told += sum(piece.height for piece in failing)
         is_over = done == asked.height or 0 < limit <= told
-        for judge, rows, good in zip(judges, waiting, verdicts.good, strict=True):
+        for validator, rows, good in zip(validators, waiting, verdicts.good, strict=True):
             if rows[0] and (is_over or len(rows[0]) >= WAITING):
-                good.extend(_framed(judge, rows))
+                good.extend(_framed(validator, rows))
         if is_over:
             break
     return done
 
 
-def _slice(judges: Sequence[Judge], asked: pl.DataFrame, good: list[list[list[Any]]], failures: Failures) -> None:
+def _slice(
+    validators: Sequence[Validator], asked: pl.DataFrame, good: list[list[list[Any]]], failures: Failures
+) -> None:
     """Add the valid rows of a slice to those of their judges, and the failures of the others."""
     by = asked[JUDGE].to_list()
     places = dict.fromkeys(set(by), asked[AT])
     if len(places) > 1:
         places = {index: asked[AT].filter(asked[JUDGE] == index) for index in places}
-    rows = {index: judges[index].rows(some) for index, some in places.items()}
+    rows = {index: validators[index].rows(some) for index, some in places.items()}
     found: dict[int, list[Good]] = {index: [] for index in places}
     for number, index in zip(asked[ROW_KEY].to_list(), by, strict=True):
-        values = judges[index].valid(number, next(rows[index]), failures)
+        values = validators[index].valid(number, next(rows[index]), failures)
         if values is not None:
             found[index].append((number, values))
     for index, some in found.items():
-        for column, values in zip(good[index], judges[index].fitting(some, failures), strict=True):
+        for column, values in zip(good[index], validators[index].fitting(some, failures), strict=True):
             column.extend(values)
 
 
-def _framed(judge: Judge, packed: list[list[Any]]) -> Iterator[pl.DataFrame]:
-    """What `Judge.fitting` has returned as frames. The lists are emptied, from their beginning."""
+def _framed(validator: Validator, packed: list[list[Any]]) -> Iterator[pl.DataFrame]:
+    """What `Validator.fitting` has returned as frames. The lists are emptied, from their beginning."""
     breathe()
 
     def some(_: int, length: int) -> pl.DataFrame:
-        frame = judge.frame_of([values[:length] for values in packed])
+        frame = validator.frame_of([values[:length] for values in packed])
         for values in packed:
             del values[:length]
         return frame

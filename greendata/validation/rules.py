@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from greendata.schema.codecs import Dtype, Form, Leaf, Unfit
+from greendata.schema.codecs import ColumnCodec, Dtype, EncodeError, LeafCodec
 from greendata.schema.limits import NANOSECONDS, is_readable
 from greendata.schema.spans import UNIT_DIGITS, ticks_of_span
 
@@ -120,7 +120,7 @@ def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
 # -- leaves: one function for a type of node, each of (node, context, expr, dtype, form) ----------------
 
 
-def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node, "multiple_of", *BOUNDS) and form.dtype.is_integer()):
         return None
     value = expr.cast(form.dtype, strict=False)
@@ -145,7 +145,7 @@ def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     return _within(node, form, Rule(value, all_of(sure, divisible), bad))
 
 
-def _wide_whole(text: pl.Expr, form: Form) -> tuple[pl.Expr, pl.Expr]:
+def _wide_whole(text: pl.Expr, form: ColumnCodec) -> tuple[pl.Expr, pl.Expr]:
     """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are sure."""
     short = pl.when(text.str.len_bytes() <= NEAR).then(text)
     value = pl.coalesce(
@@ -154,7 +154,7 @@ def _wide_whole(text: pl.Expr, form: Form) -> tuple[pl.Expr, pl.Expr]:
     return value, all_of(text.str.contains(WIDE_WHOLE), value.is_not_null())
 
 
-def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node, "allow_inf_nan", *BOUNDS) and form.dtype.is_float()):
         return None
     lax = not context.is_strict(node)
@@ -180,7 +180,7 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()), rule.bad)
 
 
-def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node) and form.dtype == pl.Boolean):
         return None
     if dtype == pl.Boolean:
@@ -195,7 +195,7 @@ def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     return None
 
 
-def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
     if not (knows(node, *known) and isinstance(form.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
         return None
@@ -222,7 +222,7 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) 
     return _cast(text, form, sure, bad)
 
 
-def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     is_text = dtype == pl.String and not context.is_strict(node) and "val_json_bytes" not in context.config
     if not (knows(node, "max_length", "min_length") and form.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
         return None
@@ -232,7 +232,7 @@ def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form
     return Rule(value, all_of(at_least, None if high is None else value.bin.size() <= high))
 
 
-def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     to = form.dtype
     if not (knows(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
         return None
@@ -257,7 +257,7 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Fo
     return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small), bad))
 
 
-def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node, *BOUNDS) and form.dtype == pl.Date):
         return None
     bad = FALSE
@@ -271,7 +271,7 @@ def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date())), bad))
 
 
-def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     to = form.dtype
     if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
         return None
@@ -304,7 +304,7 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: F
     return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to)), bad))
 
 
-def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+def _zoned(node: Node, expr: pl.Expr, form: ColumnCodec) -> Rule | None:
     """The rule of text with an offset, in a column of datetimes that have a zone."""
     to = form.dtype
     assert isinstance(to, pl.Datetime)
@@ -321,7 +321,7 @@ def _zoned(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
     return _within(node, form, Rule(value, sure, expr.str.contains(NO_DIGIT)))
 
 
-def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
     if not (known and form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
         return None
@@ -335,7 +335,7 @@ def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     return _kept(node, form, value, micros, sure)
 
 
-def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     to = form.dtype
     if not (knows(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
         return None
@@ -352,7 +352,7 @@ def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: 
     return _within(node, form, Rule(value, sure))
 
 
-def _span(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
+def _span(node: Node, expr: pl.Expr, form: ColumnCodec) -> Rule | None:
     """The rule of text in a column of durations."""
     assert isinstance(form.dtype, pl.Duration)
     unit = form.dtype.time_unit
@@ -364,7 +364,7 @@ def _span(node: Node, expr: pl.Expr, form: Form) -> Rule | None:
     )
 
 
-def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not (knows(node, "version") and dtype == form.dtype == pl.String) or context.is_strict(node):
         return None
     version = node.get("version")
@@ -373,20 +373,20 @@ def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form)
     return Rule(value, value.str.contains(pattern), expr.str.len_bytes() < 32)
 
 
-def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
         return None
     rule = _one_of([member.value for member in node["members"]], expr, dtype, form)
     return rule and Rule(rule.value, rule.sure, rule.bad if node.get("missing") is None else FALSE)
 
 
-def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     if not knows(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
         return None
     return _one_of(node["expected"], expr, dtype, form)
 
 
-def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: Form) -> Rule | None:
+def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
     kinds = {type(value) for value in values}
     if kinds == {str} and _is_text(dtype):
         sure = expr.cast(pl.String).is_in(values)
@@ -398,7 +398,7 @@ def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: Form) -> Rule 
     return None
 
 
-LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, Form], Rule | None]] = {
+LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, ColumnCodec], Rule | None]] = {
     "bool": _bool,
     "bytes": _bytes,
     "date": _date,
@@ -423,7 +423,7 @@ def _digits(node: Node) -> int:
     return 6 if node.get("microseconds_precision") == "error" else 9
 
 
-def _kept(node: Node, form: Form, value: pl.Expr, micros: pl.Expr, sure: pl.Expr) -> Rule | None:
+def _kept(node: Node, form: ColumnCodec, value: pl.Expr, micros: pl.Expr, sure: pl.Expr) -> Rule | None:
     """The rule of values with nanoseconds, which stay: a bound is held against what pydantic sees, *micros* of them."""
     seen = micros.cast(form.dtype, strict=False)
     within = _within(node, form, Rule(seen, all_of(sure, value.is_not_null())))
@@ -449,18 +449,18 @@ def _is_text(dtype: Dtype) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
-def _cast(value: pl.Expr, form: Form, sure: pl.Expr | None, bad: pl.Expr = FALSE) -> Rule:
+def _cast(value: pl.Expr, form: ColumnCodec, sure: pl.Expr | None, bad: pl.Expr = FALSE) -> Rule:
     """*value* in another dtype, not sure where that cannot hold it."""
     cast = value.cast(form.dtype, strict=False)
     may_fail = not isinstance(form.dtype, pl.String | pl.Int64 | pl.Boolean)
     return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None), bad)
 
 
-def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
+def _within(node: Node, form: ColumnCodec, rule: Rule) -> Rule | None:
     """*rule*, sure only of values within the bounds of *node*; None for a bound that the form cannot hold."""
     try:
         bounds = {key: _bound(node[key], form) for key in BOUNDS if node.get(key) is not None}
-    except Unfit:
+    except EncodeError:
         return None
     compare: dict[str, Callable[[Any], pl.Expr]] = {
         "ge": rule.value.__ge__,
@@ -474,14 +474,14 @@ def _within(node: Node, form: Form, rule: Rule) -> Rule | None:
     return Rule(rule.value, all_of(rule.sure, within), any_of(rule.bad, all_of(rule.sure, ~within)))
 
 
-def _bound(value: Any, form: Form) -> pl.Expr:
+def _bound(value: Any, form: ColumnCodec) -> pl.Expr:
     if isinstance(value, bool) or (isinstance(value, int) and form.dtype.is_float() and abs(value) > EXACT):
-        raise Unfit(f"{value} is no bound of {form.dtype}")
+        raise EncodeError(f"{value} is no bound of {form.dtype}")
     if form.dtype.is_decimal() and isinstance(value, int):
         value = Decimal(value)
     if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
-        raise Unfit(f"{value} is no bound of {form.dtype}")
-    return pl.lit(form.pack(value), dtype=form.dtype)
+        raise EncodeError(f"{value} is no bound of {form.dtype}")
+    return pl.lit(form.encode(value), dtype=form.dtype)
 
 
-_FLOAT = Leaf(pl.Float64(), float)
+_FLOAT = LeafCodec(pl.Float64(), float)

@@ -22,8 +22,8 @@ from greendata.pool import pool
 from greendata.schema.column_names import referred
 from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, joined
 from greendata.schema.fields import columns_of
-from greendata.validation.partitioner import Sieve, Sifted, asked_of
-from greendata.validation.row_validation import Verdicts, judged
+from greendata.validation.partitioner import Partitioned, Partitioner, asked_of
+from greendata.validation.row_validation import Validated, judged
 from greendata.validation.trust import trusted
 
 __all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "verdict")
@@ -128,10 +128,10 @@ def _checked(
     if trust != "off":
         rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
         return rows, Filtered(*parts)
-    return verdict(pool.call(Sieve(model, columns, strict, all_rows=all_rows), frame), all_rows=all_rows)
+    return verdict(pool.call(Partitioner(model, columns, strict, all_rows=all_rows), frame), all_rows=all_rows)
 
 
-def verdict(sifted: Sifted, *, all_rows: bool = False) -> tuple[int, Filtered]:
+def verdict(sifted: Partitioned, *, all_rows: bool = False) -> tuple[int, Filtered]:
     """How many rows were *sifted*, and what becomes of them. pydantic is asked on the caller's greenlet.
 
     Args:
@@ -140,11 +140,11 @@ def verdict(sifted: Sifted, *, all_rows: bool = False) -> tuple[int, Filtered]:
     Example:
         >>> class User(BaseModel):
         ...     age: int
-        >>> rows, found = verdict(Sieve(User, columns_of(User), None)(pl.DataFrame({"age": ["7", "x"]})))
+        >>> rows, found = verdict(Partitioner(User, columns_of(User), None)(pl.DataFrame({"age": ["7", "x"]})))
         >>> rows, found.good["age"].to_list(), found.failures["row"].to_list()
         (2, [7], [1])
     """
-    verdicts = judged(sifted.judges, sifted.asked, all_rows=all_rows)
+    verdicts = judged(sifted.validators, sifted.asked, all_rows=all_rows)
     spoilt = [
         _failures_of_first(sifted, part.sure[ROW_KEY].head(1)) if part.is_spoilt and part.sure.height else None
         for part in sifted.parts
@@ -152,11 +152,11 @@ def verdict(sifted: Sifted, *, all_rows: bool = False) -> tuple[int, Filtered]:
     return sifted.height, pool.call(_merged, sifted, verdicts, spoilt, all_rows=all_rows)
 
 
-def _failures_of_first(sifted: Sifted, number: pl.Series) -> pl.DataFrame:
-    return judged(sifted.judges, asked_of([(0, number, number)]), all_rows=False).failures[0]
+def _failures_of_first(sifted: Partitioned, number: pl.Series) -> pl.DataFrame:
+    return judged(sifted.validators, asked_of([(0, number, number)]), all_rows=False).failures[0]
 
 
-def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None], *, all_rows: bool) -> Filtered:
+def _merged(sifted: Partitioned, verdicts: Validated, spoilt: list[pl.DataFrame | None], *, all_rows: bool) -> Filtered:
     """All rows together, in their order. Call on a worker.
 
     Args:
@@ -177,8 +177,8 @@ def _merged(sifted: Sifted, verdicts: Verdicts, spoilt: list[pl.DataFrame | None
             failing.append(failures.drop("row").join(numbers, how="cross").select(FAILURES.names()))
         elif part.sure.height:
             sure = part.sure
-            if part.judge is not None:
-                sure = sure.join(apart[part.judge - 1], on=ROW_KEY, maintain_order="left")
+            if part.validator is not None:
+                sure = sure.join(apart[part.validator - 1], on=ROW_KEY, maintain_order="left")
             fitting.append(sure.select(referred(good.columns, good.columns)))
     fitting = [rows for rows in fitting if rows.height] or [good]
     rows = fitting[0] if len(fitting) == 1 else pl.concat(fitting).sort(ROW_KEY)

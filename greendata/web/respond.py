@@ -24,7 +24,7 @@ from greendata.formats.encoders import Chunks, encode
 from greendata.formats.format import FORMATS, MEDIA_TYPES, SUFFIXES, Format
 from greendata.formats.text_encode import unwritable
 from greendata.hub.result import Result
-from greendata.pool.job import underway
+from greendata.pool.job import bypass_queue_limit
 from greendata.web.negotiation import acceptable, type_of
 from greendata.web.scope import current_scope, reset_of
 
@@ -118,7 +118,7 @@ class _Stream:
         self._label = label
         self._context = copy_context()
         self._first: bytes | None = self._context.run(next, chunks, b"")
-        self._context.run(underway.set, True)  # the queries that *chunks* begins from here on, too
+        self._context.run(bypass_queue_limit.set, True)  # the queries that *chunks* begins from here on, too
         self._reset = reset_of(request.environ)
         self._scope = current_scope()
         if self._scope is not None:

@@ -24,10 +24,10 @@ from gevent.socket import socket as GreenSocket
 
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.pool.job import adopter, turn
+from greendata.pool.job import on_submit, turn
 
 __all__ = ("Scope", "current_scope", "keep", "reset_of", "socket_of")
 
@@ -66,9 +66,9 @@ class Scope:
     __slots__ = (
         "_block",
         "_client",
+        "_entry_queue",
         "_holders",
         "_hub",
-        "_mailbox",
         "_owners",
         "_reason",
         "_refs",
@@ -87,7 +87,7 @@ class Scope:
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
         self._hub: Any = get_hub_if_exists()
         self._client = client if self._hub is not None else None  # the hub's thread; any thread writes None
-        self._mailbox: Mailbox | None = None  # the hub's thread writes it once, before it watches
+        self._entry_queue: EntryQueue | None = None  # the hub's thread writes it once, before it watches
         self._watcher: Any = None  # from here on: the hub's thread only
         self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
         self._block: AbstractContextManager[float] | None = None
@@ -106,7 +106,7 @@ class Scope:
             self._block.__enter__()
         self.hold()
         self._set(_scope, self)
-        self._set(adopter, self.adopt)
+        self._set(on_submit, self.adopt)
 
     def take_turns(self, key: Hashable) -> None:
         """Give what is submitted from here on a key, see `greendata.pool.pool.Pool.submit`. Call between the two."""
@@ -175,8 +175,8 @@ class Scope:
         self.cancel(OVER)
         if get_hub_if_exists() is self._hub:
             self._unwatch()
-        elif self._mailbox is not None:  # a stream that the garbage collector closed, on a worker, say
-            self._mailbox.post(self._unwatch)
+        elif self._entry_queue is not None:  # a stream that the garbage collector closed, on a worker, say
+            self._entry_queue.post(self._unwatch)
 
     def _set(self, variable: ContextVar[Any], value: object) -> None:
         self._tokens.append((variable, variable.set(value)))
@@ -185,7 +185,7 @@ class Scope:
         if client.fileno() < 0:  # the server, or what has taken the connection over, has closed it
             self._client = None
             return
-        self._mailbox = Mailbox.here()
+        self._entry_queue = EntryQueue.here()
         self._watcher = self._hub.loop.io(client.fileno(), READABLE)
         self._watcher.start(self._on_readable)
 

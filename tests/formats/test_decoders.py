@@ -273,7 +273,9 @@ def test_a_large_cell_is_read() -> None:
     assert len(told) < 400
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, partial(pyarrow.compress, codec="zstd", asbytes=True)])
+@pytest.mark.parametrize(
+    "encode", [gzip.compress, zlib.compress, partial(pyarrow.compress, codec="zstd", asbytes=True)]
+)
 def test_what_is_compressed(pack: Callable[[bytes], bytes]) -> None:
     """Polars unpacks text by itself, however much comes out."""
     for format, content in (("csv", b"a\n1\n"), ("ndjson", b'{"a":1}\n'), ("json", b'[{"a":1}]')):

@@ -41,7 +41,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.format import Format
 from greendata.formats.json import rows as jsonrows
-from greendata.schema.codecs import Unfit
+from greendata.schema.codecs import EncodeError
 from greendata.schema.failures import Failure, failures_in, failures_of, text_of
 from greendata.schema.fields import columns_of
 from greendata.typed import ndjson_scan
@@ -397,7 +397,7 @@ def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, 
             value = getattr(row, column.field)
             try:
                 packed.append(column.form.pack(value))
-            except Unfit as unfit:
+            except EncodeError as unfit:
                 failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
     if failures:
         return None, failures_of(failures)
@@ -824,7 +824,7 @@ def test_what_would_become_another_kind_is_named(format: Format, body: str, reas
         decode(body.encode(), format)
 
 
-class Coded(BaseModel):
+class NamedDtypeCodec(BaseModel):
     a: list[int] | None = None
     b: dict[str, int | None] = {}
     c: int | None = 7
@@ -848,15 +848,15 @@ def test_lines_that_no_frame_has_as_they_are_are_judged_as_text_or_refused(
 ) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_text("\n".join(lines))
-    frame = Frame[Coded].scan_ndjson(path)
-    good, failures = law([line for line in lines if line], Coded)
+    frame = Frame[NamedDtypeCodec].scan_ndjson(path)
+    good, failures = law([line for line in lines if line], NamedDtypeCodec)
     found, failed = valid_of(frame)
     assert (found is None) is (good is None)
     if found is not None and good is not None:
         assert_frame_equal(found, good)
     if failed is not None and failures is not None:
         assert {*failed.rows()} == {*failures.rows()}
-    for changed in (frame.filter(pl.lit(value=True)), frame.with_columns(z=pl.lit(1)), frame.as_model(Coded)):
+    for changed in (frame.filter(pl.lit(value=True)), frame.with_columns(z=pl.lit(1)), frame.as_model(NamedDtypeCodec)):
         with pytest.raises(UnreadableFile, match=reason):
             changed.to_frame()
 
@@ -867,10 +867,10 @@ def test_integers_beside_fractions_in_a_file_are_exact_or_refused_by_name(
     path = tmp_path / "rows.ndjson"
     for lines in ('{"a": [9007199254740993, 1.0]}', '{"a": [9007199254740993]}\n{"a": [1.0]}'):
         path.write_text(lines)
-        for frame in (Frame[Coded].scan_ndjson(path), Frame[Coded].scan_ndjson(path).head(5)):
+        for frame in (Frame[NamedDtypeCodec].scan_ndjson(path), Frame[NamedDtypeCodec].scan_ndjson(path).head(5)):
             assert frame.to_dict()["a"][0][0] == 9007199254740993
     monkeypatch.setattr(ndjson_scan, "ROWS", 1)  # and so no batch has both
-    frame = Frame[Coded].scan_ndjson(path)
+    frame = Frame[NamedDtypeCodec].scan_ndjson(path)
     assert frame.to_dict()["a"] == [[9007199254740993], [1]]
     with pytest.raises(UnreadableFile, match=r"line 1: a\.0: 9007199254740993 would become 9007199254740992\.0"):
         frame.head(5).to_frame()
@@ -879,7 +879,7 @@ def test_integers_beside_fractions_in_a_file_are_exact_or_refused_by_name(
 def test_code_runs_once_for_each_row_of_a_file_that_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_text('{"a": [1], "e": 250}\n{"e": 300.0}\n{"c": 1}\n')
-    frame = Frame[Coded].scan_ndjson(path, batch_size=2)
+    frame = Frame[NamedDtypeCodec].scan_ndjson(path, batch_size=2)
     assert [row.e for row in frame.collect()] == [2.5, 3.0, 1.0]
     assert frame.to_dict() == {
         "a": [[1], None, None],

@@ -23,7 +23,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
-from greendata.http.adapter import Peers
+from greendata.http.adapter import AddressPolicy
 from greendata.http.session import REDIRECTS, GuardedSession
 from tests.conftest import PATCHED
 from tests.support.rawservers import answer, drip, serving, serving_unasked
@@ -104,15 +104,15 @@ def test_the_answer_tells_where_it_came_from() -> None:
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
-    assert not Peers(allowed=False).allow(address)
-    assert Peers(allowed=True).allow(address)
+    assert not AddressPolicy(allowed=False).allow(address)
+    assert AddressPolicy(allowed=True).allow(address)
 
 
 def test_addresses_that_are_public_or_named() -> None:
-    assert Peers(allowed=False).allow("8.8.8.8")
-    assert Peers(allowed=False).allow("2606:4700:4700::1111")
-    assert Peers(["127.0.0.0/8", "::1"]).allow("::ffff:127.0.0.1")
-    assert not Peers(["127.0.0.1"]).allow("127.0.0.2")
+    assert AddressPolicy(allowed=False).allow("8.8.8.8")
+    assert AddressPolicy(allowed=False).allow("2606:4700:4700::1111")
+    assert AddressPolicy(["127.0.0.0/8", "::1"]).allow("::ffff:127.0.0.1")
+    assert not AddressPolicy(["127.0.0.1"]).allow("127.0.0.2")
     for wrong in ("127.0.0.1", ["localhost"], ["127.0.0.1/8"], 3):
         with pytest.raises(BadArgument, match="allow_private must be"):
             GuardedSession(allow_private=wrong)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ CASES = (
 )
 # It starts native threads by way of `threading`: under patching it fails with gevent's own AsyncResult too.
 UNPATCHED_ONLY = {"TestAsyncResultCrossThread"}
-# It watches `run_callback_threadsafe`, by which gevent's own links are told; those of a Result are told by a `Bridge`.
+# It watches `run_callback_threadsafe`, by which gevent's own links are told; those of a Result by a `HubWaker`.
 INNER = "test_cross_thread_callback_can_run_before_scheduling_returns"
 
 PROGRAM = """

@@ -16,7 +16,7 @@ import greendata
 from greendata import stages
 from greendata.errors import CallerStopped
 from greendata.hub import native
-from greendata.hub.entry_queue import Mailbox
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.outcome import Outcome
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -24,7 +24,7 @@ from greendata.pool.pool import Pool
 from greendata.pool.settings import Settings
 from greendata.tasks.caller import Caller
 from greendata.tasks.group import Group
-from greendata.tasks.task import Call
+from greendata.tasks.task import TaskResult
 from tests.support.gates import Gate
 from tests.support.natives import until
 from tests.support.processes import run_python
@@ -70,7 +70,7 @@ THREADS = {
     "a group": in_a_group,
     "a link": with_a_link,
     "its caller": lambda: Caller.current().call_soon(int).get(timeout=30),
-    "a mailbox": Mailbox.here,
+    "a mailbox": EntryQueue.here,
 }
 
 
@@ -94,7 +94,7 @@ def test_a_plain_thread_leaves_no_loop(name: str) -> None:
 def test_a_worker_that_ends_leaves_no_loop() -> None:
     """It has had a mailbox, as every hub that waits for another thread has."""
     workers = Pool(Settings(max_workers=1))
-    workers.submit(Mailbox.here).get(timeout=30)
+    workers.submit(EntryQueue.here).get(timeout=30)
     before = loops()
     workers.configure(max_workers=2)
     gate = Gate()
@@ -108,7 +108,7 @@ def test_a_worker_that_ends_leaves_no_loop() -> None:
 
 
 def hold_with_a_mailbox(gate: Gate) -> None:
-    Mailbox.here()
+    EntryQueue.here()
     gate()
 
 
@@ -129,7 +129,7 @@ def test_a_hub_that_was_there_before_is_its_owners() -> None:
 
     def thread() -> None:
         hubs.append(gevent.get_hub())
-        Mailbox.here()
+        EntryQueue.here()
 
     ended_thread(thread)
     assert hubs[0].loop is not None
@@ -169,7 +169,7 @@ def test_a_stopped_caller_leaves_nothing(held: Gate) -> None:
 
     with Caller.new(idle_after=600) as caller:
         caller.call_soon(lambda: greendata.run(job, Value())).get(timeout=30)
-        gone.extend((weakref.ref(caller), weakref.ref(caller._mailbox.hub)))
+        gone.extend((weakref.ref(caller), weakref.ref(caller._entry_queue.hub)))
         caller.call_soon(gevent.sleep, 0).get(timeout=30)
     held.wait_arrived()
     del caller
@@ -193,12 +193,12 @@ def test_the_end_of_a_job_comes_also_when_its_hub_is_gone(held: Gate) -> None:
 
 
 def test_letters_to_a_hub_that_is_gone_are_dropped() -> None:
-    boxes: list[Mailbox] = []
+    boxes: list[EntryQueue] = []
     letter = Value()
     gone = weakref.ref(letter)
 
     def thread() -> None:
-        boxes.append(Mailbox.here())
+        boxes.append(EntryQueue.here())
         gevent.get_hub().destroy(destroy_loop=True)
         boxes.append(boxes[0])
 
@@ -226,17 +226,17 @@ def test_a_caller_that_waits_for_its_idleness_ends_on_libuv() -> None:
 
 
 def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
-    bridge = Mailbox.here().bridge
-    before = bridge.expected
+    waker = EntryQueue.here().waker
+    before = waker.expected
     value = Value()
     gone = weakref.ref(value)
     Result[None]().rawlink(lambda _, value=value: value)  # type: ignore[misc]
     del value
-    until(lambda: (gc.collect(), gone() is None and bridge.expected <= before)[1])
+    until(lambda: (gc.collect(), gone() is None and waker.expected <= before)[1])
 
 
 def test_the_calls_of_a_destroyed_hub_are_told_when_its_thread_has_another() -> None:
-    calls: list[Call[object]] = []
+    calls: list[TaskResult[object]] = []
     over = Gate()
 
     def thread() -> None:

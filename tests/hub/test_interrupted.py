@@ -15,7 +15,7 @@ import pytest
 from greendata import stages
 from greendata.errors import PoolClosed, PoolFull
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool
 from greendata.tasks.caller import Caller
 from greendata.tasks.group import Group
@@ -37,11 +37,11 @@ SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
 @pytest.mark.parametrize("way", SUBMITS)
 @pytest.mark.parametrize("state", ["idle", "new", "all at work"])
 def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
-    pool, bridge = small_pool(max_workers=1), Bridge.here(gevent.get_hub())
+    pool, waker = small_pool(max_workers=1), HubWaker.here(gevent.get_hub())
     results: list[Result[int]] = []
     held = make_gate()
     pool.submit(int).get()
-    expected, holding = bridge.expected, len(bridge._holding)
+    expected, holding = waker.expected, len(waker._holding)
     if state == "all at work":
         blocker = pool.submit(held)
         held.wait_arrived()
@@ -60,8 +60,8 @@ def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
     if state == "all at work":
         blocker.get(timeout=LIMIT)
     settle_down(pool)
-    until(lambda: bridge.expected <= expected)
-    assert len(bridge._holding) == holding
+    until(lambda: waker.expected <= expected)
+    assert len(waker._holding) == holding
     assert pool.drain(LIMIT) is True
     now = pool.stats()
     assert (now.queued, now.running, now.faults, now.failed, now.cancelled) == (0, 0, 0, 0, 0)
@@ -69,20 +69,20 @@ def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
 
 
 def test_a_submit_that_is_refused(held: Gate) -> None:
-    pool, bridge = small_pool(max_workers=1, max_queue=1), Bridge.here(gevent.get_hub())
+    pool, waker = small_pool(max_workers=1, max_queue=1), HubWaker.here(gevent.get_hub())
     results = [pool.submit(held, number) for number in range(2)]
     held.wait_arrived()
-    expected = bridge.expected
+    expected = waker.expected
 
     def submit(error: type[Exception]) -> None:
         with pytest.raises(error):
             pool.submit(int)
 
     for _ in interrupted(partial(submit, PoolFull)):
-        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+        assert (pool.stats().queued, pool.stats().running, waker.expected) == (1, 1, expected)
     pool._closed = True
     for _ in interrupted(partial(submit, PoolClosed)):
-        assert (pool.stats().queued, pool.stats().running, bridge.expected) == (1, 1, expected)
+        assert (pool.stats().queued, pool.stats().running, waker.expected) == (1, 1, expected)
     pool.configure()
     held.open()
     assert [result.get(timeout=LIMIT) for result in results] == [0, 1]
@@ -102,15 +102,15 @@ def test_a_submit_that_is_interrupted_twice() -> None:
         for _ in interrupted(lambda: pool.submit(int)):
             pass
 
-    pool._crew.take_back = take_back  # type: ignore[method-assign]
+    pool._workers.take_back = take_back  # type: ignore[method-assign]
     Native(submit).join()
     assert pool.drain(LIMIT) is True
     assert (pool.stats().queued, pool.stats().running) == (0, 0)
 
 
 def test_a_cancel_of_a_job_that_waits(make_gate: Callable[[], Gate]) -> None:
-    pool, waiting, bridge = small_pool(max_workers=1), [], Bridge.here(gevent.get_hub())
-    held, expected = make_gate(), bridge.expected
+    pool, waiting, waker = small_pool(max_workers=1), [], HubWaker.here(gevent.get_hub())
+    held, expected = make_gate(), waker.expected
     blocker = pool.submit(held)
     held.wait_arrived()
     jobs: list[Result[Any]] = []
@@ -133,7 +133,7 @@ def test_a_cancel_of_a_job_that_waits(make_gate: Callable[[], Gate]) -> None:
     gevent.joinall(waiting, timeout=LIMIT, raise_error=True)
     assert all(greenlet.dead for greenlet in waiting)
     settle_down(pool)
-    until(lambda: bridge.expected <= expected)
+    until(lambda: waker.expected <= expected)
     assert pool.drain(LIMIT) is True
 
 
@@ -207,7 +207,7 @@ PROGRAM = """
 @pytest.mark.parametrize("handler", ["Alarm.function", "alarm.method", "alarm", "partial(Alarm.function)"])
 def test_a_signal_that_comes_while_the_hub_is_told_of_a_job(handler: str) -> None:
     """Its error ends what the program does, and is not taken for one of the job's."""
-    check_program(handler, "come_home")
+    check_program(handler, "notify_waiters")
 
 
 def test_a_signal_that_comes_while_a_listener_is_told_of_a_job() -> None:

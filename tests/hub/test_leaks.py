@@ -14,7 +14,7 @@ from gevent.hub import Hub
 
 from greendata.hub import native
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.job import Job
 from greendata.pool.pool import configure, stats, submit
@@ -55,8 +55,8 @@ def run_some(count: int) -> None:
 
 
 def expected_here() -> int:
-    bridge = Bridge.here(gevent.get_hub())
-    return bridge.expected
+    waker = HubWaker.here(gevent.get_hub())
+    return waker.expected
 
 
 def settled(expected: int) -> bool:

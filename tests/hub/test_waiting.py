@@ -10,7 +10,7 @@ from gevent import Timeout
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.pool import submit
 from tests.conftest import Gate
@@ -25,8 +25,8 @@ def in_own_hub(wait: Callable[[T], object]) -> Callable[[T], object]:
 
 
 def expects_nothing() -> bool:
-    bridge = Bridge.of_this_thread()
-    return bridge is not None and bridge.expected == 0
+    waker = HubWaker.of_this_thread()
+    return waker is not None and waker.expected == 0
 
 
 def test_from_several_hubs_and_from_plain_threads(held: Gate) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gevent.event import AsyncResult
 
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from greendata.tasks.waiting import gather
@@ -37,7 +37,7 @@ def test_a_link_taken_back_while_the_outcome_comes_home_keeps_nobody_asleep(
         Native(unlink)
         taken_back()
 
-    in_hub(hub, at("c_call", "pop", Result.come_home.__code__, take_back))
+    in_hub(hub, at("c_call", "pop", Result.notify_waiters.__code__, take_back))
     waiting = [gevent.spawn(result.get) for _ in range(2)]
     gevent.idle()
     held.open()
@@ -95,18 +95,18 @@ asking.join()
 
 def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
     def wait() -> str:
-        bridge = Bridge.here(gevent.get_hub())
+        waker = HubWaker.here(gevent.get_hub())
         answer: AsyncResult[str] = AsyncResult()
-        numbers = [bridge.expect(bool)]
+        numbers = [waker.expect(bool)]
 
         def handle_signal() -> None:
-            numbers.append(bridge.expect(lambda: answer.set("rung")))
-            Native(bridge.ring, numbers[-1])
+            numbers.append(waker.expect(lambda: answer.set("rung")))
+            Native(waker.notify, numbers[-1])
 
-        sys.settrace(before("bell.stop()", Bridge._settle, handle_signal))
-        bridge.forget(numbers[0])
+        sys.settrace(before("bell.stop()", HubWaker._settle, handle_signal))
+        waker.forget(numbers[0])
         value = answer.get()
-        bridge.forget(numbers[1])
+        waker.forget(numbers[1])
         return value
 
     assert Native(wait).join() == "rung"
@@ -118,7 +118,7 @@ def test_a_plain_thread_waits_for_all_until_they_are_told_of(make_gate: Callable
 
     def plain() -> list[object]:
         job = submit(held, 42)
-        job.add_waker(telling)
+        job.add_callback(telling)
         gathered = gather(job)
         held.open()
         while not telling.arrived:

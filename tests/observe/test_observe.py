@@ -36,12 +36,12 @@ def test_every_outcome_is_in_the_books(held: Gate) -> None:
         at_home(greendata.run(broken, label="report")).get()
     running = greendata.run(held, label="report")
     held.wait_arrived()
-    books = observe.stats().labels["report"]
-    assert (books.done, books.failed, books.cancelled) == (1, 1, 0)
+    counters = observe.stats().labels["report"]
+    assert (counters.done, counters.failed, counters.cancelled) == (1, 1, 0)
     running.cancel()
     until(lambda: observe.stats().labels["report"].cancelled)  # the hub is told in its next turn
-    books = observe.stats().labels["report"]
-    assert books.waits.count == books.runs.count == 3
+    counters = observe.stats().labels["report"]
+    assert counters.waits.count == counters.runs.count == 3
     held.open()
 
 
@@ -62,7 +62,7 @@ def test_the_whole_is_the_sum_of_the_labels() -> None:
         at_home(greendata.run(int, label=label))
     stats = observe.stats()
     assert stats.runs.count == stats.waits.count == 3
-    assert stats.runs.total == pytest.approx(sum(books.runs.total for books in stats.labels.values()))
+    assert stats.runs.total == pytest.approx(sum(counters.runs.total for counters in stats.labels.values()))
 
 
 def test_labels_are_bounded() -> None:

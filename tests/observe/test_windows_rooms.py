@@ -17,7 +17,7 @@ from greendata.hub.logs import LogRouter, route_logging
 from greendata.observe.metrics import Metrics
 from greendata.observe.trace import trace
 from greendata.tasks.caller import Caller
-from greendata.tasks.hub_thread import Resident
+from greendata.tasks.hub_thread import HubThread
 from greendata.web import drain
 from tests.conftest import Gate
 from tests.support.natives import Native, at_home, in_a_plain_thread, until
@@ -29,7 +29,7 @@ def test_a_caller_is_not_stopped_under_a_user_who_came_as_the_last_one_left() ->
 
     def leave() -> None:
         with side:
-            sys.setprofile(at("call", "stop", Resident.__exit__.__code__, lambda: entered.append(side.__enter__())))
+            sys.setprofile(at("call", "stop", HubThread.__exit__.__code__, lambda: entered.append(side.__enter__())))
 
     in_a_plain_thread(leave)
     assert not (entered and side.is_stopped)

@@ -14,7 +14,7 @@ import pytest
 
 from greendata.errors import BadSetting, JobAborted, NotCallable, PoolClosed, PoolFull
 from greendata.hub.result import Result
-from greendata.hub.waker import Bridge
+from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool, call, submit
 from greendata.pool.settings import Settings
 from tests.conftest import Gate, run_python
@@ -61,7 +61,7 @@ def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
             pool.submit(held, key=number)
         assert caught.value.max_queue == 3
     assert pool.stats().rejected == 50
-    assert len(pool._crew.queue.turns) == 1, "rejected submits left something in the queue"
+    assert len(pool._workers.queue.turns) == 1, "rejected submits left something in the queue"
     held.open()
     assert [result.get() for result in results] == [0, 1, 2, 3, 4]
     settle_down(pool)
@@ -70,14 +70,14 @@ def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
 
 def test_what_is_refused_is_refused_at_once() -> None:
     pool = small_pool()
-    bridge = Bridge.here(gevent.get_hub())
-    expected = bridge.expected
+    waker = HubWaker.here(gevent.get_hub())
+    expected = waker.expected
     with pytest.raises(NotCallable, match="got 42"):
         pool.submit(42)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         pool.submit(int, key=[])  # type: ignore[arg-type]
     assert pool.stats() == small_pool().stats()
-    assert bridge.expected == expected
+    assert waker.expected == expected
     assert pool.submit(int).get() == 0
 
 
@@ -367,7 +367,7 @@ def test_a_reentrant_submit_from_a_finalizer_is_no_deadlock() -> None:
         def __del__(self) -> None:
             late.append(pool.submit(int, "3"))
 
-    with pool._crew.lock:  # as if it ran inside the pool's own code
+    with pool._workers.lock:  # as if it ran inside the pool's own code
         made = Finalized()
         del made
     assert late[0].get() == 3
@@ -406,14 +406,14 @@ def test_a_drain_ends_when_the_last_queued_job_is_given_up(held: Gate, way: str)
     pool = small_pool(max_workers=1)
     running = pool.submit(held)
     held.wait_arrived()
-    hidden = pool._crew.running.popitem()  # the running job is in nobody's list: the queued one is the last
+    hidden = pool._workers.running.popitem()  # the running job is in nobody's list: the queued one is the last
     queued = pool.submit(held, timeout=0.05 if way == "deadline" else None)
     draining = gevent.spawn(pool.drain)
     gevent.idle()
     if way == "cancel":
         queued.cancel()
     assert draining.get() is True
-    pool._crew.running.update([hidden])
+    pool._workers.running.update([hidden])
     held.open()
     running.get()
 

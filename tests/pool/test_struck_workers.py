@@ -21,7 +21,7 @@ from greendata.errors import WorkerLost
 from greendata.hub import native
 from greendata.hub.result import Result
 from greendata.pool.pool import Pool
-from greendata.pool.workers import Crew
+from greendata.pool.workers import Workers
 from tests.support.gates import Gate, rest
 from tests.support.natives import Native, settle_down, small_pool
 from tests.support.windows import Interruption
@@ -105,9 +105,9 @@ def outcome(result: Result[int]) -> object:
 
 def dismiss(pool: Pool) -> None:
     """End the worker of *pool*, which nobody needs any more."""
-    while pool._crew.workers:
-        if pool._crew._tokens.empty():
-            pool._crew._tokens.put("end")  # again, if it was struck when it took this
+    while pool._workers.workers:
+        if pool._workers._tokens.empty():
+            pool._workers._tokens.put("end")  # again, if it was struck when it took this
         rest()
 
 
@@ -126,7 +126,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again
 @pytest.mark.parametrize("again", [0, 1, 2, 3, 5, 8])
 def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
-    for _ in strikes(monkeypatch, Crew._serve, again):
+    for _ in strikes(monkeypatch, Workers._serve, again):
         pool = small_pool(max_workers=1)
         outcomes = [outcome(pool.submit(int, text)) for text in "345"]
         assert sum(isinstance(each, int) for each in outcomes) >= (1 if again else 2)
@@ -142,7 +142,7 @@ def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("again", [0, 2])
 def test_the_watch_over_stuck_jobs(again: int, monkeypatch: pytest.MonkeyPatch, make_gate: Callable[[], Gate]) -> None:
-    for _ in strikes(monkeypatch, Crew._look_after, again):
+    for _ in strikes(monkeypatch, Workers._look_after, again):
         pool, held = small_pool(max_workers=1, stuck_after=0.02), make_gate()
         stuck = pool.submit(held, 3)
         held.wait_arrived()

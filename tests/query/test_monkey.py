@@ -20,7 +20,7 @@ import greendata
 from greendata import SeamMissing
 from greendata.hub import native
 from greendata.internals.polars import ESSENTIAL, EXECUTIONS, HANDOFFS
-from greendata.query.patching.function_patch import Seam
+from greendata.query.patching.function_patch import FunctionPatch
 from tests.support.frames import ROWS, crowded, gated, gated_batches, gated_schema, one_worker
 from tests.support.gates import Gate, rest, timeout_at
 from tests.support.natives import TIMEOUTS
@@ -213,17 +213,17 @@ def test_where_the_warning_is_an_error_nothing_is_patched(monkeypatch: pytest.Mo
 
 def test_missing_modules_and_classes_are_missing_functions() -> None:
     names = ("polars._plr:PyLazyFrame.collect", "polars.nowhere:f", "polars._plr:PyNothing.f")
-    seam, seen = Seam(names, "a test"), []
+    patch, seen = FunctionPatch(names, "a test"), []
     before = vars(plr.PyLazyFrame)["collect"]
     with pytest.warns(
         RuntimeWarning, match=r"2 functions not found .*: polars\.nowhere:f, polars\._plr:PyNothing\.f\."
     ):
-        seam.divert(lambda function: lambda plan, *args: seen.append(plan) or function(plan, *args))
+        patch.apply(lambda function: lambda plan, *args: seen.append(plan) or function(plan, *args))
     KEYS.lazy().collect(engine="in-memory")
     assert len(seen) == 1
-    seam.restore()
+    patch.undo()
     assert vars(plr.PyLazyFrame)["collect"] is before
-    assert not seam.is_diverted
+    assert not patch.is_applied
 
 
 # -- the hub turns ------------------------------------------------------------------------------------

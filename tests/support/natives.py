@@ -90,22 +90,22 @@ def dismiss_pools() -> None:
     while _pools:
         pool = _pools.pop()
         pool.drain(0)
-        until(lambda pool=pool: (pool._crew.mend(), not len(pool._crew.queue))[1])  # type: ignore[misc]
+        until(lambda pool=pool: (pool._workers.mend(), not len(pool._workers.queue))[1])  # type: ignore[misc]
         dismiss(pool)
 
 
 def dismiss(pool: Pool) -> None:
     """Leave *pool*, in which nothing waits, without a thread, as it was before its first job."""
-    crew = pool._crew
-    while crew.lock._is_owned():  # type: ignore[attr-defined]
-        crew.lock.release()  # a test interrupts where no signal handler does: after __enter__, before its block
-    while crew.workers or crew.lost:  # also one that has just begun
-        for worker in list(crew.workers):
+    workers = pool._workers
+    while workers.lock._is_owned():  # type: ignore[attr-defined]
+        workers.lock.release()  # a test interrupts where no signal handler does: after __enter__, before its block
+    while workers.workers or workers.lost:  # also one that has just begun
+        for worker in list(workers.workers):
             worker.lost = True
-            crew._tokens.put("call")
+            workers._tokens.put("call")
         rest()
-    while not crew._tokens.empty():
-        crew._tokens.get()
+    while not workers._tokens.empty():
+        workers._tokens.get()
 
 
 def settle_down(pool: Pool) -> None:

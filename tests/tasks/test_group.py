@@ -12,7 +12,7 @@ import pytest
 import greendata
 from greendata.errors import JobAborted
 from greendata.hub.result import Result
-from greendata.pool.job import adopter
+from greendata.pool.job import on_submit
 from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from tests.support.gates import Gate
@@ -279,13 +279,13 @@ def test_after_the_block_nothing_is_adopted(held: Gate) -> None:
 
 def test_a_request_around_is_told_and_a_group_around_is_not() -> None:
     told: list[Any] = []
-    token = adopter.set(told.append)
+    token = on_submit.set(told.append)
     try:
         with greendata.Group(adopt=True), greendata.Group(adopt=True, on_error="collect", label="inner") as inner:
             results = [greendata.run(int), inner.run(int), inner.spawn(int)]
-        assert adopter.get() == told.append
+        assert on_submit.get() == told.append
     finally:
-        adopter.reset(token)
+        on_submit.reset(token)
     assert set(results) <= set(told)
 
 

@@ -17,7 +17,7 @@ from greendata import single_flight
 from greendata.errors import DeadlineExceeded, JobCancelled, NotCallable, WaitsForItself
 from greendata.hub.deadline import Limit, current_deadline, within
 from greendata.pool import pool
-from greendata.pool.job import adopter
+from greendata.pool.job import on_submit
 from greendata.web.flask import GreenData
 from tests.conftest import Gate, run_python
 from tests.support.gates import rest
@@ -141,7 +141,7 @@ def test_each_caller_has_its_own_deadline_and_the_load_none() -> None:
 
     @single_flight
     def look() -> object:
-        seen.append((current_deadline(), adopter.get()))
+        seen.append((current_deadline(), on_submit.get()))
         return load.shared()
 
     def hurried() -> object:
@@ -194,7 +194,7 @@ def test_a_request_that_is_over_leaves_the_load_to_the_others(held: Gate) -> Non
 def test_a_scope_that_ends_gives_up_the_wait_and_not_the_load() -> None:
     load = Load()
     adopted: list[greendata.Result[Any]] = []
-    token = adopter.set(adopted.append)
+    token = on_submit.set(adopted.append)
     try:
         caller = gevent.Greenlet(outcome_of, load.shared)
         caller.gr_context = copy_context()
@@ -209,7 +209,7 @@ def test_a_scope_that_ends_gives_up_the_wait_and_not_the_load() -> None:
         load.go.set()
         assert late.get() is load.begun[0]
     finally:
-        adopter.reset(token)
+        on_submit.reset(token)
 
 
 def test_native_threads_and_greenlets_share_a_load(held: Gate) -> None:
@@ -222,7 +222,7 @@ def test_native_threads_and_greenlets_share_a_load(held: Gate) -> None:
         return held(begun[0])
 
     def join() -> object:
-        adopter.set(joined.append)  # told of each that waits
+        on_submit.set(joined.append)  # told of each that waits
         return load()
 
     first = Native(load)

@@ -27,7 +27,7 @@ import greendata
 from greendata.schema.failures import ROW_KEY
 from greendata.schema.fields import columns_of
 from greendata.validation.column_validation import stands_alone
-from greendata.validation.partitioner import Sieve, Sifted
+from greendata.validation.partitioner import Partitioned, Partitioner
 from greendata.validation.row_validation import JUDGE
 from greendata.validation.rules import Context
 
@@ -41,16 +41,16 @@ class Inner(BaseModel):
     y: list[str] = ["y"]
 
 
-def sifted(df: pl.DataFrame, model: type[BaseModel]) -> Sifted:
-    return Sieve(model, columns_of(model), None)(df)
+def sifted(df: pl.DataFrame, model: type[BaseModel]) -> Partitioned:
+    return Partitioner(model, columns_of(model), None)(df)
 
 
-def doubtful(found: Sifted) -> list[int]:
+def doubtful(found: Partitioned) -> list[int]:
     """The rows that pydantic is asked about as a whole."""
     return found.asked.filter(pl.col(JUDGE) == 0)[ROW_KEY].to_list()
 
 
-def sure_rows(found: Sifted) -> pl.DataFrame:
+def sure_rows(found: Partitioned) -> pl.DataFrame:
     """The rows that need no pydantic."""
     (part,) = found.parts
     return part.sure
@@ -200,7 +200,10 @@ def test_a_validator_needs_its_column_alone() -> None:
     found = sifted(pl.DataFrame({"a": [1, 2, 3], "b": ["1", " 2 ", "3"]}), Checked)
     assert doubtful(found) == [1]
     assert sure_rows(found).to_dict(as_series=False) == {"b": [1, 3], ROW_KEY: [0, 2]}
-    assert [judge.rows(found.asked[ROW_KEY].head(1)).__next__() for judge in found.judges] == [{"a": 1, "b": "1"}, (1,)]
+    assert [validator.rows(found.asked[ROW_KEY].head(1)).__next__() for validator in found.validators] == [
+        {"a": 1, "b": "1"},
+        (1,),
+    ]
 
 
 def test_what_stands_alone_is_given_nothing_of_the_row() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from greendata.schema.codecs import Column, Form, Listed, Struct
+from greendata.schema.codecs import Column, ColumnCodec, ListCodec, Struct
 from greendata.schema.failures import text_of
 
 __all__ = ("Unlike", "compare")
@@ -38,7 +38,7 @@ def compare(row: Any, had: Mapping[str, Any], columns: Sequence[Column] | None) 
         _compare_members(row, had, columns or (), "", is_open=True, is_text=columns is None)
 
 
-def _compare(value: Any, cell: Any, form: Form | None, place: str, *, is_open: bool, is_text: bool) -> None:
+def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_open: bool, is_text: bool) -> None:
     """Raise Unlike if *cell*, which a frame has for a *value*, is not what the value is.
 
     Args:
@@ -51,7 +51,7 @@ def _compare(value: Any, cell: Any, form: Form | None, place: str, *, is_open: b
         columns = form.columns if isinstance(form, Struct) and is_model else ()
         _compare_members(value, cell, columns, place, is_open=is_open or is_model, is_text=is_text)
     elif isinstance(value, list) and isinstance(cell, list) and len(value) == len(cell):
-        inner = form.items if isinstance(form, Listed) else None
+        inner = form.items if isinstance(form, ListCodec) else None
         for at, (item, had) in enumerate(zip(value, cell, strict=True)):
             _compare(item, had, inner, f"{place}.{at}", is_open=is_open, is_text=is_text)
     elif not (_is_same(value, cell) or (is_text and _is_text_of(value, cell))):

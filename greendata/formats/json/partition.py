@@ -27,16 +27,16 @@ from greendata.formats.json.rows import BOM, STRING, names_of_columns, read_colu
 from greendata.formats.json.shapes import Kind, Mapped, Shape, Shapeless, kind_of, shape_of
 from greendata.hub.pacing import give_way
 from greendata.internals.pydantic import validator_of
-from greendata.schema.codecs import Form, Pairs
+from greendata.schema.codecs import ColumnCodec, PairsCodec
 from greendata.schema.column_names import referred
 from greendata.schema.failures import FAILURES, ROW_KEY, Failures
 from greendata.schema.fields import columns_of
 from greendata.schema.limits import ELEMENTS
-from greendata.validation.column_validation import Apart, ColumnJudge
-from greendata.validation.partitioner import Part, Plan, Sieve, Sifted, asked_of, numbered
-from greendata.validation.row_validation import Judge, RowJudge, some_of
+from greendata.validation.column_validation import Apart, ColumnValidator
+from greendata.validation.partitioner import Part, Partitioned, Partitioner, Plan, asked_of, numbered
+from greendata.validation.row_validation import RowValidator, Validator, some_of
 
-__all__ = ("JsonSieve", "NotJson", "lines_of", "sift")
+__all__ = ("JsonPartitioner", "NotJson", "lines_of", "sift")
 
 SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
 FEW = 64  # rows that pydantic has judged before a shape is found, or a part of their own is made
@@ -61,22 +61,22 @@ class NotJson(GreenDataError):
 
 
 @dataclass(frozen=True, slots=True)
-class _TextJudge(RowJudge):
+class _TextValidator(RowValidator):
     """pydantic's verdict on whole rows, from their texts."""
 
     def rows(self, places: pl.Series) -> Iterator[Any]:
-        """See `Judge.rows`."""
+        """See `Validator.rows`."""
         texts: list[str] = some_of(self.frame.to_series(), places).to_list()
         return iter(texts)
 
     def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
-        """See `Judge.valid`.
+        """See `Validator.valid`.
 
         Raises:
             NotJson: the row is none.
         """
         before = len(failures)
-        values = RowJudge.valid(self, number, row, failures)
+        values = RowValidator.valid(self, number, row, failures)
         if values is None and len(failures) == before + 1:
             _, place, _, rule, message = failures[-1]
             if rule == "json_invalid" and place is None:
@@ -85,16 +85,16 @@ class _TextJudge(RowJudge):
 
 
 @dataclass(frozen=True, slots=True)
-class _TokenJudge(ColumnJudge):
+class _TokenValidator(ColumnValidator):
     """pydantic's verdict on some columns of rows of one shape, from the texts of their values."""
 
     def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
-            return ColumnJudge._values(self, field, places)
+            return ColumnValidator._values(self, field, places)
         return iter(some_of(self.frame[field.source], places).to_list())
 
 
-def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
+def sift(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
     """The rows in *content*, sifted. Call on a worker.
 
     Args:
@@ -110,36 +110,38 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Sifted:
         >>> sift(b'[{"age": 1}, {}]', "json", User).height
         2
     """
-    sieve = JsonSieve(model)
-    if format == "json" and not _is_array(content) and (found := _columns_at_once(content, sieve)) is not None:
+    partitioner = JsonPartitioner(model)
+    if format == "json" and not _is_array(content) and (found := _columns_at_once(content, partitioner)) is not None:
         return found
     texts = rows_of(content, format)
-    refuse_sparse(texts.len(), len(sieve.sieve.columns), len(content), format=format)
-    return _Sifting(sieve, texts, content if format == "ndjson" or _is_array(content) else None, format).sifted()
+    refuse_sparse(texts.len(), len(partitioner.sieve.columns), len(content), format=format)
+    return _Partitioning(
+        partitioner, texts, content if format == "ndjson" or _is_array(content) else None, format
+    ).sifted()
 
 
 def _is_array(content: bytes) -> bool:
     return content[first_byte(content) :][:1] == b"["
 
 
-def _columns_at_once(content: bytes, sieve: JsonSieve) -> Sifted | None:
+def _columns_at_once(content: bytes, partitioner: JsonPartitioner) -> Partitioned | None:
     """The rows of an object of columns, if all values of each are of one kind and all rows are sure; else None."""
-    kinds = {name: kind_of(column.form.dtype) for column in sieve.sieve.columns for name in column.sources}
+    kinds = {name: kind_of(column.form.dtype) for column in partitioner.sieve.columns for name in column.sources}
     names = names_of_columns(content)
     shape = Shape(tuple((name, kinds[name]) for name in names if name in kinds))
     dtypes = shape.schema
-    plan = None if len(shape.fields) < len(names) or not dtypes else sieve.sieve.plan(dtypes)
-    if plan is None or plan.apart or sieve.sieve.is_spoilt(dtypes):
+    plan = None if len(shape.fields) < len(names) or not dtypes else partitioner.sieve.plan(dtypes)
+    if plan is None or plan.apart or partitioner.sieve.is_spoilt(dtypes):
         return None
     df = read_columns(content, shape)
     if df is None:
         return None
-    parts, doubtful, bad = sieve.sieve.sift(df, plan, is_spoilt=False)
+    parts, doubtful, bad = partitioner.sieve.sift(df, plan, is_spoilt=False)
     if doubtful.len():
         return None
-    nobody = _TextJudge(pl.DataFrame({"": []}, {"": pl.String}), sieve.sieve.columns, sieve.check)
+    nobody = _TextValidator(pl.DataFrame({"": []}, {"": pl.String}), partitioner.sieve.columns, partitioner.check)
     asked = asked_of([(0, doubtful, doubtful)])
-    return Sifted(df.height, parts, (nobody,), asked, bad, pl.DataFrame(schema=FAILURES), None)
+    return Partitioned(df.height, parts, (nobody,), asked, bad, pl.DataFrame(schema=FAILURES), None)
 
 
 def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
@@ -160,7 +162,7 @@ def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
         begin = end
 
 
-class JsonSieve:
+class JsonPartitioner:
     """What sifts the texts of rows for a model. Call it on a worker.
 
     Attributes:
@@ -173,40 +175,40 @@ class JsonSieve:
     Example:
         >>> class User(BaseModel):
         ...     age: int = 7
-        >>> JsonSieve(User)(pl.Series(['{"age": 1}', "{}"])).height
+        >>> JsonPartitioner(User)(pl.Series(['{"age": 1}', "{}"])).height
         2
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
-        self.sieve = Sieve(model, columns_of(model), None, from_json=True)
+        self.sieve = Partitioner(model, columns_of(model), None, from_json=True)
         self.check = validator_of(self.sieve.core).validate_json
 
-    def __call__(self, texts: pl.Series) -> Sifted:
+    def __call__(self, texts: pl.Series) -> Partitioned:
         """The rows of these *texts*, sifted."""
-        return _Sifting(self, texts, None, "ndjson").sifted()
+        return _Partitioning(self, texts, None, "ndjson").sifted()
 
 
-class _Sifting:
+class _Partitioning:
     """The rows of a body, while it is found out what becomes of them."""
 
-    def __init__(self, sieve: JsonSieve, texts: pl.Series, content: bytes | None, format: Format) -> None:
+    def __init__(self, partitioner: JsonPartitioner, texts: pl.Series, content: bytes | None, format: Format) -> None:
         self._content = content
         self._format = format
         self._texts = texts
-        self._sieve = sieve.sieve
-        self._whole = _TextJudge(texts.to_frame(), sieve.sieve.columns, sieve.check)
-        self._judges: list[Judge] = [self._whole]
+        self._partitioner = partitioner.sieve
+        self._whole = _TextValidator(texts.to_frame(), partitioner.sieve.columns, partitioner.check)
+        self._judges: list[Validator] = [self._whole]
         self._parts: list[Part] = []
         self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `asked_of` takes it
         self._doubtful: list[pl.Series] = []
         self._bad: list[pl.DataFrame] = [NONE_BAD]
 
-    def sifted(self) -> Sifted:
+    def sifted(self) -> Partitioned:
         """What becomes of them."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
-        wanted = {name: column.form.dtype for column in self._sieve.columns for name in column.sources}
+        wanted = {name: column.form.dtype for column in self._partitioner.columns for name in column.sources}
         known = Shape(
-            tuple((name, _kind_for(column.form)) for column in self._sieve.columns for name in column.sources)
+            tuple((name, _kind_for(column.form)) for column in self._partitioner.columns for name in column.sources)
         )
         for _ in range(SHAPES):
             if not left.len() or (self._parts and left.len() < FEW):
@@ -229,42 +231,42 @@ class _Sifting:
             known = Shape(tuple({**dict(known.fields), **dict(shape.fields)}.items()))
         doubtful, beyond = _askable(self._texts, pl.concat([*self._doubtful, left]).sort())
         bad = pl.concat(self._bad)
-        return Sifted(
+        return Partitioned(
             height=self._texts.len(),
             parts=self._parts,
-            judges=tuple(self._judges),
+            validators=tuple(self._judges),
             asked=asked_of([(0, doubtful, doubtful), *self._apart], bad[ROW_KEY]),
             bad=bad,
             beyond=beyond,
-            extras=self._extras if self._sieve.model.model_config.get("extra") == "allow" else None,
+            extras=self._extras if self._partitioner.model.model_config.get("extra") == "allow" else None,
         )
 
     def _sort(self, numbers: pl.Series, shape: Shape) -> None:
         """Find a place for the rows of these *numbers*, which have one shape."""
         dtypes = {key: kind.dtype or pl.Null() for key, kind in shape.fields}
-        plan = self._sieve.plan(dtypes)
+        plan = self._partitioner.plan(dtypes)
         df = None if plan is None else self._read_shape(numbers, shape)
         if plan is None or df is None:
             self._doubtful.append(numbers)
             return
-        parts, doubtful, bad = self._sieve.sift(df, plan, is_spoilt=self._sieve.is_spoilt(dtypes))
-        judge = None
+        parts, doubtful, bad = self._partitioner.sift(df, plan, is_spoilt=self._partitioner.is_spoilt(dtypes))
+        validator = None
         if plan.apart:
-            judge = len(self._judges)
-            self._judges.append(self._judge(numbers, shape, plan))
+            validator = len(self._judges)
+            self._judges.append(self._validator(numbers, shape, plan))
         for part in parts:
             sure = numbered(part.sure, numbers)
-            if judge is not None:
-                self._apart.append((judge, sure[ROW_KEY], part.sure[ROW_KEY]))
-            self._parts.append(Part(sure, part.is_spoilt, judge))
+            if validator is not None:
+                self._apart.append((validator, sure[ROW_KEY], part.sure[ROW_KEY]))
+            self._parts.append(Part(sure, part.is_spoilt, validator))
         self._doubtful.append(numbers[doubtful])
         self._bad.append(numbered(bad, numbers))
 
-    def _judge(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenJudge:
+    def _validator(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenValidator:
         """What judges the columns apart, by the texts of their values."""
         sources = {field.source for field in plan.apart if field.source is not None}
         tokens = self._tokens(numbers, shape, sources)
-        return _TokenJudge(tokens, [field.column for field in plan.apart], plan.apart, self._whole)
+        return _TokenValidator(tokens, [field.column for field in plan.apart], plan.apart, self._whole)
 
     def _read_shape(self, numbers: pl.Series, shape: Shape) -> pl.DataFrame | None:
         """Rows of one shape as a frame; None if Polars does not read them after all."""
@@ -316,18 +318,18 @@ class _Sifting:
         content = BytesIO()
         for begin, _, lines in lines_of(self._texts[numbers]):
             content.write(b"\n" + lines if begin else lines)
-        used = {column.sources[0] for column in self._sieve.columns if column.sources}
+        used = {column.sources[0] for column in self._partitioner.columns if column.sources}
         try:
             df = read_ndjson(content.getvalue(), None, but=used)
         except Malformed as error:
             row = None if error.line is None else int(numbers[error.line - 1])
             raise Malformed(self._format, error.reason, row=row, column=error.column) from error
-        return df.select(referred(self._sieve.unused(df.schema), df.columns))
+        return df.select(referred(self._partitioner.unused(df.schema), df.columns))
 
 
-def _kind_for(form: Form) -> Kind:
+def _kind_for(form: ColumnCodec) -> Kind:
     """The kind of values that a column of *form* is likely to come from."""
-    if isinstance(form, Pairs) and isinstance(form.dtype, pl.List) and not form.values.dtype.is_nested():
+    if isinstance(form, PairsCodec) and isinstance(form.dtype, pl.List) and not form.values.dtype.is_nested():
         return Mapped(kind_of(form.values.dtype))
     return kind_of(form.dtype)
 

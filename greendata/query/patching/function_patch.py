@@ -19,12 +19,12 @@ from greendata.errors import SeamMissing
 from greendata.errors.plural import counted
 from greendata.internals.polars import ESSENTIAL
 
-__all__ = ("Seam", "diverted_for", "missing_for", "original")
+__all__ = ("FunctionPatch", "diverted_for", "missing_for", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Seam:
+class FunctionPatch:
     """A set of native functions, and what one purpose puts before them.
 
     Several seams may be diverted at once, and restored in any order. Of two that divert the same function, the one
@@ -37,11 +37,11 @@ class Seam:
 
     Example:
         >>> seen = []
-        >>> seam = Seam(("polars._plr:PyLazyFrame.collect",), "an example")
-        >>> seam.divert(lambda func: lambda *args: seen.append("collect") or func(*args))
+        >>> patch = FunctionPatch(("polars._plr:PyLazyFrame.collect",), "an example")
+        >>> patch.apply(lambda func: lambda *args: seen.append("collect") or func(*args))
         >>> pl.LazyFrame({"a": [1]}).collect().height, seen
         (1, ['collect'])
-        >>> seam.restore()
+        >>> patch.undo()
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Seam:
         self._rank = outermost - innermost
 
     @property
-    def is_diverted(self) -> bool:
+    def is_applied(self) -> bool:
         """True between `divert` and `restore`."""
         return self.wrap is not None
 
-    def divert(self, wrap: Wrap) -> None:
+    def apply(self, wrap: Wrap) -> None:
         """Put ``wrap(func)`` in the place of every function that the Polars in place has.
 
         A function that it lacks is a `RuntimeWarning`, unless it is one of the few that every query goes through.
@@ -76,21 +76,21 @@ class Seam:
                 "The others are patched; a function that has taken the place of one of these is not"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=3)
-        self._divert(wrap)
+        self._apply(wrap)
 
-    def divert_those_there(self, wrap: Wrap) -> None:
+    def apply_to_existing(self, wrap: Wrap) -> None:
         """Put ``wrap(func)`` in the place of every function that the Polars in place has, and say nothing of others."""
-        self._divert(wrap)
+        self._apply(wrap)
 
-    def _divert(self, wrap: Wrap) -> None:
-        self.restore()
+    def _apply(self, wrap: Wrap) -> None:
+        self.undo()
         self._there = tuple(name for name in self.names if _look_up(name) is not None)
         self.wrap = wrap
         _diverted.append(self)
-        _diverted.sort(key=lambda seam: seam._rank)  # which keeps the order of equals
+        _diverted.sort(key=lambda patch: patch._rank)  # which keeps the order of equals
         self._put_in_place()
 
-    def restore(self) -> None:
+    def undo(self) -> None:
         """Put the functions back; nothing happens if they are in place."""
         if self.wrap is not None:
             self.wrap = None
@@ -103,7 +103,7 @@ class Seam:
             assert place is not None
             owner, attribute, found = place
             first = _originals.setdefault(name, found)
-            layers = [seam.wrap for seam in _diverted if seam.wrap is not None and name in seam._there]
+            layers = [patch.wrap for patch in _diverted if patch.wrap is not None and name in patch._there]
             setattr(owner, attribute, _layered(first, owner, layers) if layers else _originals.pop(name))
 
 
@@ -114,7 +114,7 @@ def diverted_for(purpose: str) -> bool:
         >>> diverted_for("an example")
         False
     """
-    return any(seam.purpose == purpose for seam in _diverted)
+    return any(patch.purpose == purpose for patch in _diverted)
 
 
 def missing_for(purpose: str) -> list[str]:
@@ -124,8 +124,8 @@ def missing_for(purpose: str) -> list[str]:
         >>> missing_for("an example")
         []
     """
-    found = (seam for seam in _diverted if seam.purpose == purpose)
-    return [name for seam in found for name in seam.names if name not in seam._there]
+    found = (patch for patch in _diverted if patch.purpose == purpose)
+    return [name for patch in found for name in patch.names if name not in patch._there]
 
 
 def original(name: str) -> Callable[..., Any] | None:
@@ -162,5 +162,5 @@ def _look_up(name: str) -> tuple[Any, str, Any] | None:
     return None if attribute not in vars(owner or object) else (owner, attribute, vars(owner)[attribute])
 
 
-_diverted: list[Seam] = []  # innermost first
+_diverted: list[FunctionPatch] = []  # innermost first
 _originals: dict[str, Any] = {}  # by name, while something stands before them: as their owners hold them

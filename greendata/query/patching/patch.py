@@ -9,12 +9,12 @@ from typing import Any
 from greendata.internals.polars import EXECUTIONS
 from greendata.pool import pool
 from greendata.query.patching import fork_guard  # noqa: F401 - its hooks tell a forked child that Polars' threads are gone
-from greendata.query.patching.function_patch import Seam
+from greendata.query.patching.function_patch import FunctionPatch
 from greendata.threads import sharing
 
 __all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
 
-_seam = Seam(EXECUTIONS, "the pool")
+_patch = FunctionPatch(EXECUTIONS, "the pool")
 
 
 def patch_polars() -> None:
@@ -35,8 +35,8 @@ def patch_polars() -> None:
         >>> unpatch_polars()
     """
     sharing.share()
-    if not _seam.is_diverted:
-        _seam.divert(_through_the_pool)
+    if not _patch.is_applied:
+        _patch.apply(_through_the_pool)
 
 
 def unpatch_polars() -> None:
@@ -45,7 +45,7 @@ def unpatch_polars() -> None:
     Example:
         >>> unpatch_polars()
     """
-    _seam.restore()
+    _patch.undo()
 
 
 def is_polars_patched() -> bool:
@@ -55,7 +55,7 @@ def is_polars_patched() -> bool:
         >>> is_polars_patched()
         False
     """
-    return _seam.is_diverted
+    return _patch.is_applied
 
 
 def _through_the_pool(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,17 +15,17 @@ import polars as pl
 from greendata.errors import PolarsForked
 from greendata.internals.polars import COLLECT_SCHEMA, EXECUTIONS, HANDOFFS, native_plan
 from greendata.pool import pool, workers
-from greendata.query.patching.function_patch import Seam, original
+from greendata.query.patching.function_patch import FunctionPatch, original
 
 __all__ = ("refuse_all", "refuse_if", "resolve_a_schema")
 
-_refusal = Seam(EXECUTIONS + HANDOFFS, "refusal", outermost=True)
+_refusal = FunctionPatch(EXECUTIONS + HANDOFFS, "refusal", outermost=True)
 
 
 def refuse_all() -> None:
     """Raise `PolarsForked` at every execution and every submit from now on."""
     pool.refuse(PolarsForked)
-    _refusal.divert_those_there(_refuse)
+    _refusal.apply_to_existing(_refuse)
 
 
 def refuse_if(was_lost: Callable[[], bool]) -> None:
@@ -45,7 +45,7 @@ def refuse_if(was_lost: Callable[[], bool]) -> None:
 
         return asked
 
-    _refusal.divert_those_there(ask_first)
+    _refusal.apply_to_existing(ask_first)
 
 
 def resolve_a_schema() -> bool:
