@@ -10,7 +10,7 @@ Nothing is recorded before `start`, and importing it has no effect.
 
 from __future__ import annotations
 
-from greendata.observe.blame import Block, BlockWatch, watch_blocks
+from greendata.observe.block_watch import Block, BlockWatch, watch_blocks
 from greendata.observe.histogram import Histogram
 from greendata.observe.inline import HubBlockedWarning, warn_on_block
 from greendata.observe.lag import LagProbe, watch_lag

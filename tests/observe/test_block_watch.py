@@ -43,7 +43,7 @@ def test_a_silence_is_told_with_its_line_and_stack() -> None:
     with watch_blocks(0.1, on_block=told.append) as watch:
         block = keep_until(told)
         assert block in watch.blocks()
-    assert "test_blame.py" in block.label
+    assert "test_block_watch.py" in block.label
     assert block.seconds >= 0.1
     assert "keep_until" in [site.function for site in block.stack]
     assert str(block).startswith(f"the hub was silent for {block.seconds:.3f} s in {block.label}\n  ")
