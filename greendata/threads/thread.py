@@ -110,23 +110,37 @@ def _release_joiners(bootstrap: Any) -> None:
 
 
 class _Handle(thread_handle()):  # type: ignore[misc]
-    """The handle of a greenlet, or of a native thread."""
+    """The handle of a native thread, or of a greenlet, which greenlets of other hubs and native threads join too."""
 
-    _ended: Event | None = None  # set once, before the native thread starts
+    _ended: Event | None = None  # set once, before the thread starts; its own thread sets the event
+    _is_greenlet = False  # goes to True once, on the thread of its hub
 
     def start(self, func: Callable[..., object]) -> None:
         """Start a native thread."""
         self._ended = Event()
         native.start_thread(_run, (self._begin, (func,), {}, self._ended.set))
 
+    def start_in(self, hub: Any, func: Callable[..., object]) -> None:
+        """Start a greenlet of *hub*."""
+        self._ended = Event()
+        _start_greenlet(hub, self._spawn, func, self._ended)
+
     def join(self, timeout: float | None = -1) -> None:
         if self._ended is None:
             super().join(timeout)
-        else:
+        elif not self.is_done():
             self._ended.wait(None if timeout == -1 else timeout)
 
     def is_done(self) -> bool:
-        return super().is_done() if self._ended is None else self._ended.is_set()
+        if self._ended is None:
+            return bool(super().is_done())
+        return self._ended.is_set() or (self._is_greenlet and super().is_done())  # also one that a fork has ended
+
+    def _spawn(self, func: Callable[..., object], ended: Event) -> None:
+        greenlet = gevent.spawn(func)
+        set_greenlet(self, greenlet)
+        self._is_greenlet = True
+        greenlet.rawlink(lambda _: ended.set())
 
     def _begin(self, func: Callable[..., object]) -> None:
         set_greenlet(self, getcurrent())  # for its ident
@@ -137,8 +151,10 @@ def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daem
     if handle is None:
         handle = _Handle()
     hub = _hub_for(func)
-    if hub is not None:
+    if hub is not None and not isinstance(handle, _Handle):  # of a thread that was made before
         _start_greenlet(hub, gevent.thread.start_joinable_thread, func, handle, daemon)
+    elif hub is not None:
+        handle.start_in(hub, func)
     else:
         handle.start(func)
     return handle

@@ -103,6 +103,7 @@ def test_a_job_forks_and_waits_for_its_child() -> None:
             child.join()
             return child.exitcode
 
+        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
         waits = [greendata.run(func, code) for func in (fork, process) for code in range(4)]
         waits += [gevent.spawn(fork, code) for code in range(4)]
         assert [wait.get() for wait in waits] == [0, 1, 2, 3] * 3
@@ -133,6 +134,7 @@ def test_a_greenlet_forks_while_another_thread_has_the_lock_of_the_executors() -
                     os._exit(3)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
+        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
         holder = greendata.run(hold)
         gate.wait_arrived()
         forks = [gevent.spawn(fork), greendata.run(fork)]

@@ -164,9 +164,45 @@ def test_it_follows_when_gevent_patches_after_the_import() -> None:
         import polars, greendata
         from gevent import monkey; monkey.patch_all()
         from greendata.threads import sharing
-        print(native_waits.are_shared())
+        print(sharing.are_shared())
     """
     assert run_python(code) == (0, "True\n", "")
+
+
+def test_a_thread_that_is_a_greenlet_of_another_hub_is_joined_from_anywhere() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import threading
+        import gevent, greendata
+        from greendata.hub import native
+
+        greendata.run(int).get()
+        go, made = threading.Event(), []
+
+        def abroad():
+            hub = gevent.get_hub()
+            made.append(threading.Thread(target=go.wait))
+            made[0].start()
+            made[0].join()
+            hub.destroy(destroy_loop=True)
+            made.clear()
+
+        native.start_thread(abroad, ())
+        while not made or not made[0].is_alive():
+            gevent.sleep(0.001)
+        thread = made[0]
+        thread.join(timeout=0.001)
+        assert thread.is_alive()
+        joined = greendata.run(thread.join)
+        gevent.spawn(go.set)
+        thread.join()
+        assert not thread.is_alive()
+        joined.get()
+        while made:
+            gevent.sleep(0.001)
+        print("all")
+    """
+    assert run_python(code) == ALL
 
 
 def test_threads_of_a_native_thread_are_native_also_when_it_has_a_hub() -> None:

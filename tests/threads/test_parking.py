@@ -225,6 +225,7 @@ def test_a_forked_child_wakes_its_own_greenlets_and_not_the_parents_threads() ->
         waiter = gevent.spawn(coins.wait)
         gevent.sleep(0)
         assert len(coins.lot) == 2
+        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
         child = gevent.os.fork()
         if not child:
             coins.give()
