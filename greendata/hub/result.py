@@ -67,7 +67,7 @@ class Result(Outcome[T], Generic[T]):
         (<Status.DONE: 'done'>, True)
     """
 
-    __slots__ = ("_abroad", "_callbacks", "_end", "_home", "_sleepers", "_strays", "_work", "is_home")
+    __slots__ = ("_abroad", "_callbacks", "_end", "_home", "_sleepers", "_strays", "_work", "is_delivered")
 
     is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
 
@@ -79,7 +79,7 @@ class Result(Outcome[T], Generic[T]):
         self._strays: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
         self._home: object = _NOWHERE  # the hub that settles it; set before the job is queued, then read only
         self._work: Work | None = None  # the submitting thread sets it, the home drops it
-        self.is_home = False  # the waiters of the home hub were notified; home hub's thread
+        self.is_delivered = False  # the waiters of the home hub were notified; home hub's thread
         self._end: Result[None] | None = None  # who waits for `end`; any thread makes it, once in need
 
     # -- waiting: any thread ------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class Result(Outcome[T], Generic[T]):
     def notify_waiters(self, home: HubWaker | None = None) -> None:
         """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
         assert self._outcomes
-        self.is_home = True
+        self.is_delivered = True
         strays = self._strays
         while strays:
             with suppress(IndexError):  # whoever made the last one took it back
@@ -304,7 +304,7 @@ class Result(Outcome[T], Generic[T]):
             self._strays = strays = [] if self._strays is None else self._strays
         strays.append(callback)
         # Looked at after the stray is in its place, as `notify_waiters` takes it after this.
-        if self.is_home and self._drop_stray(callback):
+        if self.is_delivered and self._drop_stray(callback):
             callback(self)
 
     def _drop_stray(self, callback: Callable[[Any], object]) -> bool:

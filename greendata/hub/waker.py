@@ -72,12 +72,12 @@ class HubWaker:
         "_resumed",
         "_standing",
         "hub",
-        "rung",
+        "pending",
     )
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
-        self.rung: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, hub's pops
+        self.pending: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, the hub pops
         self._bell = hub.loop.async_()  # any thread send()s; all else on the hub's thread
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._answering = False  # the bell's callback is at work; hub's thread only
@@ -182,11 +182,11 @@ class HubWaker:
 
     def notify(self, number: int) -> None:
         """Have the hub call the callback of *number*. Safe from any thread; never blocks."""
-        self.rung.append(number)
+        self.pending.append(number)
         self.wake()
 
     def wake(self) -> None:
-        """Wake the hub for what has been appended to `rung`. Safe from any thread; never blocks."""
+        """Wake the hub for what has been appended to `pending`. Safe from any thread; never blocks."""
         try:
             self._bell.send()
         except Exception:
@@ -196,7 +196,7 @@ class HubWaker:
             is_gone = loop is None or not loop.ptr
             if not is_gone and self._is_hung:
                 raise
-            self.rung.clear()  # nobody waits
+            self.pending.clear()  # nobody waits
             if is_gone:
                 self._callbacks.clear()
 
@@ -208,19 +208,19 @@ class HubWaker:
         self._callbacks.clear()
         self._standing.clear()
         self._holding.clear()
-        self.rung.clear()
+        self.pending.clear()
         self._bell.stop()
         _local.waker = None
 
     def _answer(self) -> None:
-        rung, callbacks = self.rung, self._callbacks
+        pending, callbacks = self.pending, self._callbacks
         turn_ends = monotonic() + TURN
         try:
             self._answering = True
-            while rung and monotonic() < turn_ends:
-                self._call(callbacks.get(rung[0]))  # it goes when it has been answered: a signal may come in between
-                if rung:  # else this is a forked child now, see `reset`
-                    rung.popleft()
+            while pending and monotonic() < turn_ends:
+                self._call(callbacks.get(pending[0]))  # removed after its callback: a signal may come in between
+                if pending:  # else this is a forked child now, see `reset`
+                    pending.popleft()
                 if self._resumed:
                     self._resume()
         finally:
@@ -228,7 +228,7 @@ class HubWaker:
             self._settle()
             if self._resumed and self.hub.loop is not None:
                 self.hub.loop.run_callback(self._resume)
-            if rung:
+            if pending:
                 self.wake()
 
     def _call(self, callback: Callable[[], object] | None) -> None:
@@ -263,7 +263,7 @@ class HubWaker:
             bell.stop()
         if self._callbacks and bell.callback is None:  # also if a signal handler came in between and took it for hung
             bell.start(self._on_ring)
-            if self.rung:
+            if self.pending:
                 bell.send()
         if bell.ref != bool(self._holding):
             bell.ref = bool(self._holding)

@@ -82,7 +82,7 @@ class Trace:
         unhear(self._on_home)
         self._probe.close()
         for job, _, _ in pool.at_work():
-            if not job.result.is_home:
+            if not job.result.is_delivered:
                 self._on_home(job)
 
     def write(self) -> None:

@@ -174,7 +174,7 @@ class Job:
         """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
         waker, result = self._waker, self.result
         assert waker is not None
-        if result.ready() and not result.is_home:
+        if result.ready() and not result.is_delivered:
             self._leave_bridge(waker)
             result.notify_waiters(waker)
             for listener in listeners:

@@ -40,7 +40,7 @@ from greendata.pool.job import Job
 from greendata.pool.settings import Settings
 from greendata.threads import sharing
 from greendata.threads.locks import SimpleQueue
-from greendata.threads.parking import never_turn_where, wake_nobody_unless
+from greendata.threads.parking import treat_as_idle_unless, treat_hubs_as_stopped_where
 
 __all__ = (
     "Worker",
@@ -390,7 +390,7 @@ class Workers:
         waker = worker.waker
         if waker is None:
             return
-        waker.rung.append(worker.number)
+        waker.pending.append(worker.number)
         if self._standing_by and self.queue.turns:
             self._unrung.add(waker)
             if self._standing_by:  # still: whoever stands by clears the flag first, and rings then
@@ -580,6 +580,6 @@ def _are_busy() -> bool:
 
 
 _crews: WeakSet[Workers] = WeakSet()  # any thread adds
-never_turn_where(is_inline_thread)
-wake_nobody_unless(_are_busy, Workers._serve, Workers._look_after)
+treat_hubs_as_stopped_where(is_inline_thread)
+treat_as_idle_unless(_are_busy, Workers._serve, Workers._look_after)
 os.register_at_fork(after_in_child=_after_fork_in_child)

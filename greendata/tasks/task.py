@@ -188,7 +188,7 @@ class Task(Generic[T]):
         call = self.call
         if not call.ready() or self._is_over:
             return
-        if not call.is_home:
+        if not call.is_delivered:
             for timer in (self._timer, self._delay):
                 if timer is not None:
                     timer.close()

@@ -279,7 +279,7 @@ class _Gathering:
     def _tell(self) -> None:
         outcome = self.outcome
         outcome.wake()
-        if outcome.is_home or not outcome.ready():
+        if outcome.is_delivered or not outcome.ready():
             return
         if self._entry_queue is not None:
             for item, linked in self._links.items():

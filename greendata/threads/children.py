@@ -31,7 +31,7 @@ from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists, get_loop_of_child
-from greendata.threads.parking import ParkingLot, hub_here, hub_turns_here
+from greendata.threads.parking import ParkingLot, hub_here, hub_runs_here
 
 __all__ = ("share_children",)
 
@@ -160,12 +160,12 @@ def _communicate_with_green(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _waits_in_main_hub() -> bool:
     """True where gevent can start children and wait for them."""
-    return hub_turns_here() and bool(hub_here().loop.default)
+    return hub_runs_here() and bool(hub_here().loop.default)
 
 
 def _natively(func: Callable[[], T]) -> T:
     """``func()``, in a native thread where the hub of the calling one is to go on."""
-    if not hub_turns_here() or getcurrent() is get_hub_if_exists():
+    if not hub_runs_here() or getcurrent() is get_hub_if_exists():
         return func()
     result: Result[T] = Result("wait for a child")
     native.start_thread(_settle, (result, func))

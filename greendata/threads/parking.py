@@ -48,10 +48,10 @@ from greendata.internals.gevent import WHERE_THREADS_WAIT, get_hub_if_exists
 __all__ = (
     "ParkingLot",
     "hub_here",
-    "hub_turns_here",
+    "hub_runs_here",
     "native_threads",
-    "never_turn_where",
-    "wake_nobody_unless",
+    "treat_as_idle_unless",
+    "treat_hubs_as_stopped_where",
 )
 
 # The hub itself has nobody to switch to. If another thread has the thing, a few bytecodes from giving it back, the hub
@@ -76,18 +76,18 @@ def hub_here() -> Any:
     return hub
 
 
-def hub_turns_here() -> bool:
+def hub_runs_here() -> bool:
     """True if a greenlet that is started on the calling thread will get its turn, whatever the thread does next."""
     return hub_here() is not None and not _never_turns() and native.get_ident() not in native_threads
 
 
-def never_turn_where(is_so: Callable[[], bool]) -> None:
+def treat_hubs_as_stopped_where(is_so: Callable[[], bool]) -> None:
     """Have hubs count as such that do not turn on threads where ``is_so()``: they run native code for others."""
     global _never_turns
     _never_turns = is_so
 
 
-def wake_nobody_unless(is_busy: Callable[[], bool], *entries: Callable[..., object]) -> None:
+def treat_as_idle_unless(is_busy: Callable[[], bool], *entries: Callable[..., object]) -> None:
     """Have threads whose outermost function is one of *entries* count as idle, unless ``is_busy()``."""
     _busy.append(is_busy)
     _entries.update(entry.__code__ for entry in entries)

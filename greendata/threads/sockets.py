@@ -44,7 +44,7 @@ from greendata.internals.gevent import (
     wait_on_socket,
     wait_on_watcher,
 )
-from greendata.threads.parking import hub_here, hub_turns_here
+from greendata.threads.parking import hub_here, hub_runs_here
 
 __all__ = ("share_sockets",)
 
@@ -115,7 +115,7 @@ def _connect(self: Any, address: Any) -> None:
 
 
 def _shutdown(self: Any, how: int) -> None:
-    if _is_home(self.hub):
+    if _is_own_hub(self.hub):
         _in_greenlet.shutdown(self, how)
     else:
         get_native_socket(self).shutdown(how)  # that wakes those who wait, wherever they do
@@ -123,7 +123,7 @@ def _shutdown(self: Any, how: int) -> None:
 
 def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> None:  # noqa: FBT001, FBT002
     hub = self.hub
-    if _is_home(hub):
+    if _is_own_hub(hub):
         _in_greenlet.close(self, closefd, error)
         return
     watchers = get_read_watcher(self), get_write_watcher(self)
@@ -136,7 +136,7 @@ def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> N
         close()
 
 
-def _is_home(hub: Any) -> bool:
+def _is_own_hub(hub: Any) -> bool:
     return hub is _NO_HUB or hub is get_hub_if_exists()
 
 
@@ -147,7 +147,7 @@ def _nothing() -> None:
 def _close(fd: int) -> None:
     """`os.close`; a hub that watches the descriptor closes it in any case."""
     hub = get_hub_if_exists()
-    if hub is None or hub.loop is None or hub_turns_here() or hub.loop.closing_fd(fd):
+    if hub is None or hub.loop is None or hub_runs_here() or hub.loop.closing_fd(fd):
         _close_in_greenlet(fd)
     else:
         _native_close(fd)

@@ -29,7 +29,7 @@ from greendata.hub import native
 from greendata.hub.hubs import take_down
 from greendata.internals.gevent import get_hub_if_exists, set_greenlet, thread_handle, thread_lock_setter
 from greendata.threads.locks import Event
-from greendata.threads.parking import hub_here, hub_turns_here, native_threads
+from greendata.threads.parking import hub_here, hub_runs_here, native_threads
 
 __all__ = ("share_threads", "sleep")
 
@@ -170,7 +170,7 @@ def _hub_for(bootstrap: Any) -> Any:
         items = thread._args[1]  # that it will wait for
         if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
             return items.hub
-    return hub_here() if hub_turns_here() else None
+    return hub_here() if hub_runs_here() else None
 
 
 def _start_greenlet(hub: Any, start: Callable[..., Any], *args: Any) -> Any:

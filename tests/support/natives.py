@@ -75,7 +75,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def at_home(result: Result[T]) -> Result[T]:
     """*result*, once its hub has taken in what became of it: ``get`` may find the outcome before it is counted."""
-    until(lambda: result.is_home)
+    until(lambda: result.is_delivered)
     return result
 
 
