@@ -19,16 +19,16 @@ from greendata.formats.guards.chunk_scan import (
     first_failure,
     has_large_record,
     line_end,
-    open_quote,
+    unclosed_quote_line,
 )
 from greendata.formats.guards.size_guard import (
     HEADER_BYTES,
-    refuse_packed,
-    refuse_sparse,
-    refuse_wide,
+    reject_compressed,
+    reject_sparse,
+    reject_wide,
 )
-from greendata.formats.text_decode import cast, cast_to, told
-from greendata.formats.text_encode import refuse_unwritable
+from greendata.formats.text_decode import cast, cast_to, short_message
+from greendata.formats.text_encode import check_writable
 
 __all__ = ("read_csv",)
 
@@ -53,15 +53,15 @@ def read_csv(
         >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
         [('x',)]
     """
-    refuse_packed(content, "csv")
-    if (line := open_quote(content)) is not None:
+    reject_compressed(content, "csv")
+    if (line := unclosed_quote_line(content)) is not None:
         raise Malformed("csv", "a quote is not closed", line=line)
-    begin = _begin(content)
+    begin = _header_start(content)
     header = _first_record(content, begin)
     names = _names(header)
-    refuse_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
+    reject_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
     if schema is not None:
-        refuse_unwritable(schema, "csv")
+        check_writable(schema, "csv")
         missing = sorted(schema.keys() - set(names))
         if missing:
             raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_listed(missing)}", line=1)
@@ -75,14 +75,14 @@ def read_csv(
     try:
         return reader.parsed(content, has_header=True)
     except _FAILURES as error:
-        raise _at_its_line(content, begin, reader, error) from error
+        raise _error_with_line(content, begin, reader, error) from error
 
 
-def _begin(content: bytes) -> int:
+def _header_start(content: bytes) -> int:
     """Where the header begins: empty lines before it do not count. At the end where all is white space."""
     if first_byte(content) == len(content):
         return len(content)
-    return first_byte(content, len(BOM) if content.startswith(BOM) else 0, passing=b"\r\n")
+    return first_byte(content, len(BOM) if content.startswith(BOM) else 0, skip=b"\r\n")
 
 
 def _first_record(content: bytes, begin: int) -> bytes:
@@ -97,7 +97,7 @@ def _first_record(content: bytes, begin: int) -> bytes:
 
 
 def _names(header: bytes) -> list[str]:
-    refuse_wide(header.count(b",") + 1, format="csv")
+    reject_wide(header.count(b",") + 1, format="csv")
     if not header:
         return []
     try:
@@ -146,31 +146,33 @@ class _Reader:
 
     def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
         """The frame of some records."""
-        forms = None if self.forms is None else {raw: _form(name, self.forms) for raw, name in self.names.items()}
+        forms = (
+            None if self.forms is None else {raw: _dtype_to_read(name, self.forms) for raw, name in self.names.items()}
+        )
         df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
         df.columns = [*self.names.values()]
         if self.schema is None:
             found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
-            return df.with_columns(found) if found else self._unrounded(df, content, has_header=has_header)
+            return df.with_columns(found) if found else self._with_exact_numbers(df, content, has_header=has_header)
         if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
             exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
             return replace(self, forms=exact).parsed(content, has_header=has_header)
         return cast_to(df, self.schema, "csv")
 
-    def _unrounded(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
+    def _with_exact_numbers(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
         """*df*, whose types were inferred, with other types for floats that are not the numbers that stand there."""
         large = [series.name for series in df.iter_columns() if _may_be_rounded(series)]
         if not large:
             return df
         texts = replace(self, forms={}).parsed(content, has_header=has_header)
-        return df.with_columns([_as_it_stands(df[name], texts[name]) for name in large])
+        return df.with_columns([_exact(df[name], texts[name]) for name in large])
 
 
 def _may_be_rounded(values: pl.Series) -> bool:
     return values.dtype.is_float() and bool((values.alias("values").abs() >= EXACT).any())
 
 
-def _as_it_stands(values: pl.Series, texts: pl.Series) -> pl.Series:
+def _exact(values: pl.Series, texts: pl.Series) -> pl.Series:
     """Those of floats and their *texts* that are the numbers: the floats, or Decimals, or at the least the texts."""
     text = texts.alias("text")
     is_lost = (values.alias("values").is_infinite() & text.str.contains("[0-9]")).any()
@@ -185,7 +187,7 @@ def _as_it_stands(values: pl.Series, texts: pl.Series) -> pl.Series:
         return texts
 
 
-def _form(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:
+def _dtype_to_read(name: str, forms: Mapping[str, pl.DataType]) -> pl.DataType:
     dtype = forms.get(name)
     is_read = dtype is not None and (isinstance(dtype, pl.Boolean) or (dtype.is_numeric() and not dtype.is_decimal()))
     return dtype if dtype is not None and is_read else pl.String()
@@ -195,7 +197,7 @@ def _has_infinity(values: pl.Series) -> bool:
     return values.dtype.is_float() and bool(values.alias("values").is_infinite().any())
 
 
-def _at_its_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
+def _error_with_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
     text = reader if reader.forms is not None else replace(reader, forms={})
 
     def check(some: bytes, begin: int) -> Exception | None:
@@ -203,10 +205,10 @@ def _at_its_line(content: bytes, header: int, reader: _Reader, error: BaseExcept
             if some.strip():
                 text.parsed(some, has_header=begin <= header < begin + len(some))
         except _FAILURES as found:
-            return found if isinstance(found, Exception) else Malformed("csv", told(found))
+            return found if isinstance(found, Exception) else Malformed("csv", short_message(found))
         return None
 
     failure = first_failure(content, check, quoted=True)
     found = (failure and failure.error) or error
     column = found.column if isinstance(found, Malformed) else None
-    return Malformed("csv", told(found), line=failure and failure.line, column=column)
+    return Malformed("csv", short_message(found), line=failure and failure.line, column=column)

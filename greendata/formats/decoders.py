@@ -12,7 +12,7 @@ import polars as pl
 
 from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
 from greendata.formats.format import Format, format_of
-from greendata.formats.json.partition import NotJson, sift
+from greendata.formats.json.partition import InvalidJson, partition_rows
 from greendata.formats.json.rows import line_of
 from greendata.formats.readers import read
 from greendata.formats.writers import writer_of
@@ -73,7 +73,7 @@ def decode(
     content = content_of(source, max_bytes)
     label = label or f"decode {known}"
     if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
-        return _judged(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
+        return _decode_rows(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
     as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
     in_base64 = _binary(model) if as_text and known == "csv" else ()
     work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
@@ -89,12 +89,12 @@ def _binary(model: type | None) -> tuple[str, ...]:
     return tuple(name for column in columns_of(model) if column.form.dtype == pl.Binary for name in column.sources)
 
 
-def _judged(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
+def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
     """The rows of JSON in *content*, each of which *model* has judged by its own text."""
     try:
-        rows, found = verdict(submit(sift, content, format, model).get())
-    except NotJson as broken:
-        raise pool.call(_malformed, content, format, broken) from broken
+        rows, found = verdict(submit(partition_rows, content, format, model).get())
+    except InvalidJson as invalid:
+        raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
         return found.good
     if any(column.form.decoder(column.form.dtype) for column in columns_of(model)):
@@ -115,12 +115,12 @@ def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None
     return df if b"".join([*writer.add(df), writer.end()]) == content else None
 
 
-def _malformed(content: bytes, format: Format, broken: NotJson) -> Malformed:
+def _malformed(content: bytes, format: Format, invalid: InvalidJson) -> Malformed:
     """The error for a row that is no JSON, with the line in the whole that pydantic tells within the row."""
-    reason, _, place = broken.reason.removeprefix("Invalid JSON: ").rpartition(" at line ")
-    line = line_of(content, format, broken.row)
+    reason, _, place = invalid.reason.removeprefix("Invalid JSON: ").rpartition(" at line ")
+    line = line_of(content, format, invalid.row)
     if line is None or not reason:
-        return Malformed(format, reason or broken.reason, row=broken.row)
+        return Malformed(format, reason or invalid.reason, row=invalid.row)
     return Malformed(format, reason, line=line + int(place.partition(" ")[0]) - 1)
 
 

@@ -15,8 +15,8 @@ import polars as pl
 
 from greendata.errors import ChunksBusy, NotIterable, PoolFull
 from greendata.formats.format import Format, format_of
-from greendata.formats.text_encode import refuse_unwritable
-from greendata.formats.writers import AT_ONCE, Body, Parts, writer_of
+from greendata.formats.text_encode import check_writable
+from greendata.formats.writers import CHUNKS_PER_JOB, Body, Parts, writer_of
 from greendata.hub.closing import Closing
 from greendata.hub.deadline import Limit, nearest, seconds_of, within
 from greendata.hub.result import Result
@@ -67,7 +67,7 @@ def encode(
     writer = writer_of(format_of(format), escape_formulas=escape_formulas, include_bom=include_bom)
     body = Body(writer, format, chunk_bytes=CHUNK_BYTES)
     if isinstance(source, pl.DataFrame):
-        refuse_unwritable(source.schema, format)
+        check_writable(source.schema, format)
     return Chunks(source, body, timeout=timeout, key=key, label=label or f"encode {format}")
 
 
@@ -106,7 +106,7 @@ class Chunks(Closing):
         self._closed = False
         self._parts: Batches[list[bytes]] | _Frames
         if isinstance(source, pl.DataFrame | pl.LazyFrame):
-            begin = partial(body.of, source)
+            begin = partial(body.parts_of, source)
             self._parts = Batches(begin, timeout=timeout, key=key, label=label)  # one in advance, of all frames
         elif isinstance(source, Iterable):
             self._parts = _Frames(iter(source), body, partial(_submit, limit, key, label))
@@ -130,7 +130,7 @@ class Chunks(Closing):
         finally:
             self._waiting = False
             if self._closed:
-                self._let_go()
+                self._release()
         if not chunk:
             self.close()
             raise StopIteration
@@ -146,13 +146,13 @@ class Chunks(Closing):
         self._closed = True
         self._parts.close()
         if not self._waiting:
-            self._let_go()
+            self._release()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Chunks {self._label!r} {state} at {id(self):#x}>"
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._made.clear()
         self._parts.close()
 
@@ -169,7 +169,7 @@ class _Frames:
         self._frames: Iterator[object] | None = frames  # that are yet to come; the consumer's, and so is what follows
         self._body = body
         self._submit = submit
-        self._ahead: _Ahead | None = None  # of the frame that is being encoded
+        self._prefetch: _Prefetch | None = None  # of the frame that is being encoded
         self._begun = False  # a job was admitted
         self._busy = False  # the consumer is inside
         self._closed = False  # any thread sets it
@@ -180,13 +180,13 @@ class _Frames:
     def __next__(self) -> list[bytes]:
         self._busy = True
         try:
-            while not self._closed and (ahead := self._ahead or self._take()) is not None:
-                part: list[bytes] | None = bypassing_queue_limit(_next, ahead) if self._begun else _next(ahead)
+            while not self._closed and (prefetch := self._prefetch or self._take()) is not None:
+                part: list[bytes] | None = bypassing_queue_limit(_next, prefetch) if self._begun else _next(prefetch)
                 self._begun = True
                 if part:
                     return part
                 if part is None:
-                    self._ahead = None
+                    self._prefetch = None
             raise StopIteration
         finally:
             self._busy = False
@@ -199,13 +199,13 @@ class _Frames:
         Safe from any thread.
         """
         self._closed = True
-        ahead = self._ahead
-        if ahead is not None:
-            ahead.close()
+        prefetch = self._prefetch
+        if prefetch is not None:
+            prefetch.close()
         if not self._busy or isinstance(self._frames, Batches):
             self._close_frames()
 
-    def _take(self) -> _Ahead | None:
+    def _take(self) -> _Prefetch | None:
         """The parts of the next frame, or of the end; None if there are no more, or if this was closed meanwhile."""
         frames = self._frames
         if frames is None:
@@ -215,8 +215,8 @@ class _Frames:
             return None
         if frame is _END:
             self._frames = None
-        self._ahead = _Ahead(self._body.end() if frame is _END else self._body.add(frame), self._submit)
-        return self._ahead
+        self._prefetch = _Prefetch(self._body.end() if frame is _END else self._body.add(frame), self._submit)
+        return self._prefetch
 
     def _close_frames(self) -> None:
         frames, self._frames = self._frames, None
@@ -225,7 +225,7 @@ class _Frames:
             close()
 
 
-class _Ahead:
+class _Prefetch:
     """The chunks of one frame, a part of them in advance: while one is sent, the next is made. Its consumer's."""
 
     def __init__(self, parts: Parts, submit: Submit) -> None:
@@ -234,7 +234,7 @@ class _Ahead:
         self._next: Result[list[bytes]] | None = None
         self._is_over = False
 
-    def __iter__(self) -> _Ahead:
+    def __iter__(self) -> _Prefetch:
         return self
 
     def __next__(self) -> list[bytes]:
@@ -246,7 +246,7 @@ class _Ahead:
         finally:
             self._next.cancel()  # nothing happens if it has ended
         self._next = None
-        self._is_over = len(part) < AT_ONCE
+        self._is_over = len(part) < CHUNKS_PER_JOB
         if not self._is_over:
             with suppress(PoolFull):  # then when it is asked for
                 self._next = self._submit(self._make)
@@ -260,5 +260,5 @@ class _Ahead:
             working.cancel()
 
 
-def _next(parts: _Ahead) -> list[bytes] | None:
+def _next(parts: _Prefetch) -> list[bytes] | None:
     return next(parts, None)

@@ -18,7 +18,7 @@ import polars as pl
 
 from greendata.errors import FrameMismatch, GreenDataError
 from greendata.formats.row_groups import MAGIC, RowGroups
-from greendata.formats.text_encode import textual
+from greendata.formats.text_encode import encode_text
 from greendata.formats.writers import writer_of
 from greendata.hub import native
 from greendata.pool import pool
@@ -148,7 +148,7 @@ class CsvFile(FrameFile):
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         opening = {} if is_first else {"include_header": False, "include_bom": False}
-        texts = textual(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
+        texts = encode_text(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
         return _written(texts.write_csv, {**self._options, **opening})
 
 

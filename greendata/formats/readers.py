@@ -20,7 +20,7 @@ from greendata.formats.format import Format
 from greendata.formats.guards.arrow_check import check_stream
 from greendata.formats.guards.footer import check_file
 from greendata.formats.json.reader import read_json, read_ndjson
-from greendata.formats.text_decode import told
+from greendata.formats.text_decode import short_message
 from greendata.schema.column_names import referred
 
 __all__ = ("read",)
@@ -55,7 +55,7 @@ def read(
             return read_csv(content, schema, as_text=as_text, in_base64=in_base64)
         return _READERS[format](content, schema)
     except (PolarsError, PanicException, OSError) as error:
-        raise Malformed(format, told(error)) from error
+        raise Malformed(format, short_message(error)) from error
 
 
 def _arrow(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:

@@ -22,10 +22,10 @@ from greendata.schema.spans import UNIT_DIGITS, ticks_of_span
 if TYPE_CHECKING:
     from greendata.internals.polars import TimeUnit
 
-__all__ = ("cast", "cast_to", "native_form", "shown", "text_form", "told")
+__all__ = ("cast", "cast_to", "format_value", "native_form", "short_message", "text_form")
 
-TOLD = 1000  # characters of what Polars says
-SHOWN = 200  # characters of a value
+MESSAGE_CHARS = 1000  # characters of what Polars says
+VALUE_CHARS = 200  # characters of a value
 
 _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Int8: pl.Int32(),
@@ -89,30 +89,32 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
     return frame_of([cast(df[name], dtype, format) for name, dtype in schema.items()])
 
 
-def told(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     r"""What is wrong: the first line of what Polars says. The others give advice on its own options.
 
     Example:
-        >>> told(ValueError("no.\n\nTry something else."))
+        >>> short_message(ValueError("no.\n\nTry something else."))
         'no'
     """
     if isinstance(error, Malformed):
         return error.reason
-    lines = str(error)[:TOLD].strip().splitlines()
+    lines = str(error)[:MESSAGE_CHARS].strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def shown(series: pl.Series, row: int) -> str:
+def format_value(series: pl.Series, row: int) -> str:
     """The value in *row* as a message shows it, cut off by Polars: it may be all of a body.
 
     Example:
-        >>> shown(pl.Series(["soon"]), 0), shown(pl.Series([[1, 2]]), 0)
+        >>> format_value(pl.Series(["soon"]), 0), format_value(pl.Series([[1, 2]]), 0)
         ("'soon'", 'List(Int64)')
     """
     value = series.slice(row, 1).alias("value")  # methods of a Series take its name for a pattern
     if isinstance(series.dtype, pl.String):
-        value = value.str.slice(0, SHOWN)
-    return str(series.dtype)[:SHOWN] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
+        value = value.str.slice(0, VALUE_CHARS)
+    return (
+        str(series.dtype)[:VALUE_CHARS] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
+    )
 
 
 def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
@@ -133,7 +135,7 @@ def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
         done = frame.select(value).to_series()
     except (PolarsError, PanicException) as error:
         row = _first(frame, value)
-        raise Malformed(format, f"{shown(series, row)} is no {dtype}", row=row, column=series.name) from error
+        raise Malformed(format, f"{format_value(series, row)} is no {dtype}", row=row, column=series.name) from error
     return done.alias(series.name)
 
 

@@ -17,7 +17,7 @@ from greendata.schema.codecs import Dtype
 from greendata.schema.column_names import frame_of
 from greendata.schema.dtypes import plain, plain_of
 
-__all__ = ("defused", "refuse_unwritable", "textual", "unwritable")
+__all__ = ("check_writable", "encode_text", "escape_formula_cells", "unwritable")
 
 LEAST = -(2**63)
 
@@ -42,24 +42,24 @@ def unwritable(schema: pl.Schema, format: Format) -> dict[str, pl.DataType]:
     return {name: dtype for name, dtype in schema.items() if _is_unwritable(dtype, format)}
 
 
-def refuse_unwritable(schema: pl.Schema, format: Format) -> None:
+def check_writable(schema: pl.Schema, format: Format) -> None:
     """Raise NotWritable if there is an `unwritable` column.
 
     Example:
-        >>> refuse_unwritable(pl.Schema({"a": pl.List(pl.Int64)}), "json")
+        >>> check_writable(pl.Schema({"a": pl.List(pl.Int64)}), "json")
     """
     if columns := unwritable(schema, format):
         raise NotWritable(format, columns)
 
 
-def textual(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()) -> pl.DataFrame:
+def encode_text(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()) -> pl.DataFrame:
     """*df* with datetimes, durations and binary, also within lists and structs, as strings. Call on a worker.
 
     Args:
         besides: columns of these dtypes are left as they are.
 
     Example:
-        >>> textual(pl.DataFrame({"a": [b"abc"]})).item()
+        >>> encode_text(pl.DataFrame({"a": [b"abc"]})).item()
         'YWJj'
     """
     if not any(_is_changed(dtype) for dtype in df.dtypes):
@@ -74,11 +74,11 @@ def textual(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()) ->
     return texts
 
 
-def defused(df: pl.DataFrame) -> pl.DataFrame:
+def escape_formula_cells(df: pl.DataFrame) -> pl.DataFrame:
     """*df* with ``'`` before every text that a spreadsheet would take for a formula. Call on a worker.
 
     Example:
-        >>> defused(pl.DataFrame({"a": ["=1+1", "1+1"]}))["a"].to_list()
+        >>> escape_formula_cells(pl.DataFrame({"a": ["=1+1", "1+1"]}))["a"].to_list()
         ["'=1+1", '1+1']
     """
     texts = [

@@ -14,7 +14,7 @@ from greendata.errors import FrameMismatch, NotAFrame
 from greendata.formats.arrow_stream import END, ArrowStream
 from greendata.formats.format import Format
 from greendata.formats.row_groups import MAGIC, RowGroups
-from greendata.formats.text_encode import defused, refuse_unwritable, textual
+from greendata.formats.text_encode import check_writable, encode_text, escape_formula_cells
 from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, slices
 
 __all__ = ("Body", "Writer", "writer_of")
@@ -24,7 +24,7 @@ BLOCK_ROWS = 1 << 16
 GROUP_BYTES = 1 << 26  # of columns in a Parquet row group at most
 GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
 
-AT_ONCE = 4  # chunks in one job: the way of a job and back costs the hub as much as a chunk of text costs to make
+CHUNKS_PER_JOB = 4  # a round trip of a job costs the hub as much as making one chunk of text
 
 Pieces = Iterator[bytes | memoryview]
 Parts = Iterator[list[bytes]]
@@ -67,10 +67,10 @@ class Body:
         self._chunk_bytes = chunk_bytes
         self._schema: pl.Schema | None = None  # of the first frame
 
-    def of(self, source: pl.DataFrame | pl.LazyFrame) -> Parts:
+    def parts_of(self, source: pl.DataFrame | pl.LazyFrame) -> Parts:
         """All of the body, while the query runs."""
         if isinstance(source, pl.DataFrame):
-            yield from self._some(chain(self._pieces(source), self._ending()))
+            yield from self._grouped(chain(self._pieces(source), self._ending()))
             return
         for df in source.collect_batches():
             yield from self.add(df)
@@ -84,18 +84,18 @@ class Body:
         Raises:
             NotAFrame, NotWritable, FrameMismatch: not with this one.
         """
-        return self._some(self._pieces(frame))
+        return self._grouped(self._pieces(frame))
 
     def end(self) -> Parts:
         """What comes after the last frame."""
         nothing = self._pieces(pl.DataFrame()) if self._schema is None else iter(())
-        return self._some(chain(nothing, self._ending()))
+        return self._grouped(chain(nothing, self._ending()))
 
     def _pieces(self, frame: object) -> Pieces:
         if not isinstance(frame, pl.DataFrame):
             raise NotAFrame(frame, "DataFrame")
         if self._schema is None:
-            refuse_unwritable(frame.schema, self._format)
+            check_writable(frame.schema, self._format)
             self._schema = frame.schema
         elif frame.schema != self._schema:
             raise FrameMismatch(self._schema, frame.schema)
@@ -104,9 +104,9 @@ class Body:
     def _ending(self) -> Pieces:
         yield self._writer.end()
 
-    def _some(self, pieces: Pieces) -> Parts:
+    def _grouped(self, pieces: Pieces) -> Parts:
         chunks = _chunks(pieces, self._chunk_bytes)
-        while some := list(islice(chunks, AT_ONCE)):
+        while some := list(islice(chunks, CHUNKS_PER_JOB)):
             yield some
 
 
@@ -146,7 +146,7 @@ class _Json:
 
     def add(self, df: pl.DataFrame) -> Pieces:
         for block in _blocks(df):
-            for objects in json_lists(textual(block)):
+            for objects in json_lists(encode_text(block)):
                 if objects:
                     yield self._opening
                     yield objects
@@ -158,7 +158,7 @@ class _Json:
 
 class _Ndjson:
     def add(self, df: pl.DataFrame) -> Pieces:
-        return (lines for block in _blocks(df) for lines in ndjson_lines(textual(block)))
+        return (lines for block in _blocks(df) for lines in ndjson_lines(encode_text(block)))
 
     def end(self) -> bytes:
         return b""
@@ -179,15 +179,16 @@ class _Csv:
             yield self._header(df.columns)
             self._is_begun = True
         for block in _blocks(df):
-            texts = textual(block)
-            yield from csv_lines(defused(texts) if self._escape_formulas else texts, quote_text=self._escape_formulas)
+            texts = encode_text(block)
+            cells = escape_formula_cells(texts) if self._escape_formulas else texts
+            yield from csv_lines(cells, quote_text=self._escape_formulas)
 
     def end(self) -> bytes:
         return b""
 
     def _header(self, names: list[str]) -> bytes:
         row = pl.DataFrame([pl.Series(str(number), [name]) for number, name in enumerate(names)])
-        cells = defused(row) if self._escape_formulas else row
+        cells = escape_formula_cells(row) if self._escape_formulas else row
         return b"".join(csv_lines(cells, quote_text=self._escape_formulas))
 
 

@@ -19,7 +19,7 @@ from gevent.monkey import is_module_patched
 from greendata.errors import BadTimeout, UrlRefused
 from greendata.formats.decoders import decode
 from greendata.formats.format import Format
-from greendata.formats.guards.size_guard import refuse_claims
+from greendata.formats.guards.size_guard import reject_unsafe_file
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import BOM
 from greendata.http.limits import MAX_BYTES, TIMEOUT
@@ -190,7 +190,7 @@ def _write(file: IO[bytes], pieces: list[bytes]) -> None:
 
 
 def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
-    refuse_claims(path, reader.removeprefix("read_"), options)
+    reject_unsafe_file(path, reader.removeprefix("read_"), options)
     if reader == "read_csv" and model is not None and own_validate(model) is None:
         known = csv_options(model, options)
         return csv_for(model, pl.read_csv(path, **known).lazy(), known).collect()

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from greendata.errors import FrameInvalid, Malformed, UnreadableFile
-from greendata.formats.json.cells import Unlike, compare
-from greendata.formats.json.partition import JsonPartitioner, NotJson, lines_of
+from greendata.formats.json.cells import CellMismatch, compare
+from greendata.formats.json.partition import InvalidJson, JsonPartitioner, lines_of
 from greendata.formats.json.reader import read_ndjson
 from greendata.hub.pacing import give_way
 from greendata.schema.column_names import referred
@@ -150,7 +150,7 @@ def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iter
     for numbers, texts in _rows(lines):
         try:
             count, judged = verdict(partitioner(texts))
-        except NotJson as broken:
+        except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken
         if judged.failures.height:
@@ -178,8 +178,8 @@ def _faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schem
             for at, (row, had) in enumerate(zip(rows, cells, strict=True), begin):
                 try:
                     compare(row, had, columns)
-                except Unlike as unlike:
-                    raise unreadable(found, numbers[at], str(unlike)) from unlike
+                except CellMismatch as mismatch:
+                    raise unreadable(found, numbers[at], str(mismatch)) from mismatch
             give_way()
         yield df
 

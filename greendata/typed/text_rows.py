@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from greendata.errors import FrameInvalid
-from greendata.formats.json.partition import JsonPartitioner, NotJson
+from greendata.formats.json.partition import InvalidJson, JsonPartitioner
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
 from greendata.typed.confinement import Sources
@@ -56,7 +56,7 @@ class TextRows(Generic[M]):
         """
         try:
             height, found = verdict(pool.call(_sifted, self.model, rows[TEXT]))
-        except NotJson as broken:
+        except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken
         if found.failures.height:

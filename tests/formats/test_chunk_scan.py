@@ -24,7 +24,7 @@ def records_of(content: bytes, *, quoted: bool) -> list[bytes]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_scan, "WINDOW_BYTES", 4)
+    monkeypatch.setattr(chunk_scan, "SCAN_BYTES", 4)
     monkeypatch.setattr(chunk_scan, "LARGE_BYTES", 16)
 
 
@@ -53,7 +53,7 @@ def test_the_first_failure(content: bytes, *, quoted: bool) -> None:
 @given(content=contents)
 def test_where_a_quote_is_open(content: bytes) -> None:
     records = records_of(content, quoted=True)
-    line = chunk_scan.open_quote(content)
+    line = chunk_scan.unclosed_quote_line(content)
     if line is None:
         assert content.count(b'"') % 2 == 0
     else:
@@ -68,4 +68,4 @@ def test_what_windows_hold(content: bytes, begin: int) -> None:
     assert chunk_scan.count(content, b"a", begin) == content.count(b"a", begin)
     assert chunk_scan.line_end(content, begin) == (content.find(b"\n", begin) + 1 or len(content))
     assert content[chunk_scan.first_byte(content, begin) :] == content[begin:].lstrip()
-    assert content[chunk_scan.first_byte(content, begin, passing=b"ab") :] == content[begin:].lstrip(b"ab")
+    assert content[chunk_scan.first_byte(content, begin, skip=b"ab") :] == content[begin:].lstrip(b"ab")

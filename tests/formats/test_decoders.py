@@ -274,12 +274,12 @@ def test_a_large_cell_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "encode", [gzip.compress, zlib.compress, partial(pyarrow.compress, codec="zstd", asbytes=True)]
+    "compress", [gzip.compress, zlib.compress, partial(pyarrow.compress, codec="zstd", asbytes=True)]
 )
-def test_what_is_compressed(pack: Callable[[bytes], bytes]) -> None:
+def test_what_is_compressed(compress: Callable[[bytes], bytes]) -> None:
     """Polars unpacks text by itself, however much comes out."""
     for format, content in (("csv", b"a\n1\n"), ("ndjson", b'{"a":1}\n'), ("json", b'[{"a":1}]')):
-        refused(pack(content), format)  # type: ignore[arg-type]
+        refused(compress(content), format)  # type: ignore[arg-type]
 
 
 def test_columns_without_number() -> None:
@@ -313,7 +313,7 @@ def test_bad_headers() -> None:
 
 @pytest.mark.parametrize("format", ["ndjson", "csv"])
 def test_lines_are_found_far_behind(format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_scan, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(chunk_scan, "SCAN_BYTES", 64)
     monkeypatch.setattr(chunk_scan, "LARGE_BYTES", 256)
     rows = [(n, f'text "{n}"\nof two lines' if n % 3 else "") for n in range(500)]
     df = pl.DataFrame(rows, schema={"a": pl.Int64, "b": pl.String}, orient="row")

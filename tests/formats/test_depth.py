@@ -11,7 +11,7 @@ from hypothesis import given, strategies
 
 from greendata.errors import Malformed
 from greendata.formats.guards import depth
-from greendata.formats.guards.depth import DEPTH, refuse_deep_document, refuse_deep_lines
+from greendata.formats.guards.depth import DEPTH, reject_deep_document, reject_deep_lines
 
 pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
 
@@ -49,12 +49,12 @@ def is_refused(check: Callable[[bytes], None], content: bytes) -> bool:
 
 
 @pytest.mark.parametrize("pair", [LISTS, OBJECTS], ids=["lists", "objects"])
-@pytest.mark.parametrize("check", [refuse_deep_document, refuse_deep_lines])
-@pytest.mark.parametrize("window", [7, depth.WINDOW_BYTES])
+@pytest.mark.parametrize("check", [reject_deep_document, reject_deep_lines])
+@pytest.mark.parametrize("chunk", [7, depth.SCAN_BYTES])
 def test_the_limit(
-    monkeypatch: pytest.MonkeyPatch, window: int, check: Callable[[bytes], None], pair: tuple[str, str]
+    monkeypatch: pytest.MonkeyPatch, chunk: int, check: Callable[[bytes], None], pair: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(depth, "WINDOW_BYTES", window)
+    monkeypatch.setattr(depth, "SCAN_BYTES", chunk)
     check(nested(DEPTH, pair))
     check(nested(DEPTH - 1, pair, f"[{TRICKY}]"))
     for levels in (3 * DEPTH + 1, 100_000):
@@ -71,21 +71,21 @@ def test_the_limit(
 def test_the_line_is_named_and_lines_before_it_hide_nothing() -> None:
     content = b'{"a":"\n]]]}}}\n{"a":[' + b"[],{}," * 100 + b"1]}\n" + nested(500, LISTS) + b'\n{"a":1}\n'
     with pytest.raises(Malformed) as caught:
-        refuse_deep_lines(content)
+        reject_deep_lines(content)
     assert (caught.value.line, caught.value.row) == (4, None)
 
 
-@pytest.mark.parametrize("window", [2, 5, 64])
+@pytest.mark.parametrize("chunk", [2, 5, 64])
 @pytest.mark.parametrize("limit", [1, 2, 4])
 @given(value=documents)
-def test_as_the_standard_parser_sees_it(window: int, limit: int, value: Any) -> None:
+def test_as_the_standard_parser_sees_it(chunk: int, limit: int, value: Any) -> None:
     """What is within the limit is never refused; what is more than thrice as deep always is."""
     content = json.dumps(value).encode()
     levels = levels_of(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depth, "WINDOW_BYTES", window)
+        patch.setattr(depth, "SCAN_BYTES", chunk)
         patch.setattr(depth, "DEPTH", limit)
-        for check in (refuse_deep_document, refuse_deep_lines):
+        for check in (reject_deep_document, reject_deep_lines):
             if levels <= limit:
                 assert not is_refused(check, content)
             elif levels > 3 * limit:

@@ -396,7 +396,7 @@ def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, 
         for column, packed in zip(columns, values, strict=True):
             value = getattr(row, column.field)
             try:
-                packed.append(column.form.pack(value))
+                packed.append(column.form.encode(value))
             except EncodeError as unfit:
                 failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
     if failures:
@@ -730,7 +730,7 @@ def test_many_columns_are_zipped_as_few_are(width: int, height: int, data: st.Da
         {name: column[row] for name, column in columns.items()} for row in range(height)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonrows, "FEW", 0)
+        patch.setattr(jsonrows, "MAX_ZIPPED", 0)
         assert jsonrows.rows_of(content, "json").to_list() == few
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from greendata.errors import Malformed
 from greendata.formats.decoders import decode
 from greendata.formats.guards import members
-from greendata.formats.guards.members import MEMBERS, refuse_many_members
-from greendata.formats.guards.size_guard import refuse_claims
+from greendata.formats.guards.members import MEMBERS, reject_many_members
+from greendata.formats.guards.size_guard import reject_unsafe_file
 
 pytestmark = pytest.mark.once("patched")  # values, and what is made of them
 
@@ -40,7 +40,7 @@ def test_a_file_with_an_object_of_too_many_members_is_refused(tmp_path: Path) ->
     path = tmp_path / "rows.ndjson"
     path.write_bytes(many(MEMBERS + 300))
     with pytest.raises(Malformed, match="members"):
-        refuse_claims(path, "ndjson", {"schema": SCHEMA})
+        reject_unsafe_file(path, "ndjson", {"schema": SCHEMA})
 
 
 def test_many_objects_and_long_arrays_are_taken() -> None:
@@ -67,15 +67,15 @@ def most_members(value: Any) -> int:
 
 @given(st.lists(documents, max_size=5), st.integers(8, 40))
 @settings(max_examples=200)
-def test_members_are_those_that_a_parser_finds(documents: list[Any], window: int) -> None:
+def test_members_are_those_that_a_parser_finds(documents: list[Any], chunk: int) -> None:
     content = "\n".join(map(json.dumps, documents)).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "WINDOW_BYTES", window)
+        patch.setattr(members, "SCAN_BYTES", chunk)
         patch.setattr(members, "MEMBERS", 0)
         patch.setattr(members, "_MANY", 2)
         patch.setattr(members, "_LARGE", rf"\{{(?:,*{members._SIGN}){{2}}")  # four commas, six where they come in parts
         try:
-            refuse_many_members(content, "ndjson")
+            reject_many_members(content, "ndjson")
             found = False
         except Malformed:
             found = True

@@ -1,7 +1,7 @@
 """Text looked at in windows: where its lines end, what is in it, and at which record a reader fails.
 
 A body may be one line of 64 MiB, or a quote that nothing closes. One call on all of it holds the GIL for as long as the
-hub needs it for a hundred turns; so none here is for more than a window. Call on a worker.
+hub needs it for a hundred turns; so none here is for more than a chunk. Call on a worker.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from greendata.hub.pacing import give_way
 __all__ = (
     "Content",
     "Failure",
-    "WINDOW_BYTES",
+    "SCAN_BYTES",
     "count",
     "first_byte",
     "first_failure",
     "has_large_record",
     "line_end",
-    "open_quote",
+    "unclosed_quote_line",
 )
 
-WINDOW_BYTES = 1 << 18  # looked at in one call: some 50 microseconds
+SCAN_BYTES = 1 << 18  # looked at in one call: some 50 microseconds
 LARGE_BYTES = 1 << 20  # a record of more than that is not read by itself
 
 _SHUT = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')  # the rest of a record, from outside quotes on
@@ -49,15 +49,15 @@ class Failure(NamedTuple):
     error: Exception | None
 
 
-def first_byte(content: Content, begin: int = 0, *, passing: bytes | None = None) -> int:
-    r"""Where the first byte from *begin* on is that is no white space, or none of *passing*; the end if there is none.
+def first_byte(content: Content, begin: int = 0, *, skip: bytes | None = None) -> int:
+    r"""Where the first byte from *begin* on is that is no white space, or none of *skip*; the end if there is none.
 
     Example:
         >>> first_byte(b" \n{}")
         2
     """
-    for start, end in _windows(begin, len(content)):
-        if rest := content[start:end].lstrip(passing):
+    for start, end in _scan_ranges(begin, len(content)):
+        if rest := content[start:end].lstrip(skip):
             return end - len(rest)
     return len(content)
 
@@ -69,7 +69,7 @@ def line_end(content: Content, begin: int) -> int:
         >>> line_end(b"a\nb", 0), line_end(b"a\nb", 2)
         (2, 3)
     """
-    for start, end in _windows(begin, len(content)):
+    for start, end in _scan_ranges(begin, len(content)):
         if found := content.find(b"\n", start, end) + 1:
             return found
     return len(content)
@@ -82,7 +82,7 @@ def count(content: Content, byte: bytes, begin: int = 0, end: int | None = None)
         >>> count(b"a\nb\n", b"\n"), count(b"a\nb\n", b"\n", 2)
         (2, 1)
     """
-    windows = _windows(begin, len(content) if end is None else end)
+    windows = _scan_ranges(begin, len(content) if end is None else end)
     return sum(content[start:stop].count(byte) for start, stop in windows)
 
 
@@ -100,11 +100,11 @@ def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | No
         3
     """
     line, large = 1, None
-    for begin, end in _spans(content, quoted=quoted):
+    for begin, end in _split_large(content, quoted=quoted):
         if end - begin > LARGE_BYTES:
             large = large or Failure(line, b"", None)
         elif check(piece := content[begin:end], begin) is not None:
-            return _within(piece, begin, line, check=check, quoted=quoted)
+            return _locate(piece, begin, line, check=check, quoted=quoted)
         line += count(content, b"\n", begin, end)
     return large
 
@@ -116,20 +116,20 @@ def has_large_record(content: bytes) -> bool:
         >>> has_large_record(b"a,b" * LARGE_BYTES)
         True
     """
-    return any(end - begin > LARGE_BYTES for begin, end in _pieces(content, quoted=True))
+    return any(end - begin > LARGE_BYTES for begin, end in _record_ranges(content, quoted=True))
 
 
-def open_quote(content: bytes) -> int | None:
+def unclosed_quote_line(content: bytes) -> int | None:
     r"""On which line the record of CSV begins whose quotes are not closed; None where all are.
 
     Example:
-        >>> open_quote(b'a\n"b"\n"c'), open_quote(b"a")
+        >>> unclosed_quote_line(b'a\n"b"\n"c'), unclosed_quote_line(b"a")
         (3, None)
     """
     if count(content, b'"') % 2 == 0:
         return None
-    *_, (begin, _) = _pieces(content, quoted=True)
-    return 1 + count(content, b"\n", 0, _last_record(content, begin, quoted=True))
+    *_, (begin, _) = _record_ranges(content, quoted=True)
+    return 1 + count(content, b"\n", 0, _last_record_start(content, begin, quoted=True))
 
 
 def _records(content: bytes, *, quoted: bool) -> list[bytes]:
@@ -146,12 +146,12 @@ def _records(content: bytes, *, quoted: bool) -> list[bytes]:
     return [*found, b"".join(lines)] if lines else found
 
 
-def _windows(begin: int, end: int) -> Iterator[tuple[int, int]]:
+def _scan_ranges(begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Windows from *begin* to *end*, with a rest between them."""
-    for start in range(begin, end, WINDOW_BYTES):
+    for start in range(begin, end, SCAN_BYTES):
         if start > begin:
             give_way()
-        yield start, min(start + WINDOW_BYTES, end)
+        yield start, min(start + SCAN_BYTES, end)
 
 
 def _lines(content: bytes) -> list[bytes]:
@@ -159,7 +159,7 @@ def _lines(content: bytes) -> list[bytes]:
     return [line + b"\n" for line in lines] + ([last] if last else [])
 
 
-def _within(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> Failure:
+def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> Failure:
     """The shortest beginning of *piece* that fails ends with the record in question."""
     parts = _records(piece, quoted=quoted)
     good, bad = 0, len(parts)
@@ -174,37 +174,37 @@ def _within(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) 
     return Failure(line + sum(part.count(b"\n") for part in parts[:good]), parts[good], error)
 
 
-def _spans(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    """Where records begin and end: some of a window's size together, or a large one by itself."""
-    for begin, end in _pieces(content, quoted=quoted):
-        opens = _last_record(content, begin, quoted=quoted) if end - begin > LARGE_BYTES else begin
+def _split_large(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
+    """Where records begin and end: some of a chunk's size together, or a large one by itself."""
+    for begin, end in _record_ranges(content, quoted=quoted):
+        opens = _last_record_start(content, begin, quoted=quoted) if end - begin > LARGE_BYTES else begin
         if opens > begin:
             yield begin, opens
         yield opens, end
 
 
-def _pieces(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    """The records that begin in a window, and where the last of them ends; then those of the next."""
+def _record_ranges(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
+    """The records that begin in a chunk, and where the last of them ends; then those of the next."""
     begin = end = 0
     while end < len(content):
-        begin, end = end, line_end(content, end + WINDOW_BYTES)
+        begin, end = end, line_end(content, end + SCAN_BYTES)
         if quoted and count(content, b'"', begin, end) % 2:
-            end = _closed(content, end)
+            end = _quoted_record_end(content, end)
         yield begin, end
 
 
-def _last_record(content: bytes, begin: int, *, quoted: bool) -> int:
-    """Where the last of the records begins that begin in the window at *begin*, which is where a record begins."""
-    window = content[begin : begin + WINDOW_BYTES]
-    last = _records(window, quoted=quoted)[-1]
+def _last_record_start(content: bytes, begin: int, *, quoted: bool) -> int:
+    """Where the last of the records begins that begin in the chunk at *begin*, which is where a record begins."""
+    chunk = content[begin : begin + SCAN_BYTES]
+    last = _records(chunk, quoted=quoted)[-1]
     is_whole = last.endswith(b"\n") and not (quoted and last.count(b'"') % 2)
-    return begin + len(window) - (0 if is_whole else len(last))
+    return begin + len(chunk) - (0 if is_whole else len(last))
 
 
-def _closed(content: bytes, begin: int) -> int:
+def _quoted_record_end(content: bytes, begin: int) -> int:
     """Where the record ends that is within quotes at *begin*."""
     is_open = True
-    for start, end in _windows(begin, len(content)):
+    for start, end in _scan_ranges(begin, len(content)):
         if found := (_OPEN if is_open else _SHUT).match(content, start, end):
             return found.end()
         is_open ^= content.count(b'"', start, end) % 2 == 1

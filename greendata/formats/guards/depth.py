@@ -3,17 +3,17 @@
 Polars 2.0 overflows its stack at some thousands of levels and takes the process along. Later versions refuse that,
 and take a time that grows with the depth of each value, for lines with its cube, to infer a schema: 64 levels are 200
 times the work of as many bytes that are flat. So where a schema is inferred, what nests is weighed, and a body of which
-that is more than its bytes is refused. Call on a worker: some C calls for each window, none of which holds the GIL for
+that is more than its bytes is refused. Call on a worker: some C calls for each chunk, none of which holds the GIL for
 a millisecond.
 """
 
 from __future__ import annotations
 
 from greendata.errors import Malformed
-from greendata.formats.guards.chunk_scan import WINDOW_BYTES, Content, line_end
+from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, line_end
 from greendata.hub.pacing import give_way
 
-__all__ = ("DEPTH", "refuse_deep_document", "refuse_deep_lines")
+__all__ = ("DEPTH", "reject_deep_document", "reject_deep_lines")
 
 DEPTH = 64  # levels that are always taken, as in Arrow's own readers; thrice as many never are
 FLAT = 4  # brackets that open in a line which is not worth weighing
@@ -43,29 +43,29 @@ class _Effort:
             raise Malformed(self._format, reason)
 
 
-def refuse_deep_lines(content: Content, *, inferred: bool = False) -> None:
+def reject_deep_lines(content: Content, *, inferred: bool = False) -> None:
     r"""Raise Malformed, which names the line, if a line of NDJSON nests too deep.
 
     Args:
         inferred: True if a schema is to be inferred.
 
     Example:
-        >>> refuse_deep_lines(b'{"a":1}\n{"a":' + b"[" * 200 + b"]" * 200 + b"}")
+        >>> reject_deep_lines(b'{"a":1}\n{"a":' + b"[" * 200 + b"]" * 200 + b"}")
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid ndjson, line 2: it nests more than 64 levels deep
     """
     effort = _Effort(len(content), "ndjson", 2) if inferred else None
     begin, line = 0, 1
     while begin < len(content):
-        window = content[begin : begin + WINDOW_BYTES]
-        whole = window.rfind(b"\n") + 1  # lines
+        chunk = content[begin : begin + SCAN_BYTES]
+        whole = chunk.rfind(b"\n") + 1  # lines
         if whole:
-            openers = window[:whole].translate(None, _BUT_OPENERS).split(b"\n")
+            openers = chunk[:whole].translate(None, _BUT_OPENERS).split(b"\n")
             most = max(map(len, openers))
             if most > DEPTH:
-                _refuse_one_of(window[:whole].split(b"\n"), line)
+                _refuse_one_of(chunk[:whole].split(b"\n"), line)
             if most > FLAT and effort is not None:
-                _refuse(window, 0, whole, line, effort)
+                _refuse(chunk, 0, whole, line, effort)
             begin, line = begin + whole, line + len(openers) - 1
         else:
             end = line_end(content, begin)
@@ -74,14 +74,14 @@ def refuse_deep_lines(content: Content, *, inferred: bool = False) -> None:
         give_way()
 
 
-def refuse_deep_document(content: bytes, *, inferred: bool = False) -> None:
+def reject_deep_document(content: bytes, *, inferred: bool = False) -> None:
     """Raise Malformed if a JSON document nests too deep.
 
     Args:
         inferred: True if a schema is to be inferred.
 
     Example:
-        >>> refuse_deep_document(b'[{"a": "[[["}]')
+        >>> reject_deep_document(b'[{"a": "[[["}]')
     """
     _refuse(content, 0, len(content), None, _Effort(len(content), "json", 1) if inferred else None)
 
@@ -96,19 +96,19 @@ def _refuse(content: Content, begin: int, end: int, line: int | None, effort: _E
     """Raise Malformed if the document from *begin* to *end* nests too deep; *line* is where it stands."""
     is_open, left = False, b""  # within a string; the brackets that no bracket has closed yet
     while begin < end:
-        window = _unbroken(content[begin : min(begin + WINDOW_BYTES, end)], is_last=begin + WINDOW_BYTES >= end)
-        begin += len(window)
-        unescaped = window.replace(b"\\\\", b"").replace(b'\\"', b"")
+        chunk = _unbroken(content[begin : min(begin + SCAN_BYTES, end)], is_last=begin + SCAN_BYTES >= end)
+        begin += len(chunk)
+        unescaped = chunk.replace(b"\\\\", b"").replace(b'\\"', b"")
         parts = unescaped.translate(None, _BUT_STRUCTURE).split(b'"')
         left = _strip((left + b"".join(parts[is_open::2])).translate(_ONE_KIND), line, effort)
         is_open ^= len(parts) % 2 == 0
         give_way()
 
 
-def _unbroken(window: bytes, *, is_last: bool) -> bytes:
+def _unbroken(chunk: bytes, *, is_last: bool) -> bytes:
     """Without a backslash at its end that belongs to what comes next."""
-    backslashes = len(window) - len(window.rstrip(b"\\"))
-    return window if is_last or backslashes % 2 == 0 else window[:-1]
+    backslashes = len(chunk) - len(chunk.rstrip(b"\\"))
+    return chunk if is_last or backslashes % 2 == 0 else chunk[:-1]
 
 
 def _strip(brackets: bytes, line: int | None, effort: _Effort | None) -> bytes:

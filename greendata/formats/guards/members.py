@@ -11,11 +11,11 @@ from functools import reduce
 import polars as pl
 
 from greendata.errors import Malformed
-from greendata.formats.guards.chunk_scan import WINDOW_BYTES, Content, count
+from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
 from greendata.formats.guards.depth import DEPTH
 from greendata.hub.pacing import give_way
 
-__all__ = ("MEMBERS", "refuse_many_members")
+__all__ = ("MEMBERS", "reject_many_members")
 
 MEMBERS = 1 << 16  # of an object; as many of one name take Polars a tenth of a second, and the square of that for more
 
@@ -28,21 +28,21 @@ _ITEMS = rf"\[[,{_SIGN}]+"
 _LARGE = rf"\{{(?:,*{_SIGN}){{{MEMBERS // _MANY}}}"
 
 
-def refuse_many_members(content: Content, format: str) -> None:
+def reject_many_members(content: Content, format: str) -> None:
     """Raise Malformed if an object in *content* has more than `MEMBERS` members. What is no JSON is for the parser.
 
     Example:
-        >>> refuse_many_members(b'[{"a": 1, "a": 2}]', "json")
+        >>> reject_many_members(b'[{"a": 1, "a": 2}]', "json")
     """
     if count(content, b":") <= MEMBERS:
         return
     begin, is_open, left = 0, False, ""  # within a string; what has begun and not ended
     while begin < len(content):
-        window = content[begin : begin + WINDOW_BYTES]
-        if (len(window) - len(window.rstrip(b"\\"))) % 2 and begin + len(window) < len(content):
-            window = window[:-1]  # a backslash belongs to what comes next
-        begin += len(window)
-        parts = window.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _BUT_STRUCTURE).split(b'"')
+        chunk = content[begin : begin + SCAN_BYTES]
+        if (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 and begin + len(chunk) < len(content):
+            chunk = chunk[:-1]  # a backslash belongs to what comes next
+        begin += len(chunk)
+        parts = chunk.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _BUT_STRUCTURE).split(b'"')
         left = _open(left + b"".join(parts[is_open::2]).replace(b"{}", b"").decode())
         if pl.Series([left]).str.contains(_LARGE).item():
             raise Malformed(format, f"an object in it has more than {MEMBERS} members")

@@ -12,19 +12,19 @@ from typing import Any
 import polars as pl
 
 from greendata.errors import Malformed
-from greendata.formats.guards.chunk_scan import WINDOW_BYTES, Content, count
-from greendata.formats.guards.depth import refuse_deep_lines
+from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
+from greendata.formats.guards.depth import reject_deep_lines
 from greendata.formats.guards.footer import check_file
-from greendata.formats.guards.members import refuse_many_members
+from greendata.formats.guards.members import reject_many_members
 
 __all__ = (
     "COLUMNS",
     "HEADER_BYTES",
-    "refuse_claims",
-    "refuse_many_keys",
-    "refuse_packed",
-    "refuse_sparse",
-    "refuse_wide",
+    "collect_keys",
+    "reject_compressed",
+    "reject_sparse",
+    "reject_unsafe_file",
+    "reject_wide",
 )
 
 CELLS_A_BYTE = 1  # of a frame; rows that have all their columns need five bytes and more for each
@@ -38,12 +38,12 @@ _KEY = r'"(?:[^"\\]|\\.)*"\s*:'
 _FORM = ("comment_prefix", "encoding", "eol_char", "has_header", "quote_char", "separator", "skip_lines", "skip_rows")
 
 
-def refuse_packed(content: Content, format: str) -> None:
+def reject_compressed(content: Content, format: str) -> None:
     """Raise Malformed if a text is compressed: Polars would unpack it, and nothing would bound what comes out.
 
     Example:
         >>> import zlib
-        >>> refuse_packed(zlib.compress(b"a"), "csv")
+        >>> reject_compressed(zlib.compress(b"a"), "csv")
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid csv: it is compressed: what comes out of it has no bound
     """
@@ -51,27 +51,27 @@ def refuse_packed(content: Content, format: str) -> None:
         raise Malformed(format, "it is compressed: what comes out of it has no bound")
 
 
-def refuse_sparse(rows: int, columns: int, size: int, *, format: str) -> None:
+def reject_sparse(rows: int, columns: int, size: int, *, format: str) -> None:
     """Raise Malformed if so many cells out of *size* bytes are an attack on memory, such as rows of ``{}``.
 
     Example:
-        >>> refuse_sparse(10, 10, 100, format="csv")
+        >>> reject_sparse(10, 10, 100, format="csv")
     """
     if rows * columns > CELLS_ALWAYS + CELLS_A_BYTE * size:
         raise Malformed(format, f"{size} bytes for {rows} rows of {columns} columns: almost all of it would be null")
 
 
-def refuse_wide(columns: int, *, format: str) -> None:
+def reject_wide(columns: int, *, format: str) -> None:
     """Raise Malformed if a text names more than `COLUMNS` columns.
 
     Example:
-        >>> refuse_wide(10, format="csv")
+        >>> reject_wide(10, format="csv")
     """
     if columns > COLUMNS:
         raise Malformed(format, f"it has more than {COLUMNS} columns")
 
 
-def refuse_many_keys(content: Content, format: str) -> list[str]:
+def collect_keys(content: Content, format: str) -> list[str]:
     """The keys in *content*, of any level, in the order in which they come first, with the colon behind them.
 
     Polars takes the time of rows by columns to infer a schema, and then the memory. The keys are told by what they
@@ -81,21 +81,21 @@ def refuse_many_keys(content: Content, format: str) -> list[str]:
         Malformed: inferring a schema would make a column of every key of a dictionary, say.
 
     Example:
-        >>> refuse_many_keys(b'[{"a": 1}]', "json")
+        >>> collect_keys(b'[{"a": 1}]', "json")
         ['"a":']
     """
     rows = count(content, b"{")
     keys: dict[str, None] = {}
-    for begin in range(0, len(content), WINDOW_BYTES):
-        window = pl.Series([content[begin : begin + WINDOW_BYTES].decode(errors="replace")])
-        found = window.str.extract_all(_KEY).explode().drop_nulls().unique(maintain_order=True)
+    for begin in range(0, len(content), SCAN_BYTES):
+        chunk = pl.Series([content[begin : begin + SCAN_BYTES].decode(errors="replace")])
+        found = chunk.str.extract_all(_KEY).explode().drop_nulls().unique(maintain_order=True)
         keys.update(dict.fromkeys(found.to_list()))
-        refuse_wide(len(keys), format=format)
-        refuse_sparse(rows, len(keys), len(content), format=format)
+        reject_wide(len(keys), format=format)
+        reject_sparse(rows, len(keys), len(content), format=format)
     return [*keys]
 
 
-def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
+def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None:
     """Raise Malformed if Polars' own reader must not be let at the file at *path*, which a stranger has filled.
 
     Args:
@@ -107,7 +107,7 @@ def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     _ = file.write(b"PAR1, or so it says")
         ...     file.flush()
-        ...     refuse_claims(Path(file.name), "parquet", {})
+        ...     reject_unsafe_file(Path(file.name), "parquet", {})
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
     """
@@ -117,15 +117,15 @@ def refuse_claims(path: Path, format: str, options: dict[str, Any]) -> None:
         if format == "parquet":
             check_file(content)
             return
-        refuse_packed(content, format)
+        reject_compressed(content, format)
         if format == "ndjson":
-            refuse_deep_lines(content, inferred="schema" not in options)
-            refuse_many_members(content, format)
-            refuse_many_keys(content, format)
+            reject_deep_lines(content, inferred="schema" not in options)
+            reject_many_members(content, format)
+            collect_keys(content, format)
         else:
             columns = _columns(content, options)
-            refuse_wide(columns, format=format)
-            refuse_sparse(count(content, b"\n") + 1, columns, len(content), format=format)
+            reject_wide(columns, format=format)
+            reject_sparse(count(content, b"\n") + 1, columns, len(content), format=format)
 
 
 def _columns(content: Content, options: dict[str, Any]) -> int:

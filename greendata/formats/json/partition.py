@@ -1,7 +1,7 @@
 """Rows of JSON, sifted for a model: each is judged by its own text, as by ``Model.model_validate_json(row)``.
 
 What Polars makes of a body depends on all of its rows: an integer beside a fraction is rounded, a key that some lack is
-null there. So only rows of one shape become a frame (`greendata.formats.json.shapes`), and the sieve of frames finds
+null there. So only rows of one shape become a frame (`greendata.formats.json.shapes`), and the partitioner finds
 those that are surely valid; a body of one program's rows is one shape. The others, and what no query can judge, go
 through pydantic as text. One thing differs: bytes are in base64, as `encode` writes them, unless the model's
 ``val_json_bytes`` says otherwise.
@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from greendata.errors import GreenDataError, Malformed
 from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import first_byte
-from greendata.formats.guards.size_guard import refuse_sparse
+from greendata.formats.guards.size_guard import reject_sparse
 from greendata.formats.json.reader import read_ndjson
 from greendata.formats.json.rows import BOM, STRING, names_of_columns, read_columns, rows_of
-from greendata.formats.json.shapes import Kind, Mapped, Shape, Shapeless, kind_of, shape_of
+from greendata.formats.json.shapes import Kind, Mapped, Shape, ShapeError, kind_of, shape_of
 from greendata.hub.pacing import give_way
 from greendata.internals.pydantic import validator_of
 from greendata.schema.codecs import ColumnCodec, PairsCodec
@@ -36,17 +36,17 @@ from greendata.validation.column_validation import Apart, ColumnValidator
 from greendata.validation.partitioner import Part, Partitioned, Partitioner, Plan, asked_of, numbered
 from greendata.validation.row_validation import RowValidator, Validator, some_of
 
-__all__ = ("JsonPartitioner", "NotJson", "lines_of", "sift")
+__all__ = ("InvalidJson", "JsonPartitioner", "lines_of", "partition_rows")
 
 SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
-FEW = 64  # rows that pydantic has judged before a shape is found, or a part of their own is made
+MIN_ROWS = 64  # rows that pydantic has judged before a shape is found, or a part of their own is made
 TEXT_BYTES = 1 << 22  # handed over from Polars at once: a copy of half a millisecond
 
 NONE_BAD = pl.DataFrame(schema={ROW_KEY: pl.UInt32, "column": pl.String, "value": pl.String})
 LARGE = f"it takes pydantic to judge the row, and it has more than {ELEMENTS} elements"
 
 
-class NotJson(GreenDataError):
+class InvalidJson(GreenDataError):
     """A row that is no JSON. Never leaves the decoding.
 
     Attributes:
@@ -73,14 +73,14 @@ class _TextValidator(RowValidator):
         """See `Validator.valid`.
 
         Raises:
-            NotJson: the row is none.
+            InvalidJson: the row is none.
         """
         before = len(failures)
         values = RowValidator.valid(self, number, row, failures)
         if values is None and len(failures) == before + 1:
             _, place, _, rule, message = failures[-1]
             if rule == "json_invalid" and place is None:
-                raise NotJson(number, message)
+                raise InvalidJson(number, message)
         return values
 
 
@@ -94,7 +94,7 @@ class _TokenValidator(ColumnValidator):
         return iter(some_of(self.frame[field.source], places).to_list())
 
 
-def sift(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
+def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
     """The rows in *content*, sifted. Call on a worker.
 
     Args:
@@ -107,17 +107,17 @@ def sift(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
     Example:
         >>> class User(BaseModel):
         ...     age: int = 7
-        >>> sift(b'[{"age": 1}, {}]', "json", User).height
+        >>> partition_rows(b'[{"age": 1}, {}]', "json", User).height
         2
     """
     partitioner = JsonPartitioner(model)
     if format == "json" and not _is_array(content) and (found := _columns_at_once(content, partitioner)) is not None:
         return found
     texts = rows_of(content, format)
-    refuse_sparse(texts.len(), len(partitioner.sieve.columns), len(content), format=format)
+    reject_sparse(texts.len(), len(partitioner.shape_partitioner.columns), len(content), format=format)
     return _Partitioning(
         partitioner, texts, content if format == "ndjson" or _is_array(content) else None, format
-    ).sifted()
+    ).partitioned()
 
 
 def _is_array(content: bytes) -> bool:
@@ -126,22 +126,25 @@ def _is_array(content: bytes) -> bool:
 
 def _columns_at_once(content: bytes, partitioner: JsonPartitioner) -> Partitioned | None:
     """The rows of an object of columns, if all values of each are of one kind and all rows are sure; else None."""
-    kinds = {name: kind_of(column.form.dtype) for column in partitioner.sieve.columns for name in column.sources}
+    kinds = {
+        name: kind_of(column.form.dtype) for column in partitioner.shape_partitioner.columns for name in column.sources
+    }
     names = names_of_columns(content)
     shape = Shape(tuple((name, kinds[name]) for name in names if name in kinds))
     dtypes = shape.schema
-    plan = None if len(shape.fields) < len(names) or not dtypes else partitioner.sieve.plan(dtypes)
-    if plan is None or plan.apart or partitioner.sieve.is_spoilt(dtypes):
+    plan = None if len(shape.fields) < len(names) or not dtypes else partitioner.shape_partitioner.plan(dtypes)
+    if plan is None or plan.apart or partitioner.shape_partitioner.is_spoilt(dtypes):
         return None
     df = read_columns(content, shape)
     if df is None:
         return None
-    parts, doubtful, bad = partitioner.sieve.sift(df, plan, is_spoilt=False)
-    if doubtful.len():
+    parts, undecided, bad = partitioner.shape_partitioner.sift(df, plan, is_spoilt=False)
+    if undecided.len():
         return None
-    nobody = _TextValidator(pl.DataFrame({"": []}, {"": pl.String}), partitioner.sieve.columns, partitioner.check)
-    asked = asked_of([(0, doubtful, doubtful)])
-    return Partitioned(df.height, parts, (nobody,), asked, bad, pl.DataFrame(schema=FAILURES), None)
+    no_texts = pl.DataFrame({"": []}, {"": pl.String})
+    validator = _TextValidator(no_texts, partitioner.shape_partitioner.columns, partitioner.check)
+    asked = asked_of([(0, undecided, undecided)])
+    return Partitioned(df.height, parts, (validator,), asked, bad, pl.DataFrame(schema=FAILURES), None)
 
 
 def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
@@ -166,7 +169,7 @@ class JsonPartitioner:
     """What sifts the texts of rows for a model. Call it on a worker.
 
     Attributes:
-        sieve: of the rows that have one shape.
+        shape_partitioner: of the rows that have one shape.
         check: a row's instance of the model, from its text; or a ValidationError.
 
     Raises:
@@ -180,12 +183,12 @@ class JsonPartitioner:
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
-        self.sieve = Partitioner(model, columns_of(model), None, from_json=True)
-        self.check = validator_of(self.sieve.core).validate_json
+        self.shape_partitioner = Partitioner(model, columns_of(model), None, from_json=True)
+        self.check = validator_of(self.shape_partitioner.core).validate_json
 
     def __call__(self, texts: pl.Series) -> Partitioned:
         """The rows of these *texts*, sifted."""
-        return _Partitioning(self, texts, None, "ndjson").sifted()
+        return _Partitioning(self, texts, None, "ndjson").partitioned()
 
 
 class _Partitioning:
@@ -195,15 +198,15 @@ class _Partitioning:
         self._content = content
         self._format = format
         self._texts = texts
-        self._partitioner = partitioner.sieve
-        self._whole = _TextValidator(texts.to_frame(), partitioner.sieve.columns, partitioner.check)
-        self._judges: list[Validator] = [self._whole]
+        self._partitioner = partitioner.shape_partitioner
+        self._whole = _TextValidator(texts.to_frame(), partitioner.shape_partitioner.columns, partitioner.check)
+        self._validators: list[Validator] = [self._whole]
         self._parts: list[Part] = []
         self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `asked_of` takes it
-        self._doubtful: list[pl.Series] = []
+        self._undecided: list[pl.Series] = []
         self._bad: list[pl.DataFrame] = [NONE_BAD]
 
-    def sifted(self) -> Partitioned:
+    def partitioned(self) -> Partitioned:
         """What becomes of them."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
         wanted = {name: column.form.dtype for column in self._partitioner.columns for name in column.sources}
@@ -211,31 +214,31 @@ class _Partitioning:
             tuple((name, _kind_for(column.form)) for column in self._partitioner.columns for name in column.sources)
         )
         for _ in range(SHAPES):
-            if not left.len() or (self._parts and left.len() < FEW):
+            if not left.len() or (self._parts and left.len() < MIN_ROWS):
                 break
             try:
                 shape = shape_of(self._texts[int(left[0])], wanted, known)
                 is_alike = self._texts[left].str.contains(shape.row())
-            except (Shapeless, PolarsError):  # Polars has a bound for patterns, too
+            except (ShapeError, PolarsError):  # Polars has a bound for patterns, too
                 is_alike = pl.Series([False])
             if not is_alike[0]:  # one of its values is beyond what a shape admits
-                self._doubtful.append(left.head(1))
+                self._undecided.append(left.head(1))
                 left = left.slice(1)
                 continue
             alike = left.filter(is_alike)
-            if self._parts and alike.len() < FEW:
-                self._doubtful.append(alike)
+            if self._parts and alike.len() < MIN_ROWS:
+                self._undecided.append(alike)
             else:
                 self._sort(alike, shape)
             left = left.filter(~is_alike)
             known = Shape(tuple({**dict(known.fields), **dict(shape.fields)}.items()))
-        doubtful, beyond = _askable(self._texts, pl.concat([*self._doubtful, left]).sort())
+        undecided, beyond = _askable(self._texts, pl.concat([*self._undecided, left]).sort())
         bad = pl.concat(self._bad)
         return Partitioned(
             height=self._texts.len(),
             parts=self._parts,
-            validators=tuple(self._judges),
-            asked=asked_of([(0, doubtful, doubtful), *self._apart], bad[ROW_KEY]),
+            validators=tuple(self._validators),
+            asked=asked_of([(0, undecided, undecided), *self._apart], bad[ROW_KEY]),
             bad=bad,
             beyond=beyond,
             extras=self._extras if self._partitioner.model.model_config.get("extra") == "allow" else None,
@@ -247,19 +250,19 @@ class _Partitioning:
         plan = self._partitioner.plan(dtypes)
         df = None if plan is None else self._read_shape(numbers, shape)
         if plan is None or df is None:
-            self._doubtful.append(numbers)
+            self._undecided.append(numbers)
             return
-        parts, doubtful, bad = self._partitioner.sift(df, plan, is_spoilt=self._partitioner.is_spoilt(dtypes))
+        parts, undecided, bad = self._partitioner.sift(df, plan, is_spoilt=self._partitioner.is_spoilt(dtypes))
         validator = None
         if plan.apart:
-            validator = len(self._judges)
-            self._judges.append(self._validator(numbers, shape, plan))
+            validator = len(self._validators)
+            self._validators.append(self._validator(numbers, shape, plan))
         for part in parts:
             sure = numbered(part.sure, numbers)
             if validator is not None:
                 self._apart.append((validator, sure[ROW_KEY], part.sure[ROW_KEY]))
             self._parts.append(Part(sure, part.is_spoilt, validator))
-        self._doubtful.append(numbers[doubtful])
+        self._undecided.append(numbers[undecided])
         self._bad.append(numbered(bad, numbers))
 
     def _validator(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenValidator:
@@ -320,7 +323,7 @@ class _Partitioning:
             content.write(b"\n" + lines if begin else lines)
         used = {column.sources[0] for column in self._partitioner.columns if column.sources}
         try:
-            df = read_ndjson(content.getvalue(), None, but=used)
+            df = read_ndjson(content.getvalue(), None, ignored=used)
         except Malformed as error:
             row = None if error.line is None else int(numbers[error.line - 1])
             raise Malformed(self._format, error.reason, row=row, column=error.column) from error
@@ -334,12 +337,12 @@ def _kind_for(form: ColumnCodec) -> Kind:
     return kind_of(form.dtype)
 
 
-def _askable(texts: pl.Series, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """The numbers of *doubtful* rows that pydantic can be asked about, and the failures of the others."""
-    long = doubtful.filter(texts[doubtful].str.len_bytes() > ELEMENTS) if doubtful.len() else doubtful
+def _askable(texts: pl.Series, undecided: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """The numbers of *undecided* rows that pydantic can be asked about, and the failures of the others."""
+    long = undecided.filter(texts[undecided].str.len_bytes() > ELEMENTS) if undecided.len() else undecided
     if not long.len():
-        return doubtful, pl.DataFrame(schema=FAILURES)
+        return undecided, pl.DataFrame(schema=FAILURES)
     commas = texts[long].str.replace_all(STRING, "").str.count_matches(",", literal=True)
     large = long.filter(commas > ELEMENTS)
     beyond = pl.DataFrame([(number, None, None, "column_form", LARGE) for number in large], FAILURES, orient="row")
-    return doubtful.filter(~doubtful.is_in(large.implode())), beyond
+    return undecided.filter(~undecided.is_in(large.implode())), beyond

@@ -14,13 +14,13 @@ from pydantic_core import from_json
 
 from greendata.errors import Malformed
 from greendata.formats.format import Format
-from greendata.formats.guards.chunk_scan import WINDOW_BYTES, count, first_byte, first_failure
-from greendata.formats.guards.depth import refuse_deep_document, refuse_deep_lines
-from greendata.formats.guards.members import refuse_many_members
-from greendata.formats.guards.size_guard import refuse_many_keys, refuse_packed, refuse_sparse
-from greendata.formats.json.cells import Unlike, compare
+from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte, first_failure
+from greendata.formats.guards.depth import reject_deep_document, reject_deep_lines
+from greendata.formats.guards.members import reject_many_members
+from greendata.formats.guards.size_guard import collect_keys, reject_compressed, reject_sparse
+from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in
-from greendata.formats.text_decode import cast_to, native_form, shown, text_form, told
+from greendata.formats.text_decode import cast_to, format_value, native_form, short_message, text_form
 from greendata.hub.pacing import give_way
 from greendata.schema.column_names import frame_of, referred
 from greendata.schema.dtypes import plain_of
@@ -47,7 +47,7 @@ _MIXED = "|".join(  # in an array: a list or an object beside something else, a 
     )
 )
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_CUT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
+_INEXACT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
 _MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
 _FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
 _MARK = "\x01"  # that no JSON has as it is
@@ -57,34 +57,34 @@ _PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
-def read_ndjson(content: bytes, schema: pl.Schema | None, *, but: Collection[str] = ()) -> pl.DataFrame:
+def read_ndjson(content: bytes, schema: pl.Schema | None, *, ignored: Collection[str] = ()) -> pl.DataFrame:
     r"""The frame of a row a line.
 
     Args:
-        but: columns that are null, whatever is in them, where *schema* is None.
+        ignored: columns that are null, whatever is in them, where *schema* is None.
 
     Example:
         >>> read_ndjson(b'{"a":1}\n{"a":2}\n', pl.Schema({"a": pl.Int8})).rows()
         [(1,), (2,)]
     """
-    refuse_packed(content, "ndjson")
+    reject_compressed(content, "ndjson")
     content = content.removeprefix(BOM)
     if schema is None and first_byte(content) == len(content):
         return pl.DataFrame()
-    refuse_deep_lines(content, inferred=schema is None)
-    refuse_many_members(content, "ndjson")
-    _refuse_half_pairs(content, "ndjson")
+    reject_deep_lines(content, inferred=schema is None)
+    reject_many_members(content, "ndjson")
+    _reject_lone_surrogates(content, "ndjson")
     if schema is not None:
-        refuse_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
-    keys = refuse_many_keys(content, "ndjson") if schema is None else []
+        reject_sparse(count(content, b"\n") + 1, len(schema), len(content), format="ndjson")
+    keys = collect_keys(content, "ndjson") if schema is None else []
     try:
         if schema is None:
-            return _inferred(content, "ndjson", partial(_lines_but, but), keys, but)
+            return _inferred(content, "ndjson", partial(_read_lines_without, ignored), keys, ignored)
         return _ndjson(content, schema)
     except _FAILURES as error:
         if isinstance(error, Malformed) and error.line is not None:
             raise
-        raise _at_its_line(content, schema, error) from error
+        raise _error_with_line(content, schema, error) from error
 
 
 def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
@@ -94,7 +94,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         >>> read_json(b'{"a": [1, 2]}', None).rows()
         [(1,), (2,)]
     """
-    refuse_packed(content, "json")
+    reject_compressed(content, "json")
     content = content.removeprefix(BOM)
     begin = first_byte(content)
     if begin == len(content):
@@ -103,23 +103,23 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         raise Malformed(
             "json", f"expected an array of objects or an object of arrays, got {content[begin : begin + 20]!r}"
         )
-    refuse_deep_document(content, inferred=schema is None)
-    refuse_many_members(content, "json")
-    _refuse_half_pairs(content, "json")
+    reject_deep_document(content, inferred=schema is None)
+    reject_many_members(content, "json")
+    _reject_lone_surrogates(content, "json")
     try:
         return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)
     except (PolarsError, PanicException) as error:
-        raise _at_its_row(content, error) from error
+        raise _error_with_row(content, error) from error
 
 
 def _inferred(
-    content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str], but: Collection[str] = ()
+    content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str], ignored: Collection[str] = ()
 ) -> pl.DataFrame:
     """What Polars makes of *content* without a schema, in an order that is not by chance.
 
     Args:
         keys: those in *content*, in their order.
-        but: columns that are not looked at.
+        ignored: columns that are not looked at.
     """
     df = reader(content, infer_schema_length=None)
     if not df.width:
@@ -127,55 +127,55 @@ def _inferred(
     if _has_many_fields(pl.Struct(df.schema)):
         places = {json.loads(key[:-1].rstrip(), strict=False): place for place, key in enumerate(keys)}
         df = reader(content, schema=dict(_ordered(pl.Struct(df.schema), places)))
-    return _faithful(df, content, format, keys, brackets=df.height + (format == "json"), but=but)
+    return _verified(df, content, format, keys, brackets=df.height + (format == "json"), ignored=ignored)
 
 
-def _lines_but(but: Collection[str], content: bytes, **options: Any) -> pl.DataFrame:
-    """What `polars.read_ndjson` reads, with nulls in the columns *but*, whose types need not be told."""
-    if not but:
+def _read_lines_without(ignored: Collection[str], content: bytes, **options: Any) -> pl.DataFrame:
+    """What `polars.read_ndjson` reads, with nulls in the columns *ignored*, whose types need not be told."""
+    if not ignored:
         return pl.read_ndjson(content, **options)
     schema = options.get("schema") or pl.scan_ndjson(content, **options).collect_schema()
-    wanted = {name: dtype for name, dtype in schema.items() if name not in but}
+    wanted = {name: dtype for name, dtype in schema.items() if name not in ignored}
     df = pl.read_ndjson(content, schema=wanted) if wanted else pl.DataFrame(height=rows_of(content, "ndjson").len())
-    return df.with_columns(pl.lit(None).alias(name) for name in schema if name in but)
+    return df.with_columns(pl.lit(None).alias(name) for name in schema if name in ignored)
 
 
-def _faithful(
+def _verified(
     df: pl.DataFrame,
     content: bytes,
     format: Format,
     keys: list[str],
     *,
     brackets: int,
-    but: Collection[str] = (),
+    ignored: Collection[str] = (),
 ) -> pl.DataFrame:
     """*df*, which Polars has inferred from *content*, with all digits; its rows are compared where they may differ.
 
     Args:
         keys: those in *content*.
         brackets: how many open in it if nothing nests.
-        but: columns that are not looked at.
+        ignored: columns that are not looked at.
 
     Raises:
         Malformed: a value would become another one beside other values.
     """
-    df = _unrounded(df, content, format)
+    df = _with_exact_numbers(df, content, format)
     if _has(pl.Struct(df.schema), (pl.String,)):
         df = _cast(df, content, format, df.schema)
-    seen = df.drop(referred(list(but), df.columns), strict=False)
-    if count(content, b"{") + count(content, b"[") <= brackets or not _is_mixed(seen, content, format, keys):
+    seen = df.drop(referred(list(ignored), df.columns), strict=False)
+    if count(content, b"{") + count(content, b"[") <= brackets or not _may_mix_kinds(seen, content, format, keys):
         return df
     texts = rows_of(content, format)
     step = max(1, df.height * EXAMINED_BYTES // len(content))
     for begin in range(0, df.height, step):
-        rows = (_without(but, from_json(text)) for text in texts.slice(begin, step).to_list())
+        rows = (_without(ignored, from_json(text)) for text in texts.slice(begin, step).to_list())
         cells = seen.slice(begin, step).to_dicts() if seen.width else [{}] * min(step, df.height - begin)
         for row, (value, had) in enumerate(zip(rows, cells, strict=True), begin):
             try:
                 compare(value, had, None)
-            except Unlike as unlike:
+            except CellMismatch as mismatch:
                 line = line_of(content, format, row)
-                raise Malformed(format, str(unlike), line=line, row=None if line else row) from unlike
+                raise Malformed(format, str(mismatch), line=line, row=None if line else row) from mismatch
         give_way()
     return df
 
@@ -186,13 +186,13 @@ def _without(keys: Collection[str], row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _is_mixed(df: pl.DataFrame, content: bytes, format: Format, keys: list[str]) -> bool:
+def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[str]) -> bool:
     """True if values of several kinds may stand where Polars makes one kind of them, beside numbers as text.
 
     It is told by looks; strings that look like it cost a comparison.
     """
     wrong: dict[str, set[str]] = {}
-    for name, pattern in _wrong(pl.Struct(df.schema)):
+    for name, pattern in _mismatch_patterns(pl.Struct(df.schema)):
         wrong.setdefault(pattern, set()).add(name)
     if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
         return True
@@ -208,7 +208,7 @@ def _has_match(content: bytes, format: Format, pattern: str) -> bool:
     return bool(found.item())
 
 
-def _wrong(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
+def _mismatch_patterns(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
     """The names of fields within *dtype*, and patterns of how a value of another kind begins in their place."""
     while isinstance(dtype, pl.List):
         dtype = dtype.inner
@@ -224,10 +224,10 @@ def _wrong(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
                 yield field.name, r"[\[{]"
             case number if is_inner and number.is_numeric():
                 yield field.name, "[tf]"
-        yield from _wrong(field.dtype, is_inner=True)
+        yield from _mismatch_patterns(field.dtype, is_inner=True)
 
 
-def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
+def _with_exact_numbers(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
     """*df* with Decimals for floats in those columns where integers stand that are too long for a float.
 
     Raises:
@@ -236,7 +236,7 @@ def _unrounded(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame
     floats = {name: dtype for name, dtype in df.schema.items() if _has(dtype, (pl.Float64,))}
     if not floats or not _has_match(content, format, _LONG_INTEGER):
         return df
-    texts = _exactly(
+    texts = _read_exact(
         content, format, pl.Schema({name: _with_floats(dtype, pl.String()) for name, dtype in floats.items()})
     )
     exact = {}
@@ -278,10 +278,10 @@ def _ordered(dtype: Any, places: Mapping[str, int]) -> Any:
     return dtype
 
 
-def _refuse_half_pairs(content: bytes, format: Format) -> None:
+def _reject_lone_surrogates(content: bytes, format: Format) -> None:
     """Raise Malformed if a string has half of a surrogate pair, which Polars takes for U+0000."""
-    for begin in range(0, len(content), WINDOW_BYTES):
-        if _SURROGATE.search(content, begin, begin + WINDOW_BYTES + 3):  # which may be cut in two
+    for begin in range(0, len(content), SCAN_BYTES):
+        if _SURROGATE.search(content, begin, begin + SCAN_BYTES + 3):  # which may be cut in two
             break
         give_way()
     else:
@@ -298,7 +298,7 @@ def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     return _cast(pl.read_ndjson(content, schema=forms), content, "ndjson", schema)
 
 
-def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
+def _error_with_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
     def check(some: bytes, _begin: int) -> Exception | None:
         try:
             if schema is not None:
@@ -306,12 +306,12 @@ def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException)
             elif some.strip():
                 pl.read_ndjson(some, infer_schema_length=None)
         except _FAILURES as found:
-            return found if isinstance(found, Exception) else Malformed("ndjson", told(found))
+            return found if isinstance(found, Exception) else Malformed("ndjson", short_message(found))
         return None
 
     failure = first_failure(content, check, quoted=False)
     if failure is None or failure.error is None:
-        return Malformed("ndjson", told(error), line=failure and failure.line)
+        return Malformed("ndjson", short_message(error), line=failure and failure.line)
     column = _bad_column(failure.record, schema)
     return Malformed("ndjson", _syntax(failure.record, failure.error), line=failure.line, column=column)
 
@@ -319,19 +319,19 @@ def _at_its_line(content: bytes, schema: pl.Schema | None, error: BaseException)
 def _syntax(record: bytes, error: Exception) -> str:
     """Why *record* is no JSON, in better words than those of the parser of Polars; its words if it is JSON."""
     if isinstance(error, Malformed) or len(record) > EXAMINED_BYTES:
-        return told(error)
+        return short_message(error)
     try:
-        value = json.loads(record, parse_constant=_refuse_constant)
+        value = json.loads(record, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as found:
         return str(found)
-    return told(error) if isinstance(value, dict) else f"expected an object, got {value!r:.80}"
+    return short_message(error) if isinstance(value, dict) else f"expected an object, got {value!r:.80}"
 
 
-def _refuse_constant(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-def _at_its_row(content: bytes, error: BaseException) -> Malformed:
+def _error_with_row(content: bytes, error: BaseException) -> Malformed:
     """What is wrong with a document, and on which line, in better words than those of the parser of Polars."""
     texts = rows_of(content, "json")
     for row, text in enumerate(texts):
@@ -340,7 +340,7 @@ def _at_its_row(content: bytes, error: BaseException) -> Malformed:
         if len(text) > EXAMINED_BYTES:
             continue
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json.loads(text, parse_constant=_reject_constant)
         except (ValueError, RecursionError) as found:
             line = line_of(content, "json", row)
             within = found.lineno - 1 if isinstance(found, json.JSONDecodeError) else 0
@@ -349,7 +349,7 @@ def _at_its_row(content: bytes, error: BaseException) -> Malformed:
         if not isinstance(value, dict):
             line = line_of(content, "json", row)
             return Malformed("json", f"expected an object, got {value!r:.80}", line=line)
-    return Malformed("json", told(error))
+    return Malformed("json", short_message(error))
 
 
 def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
@@ -365,8 +365,8 @@ def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
 
 def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     if schema is None:
-        return _inferred(content, "json", pl.read_json, refuse_many_keys(content, "json"))
-    refuse_sparse(count(content, b"{"), len(schema), len(content), format="json")
+        return _inferred(content, "json", pl.read_json, collect_keys(content, "json"))
+    reject_sparse(count(content, b"{"), len(schema), len(content), format="json")
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
     return _cast(pl.read_json(content, schema=forms), content, "json", schema)
 
@@ -384,7 +384,7 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
     if schema is not None:
         return _cast(df, content, "json", schema)
-    return _faithful(df, content, "json", refuse_many_keys(content, "json"), brackets=df.width + 1)
+    return _verified(df, content, "json", collect_keys(content, "json"), brackets=df.width + 1)
 
 
 def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
@@ -392,14 +392,14 @@ def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -
     numbered = df.clone()
     numbered.columns = [str(number) for number in range(df.width)]
     columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
-    looks = [_looks_cut(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
+    looks = [_may_be_inexact(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
     some = [look.any() for look in looks if look is not None]
-    if some and numbered.select(pl.any_horizontal(some)).item() and _are_cut(content):
-        return _exactly(content, format, schema)
+    if some and numbered.select(pl.any_horizontal(some)).item() and _has_inexact_numbers(content):
+        return _read_exact(content, format, schema)
     return cast_to(df, schema, format)
 
 
-def _looks_cut(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
+def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
     """Where text may have been a number that Polars had in a float; None where there is no text of that kind."""
     dtype = plain_of(dtype)
     match dtype:
@@ -408,12 +408,12 @@ def _looks_cut(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
         case pl.String() | pl.Categorical() | pl.Enum() if isinstance(got, pl.String):
             return value.str.contains(f"^(?:{_FLOAT})$")
         case pl.List() | pl.Array() if isinstance(got, pl.List):
-            inner = _looks_cut(pl.element(), got.inner, dtype.inner)
+            inner = _may_be_inexact(pl.element(), got.inner, dtype.inner)
             return None if inner is None else value.list.eval(inner).list.any()
         case pl.Struct() if isinstance(got, pl.Struct):
             numbered = value.struct.rename_fields([str(number) for number in range(len(got.fields))])
             fields = [
-                _looks_cut(numbered.struct.field(str(number)), had.dtype, field.dtype)
+                _may_be_inexact(numbered.struct.field(str(number)), had.dtype, field.dtype)
                 for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
             ]
             looks = [field for field in fields if field is not None]
@@ -421,10 +421,10 @@ def _looks_cut(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
     return None
 
 
-def _are_cut(content: bytes) -> bool:
+def _has_inexact_numbers(content: bytes) -> bool:
     """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits."""
-    for begin in range(0, len(content), WINDOW_BYTES):
-        if _CUT.search(content, begin, begin + WINDOW_BYTES + OVERLAP):
+    for begin in range(0, len(content), SCAN_BYTES):
+        if _INEXACT.search(content, begin, begin + SCAN_BYTES + OVERLAP):
             return True
         give_way()
     return False
@@ -440,7 +440,7 @@ def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
     return isinstance(dtype, kinds)
 
 
-def _exactly(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
+def _read_exact(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
     """The frame in *content*, whose floats are read as the text that they are."""
     texts = rows_of(content, format)
     if texts.str.contains(_MARK, literal=True).any():
@@ -456,7 +456,7 @@ def _column(series: pl.Series) -> pl.Series | None:
     if isinstance(series.dtype, pl.Null):
         return None
     if not isinstance(series.dtype, pl.List):
-        reason = f"expected an array of objects or an object of arrays, got {shown(series, 0)}"
+        reason = f"expected an array of objects or an object of arrays, got {format_value(series, 0)}"
         raise Malformed("json", reason, column=series.name)
     values: pl.Series | None = series[0]
     return values

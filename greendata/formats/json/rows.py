@@ -15,9 +15,9 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.formats.format import Format
-from greendata.formats.guards.chunk_scan import WINDOW_BYTES, count, first_byte
-from greendata.formats.guards.depth import DEPTH, refuse_deep_document
-from greendata.formats.guards.size_guard import COLUMNS, refuse_packed, refuse_wide
+from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte
+from greendata.formats.guards.depth import DEPTH, reject_deep_document
+from greendata.formats.guards.size_guard import COLUMNS, reject_compressed, reject_wide
 from greendata.formats.json.shapes import Shape
 from greendata.hub.pacing import give_way
 from greendata.schema.column_names import frame_of
@@ -35,7 +35,7 @@ __all__ = (
 )
 
 BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
-FEW = 200  # columns, each of which may cost a step of its own
+MAX_ZIPPED = 200  # columns, each of which may cost a step of its own
 ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names;
 ROW_BYTES_ALWAYS = 1 << 20  # whatever the number of bytes of the columns,
 ROW_BYTES_A_BYTE = 32  # and for each of these: names of 60 characters over numbers of one digit
@@ -69,10 +69,10 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         >>> rows_of(b'{"a":1}\n\n{"a":2}\n', "ndjson").to_list()
         ['{"a":1}', '{"a":2}']
     """
-    refuse_packed(content, format)
+    reject_compressed(content, format)
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     if format == "ndjson":
-        lines = _series(text_in(content, format), TEXT.str.strip_prefix("\ufeff").str.split("\n")).explode()
+        lines = _evaluate(text_in(content, format), TEXT.str.strip_prefix("\ufeff").str.split("\n")).explode()
         return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
     if begin == len(content):
         raise Malformed("json", "there is nothing")
@@ -84,7 +84,7 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         text = text_in(content, format, begin).select(TEXT.str.strip_chars(" \t\n\r"))
         return _elements(text) if opener == b"[" else _rows_of_columns(text)
     except Malformed as error:
-        refuse_deep_document(content)  # which the expressions do not tell from what has no end
+        reject_deep_document(content)  # which the expressions do not tell from what has no end
         line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
         raise Malformed("json", error.reason, line=line, column=error.column) from error
 
@@ -97,7 +97,7 @@ def names_of_columns(content: bytes) -> list[str]:
         ['a', 'b']
     """
     names_in = TEXT.str.extract_all(rf"{STRING}{_SPACE}:{_SPACE}\[")
-    found = _series(text_in(content, "json"), names_in).explode(empty_as_null=False)
+    found = _evaluate(text_in(content, "json"), names_in).explode(empty_as_null=False)
     if found.len() > COLUMNS:
         return []
     try:
@@ -117,7 +117,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
     """
     document = shape.of_columns()
     try:
-        if not _series(text_in(content, "json"), TEXT.str.contains(document.row())).item():
+        if not _evaluate(text_in(content, "json"), TEXT.str.contains(document.row())).item():
             return None
         lists = pl.read_json(content.removeprefix(BOM), schema=document.schema)
     except (PolarsError, PanicException):
@@ -141,7 +141,7 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
     before = 1 + count(content, b"\n", 0, begin)
     text = text_in(content, format, begin)
     if format == "ndjson":
-        lines = _series(text, TEXT.str.split("\n")).explode()
+        lines = _evaluate(text, TEXT.str.split("\n")).explode()
         return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
     if content[begin : begin + 1] != b"[":
         return None
@@ -164,10 +164,10 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
     """
     pieces, first = [], begin
     while begin < len(content):
-        end = min(begin + WINDOW_BYTES, len(content))
+        end = min(begin + SCAN_BYTES, len(content))
         while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
             end -= 1
-        end = end if end > begin else begin + WINDOW_BYTES
+        end = end if end > begin else begin + SCAN_BYTES
         pieces.append(pl.Series([content[begin:end]], dtype=pl.Binary))
         try:
             pieces[-1] = pieces[-1].cast(pl.String)
@@ -181,7 +181,7 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
     return texts.alias("text").to_frame().lazy().select(TEXT.str.join(""))
 
 
-def _series(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
+def _evaluate(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
     """What *expr* makes of a text."""
     return text.select(expr).collect(engine="in-memory").to_series().alias("")
 
@@ -197,10 +197,10 @@ def _bad_line(piece: bytes) -> int:
 
 def _elements(text: pl.LazyFrame) -> pl.Series:
     """The texts of the elements of an array."""
-    return _listed(text, _VALUE, "[]")
+    return _split_list(text, _VALUE, "[]")
 
 
-def _listed(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
+def _split_list(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
     """What matches *item* in a text, which is a list of such with commas between and *brackets* around it."""
     inner = TEXT.str.strip_prefix(brackets[0]).str.strip_suffix(brackets[1])
     found = (
@@ -211,10 +211,10 @@ def _listed(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
     )
     if found["whole"].item() - found["inner"].item() != 2:
         what = "array" if brackets == "[]" else "object"
-        line = 1 + _series(text, TEXT.str.count_matches("\n")).item()
+        line = 1 + _evaluate(text, TEXT.str.count_matches("\n")).item()
         raise Malformed("json", f"the {what} does not end with {brackets[1]}", line=line)
     if not found["is_list"].item():
-        raise _broken(text.select(inner), found["text"], item)
+        raise _list_error(text.select(inner), found["text"], item)
     return found["items"].explode(empty_as_null=False).alias("")
 
 
@@ -226,7 +226,7 @@ def _between(item: str) -> pl.Expr:
     return TEXT.str.replace_all(item, "v")
 
 
-def _broken(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
+def _list_error(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
     """What is wrong with a list: *between* is it with ``v`` for its items."""
     good: str = between.str.extract(rf"^({_SPACE}(?:v{_SPACE},{_SPACE})*(?:v{_SPACE})?)").item()
     left = between.str.slice(len(good), 1).item()
@@ -237,21 +237,21 @@ def _broken(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
     if left in '{["':
         return Malformed("json", f"what begins with {left} has no end, or nests too deep", line=line)
     expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
-    got = _series(inner, _found(item).list.get(number)).item() if left == "v" else left
+    got = _evaluate(inner, _found(item).list.get(number)).item() if left == "v" else left
     return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
 
 
 def _newlines(inner: pl.LazyFrame, number: int, item: str = _VALUE) -> int:
     """How many lines end before the item of that *number* in a list."""
-    between = _series(inner, _between(item).str.split("v")).explode().head(number + 1)
-    items = _series(inner, _found(item)).explode(empty_as_null=False).head(number)
+    between = _evaluate(inner, _between(item).str.split("v")).explode().head(number + 1)
+    items = _evaluate(inner, _found(item)).explode(empty_as_null=False).head(number)
     return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
 
 
 def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
-    members = _listed(text, _MEMBER, "{}")
-    refuse_wide(members.len(), format="json")
-    keys, values = _halves(members)
+    members = _split_list(text, _MEMBER, "{}")
+    reject_wide(members.len(), format="json")
+    keys, values = _keys_and_values(members)
     names = [_name(key) for key in keys]
     is_null = values == "null"
     for at in (~is_null & ~values.str.starts_with("[")).arg_true().head(1):
@@ -273,7 +273,7 @@ def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
     bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * int(members.str.len_bytes().sum()))
     if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > bound:
         raise Malformed("json", f"the names of its columns alone are more than {bound} bytes of its rows; send rows")
-    zipped = _zipped if len(kept) <= FEW else _transposed
+    zipped = _zipped if len(kept) <= MAX_ZIPPED else _transposed
     return zipped([keys[at] for at in kept.values()], items[[*kept.values()]])
 
 
@@ -293,7 +293,7 @@ def _elements_of_each(values: pl.Series) -> pl.Series:
     return items
 
 
-def _halves(members: pl.Series) -> tuple[list[str], pl.Series]:
+def _keys_and_values(members: pl.Series) -> tuple[list[str], pl.Series]:
     halves = members.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$").struct.unnest()
     keys, values = halves.get_columns()
     return keys.to_list(), values.alias("")

@@ -21,7 +21,7 @@ import polars as pl
 
 from greendata.schema.codecs import Dtype
 
-__all__ = ("Kind", "Mapped", "Shape", "Shapeless", "kind_of", "levels_of", "shape_of")
+__all__ = ("Kind", "Mapped", "Shape", "ShapeError", "kind_of", "levels_of", "shape_of")
 
 PATTERN = 1 << 16  # characters: a longer one takes longer to compile than what it saves
 
@@ -35,7 +35,7 @@ _NUMBER = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,2})?"
 _SCALAR = rf"null|true|false|{_NUMBER}|{_STRING}"
 
 
-class Shapeless(Exception):
+class ShapeError(Exception):
     """A row that has no shape; it is judged by itself."""
 
 
@@ -55,7 +55,7 @@ class Kind(ABC):
         """The pattern of a value."""
         return f"(?:null|{self.pattern})"
 
-    def informed(self, known: Kind | None) -> Kind:
+    def generalized(self, known: Kind | None) -> Kind:
         """This kind, with what is *known* of values beyond the one that it was told from."""
         return self
 
@@ -67,8 +67,8 @@ class _Scalar(Kind):
     pattern: str
     dtype: pl.DataType | None
 
-    def informed(self, known: Kind | None) -> Kind:
-        """See `Kind.informed`."""
+    def generalized(self, known: Kind | None) -> Kind:
+        """See `Kind.generalized`."""
         if known is not None and (self is NULL or (self is INTEGER and known is NUMBER)):
             return known
         return self
@@ -104,9 +104,9 @@ class _Listed(Kind):
         """See `Kind`."""
         return None if self.items.dtype is None else pl.List(self.items.dtype)
 
-    def informed(self, known: Kind | None) -> Kind:
-        """See `Kind.informed`."""
-        return _Listed(self.items.informed(known.items)) if isinstance(known, _Listed) else self
+    def generalized(self, known: Kind | None) -> Kind:
+        """See `Kind.generalized`."""
+        return _Listed(self.items.generalized(known.items)) if isinstance(known, _Listed) else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ class Mapped(Kind):
         """See `Kind`."""
         return pl.List(pl.Struct({"key": pl.String(), "value": self.values.dtype or pl.Null()}))
 
-    def informed(self, known: Kind | None) -> Kind:
-        """See `Kind.informed`."""
-        return Mapped(self.values.informed(known.values)) if isinstance(known, Mapped) else self
+    def generalized(self, known: Kind | None) -> Kind:
+        """See `Kind.generalized`."""
+        return Mapped(self.values.generalized(known.values)) if isinstance(known, Mapped) else self
 
     def pairs(self, texts: pl.Series) -> pl.Series:
         """The pairs in *texts* of values of this kind.
@@ -181,14 +181,16 @@ class Shape(Kind):
         """The shape of an object that has a list of each of these values."""
         return Shape(tuple((key, _Listed(kind, may_be_null=False)) for key, kind in self.fields))
 
-    def informed(self, known: Kind | None) -> Shape:
-        """See `Kind.informed`."""
+    def generalized(self, known: Kind | None) -> Shape:
+        """See `Kind.generalized`."""
         kinds = dict(known.fields) if isinstance(known, Shape) else {}
-        return Shape(tuple((key, kind.informed(kinds.get(key))) for key, kind in self.fields))
+        return Shape(tuple((key, kind.generalized(kinds.get(key))) for key, kind in self.fields))
 
     def _pattern(self, captured: Container[str]) -> str:
         members = (
-            rf"{_SPACE}{_name(key)}{_SPACE}:{_SPACE}" + (f"({kind.value})" if key in captured else kind.value) + _SPACE
+            rf"{_SPACE}{_key_pattern(key)}{_SPACE}:{_SPACE}"
+            + (f"({kind.value})" if key in captured else kind.value)
+            + _SPACE
             for key, kind in self.fields
         )
         return rf"\{{{','.join(members) or _SPACE}\}}"
@@ -241,7 +243,7 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
         known: what values of the keys may be beside those in this row.
 
     Raises:
-        Shapeless: it has none.
+        ShapeError: it has none.
 
     Example:
         >>> shape = shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None)
@@ -251,20 +253,20 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
     try:
         row = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise Shapeless from error
+        raise ShapeError from error
     if not isinstance(row, _Pairs):
-        raise Shapeless
+        raise ShapeError
     if sum(key not in wanted for key, _ in row) * len(ANYTHING.pattern) > PATTERN:
-        raise Shapeless
+        raise ShapeError
     kinds = dict(known.fields) if isinstance(known, Shape) else {}
     fields = tuple(
         (key, _kind_in(wanted[key], value, kinds.get(key)) if key in wanted else ANYTHING) for key, value in row
     )
     if len(dict(fields)) < len(fields):
-        raise Shapeless
-    shape = Shape(fields).informed(known)
+        raise ShapeError
+    shape = Shape(fields).generalized(known)
     if len(shape.row()) > PATTERN:
-        raise Shapeless
+        raise ShapeError
     return shape
 
 
@@ -292,14 +294,14 @@ def _kind_in(dtype: Dtype, value: Any, known: Kind | None) -> Kind:
     """The kind of a *value* that is to be in a column of *dtype*."""
     if isinstance(known, Mapped) and isinstance(value, _Pairs):
         none: Kind = NULL
-        with suppress(Shapeless):
+        with suppress(ShapeError):
             return Mapped(reduce(_common, (_kind(item, 0) for _, item in value), none))
     return _kind(value, levels_of(dtype))
 
 
 def _kind(value: Any, levels: int) -> Kind:
     if levels == 0 and isinstance(value, list):
-        raise Shapeless
+        raise ShapeError
     match value:
         case None:
             return NULL
@@ -320,12 +322,12 @@ def _kind(value: Any, levels: int) -> Kind:
 def _shape(pairs: Iterable[tuple[str, Any]], levels: int) -> Shape:
     fields = tuple((key, _kind(value, levels - 1)) for key, value in pairs)
     if not fields or len(dict(fields)) < len(fields):  # Polars has no struct without fields
-        raise Shapeless
+        raise ShapeError
     return Shape(fields)
 
 
 def _common(a: Kind, b: Kind) -> Kind:
-    """The kind of values of both; Shapeless if there is none."""
+    """The kind of values of both; ShapeError if there is none."""
     if b is NULL or a == b or (a is NUMBER and b is INTEGER):
         return a
     if a is NULL or (a is INTEGER and b is NUMBER):
@@ -335,20 +337,20 @@ def _common(a: Kind, b: Kind) -> Kind:
     if isinstance(a, Shape) and isinstance(b, Shape) and [*dict(a.fields)] == [*dict(b.fields)]:
         kinds = zip(a.fields, b.fields, strict=True)
         return Shape(tuple((key, _common(one, other)) for (key, one), (_, other) in kinds))
-    raise Shapeless
+    raise ShapeError
 
 
-def _name(key: str) -> str:
+def _key_pattern(key: str) -> str:
     """The pattern of a key, as it stands or with escapes."""
-    return '"' + "".join(map(_sign, key)) + '"'
+    return '"' + "".join(map(_char_pattern, key)) + '"'
 
 
-def _sign(sign: str) -> str:
+def _char_pattern(sign: str) -> str:
     code = ord(sign)
     if sign.isascii() and sign.isalnum():
         return sign
     if code < 32:
-        raise Shapeless
+        raise ShapeError
     if sign in '"\\':
         return rf"\\\x{{{code:x}}}"
     if sign.isascii():
@@ -356,5 +358,5 @@ def _sign(sign: str) -> str:
     units = sign.encode("utf-16-be", "surrogatepass").hex()
     escaped = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
     if 0xD800 <= code <= 0xDFFF:
-        raise Shapeless
+        raise ShapeError
     return rf"(?:\x{{{code:x}}}|{escaped})"
