@@ -10,13 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dis import opname
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
-import greendata
 from greendata.errors import WorkerLost
 from greendata.hub import native
 from greendata.hub.result import Result
@@ -27,7 +25,7 @@ from tests.support.natives import Native, settle_down, small_pool
 from tests.support.windows import Interruption
 
 LIMIT = 60.0  # seconds: a guard, after which somebody stands still
-CREW = str(Path(greendata.__file__).parent / "hub" / "crew.py")
+WORKERS = Workers.put.__code__.co_filename
 
 
 # After these the interpreter looks whether another thread has raised something.
@@ -59,8 +57,9 @@ class Strike:
         sys.setprofile(None)
 
     def _look(self, frame: FrameType, kind: str, _: object) -> Any:
-        if frame.f_code.co_filename != CREW:
+        if frame.f_code.co_filename != WORKERS:
             return None
+        frame.f_trace = self._look  # Python 3.13 heeds the next for a frame that is traced
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if kind == "opcode":
             is_window = self._last.get(frame, "RESUME").startswith(WINDOWS)
@@ -78,7 +77,7 @@ class Strike:
 
     def _look_again(self, frame: FrameType, kind: str, _: object) -> None:
         is_closed = frame.f_code.co_name == "<genexpr>"  # where an exception is told and goes no further
-        if frame.f_code.co_filename == CREW and not is_closed and kind in ("call", "c_call", "return"):
+        if frame.f_code.co_filename == WORKERS and not is_closed and kind in ("call", "c_call", "return"):
             self.again -= 1
             if not self.again:
                 sys.setprofile(None)
