@@ -1,4 +1,4 @@
-"""Pipelines of greenlets and jobs, and what they end in."""
+"""Pipelines of greenlets and pool jobs, and the sinks that they write to."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

@@ -1,4 +1,4 @@
-"""`CallPolicy`: what a stage does with one element: the call, its injected arguments, its place, its failures."""
+"""`CallPolicy`: how a stage calls its function: where, with which injected arguments, timeout and error policy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from greendata.errors.notes import note, shown
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
 from greendata.pipelines.channel import clock
-from greendata.pipelines.element import Mark, path_of
-from greendata.pipelines.injection import StageStatus, WorkerInfo, asked, check_given, chosen
+from greendata.pipelines.element import Placeholder, path_of
+from greendata.pipelines.injection import StageStatus, WorkerInfo, check_given, requested_names, selected
 from greendata.pool import pool
 from greendata.pool.cleanup import shielded
 
@@ -30,22 +30,23 @@ __all__ = (
 On = Literal["greenlet", "native", "inline"]
 OnError = Literal["raise", "skip"] | Callable[[BaseException, Any], object]
 
-NATIVE_RUN = 100  # elements that one job takes from an iterator that is read natively: a job costs as much as some 50
+NATIVE_RUN = 100  # elements that one job reads from an iterator in the pool; a job costs as much as about 50 elements
 
 _END = object()
 
 
 class CallPolicy:
-    """A function with its place of execution, its timeout, its error policy and what comes before and after.
+    """A function with its place of execution, timeout, error policy, and the callbacks before and after.
 
     Args:
-        func: called with an element's value, and by name with what it asks for.
-        label: what the stage is called in notes and errors.
+        func: called with an element's value, and with the injected arguments that its parameters name.
+        label: the name of the stage in notes and errors.
         on: "greenlet" and "inline" call it on the hub, "native" in the pool.
-        timeout: seconds for the function over one element; 0 or None for no bound.
-        on_error: "raise", "skip", or a function of the error and the value, after which the element is dropped.
-        on_start: called once by each worker; the dict that it returns is there to be asked for.
-        on_done: called once by each worker that has started, however it ends.
+        timeout: seconds that the function may take for one element; 0 or None for no limit.
+        on_error: "raise", "skip", or a function that is called with the error and the value before the element is
+            dropped.
+        on_start: called once by each worker; the items of the dict that it returns can be injected.
+        on_done: called once by each worker that has started, whether it succeeds or fails.
 
     Raises:
         NotCallable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
@@ -73,46 +74,52 @@ class CallPolicy:
         self._on_error = on_error
         self._on_start = on_start
         self._on_done = on_done
-        names = asked(
+        names = requested_names(
             func, ("worker_info", "stage_status", "element_index"), has_element=True, is_open=on_start is not None
         )
         self.wants_index = "element_index" in names
-        self._asked = names - {"element_index"}
-        self._start_asked = asked(on_start, ("worker_info", "stage_status")) if on_start is not None else frozenset()
-        self._done_asked = (
-            asked(on_done, ("worker_info", "stage_status"), is_open=on_start is not None)
+        self._requested = names - {"element_index"}
+        self._start_requested = (
+            requested_names(on_start, ("worker_info", "stage_status")) if on_start is not None else frozenset()
+        )
+        self._done_requested = (
+            requested_names(on_done, ("worker_info", "stage_status"), is_open=on_start is not None)
             if on_done is not None
             else frozenset()
         )
 
     @contextmanager
-    def opened(self, info: WorkerInfo, status: StageStatus) -> Iterator[Callable[..., Any]]:
-        """Between ``on_start`` and ``on_done`` of one worker; yields the function with what it asked for."""
+    def worker_scope(self, info: WorkerInfo, status: StageStatus) -> Iterator[Callable[..., Any]]:
+        """Call ``on_start``, yield the function with its injected arguments, and call ``on_done`` at the end."""
         given: dict[str, Any] = {"worker_info": info, "stage_status": status}
         try:
             given |= self._start(given, status)
-            check_given(self._func, self._asked, given)
+            check_given(self._func, self._requested, given)
         except BaseException:
             status.active_workers -= 1
             raise
         try:
-            injected = chosen(given, self._asked)
+            injected = selected(given, self._requested)
             yield partial(self._func, **injected) if injected else self._func
         except (Exception, Timeout) as error:
             self._end(status, given, error)
             raise
-        except BaseException:  # the worker is sent home
+        except BaseException:  # the worker was killed
             self._end(status, given)
             raise
         else:
             self._end(status, given)
 
     def _start(self, given: dict[str, Any], status: StageStatus) -> dict[str, Any]:
-        """Call ``on_start``; a native one, which nobody can stop, is waited for, and ``on_done`` follows it."""
+        """Call ``on_start`` and return what it returned.
+
+        A native call cannot be stopped. If the worker is killed meanwhile, it waits for the call and then calls
+        ``on_done``.
+        """
         if self._on_start is None:
             return {}
         returned: list[Any] = []
-        call = partial(self._on_start, **chosen(given, self._start_asked))
+        call = partial(self._on_start, **selected(given, self._start_requested))
         try:
             if self.on == "native":
                 shielded(lambda: returned.append(self.run(call)))
@@ -125,12 +132,12 @@ class CallPolicy:
         return _checked(returned[0])
 
     def _end(self, status: StageStatus, given: dict[str, Any], error: BaseException | None = None) -> None:
-        """Call ``on_done``; what it raises after an *error* is a note of that."""
+        """Call ``on_done``. If *error* has ended the worker, an exception of ``on_done`` is added to it as a note."""
         status.active_workers -= 1
         if self._on_done is None:
             return
-        now = StageStatus(status.active_workers)  # when the others are done is not this worker's business
-        done = partial(self._on_done, **chosen({**given, "stage_status": now}, self._done_asked))
+        now = StageStatus(status.active_workers)  # a copy: workers that end later do not change it
+        done = partial(self._on_done, **selected({**given, "stage_status": now}, self._done_requested))
         try:
             shielded(partial(self.run, done))
         except (Exception, Timeout) as second:
@@ -139,17 +146,19 @@ class CallPolicy:
             note(error, f"on_done raised, after that: {shown(second)}")
 
     def run(self, func: Callable[[], Any]) -> Any:
-        """Call *func* where this step runs, without a timeout."""
+        """Call *func* in the place that the policy names, without a timeout."""
         return pool.call(func) if self.on == "native" else func()
 
-    def failed(self, error: BaseException, index: Any, value: Any, *, deferred: bool) -> Mark | None:
-        """What is left of an element over which the function raised *error*: nothing, or a mark.
+    def handle_error(self, error: BaseException, index: Any, value: Any, *, deferred: bool) -> Placeholder | None:
+        """Apply the error policy to an element for which the function raised *error*.
+
+        Return None if the element is dropped, or a placeholder that carries the error.
 
         Args:
-            deferred: the error is to be raised in its turn, by whoever puts the elements in order.
+            deferred: return the error in a placeholder; the stage that orders the elements raises it in its turn.
 
         Raises:
-            BaseException: *error*, if the policy says so.
+            BaseException: *error*, if the policy is "raise" and *deferred* is false.
         """
         if self._on_error == "skip":
             return None
@@ -160,10 +169,10 @@ class CallPolicy:
             return None
         if not deferred:
             raise error
-        return Mark(error)
+        return Placeholder(error)
 
-    def call_of(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """*call*, where this step runs and within its timeout."""
+    def bound(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *call* bound to the place of execution and the timeout of the policy."""
         if not self.timeout:
             return partial(pool.call, call) if self.on == "native" else call
 
@@ -173,7 +182,7 @@ class CallPolicy:
         return within
 
     def children(self, call: Callable[..., Any], value: Any, **index: Any) -> Iterator[Any]:
-        """What the iterable gives that the function returns; the timeout bounds the running time of both."""
+        """Yield the items of the iterable that the function returns. The timeout limits the running time of both."""
         if not self.timeout and self.on != "native":
             yield from call(value, **index)
             return
@@ -188,22 +197,22 @@ class CallPolicy:
 
 
 class Budget:
-    """The seconds that a step's function has for one element, spent in one call or in several."""
+    """The running time that a function has for one element, in one call or several."""
 
-    def __init__(self, step: CallPolicy) -> None:
-        self._step = step
-        self._left = step.timeout
+    def __init__(self, policy: CallPolicy) -> None:
+        self._policy = policy
+        self._left = policy.timeout
 
     def run(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call *func* where the step runs.
+        """Call *func* in the place that the policy names.
 
         Raises:
-            ElementTimeout: the seconds are spent. A native call goes on; its slot counts as abandoned.
+            ElementTimeout: no time is left. A native call continues; its worker counts as abandoned.
         """
-        step = self._step
-        if not step.timeout:
-            return step.run(partial(func, *args, **kwargs))
-        if step.on == "native":
+        policy = self._policy
+        if not policy.timeout:
+            return policy.run(partial(func, *args, **kwargs))
+        if policy.on == "native":
             return self._run_native(partial(func, *args, **kwargs))
         began = clock()
         try:
@@ -212,19 +221,19 @@ class Budget:
         except Timeout as expired:
             if expired is not timer:
                 raise
-            raise ElementTimeout(step.label, step.timeout) from None
+            raise ElementTimeout(policy.label, policy.timeout) from None
         finally:
             self._left -= clock() - began
 
     def _run_native(self, func: Callable[[], Any]) -> Any:
-        """The time in the queue does not count; whether it has begun shows when the seconds have passed."""
-        step = self._step
-        result = pool.submit(func, label=step.label)
+        """Call *func* in the pool. Time in the queue does not count, so the running time is checked after each wait."""
+        policy = self._policy
+        result = pool.submit(func, label=policy.label)
         try:
             while not result.ready():
                 left = self._left - result.run_seconds
                 if left <= 0:
-                    raise ElementTimeout(step.label, step.timeout)
+                    raise ElementTimeout(policy.label, policy.timeout)
                 result.wait(left)
             self._left -= result.run_seconds
             return result.get()

@@ -1,8 +1,13 @@
-"""`Channel`: a bounded queue between greenlets of one hub, and the other doors at which they wait.
+"""`Channel`, a bounded queue between greenlets of one hub, and the other objects at which they wait.
 
 All greenlets of a pipeline run on one hub's thread and switch only where they wait, so nothing here takes a lock.
-A greenlet that finds elements takes them without a switch, and one that has to wait for room sleeps until half of
-the room is free: trivial functions move runs of elements, and slow ones hold nothing that another could work on.
+
+A consumer takes the elements that are present without a greenlet switch. A producer that finds the channel full
+sleeps until half of it is free. So fast functions move many elements for each switch, and slow functions do not hold
+elements that another worker could process.
+
+    producers ──put──► Channel (maxsize) ──drain──► consumers
+       wait in `putters` while it is full      wait in `takers` while it is empty
 """
 
 from __future__ import annotations
@@ -37,18 +42,18 @@ Waiting = deque["Waiter[object]"]
 
 
 class Stopped(GreenletExit):
-    """The pipeline has ended; whoever waits at one of its doors leaves."""
+    """The pipeline has ended. Raised in every greenlet that waits in one of its queues."""
 
 
 class WaitQueue:
-    """A place where greenlets of *hub* wait. Call from the hub's thread."""
+    """A queue in which greenlets of *hub* wait. Call from the hub's thread."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._is_stopped = False
 
     def stop(self) -> None:
-        """Send everybody away who waits here, or comes to wait, with `Stopped`."""
+        """Raise `Stopped` in every greenlet that waits here, or tries to wait here later."""
         self._is_stopped = True
 
     def _wait_in(self, waiting: Waiting) -> None:
@@ -59,7 +64,7 @@ class WaitQueue:
         try:
             waiter.get()
         finally:
-            with suppress(ValueError):  # whoever woke it has removed it
+            with suppress(ValueError):  # the greenlet that woke it has removed it
                 waiting.remove(waiter)
         if self._is_stopped:
             raise Stopped
@@ -72,33 +77,33 @@ class WaitQueue:
 class Channel(WaitQueue):
     """A bounded queue of elements that ends when its last producer has left.
 
-    The fields are public for the loops that move elements; they put and take without a call where they can.
+    The fields are public because the loops that move elements put and take without a method call where they can.
 
     Args:
-        maxsize: elements that may wait in it; 0 for no bound.
+        maxsize: elements that may wait in it; 0 for no limit.
     """
 
     def __init__(self, hub: Any, maxsize: int) -> None:
         super().__init__(hub)
         self.items: deque[Item] = deque()
         self.room = maxsize or sys.maxsize
-        self.low = maxsize // 2  # so many left: time to wake those who wait for room
+        self.wake_putters_at = maxsize // 2  # length at which waiting producers are woken
         self.takers: Waiting = deque()
         self.putters: Waiting = deque()
         self._producers = 0
 
     def join(self, count: int = 1) -> None:
-        """Announce producers. Each has to `leave`."""
+        """Register *count* producers. Each of them has to call `leave`."""
         self._producers += count
 
     def leave(self) -> None:
-        """One producer is done; after the last the channel ends."""
+        """Unregister one producer. The channel ends with the last one."""
         self._producers -= 1
         if not self._producers:
             self._wake(self.takers, len(self.takers))
 
     def put(self, item: Item) -> None:
-        """Append *item*, once there is room."""
+        """Append *item*; wait while the channel is full."""
         if len(self.items) >= self.room:
             self.wait_for_room()
         self.items.append(item)
@@ -106,37 +111,37 @@ class Channel(WaitQueue):
             self.wake_taker()
 
     def wait_for_room(self) -> None:
-        """Return when there is room."""
+        """Wait until the channel is not full."""
         while len(self.items) >= self.room:
             self._wait_in(self.putters)
 
     def wake_taker(self) -> None:
-        """Tell one who waits that there is an element."""
+        """Wake one consumer that waits for an element."""
         self._wake(self.takers, 1)
 
     def wake_putters(self) -> None:
-        """Tell those who wait for room that there is some."""
+        """Wake as many waiting producers as there are free places."""
         self._wake(self.putters, self.room - len(self.items))
 
     def drain(self) -> Iterator[Item]:
-        """What comes, until the end. Each consumer has its own iterator."""
-        items, putters, low = self.items, self.putters, self.low
+        """Yield the elements until the channel ends. Each consumer needs a separate iterator."""
+        items, putters, wake_putters_at = self.items, self.putters, self.wake_putters_at
         pop = items.popleft
         while items or self._wait_for_item():
             item = pop()
-            if putters and len(items) <= low:
+            if putters and len(items) <= wake_putters_at:
                 self.wake_putters()
             yield item
 
     def stop(self) -> None:
-        """Forget what waits in the channel, and send everybody away."""
+        """Discard the elements in the channel, and raise `Stopped` in the greenlets that wait."""
         super().stop()
         self.items.clear()
         self._wake(self.takers, len(self.takers))
         self._wake(self.putters, len(self.putters))
 
     def _wait_for_item(self) -> bool:
-        """True when there is an element, False at the end."""
+        """Wait for an element. Return False if the channel has ended."""
         while not self.items:
             if self._is_stopped:
                 raise Stopped
@@ -147,10 +152,10 @@ class Channel(WaitQueue):
 
 
 class Window(WaitQueue):
-    """How far the numbering of elements may be ahead of the place that puts them in order.
+    """A limit on how far the numbering of elements may be ahead of the stage that puts them in order.
 
     Args:
-        size: elements that may be under way between the two.
+        size: elements that may be between the two.
     """
 
     def __init__(self, hub: Any, size: int) -> None:
@@ -161,25 +166,25 @@ class Window(WaitQueue):
         self._waiting: Waiting = deque()
 
     def admit(self, number: int) -> None:
-        """Return when element *number* may set out."""
+        """Wait until element *number* may enter."""
         while number >= self._passed + self.size:
             self._wake_at = number - self.size // 2
             self._wait_in(self._waiting)
 
     def advance(self) -> None:
-        """One more element has passed, in order."""
+        """Count one more element that has passed in order."""
         self._passed += 1
         if self._waiting and self._passed >= self._wake_at:
             self._wake(self._waiting, len(self._waiting))
 
     def stop(self) -> None:
-        """Send everybody away."""
+        """Raise `Stopped` in the greenlets that wait."""
         super().stop()
         self._wake(self._waiting, len(self._waiting))
 
 
 class TicketLock(WaitQueue):
-    """Lets those with a ticket through one after the other."""
+    """A lock that greenlets acquire in the order of their tickets."""
 
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
@@ -188,66 +193,66 @@ class TicketLock(WaitQueue):
         self._waiting: Waiting = deque()
 
     def draw(self) -> int:
-        """The next ticket."""
+        """Return the next ticket."""
         self._tickets += 1
         return self._tickets - 1
 
     def is_turn(self, ticket: int) -> bool:
-        """True for the one ticket whose turn it is."""
+        """Return True if it is the turn of *ticket*."""
         return ticket == self._turn
 
     def wait(self, ticket: int) -> None:
-        """Return when it is the turn of *ticket*."""
+        """Wait for the turn of *ticket*."""
         while ticket != self._turn:
             self._wait_in(self._waiting)
 
     def advance(self) -> None:
-        """The next one's turn."""
+        """Pass the turn to the next ticket."""
         self._turn += 1
         self._wake(self._waiting, len(self._waiting))
 
     def stop(self) -> None:
-        """Send everybody away."""
+        """Raise `Stopped` in the greenlets that wait."""
         super().stop()
         self._wake(self._waiting, len(self._waiting))
 
 
 class YieldTimer:
-    """When the greenlets of this hub's pipelines have to let the loop poll: `BUDGET` after it did so last.
+    """Decides when the greenlets of a hub's pipelines have to let the loop poll: `BUDGET` seconds after the last time.
 
-    One for a hub, shared by its pipelines: thirteen greenlets with a budget of their own would be thirteen
-    budgets of silence. Call from the hub's thread.
+    All pipelines of a hub share one timer. With a timer for each greenlet, thirteen greenlets could block the hub for
+    thirteen budgets. Call from the hub's thread.
     """
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
-        self.due = 0.0  # on `clock`; the loops of the workers compare
+        self.due = 0.0  # on `clock`; the loops of the workers compare it with the time
         self._users = 0
         self._polls = hub.loop.check(ref=False)
 
     @classmethod
     def here(cls, hub: Any) -> YieldTimer:
-        """The pace of *hub*, which is this thread's."""
-        pace: YieldTimer | None = getattr(_local, "pace", None)
-        if pace is None or pace.hub is not hub:
-            pace = _local.pace = cls(hub)
-        return pace
+        """Return the timer of *hub*, which must be the hub of the calling thread."""
+        timer: YieldTimer | None = getattr(_local, "timer", None)
+        if timer is None or timer.hub is not hub:
+            timer = _local.timer = cls(hub)
+        return timer
 
     def join(self) -> None:
-        """A pipeline starts."""
+        """Register a pipeline that starts."""
         self.due = clock() + BUDGET
         if not self._users:
             self._polls.start(self._has_polled)
         self._users += 1
 
     def leave(self) -> None:
-        """A pipeline has ended."""
+        """Unregister a pipeline that has ended."""
         self._users -= 1
         if not self._users:
             self._polls.stop()
 
-    def rest(self) -> None:
-        """Let the loop poll."""
+    def yield_now(self) -> None:
+        """Switch to the hub and let its loop poll."""
         breathe()
         self._has_polled()
 
@@ -255,4 +260,4 @@ class YieldTimer:
         self.due = clock() + BUDGET
 
 
-_local = native.Local()  # one pace a thread, its own
+_local = native.Local()  # the timer of each thread

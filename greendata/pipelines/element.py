@@ -1,24 +1,25 @@
-"""What travels through a pipeline: a pair of an index and a value, and the marks that stand for no value.
+"""The elements of a pipeline: pairs of an index and a value, and placeholders for values that were dropped.
 
-The index of an element is the number that its source gave it, an `int`; behind ``flat_map`` it is a path, one
-number more for each level. Between a place where elements are numbered and the `ordered` stage that waits for
-them, the numbers have no gaps: whatever is dropped leaves a `Mark` in its place.
+The index of an element is the number that its source gave it, an `int`. After a ``flat_map`` it is a path, a tuple
+with one more number for each level. Between the point where elements are numbered and the `ordered` stage that waits
+for them, the numbers have no gaps: a `Placeholder` takes the place of each element that was dropped.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ("Element", "Item", "Mark", "Place", "path_of")
+__all__ = ("Element", "Item", "Placeholder", "SequenceNumber", "path_of")
 
-Item = tuple[Any, Any]  # the index (an int, a Place or a path) and the value or Mark; bare, because it is made often
+# An index (an int, a SequenceNumber or a path) and a value or Placeholder. A plain tuple, because it is made often.
+Item = tuple[Any, Any]
 
 
 class Element(NamedTuple):
-    """A value and where it comes from.
+    """A value and its index.
 
     Attributes:
-        index: the number of its source's element, then its number among what each ``flat_map`` made of that.
+        index: the number of the source's element, then for each ``flat_map`` the number among the items made of it.
         value: the value.
 
     Example:
@@ -30,26 +31,26 @@ class Element(NamedTuple):
     value: Any
 
 
-class Place(int):
-    """A number without gaps that also knows the index that people are told.
+class SequenceNumber(int):
+    """A number in a sequence without gaps, together with the index that is shown to users.
 
     Example:
-        >>> place = Place(7, (3, 1))
+        >>> place = SequenceNumber(7, (3, 1))
         >>> place == 7, path_of(place)
         (True, (3, 1))
     """
 
     path: tuple[int, ...]
 
-    def __new__(cls, number: int, path: tuple[int, ...]) -> Place:
-        """The *number*, which people are told is *path*."""
+    def __new__(cls, number: int, path: tuple[int, ...]) -> SequenceNumber:
+        """Make the *number*, shown to users as *path*."""
         place = super().__new__(cls, number)
         place.path = path
         return place
 
 
-class Mark:
-    """In place of a value: the element was dropped, or it failed and the error is raised when its turn comes."""
+class Placeholder:
+    """Stands for an element that was dropped, or that failed with an error to be raised in its turn."""
 
     __slots__ = ("error",)
 
@@ -57,16 +58,16 @@ class Mark:
         self.error = error
 
     def __repr__(self) -> str:
-        return "<Mark: dropped>" if self.error is None else f"<Mark: {self.error!r}>"
+        return "<Placeholder: dropped>" if self.error is None else f"<Placeholder: {self.error!r}>"
 
 
 def path_of(index: Any) -> tuple[int, ...]:
-    """The index as people are told it.
+    """Return the *index* as it is shown to users.
 
     Example:
         >>> path_of(3), path_of((3, 1))
         ((3,), (3, 1))
     """
-    if isinstance(index, Place):
+    if isinstance(index, SequenceNumber):
         return index.path
     return index if isinstance(index, tuple) else (index,)

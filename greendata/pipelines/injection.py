@@ -1,4 +1,4 @@
-"""Injection by name: what a stage hands to the functions that have a parameter of that name."""
+"""Injection by name: the arguments that a stage passes to functions with a parameter of that name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from greendata.errors import BadSignature, NotCallable
 
-__all__ = ("StageStatus", "WorkerInfo", "asked", "check_given", "chosen")
+__all__ = ("StageStatus", "WorkerInfo", "check_given", "requested_names", "selected")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Which worker of its stage this is; injected as ``worker_info``.
+    """Identifies a worker within its stage; injected as ``worker_info``.
 
     Attributes:
-        index: from 0.
+        index: the number of the worker, from 0.
 
     Example:
         >>> WorkerInfo(0).index
@@ -28,7 +28,7 @@ class WorkerInfo:
 
 
 class StageStatus:
-    """How many workers of the stage are at work; injected as ``stage_status``.
+    """The number of active workers of a stage; injected as ``stage_status``.
 
     Example:
         >>> StageStatus(active_workers=0).done
@@ -40,31 +40,31 @@ class StageStatus:
 
     @property
     def done(self) -> bool:
-        """True once no worker is: in ``on_done``, for the last one."""
+        """True if no worker is active, as in the ``on_done`` of the last one."""
         return not self.active_workers
 
     def __repr__(self) -> str:
         return f"<StageStatus: {self.active_workers} active>"
 
 
-def asked(
+def requested_names(
     func: Callable[..., Any], known: tuple[str, ...], *, has_element: bool = False, is_open: bool = False
 ) -> frozenset[str]:
-    """The names that *func* asks for.
+    """Return the names of the parameters of *func* that are injected.
 
     Args:
-        known: what it can have.
-        has_element: its first argument is the element.
-        is_open: it may ask for other names too; whether they are given shows when ``on_start`` has run.
+        known: the names that can be injected.
+        has_element: the first argument of *func* is the element.
+        is_open: *func* may have other parameters too, which ``on_start`` provides; `check_given` checks them later.
 
     Raises:
-        NotCallable, BadSignature: it cannot be called so.
+        NotCallable, BadSignature: *func* cannot be called this way.
     """
     if not callable(func):
         raise NotCallable(func)
     try:
         parameters = list(inspect.signature(func).parameters.values())
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         return frozenset()
     if has_element:
         parameters = _after_element(func, parameters, known)
@@ -85,18 +85,18 @@ def _after_element(
     return parameters if first.kind is first.VAR_POSITIONAL else parameters[1:]
 
 
-def chosen(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """What of *given* has one of the *names*."""
+def selected(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """Return the items of *given* with one of the *names*."""
     return {name: value for name, value in given.items() if name in names}
 
 
-def check_given(func: Callable[..., Any], asked: frozenset[str], given: dict[str, Any]) -> None:
-    """See to it that ``on_start`` has returned all that *func* needs, before the first element.
+def check_given(func: Callable[..., Any], requested: frozenset[str], given: dict[str, Any]) -> None:
+    """Check, before the first element, that *given* has every argument that *func* needs.
 
     Raises:
-        BadSignature: it has not.
+        BadSignature: an argument without a default is missing.
     """
-    if missing := asked - given.keys():
+    if missing := requested - given.keys():
         parameters = inspect.signature(func).parameters
         if needs := {name for name in missing if parameters[name].default is inspect.Parameter.empty}:
             raise BadSignature(func, needs, given)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from greendata.pipelines.element import Item, Mark
+from greendata.pipelines.element import Item, Placeholder
 
 __all__ = ("bar_class", "counted")
 
 
 def counted(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
-    """The *items*, with a bar that says how many have passed.
+    """Yield *items*, and show on a bar how many have passed.
 
     Args:
-        label: what stands before the bar.
-        total: how many there will be, if that is known.
+        label: the text in front of the bar.
+        total: the number of items, or None if it is not known.
 
     Raises:
         ImportError: tqdm is not installed.
@@ -23,12 +23,12 @@ def counted(items: Iterable[Item], label: str, total: int | None) -> Iterator[It
     with bar_class()(desc=label, total=total) as bar:
         for item in items:
             yield item
-            if not isinstance(item[1], Mark):
+            if not isinstance(item[1], Placeholder):
                 bar.update()
 
 
 def bar_class() -> type[Any]:
-    """A tqdm bar that starts no monitoring thread.
+    """Return a tqdm class that starts no monitoring thread.
 
     Raises:
         ImportError: tqdm is not installed.
@@ -39,6 +39,6 @@ def bar_class() -> type[Any]:
         raise ImportError("progress= needs tqdm; install it with: pip install 'greendata[progress]'") from missing
 
     class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # Any without its stubs, generic with them
-        monitor_interval = 0  # seconds; 0: no thread that wakes ten times a minute for as long as the process lives
+        monitor_interval = 0  # seconds; 0 disables the thread that would wake ten times a minute until the process ends
 
     return Bar

@@ -1,7 +1,7 @@
-"""`Run`: one iteration of a pipeline: its channels, its greenlets and its end.
+"""`Run`: one iteration of a pipeline, with its channels and greenlets.
 
-Every iteration of a stage builds a run anew, on the hub of the thread that iterates. A run ends when its stream
-is exhausted, closed or dropped, or when it fails; then no greenlet of it is left and every ``on_done`` has run.
+Every iteration of a stage builds a new run, on the hub of the thread that iterates. A run ends when its stream
+is exhausted, closed or dropped, or when it fails. Then all of its greenlets have ended and every ``on_done`` has run.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from greendata.errors.notes import note, shown
 from greendata.hub.hubs import ensure_hub
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pipelines.channel import Channel, Stopped, TicketLock, WaitQueue, Window, YieldTimer, clock
-from greendata.pipelines.element import Item, Mark, Place, path_of
+from greendata.pipelines.element import Item, Placeholder, SequenceNumber, path_of
 
 __all__ = ("Flow", "Operator", "Run", "Windows", "workers")
 
-Windows = list[Window]  # those that hold back the numbering; empty where nothing has to be put in order
+Windows = list[Window]  # the windows that limit the numbering; empty where nothing has to be put in order
 
 
 class Flow(NamedTuple):
-    """Elements to pull.
+    """Elements to be pulled by one greenlet.
 
     Attributes:
         items: the elements.
-        is_ordered: they come in order; if not, they are numbered without gaps where order is asked for.
+        is_ordered: True if they come in order. If not, they are numbered without gaps where a later stage needs order.
     """
 
     items: Iterator[Item]
@@ -41,31 +41,31 @@ class Flow(NamedTuple):
 
 
 class Operator(Protocol):
-    """A stage as a run sees it. It is hashed by its identity."""
+    """The interface of a stage that a run uses. Stages are hashed by identity."""
 
     maxsize: int
     sources: tuple[Any, ...]  # operators
 
     @property
     def expected(self) -> int | None:
-        """How many elements it will give, if that is known."""
+        """The number of elements it will produce, or None if that is not known."""
 
-    def reach(self, behind: int) -> int:
-        """The smallest window that the sources' elements will pass, given the smallest *behind* this stage."""
+    def upstream_window(self, downstream: int) -> int:
+        """Return the smallest window after the sources, given the smallest window *downstream* of this stage."""
 
     def flow(self, run: Run, windows: Windows) -> Flow:
-        """The elements, to be pulled by one greenlet."""
+        """Return the elements, to be pulled by one greenlet."""
 
     def feed(self, run: Run, channel: Channel, windows: Windows) -> None:
-        """Have the elements come into *channel*."""
+        """Have the elements put into *channel*."""
 
 
-class _Fork:
-    """The output of a stage that feeds several others."""
+class _FanOut:
+    """The output channels of a stage that feeds several others."""
 
     def __init__(self) -> None:
         self.windows: Windows = []
-        self.branches: list[tuple[Channel, bool]] = []  # and whether it wants the marks
+        self.branches: list[tuple[Channel, bool]] = []  # the flag: the branch needs placeholders
 
 
 class Run:
@@ -73,18 +73,18 @@ class Run:
 
     def __init__(self, exit_: Operator) -> None:
         self.hub = ensure_hub()
-        self.pace = YieldTimer.here(self.hub)
+        self.yield_timer = YieldTimer.here(self.hub)
         self.error: BaseException | None = None
-        self._doors: list[WaitQueue] = []
+        self._wait_queues: list[WaitQueue] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._forks: dict[Operator, _Fork] = {}
+        self._fan_outs: dict[Operator, _FanOut] = {}
         self._uses: dict[Operator, int] = {}
-        self._reach: dict[Operator, int] = {}
+        self._downstream_window: dict[Operator, int] = {}
         self._closer: gevent.Greenlet[..., None] | None = None
         self._kept: list[Iterator[Item]] = []
         self._survey(exit_, 0)
         self.items = self.pull(exit_, []).items
-        self.pace.join()
+        self.yield_timer.join()
         _live.add(self)
         _close_at_exit()
         for greenlet in self._greenlets:
@@ -92,26 +92,26 @@ class Run:
 
     # -- building -----------------------------------------------------------------------------------
 
-    def _survey(self, stage: Operator, reach: int) -> None:
-        """Count the users of each stage, and note the smallest window behind it (0: nobody wants order)."""
+    def _survey(self, stage: Operator, window: int) -> None:
+        """Count the users of each stage, and record the smallest window downstream of it (0: no order is needed)."""
         known = stage in self._uses
         self._uses[stage] = self._uses.get(stage, 0) + 1
-        before = self._reach.get(stage, 0)
-        reach = min(before, reach) if before and reach else before or reach
-        if known and reach == before:
+        before = self._downstream_window.get(stage, 0)
+        window = min(before, window) if before and window else before or window
+        if known and window == before:
             return
-        self._reach[stage] = reach
+        self._downstream_window[stage] = window
         for source in stage.sources:
             if known:
                 self._uses[source] -= 1  # it was counted the first time
-            self._survey(source, stage.reach(reach))
+            self._survey(source, stage.upstream_window(window))
 
-    def reach(self, stage: Operator) -> int:
-        """The smallest window that the elements *stage* puts out will pass; 0 if nobody wants them in order."""
-        return self._reach[stage]
+    def downstream_window(self, stage: Operator) -> int:
+        """Return the smallest window downstream of *stage*; 0 if no later stage needs order."""
+        return self._downstream_window[stage]
 
     def pull(self, stage: Operator, windows: Windows) -> Flow:
-        """The elements of *stage*, to be pulled by one greenlet."""
+        """Return the elements of *stage*, to be pulled by one greenlet."""
         if self._uses[stage] > 1:
             channel = self.channel(stage.maxsize)
             self.push(stage, channel, windows)
@@ -119,40 +119,40 @@ class Run:
         return stage.flow(self, windows)
 
     def push(self, stage: Operator, channel: Channel, windows: Windows) -> None:
-        """Have the elements of *stage* come into *channel*."""
+        """Have the elements of *stage* put into *channel*."""
         if self._uses[stage] == 1:
             stage.feed(self, channel, windows)
             return
-        fork = self._forks.get(stage)
-        if fork is None:
-            fork = self._forks[stage] = _Fork()
-            trunk = self.channel(stage.maxsize)
-            stage.feed(self, trunk, fork.windows)
-            self.spawn(self._copy, trunk, fork)
-        fork.windows.extend(windows)
-        fork.branches.append((channel, bool(windows)))
+        fan_out = self._fan_outs.get(stage)
+        if fan_out is None:
+            fan_out = self._fan_outs[stage] = _FanOut()
+            shared = self.channel(stage.maxsize)
+            stage.feed(self, shared, fan_out.windows)
+            self.spawn(self._copy, shared, fan_out)
+        fan_out.windows.extend(windows)
+        fan_out.branches.append((channel, bool(windows)))
         channel.join()
 
     def channel(self, maxsize: int) -> Channel:
-        """A new channel."""
+        """Return a new channel of this run."""
         channel = Channel(self.hub, maxsize)
-        self._doors.append(channel)
+        self._wait_queues.append(channel)
         return channel
 
     def window(self, size: int) -> Window:
-        """A new window."""
+        """Return a new window of this run."""
         window = Window(self.hub, size)
-        self._doors.append(window)
+        self._wait_queues.append(window)
         return window
 
-    def turnstile(self) -> TicketLock:
-        """A new turnstile."""
-        turnstile = TicketLock(self.hub)
-        self._doors.append(turnstile)
-        return turnstile
+    def ticket_lock(self) -> TicketLock:
+        """Return a new ticket lock of this run."""
+        ticket_lock = TicketLock(self.hub)
+        self._wait_queues.append(ticket_lock)
+        return ticket_lock
 
     def keep(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Have *items*, a generator, closed at the end, also when whoever pulls it leaves it halfway."""
+        """Return *items*, a generator, and close it when the run ends, even if its consumer has stopped halfway."""
         self._kept.append(items)
         return items
 
@@ -167,7 +167,7 @@ class Run:
         """Have a greenlet move the elements of *flow* into *channel*.
 
         Args:
-            numbers: number them where somebody wants them in order, and hold them back for the windows.
+            numbers: number the elements if a later stage needs order, and hold them back for the windows.
         """
         channel.join()
         self.spawn(self._feed, flow, channel, windows, numbers)
@@ -180,20 +180,20 @@ class Run:
         except Stopped:
             return
         except GreenletExit as exit_:
-            if self._closer is None:  # the function raised it, nobody was killed
+            if self._closer is None:  # the function raised it; the greenlet was not killed
                 self.fail(exit_)
         except BaseException as error:  # noqa: BLE001 - it is raised in the consumer
             self.fail(error)
 
     def _check(self, greenlet: gevent.Greenlet[..., None]) -> None:
-        """Fail because *greenlet* ended with an error outside its guard, where only a signal handler raises."""
+        """Fail if *greenlet* ended with an error outside `_guard`, where only a signal handler can raise."""
         if greenlet.exception is not None and self in _live:
             self.fail(greenlet.exception)
 
     def move(self, items: Iterator[Item], channel: Channel) -> None:
-        """Put *items* into *channel* as long as there is room, and let the loop poll when it is due."""
+        """Put *items* into *channel*, wait while it is full, and let the loop poll when that is due."""
         waiting, takers, room = channel.items, channel.takers, channel.room
-        push, pace = waiting.append, self.pace
+        push, timer = waiting.append, self.yield_timer
         try:
             for item in items:
                 if len(waiting) >= room:
@@ -201,8 +201,8 @@ class Run:
                 push(item)
                 if takers:
                     channel.wake_taker()
-                if clock() >= pace.due:
-                    pace.rest()
+                if clock() >= timer.due:
+                    timer.yield_now()
         finally:
             _close(items)
         channel.leave()
@@ -213,32 +213,34 @@ class Run:
         else:
             self.move(flow.items, channel)
 
-    def _copy(self, trunk: Channel, fork: _Fork) -> None:
-        for item in trunk.drain():
-            for branch, wants_marks in fork.branches:
-                if wants_marks or not isinstance(item[1], Mark):
+    def _copy(self, shared: Channel, fan_out: _FanOut) -> None:
+        for item in shared.drain():
+            for branch, wants_placeholders in fan_out.branches:
+                if wants_placeholders or not isinstance(item[1], Placeholder):
                     branch.put(item)
-            if clock() >= self.pace.due:
-                self.pace.rest()
-        for branch, _ in fork.branches:
+            if clock() >= self.yield_timer.due:
+                self.yield_timer.yield_now()
+        for branch, _ in fan_out.branches:
             branch.leave()
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def own(self, error: BaseException) -> BaseException:
-        """*error*, if it is the run's to deal with.
+    def checked_timeout(self, error: BaseException) -> BaseException:
+        """Return *error*, unless it may be a timeout of the consumer.
+
+        A function may run inline in the consumer's greenlet, where a `gevent.Timeout` of the consumer can expire. A
+        timeout without seconds never expires, so a function has raised it.
 
         Raises:
-            gevent.Timeout: *error*, which may be the consumer's own: it struck in the consumer's greenlet. One without
-                seconds never strikes; a function has raised it.
+            gevent.Timeout: *error*, if it may belong to the consumer.
         """
-        strikes = isinstance(error, Timeout) and not isinstance(error, Exception) and error.seconds is not None
-        if strikes and getcurrent() not in self._greenlets:
+        can_expire = isinstance(error, Timeout) and not isinstance(error, Exception) and error.seconds is not None
+        if can_expire and getcurrent() not in self._greenlets:
             raise error
         return error
 
     def fail(self, error: BaseException) -> None:
-        """End the run because of *error*, which its consumer will get; of several it gets the first."""
+        """End the run and raise *error* in its consumer. If there are several errors, the first one is raised."""
         self._note(error)
         self.stop()
 
@@ -248,11 +250,11 @@ class Run:
             self._closer = gevent.Greenlet(self._end)
             self._closer.gr_context = copy_context()
             self._closer.start()
-            for door in self._doors:
-                door.stop()
+            for queue in self._wait_queues:
+                queue.stop()
 
     def close(self) -> None:
-        """End the run and wait until none of its greenlets is left."""
+        """End the run and wait until all of its greenlets have ended."""
         if self not in _live:
             return
         if self._closer is None and all(greenlet.dead for greenlet in self._greenlets):
@@ -276,7 +278,7 @@ class Run:
 
     def _finish(self) -> None:
         for greenlet in self._greenlets:
-            if greenlet.exception is not None:  # its link may come later than its end
+            if greenlet.exception is not None:  # its link may be called after this
                 self._note(greenlet.exception)
         for items in (self.items, *reversed(self._kept)):
             try:
@@ -285,15 +287,15 @@ class Run:
             except BaseException as error:  # noqa: BLE001 - it is raised in the consumer
                 self._note(error)
         _live.discard(self)
-        self.pace.leave()
+        self.yield_timer.leave()
         self._greenlets.clear()
-        self._doors.clear()
-        self._forks.clear()
+        self._wait_queues.clear()
+        self._fan_outs.clear()
         self._kept.clear()
 
 
 def workers() -> list[gevent.Greenlet[..., None]]:
-    """The greenlets of all pipelines of this process that have not ended.
+    """Return the greenlets of all pipelines of this process that have not ended.
 
     Example:
         >>> workers()
@@ -303,9 +305,9 @@ def workers() -> list[gevent.Greenlet[..., None]]:
 
 
 def _numbered(items: Iterator[Item], windows: Windows) -> Iterator[Item]:
-    """*items* in order, as they set out: numbered without gaps, and held back for the windows.
+    """Yield *items* numbered without gaps, and held back for the windows.
 
-    What their source raises takes its turn as the last of them.
+    An error of their source is yielded as the last item, to be raised in its turn.
     """
     number = 0
     try:
@@ -313,12 +315,15 @@ def _numbered(items: Iterator[Item], windows: Windows) -> Iterator[Item]:
             for index, value in items:
                 for window in windows:
                     window.admit(number)
-                yield (index if type(index) is int and index == number else Place(number, path_of(index))), value
+                yield (
+                    (index if type(index) is int and index == number else SequenceNumber(number, path_of(index))),
+                    value,
+                )
                 number += 1
         finally:
             _close(items)
     except (Exception, Timeout) as error:  # noqa: BLE001 - it is raised in its turn
-        yield Place(number, (number,)), Mark(error)
+        yield SequenceNumber(number, (number,)), Placeholder(error)
 
 
 def _close(items: Iterable[Item]) -> None:
@@ -326,16 +331,16 @@ def _close(items: Iterable[Item]) -> None:
         items.close()
 
 
-@cache  # once: CPython keeps a slot for every registration, also one that was taken back
+@cache  # once: CPython keeps a slot for every registration, even an unregistered one
 def _close_at_exit() -> None:
     atexit.register(_close_all)
 
 
 def _close_all() -> None:
-    """At exit: a loop that was left by a break, and no turn of the hub after it, has its ``on_done`` to run."""
+    """Close the runs of this hub at exit, so that ``on_done`` runs even after a ``break`` as the last statement."""
     here = get_hub_if_exists()
     for run in [run for run in list(_live) if run.hub is here]:
         run.close()
 
 
-_live: set[Run] = set()  # runs that have not ended; each hub's thread adds and discards its own
+_live: set[Run] = set()  # runs that have not ended; each hub's thread adds and discards the runs of that hub

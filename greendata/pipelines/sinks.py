@@ -1,4 +1,4 @@
-"""Where a pipeline meets Polars: rows become frames, and a stream of frames becomes one Parquet file."""
+"""The stages that use Polars: collect rows into frames, and write a stream of frames to one Parquet file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from greendata.formats.frame_file import ParquetFile, discard
 from greendata.hub.checks import checked_count
 from greendata.pipelines.element import Item
 from greendata.pipelines.operators import as_stage, in_order
-from greendata.pipelines.order import unmarked
+from greendata.pipelines.order import without_placeholders
 from greendata.pipelines.run import Flow, Run, Windows
 from greendata.pipelines.stage import Partial, Stage
 from greendata.pool import pool
 
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")
 
-FRAMES_WAITING = 2  # frames before and behind a stage of frames: one to work on, one to come
+FRAMES_WAITING = 2  # frames that wait before and after a stage of frames: one in progress and the next
 
 
 class Written(NamedTuple):
-    """What a sink has written.
+    """The result of a sink.
 
     Attributes:
         path: the file.
-        rows: in all.
-        row_groups: in all; 0 if there was no frame, and then no file was made.
-        size: of the file, in bytes.
+        rows: the total number of rows.
+        row_groups: the total number of row groups; 0 if there was no frame, and then no file was created.
+        size: the size of the file in bytes.
     """
 
     path: Path
@@ -46,16 +46,16 @@ def batch(source: Iterable[Any], *, rows: int, schema: Any = ...) -> Stage[pl.Da
 @overload
 def batch(source: None = ..., *, rows: int, schema: Any = ...) -> Partial[Stage[pl.DataFrame]]: ...
 def batch(source: Any = None, *, rows: int, schema: Any = None) -> Any:
-    """Frames of *rows* rows each, the last one with what is left.
+    """Collect elements into frames of *rows* rows each; the last frame may be shorter.
 
-    The elements are dicts, or tuples in the order of the columns. A frame is made in the pool; some 10 000 rows of
-    Python objects hold the GIL, and so the hub, for a few milliseconds.
+    The elements are dicts, or tuples in the order of the columns. A frame is made in the pool. Building
+    one from about 10 000 rows of Python objects holds the GIL, and so blocks the hub, for a few milliseconds.
 
     Args:
-        source: a stage or an iterable; without it the outcome is a `Partial`.
-        rows: rows in a frame.
-        schema: as `polars.DataFrame` takes it. Without it each frame's is inferred from all of its rows, and they
-            may differ. With it an empty source gives one empty frame.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        rows: the number of rows in a frame.
+        schema: as for `polars.DataFrame`. Without it the schema of each frame is inferred from all of its rows, so the
+            schemas may differ. With it an empty source produces one empty frame.
 
     Raises:
         BadArgument, NotIterable: the arguments cannot be used.
@@ -75,15 +75,15 @@ def sink_parquet(path: str | os.PathLike[str], source: Iterable[pl.DataFrame], *
 @overload
 def sink_parquet(path: str | os.PathLike[str], source: None = ..., **options: Any) -> Partial[Stage[Written]]: ...
 def sink_parquet(path: str | os.PathLike[str], source: Any = None, **options: Any) -> Any:
-    """One Parquet file of all frames: each is written as it comes, as row groups of its own.
+    """Write all frames to one Parquet file, each frame as it arrives and in separate row groups.
 
-    The file appears at *path* when it is complete; whatever ends the pipeline before leaves what was there. The
-    stage gives one element, a `Written`.
+    The file appears at *path* when it is complete. If the pipeline ends before, an existing file is left unchanged.
+    The stage produces one element, a `Written`.
 
     Args:
-        path: the file; its folder has to be there.
-        source: a stage of frames or an iterable; without it the outcome is a `Partial`.
-        options: as `polars.DataFrame.write_parquet` takes them, ``compression=`` for one.
+        path: the file; its folder must exist.
+        source: a stage of frames or an iterable; without it a `Partial` is returned.
+        options: as for `polars.DataFrame.write_parquet`, for example ``compression=``.
 
     Raises:
         NotIterable, TypeError: the arguments cannot be used.
@@ -102,7 +102,7 @@ def sink_parquet(path: str | os.PathLike[str], source: Any = None, **options: An
 
 
 class Batch(Stage[pl.DataFrame]):
-    """Rows gathered into frames."""
+    """Collects rows into frames."""
 
     def __init__(self, source: Stage[Any], rows: int, schema: Any) -> None:
         super().__init__("batch", FRAMES_WAITING, (source,))
@@ -110,12 +110,14 @@ class Batch(Stage[pl.DataFrame]):
         self._schema = schema
 
     def flow(self, run: Run, windows: Windows) -> Flow:
-        """The frames, of rows in order where order is asked for."""
-        size = run.reach(self)
-        items = unmarked(in_order(run, self.sources[0], size)) if size else run.pull(self.sources[0], []).items
-        return Flow(self._gathered(items), True)
+        """Return the frames; their rows are in order if a later stage needs order."""
+        size = run.downstream_window(self)
+        items = (
+            without_placeholders(in_order(run, self.sources[0], size)) if size else run.pull(self.sources[0], []).items
+        )
+        return Flow(self._collect_frames(items), True)
 
-    def _gathered(self, items: Iterator[Item]) -> Iterator[Item]:
+    def _collect_frames(self, items: Iterator[Item]) -> Iterator[Item]:
         rows: list[Any] = []
         index = 0
         for _, value in items:
@@ -132,7 +134,7 @@ class Batch(Stage[pl.DataFrame]):
 
 
 class ParquetSink(Stage[Written]):
-    """A stream of frames on its way into one file."""
+    """Writes a stream of frames to one file."""
 
     def __init__(self, source: Stage[Any], path: Path, options: dict[str, Any]) -> None:
         super().__init__(f"sink_parquet({path.name})", FRAMES_WAITING, (source,))
@@ -140,9 +142,11 @@ class ParquetSink(Stage[Written]):
         self._options = options
 
     def flow(self, run: Run, windows: Windows) -> Flow:
-        """One element, when the file is there."""
-        size = run.reach(self)
-        items = unmarked(in_order(run, self.sources[0], size)) if size else run.pull(self.sources[0], []).items
+        """Return one element, which is produced when the file is complete."""
+        size = run.downstream_window(self)
+        items = (
+            without_placeholders(in_order(run, self.sources[0], size)) if size else run.pull(self.sources[0], []).items
+        )
         return Flow(run.keep(self._write(items)), True)
 
     def _write(self, items: Iterator[Item]) -> Iterator[Item]:

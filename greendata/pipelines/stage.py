@@ -1,4 +1,4 @@
-"""`Stage`: a lazy, re-iterable piece of a pipeline. `Partial`: one that still waits for its source."""
+"""`Stage`, a lazy and re-iterable part of a pipeline, and `Partial`, a stage that has no source yet."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ R = TypeVar("R")
 
 
 class Stage(ABC, Generic[T]):
-    """What a pipeline is made of. Nothing happens until it is iterated; every iteration runs all of it anew.
+    """A part of a pipeline. It does nothing until it is iterated; every iteration runs the whole pipeline again.
 
     A stage that feeds several others runs once for all of them.
 
     Attributes:
-        label: what it is called in errors.
-        maxsize: elements that may wait before it, and behind the last stage; 0 for no bound.
+        label: the name of the stage in errors.
+        maxsize: elements that may wait before the stage, and after the last stage; 0 for no limit.
         sources: the stages before it.
 
     Example:
@@ -52,16 +52,16 @@ class Stage(ABC, Generic[T]):
         return consumer(self)
 
     def get(self, block: bool = True, timeout: float | None = None) -> list[T]:  # noqa: FBT001, FBT002
-        """All elements, in a list.
+        """Run the pipeline and return all elements in a list.
 
         Args:
-            block: False raises `ResultTimeout` at once, since nothing has run yet.
-            timeout: seconds; past them the run is ended.
+            block: if false, raise `ResultTimeout` at once, because nothing has run yet.
+            timeout: seconds after which the run is ended.
 
         Raises:
-            ResultTimeout: not all were there in time.
+            ResultTimeout: the run did not finish in time.
             BadTimeout: *timeout* is negative or NaN.
-            BaseException: what a function or the source raised.
+            BaseException: an exception of a function or of the source.
         """
         result = self.submit()
         try:
@@ -70,13 +70,13 @@ class Stage(ABC, Generic[T]):
             result.cancel()
 
     def submit(self) -> Result[list[T]]:
-        """Run in a greenlet; the `Result` is the list of all elements. Cancelling it ends the run."""
+        """Run the pipeline in a greenlet and return a `Result` of all elements. Cancelling it ends the run."""
         task: Task[list[T]] = Task(EntryQueue.here(), list, (self,), {})
         task.call.label = self.label
         return task.dispatch(task.start)
 
     def run(self) -> None:
-        """Run to the end, for what the stages do; the elements are dropped."""
+        """Run the pipeline to the end for its side effects, and discard the elements."""
         for _ in self:
             pass
 
@@ -87,24 +87,24 @@ class Stage(ABC, Generic[T]):
 
     @property
     def expected(self) -> int | None:
-        """How many elements it will give, if that is known."""
+        """The number of elements it will produce, or None if that is not known."""
         return None
 
-    def reach(self, behind: int) -> int:
-        """The smallest window that the sources' elements will pass, given the smallest *behind* this stage."""
-        return behind
+    def upstream_window(self, downstream: int) -> int:
+        """Return the smallest window after the sources, given the smallest window *downstream* of this stage."""
+        return downstream
 
     @abstractmethod
     def flow(self, run: Run, windows: Windows) -> Flow:
-        """The elements, to be pulled by one greenlet."""
+        """Return the elements, to be pulled by one greenlet."""
 
     def feed(self, run: Run, channel: Channel, windows: Windows) -> None:
-        """Have the elements come into *channel*."""
+        """Have the elements put into *channel*."""
         run.spawn_feeder(self.flow(run, windows), channel, windows)
 
 
 class Partial(Generic[R]):
-    """A stage without its source: ``source | partial``, ``partial(source)``; two of them joined are one.
+    """A stage without its source, for ``source | partial`` or ``partial(source)``. ``partial | partial`` is one too.
 
     Example:
         >>> from greendata.pipelines import stages
@@ -117,7 +117,7 @@ class Partial(Generic[R]):
         self._make = make
 
     def __call__(self, source: Iterable[Any]) -> R:
-        """The stage, with its source."""
+        """Return the stage with its source."""
         return self._make(source)
 
     def __ror__(self, source: Iterable[Any]) -> R:

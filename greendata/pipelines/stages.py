@@ -1,22 +1,23 @@
-"""Pipelines of greenlets: stages that work side by side, joined by bounded channels.
+"""Pipelines of greenlets: stages that run concurrently, connected by bounded channels.
 
     pages = urls | stages.map(fetch, workers=20, on_error="skip") | stages.ordered()
     pages | stages.flat_map(rows) | stages.batch(rows=10_000) | stages.sink_parquet("pages.parquet")
 
-The keywords that most stages share:
+Most stages have these keyword arguments:
 
-- ``workers``: how many greenlets call the function; native calls are bounded by it too.
-- ``maxsize``: elements that may wait before the stage, and behind the last one; 0 for no bound. With it a stage
-  is never more than ``maxsize + workers`` elements ahead of the next.
-- ``timeout``: seconds that the function may take over one element; waiting for room does not count. 0: no bound.
-- ``on``: "greenlet" for functions that wait the gevent way, "native" for those that block or compute (they run in
-  the one pool), "inline" for cheap ones: they run where their elements are asked for, without a worker.
-- ``on_error``: "raise" ends the pipeline with the function's own exception, which gets the element's index as a
-  note; "skip" drops the element; a function of the error and the value is called, then the element is dropped.
-- ``on_start``, ``on_done``: called once by each worker, the latter however the worker ends. What ``on_start``
-  returns in a dict, ``worker_info``, ``stage_status`` and (the function only) ``element_index`` are handed to those
-  that have a parameter of that name.
-- ``progress``: the label of a tqdm bar that counts what the stage puts out. Needs the extra ``progress``.
+- ``workers``: the number of greenlets that call the function. It limits native calls too.
+- ``maxsize``: elements that may wait before the stage, and after the last one; 0 for no limit. With a limit a stage
+  is never more than ``maxsize + workers`` elements ahead of the next one.
+- ``timeout``: seconds that the function may take for one element; 0 for no limit. Time spent waiting for a full
+  channel does not count.
+- ``on``: "greenlet" for functions that wait cooperatively; "native" for functions that block or compute, which run in
+  the process-wide pool; "inline" for cheap functions, which run without a worker when the next stage pulls an element.
+- ``on_error``: "raise" ends the pipeline with the function's exception, which gets the element's index as a note;
+  "skip" drops the element; a function is called with the error and the value, and then the element is dropped.
+- ``on_start``, ``on_done``: called once by each worker, ``on_done`` also when the worker fails or is killed. The items
+  of the dict that ``on_start`` returns, ``worker_info``, ``stage_status`` and (for the function only)
+  ``element_index`` are passed to functions that have a parameter of that name.
+- ``progress``: the label of a tqdm bar that counts the elements the stage produces. Needs the extra ``progress``.
 
 Without a source each function returns a `Partial`, to be used with ``|``.
 """
@@ -61,12 +62,12 @@ __all__ = (
 
 T = TypeVar("T")
 
-MAXSIZE = 100  # elements: long enough runs that a greenlet switch costs nothing, short enough to stay in the cache
-WINDOW = 1_000  # elements: an element may take as long as 1 000 of its successors before the pipeline waits for it
+MAXSIZE = 100  # elements: enough that greenlet switches cost little, few enough to stay in the CPU cache
+WINDOW = 1_000  # elements: one may take as long as 1 000 later ones before the pipeline waits for it
 
 
 class Options(TypedDict, total=False):
-    """The keywords of `map`, `filter`, `flat_map` and `each`; the room's docstring says what they mean."""
+    """The keywords of `map`, `filter`, `flat_map` and `each`; the module's docstring describes them."""
 
     workers: int
     maxsize: int
@@ -79,7 +80,7 @@ class Options(TypedDict, total=False):
 
 
 class _Absent:
-    """No source was given."""
+    """The type of the default that means no source was given."""
 
 
 _ABSENT = _Absent()
@@ -90,7 +91,7 @@ def map(func: Callable[..., T], source: Iterable[Any], **options: Unpack[Options
 @overload
 def map(func: Callable[..., T], **options: Unpack[Options]) -> Partial[Stage[T]]: ...
 def map(func: Callable[..., Any], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
-    """What *func* returns for each element.
+    """Return a stage of the results of *func* for each element.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
@@ -107,7 +108,7 @@ def filter(func: Callable[..., object], source: Iterable[T], **options: Unpack[O
 @overload
 def filter(func: Callable[..., object], **options: Unpack[Options]) -> Partial[Stage[Any]]: ...
 def filter(func: Callable[..., object], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
-    """The elements for which *func* returns something true.
+    """Return a stage of the elements for which *func* returns a true value.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
@@ -124,7 +125,7 @@ def flat_map(func: Callable[..., Iterable[T]], source: Iterable[Any], **options:
 @overload
 def flat_map(func: Callable[..., Iterable[T]], **options: Unpack[Options]) -> Partial[Stage[T]]: ...
 def flat_map(func: Callable[..., Iterable[Any]], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
-    """All that is in the iterables which *func* returns, as they give it.
+    """Return a stage of the items of the iterables that *func* returns, as they are produced.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
@@ -145,13 +146,13 @@ def each(func: Callable[..., object], source: Iterable[Any], **options: Unpack[O
 @overload
 def each(func: Callable[..., object], **options: Unpack[Options]) -> Partial[Stage[Any]]: ...
 def each(func: Callable[..., object], source: Any = _ABSENT, *, run: bool = False, **options: Unpack[Options]) -> Any:
-    """Calls *func* for each element, for what it does; the stage gives nothing.
+    """Call *func* for each element for its side effects; the stage produces no elements.
 
     Args:
         func: called with each element.
-        source: a stage or an iterable; without it the outcome is a `Partial`.
-        run: run it at once, to its end.
-        options: see the room's docstring.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        run: run the pipeline at once and wait for its end.
+        options: see the module's docstring.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
@@ -166,7 +167,9 @@ def each(func: Callable[..., object], source: Any = _ABSENT, *, run: bool = Fals
 
 
 def concat(stages: Iterable[Iterable[T]], *, maxsize: int = MAXSIZE) -> Stage[T]:
-    """The elements of several stages, as they come; behind it `ordered` sorts by index, then by stage.
+    """Return a stage of the elements of several stages as they arrive.
+
+    A later `ordered` sorts them by index, then by stage.
 
     Raises:
         NotIterable, BadArgument: the arguments cannot be used.
@@ -186,12 +189,12 @@ def ordered(source: Iterable[T], *, window: int = ...) -> Stage[T]: ...
 @overload
 def ordered(*, window: int = ...) -> Partial[Stage[Any]]: ...
 def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
-    """The elements in the order of the source; an error is raised after all that came before its element.
+    """Return a stage of the elements in the order of the source. An error is raised after all earlier elements.
 
     Args:
-        source: a stage or an iterable; without it the outcome is a `Partial`.
-        window: how many elements may be under way between their source and here, and so be kept here. Where
-            elements are multiplied (``flat_map``) or brought together (``concat``), the same again on each side.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        window: the number of elements that may be between their source and this stage, and so be kept in memory.
+            Before and after a ``flat_map`` or a ``concat`` the same limit applies separately.
 
     Raises:
         NotIterable, BadArgument: the arguments cannot be used.
@@ -209,7 +212,7 @@ def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
 def from_iterable(
     iterable: Iterable[T], *, maxsize: int = MAXSIZE, on: Literal["greenlet", "native"] = "greenlet"
 ) -> Stage[T]:
-    """*iterable* as a stage; with ``on="native"`` it is read in the pool, for one that blocks.
+    """Return *iterable* as a stage. With ``on="native"`` it is read in the pool, for an iterable that blocks.
 
     Raises:
         NotIterable, BadArgument, BadChoice: the arguments cannot be used.
@@ -228,11 +231,11 @@ def to_iterable(source: Iterable[Any], *, return_index: Literal[True]) -> Stream
 @overload
 def to_iterable(source: Iterable[T], *, return_index: bool = ...) -> Stream[T]: ...
 def to_iterable(source: Iterable[Any], *, return_index: bool = False) -> Stream[Any]:
-    """An iterator that can be closed, and used in a ``with`` block; every `Stage` makes one when it is iterated.
+    """Return an iterator that can be closed and used in a ``with`` block. Iterating over a `Stage` makes one too.
 
     Args:
         source: a stage or an iterable.
-        return_index: give an `Element`, which has the index with the value.
+        return_index: yield each value as an `Element`, which has the index too.
 
     Example:
         >>> list(to_iterable(["a"], return_index=True))
@@ -242,7 +245,7 @@ def to_iterable(source: Iterable[Any], *, return_index: bool = False) -> Stream[
 
 
 def run(*stages: Iterable[Any], maxsize: int = MAXSIZE) -> None:
-    """Run *stages* side by side to their end, for what they do.
+    """Run *stages* concurrently to their end, for their side effects.
 
     Example:
         >>> run(each(print, "a"), map(abs, [1]))
@@ -267,11 +270,11 @@ def _work(
 ) -> Any:
     checked_count("workers", workers)
     checked_count("maxsize", maxsize, least=0)
-    step = CallPolicy(
+    policy = CallPolicy(
         func, f"{kind}({name_of(func)})", on=on, timeout=timeout, on_error=on_error, on_start=on_start, on_done=on_done
     )
 
     def make(given: Any) -> Stage[Any]:
-        return Work(kind, step, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=progress)
+        return Work(kind, policy, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=progress)
 
     return Partial(make) if source is _ABSENT else make(source)

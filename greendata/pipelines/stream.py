@@ -1,4 +1,4 @@
-"""`Stream`: the iterator over what a pipeline gives, which ends its run."""
+"""`Stream`: the iterator over the elements of a pipeline. It starts the run and ends it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class Stream(Closing, Generic[T]):
-    """An iterator over what a stage gives, and a context manager that ends the run.
+    """An iterator over the elements of a stage, and a context manager that ends the run.
 
-    Leaving the block and `close` return when no worker is left and every ``on_done`` has run. A stream that is
-    dropped (by a ``break``, say) or whose consumer was killed ends its run in the hub's next turns.
+    `close` and the end of the block return when all workers have ended and every ``on_done`` has run. If a stream is
+    dropped, for example by a ``break``, or its consumer is killed, the run ends in the next iterations of the hub.
 
     Example:
         >>> from greendata.pipelines import stages
@@ -54,7 +54,7 @@ class Stream(Closing, Generic[T]):
         """End the run and wait for it.
 
         Raises:
-            BaseException: what an ``on_done`` raised meanwhile, or a worker that nobody has heard of yet.
+            BaseException: an exception of an ``on_done``, or one of a worker that has not been raised yet.
         """
         self._is_closed = True
         run = self._run
@@ -83,7 +83,7 @@ class Stream(Closing, Generic[T]):
         return self._advance()
 
     def _leave(self, error: BaseException) -> None:
-        """The run is over, by its end, an error, or what struck the consumer while it waited."""
+        """End the run, after its last element, an error in it, or an exception in the consumer while it waited."""
         run = self._run
         if run is None:
             if isinstance(error, Stopped):
@@ -94,11 +94,11 @@ class Stream(Closing, Generic[T]):
         self._run = None
         self._is_closed = True
         self._advance = _ended
-        is_told = not isinstance(error, Stopped | StopIteration)
-        if is_told and run.error is None:
+        is_raised = not isinstance(error, Stopped | StopIteration)
+        if is_raised and run.error is None:
             run.error = error
         run.close()
-        if not is_told and run.error is not None:
+        if not is_raised and run.error is not None:
             raise run.error
         if isinstance(error, Stopped):
             raise StopIteration
