@@ -19,7 +19,7 @@ from greendata.formats.writers import writer_of
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.pool import pool
 from greendata.schema.fields import columns_of
-from greendata.validation.verbs import own_validate, validate, verdict
+from greendata.validation.verbs import complete_validation, own_validate, validate
 
 __all__ = ("MAX_BYTES", "content_of", "decode")
 
@@ -86,18 +86,18 @@ def _binary(model: type | None) -> tuple[str, ...]:
     """The columns that are binary for *model*, unless it brings a validation of its own."""
     if model is None or own_validate(model) is not None:
         return ()
-    return tuple(name for column in columns_of(model) if column.form.dtype == pl.Binary for name in column.sources)
+    return tuple(name for column in columns_of(model) if column.codec.dtype == pl.Binary for name in column.sources)
 
 
 def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
     """The rows of JSON in *content*, each of which *model* has judged by its own text."""
     try:
-        rows, found = verdict(submit(partition_rows, content, format, model).get())
+        rows, found = complete_validation(submit(partition_rows, content, format, model).get())
     except InvalidJson as invalid:
         raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
         return found.good
-    if any(column.form.decoder(column.form.dtype) for column in columns_of(model)):
+    if any(column.codec.decoder(column.codec.dtype) for column in columns_of(model)):
         df = submit(partial(_encoded, content, format, model)).get()
         if df is not None:
             return validate(df, model)
@@ -109,7 +109,7 @@ def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None
     columns = [column for column in columns_of(model) if column.sources]
     writer = writer_of(format, escape_formulas=False)
     try:
-        df = read(content, format, pl.Schema({column.name: column.form.dtype for column in columns}))
+        df = read(content, format, pl.Schema({column.name: column.codec.dtype for column in columns}))
     except Malformed:
         return None
     return df if b"".join([*writer.add(df), writer.end()]) == content else None

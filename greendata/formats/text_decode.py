@@ -17,7 +17,7 @@ from greendata.errors import Malformed
 from greendata.formats.format import Format
 from greendata.schema.column_names import frame_of
 from greendata.schema.dtypes import plain_of, rebuilt
-from greendata.schema.spans import UNIT_DIGITS, ticks_of_span
+from greendata.schema.spans import UNIT_DIGITS, duration_ticks
 
 if TYPE_CHECKING:
     from greendata.internals.polars import TimeUnit
@@ -249,7 +249,7 @@ def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
 
 
 def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
-    count = ticks_of_span(value, dtype.time_unit).cast(pl.String)
+    count = duration_ticks(value, dtype.time_unit).cast(pl.String)
     return pl.coalesce(count, value + pl.lit(" is none")).cast(pl.Int64).cast(dtype)
 
 

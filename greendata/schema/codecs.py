@@ -1,7 +1,7 @@
-"""Forms: how the values of a Python type are kept in a column.
+"""Codecs: how the values of a Python type are kept in a column.
 
 A `ColumnCodec` has the column's dtype and packs values for it. Polars rounds, cuts and casts what does not fit a
-column while it builds one; a form refuses it (`EncodeError`), so that no value is changed on its way.
+column while it builds one; a codec refuses it (`EncodeError`), so that no value is changed on its way.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = (
     "LeafCodec",
     "ListCodec",
     "PairsCodec",
-    "Struct",
+    "StructCodec",
     "bounds_of",
     "decoders_of",
-    "leaf",
+    "leaf_codec",
     "series_of",
-    "struct_of",
-    "tuple_of",
+    "struct_codec",
+    "tuple_codec",
 )
 
-Pack = Callable[[Any], Any]
+Convert = Callable[[Any], Any]
 Dtype = pl.DataType | DataTypeClass  # as Polars types the inside of nested dtypes
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,7 +65,7 @@ class ColumnCodec(ABC):
             EncodeError: the column cannot hold it.
         """
 
-    def decoder(self, dtype: Dtype) -> Pack | None:
+    def decoder(self, dtype: Dtype) -> Convert | None:
         """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""
         return None
 
@@ -74,11 +74,11 @@ class ColumnCodec(ABC):
 class LeafCodec(ColumnCodec):
     """One value a row."""
 
-    into: Pack
+    convert: Convert
 
     def encode(self, value: Any) -> Any:
-        """See `ColumnCodec.pack`."""
-        return None if value is None else self.into(value)
+        """See `ColumnCodec.encode`."""
+        return None if value is None else self.convert(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +89,25 @@ class ListCodec(ColumnCodec):
     is_set: bool = False
 
     def encode(self, value: Any) -> Any:
-        """See `ColumnCodec.pack`."""
+        """See `ColumnCodec.encode`."""
         if value is None:
             return None
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise EncodeError(f"{type(value).__name__} is no list")
-        packed = [self.items.encode(item) for item in value]
+        encoded = [self.items.encode(item) for item in value]
         if self.is_set:
-            packed.sort(key=_as_polars_sorts)
-        elif isinstance(self.dtype, pl.Array) and len(packed) != self.dtype.size:
-            raise EncodeError(f"{counted(len(packed), 'value does', 'values do')} not fit {self.dtype}")
-        return packed
+            encoded.sort(key=_as_polars_sorts)
+        elif isinstance(self.dtype, pl.Array) and len(encoded) != self.dtype.size:
+            raise EncodeError(f"{counted(len(encoded), 'value does', 'values do')} not fit {self.dtype}")
+        return encoded
 
-    def decoder(self, dtype: Dtype) -> Pack | None:
-        """See `ColumnCodec.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
         inner = getattr(dtype, "inner", None)
-        unpack = None if inner is None else self.items.decoder(inner)
-        if unpack is None:
+        decode = None if inner is None else self.items.decoder(inner)
+        if decode is None:
             return None
-        return lambda value: None if value is None else [unpack(item) for item in value]
+        return lambda value: None if value is None else [decode(item) for item in value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class PairsCodec(ColumnCodec):
     values: ColumnCodec
 
     def encode(self, value: Any) -> Any:
-        """See `ColumnCodec.pack`."""
+        """See `ColumnCodec.encode`."""
         if value is None:
             return None
         if not isinstance(value, Mapping):
@@ -128,14 +128,14 @@ class PairsCodec(ColumnCodec):
             return dict(pairs)
         return [{"key": key, "value": item} for key, item in pairs]
 
-    def decoder(self, dtype: Dtype) -> Pack | None:
-        """See `ColumnCodec.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
         name, inner = getattr(dtype, "key", None), getattr(dtype, "value", None)
         if name is not None and inner is not None:  # it is a map, and so a dict already
-            unpackers = self.keys.decoder(name), self.values.decoder(inner)
-            if unpackers == (None, None):
+            decoders = self.keys.decoder(name), self.values.decoder(inner)
+            if decoders == (None, None):
                 return None
-            one, other = unpackers[0] or _same, unpackers[1] or _same
+            one, other = decoders[0] or _same, decoders[1] or _same
             return lambda value: value and {one(key): other(item) for key, item in value.items()}
         if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
             return None
@@ -145,12 +145,12 @@ class PairsCodec(ColumnCodec):
         key = self.keys.decoder(kinds["key"]) or _same
         item = self.values.decoder(kinds["value"]) or _same
 
-        def unpack(value: Any) -> Any:
+        def decode(value: Any) -> Any:
             if value is None or None in value:
                 return value
             return {key(pair["key"]): item(pair["value"]) for pair in value}
 
-        return unpack
+        return decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +161,17 @@ class Column:
         name: the column: the field's first validation alias, or its name.
         field: the field.
         sources: the columns that it may come from, the first that is there counting; none if it is computed.
-        form: how its values are kept.
+        codec: how its values are kept.
         nullable: True if its type admits None.
         missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
             makes each).
-        default: the value where *missing* is "fixed", packed.
+        default: the value where *missing* is "fixed", encoded.
     """
 
     name: str
     field: str
     sources: tuple[str, ...]
-    form: ColumnCodec
+    codec: ColumnCodec
     nullable: bool = False
     missing: Literal["fails", "fixed", "made"] = "fails"
     default: Any = None
@@ -179,8 +179,8 @@ class Column:
     def constant(self) -> pl.Expr:
         """The default, as a value of the column."""
         if self.default is None:  # Polars takes series of one null for one and the same, whatever their dtypes
-            return pl.lit(None, dtype=self.form.dtype)
-        return pl.lit(pl.Series([self.default], dtype=self.form.dtype)).first()
+            return pl.lit(None, dtype=self.codec.dtype)
+        return pl.lit(pl.Series([self.default], dtype=self.codec.dtype)).first()
 
     def source(self, columns: Container[str]) -> str | None:
         """Which of *columns* it comes from, or None."""
@@ -188,18 +188,18 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Struct(ColumnCodec):
-    """Several values a row, each with a form of its own: a nested model, or a tuple of different types."""
+class StructCodec(ColumnCodec):
+    """Several values a row, each with a codec of its own: a nested model, or a tuple of different types."""
 
     columns: tuple[Column, ...]
     is_tuple: bool = False
 
     def encode(self, value: Any) -> Any:
-        """See `ColumnCodec.pack`."""
+        """See `ColumnCodec.encode`."""
         if value is None:
             return None
         items = self._items(value)
-        return {column.name: column.form.encode(item) for column, item in zip(self.columns, items, strict=True)}
+        return {column.name: column.codec.encode(item) for column, item in zip(self.columns, items, strict=True)}
 
     def _items(self, value: Any) -> Sequence[Any]:
         """One for each column; a validator may have put anything in the place of a model or a tuple."""
@@ -212,33 +212,33 @@ class Struct(ColumnCodec):
             raise EncodeError(f"{type(value).__name__} is no tuple of {len(self.columns)}")
         return value
 
-    def decoder(self, dtype: Dtype) -> Pack | None:
-        """See `ColumnCodec.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
         if not isinstance(dtype, pl.Struct):
             return None
-        unpackers = decoders_of(self.columns, dict(dtype))
+        decoders = decoders_of(self.columns, dict(dtype))
         if not self.is_tuple:
-            if not unpackers:
+            if not decoders:
                 return None
-            return lambda row: row and row | {name: unpack(row[name]) for name, unpack in unpackers}
+            return lambda row: row and row | {name: decode(row[name]) for name, decode in decoders}
         if [field.name for field in dtype.fields] != [column.name for column in self.columns]:
             return None
-        takes = [dict(unpackers).get(column.name, _same) for column in self.columns]
+        takes = [dict(decoders).get(column.name, _same) for column in self.columns]
         return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
 
 
-def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Pack]]:
+def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Convert]]:
     """What of columns of *dtypes* has to be unpacked before pydantic sees it, and what does it."""
     return [
-        (source, unpack)
+        (source, decode)
         for column in columns
         for source in column.sources
-        if source in dtypes and (unpack := column.form.decoder(dtypes[source])) is not None
+        if source in dtypes and (decode := column.codec.decoder(dtypes[source])) is not None
     ]
 
 
 def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """Return packed *values* as a column.
+    """Return encoded *values* as a column.
 
     A Series of lists of structs, which checks each value, takes Polars 10 us a row, and a frame of rows, which makes
     null of what does not fit, a fourth of that. So the rows are made, and compared with the values.
@@ -260,15 +260,15 @@ def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
     return pl.Series(values, dtype=dtype)
 
 
-def struct_of(columns: tuple[Column, ...], *, is_tuple: bool = False) -> Struct:
-    """The form of a struct with *columns*."""
-    return Struct(pl.Struct({column.name: column.form.dtype for column in columns}), columns, is_tuple)
+def struct_codec(columns: tuple[Column, ...], *, is_tuple: bool = False) -> StructCodec:
+    """The codec of a struct with *columns*."""
+    return StructCodec(pl.Struct({column.name: column.codec.dtype for column in columns}), columns, is_tuple)
 
 
-def tuple_of(forms: Iterable[ColumnCodec]) -> Struct:
-    """The form of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
-    names = ((f"field_{number}", form) for number, form in enumerate(forms))
-    return struct_of(tuple(Column(name, name, (name,), form) for name, form in names), is_tuple=True)
+def tuple_codec(codecs: Iterable[ColumnCodec]) -> StructCodec:
+    """The codec of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
+    names = ((f"field_{number}", codec) for number, codec in enumerate(codecs))
+    return struct_codec(tuple(Column(name, name, (name,), codec) for name, codec in names), is_tuple=True)
 
 
 def bounds_of(dtype: Dtype) -> tuple[int, int]:
@@ -277,8 +277,8 @@ def bounds_of(dtype: Dtype) -> tuple[int, int]:
     return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
-def leaf(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
-    """The form of single values in a column of *dtype*; *as_text*: of anything, by its text."""
+def leaf_codec(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
+    """The codec of single values in a column of *dtype*; *as_text*: of anything, by its text."""
     if as_text:
         return LeafCodec(dtype, lambda value: _text(str(value)))
     if dtype.is_integer():
@@ -294,7 +294,7 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
             return LeafCodec(dtype, _checked(datetime, dtype, _fits_datetime(dtype)))
         case pl.Duration():
             return LeafCodec(dtype, _checked(timedelta, dtype, _fits_ticks(dtype.time_unit)))
-    kinds: dict[type[pl.DataType], Pack] = {
+    kinds: dict[type[pl.DataType], Convert] = {
         pl.Boolean: _checked(bool, dtype),
         pl.Float16: _checked(float, dtype, _fits_float(65_520.0)),
         pl.Float32: _checked(float, dtype, _fits_float(2.0**128 - 2.0**103)),
@@ -309,10 +309,10 @@ def leaf(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
     return LeafCodec(dtype, kinds.get(type(dtype), _same))
 
 
-def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None = None) -> Pack:
+def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None = None) -> Convert:
     """Pass values of *kind* that fit; the value of an enumeration's member stands for the member."""
 
-    def into(value: Any) -> Any:
+    def convert(value: Any) -> Any:
         if isinstance(value, Enum):
             value = value.value
         if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
@@ -321,7 +321,7 @@ def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None 
             raise EncodeError(f"{_short(value)} does not fit {dtype}")
         return value
 
-    return into
+    return convert
 
 
 def _text(value: Any) -> str:
@@ -334,10 +334,10 @@ def _text(value: Any) -> str:
     return value
 
 
-def _into_decimal(dtype: pl.Decimal) -> Pack:
+def _into_decimal(dtype: pl.Decimal) -> Convert:
     scale, whole = dtype.scale, (dtype.precision or 38) - dtype.scale
 
-    def into(value: Any) -> Decimal:
+    def convert(value: Any) -> Decimal:
         if not isinstance(value, Decimal) or not value.is_finite():
             raise EncodeError(f"{_short(value)} does not fit {dtype}")
         sign, digits, exponent = value.as_tuple()
@@ -349,7 +349,7 @@ def _into_decimal(dtype: pl.Decimal) -> Pack:
             raise EncodeError(f"{_short(value)} does not fit {dtype}")
         return Decimal((sign, digits[:-cut], -scale)) if cut else value
 
-    return into
+    return convert
 
 
 def _fits_datetime(dtype: pl.Datetime) -> Callable[[datetime], bool]:

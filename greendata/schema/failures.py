@@ -55,7 +55,7 @@ class Failures(list[Failure]):
         ...     try:
         ...         TypeAdapter(int).validate_python("x")
         ...     except ValidationError as error:
-        ...         found.tell(error, row)
+        ...         found.add(error, row)
         >>> [(row, rule) for row, _, _, rule, _ in found]
         [(0, 'int_parsing'), (1, 'unlisted')]
     """
@@ -64,7 +64,7 @@ class Failures(list[Failure]):
         super().__init__()
         self._limit = limit
 
-    def tell(self, error: ValidationError, number: int, *place: str) -> None:
+    def add(self, error: ValidationError, number: int, *place: str) -> None:
         """Add what *error* says of row *number*, or of what is at a *place* in it."""
         if len(self) < self._limit:
             self += failures_in(error, number, *place)

@@ -1,8 +1,8 @@
-"""The fields of a pydantic model as columns: their names, their forms, and what stands in where one is missing.
+"""The fields of a pydantic model as columns: their names, their codecs, and what stands in where one is missing.
 
-Forms are read off the annotations, since these say what a value is once it is valid; what makes it valid is
+Codecs are read off the annotations, since these say what a value is once it is valid; what makes it valid is
 read off pydantic's core schema (`greendata.validation.rules`). A Polars dtype among the metadata of an annotation,
-as in ``Annotated[int, polars.UInt8]``, is the form.
+as in ``Annotated[int, polars.UInt8]``, is the codec.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from greendata.schema.codecs import (
     LeafCodec,
     ListCodec,
     PairsCodec,
-    leaf,
-    struct_of,
-    tuple_of,
+    leaf_codec,
+    struct_codec,
+    tuple_codec,
 )
 from greendata.schema.dtypes import map_type
-from greendata.schema.named_dtypes import coded
+from greendata.schema.named_dtypes import named_codec
 
 __all__ = ("columns_of",)
 
@@ -97,8 +97,8 @@ def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
 def _columns(model: type[BaseModel]) -> tuple[Column, ...]:
     computed = []
     for name, info in model.model_computed_fields.items():
-        form = _form(info.return_type, (), f"{model.__name__}.{name}", (model,))
-        computed.append(Column(info.alias or name, name, (), form, _is_optional(info.return_type)))
+        codec = _codec(info.return_type, (), f"{model.__name__}.{name}", (model,))
+        computed.append(Column(info.alias or name, name, (), codec, _is_optional(info.return_type)))
     return _unique(model, (*_fields(model, f"{model.__name__}", ()), *computed))
 
 
@@ -108,10 +108,10 @@ def _fields(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> tup
     columns = []
     for name, info in model.model_fields.items():
         path = f"{where}.{name}"
-        form = _form(info.annotation, tuple(info.metadata), path, (*inside, model))
+        codec = _codec(info.annotation, tuple(info.metadata), path, (*inside, model))
         sources = _sources(model, name, info, path)
-        missing, default = _default(model, info, form)
-        columns.append(Column(sources[0], name, sources, form, _is_optional(info.annotation), missing, default))
+        missing, default = _default(model, info, codec)
+        columns.append(Column(sources[0], name, sources, codec, _is_optional(info.annotation), missing, default))
     return _unique(model, tuple(columns))
 
 
@@ -141,7 +141,7 @@ def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> t
 
 
 def _default(
-    model: type[BaseModel], info: FieldInfo, form: ColumnCodec
+    model: type[BaseModel], info: FieldInfo, codec: ColumnCodec
 ) -> tuple[Literal["fails", "fixed", "made"], Any]:
     if info.is_required():
         return "fails", None
@@ -150,31 +150,31 @@ def _default(
     if validated or (factory is not None and factory not in {list, dict, set, tuple, frozenset, str, int, float, bool}):
         return "made", None
     try:
-        return "fixed", form.encode(info.default if factory is None else factory())
+        return "fixed", codec.encode(info.default if factory is None else factory())
     except EncodeError:
         return "made", None  # it fails there, with a row and a reason
 
 
-# -- from annotations to forms --------------------------------------------------------------------------
+# -- from annotations to codecs --------------------------------------------------------------------------
 
 
-def _form(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> ColumnCodec:
-    """The form of *annotation* at *where*, a field of the last of the models *inside*."""
+def _codec(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> ColumnCodec:
+    """The codec of *annotation* at *where*, a field of the last of the models *inside*."""
     named = next((tag for tag in metadata if _is_dtype(tag)), None)
     if named is not None:
         others = tuple(tag for tag in metadata if not _is_dtype(tag))
         return _named(annotation, others, named() if isinstance(named, type) else named, where, inside)
     if (plain := _alias_of(annotation)) is not None:
-        return _form(plain, metadata, where, inside)
+        return _codec(plain, metadata, where, inside)
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         tags = [part for tag in args[1:] for part in (tag.metadata if isinstance(tag, FieldInfo) else (tag,))]
-        return _form(args[0], (*tags, *metadata), where, inside)
+        return _codec(args[0], (*tags, *metadata), where, inside)
     if origin in UNIONS:
         members = [member for member in args if member is not NoneType]
         if len(members) != 1:
             raise NoColumnForm(where, annotation, "it is one of several types")
-        return _form(members[0], metadata, where, inside)
+        return _codec(members[0], metadata, where, inside)
     if origin is Literal:
         return _choices(annotation, list(args), where)
     return _of_class(annotation, metadata, where, inside)
@@ -195,9 +195,9 @@ def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tupl
     if encoded is not None:
         return LeafCodec(pl.String(), partial(_encoded, encoded))
     if annotation is Decimal:
-        return leaf(_decimal(metadata))
+        return leaf_codec(_decimal(metadata))
     if annotation in LEAVES:
-        return leaf(LEAVES[annotation])
+        return leaf_codec(LEAVES[annotation])
     kind = get_origin(annotation) or annotation
     if isinstance(kind, type):
         if issubclass(kind, Enum):
@@ -205,7 +205,7 @@ def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tupl
         if issubclass(kind, BaseModel):
             return _model(kind, where, inside)
         if issubclass(kind, TEXTS) or kind.__module__ == "pydantic.networks":
-            return leaf(pl.String(), as_text=True)
+            return leaf_codec(pl.String(), as_text=True)
     if kind in {*LISTS, *SETS, *DICTS}:
         return _container(annotation, kind, where, inside)
     raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
@@ -215,7 +215,7 @@ def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]
     args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
     if not args:
         raise NoColumnForm(where, annotation, "it does not say what is in it")
-    inner = [_form(arg, (), where, inside) for arg in args]
+    inner = [_codec(arg, (), where, inside) for arg in args]
     if kind is tuple and Ellipsis not in get_args(annotation):
         return _tuple(inner)
     if kind in DICTS:
@@ -224,13 +224,13 @@ def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]
     return ListCodec(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
 
 
-def _tuple(forms: list[ColumnCodec]) -> ColumnCodec:
-    first = forms[0]
+def _tuple(codecs: list[ColumnCodec]) -> ColumnCodec:
+    first = codecs[0]
     if isinstance(first, LeafCodec) and all(
-        isinstance(form, LeafCodec) and form.dtype == first.dtype for form in forms
+        isinstance(codec, LeafCodec) and codec.dtype == first.dtype for codec in codecs
     ):
-        return ListCodec(pl.Array(first.dtype, len(forms)), first)
-    return tuple_of(forms)
+        return ListCodec(pl.Array(first.dtype, len(codecs)), first)
+    return tuple_codec(codecs)
 
 
 def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> ColumnCodec:
@@ -239,9 +239,9 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Colu
     model.model_rebuild()  # nothing happens if it is complete
     if issubclass(model, RootModel):
         info = model.model_fields["root"]
-        root = _form(info.annotation, info.metadata, where, (*inside, model))
+        root = _codec(info.annotation, info.metadata, where, (*inside, model))
         return LeafCodec(root.dtype, lambda value: root.encode(value.root))
-    return struct_of(_fields(model, where, inside))
+    return struct_codec(_fields(model, where, inside))
 
 
 def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
@@ -253,14 +253,14 @@ def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
 
 
 def _choices(annotation: Any, values: list[Any], where: str) -> ColumnCodec:
-    """The form of a Literal or an Enum: the categories of its strings, or the type of all its values."""
+    """The codec of a Literal or an Enum: the categories of its strings, or the type of all its values."""
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     kinds = {type(value) for value in plain} - {NoneType}
     if kinds == {str}:
-        return leaf(pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
+        return leaf_codec(pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
     if len(kinds) != 1 or not kinds <= LEAVES.keys():
         raise NoColumnForm(where, annotation, "its values are of several types, or of none that columns hold")
-    return leaf(LEAVES[kinds.pop()])
+    return leaf_codec(LEAVES[kinds.pop()])
 
 
 def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
@@ -276,28 +276,28 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
 def _named(
     annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]
 ) -> ColumnCodec:
-    """The form that an annotation names: that of its type, in another dtype."""
+    """The codec that an annotation names: that of its type, in another dtype."""
     plain = _plain(annotation)
     kind, args = get_origin(plain) or plain, get_args(plain)
     holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
     if isinstance(dtype, pl.List | pl.Array) and kind in holders and len({*args} - {Ellipsis}) == 1:
-        return ListCodec(dtype, _form(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
+        return ListCodec(dtype, _codec(args[0], (dtype.inner,), where, inside), is_set=kind in SETS)
     if isinstance(dtype, map_type) and kind in DICTS and args:
         keys, values = (
-            _form(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
+            _codec(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
         )
         return PairsCodec(dtype, keys, values)
     if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
-        return _form(plain, metadata, where, inside)
+        return _codec(plain, metadata, where, inside)
     if dtype.is_nested():
-        form = _form(plain, metadata, where, inside)
-        if form.dtype != dtype:
-            raise NoColumnForm(where, annotation, f"its form is {form.dtype}, and no {dtype}")
-        return form
+        codec = _codec(plain, metadata, where, inside)
+        if codec.dtype != dtype:
+            raise NoColumnForm(where, annotation, f"its codec is {codec.dtype}, and no {dtype}")
+        return codec
     if plain in _own_kinds(dtype):
-        return leaf(dtype)
+        return leaf_codec(dtype)
     try:
-        return coded(plain, metadata, dtype)
+        return named_codec(plain, metadata, dtype)
     except PydanticUserError as error:
         raise NoColumnForm(where, annotation, "pydantic has no schema for it") from error
 
@@ -313,7 +313,7 @@ def _plain(annotation: Any) -> Any:
 def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> pl.DataType | None:
     """The dtype that a type has where none is named, if any."""
     try:
-        return _form(annotation, metadata, where, inside).dtype
+        return _codec(annotation, metadata, where, inside).dtype
     except NoColumnForm:
         return None
 

@@ -70,7 +70,7 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
         >>> dict(schema_of(User))
         {'id': Int64, 'fullName': String}
     """
-    return pl.Schema({column.name: column.form.dtype for column in columns_of(model)})
+    return pl.Schema({column.name: column.codec.dtype for column in columns_of(model)})
 
 
 def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[BaseModel]:
@@ -101,7 +101,7 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
 
 
 def _annotation(dtype: Dtype, where: str) -> Any:
-    """A type of which *dtype* is the form."""
+    """A type of which *dtype* is the codec."""
     if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type]
         return plain
     if dtype.is_integer():

@@ -32,9 +32,9 @@ from pydantic import (
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json, to_jsonable_python
 
-from greendata.schema.codecs import ColumnCodec, Dtype, EncodeError, Pack, leaf
+from greendata.schema.codecs import ColumnCodec, Convert, Dtype, EncodeError, leaf_codec
 
-__all__ = ("NamedDtypeCodec", "coded")
+__all__ = ("NamedDtypeCodec", "named_codec")
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _SECRETS = (Secret, SecretBytes, SecretStr)
@@ -51,7 +51,7 @@ class NamedDtypeCodec(ColumnCodec):
     and secrets as what they hide.
 
     Attributes:
-        cell: the form of what they are coded as.
+        cell: the codec of what they are coded as.
         adapter: what pydantic makes of it.
         kind: "text" if their JSON is a string, "bytes", "json", or "same" in columns of no text.
     """
@@ -61,26 +61,26 @@ class NamedDtypeCodec(ColumnCodec):
     kind: str
 
     def encode(self, value: Any) -> Any:
-        """See `ColumnCodec.pack`."""
+        """See `ColumnCodec.encode`."""
         if value is None:
             return None
         reason: Exception | None = None
         try:
             for code in self._codes(value):
-                packed = self.cell.encode(code)
-                kept = pl.Series([packed], dtype=self.dtype).item() if self.kind == "same" else packed
+                encoded = self.cell.encode(code)
+                kept = pl.Series([encoded], dtype=self.dtype).item() if self.kind == "same" else encoded
                 if _is_same(self.adapter.validate_python(self._value(kept)), value):
-                    return packed
+                    return encoded
         except EncodeError:
             raise
         except Exception as error:  # noqa: BLE001 - from the code of a user's type
             reason = error
         raise EncodeError(f"{type(value).__name__} does not come back from {self.dtype} as it was") from reason
 
-    def decoder(self, dtype: Dtype) -> Pack | None:
-        """See `ColumnCodec.unpacker`."""
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
         is_coded = self.kind in {"bytes", "json"} and isinstance(dtype, _TEXTS)
-        return (lambda packed: None if packed is None else self._value(packed)) if is_coded else None
+        return (lambda encoded: None if encoded is None else self._value(encoded)) if is_coded else None
 
     def _codes(self, value: Any) -> Iterator[Any]:
         """What *value* may be coded as, the plainest first."""
@@ -96,16 +96,16 @@ class NamedDtypeCodec(ColumnCodec):
                 yield shown
             yield (to_json(plain) if is_secret else self.adapter.dump_json(plain, **_WHOLE)).decode()
 
-    def _value(self, packed: Any) -> Any:
+    def _value(self, encoded: Any) -> Any:
         """What pydantic is to see of what is in a column."""
         try:
             if self.kind == "bytes":
-                return b64decode(packed, validate=True)
-            return self.adapter.validate_json(packed) if self.kind == "json" else packed
+                return b64decode(encoded, validate=True)
+            return self.adapter.validate_json(encoded) if self.kind == "json" else encoded
         except ValidationError:  # it is text that is no JSON of such a value
-            return packed
+            return encoded
         except ValueError:
-            return _NoBase64(packed)
+            return _NoBase64(encoded)
 
 
 class _NoBase64:
@@ -118,8 +118,8 @@ class _NoBase64:
         return self._text
 
 
-def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> NamedDtypeCodec:
-    """The form of values of a type in columns of *dtype*.
+def named_codec(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> NamedDtypeCodec:
+    """The codec of values of a type in columns of *dtype*.
 
     Args:
         annotation: the type, with its *metadata*.
@@ -128,8 +128,8 @@ def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> Named
         PydanticUserError: pydantic does not know the type.
 
     Example:
-        >>> form = coded(int | str, (), pl.String())
-        >>> form.encode(1), form.encode("1"), form.encode("one")
+        >>> codec = named_codec(int | str, (), pl.String())
+        >>> codec.encode(1), codec.encode("1"), codec.encode("one")
         ('1', '"1"', 'one')
     """
     rest = [tag for tag in metadata if not isinstance(tag, _FUNCTIONS)]
@@ -143,7 +143,7 @@ def coded(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> Named
         kind = "bytes"
     else:
         kind = "text" if any(_is_json(tag) for tag in (annotation, *metadata)) or _is_string(adapter) else "json"
-    return NamedDtypeCodec(dtype, leaf(dtype), adapter, kind)
+    return NamedDtypeCodec(dtype, leaf_codec(dtype), adapter, kind)
 
 
 def _adapter(annotation: Any, metadata: Sequence[Any]) -> TypeAdapter[Any]:

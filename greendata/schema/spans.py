@@ -9,17 +9,17 @@ import polars as pl
 if TYPE_CHECKING:
     from greendata.internals.polars import TimeUnit
 
-__all__ = ("UNIT_DIGITS", "ticks_of_span")
+__all__ = ("UNIT_DIGITS", "duration_ticks")
 
 UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
 _DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
 
 
-def ticks_of_span(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
+def duration_ticks(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
     """ISO 8601 in days, hours, minutes and seconds, counted in *unit*, as Int128; null where it is none.
 
     Example:
-        >>> pl.select(ticks_of_span(pl.lit("-PT1.5S"), "ms")).item()
+        >>> pl.select(duration_ticks(pl.lit("-PT1.5S"), "ms")).item()
         -1500
     """
     digits = UNIT_DIGITS[unit]

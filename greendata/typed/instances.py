@@ -120,7 +120,7 @@ def _frame_of(rows: list[tuple[Any, ...]], columns: list[Column]) -> pl.DataFram
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
     return pl.DataFrame(
         {
-            column.name: series_of([*values], column.form.dtype)
+            column.name: series_of([*values], column.codec.dtype)
             for column, values in zip(columns, by_column, strict=True)
         }
     )
@@ -152,13 +152,13 @@ def _packed(
     try:
         instance = check(row)
     except ValidationError as error:
-        failures.tell(error, number)
+        failures.add(error, number)
         return ()
     packed: list[Any] = []
     for column in columns:
         value = getattr(instance, column.field)
         try:
-            packed.append(column.form.encode(value))
+            packed.append(column.codec.encode(value))
         except EncodeError as unfit:
             failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
     return tuple(packed)

@@ -31,7 +31,7 @@ from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources
 from greendata.typed.plan import first_words
-from greendata.validation.verbs import verdict
+from greendata.validation.verbs import complete_validation
 
 __all__ = ("LINE", "OF_LINES", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
 
@@ -149,7 +149,7 @@ def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iter
     height = told = 0
     for numbers, texts in _rows(lines):
         try:
-            count, judged = verdict(partitioner(texts))
+            count, judged = complete_validation(partitioner(texts))
         except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken

@@ -19,7 +19,7 @@ from greendata.pool import pool
 from greendata.typed.confinement import Sources
 from greendata.typed.ndjson_scan import LINE, TEXT, unreadable
 from greendata.validation.partitioner import Partitioned
-from greendata.validation.verbs import verdict
+from greendata.validation.verbs import complete_validation
 
 __all__ = ("TextRows",)
 
@@ -55,7 +55,7 @@ class TextRows(Generic[M]):
             [1, 7]
         """
         try:
-            height, found = verdict(pool.call(_sifted, self.model, rows[TEXT]))
+            height, found = complete_validation(pool.call(_sifted, self.model, rows[TEXT]))
         except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken

@@ -22,14 +22,14 @@ from greendata.schema.codecs import Column, Dtype
 from greendata.schema.failures import Failures
 from greendata.schema.fields import columns_of
 from greendata.validation.nested import resolved
-from greendata.validation.row_validation import RowValidator, Validator, some_of
+from greendata.validation.row_validation import RowValidator, Validator, take_rows
 from greendata.validation.rules import Context, Node
 
-__all__ = ("Apart", "ColumnValidator", "apart_of", "runs_code", "stands_alone")
+__all__ = ("ColumnCheck", "ColumnValidator", "column_check", "runs_code", "stands_alone")
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class ColumnCheck:
     """A field that pydantic judges without the rest of the row.
 
     Attributes:
@@ -50,11 +50,11 @@ class ColumnValidator(Validator):
     """pydantic's verdict on some columns of rows that nothing else is wrong with.
 
     Attributes:
-        fields: what is judged; `columns` are theirs.
+        fields: what is validated; `columns` are theirs.
         whole: the judge of whole rows.
     """
 
-    fields: Sequence[Apart]
+    fields: Sequence[ColumnCheck]
     whole: RowValidator
 
     def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
@@ -68,7 +68,7 @@ class ColumnValidator(Validator):
             try:
                 values.append(field.check(row[at]))
             except ValidationError as error:
-                failures.tell(error, number, field.place)
+                failures.add(error, number, field.place)
             except SchemaError:  # a function asks to omit the field, or for a default that it has not
                 del failures[before:]
                 return self._as_a_whole(number, failures)
@@ -82,18 +82,18 @@ class ColumnValidator(Validator):
         by_field = {column.field: value for column, value in zip(self.whole.columns, values, strict=True)}
         return [by_field[column.field] for column in self.columns]
 
-    def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
+    def _values(self, field: ColumnCheck, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
             return repeat(None)
         column = self.frame[field.source]
-        values: list[Any] = some_of(column, places).to_list()
-        unpack = field.column.form.decoder(column.dtype)
-        return iter(values) if unpack is None else map(unpack, values)
+        values: list[Any] = take_rows(column, places).to_list()
+        decode = field.column.codec.decoder(column.dtype)
+        return iter(values) if decode is None else map(decode, values)
 
 
-def apart_of(
+def column_check(
     model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype], *, from_json: bool = False
-) -> Apart | None:
+) -> ColumnCheck | None:
     """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it.
 
     Args:
@@ -109,7 +109,7 @@ def apart_of(
     if source is not None:
         check = validator.validate_json if from_json else validator.validate_python
         place = source if config.get("loc_by_alias", True) else column.field
-        return Apart(column, source, place, partial(check, strict=context.strict))
+        return ColumnCheck(column, source, place, partial(check, strict=context.strict))
     if column.missing != "made" or resolved(node, context)["type"] != "default":
         return None
 
@@ -118,7 +118,7 @@ def apart_of(
         assert made is not None  # the node is one with a default
         return made.value
 
-    return Apart(column, None, column.field, make)
+    return ColumnCheck(column, None, column.field, make)
 
 
 def runs_code(model: type[BaseModel]) -> bool:

@@ -1,6 +1,6 @@
 """Rules of nodes that contain others: nullable ones, defaults, lists, sets, tuples, dicts and nested models.
 
-Every rule that leaves this room judges nulls as well: where it is not sure of a value, ``sure`` is False.
+Every rule that leaves this room judges nulls as well: where it is not accepted of a value, ``accepted`` is False.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.schema.codecs import Column, ColumnCodec, Dtype, ListCodec, PairsCodec, Struct
+from greendata.schema.codecs import Column, ColumnCodec, Dtype, ListCodec, PairsCodec, StructCodec
 from greendata.schema.column_names import field
 from greendata.validation.rules import FALSE, LEAF_RULES, TRUE, Context, Node, Rule, all_of, any_of, knows, never_null
 
@@ -21,23 +21,23 @@ __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # what Python and Polars put in the same order
 
 
-def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     """The rule of *node* for the values *expr*, of *dtype*; None if only pydantic can tell."""
     node = resolved(node, context)
     kind = node["type"]
     if kind == "default" and node.get("on_error", "raise") == "raise":
-        return rule_of(node["schema"], context, expr, dtype, form)
+        return rule_of(node["schema"], context, expr, dtype, codec)
     if kind == "nullable" and knows(node, "schema"):
         if dtype == pl.Null:
-            return Rule(pl.lit(None, dtype=form.dtype), TRUE)
-        rule = rule_of(node["schema"], context, expr, dtype, form)
-        return rule and Rule(rule.value, expr.is_null() | rule.sure, all_of(expr.is_not_null(), rule.bad))
+            return Rule(pl.lit(None, dtype=codec.dtype), TRUE)
+        rule = rule_of(node["schema"], context, expr, dtype, codec)
+        return rule and Rule(rule.value, expr.is_null() | rule.accepted, all_of(expr.is_not_null(), rule.rejected))
     find = LEAF_RULES.get(kind) or CONTAINER_RULES.get(kind)
-    rule = None if find is None or dtype == pl.Null else find(node, context, expr, dtype, form)
+    rule = None if find is None or dtype == pl.Null else find(node, context, expr, dtype, codec)
     if rule is None:
         return None
-    bad = any_of(expr.is_null(), rule.bad).fill_null(value=False) if context.is_wide else FALSE
-    return Rule(rule.value, never_null(expr, rule), bad)
+    rejected = any_of(expr.is_null(), rule.rejected).fill_null(value=False) if context.is_wide else FALSE
+    return Rule(rule.value, never_null(expr, rule), rejected)
 
 
 def rule_of_field(
@@ -51,7 +51,7 @@ def rule_of_field(
     """
     source = column.source(dtypes)
     if source is not None:
-        return rule_of(fields["fields"][column.field]["schema"], context, expr(source), dtypes[source], column.form)
+        return rule_of(fields["fields"][column.field]["schema"], context, expr(source), dtypes[source], column.codec)
     if column.missing != "fixed":
         return None
     return Rule(column.constant(), TRUE)
@@ -74,16 +74,16 @@ def is_plain(node: Node) -> bool:
     return not (own_code or typed_extras or node.get("custom_init") or node.get("root_model"))
 
 
-# -- containers: one function for a type of node, each of (node, context, expr, dtype, form) ------------
+# -- containers: one function for a type of node, each of (node, context, expr, dtype, codec) ------------
 
 
-def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     if not (knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node):
         return None
-    return _items(node, node["items_schema"], context, expr, dtype, form)
+    return _items(node, node["items_schema"], context, expr, dtype, codec)
 
 
-def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     if not knows(node, "items_schema", "variadic_item_index", "min_length", "max_length", "fail_fast"):
         return None
     items = node["items_schema"]
@@ -91,71 +91,73 @@ def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Colu
         return None
     if "variadic_item_index" not in node and not (isinstance(dtype, pl.Array) and dtype.size == len(items)):
         return None
-    return _items(node, items[0], context, expr, dtype, form) if items else None
+    return _items(node, items[0], context, expr, dtype, codec) if items else None
 
 
-def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (isinstance(dtype, pl.List | pl.Array) and isinstance(form, ListCodec)):
+def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (isinstance(dtype, pl.List | pl.Array) and isinstance(codec, ListCodec)):
         return None
-    fixed = form.dtype.size if isinstance(form.dtype, pl.Array) else None
+    fixed = codec.dtype.size if isinstance(codec.dtype, pl.Array) else None
     if fixed is not None and not (isinstance(dtype, pl.Array) and dtype.size == fixed):
         return None
     values = expr.arr.to_list() if isinstance(dtype, pl.Array) else expr
-    rule = rule_of(item, context, pl.element(), dtype.inner, form.items)
+    rule = rule_of(item, context, pl.element(), dtype.inner, codec.items)
     if rule is None:
         return None
     value = values.list.eval(rule.value)
-    sure = all_of(values.list.eval(rule.sure).list.all(), *_lengths(node, values.list.len()))
-    return Rule(value if fixed is None else value.list.to_array(fixed), sure)
+    accepted = all_of(values.list.eval(rule.accepted).list.all(), *_lengths(node, values.list.len()))
+    return Rule(value if fixed is None else value.list.to_array(fixed), accepted)
 
 
-def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     known = knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node
-    if not (known and isinstance(form, ListCodec) and isinstance(dtype, pl.List)) or context.is_strict(node):
+    if not (known and isinstance(codec, ListCodec) and isinstance(dtype, pl.List)) or context.is_strict(node):
         return None
-    if not isinstance(form.items.dtype, SORTED_ALIKE):
+    if not isinstance(codec.items.dtype, SORTED_ALIKE):
         return None
-    rule = rule_of(node["items_schema"], context, pl.element(), dtype.inner, form.items)
+    rule = rule_of(node["items_schema"], context, pl.element(), dtype.inner, codec.items)
     if rule is None:
         return None
     value = expr.list.eval(rule.value.unique().sort())
-    return Rule(value, all_of(expr.list.eval(rule.sure).list.all(), *_lengths(node, value.list.len())))
+    return Rule(value, all_of(expr.list.eval(rule.accepted).list.all(), *_lengths(node, value.list.len())))
 
 
-def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     known = knows(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
-    if not (known and isinstance(form, PairsCodec) and isinstance(form.dtype, pl.List) and isinstance(dtype, pl.List)):
+    if not (
+        known and isinstance(codec, PairsCodec) and isinstance(codec.dtype, pl.List) and isinstance(dtype, pl.List)
+    ):
         return None
-    if form.decoder(dtype) is None:
+    if codec.decoder(dtype) is None:
         return None
     kinds = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
     pair = pl.element().struct
-    key = rule_of(node["keys_schema"], context, pair.field("key"), kinds["key"], form.keys)
-    value = rule_of(node["values_schema"], context, pair.field("value"), kinds["value"], form.values)
+    key = rule_of(node["keys_schema"], context, pair.field("key"), kinds["key"], codec.keys)
+    value = rule_of(node["values_schema"], context, pair.field("value"), kinds["value"], codec.values)
     if key is None or value is None:
         return None
-    sure = expr.list.eval(pl.element().is_not_null() & key.sure & value.sure).list.all()
+    accepted = expr.list.eval(pl.element().is_not_null() & key.accepted & value.accepted).list.all()
     distinct = expr.list.eval(key.value.n_unique()).list.first() == expr.list.len()
     pairs = expr.list.eval(pl.struct(key.value.alias("key"), value.value.alias("value")))
-    return Rule(pairs, all_of(sure, distinct | (expr.list.len() == 0), *_lengths(node, expr.list.len())))
+    return Rule(pairs, all_of(accepted, distinct | (expr.list.len() == 0), *_lengths(node, expr.list.len())))
 
 
-def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (is_plain(node) and isinstance(form, Struct) and isinstance(dtype, pl.Struct)):
+def _model(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (is_plain(node) and isinstance(codec, StructCodec) and isinstance(dtype, pl.Struct)):
         return None
     inside = Context(context.definitions, node.get("config", {}), context.strict, context.is_wide)
     dtypes = {field.name: field.dtype for field in dtype.fields}
-    used = {column.source(dtypes) for column in form.columns}
+    used = {column.source(dtypes) for column in codec.columns}
     if dtypes.keys() - used and node["cls"].model_config.get("extra") == "forbid":
         return None
-    values, sures = [], []
-    for column in form.columns:
+    values, conditions = [], []
+    for column in codec.columns:
         rule = rule_of_field(node["schema"], inside, column, partial(field, expr, dtype), dtypes)
         if rule is None:
             return None
         values.append(rule.value.alias(column.name))
-        sures.append(rule.sure)
-    return Rule(pl.when(expr.is_not_null()).then(pl.struct(values)), all_of(*sures))
+        conditions.append(rule.accepted)
+    return Rule(pl.when(expr.is_not_null()).then(pl.struct(values)), all_of(*conditions))
 
 
 CONTAINER_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, ColumnCodec], Rule | None]] = {

@@ -1,10 +1,11 @@
-"""The sieve: one query that finds the rows of a frame that are surely valid, and who judges the others.
+"""Partition the rows of a frame: one query accepts those that are certainly valid, validators check the others.
 
-A column that no rule covers is judged apart, in the rows where nothing else is in doubt. Where it takes the whole row
-to judge it, as with a validator of the model or one that is given the fields before, all rows are judged as a whole.
+A column that has no rule gets a column check, which runs on the rows where every rule accepts its values. If such a
+check needs the whole row, as for a validator of the model or one that receives the fields before it, pydantic
+validates all rows as a whole.
 
-Where many rows are in doubt, a second query looks at these with wider rules: for numbers that are written in other
-ways, and for values that are surely invalid.
+If the first query leaves many rows undecided, a second query examines these with wider rules. The wider rules accept
+numbers that are written in unusual ways, and reject values that are certainly invalid.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
 from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, name_of
 from greendata.schema.limits import failures_where, obstacles
-from greendata.validation.column_validation import Apart, ColumnValidator, apart_of
+from greendata.validation.column_validation import ColumnCheck, ColumnValidator, column_check
 from greendata.validation.nested import is_plain, resolved, rule_of_field
-from greendata.validation.row_validation import AT, JUDGE, SURELY_BAD, RowValidator, Validator
+from greendata.validation.row_validation import PLACE, SURELY_INVALID, VALIDATOR, RowValidator, Validator
 from greendata.validation.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.validation.trust import shape_failures
 
@@ -36,84 +37,84 @@ __all__ = (
     "Partitioned",
     "Partitioner",
     "Plan",
-    "Sorted",
-    "asked_of",
+    "Classified",
+    "assign",
     "in_base64",
     "numbered",
 )
 
 MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
-SURE = f"sure {uuid4()}"
+ACCEPTED = f"accepted {uuid4()}"
 MANY = 200  # rows in doubt: a second query takes as long as pydantic for these
-ENOUGH = 2 * LISTED  # rows in doubt, where no more than some are to be judged if enough of them fail
+ENOUGH = 2 * LISTED  # rows in doubt, where no more than some are to be validated if enough of them fail
 
 
 class Part(NamedTuple):
     """Rows that no query has anything against.
 
     Attributes:
-        sure: the rows in the form of their columns, with their numbers; but for the columns that are judged apart.
-        is_spoilt: True if these are invalid all the same: a column is missing, or there is one too many.
+        accepted: the encoded rows with their numbers, without the columns that have a column check.
+        all_invalid: True if these are invalid all the same: a column is missing, or there is one too many.
         judge: of the columns that pydantic judges apart, by its number; None if there are none.
     """
 
-    sure: pl.DataFrame
-    is_spoilt: bool
+    accepted: pl.DataFrame
+    all_invalid: bool
     validator: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Partitioned:
-    """Rows, sifted.
+    """Rows, partitioned.
 
     Attributes:
         height: how many there are.
-        parts: those that are sure.
-        judges: of whole rows; and, where columns are judged apart, of these.
-        asked: the rows that pydantic is asked about, see `asked_of`.
-        bad: those of them that are surely invalid, see `Sorted`.
-        beyond: the failures of those that it cannot be asked about.
+        parts: those that are accepted.
+        judges: of whole rows; and, where columns are validated apart, of these.
+        assigned: the rows that pydantic is asked about, see `assign`.
+        rejected: those of them that are surely invalid, see `Classified`.
+        over_limits: the failures of those that it cannot be asked about.
         extras: makes the columns that are kept as they are, for rows of these numbers; None if there are none.
     """
 
     height: int
     parts: Sequence[Part]
     validators: tuple[Validator, ...]
-    asked: pl.DataFrame
-    bad: pl.DataFrame
-    beyond: pl.DataFrame
+    assigned: pl.DataFrame
+    rejected: pl.DataFrame
+    over_limits: pl.DataFrame
     extras: Callable[[pl.Series], pl.DataFrame] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the columns of a frame are judged.
+    """How the columns of a frame are validated.
 
     Attributes:
         values: the values of those with a rule.
-        sure: where nothing is wrong with these.
-        apart: those that pydantic judges by themselves.
-        bad: of columns with values that are surely invalid: what pydantic calls them, where, and as text.
+        accepted: where nothing is wrong with these.
+        checks: those that pydantic validates one by one.
+        rejected: of columns with values that are surely invalid: what pydantic calls them, where, and as text.
     """
 
     values: Sequence[pl.Expr]
-    sure: pl.Expr
-    apart: Sequence[Apart] = ()
-    bad: Sequence[tuple[str, pl.Expr, pl.Expr]] = ()
+    accepted: pl.Expr
+    checks: Sequence[ColumnCheck] = ()
+    rejected: Sequence[tuple[str, pl.Expr, pl.Expr]] = ()
 
 
-class Sorted(NamedTuple):
+class Classified(NamedTuple):
     """Rows, sorted by what a query can tell of them.
 
     Attributes:
-        parts: those that are sure.
-        doubtful: the numbers of the others.
-        bad: those of them that are surely invalid: their numbers, and the ``column`` and ``value`` of a failure.
+        parts: those that are accepted.
+        undecided: the numbers of the others.
+        rejected: those of them that are surely invalid: their numbers, and the ``column`` and ``value`` of a failure.
     """
 
     parts: list[Part]
-    doubtful: pl.Series
-    bad: pl.DataFrame
+    undecided: pl.Series
+    rejected: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Partitioner:
         model: the model.
         columns: its columns.
         strict: pydantic's strict mode; None leaves it to the model.
-        from_json: True if columns that are judged apart are the texts of JSON values.
+        from_json: True if columns that are validated apart are the texts of JSON values.
         all_rows: True if all valid rows are to be found, however many fail.
     """
 
@@ -141,51 +142,51 @@ class Partitioner:
         return in_base64(core) if self.from_json else core
 
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Partitioned:
-        """The rows of *frame*, sifted."""
+        """The rows of *frame*, partitioned."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
         computed = [column.name for column in self.columns if not column.sources]
         df = df.drop(referred(computed, df.columns), strict=False)
         unused, plan = self.unused(df.schema), self.plan(df.schema)
         extra = self.model.model_config.get("extra") or "ignore"
-        if plan is None:  # nothing is sure, and validators see the row as it is
+        if plan is None:  # nothing is accepted, and validators see the row as it is
             seen = df
         else:
             blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
-        parts, doubtful, bad = self.sift(df, plan, is_spoilt=self.is_spoilt(df.schema))
-        askable, beyond = _askable(seen, doubtful)
-        apart = [part.sure[ROW_KEY] for part in parts if part.validator is not None]
+        parts, undecided, rejected = self.partition(df, plan, all_invalid=self.all_invalid(df.schema))
+        askable, over_limits = _within_limits(seen, undecided)
+        apart = [part.accepted[ROW_KEY] for part in parts if part.validator is not None]
         if not df.height:
-            beyond = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
+            over_limits = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
         kept = df.select(referred(unused if extra == "allow" else [], df.columns))
         return Partitioned(
             height=df.height,
             parts=parts,
-            validators=self._judges(seen, plan),
-            asked=asked_of([(0, askable, askable), *((1, some, some) for some in apart)], bad[ROW_KEY]),
-            bad=bad,
-            beyond=beyond,
+            validators=self._validators(seen, plan),
+            assigned=assign([(0, askable, askable), *((1, some, some) for some in apart)], rejected[ROW_KEY]),
+            rejected=rejected,
+            over_limits=over_limits,
             extras=kept.__getitem__ if kept.width else None,
         )
 
-    def sift(self, df: pl.DataFrame, plan: Plan | None, *, is_spoilt: bool) -> Sorted:
+    def partition(self, df: pl.DataFrame, plan: Plan | None, *, all_invalid: bool) -> Classified:
         """The rows of *df*, sorted by *plan*, which is that of its dtypes."""
         if plan is None:
-            values = [pl.lit(None, column.form.dtype).alias(column.name) for column in self.columns]
+            values = [pl.lit(None, column.codec.dtype).alias(column.name) for column in self.columns]
             plan = Plan(values, pl.lit(value=False))
-            return _sorted(df, plan, is_spoilt=is_spoilt)
-        parts, doubtful, bad = _sorted(df, plan, is_spoilt=is_spoilt)
-        wide = self._plan(df.schema, is_wide=True) if doubtful.len() > MANY and not is_spoilt else None
+            return _classify(df, plan, all_invalid=all_invalid)
+        parts, undecided, rejected = _classify(df, plan, all_invalid=all_invalid)
+        wide = self._plan(df.schema, is_wide=True) if undecided.len() > MANY and not all_invalid else None
         if wide is None:
-            return Sorted(parts, doubtful, bad)
-        if not self.all_rows and doubtful.len() > ENOUGH:
-            first = doubtful.head(ENOUGH)
-            bad = numbered(_sorted(df[first], wide, is_spoilt=False).bad, first)
-            if bad.height >= LISTED:  # no more of them will be judged
-                return Sorted(parts, doubtful, bad)
-        again, places, bad = _sorted(df[doubtful], wide, is_spoilt=False)
-        found = [part._replace(sure=numbered(part.sure, doubtful)) for part in again]
-        return Sorted([*parts, *found], doubtful[places], numbered(bad, doubtful))
+            return Classified(parts, undecided, rejected)
+        if not self.all_rows and undecided.len() > ENOUGH:
+            first = undecided.head(ENOUGH)
+            rejected = numbered(_classify(df[first], wide, all_invalid=False).rejected, first)
+            if rejected.height >= LISTED:  # no more of them will be validated
+                return Classified(parts, undecided, rejected)
+        again, places, rejected = _classify(df[undecided], wide, all_invalid=False)
+        found = [part._replace(accepted=numbered(part.accepted, undecided)) for part in again]
+        return Classified([*parts, *found], undecided[places], numbered(rejected, undecided))
 
     def unused(self, dtypes: Mapping[str, Dtype]) -> list[str]:
         """Those of the columns that are no field's."""
@@ -193,11 +194,11 @@ class Partitioner:
         return [name for name in dtypes if name not in used]
 
     def plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
-        """How columns of *dtypes* are judged; None if it takes the whole row."""
+        """How columns of *dtypes* are validated; None if it takes the whole row."""
         plan = self._plan(dtypes)
-        return None if plan is not None and plan.apart and self.is_spoilt(dtypes) else plan
+        return None if plan is not None and plan.checks and self.all_invalid(dtypes) else plan
 
-    def is_spoilt(self, dtypes: Mapping[str, Dtype]) -> bool:
+    def all_invalid(self, dtypes: Mapping[str, Dtype]) -> bool:
         """True if no row with columns of *dtypes* is valid: one is missing, or there is one too many."""
         if any(column.missing == "fails" and column.source(dtypes) is None for column in self.columns):
             return True
@@ -210,32 +211,32 @@ class Partitioner:
         if not is_plain(node) or not all(column.sources for column in self.columns):
             return None
         context = Context(refs, node.get("config", {}), self.strict, is_wide)
-        values, sures, apart, bad = [], [], [], []
+        values, conditions, apart, rejected = [], [], [], []
         for column in self.columns:
             source = column.source(dtypes)
             if source is None and column.missing == "fails":
-                rule: Rule | None = Rule(pl.lit(None, column.form.dtype))
+                rule: Rule | None = Rule(pl.lit(None, column.codec.dtype))
             else:
                 rule = rule_of_field(node["schema"], context, column, by_name, dtypes)
             if rule is not None:
                 values.append(rule.value.alias(column.name))
-                sures.append(rule.sure)
-                if source is not None and rule.bad is not FALSE:
+                conditions.append(rule.accepted)
+                if source is not None and rule.rejected is not FALSE:
                     name = source if node.get("config", {}).get("loc_by_alias", True) else column.field
-                    bad.append((name, rule.bad, _text(by_name(source), dtypes[source])))
-            elif (alone := apart_of(node, context, column, dtypes, from_json=self.from_json)) is not None:
+                    rejected.append((name, rule.rejected, _text(by_name(source), dtypes[source])))
+            elif (alone := column_check(node, context, column, dtypes, from_json=self.from_json)) is not None:
                 apart.append(alone)
-                sures.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
+                conditions.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
             else:
                 return None
-        return Plan(values, all_of(*sures), apart, bad)
+        return Plan(values, all_of(*conditions), apart, rejected)
 
-    def _judges(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Validator, ...]:
+    def _validators(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Validator, ...]:
         check = partial(validates(self.model), strict=self.strict)
         whole = RowValidator(rows, self.columns, check)
-        if plan is None or not plan.apart:
+        if plan is None or not plan.checks:
             return (whole,)
-        return (whole, ColumnValidator(rows, [field.column for field in plan.apart], plan.apart, whole))
+        return (whole, ColumnValidator(rows, [field.column for field in plan.checks], plan.checks, whole))
 
 
 def in_base64(part: Any, *, is_said: bool = False) -> Any:
@@ -272,19 +273,21 @@ def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
     return all_of(*(~is_so.fill_null(value=False) for _, is_so in obstacles(name, dtype)))
 
 
-def asked_of(some: Iterable[tuple[int, pl.Series, pl.Series]], bad: pl.Series | None = None) -> pl.DataFrame:
-    """Which judges are asked about which rows, for `greendata.validation.row_validation.judged`.
+def assign(some: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series | None = None) -> pl.DataFrame:
+    """Which judges are asked about which rows, for `greendata.validation.row_validation.validate_rows`.
 
     Args:
         some: a judge, the numbers of rows, and their places in the judge's frame.
-        bad: the numbers of those that are surely invalid.
+        rejected: the numbers of those that are surely invalid.
     """
-    asked = [
-        pl.DataFrame([numbers.alias(ROW_KEY), places.alias(AT)]).with_columns(pl.lit(validator, pl.UInt8).alias(JUDGE))
+    assigned = [
+        pl.DataFrame([numbers.alias(ROW_KEY), places.alias(PLACE)]).with_columns(
+            pl.lit(validator, pl.UInt8).alias(VALIDATOR)
+        )
         for validator, numbers, places in some
     ]
-    is_bad = pl.lit(value=False) if bad is None else pl.col(ROW_KEY).is_in(bad.implode())
-    return pl.concat(asked).sort(ROW_KEY).with_columns(is_bad.alias(SURELY_BAD))
+    is_rejected = pl.lit(value=False) if rejected is None else pl.col(ROW_KEY).is_in(rejected.implode())
+    return pl.concat(assigned).sort(ROW_KEY).with_columns(is_rejected.alias(SURELY_INVALID))
 
 
 def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
@@ -292,24 +295,24 @@ def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
     return rows.with_columns(numbers[rows[ROW_KEY]].alias(ROW_KEY))
 
 
-def _sorted(df: pl.DataFrame, plan: Plan, *, is_spoilt: bool) -> Sorted:
+def _classify(df: pl.DataFrame, plan: Plan, *, all_invalid: bool) -> Classified:
     """The rows of *df*, sorted by *plan* alone."""
-    looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.sure.alias(SURE))
-    sure = looks.drop(SURE) if looks[SURE].all() else looks.filter(SURE).drop(SURE)
-    part = Part(sure, is_spoilt, 1 if plan.apart else None)
-    doubtful = looks[ROW_KEY].filter(~looks[SURE])
-    return Sorted([part], doubtful, _bad(df, plan, doubtful))
+    looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.accepted.alias(ACCEPTED))
+    accepted = looks.drop(ACCEPTED) if looks[ACCEPTED].all() else looks.filter(ACCEPTED).drop(ACCEPTED)
+    part = Part(accepted, all_invalid, 1 if plan.checks else None)
+    undecided = looks[ROW_KEY].filter(~looks[ACCEPTED])
+    return Classified([part], undecided, _rejected(df, plan, undecided))
 
 
-def _bad(df: pl.DataFrame, plan: Plan, doubtful: pl.Series) -> pl.DataFrame:
-    """Those of the *doubtful* rows of *df* that are surely invalid, see `Sorted`."""
+def _rejected(df: pl.DataFrame, plan: Plan, undecided: pl.Series) -> pl.DataFrame:
+    """Those of the *undecided* rows of *df* that are surely invalid, see `Classified`."""
     names, values = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)]
-    for name, is_bad, text in plan.bad:
-        names.append(pl.when(is_bad).then(pl.lit(name_of(name))))
-        values.append(pl.when(is_bad).then(text))
-    some = df[doubtful] if plan.bad else df.head(0)
+    for name, is_rejected, text in plan.rejected:
+        names.append(pl.when(is_rejected).then(pl.lit(name_of(name))))
+        values.append(pl.when(is_rejected).then(text))
+    some = df[undecided] if plan.rejected else df.head(0)
     looks = some.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))
-    return numbered(looks.filter(pl.col("column").is_not_null()), doubtful)
+    return numbered(looks.filter(pl.col("column").is_not_null()), undecided)
 
 
 def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:
@@ -320,15 +323,15 @@ def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:
     return pl.when(text.str.len_chars() <= TEXT).then(text).otherwise(text.str.slice(0, TEXT - 3) + "...")
 
 
-def _askable(rows: pl.DataFrame, doubtful: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """The numbers of *doubtful* rows that pydantic can be asked about, and the failures of the others."""
+def _within_limits(rows: pl.DataFrame, undecided: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """The numbers of *undecided* rows that pydantic can be asked about, and the failures of the others."""
     found = [pl.DataFrame(schema=FAILURES)]
-    for name, dtype in rows.schema.items() if doubtful.len() else ():
+    for name, dtype in rows.schema.items() if undecided.len() else ():
         for message, is_so in obstacles(name, dtype):
             found.append(failures_where(rows, is_so, name, message))
-    beyond = pl.concat(found)
-    beyond = beyond.filter(pl.col("row").is_in(doubtful.implode()))
-    return doubtful.filter(~doubtful.is_in(beyond["row"].implode())), beyond
+    over_limits = pl.concat(found)
+    over_limits = over_limits.filter(pl.col("row").is_in(undecided.implode()))
+    return undecided.filter(~undecided.is_in(over_limits["row"].implode())), over_limits
 
 
 def _numbers() -> pl.Expr:

@@ -1,8 +1,9 @@
-"""Rules: which values of a column pydantic surely accepts, and what it makes of them, as Polars expressions.
+"""Rules: Polars expressions for the values that pydantic certainly accepts, and for what it converts them to.
 
-A rule is read off a node of pydantic's core schema, for a column of a given dtype. It need not know every valid
-value: what it is not sure of goes through pydantic itself. It must never be sure of an invalid one, and never of
-a value that pydantic would make into another. So a node with a key that is not known here has no rule.
+Each rule is derived from one node of pydantic's core schema, for a column of a given dtype. A rule need not recognise
+every valid value: pydantic itself validates the values that the rule leaves undecided. A rule must never accept a
+value that pydantic rejects, nor one that pydantic converts to something else. A node with a key that is not listed
+here therefore gets no rule.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import polars as pl
 
 from greendata.schema.codecs import ColumnCodec, Dtype, EncodeError, LeafCodec
 from greendata.schema.limits import NANOSECONDS, is_readable
-from greendata.schema.spans import UNIT_DIGITS, ticks_of_span
+from greendata.schema.spans import UNIT_DIGITS, duration_ticks
 
 __all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of", "knows", "never_null")
 
@@ -59,17 +60,17 @@ NO = ("0", "f", "false", "n", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is sure of a column's values.
+    """What is accepted of a column's values.
 
     Attributes:
-        value: the values in the field's form; of no account where they are not sure.
-        sure: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
-        bad: True where pydantic refuses them, as far as a query can tell. A leaf's rule leaves nulls out of account.
+        value: the values in the field's codec; of no account where they are not accepted.
+        accepted: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
+        rejected: True where pydantic rejects them, as far as a query can tell. A leaf's rule leaves nulls out.
     """
 
     value: pl.Expr
-    sure: pl.Expr = TRUE
-    bad: pl.Expr = FALSE
+    accepted: pl.Expr = TRUE
+    rejected: pl.Expr = FALSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Context:
         definitions: the nodes that others refer to.
         config: the configuration of the model it is in.
         strict: the caller's strict mode; None leaves it to node and model.
-        is_wide: True if a rule is to be sure of as much as it can be, however long that takes.
+        is_wide: True if a rule is to be accepted of as much as it can be, however long that takes.
     """
 
     definitions: Mapping[str, Node]
@@ -113,75 +114,75 @@ def any_of(*conditions: pl.Expr | None) -> pl.Expr:
 
 
 def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
-    """Where *rule* is sure of values of *expr*, nulls counted as invalid; itself never null."""
-    return all_of(expr.is_not_null(), rule.sure).fill_null(value=False)
+    """Where *rule* is accepted of values of *expr*, nulls counted as invalid; itself never null."""
+    return all_of(expr.is_not_null(), rule.accepted).fill_null(value=False)
 
 
-# -- leaves: one function for a type of node, each of (node, context, expr, dtype, form) ----------------
+# -- leaves: one function for a type of node, each of (node, context, expr, dtype, codec) ----------------
 
 
-def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (knows(node, "multiple_of", *BOUNDS) and form.dtype.is_integer()):
+def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (knows(node, "multiple_of", *BOUNDS) and codec.dtype.is_integer()):
         return None
-    value = expr.cast(form.dtype, strict=False)
-    lax, bad = not context.is_strict(node), FALSE
+    value = expr.cast(codec.dtype, strict=False)
+    lax, rejected = not context.is_strict(node), FALSE
     if dtype.is_integer():
-        sure = value.is_not_null() if dtype != form.dtype else None
+        accepted = value.is_not_null() if dtype != codec.dtype else None
     elif dtype == pl.Boolean and lax:
-        sure = None
+        accepted = None
     elif dtype.is_float() and lax:
-        sure = all_of(expr.is_finite(), expr == expr.floor(), expr.abs() < EXACT, value.is_not_null())
+        accepted = all_of(expr.is_finite(), expr == expr.floor(), expr.abs() < EXACT, value.is_not_null())
     elif dtype == pl.String and lax and context.is_wide:
-        value, sure = _wide_whole(expr.str.strip_chars(WHITE), form)
-        bad = expr.str.contains(NO_WHOLE)
+        value, accepted = _wide_whole(expr.str.strip_chars(WHITE), codec)
+        rejected = expr.str.contains(NO_WHOLE)
     elif dtype == pl.String and lax:
-        sure = all_of(expr.str.contains(WHOLE), value.is_not_null())
+        accepted = all_of(expr.str.contains(WHOLE), value.is_not_null())
     else:
         return None
     factor = node.get("multiple_of", 1)
     if not 0 < factor < 2**62 or isinstance(factor, float):
         return None
     divisible = (value.cast(pl.Int128) % factor == 0) if factor != 1 else None
-    return _within(node, form, Rule(value, all_of(sure, divisible), bad))
+    return _within(node, codec, Rule(value, all_of(accepted, divisible), rejected))
 
 
-def _wide_whole(text: pl.Expr, form: ColumnCodec) -> tuple[pl.Expr, pl.Expr]:
-    """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are sure."""
+def _wide_whole(text: pl.Expr, codec: ColumnCodec) -> tuple[pl.Expr, pl.Expr]:
+    """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are accepted."""
     short = pl.when(text.str.len_bytes() <= NEAR).then(text)
     value = pl.coalesce(
-        text.cast(form.dtype, strict=False), short.cast(pl.Float64, strict=False).cast(form.dtype, strict=False)
+        text.cast(codec.dtype, strict=False), short.cast(pl.Float64, strict=False).cast(codec.dtype, strict=False)
     )
     return value, all_of(text.str.contains(WIDE_WHOLE), value.is_not_null())
 
 
-def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (knows(node, "allow_inf_nan", *BOUNDS) and form.dtype.is_float()):
+def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (knows(node, "allow_inf_nan", *BOUNDS) and codec.dtype.is_float()):
         return None
     lax = not context.is_strict(node)
-    value, bad = expr.cast(pl.Float64, strict=False), FALSE
+    value, rejected = expr.cast(pl.Float64, strict=False), FALSE
     if dtype.is_float() or dtype.is_integer() or (dtype == pl.Boolean and lax):
-        sure = TRUE
+        accepted = TRUE
     elif dtype == pl.String and lax and context.is_wide:
         text = expr.str.strip_chars(WHITE)
         value = text.cast(pl.Float64, strict=False)
-        sure, bad = all_of(text.str.contains(WIDE_NUMBER), value.is_finite()), expr.str.contains(NO_NUMBER)
+        accepted, rejected = all_of(text.str.contains(WIDE_NUMBER), value.is_finite()), expr.str.contains(NO_NUMBER)
     elif dtype == pl.String and lax:
-        sure = expr.str.contains(NUMBER)
+        accepted = expr.str.contains(NUMBER)
     else:
         return None
     if not node.get("allow_inf_nan", context.config.get("allow_inf_nan", True)):
-        sure = all_of(sure, value.is_finite())
+        accepted = all_of(accepted, value.is_finite())
     elif node.keys() & {*BOUNDS}:
-        sure = all_of(sure, value.is_not_nan())  # Polars orders NaN above all numbers
-    rule = _within(node, _FLOAT, Rule(value, sure, bad))
-    if rule is None or form.dtype == pl.Float64:
+        accepted = all_of(accepted, value.is_not_nan())  # Polars orders NaN above all numbers
+    rule = _within(node, _FLOAT, Rule(value, accepted, rejected))
+    if rule is None or codec.dtype == pl.Float64:
         return rule
-    narrow = value.cast(form.dtype)  # the nearest that it has, but for a finite one not the infinite
-    return Rule(narrow, all_of(rule.sure, ~narrow.is_infinite() | value.is_infinite()), rule.bad)
+    narrow = value.cast(codec.dtype)  # the nearest that it has, but for a finite one not the infinite
+    return Rule(narrow, all_of(rule.accepted, ~narrow.is_infinite() | value.is_infinite()), rule.rejected)
 
 
-def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (knows(node) and form.dtype == pl.Boolean):
+def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (knows(node) and codec.dtype == pl.Boolean):
         return None
     if dtype == pl.Boolean:
         return Rule(expr)
@@ -195,36 +196,36 @@ def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Colum
     return None
 
 
-def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
-    if not (knows(node, *known) and isinstance(form.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
+    if not (knows(node, *known) and isinstance(codec.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
         return None
     say = {key: node.get(key, context.config.get("str_" + key)) for key in known}
     text = expr.cast(pl.String)
-    sure = None
+    accepted = None
     if is_changed := bool(say["strip_whitespace"] or say["to_lower"] or say["to_upper"]):
-        sure = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
+        accepted = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
         text = text.str.strip_chars(" \t\n\r\x0b\x0c") if say["strip_whitespace"] else text
     if say["min_length"]:
-        sure = all_of(sure, text.str.len_chars() >= say["min_length"])
+        accepted = all_of(accepted, text.str.len_chars() >= say["min_length"])
     if say["max_length"] is not None:
-        sure = all_of(sure, text.str.len_chars() <= say["max_length"])
+        accepted = all_of(accepted, text.str.len_chars() <= say["max_length"])
     if (pattern := node.get("pattern")) is not None:
         engine = node.get("regex_engine", context.config.get("regex_engine", "rust-regex"))
         if not isinstance(pattern, str) or engine != "rust-regex":
             return None
-        sure = all_of(sure, text.str.contains(pattern))
-    bad = FALSE if sure is None or is_changed else ~sure
+        accepted = all_of(accepted, text.str.contains(pattern))
+    rejected = FALSE if accepted is None or is_changed else ~accepted
     if say["to_lower"]:
         text = text.str.to_lowercase()
     elif say["to_upper"]:
         text = text.str.to_uppercase()
-    return _cast(text, form, sure, bad)
+    return _cast(text, codec, accepted, rejected)
 
 
-def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     is_text = dtype == pl.String and not context.is_strict(node) and "val_json_bytes" not in context.config
-    if not (knows(node, "max_length", "min_length") and form.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
+    if not (knows(node, "max_length", "min_length") and codec.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
         return None
     value = expr.cast(pl.Binary)
     low, high = node.get("min_length"), node.get("max_length")
@@ -232,8 +233,8 @@ def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Colu
     return Rule(value, all_of(at_least, None if high is None else value.bin.size() <= high))
 
 
-def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    to = form.dtype
+def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    to = codec.dtype
     if not (knows(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
         return None
     if isinstance(dtype, pl.Decimal):
@@ -253,29 +254,29 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Co
     is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None
     value = (expr if is_exact is None else pl.when(is_exact).then(expr)).cast(to, strict=False)
     small = None if whole + to.scale >= DIGITS else value.abs() < pl.lit(Decimal(10) ** whole)
-    bad = expr.str.contains(NO_DIGIT) if dtype == pl.String and not node.get("allow_inf_nan") else FALSE
-    return _within(node, form, Rule(value, all_of(value.is_not_null(), is_exact, small), bad))
+    rejected = expr.str.contains(NO_DIGIT) if dtype == pl.String and not node.get("allow_inf_nan") else FALSE
+    return _within(node, codec, Rule(value, all_of(value.is_not_null(), is_exact, small), rejected))
 
 
-def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (knows(node, *BOUNDS) and form.dtype == pl.Date):
+def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (knows(node, *BOUNDS) and codec.dtype == pl.Date):
         return None
-    bad = FALSE
+    rejected = FALSE
     if dtype == pl.Date:
-        value, sure = expr, None
+        value, accepted = expr, None
     elif dtype == pl.String and not context.is_strict(node):
-        value, sure = expr.str.to_date("%Y-%m-%d", strict=False), expr.str.contains(DAY)
-        bad = (sure & value.is_null()) | expr.str.contains(NO_DIGIT)
+        value, accepted = expr.str.to_date("%Y-%m-%d", strict=False), expr.str.contains(DAY)
+        rejected = (accepted & value.is_null()) | expr.str.contains(NO_DIGIT)
     else:
         return None
-    return _within(node, form, Rule(value, all_of(sure, is_readable(value, pl.Date())), bad))
+    return _within(node, codec, Rule(value, all_of(accepted, is_readable(value, pl.Date())), rejected))
 
 
-def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    to = form.dtype
+def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    to = codec.dtype
     if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
         return None
-    zone, lax, bad = to.time_zone, not context.is_strict(node), FALSE
+    zone, lax, rejected = to.time_zone, not context.is_strict(node), FALSE
     if node.get("tz_constraint") not in {None, "naive" if zone is None else "aware"}:
         return None
     unit = pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None)
@@ -284,29 +285,31 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: C
         if dtype.time_unit == to.time_unit == "ns":
             if zone is not None:
                 expr, micros = expr.dt.convert_time_zone(zone), micros.dt.convert_time_zone(zone)
-            return _kept(node, form, expr, micros, TRUE)
-        sure = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
+            return _kept(node, codec, expr, micros, TRUE)
+        accepted = all_of(is_readable(expr, dtype), micros.cast(dtype, strict=False) == expr)
     elif dtype == pl.Date and lax and zone is None:
-        sure = all_of(is_readable(expr, dtype))
+        accepted = all_of(is_readable(expr, dtype))
     elif dtype == pl.String and lax and zone is not None:
-        return _zoned(node, expr, form)
+        return _zoned(node, expr, codec)
     elif dtype == pl.String and lax:
         text = expr.str.replace("T", " ", literal=True)
         micros = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
         if to.time_unit == "ns":
-            return _kept(node, form, _with_nanoseconds(micros, text), micros, expr.str.contains(MOMENT % _digits(node)))
-        sure = all_of(expr.str.contains(MOMENT % 6), is_readable(micros, unit))
-        bad = expr.str.contains(NO_DIGIT)
+            return _kept(
+                node, codec, _with_nanoseconds(micros, text), micros, expr.str.contains(MOMENT % _digits(node))
+            )
+        accepted = all_of(expr.str.contains(MOMENT % 6), is_readable(micros, unit))
+        rejected = expr.str.contains(NO_DIGIT)
     else:
         return None
     value = (micros if zone is None else micros.dt.convert_time_zone(zone)).cast(to, strict=False)
     exact = _is_exact(value, micros if zone is None else micros.dt.convert_time_zone(zone), pl.Datetime("us", zone))
-    return _within(node, form, Rule(value, all_of(sure, exact, is_readable(value, to)), bad))
+    return _within(node, codec, Rule(value, all_of(accepted, exact, is_readable(value, to)), rejected))
 
 
-def _zoned(node: Node, expr: pl.Expr, form: ColumnCodec) -> Rule | None:
+def _zoned(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
     """The rule of text with an offset, in a column of datetimes that have a zone."""
-    to = form.dtype
+    to = codec.dtype
     assert isinstance(to, pl.Datetime)
     assert to.time_zone is not None
     text = expr.str.replace("T", " ", literal=True).str.replace("Z", "+00:00", literal=True)
@@ -314,58 +317,58 @@ def _zoned(node: Node, expr: pl.Expr, form: ColumnCodec) -> Rule | None:
     micros = micros.dt.convert_time_zone(to.time_zone)
     if to.time_unit == "ns":
         value = _with_nanoseconds(micros, text).dt.replace_time_zone("UTC").dt.convert_time_zone(to.time_zone)
-        return _kept(node, form, value, micros, expr.str.contains(ZONED % _digits(node)))
+        return _kept(node, codec, value, micros, expr.str.contains(ZONED % _digits(node)))
     value = micros.cast(to, strict=False)
     exact = _is_exact(value, micros, pl.Datetime("us", to.time_zone))
-    sure = all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))
-    return _within(node, form, Rule(value, sure, expr.str.contains(NO_DIGIT)))
+    accepted = all_of(expr.str.contains(ZONED % 6), exact, is_readable(value, to))
+    return _within(node, codec, Rule(value, accepted, expr.str.contains(NO_DIGIT)))
 
 
-def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
-    if not (known and form.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
+    if not (known and codec.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
         return None
     if dtype == pl.Time:
-        value, sure = expr, TRUE
+        value, accepted = expr, TRUE
     elif dtype == pl.String and not context.is_strict(node):
-        value, sure = expr.str.to_time("%H:%M:%S%.f", strict=False), expr.str.contains(CLOCK % _digits(node))
+        value, accepted = expr.str.to_time("%H:%M:%S%.f", strict=False), expr.str.contains(CLOCK % _digits(node))
     else:
         return None
     micros = (value.to_physical() // NANOSECONDS * NANOSECONDS).cast(pl.Time)
-    return _kept(node, form, value, micros, sure)
+    return _kept(node, codec, value, micros, accepted)
 
 
-def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    to = form.dtype
+def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    to = codec.dtype
     if not (knows(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
         return None
     if dtype == pl.String and not context.is_strict(node):
-        return _span(node, expr, form)
+        return _span(node, expr, codec)
     if not isinstance(dtype, pl.Duration):
         return None
     micros = expr.cast(pl.Duration("us"), strict=False)
     if dtype.time_unit == to.time_unit == "ns":
-        return _kept(node, form, expr, micros, TRUE)
+        return _kept(node, codec, expr, micros, TRUE)
     value = micros.cast(to, strict=False)
     is_same = micros.cast(dtype, strict=False) == expr
-    sure = all_of(is_readable(expr, dtype), is_same, _is_exact(value, micros, pl.Duration("us")))
-    return _within(node, form, Rule(value, sure))
+    accepted = all_of(is_readable(expr, dtype), is_same, _is_exact(value, micros, pl.Duration("us")))
+    return _within(node, codec, Rule(value, accepted))
 
 
-def _span(node: Node, expr: pl.Expr, form: ColumnCodec) -> Rule | None:
+def _span(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
     """The rule of text in a column of durations."""
-    assert isinstance(form.dtype, pl.Duration)
-    unit = form.dtype.time_unit
+    assert isinstance(codec.dtype, pl.Duration)
+    unit = codec.dtype.time_unit
     places = 6 if node.keys() & {*BOUNDS} else min(_digits(node), UNIT_DIGITS[unit])  # pydantic rounds what is more
-    value = ticks_of_span(expr, unit).cast(pl.Int64, strict=False).cast(form.dtype)
-    sure = all_of(expr.str.contains(SPAN % places), ~expr.str.contains("[PT]$"), value.is_not_null())
+    value = duration_ticks(expr, unit).cast(pl.Int64, strict=False).cast(codec.dtype)
+    accepted = all_of(expr.str.contains(SPAN % places), ~expr.str.contains("[PT]$"), value.is_not_null())
     return _within(
-        node, form, Rule(value, all_of(sure, is_readable(value, pl.Duration(unit)) if unit == "ms" else None))
+        node, codec, Rule(value, all_of(accepted, is_readable(value, pl.Duration(unit)) if unit == "ms" else None))
     )
 
 
-def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
-    if not (knows(node, "version") and dtype == form.dtype == pl.String) or context.is_strict(node):
+def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
+    if not (knows(node, "version") and dtype == codec.dtype == pl.String) or context.is_strict(node):
         return None
     version = node.get("version")
     pattern = UUID % (("[0-9a-f]", "[0-9a-f]") if version is None else (version, "[89ab]"))
@@ -373,28 +376,28 @@ def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: Colum
     return Rule(value, value.str.contains(pattern), expr.str.len_bytes() < 32)
 
 
-def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
         return None
-    rule = _one_of([member.value for member in node["members"]], expr, dtype, form)
-    return rule and Rule(rule.value, rule.sure, rule.bad if node.get("missing") is None else FALSE)
+    rule = _one_of([member.value for member in node["members"]], expr, dtype, codec)
+    return rule and Rule(rule.value, rule.accepted, rule.rejected if node.get("missing") is None else FALSE)
 
 
-def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     if not knows(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
         return None
-    return _one_of(node["expected"], expr, dtype, form)
+    return _one_of(node["expected"], expr, dtype, codec)
 
 
-def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, form: ColumnCodec) -> Rule | None:
+def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     kinds = {type(value) for value in values}
     if kinds == {str} and _is_text(dtype):
-        sure = expr.cast(pl.String).is_in(values)
-        return _cast(expr.cast(pl.String), form, sure, ~sure)
+        accepted = expr.cast(pl.String).is_in(values)
+        return _cast(expr.cast(pl.String), codec, accepted, ~accepted)
     if kinds == {int} and dtype.is_integer() and all(-(2**63) <= value < 2**63 for value in values):
-        return _cast(expr, form, expr.cast(pl.Int64, strict=False).is_in(values))
+        return _cast(expr, codec, expr.cast(pl.Int64, strict=False).is_in(values))
     if kinds == {bool} and dtype == pl.Boolean:
-        return _cast(expr, form, expr.is_in(values))
+        return _cast(expr, codec, expr.is_in(values))
     return None
 
 
@@ -423,14 +426,14 @@ def _digits(node: Node) -> int:
     return 6 if node.get("microseconds_precision") == "error" else 9
 
 
-def _kept(node: Node, form: ColumnCodec, value: pl.Expr, micros: pl.Expr, sure: pl.Expr) -> Rule | None:
+def _kept(node: Node, codec: ColumnCodec, value: pl.Expr, micros: pl.Expr, accepted: pl.Expr) -> Rule | None:
     """The rule of values with nanoseconds, which stay: a bound is held against what pydantic sees, *micros* of them."""
-    seen = micros.cast(form.dtype, strict=False)
-    within = _within(node, form, Rule(seen, all_of(sure, value.is_not_null())))
+    seen = micros.cast(codec.dtype, strict=False)
+    within = _within(node, codec, Rule(seen, all_of(accepted, value.is_not_null())))
     if within is None or not node.keys() & {*BOUNDS}:
-        return within and Rule(value, within.sure)
+        return within and Rule(value, within.accepted)
     is_near = (value.to_physical() - seen.to_physical()).abs() < NANOSECONDS  # and has not wrapped
-    return Rule(value, within.sure & is_near)
+    return Rule(value, within.accepted & is_near)
 
 
 def _with_nanoseconds(micros: pl.Expr, text: pl.Expr) -> pl.Expr:
@@ -441,7 +444,7 @@ def _with_nanoseconds(micros: pl.Expr, text: pl.Expr) -> pl.Expr:
 
 
 def _is_exact(value: pl.Expr, micros: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Where *value*, in the form's unit, is what it was in microseconds."""
+    """Where *value*, in the codec's unit, is what it was in microseconds."""
     return (value.cast(dtype, strict=False) == micros).fill_null(value=False)
 
 
@@ -449,17 +452,17 @@ def _is_text(dtype: Dtype) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
-def _cast(value: pl.Expr, form: ColumnCodec, sure: pl.Expr | None, bad: pl.Expr = FALSE) -> Rule:
-    """*value* in another dtype, not sure where that cannot hold it."""
-    cast = value.cast(form.dtype, strict=False)
-    may_fail = not isinstance(form.dtype, pl.String | pl.Int64 | pl.Boolean)
-    return Rule(cast, all_of(sure, cast.is_not_null() if may_fail else None), bad)
+def _cast(value: pl.Expr, codec: ColumnCodec, accepted: pl.Expr | None, rejected: pl.Expr = FALSE) -> Rule:
+    """*value* in another dtype, not accepted where that cannot hold it."""
+    cast = value.cast(codec.dtype, strict=False)
+    may_fail = not isinstance(codec.dtype, pl.String | pl.Int64 | pl.Boolean)
+    return Rule(cast, all_of(accepted, cast.is_not_null() if may_fail else None), rejected)
 
 
-def _within(node: Node, form: ColumnCodec, rule: Rule) -> Rule | None:
-    """*rule*, sure only of values within the bounds of *node*; None for a bound that the form cannot hold."""
+def _within(node: Node, codec: ColumnCodec, rule: Rule) -> Rule | None:
+    """*rule*, accepted only of values within the bounds of *node*; None for a bound that the codec cannot hold."""
     try:
-        bounds = {key: _bound(node[key], form) for key in BOUNDS if node.get(key) is not None}
+        bounds = {key: _bound(node[key], codec) for key in BOUNDS if node.get(key) is not None}
     except EncodeError:
         return None
     compare: dict[str, Callable[[Any], pl.Expr]] = {
@@ -471,17 +474,17 @@ def _within(node: Node, form: ColumnCodec, rule: Rule) -> Rule | None:
     if not bounds:
         return rule
     within = all_of(*(compare[key](bound) for key, bound in bounds.items()))
-    return Rule(rule.value, all_of(rule.sure, within), any_of(rule.bad, all_of(rule.sure, ~within)))
+    return Rule(rule.value, all_of(rule.accepted, within), any_of(rule.rejected, all_of(rule.accepted, ~within)))
 
 
-def _bound(value: Any, form: ColumnCodec) -> pl.Expr:
-    if isinstance(value, bool) or (isinstance(value, int) and form.dtype.is_float() and abs(value) > EXACT):
-        raise EncodeError(f"{value} is no bound of {form.dtype}")
-    if form.dtype.is_decimal() and isinstance(value, int):
+def _bound(value: Any, codec: ColumnCodec) -> pl.Expr:
+    if isinstance(value, bool) or (isinstance(value, int) and codec.dtype.is_float() and abs(value) > EXACT):
+        raise EncodeError(f"{value} is no bound of {codec.dtype}")
+    if codec.dtype.is_decimal() and isinstance(value, int):
         value = Decimal(value)
     if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
-        raise EncodeError(f"{value} is no bound of {form.dtype}")
-    return pl.lit(form.encode(value), dtype=form.dtype)
+        raise EncodeError(f"{value} is no bound of {codec.dtype}")
+    return pl.lit(codec.encode(value), dtype=codec.dtype)
 
 
 _FLOAT = LeafCodec(pl.Float64(), float)

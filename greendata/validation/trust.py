@@ -1,4 +1,4 @@
-"""Trust: frames whose values nobody looks at, only their columns, their nulls and, if so asked, their dtypes."""
+"""Trust: frames whose values nobody looks at, only their columns, their nulls and, if so assigned, their dtypes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ COMPUTED = "Field required: it is computed row by row, which trust='off' does"
 
 
 def trusted(
-    frame: pl.DataFrame | pl.LazyFrame, columns: Sequence[Column], *, extra: str, dtypes_count: bool
+    frame: pl.DataFrame | pl.LazyFrame, columns: Sequence[Column], *, extra: str, check_dtypes: bool
 ) -> tuple[int, pl.DataFrame, pl.DataFrame]:
     """The rows of *frame*, those without a null where none may be, and the failures. Call on a worker.
 
     Args:
         columns: the model's.
         extra: what the model makes of other columns: "ignore", "forbid" or "allow".
-        dtypes_count: True if each column must have the dtype of its form.
+        check_dtypes: True if each column must have the dtype of its codec.
     """
     df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     sources = {column.name: _source(column, df.schema) for column in columns}
     failures = [*shape_failures(df.schema, columns, extra=extra), *_unmade(columns, sources)]
-    if dtypes_count:
+    if check_dtypes:
         failures += _wrong_dtypes(df.schema, columns, sources)
     taken = [_taken(column, sources[column.name]) for column in columns]
     if extra == "allow":
@@ -71,8 +71,8 @@ def _wrong_dtypes(
 ) -> Iterator[Failure]:
     for column in columns:
         source = sources[column.name]
-        if source is not None and dtypes[source] != column.form.dtype:
-            yield None, source, str(dtypes[source]), "dtype", f"Column should be {column.form.dtype}"
+        if source is not None and dtypes[source] != column.codec.dtype:
+            yield None, source, str(dtypes[source]), "dtype", f"Column should be {column.codec.dtype}"
 
 
 def _taken(column: Column, source: str | None) -> pl.Expr:

@@ -1,11 +1,15 @@
-"""Validation: frames held against a pydantic model, and the rows that do not fit it.
+"""Validation of frames against a pydantic model, and the rows that fail it.
 
-The verdict is pydantic's, row for row: that of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``. One
-query in the pool finds the rows that are surely valid, and their values; the others go through pydantic itself,
-on the hub, in slices (`greendata.validation.row_validation`), and of the sure ones only the columns that no query can
-judge, such as those with a validator (`greendata.validation.column_validation`). Three things differ, since a frame is
-no list of dicts: a dict and a tuple of different types may come in their columns' form; a valid value that its column
-cannot hold fails (rule ``column_form``); so does one that Python cannot hold, such as a date of the year 10 000.
+The result is pydantic's, row for row: that of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``. One query
+in the pool finds the rows that are certainly valid, and their values. pydantic validates the others on the hub, in
+slices (`greendata.validation.row_validation`). Of the accepted rows, pydantic sees only the columns that no query can
+check, such as those with a validator (`greendata.validation.column_validation`).
+
+Three things differ, because a frame is not a list of dicts:
+
+- A dict, or a tuple of different types, may come as its column holds it.
+- A valid value that its column cannot hold fails (rule ``column_form``).
+- A value that Python cannot hold, such as a date of the year 10 000, fails with the same rule.
 """
 
 from __future__ import annotations
@@ -22,11 +26,11 @@ from greendata.pool import pool
 from greendata.schema.column_names import referred
 from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, joined
 from greendata.schema.fields import columns_of
-from greendata.validation.partitioner import Partitioned, Partitioner, asked_of
-from greendata.validation.row_validation import Validated, judged
+from greendata.validation.partitioner import Partitioned, Partitioner, assign
+from greendata.validation.row_validation import Validated, validate_rows
 from greendata.validation.trust import trusted
 
-__all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "verdict")
+__all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "complete_validation")
 
 Trust = Literal["off", "shape_only", "strict"]
 
@@ -74,7 +78,7 @@ def validate(
     The verdicts are pydantic's own, with three bounds, because it takes a row in one go while the hub waits: more than
     1000 failures of a row are one, with their number (rule ``too_many_failures``), and a value with more than 65 536
     elements that no query can judge fails (rule ``column_form``). After 10 000 failures of a frame no more rows are
-    judged: how many are left stands in a last line (rule ``unchecked``). `filter_valid` judges them all.
+    validated: how many are left stands in a last line (rule ``unchecked``). `filter_valid` judges them all.
 
     Raises:
         FrameInvalid: rows that do not fit.
@@ -126,13 +130,15 @@ def _checked(
     columns = columns_of(model)
     extra = model.model_config.get("extra") or "ignore"
     if trust != "off":
-        rows, *parts = pool.call(trusted, frame, columns, extra=extra, dtypes_count=trust == "strict")
+        rows, *parts = pool.call(trusted, frame, columns, extra=extra, check_dtypes=trust == "strict")
         return rows, Filtered(*parts)
-    return verdict(pool.call(Partitioner(model, columns, strict, all_rows=all_rows), frame), all_rows=all_rows)
+    return complete_validation(
+        pool.call(Partitioner(model, columns, strict, all_rows=all_rows), frame), all_rows=all_rows
+    )
 
 
-def verdict(sifted: Partitioned, *, all_rows: bool = False) -> tuple[int, Filtered]:
-    """How many rows were *sifted*, and what becomes of them. pydantic is asked on the caller's greenlet.
+def complete_validation(partitioned: Partitioned, *, all_rows: bool = False) -> tuple[int, Filtered]:
+    """How many rows were *partitioned*, and what becomes of them. pydantic is asked on the caller's greenlet.
 
     Args:
         all_rows: also find the valid rows where so many fail that no more failures are listed.
@@ -140,62 +146,71 @@ def verdict(sifted: Partitioned, *, all_rows: bool = False) -> tuple[int, Filter
     Example:
         >>> class User(BaseModel):
         ...     age: int
-        >>> rows, found = verdict(Partitioner(User, columns_of(User), None)(pl.DataFrame({"age": ["7", "x"]})))
+        >>> partitioner = Partitioner(User, columns_of(User), None)
+        >>> rows, found = complete_validation(partitioner(pl.DataFrame({"age": ["7", "x"]})))
         >>> rows, found.good["age"].to_list(), found.failures["row"].to_list()
         (2, [7], [1])
     """
-    verdicts = judged(sifted.validators, sifted.asked, all_rows=all_rows)
-    spoilt = [
-        _failures_of_first(sifted, part.sure[ROW_KEY].head(1)) if part.is_spoilt and part.sure.height else None
-        for part in sifted.parts
+    outcome = validate_rows(partitioned.validators, partitioned.assigned, all_rows=all_rows)
+    failures_of_parts = [
+        _failures_of_first(partitioned, part.accepted[ROW_KEY].head(1))
+        if part.all_invalid and part.accepted.height
+        else None
+        for part in partitioned.parts
     ]
-    return sifted.height, pool.call(_merged, sifted, verdicts, spoilt, all_rows=all_rows)
+    return partitioned.height, pool.call(_merged, partitioned, outcome, failures_of_parts, all_rows=all_rows)
 
 
-def _failures_of_first(sifted: Partitioned, number: pl.Series) -> pl.DataFrame:
-    return judged(sifted.validators, asked_of([(0, number, number)]), all_rows=False).failures[0]
+def _failures_of_first(partitioned: Partitioned, number: pl.Series) -> pl.DataFrame:
+    return validate_rows(partitioned.validators, assign([(0, number, number)]), all_rows=False).failures[0]
 
 
-def _merged(sifted: Partitioned, verdicts: Validated, spoilt: list[pl.DataFrame | None], *, all_rows: bool) -> Filtered:
+def _merged(
+    partitioned: Partitioned, outcome: Validated, failures_of_parts: list[pl.DataFrame | None], *, all_rows: bool
+) -> Filtered:
     """All rows together, in their order. Call on a worker.
 
     Args:
-        verdicts: on the rows that pydantic was asked about. Its lists are emptied.
-        spoilt: for each part that is spoilt the failures of one of its rows: they are those of all.
+        outcome: on the rows that pydantic was asked about. Its lists are emptied.
+        failures_of_parts: for each part whose rows all fail, the failures of one of its rows.
         all_rows: True if each row that fails has a line.
     """
-    failing = [joined(verdicts.failures), sifted.beyond]
-    left = [verdicts.left[ROW_KEY]]
-    good, *apart = map(joined, verdicts.good)
+    failing = [joined(outcome.failures), partitioned.over_limits]
+    left = [outcome.left[ROW_KEY]]
+    good, *apart = map(joined, outcome.good)
     fitting = [good]
-    for part, failures in zip(sifted.parts, spoilt, strict=True):
+    for part, failures in zip(partitioned.parts, failures_of_parts, strict=True):
         if failures is not None:
-            numbers = part.sure.select(pl.col(ROW_KEY).alias("row"))
+            numbers = part.accepted.select(pl.col(ROW_KEY).alias("row"))
             listed = LISTED // failures.height
-            left.append(part.sure[ROW_KEY].slice(listed))
+            left.append(part.accepted[ROW_KEY].slice(listed))
             numbers = numbers.head(listed)
             failing.append(failures.drop("row").join(numbers, how="cross").select(FAILURES.names()))
-        elif part.sure.height:
-            sure = part.sure
+        elif part.accepted.height:
+            accepted = part.accepted
             if part.validator is not None:
-                sure = sure.join(apart[part.validator - 1], on=ROW_KEY, maintain_order="left")
-            fitting.append(sure.select(referred(good.columns, good.columns)))
+                accepted = accepted.join(apart[part.validator - 1], on=ROW_KEY, maintain_order="left")
+            fitting.append(accepted.select(referred(good.columns, good.columns)))
     fitting = [rows for rows in fitting if rows.height] or [good]
     rows = fitting[0] if len(fitting) == 1 else pl.concat(fitting).sort(ROW_KEY)
-    if sifted.extras is not None:
-        rows = rows.hstack(sifted.extras(rows[ROW_KEY]))
-    failing.append(_lines(pl.concat(left), sifted.bad, all_rows=all_rows))
+    if partitioned.extras is not None:
+        rows = rows.hstack(partitioned.extras(rows[ROW_KEY]))
+    failing.append(_lines(pl.concat(left), partitioned.rejected, all_rows=all_rows))
     return Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
 
 
-def _lines(rows: pl.Series, bad: pl.DataFrame, *, all_rows: bool) -> pl.DataFrame:
+def _lines(rows: pl.Series, rejected: pl.DataFrame, *, all_rows: bool) -> pl.DataFrame:
     """What is told of *rows* whose failures are not listed: of each by itself, or of all at once.
 
     Args:
-        bad: what is known of some of them, see `greendata.validation.partitioner.Sorted`.
+        rejected: what is known of some of them, see `greendata.validation.partitioner.Classified`.
     """
     if all_rows or not rows.len():
-        found = rows.to_frame(ROW_KEY).join(bad, on=ROW_KEY, how="left", maintain_order="left").rename({ROW_KEY: "row"})
+        found = (
+            rows.to_frame(ROW_KEY)
+            .join(rejected, on=ROW_KEY, how="left", maintain_order="left")
+            .rename({ROW_KEY: "row"})
+        )
         return found.with_columns(rule=pl.lit(UNLISTED), message=pl.lit(BEYOND_LISTED))
     count = rows.len()
     message = f"{counted(count, 'row')} from here on, not all of them invalid, are not judged; filter_valid judges all"

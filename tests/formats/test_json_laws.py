@@ -396,14 +396,14 @@ def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, 
         for column, packed in zip(columns, values, strict=True):
             value = getattr(row, column.field)
             try:
-                packed.append(column.form.encode(value))
+                packed.append(column.codec.encode(value))
             except EncodeError as unfit:
                 failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
     if failures:
         return None, failures_of(failures)
     return pl.DataFrame(
         [
-            pl.Series(column.name, packed, dtype=column.form.dtype)
+            pl.Series(column.name, packed, dtype=column.codec.dtype)
             for column, packed in zip(columns, values, strict=True)
         ]
     ), None
@@ -525,7 +525,7 @@ def test_extra_keys_are_read_from_all_rows_at_once_and_fields_are_not(size: int)
 def test_defaults_that_are_null_have_their_own_types() -> None:
     """Polars takes them for one, where other columns have it look for what is common to expressions."""
     found = decode(b'[{"c": "YQ==", "d": "P1D"}, {"a": 1}]', "json", model=Leaves)
-    assert found.schema == pl.Schema({column.name: column.form.dtype for column in columns_of(Leaves)})
+    assert found.schema == pl.Schema({column.name: column.codec.dtype for column in columns_of(Leaves)})
     assert validate(pl.DataFrame({"c": ["YQ=="], "d": ["P1D"]}), Leaves).schema == found.schema
 
 

@@ -1,4 +1,4 @@
-"""Rules judge what is usual without pydantic; what they are sure of is held to the law in test_validation_laws."""
+"""Rules judge what is usual without pydantic; what they are accepted of is held to the law in test_validation_laws."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from greendata.schema.failures import ROW_KEY
 from greendata.schema.fields import columns_of
 from greendata.validation.column_validation import stands_alone
 from greendata.validation.partitioner import Partitioned, Partitioner
-from greendata.validation.row_validation import JUDGE
+from greendata.validation.row_validation import VALIDATOR
 from greendata.validation.rules import Context
 
 
@@ -41,26 +41,26 @@ class Inner(BaseModel):
     y: list[str] = ["y"]
 
 
-def sifted(df: pl.DataFrame, model: type[BaseModel]) -> Partitioned:
+def partitioned(df: pl.DataFrame, model: type[BaseModel]) -> Partitioned:
     return Partitioner(model, columns_of(model), None)(df)
 
 
-def doubtful(found: Partitioned) -> list[int]:
+def undecided(found: Partitioned) -> list[int]:
     """The rows that pydantic is asked about as a whole."""
-    return found.asked.filter(pl.col(JUDGE) == 0)[ROW_KEY].to_list()
+    return found.assigned.filter(pl.col(VALIDATOR) == 0)[ROW_KEY].to_list()
 
 
-def sure_rows(found: Partitioned) -> pl.DataFrame:
+def accepted_rows(found: Partitioned) -> pl.DataFrame:
     """The rows that need no pydantic."""
     (part,) = found.parts
-    return part.sure
+    return part.accepted
 
 
-def sure(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
+def accepted(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
     """The values of one column that need no pydantic."""
     model = create_model("Model", __config__=config or None, a=(annotation, ...))
-    found = sure_rows(sifted(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model))
-    return found["a"].to_list() if "a" in found.columns else []  # it is judged apart
+    found = accepted_rows(partitioned(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model))
+    return found["a"].to_list() if "a" in found.columns else []  # it is validated apart
 
 
 UUID_TEXT = "123e4567-e89b-42d3-a456-426614174000"
@@ -98,7 +98,7 @@ USUAL: list[tuple[Any, list[Any]]] = [
 
 @pytest.mark.parametrize(("annotation", "values"), USUAL, ids=lambda case: str(case)[:40])
 def test_usual_values_need_no_pydantic(annotation: Any, values: list[Any]) -> None:
-    assert sure(annotation, *values) == values
+    assert accepted(annotation, *values) == values
 
 
 LAX: list[tuple[Any, list[Any], list[Any]]] = [
@@ -120,17 +120,17 @@ LAX: list[tuple[Any, list[Any], list[Any]]] = [
 
 @pytest.mark.parametrize(("annotation", "values", "expected"), LAX, ids=lambda case: str(case)[:40])
 def test_plain_coercions_need_no_pydantic(annotation: Any, values: list[Any], expected: list[Any]) -> None:
-    assert sure(annotation, *values) == expected
+    assert accepted(annotation, *values) == expected
 
 
 def test_lengths_and_letters_follow_the_configuration() -> None:
-    assert sure(str, " a ", "\tb", str_strip_whitespace=True, str_to_upper=True) == ["A", "B"]
-    assert sure(str, "abc", "ab", str_max_length=2) == ["ab"]
-    assert sure(int, "1", strict=True) == []
+    assert accepted(str, " a ", "\tb", str_strip_whitespace=True, str_to_upper=True) == ["A", "B"]
+    assert accepted(str, "abc", "ab", str_max_length=2) == ["ab"]
+    assert accepted(int, "1", strict=True) == []
 
 
 def test_what_only_pydantic_can_tell() -> None:
-    doubtful: Iterator[tuple[Any, Any]] = iter(
+    undecided: Iterator[tuple[Any, Any]] = iter(
         [
             (int, " 1 "),
             (int, "1_000"),
@@ -143,8 +143,8 @@ def test_what_only_pydantic_can_tell() -> None:
             (Annotated[Decimal, Field(max_digits=5)], 1),
         ]
     )
-    for annotation, value in doubtful:
-        assert sure(annotation, value) == []
+    for annotation, value in undecided:
+        assert accepted(annotation, value) == []
         model = create_model("Model", a=(annotation, ...))
         assert greendata.validate(pl.DataFrame({"a": [value]}), model).height == 1
 
@@ -154,37 +154,37 @@ def test_a_pattern_of_pythons_engine_is_pythons() -> None:
         "Model", __config__=ConfigDict(regex_engine="python-re"), a=(Annotated[str, Field(pattern="^(?=a)")], ...)
     )
     df = pl.DataFrame({"a": ["ab", "b"]})
-    assert sure_rows(sifted(df, lookahead)).columns == [ROW_KEY]
+    assert accepted_rows(partitioned(df, lookahead)).columns == [ROW_KEY]
     assert greendata.filter_valid(df, lookahead).good["a"].to_list() == ["ab"]
 
 
 def test_bounds_that_no_column_holds() -> None:
-    assert sure(Annotated[int, Field(le=2**70)], 1) == []
-    assert sure(Annotated[float, Field(ge=2**60 + 1)], 1.0) == []
+    assert accepted(Annotated[int, Field(le=2**70)], 1) == []
+    assert accepted(Annotated[float, Field(ge=2**60 + 1)], 1.0) == []
     huge = create_model("Model", a=(Annotated[int, Field(le=2**70)], ...))
     assert greendata.validate(pl.DataFrame({"a": [1]}), huge)["a"].to_list() == [1]
 
 
 def test_only_the_doubtful_rows_go_to_pydantic() -> None:
     model = create_model("Model", a=(int, ...), b=(str, "b"))
-    found = sifted(pl.DataFrame({"a": ["1", " 2 ", "x", None, "5"]}), model)
-    assert sure_rows(found)["a"].to_list() == [1, 5]
-    assert sure_rows(found)["b"].to_list() == ["b", "b"]
-    assert doubtful(found) == [1, 2, 3]
+    found = partitioned(pl.DataFrame({"a": ["1", " 2 ", "x", None, "5"]}), model)
+    assert accepted_rows(found)["a"].to_list() == [1, 5]
+    assert accepted_rows(found)["b"].to_list() == ["b", "b"]
+    assert undecided(found) == [1, 2, 3]
 
 
 def test_a_column_of_nulls_alone() -> None:
-    assert sure(int | None, None, dtype=pl.Null) == [None]
-    assert sure(Inner | None, None, dtype=pl.Null) == [None]
-    assert sure(int, None, dtype=pl.Null) == []
+    assert accepted(int | None, None, dtype=pl.Null) == [None]
+    assert accepted(Inner | None, None, dtype=pl.Null) == [None]
+    assert accepted(int, None, dtype=pl.Null) == []
 
 
 def test_values_that_python_cannot_hold_are_no_rows_for_pydantic() -> None:
     days = pl.Series("on", [[0], [10**7], None], dtype=pl.List(pl.Int32)).cast(pl.List(pl.Date))
     model = create_model("Model", on=(list[date], ...))
-    found = sifted(days.to_frame(), model)
-    assert doubtful(found) == [2]
-    assert found.beyond.select("row", "column", "rule").rows() == [(1, "on", "column_form")]
+    found = partitioned(days.to_frame(), model)
+    assert undecided(found) == [2]
+    assert found.over_limits.select("row", "column", "rule").rows() == [(1, "on", "column_form")]
 
 
 def test_a_validator_needs_its_column_alone() -> None:
@@ -197,10 +197,10 @@ def test_a_validator_needs_its_column_alone() -> None:
         def same(cls, a: int) -> int:
             return a
 
-    found = sifted(pl.DataFrame({"a": [1, 2, 3], "b": ["1", " 2 ", "3"]}), Checked)
-    assert doubtful(found) == [1]
-    assert sure_rows(found).to_dict(as_series=False) == {"b": [1, 3], ROW_KEY: [0, 2]}
-    assert [validator.rows(found.asked[ROW_KEY].head(1)).__next__() for validator in found.validators] == [
+    found = partitioned(pl.DataFrame({"a": [1, 2, 3], "b": ["1", " 2 ", "3"]}), Checked)
+    assert undecided(found) == [1]
+    assert accepted_rows(found).to_dict(as_series=False) == {"b": [1, 3], ROW_KEY: [0, 2]}
+    assert [validator.rows(found.assigned[ROW_KEY].head(1)).__next__() for validator in found.validators] == [
         {"a": 1, "b": "1"},
         (1,),
     ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from greendata.schema.codecs import Column, ColumnCodec, ListCodec, Struct
+from greendata.schema.codecs import Column, ColumnCodec, ListCodec, StructCodec
 from greendata.schema.failures import text_of
 
 __all__ = ("CellMismatch", "compare")
@@ -47,8 +47,8 @@ def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_
         is_text: True if a string may be the text of a number or a boolean.
     """
     if isinstance(value, dict) and isinstance(cell, dict):
-        is_model = isinstance(form, Struct) and not form.is_tuple
-        columns = form.columns if isinstance(form, Struct) and is_model else ()
+        is_model = isinstance(form, StructCodec) and not form.is_tuple
+        columns = form.columns if isinstance(form, StructCodec) and is_model else ()
         _compare_members(value, cell, columns, place, is_open=is_open or is_model, is_text=is_text)
     elif isinstance(value, list) and isinstance(cell, list) and len(value) == len(cell):
         inner = form.items if isinstance(form, ListCodec) else None
@@ -73,7 +73,7 @@ def _compare_members(
         column = known.get(key)
         inside = f"{place}.{key}" if place else key
         if key in row:
-            form = None if column is None else column.form
+            form = None if column is None else column.codec
             _compare(row[key], had.get(key), form, inside, is_open=is_open and column is None, is_text=is_text)
         elif had[key] is not None or not (is_open if column is None else _is_null_without(column)):
             raise CellMismatch(f"{inside}: the key is absent, and null in a frame that has it in other rows")

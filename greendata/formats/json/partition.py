@@ -32,9 +32,9 @@ from greendata.schema.column_names import referred
 from greendata.schema.failures import FAILURES, ROW_KEY, Failures
 from greendata.schema.fields import columns_of
 from greendata.schema.limits import ELEMENTS
-from greendata.validation.column_validation import Apart, ColumnValidator
-from greendata.validation.partitioner import Part, Partitioned, Partitioner, Plan, asked_of, numbered
-from greendata.validation.row_validation import RowValidator, Validator, some_of
+from greendata.validation.column_validation import ColumnCheck, ColumnValidator
+from greendata.validation.partitioner import Part, Partitioned, Partitioner, Plan, assign, numbered
+from greendata.validation.row_validation import RowValidator, Validator, take_rows
 
 __all__ = ("InvalidJson", "JsonPartitioner", "lines_of", "partition_rows")
 
@@ -66,7 +66,7 @@ class _TextValidator(RowValidator):
 
     def rows(self, places: pl.Series) -> Iterator[Any]:
         """See `Validator.rows`."""
-        texts: list[str] = some_of(self.frame.to_series(), places).to_list()
+        texts: list[str] = take_rows(self.frame.to_series(), places).to_list()
         return iter(texts)
 
     def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
@@ -88,10 +88,10 @@ class _TextValidator(RowValidator):
 class _TokenValidator(ColumnValidator):
     """pydantic's verdict on some columns of rows of one shape, from the texts of their values."""
 
-    def _values(self, field: Apart, places: pl.Series) -> Iterator[Any]:
+    def _values(self, field: ColumnCheck, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
             return ColumnValidator._values(self, field, places)
-        return iter(some_of(self.frame[field.source], places).to_list())
+        return iter(take_rows(self.frame[field.source], places).to_list())
 
 
 def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
@@ -127,23 +127,23 @@ def _is_array(content: bytes) -> bool:
 def _columns_at_once(content: bytes, partitioner: JsonPartitioner) -> Partitioned | None:
     """The rows of an object of columns, if all values of each are of one kind and all rows are sure; else None."""
     kinds = {
-        name: kind_of(column.form.dtype) for column in partitioner.shape_partitioner.columns for name in column.sources
+        name: kind_of(column.codec.dtype) for column in partitioner.shape_partitioner.columns for name in column.sources
     }
     names = names_of_columns(content)
     shape = Shape(tuple((name, kinds[name]) for name in names if name in kinds))
     dtypes = shape.schema
     plan = None if len(shape.fields) < len(names) or not dtypes else partitioner.shape_partitioner.plan(dtypes)
-    if plan is None or plan.apart or partitioner.shape_partitioner.is_spoilt(dtypes):
+    if plan is None or plan.checks or partitioner.shape_partitioner.all_invalid(dtypes):
         return None
     df = read_columns(content, shape)
     if df is None:
         return None
-    parts, undecided, bad = partitioner.shape_partitioner.sift(df, plan, is_spoilt=False)
+    parts, undecided, bad = partitioner.shape_partitioner.partition(df, plan, all_invalid=False)
     if undecided.len():
         return None
     no_texts = pl.DataFrame({"": []}, {"": pl.String})
     validator = _TextValidator(no_texts, partitioner.shape_partitioner.columns, partitioner.check)
-    asked = asked_of([(0, undecided, undecided)])
+    asked = assign([(0, undecided, undecided)])
     return Partitioned(df.height, parts, (validator,), asked, bad, pl.DataFrame(schema=FAILURES), None)
 
 
@@ -202,16 +202,16 @@ class _Partitioning:
         self._whole = _TextValidator(texts.to_frame(), partitioner.shape_partitioner.columns, partitioner.check)
         self._validators: list[Validator] = [self._whole]
         self._parts: list[Part] = []
-        self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `asked_of` takes it
+        self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `assign` takes it
         self._undecided: list[pl.Series] = []
         self._bad: list[pl.DataFrame] = [NONE_BAD]
 
     def partitioned(self) -> Partitioned:
         """What becomes of them."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
-        wanted = {name: column.form.dtype for column in self._partitioner.columns for name in column.sources}
+        wanted = {name: column.codec.dtype for column in self._partitioner.columns for name in column.sources}
         known = Shape(
-            tuple((name, _kind_for(column.form)) for column in self._partitioner.columns for name in column.sources)
+            tuple((name, _kind_for(column.codec)) for column in self._partitioner.columns for name in column.sources)
         )
         for _ in range(SHAPES):
             if not left.len() or (self._parts and left.len() < MIN_ROWS):
@@ -238,9 +238,9 @@ class _Partitioning:
             height=self._texts.len(),
             parts=self._parts,
             validators=tuple(self._validators),
-            asked=asked_of([(0, undecided, undecided), *self._apart], bad[ROW_KEY]),
-            bad=bad,
-            beyond=beyond,
+            assigned=assign([(0, undecided, undecided), *self._apart], bad[ROW_KEY]),
+            rejected=bad,
+            over_limits=beyond,
             extras=self._extras if self._partitioner.model.model_config.get("extra") == "allow" else None,
         )
 
@@ -252,24 +252,24 @@ class _Partitioning:
         if plan is None or df is None:
             self._undecided.append(numbers)
             return
-        parts, undecided, bad = self._partitioner.sift(df, plan, is_spoilt=self._partitioner.is_spoilt(dtypes))
+        parts, undecided, bad = self._partitioner.partition(df, plan, all_invalid=self._partitioner.all_invalid(dtypes))
         validator = None
-        if plan.apart:
+        if plan.checks:
             validator = len(self._validators)
             self._validators.append(self._validator(numbers, shape, plan))
         for part in parts:
-            sure = numbered(part.sure, numbers)
+            sure = numbered(part.accepted, numbers)
             if validator is not None:
-                self._apart.append((validator, sure[ROW_KEY], part.sure[ROW_KEY]))
-            self._parts.append(Part(sure, part.is_spoilt, validator))
+                self._apart.append((validator, sure[ROW_KEY], part.accepted[ROW_KEY]))
+            self._parts.append(Part(sure, part.all_invalid, validator))
         self._undecided.append(numbers[undecided])
         self._bad.append(numbered(bad, numbers))
 
     def _validator(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenValidator:
         """What judges the columns apart, by the texts of their values."""
-        sources = {field.source for field in plan.apart if field.source is not None}
+        sources = {field.source for field in plan.checks if field.source is not None}
         tokens = self._tokens(numbers, shape, sources)
-        return _TokenValidator(tokens, [field.column for field in plan.apart], plan.apart, self._whole)
+        return _TokenValidator(tokens, [field.column for field in plan.checks], plan.checks, self._whole)
 
     def _read_shape(self, numbers: pl.Series, shape: Shape) -> pl.DataFrame | None:
         """Rows of one shape as a frame; None if Polars does not read them after all."""
