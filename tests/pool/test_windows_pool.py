@@ -12,7 +12,6 @@ import pytest
 from greendata.errors import PoolClosed
 from greendata.hub import native
 from greendata.pool.fair_queue import FairQueue
-from greendata.pool.workers import Workers
 from tests.conftest import Gate
 from tests.support.natives import Native, small_pool, until
 from tests.support.windows import at, before
@@ -45,8 +44,8 @@ def test_a_job_that_comes_to_the_queue_of_a_drained_pool_is_turned_away(held: Ga
 
 def test_a_signal_handler_that_submits_while_the_first_worker_starts_brings_no_second_one_for_good() -> None:
     pool, results = small_pool(max_workers=1), []
-    start = at("c_return", "start_new_thread", Workers._start_worker.__code__, lambda: results.append(pool.submit(int)))
-    sys.setprofile(start)
+    started = native.start_thread_watched.__code__
+    sys.setprofile(at("c_return", "start_new_thread", started, lambda: results.append(pool.submit(int))))
     results.append(pool.submit(int))
     assert [result.get() for result in results] == [0, 0]
     until(lambda: pool.stats().workers == 1)
