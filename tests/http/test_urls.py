@@ -195,7 +195,7 @@ def test_a_truncated_parquet_file() -> None:
 
 def test_a_cancelled_fetch_leaves_no_file() -> None:
     with serving({"/": drip(answer(b"a\n", length=10**6))}) as server:
-        result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=60.0)
+        result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=3.0)
         while not server.requests:
             gevent.sleep(0.001)
         result.cancel()
