@@ -28,7 +28,7 @@ T = TypeVar("T")
 on_submit: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.on_submit", default=None)
 
 # The key of what is submitted in a context without one: a tenant, a route.
-turn: ContextVar[Hashable] = ContextVar("greendata.turn", default=None)
+default_key: ContextVar[Hashable] = ContextVar("greendata.default_key", default=None)
 
 # True where something goes on that was admitted when it began, a stream or a half-sent answer: what is submitted there
 # is queued also when the queue is full. Turned away it would be lost, with all the work that went into it.

@@ -46,7 +46,7 @@ from greendata.hub.waiters import wait_native
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import workers
-from greendata.pool.job import Job, bypass_queue_limit, on_submit, turn
+from greendata.pool.job import Job, bypass_queue_limit, default_key, on_submit
 from greendata.pool.settings import Settings
 from greendata.pool.workers import Worker, Workers, is_inline_thread
 
@@ -150,7 +150,7 @@ class Pool:
             raise NotCallable(func)
         seconds = seconds_of(timeout)
         self._check_refusal()
-        key = turn.get() if key is None else key
+        key = default_key.get() if key is None else key
         name = str(label or getattr(func, "__name__", type(func).__name__))
         if is_inline_thread():
             hash(key)  # as the queue does

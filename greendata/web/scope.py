@@ -27,7 +27,7 @@ from greendata.hub.deadline import deadline
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.pool.job import on_submit, turn
+from greendata.pool.job import default_key, on_submit
 
 __all__ = ("Scope", "current_scope", "keep", "reset_of", "socket_of")
 
@@ -110,7 +110,7 @@ class Scope:
 
     def take_turns(self, key: Hashable) -> None:
         """Give what is submitted from here on a key, see `greendata.pool.pool.Pool.submit`. Call between the two."""
-        self._set(turn, key)
+        self._set(default_key, key)
 
     def leave(self) -> None:
         """Undo `enter`, and end the scope if no stream goes on. Idempotent. Call from the request's greenlet.

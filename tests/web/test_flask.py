@@ -15,7 +15,7 @@ from werkzeug.local import LocalProxy
 import greendata
 from greendata.errors import BadSetting, BadTimeout
 from greendata.hub.deadline import current_deadline
-from greendata.pool.job import turn
+from greendata.pool.job import default_key
 from greendata.web.flask import GreenData, keep
 from greendata.web.scope import current_scope
 from tests.conftest import Gate
@@ -147,10 +147,10 @@ def test_what_is_left_behind_is_cancelled(held: Gate) -> None:
 
 def test_requests_take_turns_by_their_key() -> None:
     app, _ = app_with(None, key=lambda: request.args.get("tenant"))
-    app.add_url_rule("/", "index", lambda: f"{turn.get()} {greendata.run(turn.get).get()}")
+    app.add_url_rule("/", "index", lambda: f"{default_key.get()} {greendata.run(default_key.get).get()}")
     client = app.test_client()
     assert [client.get(path).text for path in ("/?tenant=a", "/", "/?tenant=b")] == ["a a", "None None", "b b"]
-    assert turn.get() is None
+    assert default_key.get() is None
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -190,7 +190,7 @@ def test_a_key_that_is_a_proxy_is_what_it_stands_for_in_its_request(held: Gate) 
         g.customer = request.args.get("who") and Customer(request.args["who"])
 
     GreenData(app, key=lambda: LocalProxy(lambda: g.customer))
-    app.add_url_rule("/", "index", lambda: f"{type(turn.get()).__name__} {greendata.run(held, 1).get()}")
+    app.add_url_rule("/", "index", lambda: f"{type(default_key.get()).__name__} {greendata.run(held, 1).get()}")
     held.open()
     answers = [app.test_client().get(path).text for path in ("/?who=anna", "/?who=anna", "/", "/?who=bert")]
     assert answers == ["Customer 1", "Customer 1", "NoneType 1", "Customer 1"]

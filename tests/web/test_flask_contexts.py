@@ -18,7 +18,7 @@ from gevent.socket import socket as GreenSocket
 
 import greendata
 from greendata.hub.deadline import current_deadline
-from greendata.pool.job import turn
+from greendata.pool.job import default_key
 from greendata.web.flask import GreenData, keep, respond
 from greendata.web.scope import Scope, current_scope
 from tests.conftest import Gate
@@ -106,10 +106,10 @@ def test_a_context_inside_a_request_ends_neither_its_queries_nor_its_deadline(
         nested(app)
         assert current_scope() is scope
         held.open()
-        return f"{result.get()} {turn.get()} {tens_left()} {greendata.run(tens_left).get()}"
+        return f"{result.get()} {default_key.get()} {tens_left()} {greendata.run(tens_left).get()}"
 
     assert app.test_client().get("/").text == "its rows / 5 5"
-    assert (current_scope(), current_deadline(), turn.get()) == (None, None, None)
+    assert (current_scope(), current_deadline(), default_key.get()) == (None, None, None)
 
 
 def test_a_copied_context_in_a_greenlet_ends_nothing(held: Gate) -> None:
