@@ -50,13 +50,13 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
         outcome.wake()
 
     def see_to_it() -> None:
-        if not (job.successful() or workers.aside(work)):
+        if not (job.successful() or workers.run_in_new_thread(work)):
             work()
 
     try:
         job = Context().run(bypassing_queue_limit, pool.submit, work, label=label)
     except (NoThread, PoolClosed):
-        if not workers.aside(work):
+        if not workers.run_in_new_thread(work):
             work()
     else:
         if not job.add_callback(see_to_it):

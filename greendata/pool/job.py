@@ -19,7 +19,7 @@ from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
 
-__all__ = ("Holder", "Job", "bypassing_queue_limit")
+__all__ = ("Job", "JobOwner", "bypassing_queue_limit")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def bypassing_queue_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kw
     return context.run(func, *args, **kwargs)
 
 
-class Holder(Protocol):
+class JobOwner(Protocol):
     """What has a job until it is over: the pool. Safe from any thread."""
 
     def withdraw(self, job: Job) -> None:
@@ -84,7 +84,7 @@ class Job:
     )
 
     def __init__(
-        self, pool: Holder, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
+        self, pool: JobOwner, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
     ) -> None:
         self.func = func  # from here to result: set once, read by the worker
         self.args = args
@@ -106,7 +106,7 @@ class Job:
         if waker is not None:
             self._number = waker.number()
             self._waker = waker
-            waker.expect(self._at_home, self._number)
+            waker.expect(self._on_owning_hub, self._number)
         if limit is not None:
             self.deadline, self.seconds = limit
             if waker is not None:
@@ -139,7 +139,7 @@ class Job:
             error = JobAborted(result.label, error)
         result.settle(Status.FAILED, error=error)
 
-    def come_back(self) -> tuple[HubWaker | None, int]:
+    def notification_target(self) -> tuple[HubWaker | None, int]:
         """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
         if self._waker is None or self._waker.is_gone:
             self.result.detach()
@@ -159,23 +159,23 @@ class Job:
             if self.returned:
                 self.result.detach()
         elif getcurrent() is waker.hub:
-            self._at_home()
+            self._on_owning_hub()
         else:
             waker.notify(self._number)
 
     def drop(self) -> None:
         """Undo `bind`, as far as it came, for a job that was not admitted. Call on the submitting thread."""
         if self._waker is not None:
-            self._leave_bridge(self._waker)
+            self._release_waker(self._waker)
             self._waker.forget(self._number)
         self.result.detach()
 
-    def _at_home(self) -> None:
+    def _on_owning_hub(self) -> None:
         """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
         waker, result = self._waker, self.result
         assert waker is not None
         if result.ready() and not result.is_delivered:
-            self._leave_bridge(waker)
+            self._release_waker(waker)
             result.notify_waiters(waker)
             for listener in listeners:
                 try:
@@ -186,7 +186,7 @@ class Job:
             waker.forget(self._number)
             result.detach()
 
-    def _leave_bridge(self, waker: HubWaker) -> None:
+    def _release_waker(self, waker: HubWaker) -> None:
         waker.release(self._number)
         if self._timer is not None:
             self._timer.close()

@@ -159,7 +159,7 @@ class Pool:
             job.run(native.this_thread_name())
             job.result.detach()
         else:
-            self._check_room()  # before the queue hears of it: a flood that is turned away leaves nothing there
+            self._check_capacity()  # before the queue hears of it: a flood that is turned away leaves nothing there
             if not self._is_registered:
                 atexit.register(self._at_exit)
                 self._is_registered = True
@@ -168,7 +168,7 @@ class Pool:
                 job.bind(HubWaker.of_this_thread(), seconds)
                 self._workers.put(job)
             except BaseException as error:
-                if self._take_back(job, error) or not isinstance(error, NoThread | PoolClosed):
+                if self._undo_submit(job, error) or not isinstance(error, NoThread | PoolClosed):
                     raise  # else a worker was faster, and has it
         if (adopt := on_submit.get()) is not None:
             adopt(job.result)
@@ -201,7 +201,7 @@ class Pool:
         finally:
             del cause
 
-    def _check_room(self) -> None:
+    def _check_capacity(self) -> None:
         workers = self._workers
         settings = workers.settings
         waiting = len(workers.queue.waiting)
@@ -210,9 +210,9 @@ class Pool:
             self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
 
-    def _take_back(self, job: Job, error: BaseException) -> bool:
+    def _undo_submit(self, job: Job, error: BaseException) -> bool:
         """Undo what `submit` did for *job* until *error* came; False if a worker has it."""
-        if not self._workers.take_back(job):
+        if not self._workers.undo_put(job):
             return False
         job.drop()
         if isinstance(error, PoolClosed):
@@ -249,7 +249,7 @@ class Pool:
             if self._drained is not None:
                 self._drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
                 self._drained = None
-        self._workers.fit()
+        self._workers.resize()
         return settings
 
     def stats(self) -> PoolStats:
@@ -320,7 +320,7 @@ class Pool:
                 drained.bind(None, None)
                 self._drained = drained
             self._workers.draining = True
-        self._workers.mend()
+        self._workers.repair()
         self._check_drained()
         return drained
 
@@ -339,7 +339,7 @@ class Pool:
             if self._workers.queue.remove(job):
                 job.result.fail_after_fork(PoolClosed())
         wait_native(self._close(), self.settings.exit_timeout)
-        self._workers.leave_hubs()
+        self._workers.close_hubs()
         workers.run_inline_here()
 
     def _check_refusal(self) -> None:

@@ -249,7 +249,7 @@ def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
 
 def _stop(result: Result[Any], stopper: Stopper) -> None:
     if not result.successful() and stopper.give_up():
-        workers.aside(stopper.stop)  # if no thread is to be had, the statement goes on, as any native call does
+        workers.run_in_new_thread(stopper.stop)  # without a thread the statement goes on, as any native call does
 
 
 def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:

@@ -94,7 +94,7 @@ def test_a_submit_that_is_interrupted_twice() -> None:
     pool = small_pool(max_workers=1)
     pool.submit(int).get()
 
-    def take_back(job: object) -> bool:
+    def undo_put(job: object) -> bool:
         raise Interruption
 
     def submit() -> None:
@@ -102,7 +102,7 @@ def test_a_submit_that_is_interrupted_twice() -> None:
         for _ in interrupted(lambda: pool.submit(int)):
             pass
 
-    pool._workers.take_back = take_back  # type: ignore[method-assign]
+    pool._workers.undo_put = undo_put  # type: ignore[method-assign]
     Native(submit).join()
     assert pool.drain(LIMIT) is True
     assert (pool.stats().queued, pool.stats().running) == (0, 0)
@@ -195,7 +195,7 @@ PROGRAM = """
     hub, gate = gevent.get_hub(), native.allocate_lock()
     gate.acquire()
     result = run(gate.acquire)
-    in_hub(hub, at("call", {called!r}, Job._at_home.__code__, lambda: signal.raise_signal(signal.SIGALRM)))
+    in_hub(hub, at("call", {called!r}, Job._on_owning_hub.__code__, lambda: signal.raise_signal(signal.SIGALRM)))
     gevent.spawn(gate.release)
     try:
         result.get(timeout=30)

@@ -61,19 +61,19 @@ def test_keys_that_are_done_with_are_forgotten() -> None:
         taken.append(item)
     assert taken == list(range(1, 1000, 2))
     assert queue.taken == {}
-    assert (len(queue), len(queue.turns), len(queue._lanes)) == (0, 0, 0)
+    assert (len(queue), len(queue.rotation), len(queue._key_queues)) == (0, 0, 0)
 
 
 def test_a_taker_that_ends_a_lane_does_not_end_the_next_lane_of_the_key() -> None:
     """A put that was between two steps when its lane was closed."""
     queue = FairQueue[str]()
     queue.put("key", "first")
-    (lane,) = queue._lanes[hash("key")]
-    assert queue.take() == "first"  # closes the lane
-    queue.waiting["late"] = lane  # ... which the late put had in hand already
-    lane.items["late"] = None
-    queue.turns[lane] = None
-    queue.put("key", "x1")  # opens the next lane
+    (key_queue,) = queue._key_queues[hash("key")]
+    assert queue.take() == "first"  # closes the key_queue
+    queue.waiting["late"] = key_queue  # ... which the late put had in hand already
+    key_queue.items["late"] = None
+    queue.rotation[key_queue] = None
+    queue.put("key", "x1")  # opens the next key_queue
     queue.put("key", "x2")
     assert queue.take() == "late"
     queue.put("key", "x3")
@@ -86,42 +86,42 @@ class Book(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = FairQueue[int]()
-        self.lanes: dict[str, list[int]] = {}
-        self.turns: list[str] = []
+        self.key_queues: dict[str, list[int]] = {}
+        self.rotation: list[str] = []
         self.count = 0
 
     @rule(key=st.sampled_from("abc"))
     def put(self, key: str) -> None:
         self.count += 1
         self.queue.put(key, self.count)
-        self.lanes.setdefault(key, []).append(self.count)
-        if key not in self.turns:
-            self.turns.append(key)
+        self.key_queues.setdefault(key, []).append(self.count)
+        if key not in self.rotation:
+            self.rotation.append(key)
 
     @rule()
     def take(self) -> None:
         expected = None
-        while self.turns and expected is None:
-            key = self.turns.pop(0)
-            expected = self.lanes[key].pop(0) if self.lanes[key] else None
-            if self.lanes[key]:
-                self.turns.append(key)
+        while self.rotation and expected is None:
+            key = self.rotation.pop(0)
+            expected = self.key_queues[key].pop(0) if self.key_queues[key] else None
+            if self.key_queues[key]:
+                self.rotation.append(key)
         item = self.queue.take()
         assert item == expected
         assert self.queue.taken == ({} if item is None else {None: item})
 
-    @precondition(lambda self: any(self.lanes.values()))
+    @precondition(lambda self: any(self.key_queues.values()))
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(key for key, lane in self.lanes.items() if lane)))
-        item = data.draw(st.sampled_from(self.lanes[key]))
+        key = data.draw(st.sampled_from(sorted(key for key, items in self.key_queues.items() if items)))
+        item = data.draw(st.sampled_from(self.key_queues[key]))
         assert self.queue.remove(item)
         assert not self.queue.remove(item)
-        self.lanes[key].remove(item)
+        self.key_queues[key].remove(item)
 
     @invariant()
     def holds_what_was_put(self) -> None:
-        assert sorted(self.queue.items()) == sorted(item for lane in self.lanes.values() for item in lane)
+        assert sorted(self.queue.items()) == sorted(item for items in self.key_queues.values() for item in items)
 
 
 TestBook = Book.TestCase
@@ -157,7 +157,7 @@ def test_threads_that_put_take_and_remove_at_once_lose_and_double_nothing() -> N
     taken = [thread.join() for thread in takers]
     everything = Counter([*removed, *(item for part in taken for item in part)])
     assert everything == Counter((number, index) for number in range(putters) for index in range(per_thread))
-    assert (len(queue), len(queue.turns)) == (0, 0)
+    assert (len(queue), len(queue.rotation)) == (0, 0)
 
 
 def test_items_of_one_thread_keep_their_order_while_a_lane_goes(make_gate: Callable[[], Gate]) -> None:

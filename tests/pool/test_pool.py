@@ -61,7 +61,7 @@ def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
             pool.submit(held, key=number)
         assert caught.value.max_queue == 3
     assert pool.stats().rejected == 50
-    assert len(pool._workers.queue.turns) == 1, "rejected submits left something in the queue"
+    assert len(pool._workers.queue.rotation) == 1, "rejected submits left something in the queue"
     held.open()
     assert [result.get() for result in results] == [0, 1, 2, 3, 4]
     settle_down(pool)

@@ -74,7 +74,7 @@ def test_a_stuck_worker_is_written_off_when_it_can_be_replaced(held: Gate) -> No
     with no_threads():
         pool.configure(stuck_after=0.02)
         until(lambda: stuck.run_seconds > pool.settings.stuck_after)
-        pool._workers._write_off()  # a look of the watch, at the right moment
+        pool._workers._replace_stuck()  # a look of the watch, at the right moment
         assert (pool.stats().workers, pool.stats().lost, pool.stats().queued) == (1, 0, 1)
     assert waiting.get() == 0
     assert pool.stats().lost == 1

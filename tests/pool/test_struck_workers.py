@@ -25,7 +25,7 @@ from tests.support.natives import Native, settle_down, small_pool
 from tests.support.windows import Interruption
 
 LIMIT = 60.0  # seconds: a guard, after which somebody stands still
-WORKERS = Workers.put.__code__.co_filename
+WORKERS_FILE = Workers.put.__code__.co_filename
 
 
 # After these the interpreter looks whether another thread has raised something.
@@ -36,7 +36,7 @@ class Strike:
     """Interrupts the first thread that is started for *entry*, at one window of it, and again some calls later."""
 
     def __init__(self, entry: Callable[..., object], step: int, again: int) -> None:
-        self.left, self.again = step, again
+        self.remaining, self.again = step, again
         self._entry = entry
         self._is_due = True
         self._last: dict[FrameType, str] = {}  # the instruction of each frame
@@ -57,15 +57,15 @@ class Strike:
         sys.setprofile(None)
 
     def _look(self, frame: FrameType, kind: str, _: object) -> Any:
-        if frame.f_code.co_filename != WORKERS:
+        if frame.f_code.co_filename != WORKERS_FILE:
             return None
         frame.f_trace = self._look  # Python 3.13 heeds the next for a frame that is traced
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if kind == "opcode":
             is_window = self._last.get(frame, "RESUME").startswith(WINDOWS)
             self._last[frame] = opname[frame.f_code.co_code[frame.f_lasti]]
-            self.left -= is_window
-            if is_window and not self.left:
+            self.remaining -= is_window
+            if is_window and not self.remaining:
                 self._last.clear()
                 sys.settrace(None)
                 if self.again:
@@ -77,7 +77,7 @@ class Strike:
 
     def _look_again(self, frame: FrameType, kind: str, _: object) -> None:
         is_closed = frame.f_code.co_name == "<genexpr>"  # where an exception is told and goes no further
-        if frame.f_code.co_filename == WORKERS and not is_closed and kind in ("call", "c_call", "return"):
+        if frame.f_code.co_filename == WORKERS_FILE and not is_closed and kind in ("call", "c_call", "return"):
             self.again -= 1
             if not self.again:
                 sys.setprofile(None)
@@ -117,7 +117,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again
         strike = Strike(entry, step, again)
         monkeypatch.setattr(native, "start_thread", strike.start_thread)
         yield
-        if strike.left > 0:
+        if strike.remaining > 0:
             return
         step += 3 if again else 1
 
@@ -141,7 +141,7 @@ def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("again", [0, 2])
 def test_the_watch_over_stuck_jobs(again: int, monkeypatch: pytest.MonkeyPatch, make_gate: Callable[[], Gate]) -> None:
-    for _ in strikes(monkeypatch, Workers._look_after, again):
+    for _ in strikes(monkeypatch, Workers._watch_stuck, again):
         pool, held = small_pool(max_workers=1, stuck_after=0.02), make_gate()
         stuck = pool.submit(held, 3)
         held.wait_arrived()

@@ -86,7 +86,7 @@ def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate
     pool = small_pool()
 
     def submit() -> None:
-        sys.settrace(before("lane.items[item] = None", FairQueue.put, held))
+        sys.settrace(before("key_queue.items[item] = None", FairQueue.put, held))
         pool.submit(int)
 
     submitting = Native(submit)

@@ -90,7 +90,7 @@ def dismiss_pools() -> None:
     while _pools:
         pool = _pools.pop()
         pool.drain(0)
-        until(lambda pool=pool: (pool._workers.mend(), not len(pool._workers.queue))[1])  # type: ignore[misc]
+        until(lambda pool=pool: (pool._workers.repair(), not len(pool._workers.queue))[1])  # type: ignore[misc]
         dismiss(pool)
 
 
@@ -102,7 +102,7 @@ def dismiss(pool: Pool) -> None:
     while workers.workers or workers.lost:  # also one that has just begun
         for worker in list(workers.workers):
             worker.lost = True
-            workers._tokens.put("call")
+            workers._tokens.put("wake")
         rest()
     while not workers._tokens.empty():
         workers._tokens.get()
