@@ -172,8 +172,8 @@ def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with trace(folder + "/out.json"):
         ...         total = greendata.run(sum, [1, 2], label="example").get(timeout=5)
-        ...     [e["ph"] for e in json.loads(Path(folder, "out.json").read_text())["traceEvents"] if e["ph"] in "be"]
-        ['b', 'b', 'e', 'e']
+        ...     sorted({e["ph"] for e in json.loads(Path(folder, "out.json").read_text())["traceEvents"]} & {"b", "e"})
+        ['b', 'e']
     """
     file = Path(path)
     if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
