@@ -1,4 +1,4 @@
-"""Bytes of strangers, looked at before a parser gets them: sizes, depths, counts."""
+"""Checks of untrusted bytes before a parser reads them: sizes, depths and counts."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

@@ -1,8 +1,9 @@
-"""Is an Arrow IPC stream whole, and are its claims in proportion? Asked before Polars reads one from a stranger.
+"""Check that an Arrow IPC stream is complete and declares plausible sizes before Polars reads it.
 
-Polars takes a stream that ends between two messages for a whole one. And it allocates what a compressed buffer claims
-to hold: a claim of 2**60 bytes ends the process, which no error can prevent. So the metadata of each message is looked
-at first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding). All of it is for workers.
+Polars accepts a stream that ends between two messages as complete. It also allocates the size that a compressed buffer
+declares: a size of 2**60 bytes ends the process, and no exception can prevent that. So the metadata of each message of
+an untrusted stream is checked first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding).
+Call on a worker.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from greendata.errors import Malformed
 
 __all__ = ("DECODED_BYTES", "check_stream")
 
-DECODED_BYTES = 1 << 31  # at most, of all decompressed buffers: 2 GiB
-NODE_ROWS = 1 << 28  # at most, of all columns: a column of nulls costs a stream nothing, and a frame something
-FIELDS = 1 << 14  # at most, nested ones included: tables may be shared, so that few bytes are many fields
+DECODED_BYTES = 1 << 31  # of all decompressed buffers together, at most: 2 GiB
+NODE_ROWS = 1 << 28  # values of all columns, at most: nulls take no bytes in a stream, but memory in a frame
+FIELDS = 1 << 14  # nested ones included, at most: tables may be shared, so a few bytes can stand for many fields
 DEPTH = 64  # of nested fields, as in Arrow's own readers
 
 _CONTINUED = b"\xff\xff\xff\xff"
@@ -30,7 +31,7 @@ _FIELDS, _CHILDREN = 1, 5  # of a schema and of a field
 
 
 def check_stream(content: bytes) -> None:
-    """Raise Malformed unless *content* is one whole stream, of a size in memory that can be borne.
+    """Raise Malformed unless *content* is one complete stream whose size in memory is below the limits.
 
     Example:
         >>> from io import BytesIO
@@ -45,28 +46,28 @@ def check_stream(content: bytes) -> None:
     try:
         _check(content)
     except struct.error as error:
-        raise Malformed("arrow", f"the metadata of a message points out of it ({error})") from error
+        raise Malformed("arrow", f"the metadata of a message points outside it ({error})") from error
 
 
 class _Table:
-    """A flatbuffers table at *at* of *content*."""
+    """The flatbuffers table at the offset *at* of *content*."""
 
     def __init__(self, content: bytes, at: int) -> None:
         self.content = content
         self.at = at
 
     def number(self, field: int, form: str, default: int = 0) -> int:
-        """A field that is a number; *form* as `struct` has it."""
+        """Return the value of a numeric field, or *default* if it is absent. *form* is a format of `struct`."""
         at = self._place(field)
         return _number(self.content, at, form) if at else default
 
     def table(self, field: int) -> _Table | None:
-        """A field that is a table."""
+        """Return the table in a field, or None if it is absent."""
         at = self._place(field)
         return _Table(self.content, at + _number(self.content, at, "<I")) if at else None
 
     def vector(self, field: int, size: int) -> Iterator[int]:
-        """The places of the elements of a vector, of *size* bytes each."""
+        """Return the offsets of the elements of a vector. Each element has *size* bytes."""
         at = self._place(field)
         if not at:
             return iter(())
@@ -75,11 +76,11 @@ class _Table:
         return iter(range(at + 4, at + 4 + size * count, size))
 
     def tables(self, field: int) -> Iterator[_Table]:
-        """The elements of a vector of tables."""
+        """Return the elements of a vector of tables."""
         return (_Table(self.content, at + _number(self.content, at, "<I")) for at in self.vector(field, 4))
 
     def _place(self, field: int) -> int:
-        """Where a field is; 0 if it is absent."""
+        """Return the offset of a field, or 0 if it is absent."""
         layout = self.at - _number(self.content, self.at, "<i")
         slot = 4 + 2 * field
         if slot >= _number(self.content, layout, "<H"):
@@ -109,12 +110,12 @@ def _check(content: bytes) -> None:
         more_decoded, more_rows = _check_message(message, kinds[-1], content, body, size)
         decoded, rows = decoded + more_decoded, rows + more_rows
         if decoded > DECODED_BYTES or rows > NODE_ROWS:
-            raise Malformed("arrow", f"it claims {decoded} bytes and {rows} values, more than can be borne")
+            raise Malformed("arrow", f"it claims {decoded} bytes and {rows} values: above the limit")
         at = body + size
     if kinds[:1] != [_SCHEMA] or not set(kinds[1:]) <= {_DICTIONARY, _RECORDS}:
         raise Malformed("arrow", "expected a schema and then batches; a stream of the IPC streaming format")
     if at != len(content):
-        raise Malformed("arrow", f"{len(content) - at} bytes come after the end mark; streams cannot be put end to end")
+        raise Malformed("arrow", f"{len(content) - at} bytes come after the end mark; streams cannot be concatenated")
 
 
 def _why_no_message(content: bytes, at: int) -> str:
@@ -126,7 +127,7 @@ def _why_no_message(content: bytes, at: int) -> str:
 
 
 def _check_message(message: _Table, kind: int, content: bytes, body: int, size: int) -> tuple[int, int]:
-    """How many bytes and values a message claims."""
+    """Return the numbers of bytes and values that a message declares."""
     header = message.table(_HEADER)
     if header is None:
         raise Malformed("arrow", "a message without header")
@@ -146,15 +147,15 @@ def _check_message(message: _Table, kind: int, content: bytes, body: int, size: 
 
 
 def _decoded(batch: _Table, content: bytes, body: int, size: int) -> Iterator[int]:
-    """The bytes that each buffer claims."""
+    """Yield the decompressed size that each buffer declares, in bytes."""
     is_compressed = batch.table(_COMPRESSION) is not None
     for at in batch.vector(_BUFFERS, 16):
         offset, length = _number(batch.content, at, "<q"), _number(batch.content, at + 8, "<q")
         if offset < 0 or length < 0 or offset + length > size:
-            raise Malformed("arrow", "a buffer lies out of its message")
+            raise Malformed("arrow", "a buffer lies outside its message")
         if is_compressed and length:
             claimed = _number(content, body + offset, "<q") if length >= 8 else -2
-            if not -1 <= claimed <= DECODED_BYTES:  # -1: this one is not compressed
+            if not -1 <= claimed <= DECODED_BYTES:  # -1: this buffer is not compressed
                 raise Malformed("arrow", f"a compressed buffer claims {claimed} bytes")
             yield max(claimed, 0)
 
@@ -169,7 +170,7 @@ def _check_fields(schema: _Table) -> None:
         if count > FIELDS:
             raise Malformed("arrow", f"more than {FIELDS} fields")
         level = list(islice((child for field in level for child in field.tables(_CHILDREN)), FIELDS + 1))
-    raise Malformed("arrow", f"fields within fields more than {DEPTH} deep")
+    raise Malformed("arrow", f"fields nest more than {DEPTH} levels deep")
 
 
 def _number(content: bytes, at: int, form: str) -> int:

@@ -1,7 +1,8 @@
-"""Text looked at in windows: where its lines end, what is in it, and at which record a reader fails.
+"""Scan text in chunks: find line ends, count bytes, and find the record at which a reader fails.
 
-A body may be one line of 64 MiB, or a quote that nothing closes. One call on all of it holds the GIL for as long as the
-hub needs it for a hundred turns; so none here is for more than a chunk. Call on a worker.
+A body may be a single line of 64 MiB, or have a quote that is never closed. One C call on all of it would hold the GIL
+for as long as the hub needs for a hundred turns of its loop. So no call here looks at more than `SCAN_BYTES`, and the
+GIL is released between two chunks. Call all functions on a worker.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ __all__ = (
     "unclosed_quote_line",
 )
 
-SCAN_BYTES = 1 << 18  # looked at in one call: some 50 microseconds
-LARGE_BYTES = 1 << 20  # a record of more than that is not read by itself
+SCAN_BYTES = 1 << 18  # bytes in one chunk: a scan of them takes some 50 microseconds
+LARGE_BYTES = 1 << 20  # bytes; a larger record is not passed to a check on its own
 
-_SHUT = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')  # the rest of a record, from outside quotes on
-_OPEN = re.compile(rb'[^"]*+"' + _SHUT.pattern)  # likewise, from inside
+_SHUT = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')  # the rest of a record, beginning outside quotes
+_OPEN = re.compile(rb'[^"]*+"' + _SHUT.pattern)  # the rest of a record, beginning inside quotes
 
 Content = bytes | mmap
 Check = Callable[[bytes, int], Exception | None]
@@ -39,9 +40,10 @@ class Failure(NamedTuple):
     """The record at which a reader fails.
 
     Attributes:
-        line: on which it begins, counted from 1.
-        record: its bytes; none of one that is large.
-        error: what the reader raises for it; None for one that is large: it was not read, but all others are well.
+        line: the line on which the record begins, counted from 1.
+        record: the bytes of the record; empty if it is large.
+        error: the exception that the reader raised for it. None if the record is large: it was not read, and all other
+            records are valid.
     """
 
     line: int
@@ -50,7 +52,10 @@ class Failure(NamedTuple):
 
 
 def first_byte(content: Content, begin: int = 0, *, skip: bytes | None = None) -> int:
-    r"""Where the first byte from *begin* on is that is no white space, or none of *skip*; the end if there is none.
+    r"""Return the offset of the first byte at or after *begin* that is not white space.
+
+    With *skip*, return the offset of the first byte that is not in *skip*. If there is no such byte, return the length
+    of *content*.
 
     Example:
         >>> first_byte(b" \n{}")
@@ -63,7 +68,9 @@ def first_byte(content: Content, begin: int = 0, *, skip: bytes | None = None) -
 
 
 def line_end(content: Content, begin: int) -> int:
-    r"""Where the line that *begin* is in ends: behind its line break, or at the end of *content*.
+    r"""Return the offset of the end of the line that contains *begin*.
+
+    That is the offset after the line break, or the length of *content* if no line break follows.
 
     Example:
         >>> line_end(b"a\nb", 0), line_end(b"a\nb", 2)
@@ -76,24 +83,25 @@ def line_end(content: Content, begin: int) -> int:
 
 
 def count(content: Content, byte: bytes, begin: int = 0, end: int | None = None) -> int:
-    r"""How often *byte* is in *content*, or between two places of it.
+    r"""Count the occurrences of *byte* in *content*, or between the offsets *begin* and *end*.
 
     Example:
         >>> count(b"a\nb\n", b"\n"), count(b"a\nb\n", b"\n", 2)
         (2, 1)
     """
-    windows = _scan_ranges(begin, len(content) if end is None else end)
-    return sum(content[start:stop].count(byte) for start, stop in windows)
+    ranges = _scan_ranges(begin, len(content) if end is None else end)
+    return sum(content[start:stop].count(byte) for start, stop in ranges)
 
 
 def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | None:
-    r"""The first record that *check* has an error for; None if there is none when they are looked at in pieces.
+    r"""Return the first record for which *check* returns an error, or None if no group of records has one.
 
-    Where all other records are well, it is the first of the large ones.
+    Records larger than `LARGE_BYTES` are not checked. If all other records are valid, return the first large one.
 
     Args:
-        check: tells the error for some records in a row, and is told the offset at which they begin.
-        quoted: a line break within double quotes belongs to its record.
+        check: a function that takes some consecutive records and the offset at which they begin. It returns the
+            exception that a reader raises for them, or None.
+        quoted: True if a line break within double quotes belongs to its record, as in CSV.
 
     Example:
         >>> first_failure(b"1\n2\nx\n", lambda some, _: ValueError() if b"x" in some else None, quoted=False).line
@@ -110,7 +118,7 @@ def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | No
 
 
 def has_large_record(content: bytes) -> bool:
-    """Is there a record of CSV that is too large to be read by itself?
+    """Return True if a CSV record in *content* is larger than `LARGE_BYTES`.
 
     Example:
         >>> has_large_record(b"a,b" * LARGE_BYTES)
@@ -120,7 +128,7 @@ def has_large_record(content: bytes) -> bool:
 
 
 def unclosed_quote_line(content: bytes) -> int | None:
-    r"""On which line the record of CSV begins whose quotes are not closed; None where all are.
+    r"""Return the line on which the CSV record with an unclosed quote begins, or None if all quotes are closed.
 
     Example:
         >>> unclosed_quote_line(b'a\n"b"\n"c'), unclosed_quote_line(b"a")
@@ -133,9 +141,9 @@ def unclosed_quote_line(content: bytes) -> int | None:
 
 
 def _records(content: bytes, *, quoted: bool) -> list[bytes]:
-    """The records of a short text, with their line breaks."""
+    """Return the records of a short text, with their line breaks."""
     found: list[bytes] = []
-    lines: list[bytes] = []  # of the record that is open
+    lines: list[bytes] = []  # the lines of the current record
     is_open = False
     for line in _lines(content):
         lines.append(line)
@@ -147,7 +155,7 @@ def _records(content: bytes, *, quoted: bool) -> list[bytes]:
 
 
 def _scan_ranges(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Windows from *begin* to *end*, with a rest between them."""
+    """Yield the ranges of the chunks from *begin* to *end*, and release the GIL between them."""
     for start in range(begin, end, SCAN_BYTES):
         if start > begin:
             give_way()
@@ -160,7 +168,7 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> Failure:
-    """The shortest beginning of *piece* that fails ends with the record in question."""
+    """Return the failure in *piece*, by bisection: its shortest prefix that fails ends with the record in question."""
     parts = _records(piece, quoted=quoted)
     good, bad = 0, len(parts)
     error = check(piece, begin)
@@ -175,7 +183,7 @@ def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) 
 
 
 def _split_large(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    """Where records begin and end: some of a chunk's size together, or a large one by itself."""
+    """Yield the ranges of groups of records: about `SCAN_BYTES` together, or a single large record."""
     for begin, end in _record_ranges(content, quoted=quoted):
         opens = _last_record_start(content, begin, quoted=quoted) if end - begin > LARGE_BYTES else begin
         if opens > begin:
@@ -184,7 +192,7 @@ def _split_large(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
 
 
 def _record_ranges(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    """The records that begin in a chunk, and where the last of them ends; then those of the next."""
+    """Yield the ranges of the records that begin in each chunk; a range ends where its last record ends."""
     begin = end = 0
     while end < len(content):
         begin, end = end, line_end(content, end + SCAN_BYTES)
@@ -194,7 +202,7 @@ def _record_ranges(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]
 
 
 def _last_record_start(content: bytes, begin: int, *, quoted: bool) -> int:
-    """Where the last of the records begins that begin in the chunk at *begin*, which is where a record begins."""
+    """Return the offset of the last record that begins in the chunk at *begin*. A record must begin at *begin*."""
     chunk = content[begin : begin + SCAN_BYTES]
     last = _records(chunk, quoted=quoted)[-1]
     is_whole = last.endswith(b"\n") and not (quoted and last.count(b'"') % 2)
@@ -202,7 +210,7 @@ def _last_record_start(content: bytes, begin: int, *, quoted: bool) -> int:
 
 
 def _quoted_record_end(content: bytes, begin: int) -> int:
-    """Where the record ends that is within quotes at *begin*."""
+    """Return the offset of the end of the record that is within quotes at *begin*."""
     is_open = True
     for start, end in _scan_ranges(begin, len(content)):
         if found := (_OPEN if is_open else _SHUT).match(content, start, end):

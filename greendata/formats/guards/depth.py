@@ -1,10 +1,11 @@
-"""How deep JSON nests, told before a parser reads it: what a stranger sent may be nothing but brackets.
+"""Check how deep JSON nests before a parser reads it: an untrusted body may consist of brackets only.
 
-Polars 2.0 overflows its stack at some thousands of levels and takes the process along. Later versions refuse that,
-and take a time that grows with the depth of each value, for lines with its cube, to infer a schema: 64 levels are 200
-times the work of as many bytes that are flat. So where a schema is inferred, what nests is weighed, and a body of which
-that is more than its bytes is refused. Call on a worker: some C calls for each chunk, none of which holds the GIL for
-a millisecond.
+Polars 2.0 overflows its stack at some thousands of levels, which ends the process. Later versions raise an error
+instead. But the time that they take to infer a schema grows with the depth of each value, and for NDJSON with the cube
+of the depth: 64 levels take 200 times as long as flat JSON of the same size. So where a schema is to be inferred, each
+nested value is given a weight, and a body is rejected if the sum of the weights is out of proportion to its size.
+
+Call on a worker. Each chunk takes a few C calls, none of which holds the GIL for a millisecond.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from greendata.hub.pacing import give_way
 
 __all__ = ("DEPTH", "reject_deep_document", "reject_deep_lines")
 
-DEPTH = 64  # levels that are always taken, as in Arrow's own readers; thrice as many never are
-FLAT = 4  # brackets that open in a line which is not worth weighing
+DEPTH = 64  # levels that are always accepted, as in Arrow's own readers; more than three times as many never are
+FLAT = 4  # a line with at most so many opening brackets is not weighed
 
-EFFORT_ALWAYS = 1 << 20  # weight that is always taken: some 50 ms
-EFFORT_A_BYTE = 2  # weight of a byte of the body
+EFFORT_ALWAYS = 1 << 20  # weight that is always accepted: some 50 ms of inferring types
+EFFORT_A_BYTE = 2  # additional weight that is accepted for each byte of the body
 
 _ALL = bytes(range(256))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
@@ -28,7 +29,7 @@ _BUT_STRUCTURE = _ALL.translate(None, b'[]{}"')
 
 
 class _Effort:
-    """What it takes to infer the types of what nests: of each array and object the square of its levels, or these."""
+    """The work of inferring the types of nested values: the depth of each, to the power of *power*, added up."""
 
     def __init__(self, size: int, format: str, power: int) -> None:
         self._left = EFFORT_ALWAYS + EFFORT_A_BYTE * size
@@ -36,7 +37,7 @@ class _Effort:
         self._power = power
 
     def spend(self, level: int, values: int) -> None:
-        """Count *values* of so many levels; raise Malformed if it is too much."""
+        """Add the weight of *values* that are *level* deep. Raise Malformed if the total exceeds the limit."""
         self._left -= values * level**self._power
         if self._left < 0:
             reason = f"so much of it nests {level} levels deep that it takes too long to infer types; give a schema"
@@ -44,7 +45,7 @@ class _Effort:
 
 
 def reject_deep_lines(content: Content, *, inferred: bool = False) -> None:
-    r"""Raise Malformed, which names the line, if a line of NDJSON nests too deep.
+    r"""Raise Malformed, with the number of the line, if a line of NDJSON nests too deep.
 
     Args:
         inferred: True if a schema is to be inferred.
@@ -58,18 +59,18 @@ def reject_deep_lines(content: Content, *, inferred: bool = False) -> None:
     begin, line = 0, 1
     while begin < len(content):
         chunk = content[begin : begin + SCAN_BYTES]
-        whole = chunk.rfind(b"\n") + 1  # lines
+        whole = chunk.rfind(b"\n") + 1  # the size of the complete lines in it
         if whole:
             openers = chunk[:whole].translate(None, _BUT_OPENERS).split(b"\n")
             most = max(map(len, openers))
             if most > DEPTH:
-                _refuse_one_of(chunk[:whole].split(b"\n"), line)
+                _reject_deepest(chunk[:whole].split(b"\n"), line)
             if most > FLAT and effort is not None:
-                _refuse(chunk, 0, whole, line, effort)
+                _reject(chunk, 0, whole, line, effort)
             begin, line = begin + whole, line + len(openers) - 1
         else:
             end = line_end(content, begin)
-            _refuse(content, begin, end, line, effort)
+            _reject(content, begin, end, line, effort)
             begin, line = end, line + 1
         give_way()
 
@@ -83,18 +84,18 @@ def reject_deep_document(content: bytes, *, inferred: bool = False) -> None:
     Example:
         >>> reject_deep_document(b'[{"a": "[[["}]')
     """
-    _refuse(content, 0, len(content), None, _Effort(len(content), "json", 1) if inferred else None)
+    _reject(content, 0, len(content), None, _Effort(len(content), "json", 1) if inferred else None)
 
 
-def _refuse_one_of(lines: list[bytes], first: int) -> None:
+def _reject_deepest(lines: list[bytes], first: int) -> None:
     for number, line in enumerate(lines, first):
         if len(line) > DEPTH:
-            _refuse(line, 0, len(line), number, None)
+            _reject(line, 0, len(line), number, None)
 
 
-def _refuse(content: Content, begin: int, end: int, line: int | None, effort: _Effort | None) -> None:
-    """Raise Malformed if the document from *begin* to *end* nests too deep; *line* is where it stands."""
-    is_open, left = False, b""  # within a string; the brackets that no bracket has closed yet
+def _reject(content: Content, begin: int, end: int, line: int | None, effort: _Effort | None) -> None:
+    """Raise Malformed if the document from *begin* to *end*, which is on *line*, nests too deep."""
+    is_open, left = False, b""  # whether it is within a string; the brackets that are not closed yet
     while begin < end:
         chunk = _unbroken(content[begin : min(begin + SCAN_BYTES, end)], is_last=begin + SCAN_BYTES >= end)
         begin += len(chunk)
@@ -106,13 +107,13 @@ def _refuse(content: Content, begin: int, end: int, line: int | None, effort: _E
 
 
 def _unbroken(chunk: bytes, *, is_last: bool) -> bytes:
-    """Without a backslash at its end that belongs to what comes next."""
+    """Return *chunk* without a final backslash that escapes the next character."""
     backslashes = len(chunk) - len(chunk.rstrip(b"\\"))
     return chunk if is_last or backslashes % 2 == 0 else chunk[:-1]
 
 
 def _strip(brackets: bytes, line: int | None, effort: _Effort | None) -> bytes:
-    """What is left of *brackets*, which are of one kind, without the pairs: a level at a time, the innermost first."""
+    """Remove the pairs from *brackets*, which are all square, level by level from the innermost; return the rest."""
     for level in range(1, DEPTH + 1):
         stripped = brackets.replace(b"[]", b"")
         if len(stripped) == len(brackets):

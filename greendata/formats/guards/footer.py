@@ -1,7 +1,7 @@
-"""What the footer of a Parquet file claims, told before Polars believes it: a stranger may have written the file.
+"""Check the numbers in the footer of an untrusted Parquet file before Polars relies on them.
 
-A footer is a struct in Thrift's compact protocol (parquet.apache.org/docs/file-format). That of a large file has some
-hundred thousand fields, so it is skimmed, and nothing is made of it: objects by the million would have the garbage
+A footer is a struct in Thrift's compact protocol (parquet.apache.org/docs/file-format). The footer of a large file has
+some hundred thousand fields. It is skimmed without building objects: a million new objects would make the garbage
 collector stop all threads. Call on a worker.
 """
 
@@ -16,47 +16,47 @@ from greendata.hub.pacing import give_way
 
 __all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
 
-CELLS = 1 << 28  # values that a file may claim: encodings make a few bytes of a million equal ones
+CELLS = 1 << 28  # values that a file may declare: a million equal values can be encoded in a few bytes
 DEPTH = 64  # of nested columns
-FOOTER_BYTES = 1 << 23  # at most: skimming it is work in Python, a second for 3 MiB
-ENCRYPTED = b"PARE"  # at the end, where the footer is encrypted
-TURN = 20  # columns of a row group that are skimmed between two rests: half a millisecond
+FOOTER_BYTES = 1 << 23  # at most: a footer is skimmed in Python, at one second for 3 MiB
+ENCRYPTED = b"PARE"  # the last bytes of a file whose footer is encrypted
+TURN = 20  # columns of a row group to skim before the GIL is released: half a millisecond
 
 # The fields, as parquet.thrift numbers them.
 _SCHEMA, _ROW_GROUPS = 2, 4  # of the footer
-_WIDTH, _CHILDREN = 2, 5  # of an element of the schema, which is a tree written down in depth-first order
+_WIDTH, _CHILDREN = 2, 5  # of an element of the schema, which is a tree in depth-first order
 _COLUMNS, _ROWS = 1, 3  # of a row group
-_META = 3  # of a column in it
-_KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata of one
-_FIXED = 7  # the kind of values of one length
+_META = 3  # of a column of a row group
+_KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata of a column
+_FIXED = 7  # the type of values of a fixed length
 
 
 def check_file(content: Content) -> None:
-    """Raise Malformed unless *content* ends with a footer whose claims can be borne.
+    """Raise Malformed unless *content* ends with a valid footer whose numbers are below the limits.
 
     Example:
         >>> check_file(b"PAR1")
         Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
+        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or not a Parquet file
     """
     if content[-4:] == ENCRYPTED:
-        raise Malformed("parquet", "it is encrypted, and there is no key for it here")
+        raise Malformed("parquet", "it is encrypted, and no key is available")
     length = int.from_bytes(content[-8:-4], "little")
     if len(content) < 12 or content[:4] != MAGIC or content[-4:] != MAGIC or length > len(content) - 12:
-        raise Malformed("parquet", "it is cut short, or none")
+        raise Malformed("parquet", "it is cut short, or not a Parquet file")
     if length > FOOTER_BYTES:
-        raise Malformed("parquet", f"its footer has {length} bytes, and {FOOTER_BYTES} may it have")
+        raise Malformed("parquet", f"its footer has {length} bytes; the limit is {FOOTER_BYTES}")
     try:
-        cells, depth, chunks = _claims(Skimmer(content[-8 - length : -8]))
+        cells, depth, chunks = _declared(Skimmer(content[-8 - length : -8]))
     except (IndexError, RecursionError) as error:
         raise Malformed("parquet", "its footer cannot be read") from error
     if cells > CELLS or depth > DEPTH:
-        raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep, more than can be borne")
+        raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep: above the limit")
     check_pages(content, chunks)
 
 
-def _claims(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
-    """The values and the depth of the columns, and where their pages are."""
+def _declared(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
+    """Return the number of values, the depth of the columns, and the place of the pages of each column."""
     cells = width = 0
     children: list[int] = []
     chunks: list[Chunk] = []
@@ -74,7 +74,7 @@ def _claims(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
 
 
 def _numbers(footer: Skimmer, *wanted: int) -> dict[int, int]:
-    """The numbers in these fields of a struct; 0 where it has no such field."""
+    """Return the numbers in the *wanted* fields of a struct; 0 for a field that is absent."""
     found = dict.fromkeys(wanted, 0)
     for number, kind in footer.fields():
         if number in found and kind in (I32, I64):
@@ -85,7 +85,7 @@ def _numbers(footer: Skimmer, *wanted: int) -> dict[int, int]:
 
 
 def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
-    """The values that a row group claims; its columns are added to *chunks*."""
+    """Return the number of values that a row group declares, and append its columns to *chunks*."""
     columns = rows = 0
     for number, kind in footer.fields():
         if number == _ROWS and kind == I64:
@@ -102,7 +102,7 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
 
 
 def _chunk(footer: Skimmer) -> Chunk:
-    """The pages of a column; the width of its values is 1 where the schema has it."""
+    """Return the place of the pages of a column. Its width is 1 if the schema holds the width of its values, else 0."""
     chunk = Chunk(0, 0, 0, 0)
     for number, kind in footer.fields():
         if number == _META and kind == STRUCT:
@@ -117,7 +117,7 @@ def _chunk(footer: Skimmer) -> Chunk:
 
 
 def _depth(children: list[int]) -> int:
-    """How deep a tree is, from the numbers of children in depth-first order."""
+    """Return the depth of a tree, given the number of children of each node in depth-first order."""
     deepest = 0
     left: list[int] = []
     for count in children:

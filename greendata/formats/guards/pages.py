@@ -1,9 +1,10 @@
-"""What the pages of a Parquet file claim, told before Polars allocates it: a stranger may have written the file.
+"""Check the sizes in the page headers of an untrusted Parquet file before Polars allocates memory for them.
 
-A page header says how many values its page has and how many bytes they are unpacked. Polars believes both: a count of
--1 ends the process, and 186 bytes may be 2 GiB. It allocates as many values as the footer says that a column has,
-too. So the headers are read, and nothing of what is behind them. Not
-bounded here is text whose values repeat each other's beginnings (DELTA_BYTE_ARRAY): its size is in the values.
+A page header holds the number of values of its page and their size in bytes after decompression. Polars relies on both:
+a count of -1 ends the process, and 186 bytes may expand to 2 GiB. Polars also allocates memory for the number of values
+that the footer states for a column. So the headers are read here, and nothing of the data after them.
+
+Text whose values share prefixes (DELTA_BYTE_ARRAY) is not bounded here: its size depends on the values.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from greendata.hub.pacing import give_way
 
 __all__ = ("Chunk", "check_pages")
 
-VALUES = 1 << 28  # of all pages
-PAGES = 1 << 18  # at most: twice the columns that a footer of the largest size has; a header takes 10 us
-UNPACKED_ALWAYS = 1 << 28  # bytes, whatever the size of the file;
-UNPACKED_A_BYTE = 1 << 10  # and for each of its own: the best of packers make a thousandth of dull text;
-UNPACKED_MOST = 1 << 31  # at most, unless the file itself has
-MORE = 16  # times less
-TURN = 50  # headers between two rests
+VALUES = 1 << 28  # of all pages together, at most
+PAGES = 1 << 18  # at most: twice the number of columns in the largest footer; reading a header takes 10 us
+UNPACKED_ALWAYS = 1 << 28  # bytes after decompression that are always accepted
+UNPACKED_A_BYTE = 1 << 10  # more for each byte of the file: repetitive text shrinks to a thousandth at best
+UNPACKED_MOST = 1 << 31  # bytes, at most
+MORE = 16  # a file larger than UNPACKED_MOST / MORE may expand to MORE times its size
+TURN = 50  # headers to read before the GIL is released
 
 # The fields of a page header, as parquet.thrift numbers them.
 _UNPACKED, _PACKED = 2, 3
-_HEADERS = (5, 7, 8)  # of a data page, a dictionary and a data page of version 2: each begins with
-_COUNT = 1
+_HEADERS = (5, 7, 8)  # of a data page, a dictionary page and a data page of version 2
+_COUNT = 1  # the first field of each of these
 
 
 class Chunk(NamedTuple):
-    """The pages of a column of a row group, as the footer has it.
+    """The pages of one column of a row group, according to the footer.
 
     Attributes:
-        begin: where the first page is.
-        size: the bytes of all of them.
-        width: the bytes of one of its values, if they are of one length, else 0.
-        values: how many they have.
+        begin: the offset of the first page.
+        size: the size of all pages in bytes.
+        width: the size of a value in bytes if all values have the same length, else 0.
+        values: the number of values in all pages.
     """
 
     begin: int
@@ -49,12 +50,12 @@ class Chunk(NamedTuple):
 
 
 def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
-    """Raise Malformed if the pages of *chunks* claim more than can be borne.
+    """Raise Malformed if the sizes that the pages of *chunks* declare exceed the limits.
 
     Example:
         >>> check_pages(b"PAR1", [Chunk(4, 100, 0, 1)])
         Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid parquet: a column lies out of the file
+        greendata.errors.formats.Malformed: not valid parquet: a column lies outside the file
     """
     pages = values = unpacked = 0
     bound = max(UNPACKED_MOST, MORE * len(content))
@@ -62,7 +63,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
     for chunk in chunks:
         at, end = chunk.begin, chunk.begin + chunk.size
         if not 0 < at <= end <= len(content):
-            raise Malformed("parquet", "a column lies out of the file")
+            raise Malformed("parquet", "a column lies outside the file")
         before = values
         while at < end:
             at, count, size = _page(content, at)
@@ -70,17 +71,17 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
             if pages % TURN == 0:
                 give_way()
             if pages > PAGES or values > VALUES or unpacked > bound:
-                told = f"its pages claim {values} values and {unpacked} bytes, in {pages}: more than can be borne"
-                raise Malformed("parquet", told)
+                reason = f"its {pages} pages claim {values} values and {unpacked} bytes: above the limit"
+                raise Malformed("parquet", reason)
         if chunk.values > values - before:
             raise Malformed("parquet", f"a column claims {chunk.values} values, and its pages {values - before}")
 
 
 def _page(content: Content, at: int) -> tuple[int, int, int]:
-    """Where the page at *at* ends, how many values it claims, and how many bytes of them."""
+    """Return the offset of the end of the page at *at*, and the numbers of values and of bytes that it declares."""
     header = Skimmer(content, at)
     numbers = {_UNPACKED: -1, _PACKED: -1}
-    count = 0  # of an index, which has none
+    count = 0  # the count of an index page, which has no values
     try:
         for number, kind in header.fields():
             if number in numbers and kind == I32:

@@ -1,6 +1,7 @@
-"""What a body claims, against the bytes that it has: a stranger's few bytes may be more cells than a machine can hold.
+"""Reject input, before parsing, that would expand far beyond its size in bytes.
 
-Nothing here parses. The bytes are looked at in windows, for the GIL's sake. Call on a worker.
+A few untrusted bytes may stand for more cells than fit into memory. Nothing is parsed here. The bytes are scanned in
+chunks, so that no call holds the GIL for long. Call on a worker.
 """
 
 from __future__ import annotations
@@ -27,32 +28,32 @@ __all__ = (
     "reject_wide",
 )
 
-CELLS_A_BYTE = 1  # of a frame; rows that have all their columns need five bytes and more for each
-CELLS_ALWAYS = 1 << 20  # whatever the number of bytes: 16 MiB
-COLUMNS = 1 << 16  # that a text may name: each costs Polars a kilobyte and 12 us, and the text two bytes
-HEADER_BYTES = 1 << 20  # at most
+CELLS_A_BYTE = 1  # cells of a frame for each byte: rows that have all columns need five bytes or more for a cell
+CELLS_ALWAYS = 1 << 20  # cells that are always accepted, whatever the number of bytes: 16 MiB
+COLUMNS = 1 << 16  # at most in a text: a column takes two bytes there, and a kilobyte and 12 us in Polars
+HEADER_BYTES = 1 << 20  # bytes in the header of a CSV file, at most
 
-_PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # how gzip, zlib and zstd begin
+_PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # the first bytes of gzip, zlib and zstd
 _KEY = r'"(?:[^"\\]|\\.)*"\s*:'
-# The options of `polars.read_csv` that say where the header is and what a column.
+# The options of `polars.read_csv` that decide where the header is and how it is split into columns.
 _FORM = ("comment_prefix", "encoding", "eol_char", "has_header", "quote_char", "separator", "skip_lines", "skip_rows")
 
 
 def reject_compressed(content: Content, format: str) -> None:
-    """Raise Malformed if a text is compressed: Polars would unpack it, and nothing would bound what comes out.
+    """Raise Malformed if a text is compressed: Polars would decompress it, however large the result is.
 
     Example:
         >>> import zlib
         >>> reject_compressed(zlib.compress(b"a"), "csv")
         Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid csv: it is compressed: what comes out of it has no bound
+        greendata.errors.formats.Malformed: not valid csv: it is compressed, so its size in memory is unknown
     """
     if content[:4].startswith(_PACKED):
-        raise Malformed(format, "it is compressed: what comes out of it has no bound")
+        raise Malformed(format, "it is compressed, so its size in memory is unknown")
 
 
 def reject_sparse(rows: int, columns: int, size: int, *, format: str) -> None:
-    """Raise Malformed if so many cells out of *size* bytes are an attack on memory, such as rows of ``{}``.
+    """Raise Malformed if *size* bytes are too few for so many cells, as with many rows of ``{}``.
 
     Example:
         >>> reject_sparse(10, 10, 100, format="csv")
@@ -72,13 +73,13 @@ def reject_wide(columns: int, *, format: str) -> None:
 
 
 def collect_keys(content: Content, format: str) -> list[str]:
-    """The keys in *content*, of any level, in the order in which they come first, with the colon behind them.
+    """Return the distinct keys in *content*, on any level, in the order of their first occurrence.
 
-    Polars takes the time of rows by columns to infer a schema, and then the memory. The keys are told by what they
-    look like.
+    Each key is returned as it is written, with the colon after it. Keys are found by a pattern; nothing is parsed. To
+    infer a schema, Polars needs time and memory in proportion to the number of rows times the number of columns.
 
     Raises:
-        Malformed: inferring a schema would make a column of every key of a dictionary, say.
+        Malformed: there are too many keys, for example because the keys of a dictionary would become columns.
 
     Example:
         >>> collect_keys(b'[{"a": 1}]', "json")
@@ -96,11 +97,11 @@ def collect_keys(content: Content, format: str) -> list[str]:
 
 
 def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None:
-    """Raise Malformed if Polars' own reader must not be let at the file at *path*, which a stranger has filled.
+    """Raise Malformed if it is not safe for Polars to read the untrusted file at *path*.
 
     Args:
         format: csv, ndjson or parquet.
-        options: those of the reader.
+        options: the options of the Polars reader.
 
     Example:
         >>> import tempfile
@@ -109,9 +110,9 @@ def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None
         ...     file.flush()
         ...     reject_unsafe_file(Path(file.name), "parquet", {})
         Traceback (most recent call last):
-        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or none
+        greendata.errors.formats.Malformed: not valid parquet: it is cut short, or not a Parquet file
     """
-    if not path.stat().st_size:  # nothing can be mapped, and nothing is claimed
+    if not path.stat().st_size:  # an empty file cannot be mapped, and needs no check
         return
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         if format == "parquet":
@@ -129,7 +130,7 @@ def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None
 
 
 def _columns(content: Content, options: dict[str, Any]) -> int:
-    """How many columns the first records of a CSV file have, as Polars reads them."""
+    """Return the number of columns that Polars finds in the header of a CSV file."""
     end = len(content)
     if end > HEADER_BYTES:
         end = content.rfind(b"\n", 0, HEADER_BYTES) + 1

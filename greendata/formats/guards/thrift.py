@@ -1,8 +1,8 @@
-"""Thrift's compact protocol: skimmed, read and written.
+"""Skim, read and write Thrift's compact protocol.
 
-Parquet has its footer and the headers of its pages in it (parquet.apache.org/docs/file-format). What a stranger wrote
-is skimmed, and no objects are made of it. A large file has some hundred thousand fields: objects by the million would
-have the garbage collector stop all threads. `Reader` and `Writer` are for what we wrote ourselves.
+Parquet uses it for its footer and for the headers of its pages (parquet.apache.org/docs/file-format). Untrusted files
+are skimmed, without building objects. A large file has some hundred thousand fields, and a million new objects would
+make the garbage collector stop all threads. `Reader` and `Writer` are for files that greendata wrote.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from greendata.formats.guards.chunk_scan import Content
 
 __all__ = ("Fields", "I16", "I32", "I64", "LIST", "RAW", "Reader", "STRUCT", "Skimmer", "Writer")
 
-Fields = dict[int, tuple[int, Any]]  # of a struct, by number: type and value
+Fields = dict[int, tuple[int, Any]]  # the fields of a struct, by number: type and value
 
 _TRUE, _FALSE, _BYTE, I16, I32, I64, _DOUBLE, _BINARY, LIST, _SET, _MAP, STRUCT = range(1, 13)
-RAW = -1  # for `Writer`: bytes of a struct that was written before
-_BITS = 63  # of a number, before its last byte
-_LONG = 15  # a size that stands behind its head
+RAW = -1  # a type for `Writer`: the bytes of a struct that is already encoded
+_BITS = 63  # the bits of a number, without those of its last byte
+_LONG = 15  # in the head of a list: the size follows the head
 
 
 class Skimmer:
-    """Reads a struct, field by field, and keeps nothing of it.
+    """A reader of a struct, field by field, that keeps no values.
 
-    Where the text ends too early, or a number has more than 64 bits, its methods raise IndexError; RecursionError where
-    it nests too deep.
+    The methods raise IndexError if the text ends too early or a number has more than 64 bits, and RecursionError if the
+    struct nests too deep.
 
     Args:
-        text: what the struct is in.
-        at: where it begins.
+        text: the bytes that contain the struct.
+        at: the offset of the struct.
 
     Example:
         >>> [kind for number, kind in Skimmer(bytes((0x11, 0))).fields()]
@@ -44,18 +44,18 @@ class Skimmer:
 
     @property
     def at(self) -> int:
-        """Where the next byte is."""
+        """The offset of the next byte."""
         return self._at
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """Number and type of each field of a struct. The caller reads or skips a value before the next."""
+        """Yield the number and the type of each field of a struct. Read or skip each value before the next field."""
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self.integer()
             yield number, head & 0x0F
 
     def number(self, wanted: int, *, missing: int = 0) -> int:
-        """The number in one field of a struct; *missing* where it has no such field."""
+        """Read a struct, and return the number in its field *wanted*, or *missing* if there is no such field."""
         found = missing
         for number, kind in self.fields():
             if number == wanted and kind in (I16, I32, I64):
@@ -65,19 +65,19 @@ class Skimmer:
         return found
 
     def size(self) -> int:
-        """How many structs a list has; they follow."""
+        """Read the head of a list of structs, and return the number of structs that follow."""
         kind, size = self._list_head()
         if kind != STRUCT:
             raise IndexError
         return size
 
     def integer(self) -> int:
-        """A number."""
+        """Read an integer."""
         number = self._varint()
         return (number >> 1) ^ -(number & 1)
 
     def skip(self, kind: int) -> None:
-        """Pass by a value."""
+        """Skip a value."""
         if kind == STRUCT:
             text = self._text
             while head := text[self._at]:
@@ -89,7 +89,7 @@ class Skimmer:
         elif kind in (I16, I32, I64):
             self._varint()
         elif kind == _BINARY:
-            size = self._varint()  # which moves on
+            size = self._varint()  # before the next line: it advances _at
             self._at += size
         elif kind in (LIST, _SET):
             head = self._byte()
@@ -104,7 +104,7 @@ class Skimmer:
             raise IndexError
 
     def _skip_many(self, size: int, kinds: tuple[int, ...]) -> None:
-        """Pass by the elements of a container, in which a boolean is a byte."""
+        """Skip the elements of a container, in which a boolean is a byte."""
         for _ in range(size):
             for kind in kinds:
                 self.skip(_BYTE if kind in (_TRUE, _FALSE) else kind)
@@ -112,7 +112,7 @@ class Skimmer:
                 raise IndexError
 
     def _list_head(self) -> tuple[int, int]:
-        """The type and the number of the elements of a list."""
+        """Return the type and the number of the elements of a list."""
         head = self._byte()
         return head & 0x0F, head >> 4 if head >> 4 < _LONG else self._varint()
 
@@ -127,14 +127,14 @@ class Skimmer:
             number |= (byte & 0x7F) << shift
             shift += 7
             at += 1
-            if shift > _BITS:  # a million such bytes would be a number of a million digits
+            if shift > _BITS:  # without a limit, a million bytes could encode one huge number
                 raise IndexError
         self._at = at + 1
         return number | byte << shift
 
 
 class Reader(Skimmer):
-    """Reads a struct with all that is in it, as `Writer` writes it.
+    """A reader that returns a struct with all its values, in the form that `Writer` takes.
 
     Example:
         >>> Reader(bytes((0x15, 6, 0))).struct()
@@ -142,7 +142,7 @@ class Reader(Skimmer):
     """
 
     def struct(self) -> Fields:
-        """Number, type and value of each field. Lists and maps are pairs: the type of their elements, and these."""
+        """Return the type and value of each field, by number. A list or map is a pair: element type, and elements."""
         return {
             number: (kind, kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind))
             for number, kind in self.fields()
@@ -180,7 +180,7 @@ class Reader(Skimmer):
 
 
 class Writer:
-    """Writes a struct.
+    """An encoder of structs.
 
     Example:
         >>> list(Writer().struct({1: (I32, 3)}))
@@ -188,7 +188,7 @@ class Writer:
     """
 
     def struct(self, fields: Fields) -> bytearray:
-        """The bytes of a struct with *fields*, which are as `Reader.struct` has them, or `RAW`."""
+        """Return the bytes of a struct with *fields*, in the form of `Reader.struct`. A field may also be `RAW`."""
         out = bytearray()
         last = 0
         for number, (kind, value) in sorted(fields.items()):
