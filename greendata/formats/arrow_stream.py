@@ -1,9 +1,9 @@
-"""One Arrow IPC stream out of many frames.
+"""Write many frames as one Arrow IPC stream.
 
 A stream is a schema message, then dictionary and record batches, then an end mark (arrow.apache.org/docs/format/
-Columnar.html, "IPC Streaming Format"). Polars writes a whole stream for every frame. So the schema is kept of the
-first only, and every end mark but the last is cut off. A frame with categories brings their dictionary again, which
-replaces the one before, as the format allows in streams.
+Columnar.html, "IPC Streaming Format"). Polars writes a complete stream for each frame. So only the schema of the first
+frame is kept, and all end marks but the last are removed. A frame with categories repeats their dictionary. It replaces
+the dictionary before it, as the format allows in streams.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import polars as pl
 
 __all__ = ("ArrowStream", "END")
 
-END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # a message of no length
+END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # the end mark: a message of length 0
 
-_PREFIX = 8  # bytes before a message: the continuation mark and the length of the metadata, padding included
+_PREFIX = 8  # bytes before a message: the continuation mark, and the length of the metadata with its padding
 
 
 class ArrowStream:
-    """A stream on its way. Workers call it, one at a time.
+    """A stream that is being written. Call on workers, one at a time.
 
-    Strings and binary go in the layout that every Arrow library reads, not in the newer one of views: who is at
-    the other end is not known, and a slice of views would carry the buffers of the whole frame.
+    Strings and binary values have the layout that every Arrow library reads, not the newer one of views. The reader of
+    the stream is not known, and a slice of views would carry the buffers of the whole frame.
 
     Example:
         >>> stream = ArrowStream()
@@ -36,12 +36,12 @@ class ArrowStream:
         self._is_begun = False
 
     def add(self, df: pl.DataFrame) -> memoryview:
-        """The messages of *df*, which must have the schema of the frames before it."""
+        """Return the messages of *df*, which must have the schema of the frames before it."""
         file = BytesIO()
         df.write_ipc_stream(file, compat_level=pl.CompatLevel.oldest())
         stream = file.getbuffer()
         begin = 0
-        if self._is_begun:  # a schema has no body: its metadata is all of it
+        if self._is_begun:  # skip the schema message, which has metadata only
             begin = _PREFIX + int.from_bytes(stream[4:_PREFIX], "little")
         self._is_begun = True
         return stream[begin : -len(END)]

@@ -1,4 +1,7 @@
-"""CSV to frames, by the names in its header and in the forms that `greendata.formats.text_encode` has. For workers."""
+"""Read CSV into frames. Call on a worker.
+
+Columns are found by the names in the header. Values have the text forms that `greendata.formats.text_encode` writes.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ from greendata.formats.text_encode import check_writable
 __all__ = ("read_csv",)
 
 BOM = b"\xef\xbb\xbf"
-EXACT = 2**53  # up to here a float holds every integer
-NAMED = 5  # columns, in a message about some of them
+EXACT = 2**53  # a float holds every integer up to this one
+NAMED = 5  # columns that an error message names, at most
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
@@ -42,12 +45,16 @@ _FAILURES = (PolarsError, PanicException, Malformed)
 def read_csv(
     content: bytes, schema: pl.Schema | None, *, as_text: bool = False, in_base64: Collection[str] = ()
 ) -> pl.DataFrame:
-    r"""The frame of a row a record; a record that ends early has nulls for what it lacks.
+    r"""Return a frame with one row for each record. A record that is too short is filled up with nulls.
 
     Args:
-        schema: the columns that are wanted.
-        as_text: without a schema, leave all cells text.
-        in_base64: but those of these columns, which are binary.
+        schema: the columns to return. None for all columns, with inferred types.
+        as_text: without a schema, leave all cells as text.
+        in_base64: without a schema, the columns to decode from base64.
+
+    Raises:
+        Malformed: the text is not CSV, or a column is missing, or a value does not have the type of its column.
+        NotWritable: *schema* has a column that CSV has no form for.
 
     Example:
         >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
@@ -69,7 +76,7 @@ def read_csv(
         return pl.DataFrame()
     read_as = schema
     if schema is not None and has_large_record(content):
-        read_as = None  # as text: what Polars says of a value that it cannot parse has all of it, with the GIL held
+        read_as = None  # read as text: Polars' error would contain the whole value, built with the GIL held
     raw = dict(zip(_raw_names(header, names), names, strict=True))
     reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema, in_base64)
     try:
@@ -79,7 +86,7 @@ def read_csv(
 
 
 def _header_start(content: bytes) -> int:
-    """Where the header begins: empty lines before it do not count. At the end where all is white space."""
+    """Return the offset of the header, after any empty lines; the length of *content* if it is all white space."""
     if first_byte(content) == len(content):
         return len(content)
     return first_byte(content, len(BOM) if content.startswith(BOM) else 0, skip=b"\r\n")
@@ -119,7 +126,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _raw_names(header: bytes, names: list[str]) -> list[str]:
-    """What Polars calls the columns: it leaves a quote within quotes doubled."""
+    """Return the names that Polars gives to the columns: it keeps a quote within quotes doubled."""
     if b'"' not in header:
         return names
     raw = pl.read_csv(header, n_rows=0, infer_schema=False).columns
@@ -130,13 +137,14 @@ def _raw_names(header: bytes, names: list[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """What reads records.
+    """A reader of records.
 
     Attributes:
-        names: those of the columns, by what Polars calls them.
-        forms: the columns whose cells Polars reads as numbers or booleans, all others being text; None to infer all.
-        schema: the columns that are wanted.
-        in_base64: without a schema, the columns that are binary.
+        names: the names of the columns, by the names that Polars gives to them.
+        forms: the dtypes of the columns that Polars may read as numbers or booleans. It reads all other columns as
+            text. None to infer all dtypes.
+        schema: the columns to return.
+        in_base64: without a schema, the columns to decode from base64.
     """
 
     names: dict[str, str]
@@ -145,7 +153,7 @@ class _Reader:
     in_base64: Collection[str]
 
     def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
-        """The frame of some records."""
+        """Return the frame of some records."""
         forms = (
             None if self.forms is None else {raw: _dtype_to_read(name, self.forms) for raw, name in self.names.items()}
         )
@@ -154,13 +162,13 @@ class _Reader:
         if self.schema is None:
             found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
             return df.with_columns(found) if found else self._with_exact_numbers(df, content, has_header=has_header)
-        if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # or 1e400, which is none
+        if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # 1e400, say, which is finite
             exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
             return replace(self, forms=exact).parsed(content, has_header=has_header)
         return cast_to(df, self.schema, "csv")
 
     def _with_exact_numbers(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
-        """*df*, whose types were inferred, with other types for floats that are not the numbers that stand there."""
+        """Return *df* with other dtypes for inferred floats that differ from the numbers in the text."""
         large = [series.name for series in df.iter_columns() if _may_be_rounded(series)]
         if not large:
             return df
@@ -173,7 +181,7 @@ def _may_be_rounded(values: pl.Series) -> bool:
 
 
 def _exact(values: pl.Series, texts: pl.Series) -> pl.Series:
-    """Those of floats and their *texts* that are the numbers: the floats, or Decimals, or at the least the texts."""
+    """Return the numbers in *texts* exactly: *values* if they are exact, else Decimals, else *texts*."""
     text = texts.alias("text")
     is_lost = (values.alias("values").is_infinite() & text.str.contains("[0-9]")).any()
     whole = text.filter(text.str.contains("^[+-]?[0-9]{16,}$"))

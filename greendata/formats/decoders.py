@@ -1,4 +1,4 @@
-"""Bytes to frames: a body read with a bound on its size, parsed in the pool, and checked."""
+"""Decode bytes into frames: read a body up to a size limit, parse it in the pool, and validate it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from greendata.validation.verbs import complete_validation, own_validate, valida
 
 __all__ = ("MAX_BYTES", "content_of", "decode")
 
-MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; who expects more than that asks for it by name
-READ_BYTES = 1 << 18  # in one call of read: a copy of that size holds the GIL for some 50 microseconds
+MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; a caller that expects more sets max_bytes
+READ_BYTES = 1 << 18  # in one call of read: a copy of this size holds the GIL for some 50 microseconds
 
 Source = bytes | bytearray | memoryview | IO[bytes]
 
@@ -40,30 +40,30 @@ def decode(
     key: Hashable = None,
     label: str | None = None,
 ) -> pl.DataFrame:
-    """The frame that *source* holds. The calling greenlet reads and waits; the pool parses.
+    """Decode *source* into a frame. The calling greenlet reads and waits; the pool parses.
 
-    JSON is an array of objects (rows) or an object of arrays (columns). Text has values in the forms of
-    `greendata.formats.text_encode`. A column of strings takes the JSON numbers and booleans in it as their text.
+    JSON is an array of objects (rows) or an object of arrays (columns). In text formats, values have the forms of
+    `greendata.formats.text_encode`. In a column of strings, JSON numbers and booleans become their text.
 
     Args:
-        source: the bytes, or a binary file, which is read in the calling greenlet to its end and left open.
-        schema: the columns, by name and in this order; other columns are left out. In JSON and NDJSON a column may
-            be absent, its values are null then. Arrow and Parquet must have these very dtypes. Without a schema
-            the types are inferred from all rows.
+        source: the bytes, or a binary file. A file is read to its end in the calling greenlet, and is left open.
+        schema: the columns to return, in this order; other columns are dropped. In JSON and NDJSON a column may be
+            absent: its values are null. Arrow and Parquet must have exactly these dtypes. Without a schema, the dtypes
+            are inferred from all rows.
         model: a pydantic model that the rows must satisfy: see `greendata.validation.verbs.validate`. Without a
-            schema it judges each row of JSON by the row's own text, as ``model_validate_json`` does; a row with more
-            elements than it is asked about (see there) fails.
-        max_bytes: read at most, plus one.
+            schema, each row of JSON is validated from its text, as by ``model_validate_json``. A row with more
+            elements than pydantic is given (see there) fails.
+        max_bytes: the maximum size in bytes. At most one byte more is read.
         timeout: the deadline of the parsing in seconds.
-        key: for fairness, see `greendata.pool.pool.Pool.submit`.
-        label: what its job is called.
+        key: the fairness key, see `greendata.pool.pool.Pool.submit`.
+        label: the label of the job.
 
     Raises:
-        BadChoice, BadArgument, BadTimeout: the arguments cannot be used.
-        BodyTooLarge: there is more than *max_bytes*; what was read is dropped.
-        Malformed: the bytes are not *format*, or do not have the columns and types of *schema*; or the frame in
-            them would be out of all proportion to their number.
-        FrameInvalid: rows that *model* refuses.
+        BadChoice, BadArgument, BadTimeout: an argument is invalid.
+        BodyTooLarge: *source* has more than *max_bytes*. What was read is discarded.
+        Malformed: the bytes are not *format*, or do not have the columns and dtypes of *schema*, or would expand into
+            a frame far beyond their size.
+        FrameInvalid: some rows do not satisfy *model*.
 
     Example:
         >>> decode(b'{"a": [1, 2]}', "json").rows()
@@ -74,7 +74,7 @@ def decode(
     label = label or f"decode {known}"
     if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
         return _decode_rows(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
-    as_text = model is not None  # pydantic takes numbers from text, but no text from the numbers of a CSV file
+    as_text = model is not None  # pydantic converts text to numbers, but not numbers to text
     in_base64 = _binary(model) if as_text and known == "csv" else ()
     work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
     del content
@@ -83,14 +83,14 @@ def decode(
 
 
 def _binary(model: type | None) -> tuple[str, ...]:
-    """The columns that are binary for *model*, unless it brings a validation of its own."""
+    """Return the names of the binary columns of *model*; none if it defines its own validation of frames."""
     if model is None or own_validate(model) is not None:
         return ()
     return tuple(name for column in columns_of(model) if column.codec.dtype == pl.Binary for name in column.sources)
 
 
 def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
-    """The rows of JSON in *content*, each of which *model* has judged by its own text."""
+    """Return the frame of the JSON rows in *content*, after validating the text of each row with *model*."""
     try:
         rows, found = complete_validation(submit(partition_rows, content, format, model).get())
     except InvalidJson as invalid:
@@ -105,7 +105,7 @@ def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, mod
 
 
 def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None:
-    """The frame in *content* if that is what `encode` writes of a frame of *model*: a dict is pairs there. Or None."""
+    """Return the frame in *content* if `encode` wrote it from a frame of *model*, where dicts are pairs; else None."""
     columns = [column for column in columns_of(model) if column.sources]
     writer = writer_of(format, escape_formulas=False)
     try:
@@ -116,7 +116,7 @@ def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None
 
 
 def _malformed(content: bytes, format: Format, invalid: InvalidJson) -> Malformed:
-    """The error for a row that is no JSON, with the line in the whole that pydantic tells within the row."""
+    """Return the error for a row that is not JSON. Its line adds pydantic's line within the row to that of the row."""
     reason, _, place = invalid.reason.removeprefix("Invalid JSON: ").rpartition(" at line ")
     line = line_of(content, format, invalid.row)
     if line is None or not reason:
@@ -125,11 +125,11 @@ def _malformed(content: bytes, format: Format, invalid: InvalidJson) -> Malforme
 
 
 def content_of(source: Source, max_bytes: int) -> bytes:
-    """All of *source*, gathered in pieces with a breath between them.
+    """Return all bytes of *source*. It is read in pieces, and the hub runs other greenlets between them.
 
     Raises:
         BadArgument: *source* is neither bytes nor a binary file.
-        BodyTooLarge: there is more than *max_bytes*; what was read is dropped.
+        BodyTooLarge: *source* has more than *max_bytes*. What was read is discarded.
 
     Example:
         >>> content_of(BytesIO(b"[]"), 2)

@@ -1,7 +1,14 @@
-"""Frames to bytes: one body out of a frame, a query or a stream of frames, in chunks as they come.
+"""Encode a frame, a query or a stream of frames as bytes, chunk by chunk.
 
-The work is done in the pool, in slices that leave the hub the GIL. Memory holds a few batches and one chunk, whatever
-the length of the stream.
+The pool does the work, in slices between which the hub gets the GIL. Memory holds a few batches and one chunk, however
+long the stream is. While the consumer sends some chunks, a worker encodes the next ones:
+
+   the consumer's greenlet                         a native worker
+   -----------------------                         ---------------
+   next(chunks): submits a job, waits   --->       encodes some chunks of the frame
+   takes them; submits the next job     --->       encodes the next chunks
+   sends each chunk                                   |
+   next(chunks): takes those chunks     <---       finished meanwhile, or waited for
 """
 
 from __future__ import annotations
@@ -26,8 +33,8 @@ from greendata.query.batches import Batches
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
-CHUNK_BYTES = 1 << 20  # at most in a chunk
-_END = object()  # of the frames
+CHUNK_BYTES = 1 << 20  # in a chunk, at most
+_END = object()  # marks the end of the frames
 
 Submit = Callable[[Callable[[], list[bytes]]], Result[list[bytes]]]
 
@@ -42,22 +49,22 @@ def encode(
     key: Hashable = None,
     label: str | None = None,
 ) -> Chunks:
-    r"""The bytes of *source* in *format*, chunk by chunk; see `Chunks`.
+    r"""Encode *source* in *format*, and return an iterator over the chunks of bytes; see `Chunks`.
 
-    What values look like in JSON and CSV is told in `greendata.formats.text_encode`. An iterable that has no frame is
-    taken for a frame without columns.
+    `greendata.formats.text_encode` describes the forms of values in JSON and CSV. An iterable without any frame is
+    encoded like a frame without columns.
 
     Args:
-        source: a frame, a query (it runs while its result is encoded), or frames of one schema.
-        escape_formulas: in CSV, put ``'`` before text that a spreadsheet would take for a formula, names of columns
-            included, and quotes around all text. Other formats have no formulas.
-        include_bom: in CSV, begin with a byte order mark, by which Excel takes the text for UTF-8.
+        source: a frame, a query (it runs while its result is encoded), or an iterable of frames of one schema.
+        escape_formulas: in CSV, put ``'`` before text that a spreadsheet would run as a formula, also before names of
+            columns, and put quotes around all text. Other formats have no formulas.
+        include_bom: in CSV, begin with a byte order mark: Excel reads such text as UTF-8.
         timeout: the deadline of the whole body in seconds, from now.
-        key: for fairness, see `greendata.pool.pool.Pool.submit`.
-        label: what its jobs are called.
+        key: the fairness key, see `greendata.pool.pool.Pool.submit`.
+        label: the label of the jobs.
 
     Raises:
-        BadChoice, NotIterable, BadTimeout: the arguments cannot be used.
+        BadChoice, NotIterable, BadTimeout: an argument is invalid.
         NotWritable: *source* is a DataFrame with a column that *format* has no form for.
 
     Example:
@@ -72,17 +79,17 @@ def encode(
 
 
 class Chunks(Closing):
-    """An iterator over the bytes of a body, each chunk made in the pool when it is asked for.
+    """An iterator over the bytes of a body. The pool makes each chunk when it is requested.
 
-    Leaving its block, `close`, an error and the end close the source, which stops its query. An error comes up where
-    the next chunk was asked for, however late; `PoolFull` at the first only. One consumer at a time, from any
-    thread.
+    The source is closed, and its query stopped, at the end of a ``with`` block, by `close`, after an error, and after
+    the last chunk. An error is raised from the call that requests the next chunk, however late it occurs. Only the
+    first call raises `PoolFull`. One consumer at a time, from any thread.
 
     Raises:
-        NotAFrame: *source* gave something else than a DataFrame.
-        FrameMismatch: a frame whose schema is not that of the first.
-        NotWritable: a column that the format has no form for.
-        ChunksBusy: another greenlet waits for a chunk.
+        NotAFrame: the source yielded something other than a DataFrame.
+        FrameMismatch: a frame does not have the schema of the first one.
+        NotWritable: the format has no form for a column.
+        ChunksBusy: another greenlet is waiting for a chunk.
 
     Example:
         >>> with encode([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]})], "json") as chunks:
@@ -101,13 +108,14 @@ class Chunks(Closing):
     ) -> None:
         limit = nearest(seconds_of(timeout))
         self._label = label
-        self._made: deque[bytes] = deque()  # the consumer's
-        self._waiting = False  # consumers test and set it without a call between
+        self._made: deque[bytes] = deque()  # only the consumer touches it
+        self._waiting = False  # consumers test and set it without a call in between
         self._closed = False
         self._parts: Batches[list[bytes]] | _Frames
         if isinstance(source, pl.DataFrame | pl.LazyFrame):
             begin = partial(body.parts_of, source)
-            self._parts = Batches(begin, timeout=timeout, key=key, label=label)  # one in advance, of all frames
+            # The batches prefetch one part, across all frames.
+            self._parts = Batches(begin, timeout=timeout, key=key, label=label)
         elif isinstance(source, Iterable):
             self._parts = _Frames(iter(source), body, partial(_submit, limit, key, label))
         else:
@@ -137,9 +145,10 @@ class Chunks(Closing):
         return chunk
 
     def close(self) -> None:
-        """Stop, and close the source; nothing happens if it is closed. A consumer that waits gets `JobCancelled`.
+        """Stop, and close the source. A consumer that is waiting gets `JobCancelled`.
 
-        A source in which a consumer waits just now is closed when it returns. Safe from any thread.
+        Closing twice does nothing. If a consumer is inside the source, the source is closed when the consumer returns.
+        Safe from any thread.
         """
         if self._closed:
             return
@@ -163,15 +172,15 @@ def _submit(limit: Limit | None, key: Hashable, label: str, func: Callable[[], l
 
 
 class _Frames:
-    """The parts of a body of frames that code in Python gives, one frame after the other. One consumer at a time."""
+    """The parts of a body whose frames come from a Python iterator. One consumer at a time."""
 
     def __init__(self, frames: Iterator[object], body: Body, submit: Submit) -> None:
-        self._frames: Iterator[object] | None = frames  # that are yet to come; the consumer's, and so is what follows
+        self._frames: Iterator[object] | None = frames  # only the consumer touches it and what follows
         self._body = body
         self._submit = submit
         self._prefetch: _Prefetch | None = None  # of the frame that is being encoded
-        self._begun = False  # a job was admitted
-        self._busy = False  # the consumer is inside
+        self._begun = False  # whether a job was admitted
+        self._busy = False  # whether the consumer is inside
         self._closed = False  # any thread sets it
 
     def __iter__(self) -> _Frames:
@@ -194,9 +203,9 @@ class _Frames:
                 self._close_frames()
 
     def close(self) -> None:
-        """Stop, and close the iterator, if it has such a method. One that the consumer is in is closed afterwards.
+        """Stop, and close the iterator if it has a ``close`` method.
 
-        Safe from any thread.
+        If the consumer is inside the iterator, it is closed when the consumer returns. Safe from any thread.
         """
         self._closed = True
         prefetch = self._prefetch
@@ -206,7 +215,7 @@ class _Frames:
             self._close_frames()
 
     def _take(self) -> _Prefetch | None:
-        """The parts of the next frame, or of the end; None if there are no more, or if this was closed meanwhile."""
+        """Return the parts of the next frame, or of the end of the body; None if none are left or this was closed."""
         frames = self._frames
         if frames is None:
             return None
@@ -226,10 +235,10 @@ class _Frames:
 
 
 class _Prefetch:
-    """The chunks of one frame, a part of them in advance: while one is sent, the next is made. Its consumer's."""
+    """The chunks of one frame. While one part of them is sent, the next is made. Only its consumer calls it."""
 
     def __init__(self, parts: Parts, submit: Submit) -> None:
-        self._make = partial(next, parts, [])  # workers call it, one at a time
+        self._make = partial(next, parts, [])  # called on workers, one at a time
         self._submit = submit
         self._next: Result[list[bytes]] | None = None
         self._is_over = False
@@ -244,16 +253,16 @@ class _Prefetch:
         try:
             part = self._next.get()
         finally:
-            self._next.cancel()  # nothing happens if it has ended
+            self._next.cancel()  # does nothing if it has finished
         self._next = None
         self._is_over = len(part) < CHUNKS_PER_JOB
         if not self._is_over:
-            with suppress(PoolFull):  # then when it is asked for
+            with suppress(PoolFull):  # then submit when the part is requested
                 self._next = self._submit(self._make)
         return part
 
     def close(self) -> None:
-        """Make no more. Safe from any thread."""
+        """Make no more parts. Safe from any thread."""
         self._is_over = True
         working = self._next
         if working is not None:

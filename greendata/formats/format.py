@@ -1,4 +1,4 @@
-"""The formats in which frames travel: their names, media types and file name suffixes."""
+"""The formats of encoded frames: their names, media types and file name suffixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",  # RFC 8259
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8; header=present",  # RFC 4180
-    "arrow": "application/vnd.apache.arrow.stream",  # the IANA registry has this and the next
+    "arrow": "application/vnd.apache.arrow.stream",  # in the IANA registry, like the next
     "parquet": "application/vnd.apache.parquet",
 }
 
@@ -24,16 +24,16 @@ SUFFIXES: dict[Format, str] = {
     "json": ".json",
     "ndjson": ".ndjson",
     "csv": ".csv",
-    "arrow": ".arrows",  # a stream; .arrow is the file format
+    "arrow": ".arrows",  # the stream format; .arrow is the file format
     "parquet": ".parquet",
 }
 
 
 def format_of(name: object) -> Format:
-    """*name*, if it is that of a format.
+    """Return *name* if it is the name of a format.
 
     Raises:
-        BadChoice: it is none.
+        BadChoice: there is no format of this name.
 
     Example:
         >>> format_of("csv")

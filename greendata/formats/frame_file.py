@@ -1,7 +1,7 @@
-"""One file out of many frames: each is written as it comes, and the file appears whole or not at all.
+"""Write many frames to one file, frame by frame. The file appears complete or not at all.
 
-Until it is complete it has another name in the same folder; memory holds one frame of it. All of this is blocking:
-workers call it, one at a time but for `FrameFile.discard`, which may come while an abandoned write still goes on.
+Until the file is complete, it has another name in the same folder. Memory holds one frame at a time. All functions
+block: call them on workers, one at a time. Only `FrameFile.discard` may be called while an abandoned write is running.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Buffer = bytes | memoryview
 
 
 class FrameFile(ABC):
-    """A file on its way, of frames of one schema.
+    """A file of frames of one schema that is being written.
 
     Args:
-        path: where it will be; its folder has to be there.
-        options: those of the DataFrame's ``write_*`` method.
+        path: the path of the complete file. Its folder must exist.
+        options: the options of the DataFrame's ``write_*`` method.
 
     Attributes:
-        path: where it will be.
-        rows: written so far.
+        path: the path of the complete file.
+        rows: the number of rows written so far.
     """
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
@@ -46,17 +46,17 @@ class FrameFile(ABC):
         self.rows = 0
         self._options = options
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}-{id(self):x}.unfinished")
-        self._lock = native.allocate_lock()  # a write that was abandoned ends before the file is closed
+        self._lock = native.allocate_lock()  # so that an abandoned write ends before the file is closed
         self._is_over = False
         self._file: Any = None
         self._schema: pl.Schema | None = None
 
     def append(self, frame: pl.DataFrame) -> None:
-        """Write *frame* behind what is there.
+        """Append *frame* to the file.
 
         Raises:
             FrameMismatch: its schema is not that of the first frame.
-            OSError: the file cannot be made or written.
+            OSError: the file cannot be created or written.
         """
         is_first = self._schema is None
         if self._schema is None:
@@ -73,7 +73,10 @@ class FrameFile(ABC):
             self.rows += frame.height
 
     def finish(self) -> int:
-        """Give the file its name; returns its size in bytes, 0 where there was no frame and no file was made."""
+        """Complete the file, rename it to `path`, and return its size in bytes.
+
+        If no frame was appended, make no file and return 0.
+        """
         with self._lock:
             size = 0
             if self._file is not None and not self._is_over:
@@ -87,29 +90,29 @@ class FrameFile(ABC):
             return size
 
     def discard(self) -> None:
-        """Remove what was written; nothing happens to a file that is finished."""
+        """Remove what was written. A finished file is left as it is."""
         with self._lock:
             self._is_over = True
             if self._file is not None:
                 try:
-                    self._file.close()  # writes what is left, where the disk may be full
+                    self._file.close()  # may fail: it writes buffered bytes, and the disk may be full
                 finally:
                     self._unfinished.unlink(missing_ok=True)
 
     @abstractmethod
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
-        """The bytes of *frame*; made without the lock, since it takes its time."""
+        """Return the bytes of *frame*. Called without the lock, since encoding may take long."""
 
     def _add(self, piece: Buffer) -> None:
         self._file.write(piece)
 
     def _tail(self) -> bytes:
-        """What comes after the last frame."""
+        """Return the bytes that follow the last frame."""
         return b""
 
 
 class ParquetFile(FrameFile):
-    """Each frame becomes row groups of its own.
+    """A Parquet file. Each frame becomes separate row groups.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -128,7 +131,7 @@ class ParquetFile(FrameFile):
 
     @property
     def row_groups(self) -> int:
-        """Written so far."""
+        """The number of row groups written so far."""
         return self._groups.count
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
@@ -144,7 +147,7 @@ class ParquetFile(FrameFile):
 
 
 class CsvFile(FrameFile):
-    """One header, and the rows of all frames, with values as `greendata.formats.text_encode` tells."""
+    """A CSV file: one header and the rows of all frames, with values as in `greendata.formats.text_encode`."""
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         opening = {} if is_first else {"include_header": False, "include_bom": False}
@@ -153,7 +156,7 @@ class CsvFile(FrameFile):
 
 
 class NdjsonFile(FrameFile):
-    """The lines of all frames, with values as `greendata.formats.text_encode` tells."""
+    """An NDJSON file: the lines of all frames, with values as in `greendata.formats.text_encode`."""
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)
@@ -164,14 +167,14 @@ class NdjsonFile(FrameFile):
 
 
 class IpcFile(FrameFile):
-    """Frames wait in files of their own, since an Arrow file cannot be continued; at the end they are put together."""
+    """An Arrow file. It cannot be appended to, so each frame is written to a temporary file; `finish` merges them."""
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)
         self._pieces: list[Path] = []
 
     def discard(self) -> None:
-        """Remove what was written; nothing happens to a file that is finished."""
+        """Remove what was written. A finished file is left as it is."""
         super().discard()
         self._remove_pieces()
 
@@ -194,14 +197,14 @@ class IpcFile(FrameFile):
 
 
 def discard(file: FrameFile) -> None:
-    """Have *file* discarded, by a worker and also while the calling greenlet is being killed."""
+    """Discard *file* on a worker, even if the calling greenlet is being killed."""
     shielded(partial(_discard, file))
 
 
 def _discard(file: FrameFile) -> None:
     try:
         pool.call(file.discard)
-    except GreenDataError:  # the pool takes no more work: then here
+    except GreenDataError:  # the pool accepts no more work: discard it here
         file.discard()
 
 

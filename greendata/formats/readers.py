@@ -1,7 +1,8 @@
-"""The readers of each format: bytes in, a frame out, or `Malformed`. All of it is for workers.
+"""Read the bytes of each format into a frame, or raise `Malformed`. Call on a worker.
 
-Polars ends some malformed bodies with a Rust panic: that is `Malformed` too. What no error can end is kept away from
-Polars: frames that are out of all proportion to the bytes they come from would end the process for want of memory.
+For some malformed bodies Polars raises a Rust panic: that becomes `Malformed` too. Input that would expand far beyond
+its size in bytes is rejected before Polars reads it: running out of memory would end the process, and no exception
+could prevent that.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ def read(
     as_text: bool = False,
     in_base64: Collection[str] = (),
 ) -> pl.DataFrame:
-    r"""The frame in *content*.
+    r"""Return the frame in *content*.
 
     Args:
-        schema: the columns that are wanted.
-        as_text: leave the cells of CSV as they are; for who takes numbers from text.
-        in_base64: columns of CSV that are binary all the same.
+        schema: the columns to return. None for all columns, with inferred types.
+        as_text: leave the cells of CSV as text, for a caller that converts text to numbers.
+        in_base64: columns of CSV that are decoded from base64 even so.
 
     Raises:
-        Malformed: there is none.
+        Malformed: *content* is not in *format*, or does not have the columns and types of *schema*.
 
     Example:
         >>> read(b"a\n1\n", "csv").rows()
@@ -60,7 +61,7 @@ def read(
 
 def _arrow(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     check_stream(content)
-    with TemporaryFile() as file:  # out of memory Polars reads a stream with the GIL held: 34 MB are 20 ms of it
+    with TemporaryFile() as file:  # from bytes, Polars reads a stream with the GIL held: 20 ms for 34 MB
         file.write(content)
         file.seek(0)
         return _chosen(pl.read_ipc_stream(file), schema, "arrow")
@@ -77,7 +78,7 @@ def _chosen(df: pl.DataFrame, schema: pl.Schema | None, format: Format) -> pl.Da
     missing = sorted(schema.keys() - set(df.columns))
     if missing:
         raise Malformed(format, f"{counted(len(missing), 'column')} missing: {', '.join(missing)}")
-    got = df.schema  # which is made anew each time
+    got = df.schema  # df.schema builds a new object on each access
     for name, dtype in schema.items():
         if got[name] != dtype:
             raise Malformed(format, f"expected {dtype}, got {got[name]}", column=name)

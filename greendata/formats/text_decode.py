@@ -1,8 +1,8 @@
-"""From what text can hold to the types of a schema, and nothing on the way is rounded, cut off or made null.
+"""Convert text values to the dtypes of a schema. No value is rounded, truncated or replaced by null.
 
-The reverse of `greendata.formats.text_encode`. A schema has two forms more: `native_form` for readers that are strict
-about numbers themselves, and `text_form` for those that are not and have to hand over numbers as text. All of it is for
-workers.
+This is the reverse of `greendata.formats.text_encode`. For each dtype there are two dtypes to read it as: `native_form`
+for readers that raise an error for numbers that do not fit, and `text_form` for readers that would change such numbers
+and so must return numbers as text. Call on a worker.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ("cast", "cast_to", "format_value", "native_form", "short_message", "text_form")
 
-MESSAGE_CHARS = 1000  # characters of what Polars says
-VALUE_CHARS = 200  # characters of a value
+MESSAGE_CHARS = 1000  # characters of a message of Polars that are looked at
+VALUE_CHARS = 200  # characters of a value in an error message
 
 _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Int8: pl.Int32(),
@@ -35,14 +35,14 @@ _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Float16: pl.Float64(),
     pl.Float32: pl.Float64(),
 }
-_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # by Polars' NDJSON reader
+_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # Polars' NDJSON reader is strict
 _INFINITY = r"(?i)^[+-]?inf(inity)?$"
 
 ColumnCodec = Callable[[pl.DataType], pl.DataType]
 
 
 def native_form(dtype: pl.DataType) -> pl.DataType:
-    """The dtype to read *dtype* as, by a reader that refuses numbers which do not fit.
+    """Return the dtype to read *dtype* as, for a reader that raises an error for numbers that do not fit.
 
     Example:
         >>> native_form(pl.List(pl.Date()))
@@ -57,7 +57,7 @@ def native_form(dtype: pl.DataType) -> pl.DataType:
 
 
 def text_form(dtype: pl.DataType) -> pl.DataType:
-    """The dtype to read *dtype* as, by a reader that would round numbers or make them null.
+    """Return the dtype to read *dtype* as, for a reader that would round numbers or replace them by null.
 
     Example:
         >>> text_form(pl.Int8())
@@ -77,10 +77,10 @@ def _form(dtype: pl.DataType, form: ColumnCodec) -> pl.DataType:
 
 
 def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame:
-    """The columns of *schema* from *df*, where they have their native or text form.
+    """Return the columns of *schema* from *df*, which has them in their native or text form.
 
     Raises:
-        Malformed: a value is not of its column's type; it names the row and the column.
+        Malformed: a value does not have the type of its column. The error has the row and the column.
 
     Example:
         >>> cast_to(pl.DataFrame({"a": ["P1DT2S"]}), pl.Schema({"a": pl.Duration("ms")}), "csv").item()
@@ -90,7 +90,7 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
 
 
 def short_message(error: BaseException) -> str:
-    r"""What is wrong: the first line of what Polars says. The others give advice on its own options.
+    r"""Return the first line of the message of *error*. In Polars' messages the other lines are hints on its options.
 
     Example:
         >>> short_message(ValueError("no.\n\nTry something else."))
@@ -103,13 +103,13 @@ def short_message(error: BaseException) -> str:
 
 
 def format_value(series: pl.Series, row: int) -> str:
-    """The value in *row* as a message shows it, cut off by Polars: it may be all of a body.
+    """Return the value in *row* for an error message. Polars truncates it: it may be as large as the body.
 
     Example:
         >>> format_value(pl.Series(["soon"]), 0), format_value(pl.Series([[1, 2]]), 0)
         ("'soon'", 'List(Int64)')
     """
-    value = series.slice(row, 1).alias("value")  # methods of a Series take its name for a pattern
+    value = series.slice(row, 1).alias("value")  # methods of a Series read its name as a pattern
     if isinstance(series.dtype, pl.String):
         value = value.str.slice(0, VALUE_CHARS)
     return (
@@ -118,10 +118,10 @@ def format_value(series: pl.Series, row: int) -> str:
 
 
 def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
-    """*series*, which has the native or the text form of *dtype*, in that.
+    """Cast *series*, which has the native or text form of *dtype*, to *dtype*.
 
     Raises:
-        Malformed: a value is not of that type; it names the row and the column.
+        Malformed: a value does not have this type. The error has the row and the column.
 
     Example:
         >>> cast(pl.Series(["YQ=="]), pl.Binary(), "csv").item()
@@ -135,12 +135,14 @@ def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:
         done = frame.select(value).to_series()
     except (PolarsError, PanicException) as error:
         row = _first(frame, value)
-        raise Malformed(format, f"{format_value(series, row)} is no {dtype}", row=row, column=series.name) from error
+        raise Malformed(
+            format, f"{format_value(series, row)} is not a valid {dtype}", row=row, column=series.name
+        ) from error
     return done.alias(series.name)
 
 
 def _first(frame: pl.DataFrame, value: pl.Expr) -> int:
-    """The first row for which *value* fails."""
+    """Return the first row for which the expression *value* fails."""
     begin, end = 0, frame.height
     while end - begin > 1:
         middle = (begin + end) // 2
@@ -156,7 +158,7 @@ def _first(frame: pl.DataFrame, value: pl.Expr) -> int:
 def _typed(value: pl.Expr, got: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     if got == dtype:
         return value
-    if isinstance(got, pl.Null):  # a column that is not there
+    if isinstance(got, pl.Null):  # the column is absent
         return pl.when(value.is_null()).then(pl.lit(None, dtype))
     if plain_of(dtype) is not dtype:
         return rebuilt(_typed(value, got, plain_of(dtype)), dtype)
@@ -205,28 +207,28 @@ def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _narrowed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Numbers as *dtype*; a finite one that it could hold as infinity only is an error."""
+    """Cast numbers to *dtype*, and fail if a finite number would become infinite."""
     number = value.cast(dtype)
     return _sound(number, number.is_infinite() & value.is_finite()) if dtype.is_float() else number
 
 
 def _sound(number: pl.Expr, is_wrong: pl.Expr) -> pl.Expr:
-    """*number*, or an error if any *is_wrong*: no cast of Polars' to a float has one of its own."""
+    """Return *number*, or fail if *is_wrong* for any row. Polars' casts to floats never fail."""
     none_wrong = (is_wrong.cast(pl.Int16) * -1).cast(pl.UInt8) == 0
     return pl.when(none_wrong).then(number)
 
 
-def _refused(value: pl.Expr, is_so: pl.Expr) -> pl.Expr:
-    """The text *value*, but where that *is_so* with something behind it, so that no reader of Polars' takes it."""
+def _invalid_where(value: pl.Expr, is_so: pl.Expr) -> pl.Expr:
+    """Append a remark to the text *value* where *is_so*, so that Polars cannot parse it."""
     return pl.when(is_so).then(value + pl.lit(" would be changed")).otherwise(value)
 
 
 def _decimal(value: pl.Expr, dtype: pl.Decimal) -> pl.Expr:
-    """Exact ones: Polars rounds what has too many places, also by an exponent."""
+    """Parse exact decimals only: Polars would round those with too many places, also if an exponent adds them."""
     places = value.str.extract(r"(?:\.(\d*?)0*)?[eE]").str.len_chars().fill_null(0).cast(pl.Int64)
     exponent = value.str.extract(r"[eE]\+?(-?\d{1,9})$").cast(pl.Int64)
     is_longer = value.str.contains(rf"\.\d{{{dtype.scale}}}\d*[1-9]") & exponent.is_null()
-    return _refused(value, is_longer | (places - exponent > dtype.scale)).cast(dtype)
+    return _invalid_where(value, is_longer | (places - exponent > dtype.scale)).cast(dtype)
 
 
 def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
@@ -237,15 +239,15 @@ def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
     else:
         with_offset = text.str.replace("[Zz]$", "+00:00")
         moment = with_offset.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit=unit, time_zone="UTC")
-    if unit != dtype.time_unit:  # nanoseconds by hand: Polars wraps those beyond 1677 and 2262
+    if unit != dtype.time_unit:  # parse nanoseconds here: Polars overflows before 1677 and after 2262
         rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
         moment = (moment.to_physical().cast(pl.Int128) * 1000 + rest).cast(pl.Int64)
     return moment.cast(dtype)
 
 
 def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    """The text of a time, refused where Polars would cut off digits that *unit* has not, or pass by a leap second."""
-    return _refused(value, value.str.contains(rf"\.\d{{{UNIT_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
+    """Return the text of a time, made invalid where Polars would truncate digits or ignore a leap second."""
+    return _invalid_where(value, value.str.contains(rf"\.\d{{{UNIT_DIGITS[unit]}}}\d*[1-9]|\d:\d\d:[6-9]"))
 
 
 def _duration(value: pl.Expr, dtype: pl.Duration) -> pl.Expr:
@@ -259,5 +261,5 @@ def _inner(dtype: object) -> pl.DataType:
 
 
 def _of(dtype: object) -> pl.DataType:
-    """The dtype within another, which may have been given as a class."""
+    """Return an inner dtype as an instance: it may have been given as a class."""
     return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]

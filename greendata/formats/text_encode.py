@@ -1,8 +1,11 @@
-"""What values look like in text: the columns of a frame in the forms that JSON and CSV have for them.
+"""Convert the columns of a frame to the text forms of their values in JSON and CSV.
 
-Datetimes are ISO 8601, to the last digit of their unit and with the offset of their zone; before 1972, when offsets
-had odd seconds, in UTC. Durations are ISO 8601 (``P1DT2.5S``). Binary is base64 (RFC 4648). Decimals are exact: a
-string in JSON. NaN and the infinities, which JSON does not have, are null there, as in JavaScript, Polars and pydantic.
+- Datetimes are ISO 8601, to the last digit of their unit and with the offset of their zone. Before 1972, when some
+  offsets had odd seconds, they are in UTC.
+- Durations are ISO 8601 (``P1DT2.5S``).
+- Binary is base64 (RFC 4648).
+- Decimals are exact: strings in JSON.
+- NaN and the infinities are null in JSON, which does not have them, as in JavaScript, Polars and pydantic.
 """
 
 from __future__ import annotations
@@ -22,18 +25,18 @@ __all__ = ("check_writable", "encode_text", "escape_formula_cells", "unwritable"
 LEAST = -(2**63)
 
 _FORMULA = r"\A[=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # owasp.org/www-community/attacks/CSV_Injection
-_LEAST_SPANS = {  # of so many ticks
+_LEAST_SPANS = {  # the text of LEAST ticks, by unit
     "ms": "-P106751991167DT7H12M55.808S",
     "us": "-P106751991DT4H54.775808S",
     "ns": "-P106751DT23H47M16.854775808S",
 }
-_WHOLE_MINUTES = 1972  # the year since which no zone's offset has seconds (Liberia was the last)
+_WHOLE_MINUTES = 1972  # since this year no offset of a zone has seconds (Liberia was the last)
 
 
 def unwritable(schema: pl.Schema, format: Format) -> dict[str, pl.DataType]:
-    """The columns of *schema* that *format* has no form for.
+    """Return the columns of *schema* that *format* has no form for.
 
-    None has one for objects, CSV none for anything nested, Parquet none for structs without fields.
+    No format has a form for objects, CSV has none for nested types, and Parquet has none for structs without fields.
 
     Example:
         >>> unwritable(pl.Schema({"a": pl.List(pl.Int64), "b": pl.Int64}), "csv")
@@ -43,7 +46,7 @@ def unwritable(schema: pl.Schema, format: Format) -> dict[str, pl.DataType]:
 
 
 def check_writable(schema: pl.Schema, format: Format) -> None:
-    """Raise NotWritable if there is an `unwritable` column.
+    """Raise NotWritable if *format* has no form for some column of *schema*.
 
     Example:
         >>> check_writable(pl.Schema({"a": pl.List(pl.Int64)}), "json")
@@ -53,10 +56,12 @@ def check_writable(schema: pl.Schema, format: Format) -> None:
 
 
 def encode_text(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()) -> pl.DataFrame:
-    """*df* with datetimes, durations and binary, also within lists and structs, as strings. Call on a worker.
+    """Return *df* with datetimes, durations and binary values as strings, also within lists and structs.
+
+    Call on a worker.
 
     Args:
-        besides: columns of these dtypes are left as they are.
+        besides: the dtypes of columns to leave unchanged.
 
     Example:
         >>> encode_text(pl.DataFrame({"a": [b"abc"]})).item()
@@ -64,7 +69,7 @@ def encode_text(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()
     """
     if not any(_is_changed(dtype) for dtype in df.dtypes):
         return df
-    by_number = df.clone()  # a name may look like a pattern to pl.col
+    by_number = df.clone()  # pl.col may read a name as a pattern
     by_number.columns = [str(number) for number in range(df.width)]
     texts = by_number.select(
         pl.col(name) if isinstance(dtype, besides) else _text(pl.col(name), dtype).alias(name)
@@ -75,7 +80,7 @@ def encode_text(df: pl.DataFrame, *, besides: tuple[type[pl.DataType], ...] = ()
 
 
 def escape_formula_cells(df: pl.DataFrame) -> pl.DataFrame:
-    """*df* with ``'`` before every text that a spreadsheet would take for a formula. Call on a worker.
+    """Return *df* with ``'`` before each text that a spreadsheet would run as a formula. Call on a worker.
 
     Example:
         >>> escape_formula_cells(pl.DataFrame({"a": ["=1+1", "1+1"]}))["a"].to_list()
@@ -98,7 +103,7 @@ def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         case pl.Datetime():
             return _datetime_text(value, dtype)
         case pl.Duration():
-            text = value.dt.to_string("iso")  # but for the least, whose opposite no integer of 64 bits is
+            text = value.dt.to_string("iso")  # wrong for LEAST: its negation does not fit into 64 bits
             return pl.when(value.to_physical() == LEAST).then(pl.lit(_LEAST_SPANS[dtype.time_unit])).otherwise(text)
         case pl.List(inner=pl.DataType() as inner):
             return value.list.eval(_text(pl.element(), inner))

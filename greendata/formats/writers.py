@@ -1,4 +1,4 @@
-"""The writers of each format: frames of one schema in, the pieces of one body out. All of it is for workers."""
+"""Encode frames of one schema as the pieces of one body, in each format. Call on a worker."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, sl
 
 __all__ = ("Body", "Writer", "writer_of")
 
-BLOCK_BYTES = 1 << 22  # of columns whose values are turned into text, or into an Arrow message, at once
+BLOCK_BYTES = 1 << 22  # of columns to convert to text, or to an Arrow message, in one step
 BLOCK_ROWS = 1 << 16
-GROUP_BYTES = 1 << 26  # of columns in a Parquet row group at most
-GROUP_ROWS = 1 << 18  # rows in one, as Polars has it
+GROUP_BYTES = 1 << 26  # of columns in a Parquet row group, at most
+GROUP_ROWS = 1 << 18  # in a Parquet row group, at most: the default of Polars
 
 CHUNKS_PER_JOB = 4  # a round trip of a job costs the hub as much as making one chunk of text
 
@@ -31,17 +31,17 @@ Parts = Iterator[list[bytes]]
 
 
 class Writer(Protocol):
-    """What makes one body out of frames of one schema."""
+    """An encoder of frames of one schema as one body."""
 
     def add(self, df: pl.DataFrame) -> Pieces:
-        """The bytes of *df*."""
+        """Yield the bytes of *df*."""
 
     def end(self) -> bytes:
-        """What comes after the last frame; there was one at least."""
+        """Return the bytes that follow the last frame. At least one frame must have been added."""
 
 
 def writer_of(format: Format, *, escape_formulas: bool = False, include_bom: bool = False) -> Writer:
-    """A new writer of *format*.
+    """Return a new writer of *format*.
 
     Example:
         >>> writer = writer_of("json")
@@ -54,11 +54,11 @@ def writer_of(format: Format, *, escape_formulas: bool = False, include_bom: boo
 
 
 class Body:
-    """The bytes of one body, in lists of a few chunks: what a job makes before it comes back.
+    """The bytes of one body, in lists of a few chunks. A job makes one such list.
 
     Args:
-        writer: of *format*.
-        chunk_bytes: at most in a chunk.
+        writer: a writer of *format*.
+        chunk_bytes: the maximum size of a chunk in bytes.
     """
 
     def __init__(self, writer: Writer, format: Format, *, chunk_bytes: int) -> None:
@@ -68,7 +68,7 @@ class Body:
         self._schema: pl.Schema | None = None  # of the first frame
 
     def parts_of(self, source: pl.DataFrame | pl.LazyFrame) -> Parts:
-        """All of the body, while the query runs."""
+        """Yield the whole body of *source*. A query runs meanwhile."""
         if isinstance(source, pl.DataFrame):
             yield from self._grouped(chain(self._pieces(source), self._ending()))
             return
@@ -79,15 +79,15 @@ class Body:
         yield from self.end()
 
     def add(self, frame: object) -> Parts:
-        """The body goes on with *frame*.
+        """Yield the next bytes of the body, those of *frame*.
 
         Raises:
-            NotAFrame, NotWritable, FrameMismatch: not with this one.
+            NotAFrame, NotWritable, FrameMismatch: *frame* cannot be added to the body.
         """
         return self._grouped(self._pieces(frame))
 
     def end(self) -> Parts:
-        """What comes after the last frame."""
+        """Yield the bytes that follow the last frame."""
         nothing = self._pieces(pl.DataFrame()) if self._schema is None else iter(())
         return self._grouped(chain(nothing, self._ending()))
 
@@ -111,7 +111,7 @@ class Body:
 
 
 def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:
-    """The bytes of *pieces* in chunks of at most *most*, of small pieces as many as make a quarter of that."""
+    """Yield *pieces* as chunks of at most *most* bytes. Small pieces are joined up to a quarter of that."""
     parts: list[bytes | memoryview] = []
     size = 0
     for piece in chain.from_iterable(_cut(piece, most) for piece in pieces):
@@ -126,7 +126,7 @@ def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:
 
 
 def _joined(parts: list[bytes | memoryview]) -> bytes:
-    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes of bytes is no copy
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)  # bytes(b) does not copy b if it is bytes
 
 
 def _cut(piece: bytes | memoryview, size: int) -> Pieces:

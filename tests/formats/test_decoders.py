@@ -195,7 +195,7 @@ def test_values_of_every_type(form: str, dtype: Any, good: list[Any], bad: list[
 def test_a_row_that_does_not_fit_is_named() -> None:
     error = refused(b'[{"a": "2024-01-01"}, {"a": null}, {"a": "soon"}]', "json", {"a": pl.Date})
     assert (error.row, error.column, error.line) == (2, "a", None)
-    assert str(error) == "not valid json, row 2, column 'a': 'soon' is no Date"
+    assert str(error) == "not valid json, row 2, column 'a': 'soon' is not a valid Date"
 
 
 LARGE = chunk_scan.LARGE_BYTES + 1
@@ -228,7 +228,7 @@ CSV = {
     "open quote": (b'a,b\n1,x\n2,"y\n', 3, "a quote is not closed"),
     "open quote far behind": (b"a,b\n" + b'1,"x\n"\n' * 200_000 + b'2,"y\n3,z\n', 400_002, "a quote is not closed"),
     "a large cell": (b'a,b\n1,x\n"' + b"x" * LARGE + b'",y\n', 3, "'xxx"),
-    "behind a large cell": (b'a,b\n1,"' + b"x\n" * LARGE + b'"\ny,z\n', LARGE + 3, "'y' is no Int64"),
+    "behind a large cell": (b'a,b\n1,"' + b"x\n" * LARGE + b'"\ny,z\n', LARGE + 3, "'y' is not a valid Int64"),
     "a long header": (b"a," + b"b" * LARGE + b"\n", 1, "its header has more than 1048576 bytes"),
     "a quote in the header": (b'a,"b\n' + b"\n" * LARGE, 1, "a quote is not closed"),
     "text after a quote": (b'a,b\n1,x\n2,"y"z\n', 3, ""),
@@ -246,7 +246,7 @@ def test_the_line_of_malformed_csv(content: bytes, line: int, text: str) -> None
 def test_the_line_of_a_csv_cell_that_is_no_date() -> None:
     error = refused(b'b,a\n"x\ny",2024-01-01\n,2024-02-30\n', "csv", {"a": pl.Date})
     assert (error.line, error.column) == (4, "a")
-    assert str(error) == "not valid csv, line 4, column 'a': '2024-02-30' is no Date"
+    assert str(error) == "not valid csv, line 4, column 'a': '2024-02-30' is not a valid Date"
 
 
 def test_empty_lines_before_the_header() -> None:
