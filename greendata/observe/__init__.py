@@ -1,11 +1,11 @@
-"""Seeing what happens: counters and histograms, the hub's lag, who blocked it, metrics and traces.
+"""Observe a process: counters and histograms, hub lag, blocked hubs, metrics and traces.
 
     from greendata import observe
 
     observe.start()
     print(observe.stats())
 
-Nothing is recorded before `start`, and importing it has no effect.
+Nothing is recorded before `start`. Importing this package has no effect.
 """
 
 from __future__ import annotations

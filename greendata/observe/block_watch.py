@@ -1,10 +1,15 @@
-"""The blame line: when the hub was silent, what it was doing.
+"""Report when the hub was blocked, and by which line of code.
 
-Two witnesses. Where gevent's own monitor watches the hub (``GEVENT_MONITOR_THREAD_ENABLE``, and its
-``max_blocking_time``), its events are taken. Elsewhere a native thread of ours looks at the heartbeat of a
-`LagProbe`, and when that is overdue at the stack of the hub's thread. Either only appends to a deque; a greenlet
-of the hub logs it when the silence is over. Neither sees anything while a native call keeps the GIL to itself: such
-a silence is measured, and its stack is that of the first moment after it.
+A native thread takes the stack of the hub's thread while the hub is blocked. There are two such samplers:
+
+- gevent's monitor, if it watches the hub (``GEVENT_MONITOR_THREAD_ENABLE`` and ``max_blocking_time``).
+- Otherwise a thread of this module, which samples the stack when the next tick of a `LagProbe` is overdue.
+
+    hub        tick ── tick ── blocked ........................ tick: make a Block, report it in a greenlet
+    sampler                        overdue: take the stack ──►┘   (through a deque)
+
+Neither sampler can run while a native call holds the GIL. The length of such a block is still measured, and its stack
+is taken in the first moment after the call.
 """
 
 from __future__ import annotations
@@ -27,44 +32,44 @@ from greendata.hub import native
 from greendata.hub.checks import is_number
 from greendata.hub.closing import Closing
 from greendata.observe.lag import LEAST, MOST, LagProbe
-from greendata.observe.site import Site, culprit
+from greendata.observe.source_location import SourceLocation, user_location
 
 __all__ = ("Block", "BlockWatch", "watch_blocks")
 
-THRESHOLD = 0.1  # seconds, as gevent's max_blocking_time
-BLOCKS = 50  # that are remembered
+THRESHOLD = 0.1  # seconds; the same default as gevent's max_blocking_time
+BLOCKS = 50  # number of blocks that are kept
 
 log = logging.getLogger("greendata.observe")
 
-Stack = tuple[tuple[CodeType, int], ...]  # code and line of each frame, the innermost first
+Stack = tuple[tuple[CodeType, int], ...]  # code and line number of each frame, innermost first
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One silence of the hub.
+    """One time that the hub was blocked.
 
     Attributes:
-        at: when it was over, in seconds since 1970.
-        seconds: how long it was: how late the hub came to a timer.
+        at: the end of the block, in seconds since 1970.
+        seconds: its length: how late the hub served a timer.
         label: the innermost line of the user's own code, as "file:line in function".
-        stack: the whole stack of the hub's thread during the silence, the innermost frame last.
+        stack: the whole stack of the hub's thread during the block, the innermost frame last.
     """
 
     at: float
     seconds: float
     label: str
-    stack: tuple[Site, ...]
+    stack: tuple[SourceLocation, ...]
 
     def __str__(self) -> str:
-        frames = "".join(f"\n  {site}" for site in self.stack)
+        frames = "".join(f"\n  {location}" for location in self.stack)
         return f"the hub was silent for {self.seconds:.3f} s in {self.label}{frames}"
 
 
 class BlockWatch(Closing):
-    """Watches the hub of the thread that makes it, until `close`; see `watch_blocks`.
+    """Watches the hub of the thread that creates it, until `close`; see `watch_blocks`.
 
     Attributes:
-        threshold: seconds of silence that are blamed.
+        threshold: the shortest block, in seconds, that is reported.
 
     Methods are for the hub's thread; `blocks` is safe from any thread.
     """
@@ -72,52 +77,52 @@ class BlockWatch(Closing):
     def __init__(self, threshold: float, on_block: Callable[[Block], object]) -> None:
         self.threshold = threshold
         self._on_block = on_block
-        self._seen: deque[Stack] = deque(maxlen=1)  # a witness appends, the hub's thread pops
+        self._seen: deque[Stack] = deque(maxlen=1)  # the sampler appends, the hub's thread pops
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)  # the hub's thread writes
         self._probe = LagProbe(min(MOST, max(LEAST, threshold / 4)))
-        self._is_over = False  # the hub's thread sets it, the witness reads
-        self._witness_in = 0  # the process that the witness runs in; hub's thread only
-        self._probe.on_beat(self._on_beat)
+        self._is_closed = False  # the hub's thread sets it, the sampler reads it
+        self._sampler_pid = 0  # the process that the sampler runs in; hub's thread only
+        self._probe.on_tick(self._on_tick)
         self._probe.start()
-        if self._probe.hub:  # it has begun; else the first beat calls: gevent's monitor ends where it looks before that
-            self._call_witness()
+        if self._probe.hub:  # started already; else the first tick does this, or gevent's monitor would end
+            self._start_sampler()
 
     def blocks(self) -> tuple[Block, ...]:
-        """The last silences, the newest first."""
+        """Return the last blocks, the newest first."""
         return tuple(reversed(self._blocks.copy()))
 
     def close(self) -> None:
-        """Watch no more. Idempotent."""
-        self._is_over = True
+        """Stop watching. Idempotent."""
+        self._is_closed = True
         self._probe.close()
         if self._on_event in gevent.events.subscribers:
             gevent.events.subscribers.remove(self._on_event)
 
-    # -- the witness: a native thread, or gevent's ----------------------------------------------------------
+    # -- the sampler: a thread of ours, or gevent's monitor -------------------------------------------------
 
-    def _call_witness(self) -> None:
-        self._witness_in = os.getpid()
-        if self._probe.hub.start_periodic_monitoring_thread() is not None:  # the hub's own, if gevent is to have one
+    def _start_sampler(self) -> None:
+        self._sampler_pid = os.getpid()
+        if self._probe.hub.start_periodic_monitoring_thread() is not None:  # gevent's monitor, if it is enabled
             gevent.events.subscribers.append(self._on_event)
         else:
             native.start_thread(self._watch, ())
 
     def _watch(self) -> None:
-        native.name_this_thread("greendata-blame")
-        seen = 0.0  # the beat after which the hub fell silent, once it has been seen
-        while not self._is_over and self._probe.hub.loop is not None:
+        native.name_this_thread("greendata-watch")
+        seen = 0.0  # the tick before the block that was sampled last
+        while not self._is_closed and self._probe.hub.loop is not None:
             native.sleep(self._probe.interval)
-            beat = self._probe.beat
-            if beat != seen and monotonic() - beat >= self.threshold:
-                seen = beat
-                self._look()
+            last_tick = self._probe.last_tick
+            if last_tick != seen and monotonic() - last_tick >= self.threshold:
+                seen = last_tick
+                self._sample_stack()
 
     def _on_event(self, event: Any) -> None:
         if isinstance(event, gevent.events.EventLoopBlocked) and event.hub is self._probe.hub:
-            self._look()
+            self._sample_stack()
 
-    def _look(self) -> None:
-        """Note what the hub's thread does. Only code and lines: a frame would keep its locals for this thread."""
+    def _sample_stack(self) -> None:
+        """Take the stack of the hub's thread: code and line numbers, not frames, which keep locals alive."""
         frame: FrameType | None = sys._current_frames().get(self._probe.hub.thread_ident)
         found: list[tuple[CodeType, int]] = []
         while frame is not None:
@@ -127,47 +132,47 @@ class BlockWatch(Closing):
 
     # -- the hub --------------------------------------------------------------------------------------------
 
-    def _on_beat(self, lag: float) -> None:
-        if self._witness_in != os.getpid():  # a fork took our thread; gevent brings its own along
+    def _on_tick(self, lag: float) -> None:
+        if self._sampler_pid != os.getpid():  # after a fork our thread is gone; gevent restarts its monitor
             if self._on_event in gevent.events.subscribers:
-                self._witness_in = os.getpid()
+                self._sampler_pid = os.getpid()
             else:
-                self._call_witness()
+                self._start_sampler()
         silence = lag + self._probe.interval
         if silence < self.threshold:
             self._seen.clear()
             return
         stack = self._seen.pop() if self._seen else ()
-        sites = tuple(Site(code.co_filename, line, code.co_name) for code, line in reversed(stack))
-        block = Block(time(), silence, str(culprit(sites) or "a call that kept the GIL"), sites)
+        locations = tuple(SourceLocation(code.co_filename, line, code.co_name) for code, line in reversed(stack))
+        block = Block(time(), silence, str(user_location(locations) or "a call that kept the GIL"), locations)
         self._blocks.append(block)
-        gevent.spawn(self._on_block, block)  # it may wait for a lock, which the hub itself may not
+        gevent.spawn(self._on_block, block)  # the callback may wait for a lock, which the hub itself must not
 
 
 def watch_blocks(threshold: float = THRESHOLD, *, on_block: Callable[[Block], object] | None = None) -> BlockWatch:
-    """Tell of each silence of the calling thread's hub, from now until the watch is closed.
+    """Report each time the calling thread's hub is blocked, until the watch is closed.
 
-    Where gevent's monitor watches this hub, it is the witness, and its ``max_blocking_time`` decides from when on it
-    sees a stack.
+    If gevent's monitor watches this hub, it takes the stacks, and only of blocks longer than its
+    ``max_blocking_time``.
 
     Args:
-        threshold: seconds of silence to tell of, >= 0.02.
-        on_block: called with each `Block` in a greenlet of the hub; without it the block is logged as a warning of
+        threshold: the shortest block to report, in seconds, >= 0.02.
+        on_block: called with each `Block` in a greenlet of the hub; by default the block is logged as a warning with
             the logger "greendata.observe".
 
     Raises:
-        BadArgument: a *threshold* that cannot be used.
+        BadArgument: *threshold* cannot be used.
 
     Example:
         >>> import gevent, time
-        >>> told = []
-        >>> with watch_blocks(0.05, on_block=told.append) as watch:
-        ...     while not any("in <module>" in block.label for block in told):
+        >>> seen = []
+        >>> with watch_blocks(0.05, on_block=seen.append) as watch:
+        ...     while not any("in <module>" in block.label for block in seen):
         ...         busy_until = time.monotonic() + 0.1
         ...         while time.monotonic() < busy_until:
         ...             pass
         ...         gevent.sleep(0.02)
-        >>> told[-1].seconds > 0.05
+        >>> seen[-1].seconds > 0.05
         True
     """
     if not is_number(threshold, 2 * LEAST):

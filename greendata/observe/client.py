@@ -1,4 +1,4 @@
-"""Snapshots from another process: over HTTP, or over HTTP on a Unix socket."""
+"""Fetch snapshots from another process, over HTTP on TCP or on a Unix socket."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from greendata.errors.observe import without_secrets
 
 __all__ = ("PATH", "fetch")
 
-PATH = "/greendata/stats.json"  # where a server of ours has its snapshot, unless it is told otherwise
-TIMEOUT = 10.0  # seconds: for a server that does not answer
-LIMIT = 4 * 2**20  # bytes of a snapshot; one of 100 labels and 5 minutes has 60 KB
+PATH = "/greendata/stats.json"  # the default path of the snapshot on a server of greendata
+TIMEOUT = 10.0  # seconds, for a server that does not respond
+LIMIT = 4 * 2**20  # bytes that are read; a snapshot of 100 labels and 5 minutes has 60 KB
 SHAPE = {"at": float, "pid": int, "pool": dict, "jobs": list, "lag": dict, "history": list}
 
 Snapshot = dict[str, Any]
 
 
 def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
-    """The snapshot that a process serves now, as `greendata.observe.snapshot_json` made it.
+    """Return the current snapshot of a process, as made by `greendata.observe.snapshot_json`.
 
     Args:
-        address: an http or https URL, or the path of a Unix socket; without a path of its own a URL means `PATH`.
-            A user and a password in it are sent (HTTP Basic).
-        headers: sent with the request.
+        address: an http or https URL, or the path of a Unix socket. A URL without a path means `PATH`. A user and a
+            password in the URL are sent as HTTP Basic authentication.
+        headers: additional request headers.
 
     Raises:
-        BadArgument: *address* is neither, or the headers cannot be sent.
-        NoSnapshot: nobody answers, or with an error.
-        NotASnapshot: the answer is something else.
+        BadArgument: *address* is neither of them, or the headers cannot be sent.
+        NoSnapshot: there is no response, or its status is an error.
+        NotASnapshot: the response is not a snapshot.
 
     Example:
         >>> fetch("http://127.0.0.1:1/")
@@ -49,7 +49,7 @@ def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
         body = response.read(LIMIT)
     except (OSError, HTTPException) as error:
         raise NoSnapshot(address, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
-    except ValueError as error:  # http.client's word for a line break, or what is not Latin-1
+    except ValueError as error:  # raised by http.client for a line break, or for text that is not Latin-1
         raise BadArgument("headers", sorted(headers or {}), "headers that HTTP can send") from error
     finally:
         connection.close()

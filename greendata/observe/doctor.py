@@ -1,9 +1,10 @@
-"""The doctor: does this process do what a gevent process with Polars should?
+"""The doctor: check that a process is set up correctly for gevent and Polars.
 
-`examine` looks at the process it is called in, so the place for it is the running server: the worker's
-``post_worker_init``, or a shell in it. It changes nothing, runs no query and opens no connection. In a process that
-was forked after Polars was imported, and before greendata was, it has Polars start its threads: nothing else tells
-whether the parent had run a query.
+`examine` checks the process in which it is called. So call it in the running server: in gunicorn's
+``post_worker_init``, or in a shell inside the worker. It changes nothing, runs no query and opens no connection.
+
+There is one exception. In a process that was forked after Polars was imported and before greendata was, it has Polars
+start its threads. There is no other way to find out whether the parent had run a query.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from greendata.threads import sharing
 
 __all__ = ("Finding", "Verdict", "examine", "has_failures", "report")
 
-# Worth knowing in a report; what is not installed is left out.
+# Packages whose versions are reported if they are installed.
 PACKAGES = (
     "greendata",
     "polars",
@@ -46,7 +47,7 @@ PACKAGES = (
     "distributed",
 )
 
-# What blocks the whole process where a module has taken it before gevent put its own in the place.
+# Functions that block the whole process if a module has imported them before gevent replaced them.
 BLOCKING = (
     ("socket", "socket"),
     ("socket", "create_connection"),
@@ -59,7 +60,7 @@ MODULES_SHOWN = 5
 
 
 class Verdict(StrEnum):
-    """How a finding is to be taken.
+    """How serious a finding is.
 
     Example:
         >>> Verdict.FAIL == "fail"
@@ -73,12 +74,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        verdict: how it is.
-        text: what was found and, unless it is ok, what to do.
+        name: the name of the check.
+        verdict: how serious it is.
+        text: the result, and what to do about it unless it is ok.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Finding:
 
 
 def has_failures(findings: Iterable[Finding]) -> bool:
-    """True if one of *findings* is a failure: the exit code of the command line.
+    """Return True if one of *findings* is a failure. The command line then exits with an error.
 
     Example:
         >>> has_failures([Finding("hub", Verdict.OK, "it turns")])
@@ -97,7 +98,7 @@ def has_failures(findings: Iterable[Finding]) -> bool:
 
 
 def report(findings: Collection[Finding]) -> str:
-    """Return *findings* as text, a line each.
+    """Return *findings* as text, one line for each.
 
     Example:
         >>> print(report([Finding("hub", Verdict.OK, "it turns"), Finding("patch", Verdict.WARN, "off")]))
@@ -109,13 +110,13 @@ def report(findings: Collection[Finding]) -> str:
 
 
 def examine(*, workers: int | None = None) -> tuple[Finding, ...]:
-    """What there is to say about the calling process, in the order in which things go wrong.
+    """Check the calling process, and return the findings in the order in which problems usually arise.
 
     Args:
         workers: server processes on this machine; ``WEB_CONCURRENCY``, or 1, if None.
 
     Raises:
-        BadArgument: *workers* is no whole number >= 1.
+        BadArgument: *workers* is not a whole number >= 1.
 
     Example:
         >>> {finding.name: finding.verdict.value for finding in examine(workers=1)}["fork"]
@@ -142,15 +143,17 @@ def _patched() -> Finding:
     missing = [name for name in ("socket", "threading", "time", "ssl") if not is_module_patched(name)]
     if not missing:
         return Finding("gevent patch", Verdict.OK, "the standard library is cooperative")
-    text = f"not patched: {', '.join(missing)}; call gevent.monkey.patch_all() first of all, or use gunicorn -k gevent"
+    text = (
+        f"not patched: {', '.join(missing)}; call gevent.monkey.patch_all() before all else, or use gunicorn -k gevent"
+    )
     return Finding("gevent patch", Verdict.WARN, text)
 
 
 def _order() -> Finding | None:
-    """Modules that hold a blocking function which gevent has replaced since they were imported."""
+    """Find modules that imported a blocking function before gevent replaced it."""
     if not is_module_patched("socket"):
         return None
-    late = sorted(set(_holders()))
+    late = sorted(set(_early_imports()))
     if not late:
         return Finding("order of imports", Verdict.OK, "no module was imported too early for the patch")
     shown = ", ".join(f"{module} ({name})" for module, name in late[:MODULES_SHOWN])
@@ -159,7 +162,7 @@ def _order() -> Finding | None:
     return Finding("order of imports", Verdict.FAIL, text)
 
 
-def _holders() -> Iterator[tuple[str, str]]:
+def _early_imports() -> Iterator[tuple[str, str]]:
     originals = {
         id(original): f"{module}.{name}"
         for module, name in BLOCKING
@@ -174,7 +177,7 @@ def _holders() -> Iterator[tuple[str, str]]:
 
 
 def _locks() -> Finding | None:
-    """Locks of the program that are native: under the patch a greenlet that waits for one stops its hub."""
+    """Find native locks of the program. If Polars is patched, a greenlet that waits for one blocks its hub."""
     if not is_module_patched("threading") and not diverted_for("the pool"):
         return None
     names = native_locks()
@@ -183,8 +186,9 @@ def _locks() -> Finding | None:
     more = f" and {len(names) - MODULES_SHOWN} more" if len(names) > MODULES_SHOWN else ""
     text = (
         f"native, made before patch_all: {', '.join(names[:MODULES_SHOWN])}{more}; a greenlet that runs a query under "
-        "such a lock lets others run, and the next one that wants the lock stops the hub for ever. Make it on first "
-        "use, take greendata.single_flight, or, with gunicorn --preload, call patch_all at the head of gunicorn.conf.py"
+        "such a lock lets others run, and the next one that waits for the lock blocks the hub for ever. Make it on "
+        "first use, use greendata.single_flight, or, with gunicorn --preload, call patch_all at the top of "
+        "gunicorn.conf.py"
     )
     return Finding("locks", Verdict.WARN, text)
 
@@ -275,7 +279,10 @@ def _threads(workers: int) -> Finding:
 
 
 def _threads_to_come(cores: int) -> int:
-    """How many Polars will start with its first query. To ask it would start them, and forking would be over."""
+    """Return how many threads Polars will start with its first query.
+
+    Asking Polars would start them, and then the process could not fork any more.
+    """
     given = os.environ.get(THREADS_VARIABLE, "")
     return int(given) if given.isdecimal() and int(given) else cores
 
@@ -291,8 +298,8 @@ def _cluster_clients() -> Finding | None:
 def _monitor() -> Finding:
     hub = get_hub_if_exists()
     if hub is not None and hub.periodic_monitoring_thread is not None:
-        return Finding("gevent monitor", Verdict.OK, f"on, tells of {gevent.config.max_blocking_time:g} s")
-    text = "off; greendata.observe.watch_blocks() tells who blocks the hub without it"
+        return Finding("gevent monitor", Verdict.OK, f"on, reports blocks of {gevent.config.max_blocking_time:g} s")
+    text = "off; without it, greendata.observe.watch_blocks() reports what blocks the hub"
     return Finding("gevent monitor", Verdict.OK, text)
 
 

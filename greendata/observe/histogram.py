@@ -1,4 +1,4 @@
-"""`Histogram`: how many durations fell into which bucket, in the shape that Prometheus and OpenTelemetry know."""
+"""`Histogram`: durations counted by bucket, in the form that Prometheus and OpenTelemetry use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ("BOUNDS", "Durations", "Histogram")
 
-# Seconds. What OpenTelemetry advises for database clients (db.client.operation.duration), and a minute for reports.
+# Seconds: the bounds that OpenTelemetry advises for database clients (db.client.operation.duration), and a minute.
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
 
@@ -16,9 +16,9 @@ class Histogram:
     """Durations, counted by bucket.
 
     Attributes:
-        counts: one for each of `BOUNDS`: durations up to it, and above the bound before; the last one is for those
-            above all bounds.
-        total: seconds, of all durations together.
+        counts: one count for each of `BOUNDS`: the durations up to that bound and above the previous one. The last
+            count is for durations above all bounds.
+        total: the sum of all durations, in seconds.
 
     Example:
         >>> histogram = Durations([0.002, 0.003, 0.02]).histogram()
@@ -31,16 +31,19 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many durations there are."""
+        """The number of durations."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """Seconds; 0.0 where there are no durations."""
+        """The mean duration in seconds; 0.0 if there are no durations."""
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> float:
-        """The least bound that *share* of the durations do not exceed; inf above the last, 0.0 without durations."""
+        """Return the lowest bound that *share* of the durations do not exceed.
+
+        Return inf if that is above the last bound, and 0.0 if there are no durations.
+        """
         needed, seen = share * self.count, 0
         for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
             seen += count
@@ -50,7 +53,7 @@ class Histogram:
 
 
 class Durations:
-    """A histogram that grows. Its owner says who may touch it."""
+    """A histogram that can be added to. Not thread-safe: the code that holds it has to guard it."""
 
     __slots__ = ("counts", "total")
 
@@ -66,5 +69,5 @@ class Durations:
         self.total += seconds
 
     def histogram(self) -> Histogram:
-        """As it is now."""
+        """Return the current counts."""
         return Histogram(tuple(self.counts), self.total)

@@ -1,4 +1,4 @@
-"""Warnings that name each Polars execution which runs on a hub's thread, where it stops every greenlet."""
+"""Warn of each Polars execution that runs on a hub's thread, where it blocks every greenlet."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from greendata.hub.contexts import contextmanager
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.internals.polars import EXECUTIONS
-from greendata.observe.site import calling_frame
+from greendata.observe.source_location import calling_frame
 from greendata.pool.workers import is_inline_thread
 from greendata.query.patching.function_patch import FunctionPatch
 
 __all__ = ("HubBlockedWarning", "warn_on_block")
 
 _patch = FunctionPatch(EXECUTIONS, "warnings", innermost=True)
-_open: list[None] = []  # one for each `warn_on_block` block; any thread appends and pops, one C call each
+_open_blocks: list[None] = []  # one for each `warn_on_block` block; any thread appends and pops, one C call each
 
 
 class HubBlockedWarning(RuntimeWarning):
@@ -26,7 +26,7 @@ class HubBlockedWarning(RuntimeWarning):
 
     Attributes:
         function: the native function that ran.
-        seconds: how long.
+        seconds: how long it ran.
 
     Example:
         >>> print(HubBlockedWarning("collect", 1.2))
@@ -38,7 +38,7 @@ class HubBlockedWarning(RuntimeWarning):
         self.function = function
         self.seconds = seconds
 
-    def __str__(self) -> str:  # the same for each run of a line: Python's filters know it again by its text
+    def __str__(self) -> str:  # without the seconds: Python's filters recognize a repeated warning by its text
         return (
             f"{self.function} ran on the hub's thread; "
             "use greendata.patch_polars(), a verb of greendata, or greendata.run"
@@ -49,12 +49,12 @@ class HubBlockedWarning(RuntimeWarning):
 def warn_on_block() -> Iterator[None]:
     """Warn of each Polars execution that runs on a hub's thread inside the block, at the line that called it.
 
-    What goes through the pool is silent, and so are threads without a hub. The block is for the process, not for
-    the calling greenlet alone. The warning comes when the execution is over; Python's filters decide what becomes of
-    it, and by default each line is told of once.
+    Executions in the pool and in threads without a hub give no warning. The block applies to the whole process, not
+    only to the calling greenlet. The warning is issued when the execution has ended. Python's filters apply to it; by
+    default each line is reported once.
 
     Raises:
-        SeamMissing: the Polars in place cannot be watched.
+        SeamMissing: the installed Polars cannot be watched.
 
     Example:
         >>> import gevent, polars as pl
@@ -65,18 +65,18 @@ def warn_on_block() -> Iterator[None]:
         >>> caught[0].category.__name__, caught[0].lineno
         ('HubBlockedWarning', 3)
     """
-    _open.append(None)
+    _open_blocks.append(None)
     try:
         if not _patch.is_applied:
-            _patch.apply(_warned)
+            _patch.apply(_with_warning)
         yield
     finally:
-        _open.pop()
-        if not _open:
+        _open_blocks.pop()
+        if not _open_blocks:
             _patch.undo()
 
 
-def _warned(func: Callable[..., Any]) -> Callable[..., Any]:
+def _with_warning(func: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(func)
     def run_and_warn(*args: Any, **kwargs: Any) -> Any:
         if get_hub_if_exists() is None or is_inline_thread():

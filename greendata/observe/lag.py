@@ -1,8 +1,9 @@
-"""Hub lag: how much later than due the hub gets to its timers, which is how late it gets to everything.
+"""Hub lag: how late the hub serves its timers, and so everything else.
 
-A probe is one timer that repeats. The hub's loop serves it like any other, so a greenlet that computes, a native
-call that keeps the GIL, or too many callbacks in a turn show as lag. It costs 3 us a tick: at the default interval
-0.01 percent of a core. It does not hold the loop open: a process with nothing else to wait for ends.
+A probe is a repeating timer, which the hub's loop serves like any other. So the lag shows a greenlet that computes, a
+native call that holds the GIL, or too many callbacks in one iteration of the loop. A tick costs 3 us; at the default
+interval that is 0.01 percent of a core. A probe does not keep the loop running: a process that waits for nothing else
+ends.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from greendata.hub.hubs import ensure_hub
 
 __all__ = ("LagProbe", "watch_lag")
 
-INTERVAL = 0.05  # seconds; a silence shorter than that is seen at the share of its length
-LEAST, MOST = 0.01, 0.05  # seconds of the interval
-SAMPLES = 1_200  # that are kept: a minute at 50 ms
+INTERVAL = 0.05  # seconds; a shorter block is noticed with a probability in proportion to its length
+LEAST, MOST = 0.01, 0.05  # bounds of the interval, in seconds
+SAMPLES = 1_200  # number of samples kept: a minute at 50 ms
 
 
 class LagProbe(Closing):
-    """Measures the hub of the thread that makes it, from `start` to `close`; see `watch_lag`.
+    """Measures the hub of the thread that creates it, from `start` to `close`; see `watch_lag`.
 
     Attributes:
         interval: seconds between two measurements.
-        hub: whose lag it is.
-        beat: when the last measurement was, on `time.monotonic`'s clock. Any thread may read it.
+        hub: the hub that is measured.
+        last_tick: the time of the last measurement, on `time.monotonic`'s clock. Any thread may read it.
 
     Methods are for the hub's thread; `samples`, `last` and `worst` are safe from any thread.
 
@@ -50,10 +51,10 @@ class LagProbe(Closing):
             raise BadArgument("interval", interval, f"a number of seconds from {LEAST} to {MOST}")
         self.interval = interval
         self.hub = ensure_hub()
-        self.beat = monotonic()  # the hub's thread writes
-        self._samples: deque[float] = deque(maxlen=SAMPLES)  # likewise
+        self.last_tick = monotonic()  # the hub's thread writes
+        self._samples: deque[float] = deque(maxlen=SAMPLES)  # the hub's thread appends
         self._callbacks: list[Callable[[float], object]] = []  # hub's thread only
-        self._timer: Any = None  # likewise
+        self._timer: Any = None  # hub's thread only
 
     @property
     def is_on(self) -> bool:
@@ -66,40 +67,40 @@ class LagProbe(Closing):
         return self._samples[-1] if self._samples else 0.0
 
     def samples(self) -> tuple[float, ...]:
-        """The last `SAMPLES` lags in seconds, the oldest first."""
+        """Return the last `SAMPLES` lags in seconds, the oldest first."""
         return tuple(self._samples.copy())
 
     def worst(self, seconds: float) -> float:
-        """The worst lag of the last *seconds*, up to a minute at the default interval; 0.0 without samples."""
+        """Return the worst lag of the last *seconds*, up to a minute at the default interval; 0.0 without samples."""
         count = max(1, round(seconds / self.interval))
         return max(self.samples()[-count:], default=0.0)
 
     def start(self) -> None:
-        """Begin to measure. Idempotent."""
+        """Start measuring. Idempotent."""
         if self._timer is None:
             self._timer = self.hub.loop.timer(self.interval, self.interval, ref=False)
         if not self._timer.active:
-            self.beat = monotonic()
+            self.last_tick = monotonic()
             self._timer.start(self._tick, update=True)
 
     def close(self) -> None:
-        """Measure no more. Idempotent."""
+        """Stop measuring. Idempotent."""
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
-    def on_beat(self, callback: Callable[[float], object]) -> None:
-        """Have the hub itself call *callback*, which must not wait, with each lag in seconds."""
+    def on_tick(self, callback: Callable[[float], object]) -> None:
+        """Call *callback* with each lag in seconds. It runs in the hub itself and must not wait."""
         self._callbacks.append(callback)
 
-    def off_beat(self, callback: Callable[[float], object]) -> None:
-        """Take *callback* back."""
+    def off_tick(self, callback: Callable[[float], object]) -> None:
+        """Remove *callback*."""
         self._callbacks.remove(callback)
 
     def _tick(self) -> None:
         now = monotonic()
-        lag = max(0.0, now - self.beat - self.interval)
-        self.beat = now
+        lag = max(0.0, now - self.last_tick - self.interval)
+        self.last_tick = now
         self._timer.again(self._tick, update=True)  # due an interval from now, not from when this one was due
         self._samples.append(lag)
         for callback in tuple(self._callbacks):
@@ -115,13 +116,13 @@ class LagProbe(Closing):
 
 
 def watch_lag(interval: float = INTERVAL) -> LagProbe:
-    """A probe that measures the calling thread's hub already; close it, or leave its block.
+    """Return a running probe of the calling thread's hub. Close it, or use it in a ``with`` block.
 
     Args:
         interval: seconds, from 0.01 to 0.05.
 
     Raises:
-        BadArgument: an *interval* out of these bounds.
+        BadArgument: *interval* is not within these bounds.
 
     Example:
         >>> with watch_lag() as probe:

@@ -1,10 +1,10 @@
 """Find the locks of a program that were made before gevent's patch, and so are native.
 
-A module that is imported before `patch_all` makes native locks. Plain Polars never switches greenlets, so such a lock
-round a lazy load does its work. Where each execution lets other greenlets run, the next one that wants the lock waits
-natively: its hub stands still, and the greenlet that holds the lock can never go on.
+A module that is imported before `patch_all` makes native locks. Unpatched Polars never switches greenlets, so such a
+lock around a lazy load works. With patched Polars each execution lets other greenlets run. The next greenlet that
+acquires the lock then waits natively: its hub is blocked, and the greenlet that holds the lock can never continue.
 
-A native RLock by itself stops nobody: all greenlets of a thread are one owner to it, so each is let in.
+A native RLock alone blocks nothing: to it all greenlets of a thread are the same owner, so each of them acquires it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from greendata.hub import native
 
 __all__ = ("native_locks",)
 
-# What waits at a lock that it holds; not threads, whose locks are for the interpreter.
+# Classes that wait on a lock of theirs. Threads are not included: the interpreter uses their locks.
 HOLDERS = {
     *(("threading", name) for name in ("Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore")),
     *(("queue", name) for name in ("LifoQueue", "PriorityQueue", "Queue")),
 }
 NATIVE_RLOCK = type(native.RLock())
-INSTALLED = ("site-packages", "dist-packages")  # folders of libraries
+INSTALLED = ("site-packages", "dist-packages")  # folders of installed libraries
 OURS = ("gevent", "greendata", "polars")
 
 
 def native_locks() -> list[str]:
-    """The names of native locks that modules of the program, and libraries that import Polars, can reach.
+    """Return the names of native locks in modules of the program and in libraries that import Polars.
 
-    Looked at are the names of these modules, the attributes of their classes and objects, and the items of their
-    lists and dictionaries. Each lock is named once.
+    The search covers the global names of these modules, the attributes of their classes and objects, and the items of
+    their lists and dictionaries. Each lock is named once.
 
     Example:
         >>> all(isinstance(name, str) for name in native_locks())
@@ -60,7 +60,7 @@ def _is_the_programs(name: str, attributes: dict[str, Any]) -> bool:
 
 
 def _locks_of(value: object, programs: set[str]) -> Iterator[tuple[str, object]]:
-    """The native locks in *value* and in its parts, each with what leads to it."""
+    """Yield the native locks in *value* and in its parts, each with the suffix that leads to it."""
     yield from (("", lock) for lock in _locks_in(value))
     for attribute, part in _parts(value, programs):
         yield from ((attribute, lock) for lock in _locks_in(part))
@@ -77,7 +77,7 @@ def _locks_in(value: object) -> list[object]:
 
 
 def _parts(value: object, programs: set[str]) -> Iterator[tuple[str, object]]:
-    """What *value* is made of, if the program makes it: what else there is may be a library's, or a proxy."""
+    """Yield the parts of *value*, if its class belongs to the program. Other objects may be proxies."""
     kind = type(value)
     if kind in (list, tuple, dict):
         items: Any = value
@@ -87,7 +87,7 @@ def _parts(value: object, programs: set[str]) -> Iterator[tuple[str, object]]:
 
 
 def _attributes(thing: object) -> dict[str, Any]:
-    """What *thing* has itself, with no code of its own run: it may be a proxy, or load something when it is asked."""
+    """Return the attributes of *thing* without running its code: it may be a proxy, or load something on access."""
     try:
         return dict(object.__getattribute__(thing, "__dict__"))
     except AttributeError:

@@ -1,8 +1,8 @@
-"""What `greendata.observe` sees, for Prometheus. Needs the extra ``metrics`` (prometheus-client).
+"""Export what `greendata.observe` records to Prometheus. Needs the extra ``metrics`` (prometheus-client).
 
-Names follow OpenTelemetry's for pools (used, pending, wait time, use time), with the unit at their end. They are
-ordinary metrics, so that prometheus-client's multiprocess mode works: each gunicorn worker writes its own files, any
-of them answers for all. Gauges of workers that are gone are left out: it takes no hook of gunicorn's.
+The names follow OpenTelemetry's for pools (used, pending, wait time, use time), with the unit at the end. They are
+ordinary metrics, so prometheus-client's multiprocess mode works: each gunicorn worker writes files, and any worker
+responds for all of them. Gauges of workers that have ended are removed; this needs no gunicorn hook.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import gevent
 
 from greendata.observe.histogram import BOUNDS
-from greendata.observe.record import Labels, hear, unhear
+from greendata.observe.record import Labels, add_listener, remove_listener
 from greendata.observe.watch import Second, start
 from greendata.pool import pool
 from greendata.pool.job import Job
@@ -36,8 +36,8 @@ except ImportError as missing:
 __all__ = ("Metrics",)
 
 
-class _Home(NamedTuple):
-    """A job that came home."""
+class _FinishedJob(NamedTuple):
+    """What is recorded of a finished job."""
 
     label: str
     outcome: str
@@ -46,16 +46,16 @@ class _Home(NamedTuple):
 
 
 class Metrics:
-    """The metrics of this process, in a registry, from now until `close`. It observes: see `greendata.observe.start`.
+    """The metrics of this process in a registry, until `close`. Calls `greendata.observe.start`.
 
     ========================================  =========  ==================================================
-    ``greendata_jobs_total``                  counter    jobs that came home, by ``label`` and ``outcome``
-    ``greendata_jobs_rejected_total``         counter    submits that got `PoolFull` or `PoolClosed`
+    ``greendata_jobs_total``                  counter    finished jobs, by ``label`` and ``outcome``
+    ``greendata_jobs_rejected_total``         counter    submits that raised `PoolFull` or `PoolClosed`
     ``greendata_jobs_running``                gauge      jobs on workers, abandoned ones included
-    ``greendata_jobs_queued``                 gauge      jobs that wait
+    ``greendata_jobs_queued``                 gauge      jobs in the queue
     ``greendata_jobs_abandoned``              gauge      running jobs whose result is settled
     ``greendata_pool_workers``                gauge      native threads
-    ``greendata_hub_lag_seconds``             gauge      the worst lag of the last second; of all processes, the worst
+    ``greendata_hub_lag_seconds``             gauge      the worst lag of the last second, of all processes
     ``greendata_job_wait_seconds``            histogram  from submit to begin, by ``label``
     ``greendata_job_run_seconds``             histogram  from begin to outcome, by ``label``
     ========================================  =========  ==================================================
@@ -63,7 +63,7 @@ class Metrics:
     Call from the thread of the hub that is observed.
 
     Raises:
-        ValueError: the registry has them already; prometheus-client's own.
+        ValueError: the registry has these metrics already (raised by prometheus-client).
 
     Example:
         >>> metrics = Metrics(CollectorRegistry())
@@ -75,22 +75,22 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
-        self._labels = Labels()  # the flushing greenlet's
-        self._waiting: deque[_Home] = deque()  # hubs append, a greenlet pops
-        self._is_due = False  # that greenlet is on its way; hubs set it, it clears it
-        self._rejected = 0  # as counted so far; the greenlet's
+        self._labels = Labels()  # used by the flushing greenlet only
+        self._waiting: deque[_FinishedJob] = deque()  # hubs append, a greenlet pops
+        self._is_due = False  # a flushing greenlet was spawned; hubs set this, the greenlet clears it
+        self._rejected = 0  # counted so far; used by greenlets only
         self._lag = 0.0  # seconds; hub's thread only
         self._make()
         self._observer = start()
         self._observer.on_second(self._on_second)
-        hear(self._on_home)
+        add_listener(self._on_finished)
         self._set_gauges()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The text that Prometheus reads, of all processes in multiprocess mode, and its content type.
+        """Return the text for Prometheus and its content type. In multiprocess mode it covers all processes.
 
         Args:
-            accept: the request's Accept header; OpenMetrics is spoken where it is asked for.
+            accept: the request's Accept header; if it asks for OpenMetrics, that format is returned.
         """
         self._flush()
         self._set_gauges()
@@ -103,20 +103,20 @@ class Metrics:
         return encode(registry), content_type
 
     def close(self) -> None:
-        """Count no more, and leave the registry. Idempotent."""
-        unhear(self._on_home)
+        """Stop counting, and remove the metrics from the registry. Idempotent."""
+        remove_listener(self._on_finished)
         self._observer.off_second(self._on_second)
         while self._made:
             self._registry.unregister(self._made.pop())
 
     def _make(self) -> None:
         registry = self._registry
-        self._jobs = Counter("greendata_jobs", "Jobs that came home", ["label", "outcome"], registry=registry)
-        self._rejections = Counter("greendata_jobs_rejected", "Submits that were turned away", registry=registry)
+        self._jobs = Counter("greendata_jobs", "Finished jobs", ["label", "outcome"], registry=registry)
+        self._rejections = Counter("greendata_jobs_rejected", "Submits that were rejected", registry=registry)
         self._waits = _histogram("greendata_job_wait_seconds", "From submit to begin", registry)
         self._runs = _histogram("greendata_job_run_seconds", "From begin to outcome", registry)
         self._running = _gauge("greendata_jobs_running", "Jobs on workers, abandoned ones included", registry)
-        self._queued = _gauge("greendata_jobs_queued", "Jobs that wait", registry)
+        self._queued = _gauge("greendata_jobs_queued", "Jobs in the queue", registry)
         self._abandoned = _gauge("greendata_jobs_abandoned", "Running jobs whose result is settled", registry)
         self._workers = _gauge("greendata_pool_workers", "Native threads", registry)
         self._lags = Gauge(
@@ -130,12 +130,12 @@ class Metrics:
             *(self._running, self._queued, self._abandoned, self._workers, self._lags),
         ]
 
-    # -- the hub itself: it may not wait, and prometheus-client takes locks ---------------------------------
+    # -- called in the hub itself, which must not wait; prometheus-client takes locks ------------------------
 
-    def _on_home(self, job: Job) -> None:
+    def _on_finished(self, job: Job) -> None:
         result = job.result
         ran = None if result.times[1] is None else result.run_seconds
-        self._waiting.append(_Home(result.label, result.status.value, result.queued_seconds, ran))
+        self._waiting.append(_FinishedJob(result.label, result.status.value, result.queued_seconds, ran))
         if not self._is_due:
             self._is_due = True
             gevent.spawn(self._flush)
@@ -149,13 +149,13 @@ class Metrics:
     def _flush(self) -> None:
         self._is_due = False
         while self._waiting:
-            with suppress(IndexError):  # another greenlet flushes too, and took the last one
-                home = self._waiting.popleft()
-                label = self._labels.of(home.label)
-                self._jobs.labels(label, home.outcome).inc()
-                self._waits.labels(label).observe(home.waited)
-                if home.ran is not None:
-                    self._runs.labels(label).observe(home.ran)
+            with suppress(IndexError):  # another greenlet flushes too, and has taken the last one
+                finished = self._waiting.popleft()
+                label = self._labels.of(finished.label)
+                self._jobs.labels(label, finished.outcome).inc()
+                self._waits.labels(label).observe(finished.waited)
+                if finished.ran is not None:
+                    self._runs.labels(label).observe(finished.ran)
 
     def _set_gauges(self) -> None:
         now = pool.stats()
@@ -164,15 +164,15 @@ class Metrics:
         self._abandoned.set(now.abandoned)
         self._workers.set(now.workers)
         self._lags.set(self._lag)
-        counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may come in it
-        self._rejections.inc(max(0, now.rejected - counted))  # a forked child's pool begins at 0
+        counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may run during it
+        self._rejections.inc(max(0, now.rejected - counted))  # the pool of a forked child starts at 0
 
 
 class _Processes(Collector):
-    """What the processes that share a folder have counted, together.
+    """Merges the metrics of all processes that share a folder.
 
-    A process makes a file before it gives it a size. One that is killed in between leaves an empty file for good, which
-    prometheus-client's own collector fails at.
+    A process creates a file before it gives it a size. A process that is killed in between leaves an empty file, which
+    makes prometheus-client's collector fail.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -187,21 +187,21 @@ class _Processes(Collector):
 def _is_filled(file: Path) -> bool:
     try:
         return file.stat().st_size > 0
-    except FileNotFoundError:  # the gauge of a process that ended just now
+    except FileNotFoundError:  # the gauge of a process that has just ended
         return False
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Remove the gauges of processes that are gone: one that was killed could not do so itself."""
-    if os.name != "posix":  # elsewhere the signal 0 is none
+    """Remove the gauges of processes that have ended: a process that was killed could not do it."""
+    if os.name != "posix":  # on other systems, signal 0 does not exist
         return
     for pid in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*_*.db")}:
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            with suppress(FileNotFoundError):  # another process removes them just now
+            with suppress(FileNotFoundError):  # another process has removed them
                 mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
-        except (ValueError, OverflowError, PermissionError):  # another name; another user's process
+        except (ValueError, OverflowError, PermissionError):  # not a process id; another user's process
             continue
 
 

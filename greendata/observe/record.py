@@ -1,9 +1,13 @@
-"""The books of what has come home: outcomes, waits and runs by label, and the last failures.
+"""Record finished jobs: outcomes, wait and run times by label, and the last failures.
 
-Entries are made by the hub that a job comes home to, before its waiters go on, so that whoever has a result finds it
-in the books. What has no such moment is not in them: a job that a worker submits runs inline and is part of the job
-around it; one of a thread without a hub is in the pool's own counters (`PoolStats`) alone. Greenlets of groups and
-calls of a `Caller` are no jobs of the pool.
+A job is recorded by the hub that submitted it, when the outcome arrives there and before its waiters continue. So code
+that has a result finds it in the counters.
+
+Some work is not recorded:
+
+- A job that is submitted by a worker runs inline and is part of the enclosing job.
+- A job of a thread without a hub is counted only by the pool (`PoolStats`).
+- Greenlets of groups and calls of a `Caller` are not pool jobs.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from greendata.observe.histogram import Durations, Histogram
 from greendata.pool import job as jobs
 from greendata.pool.job import Job
 
-__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "hear", "unhear")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "add_listener", "remove_listener")
 
-LABELS = 100  # labels with books of their own: a label made of an identifier must not eat the memory
-OTHER = "other"  # the label of the rest
-FAILURES = 50  # that are remembered
-TEXT = 500  # characters of an error's text
+LABELS = 100  # labels with separate counters; the limit bounds the memory if labels contain identifiers
+OTHER = "other"  # the label of all others
+FAILURES = 50  # number of failures that are kept
+TEXT = 500  # characters that are kept of an error's text
 
 OUTCOMES = ("done", "failed", "cancelled")
 
@@ -38,10 +42,10 @@ class Failure:
     """A job that failed.
 
     Attributes:
-        label: of the job.
+        label: the label of the job.
         error: the name of the error's type.
-        at: when it came home, in seconds since 1970.
-        text: what the error says, or None: it may quote data, so it is kept only where that was asked for.
+        at: when its outcome arrived, in seconds since 1970.
+        text: the text of the error, or None. It may quote data, so it is kept only on request.
     """
 
     label: str
@@ -52,12 +56,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class LabelStats:
-    """The jobs of one label that came home.
+    """The finished jobs of one label.
 
     Attributes:
-        done, failed, cancelled: jobs, by outcome.
-        waits: from submit to begin, or to the outcome of a job that never began.
-        runs: from begin to outcome, of those that began.
+        done, failed, cancelled: the number of jobs by outcome.
+        waits: times from submit to start, or to the outcome if a job never started.
+        runs: times from start to outcome, of the jobs that started.
     """
 
     done: int
@@ -68,7 +72,7 @@ class LabelStats:
 
 
 class Labels:
-    """The first `LABELS` labels that it is asked for, and "other" for all after them. Its owner guards it.
+    """Keeps the first `LABELS` labels and replaces all later ones by "other". Not thread-safe.
 
     Example:
         >>> labels = Labels()
@@ -82,7 +86,7 @@ class Labels:
         self._known: set[str] = set()
 
     def of(self, label: str) -> str:
-        """*label*, or what stands for it."""
+        """Return *label*, or "other" if there are too many labels."""
         if label not in self._known:
             if len(self._known) >= LABELS:
                 return OTHER
@@ -91,7 +95,7 @@ class Labels:
 
 
 class _Counters:
-    """What is counted for one label."""
+    """The counters of one label."""
 
     __slots__ = ("outcomes", "runs", "waits")
 
@@ -111,10 +115,10 @@ class _Counters:
 
 
 class Recorder:
-    """Keeps the books from `start` to `stop`; what was written stays readable.
+    """Records finished jobs from `start` to `stop`. What was recorded stays readable.
 
     Args:
-        keep_texts: keep what errors say, not only their types.
+        keep_texts: keep the texts of errors, not only their types.
 
     Safe from any thread.
 
@@ -134,33 +138,33 @@ class Recorder:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = native.RLock()  # hubs of several threads write; guards all below
+        self._lock = native.RLock()  # guards all fields below; hubs of several threads write them
         self._labels = Labels()
         self._counters: dict[str, _Counters] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
-        self._pid = os.getpid()  # last: another thread of a child that sees it takes the lock that is there
+        self._pid = os.getpid()  # last, so that a thread that sees the new pid finds the new lock
 
     def start(self) -> None:
-        """Write down every job that comes home from now on. Idempotent."""
-        hear(self._write)
+        """Start recording. Idempotent."""
+        add_listener(self._record)
 
     def stop(self) -> None:
-        """Write no more. Idempotent."""
-        unhear(self._write)
+        """Stop recording. Idempotent."""
+        remove_listener(self._record)
 
     def labels(self) -> dict[str, LabelStats]:
-        """The books by label: `LABELS` of them, and the rest under "other"."""
+        """Return the statistics by label: those of `LABELS` labels, and of all others as "other"."""
         self._check_process()
         with self._lock:
             return {label: counters.stats() for label, counters in self._counters.items()}
 
     def failures(self) -> tuple[Failure, ...]:
-        """The last failures, the newest first."""
+        """Return the last failures, the newest first."""
         self._check_process()
         with self._lock:
             return tuple(reversed(self._failures))
 
-    def _write(self, job: Job) -> None:
+    def _record(self, job: Job) -> None:
         self._check_process()
         result = job.result
         with self._lock:
@@ -178,7 +182,7 @@ class Recorder:
         return Failure(result.label, type(error).__name__, time(), text)
 
     def _check_process(self) -> None:
-        """Begin anew in a forked child: the books are the parent's, and its lock may be held for ever."""
+        """Reset in a forked child: the counters are those of the parent, and the lock may be held for ever."""
         if self._pid != os.getpid():
             self._begin()
 
@@ -186,24 +190,24 @@ class Recorder:
 _changing = native.RLock()  # guards `jobs.listeners`
 
 
-def hear(listener: Callable[[Job], object]) -> None:
-    """Have *listener* called with each job whose outcome comes home, in its hub. Idempotent.
+def add_listener(listener: Callable[[Job], object]) -> None:
+    """Call *listener* with each finished job, in the hub that submitted the job. Idempotent.
 
-    It must not raise and must not wait: the job's waiters go on after it.
+    The listener must not raise and must not wait: the job's waiters continue after it.
     """
     with _changing:
         if listener not in jobs.listeners:
             jobs.listeners = (*jobs.listeners, listener)
 
 
-def unhear(listener: Callable[[Job], object]) -> None:
-    """Call *listener* no more. Idempotent."""
+def remove_listener(listener: Callable[[Job], object]) -> None:
+    """Stop calling *listener*. Idempotent."""
     with _changing:
         jobs.listeners = tuple(each for each in jobs.listeners if each != listener)
 
 
 def _after_fork_in_child() -> None:
-    """A thread that only the parent has may hold the lock, for ever."""
+    """Replace the lock: a thread of the parent may have held it at the fork."""
     global _changing
     _changing = native.RLock()
 

@@ -1,4 +1,4 @@
-"""What the workers do now, job by job, each with an id by which it can be cancelled."""
+"""List the jobs that run now, and cancel a job by its id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from greendata.pool import pool
 
 __all__ = ("RunningJob", "cancel", "running")
 
-KEY = 80  # characters of a key that are shown
+KEY = 80  # characters that are shown of a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,12 @@ class RunningJob:
     """A job on a worker.
 
     Attributes:
-        id: names it in this process and in no other, for as long as the process lives.
-        label: what it is called.
-        key: what it is queued by, as text; None without a key.
-        worker: the native thread.
-        seconds: since it began.
-        abandoned: its result is settled (cancelled, out of time), and the native call goes on.
+        id: identifies the job among all processes of this machine, for as long as this process lives.
+        label: the label of the job.
+        key: the key for fair queueing, as text; None without a key.
+        worker: the name of the native thread.
+        seconds: the time since it started.
+        abandoned: True if its result is settled (cancelled or timed out) while the native call still runs.
     """
 
     id: str
@@ -36,7 +36,7 @@ class RunningJob:
 
 
 def running() -> tuple[RunningJob, ...]:
-    """The jobs that run now, the oldest first. Safe from any thread.
+    """Return the jobs that run now, the oldest first. Safe from any thread.
 
     Example:
         >>> import greendata
@@ -59,9 +59,9 @@ def running() -> tuple[RunningJob, ...]:
 
 
 def cancel(job_id: str) -> bool:
-    """Cancel the running job of that id; False if it runs no more, is settled, or was never here.
+    """Cancel the running job with that id. Return False if it has ended, is settled, or is unknown here.
 
-    Its waiters get `JobCancelled` at once; the native call goes on, and counts as abandoned until it returns.
+    Its waiters get `JobCancelled` at once. The native call continues, and counts as abandoned until it returns.
     Safe from any thread.
 
     Example:

@@ -1,4 +1,4 @@
-"""``top`` for a server: its queries, its queue and its hub's lag in a terminal. Needs the extra ``cli`` (rich)."""
+"""Show the queries, the queue and the hub lag of a server in a terminal, as ``top`` does. Needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ except ImportError as missing:
 __all__ = ("follow", "frame", "show", "sparkline", "watch")
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 60  # samples of a sparkline: a minute
-LATE = 0.1  # seconds of lag that people notice
+WIDTH = 60  # samples in a sparkline: a minute
+LATE = 0.1  # seconds of lag that users notice
 FAILURES = 5
 
 Fetch = Callable[[], dict[str, Any]]
 
 
 def watch(fetch: Fetch, *, interval: float, once: bool) -> None:
-    """Show on the terminal what *fetch* returns: one frame, or one every *interval* seconds until Ctrl-C."""
+    """Show what *fetch* returns on the terminal: once, or every *interval* seconds until Ctrl-C."""
     console = Console()
     if once:
         show(fetch, console)
@@ -34,7 +34,7 @@ def watch(fetch: Fetch, *, interval: float, once: bool) -> None:
 
 
 def follow(fetch: Fetch, console: Console, *, interval: float) -> None:
-    """Show what *fetch* returns every *interval* seconds, until Ctrl-C. Errors of *fetch* end it."""
+    """Show what *fetch* returns every *interval* seconds until Ctrl-C. Errors of *fetch* are raised."""
     with Live(frame(fetch()), console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
@@ -42,12 +42,12 @@ def follow(fetch: Fetch, console: Console, *, interval: float) -> None:
 
 
 def show(fetch: Fetch, console: Console) -> None:
-    """Print one frame."""
+    """Print what *fetch* returns once."""
     console.print(frame(fetch()))
 
 
 def frame(snapshot: dict[str, Any]) -> RenderableType:
-    """One picture of a snapshot, as `greendata.observe.snapshot_json` makes it.
+    """Return the display of a snapshot that `greendata.observe.snapshot_json` made.
 
     Example:
         >>> import json
@@ -62,7 +62,7 @@ def frame(snapshot: dict[str, Any]) -> RenderableType:
 
 
 def sparkline(values: list[float], *, top: float) -> str:
-    """The values as bars, the last `WIDTH` of them, *top* and above as the highest.
+    """Return the last `WIDTH` values as bars. *top* and all values above it get the highest bar.
 
     Example:
         >>> sparkline([0.0, 0.5, 1.0, 7.0], top=1.0)
@@ -120,5 +120,5 @@ def _failures(snapshot: dict[str, Any]) -> list[Table]:
 
 
 def _plain(text: str) -> Text:
-    """*text* without markup, and without control characters that a terminal would obey: a label may be anything."""
+    """Return *text* without markup and control characters: a label may contain escape codes for the terminal."""
     return Text("".join(letter if letter.isprintable() else "·" for letter in text))

@@ -1,7 +1,7 @@
-"""A trace of queries, queue and hub lag in Chrome's format: ui.perfetto.dev and chrome://tracing open it.
+"""Trace queries, the queue and hub lag in Chrome's format, for ui.perfetto.dev and chrome://tracing.
 
-Each job is an async slice on the track of its worker, from its submit to its outcome, with a slice inside for the time
-on the worker. The format is Google's "Trace Event Format":
+Each job is an async slice on the track of its worker, from submit to outcome. An inner slice shows the time on the
+worker. The format is Google's "Trace Event Format":
 docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
 """
 
@@ -22,21 +22,21 @@ from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import paced, sliced
 from greendata.hub.result import Result
 from greendata.observe.lag import LagProbe
-from greendata.observe.record import hear, unhear
+from greendata.observe.record import add_listener, remove_listener
 from greendata.pool import pool
 from greendata.pool.cleanup import carry_out
 from greendata.pool.job import Job
 
 __all__ = ("Trace", "trace")
 
-JOBS = 50_000  # that a trace keeps, the last ones: some 15 MB of memory, and 25 MB of JSON
-BEATS = 50_000  # samples of queue and lag, the last ones: 40 minutes at 50 ms
+JOBS = 50_000  # jobs that a trace keeps, the last ones: about 15 MB of memory and 25 MB of JSON
+SAMPLES = 50_000  # samples of queue and lag that a trace keeps, the last ones: 40 minutes at 50 ms
 
 Event = dict[str, Any]
 
 
 class _Slice(NamedTuple):
-    """A job: times in seconds on `time.monotonic`'s clock."""
+    """A job; its times are in seconds on `time.monotonic`'s clock."""
 
     label: str
     status: str
@@ -46,8 +46,8 @@ class _Slice(NamedTuple):
     ended: float
 
 
-class _Beat(NamedTuple):
-    """The hub and the queue at one moment."""
+class _Sample(NamedTuple):
+    """The state of the hub and the queue at one moment."""
 
     at: float
     lag: float
@@ -56,37 +56,37 @@ class _Beat(NamedTuple):
 
 
 class Trace:
-    """What a `trace` block has seen so far.
+    """What a `trace` block has recorded so far.
 
     Attributes:
-        path: the file that will be.
-        dropped: jobs that it keeps no longer, because there were more than `JOBS`.
+        path: the file that will be written.
+        dropped: the number of jobs that were discarded because there were more than `JOBS`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.dropped = 0  # hubs write
         self._slices: deque[_Slice] = deque(maxlen=JOBS)  # hubs append
-        self._beats: deque[_Beat] = deque(maxlen=BEATS)  # hub's thread appends
+        self._samples: deque[_Sample] = deque(maxlen=SAMPLES)  # hub's thread appends
         self._began = monotonic()
         self._probe = LagProbe()
-        self._probe.on_beat(self._on_beat)
+        self._probe.on_tick(self._on_tick)
 
     def start(self) -> None:
-        """See from now on what comes home. Call from the hub's thread."""
+        """Start recording. Call from the hub's thread."""
         self._probe.start()
-        hear(self._on_home)
+        add_listener(self._on_finished)
 
     def stop(self) -> None:
-        """See no more; jobs that still run end with the trace. Call from the hub's thread."""
-        unhear(self._on_home)
+        """Stop recording; the slices of jobs that still run end here. Call from the hub's thread."""
+        remove_listener(self._on_finished)
         self._probe.close()
         for job, _, _ in pool.at_work():
             if not job.result.is_delivered:
-                self._on_home(job)
+                self._on_finished(job)
 
     def write(self) -> None:
-        """Write the file, whole or not at all; the hub goes on meanwhile."""
+        """Write the file, either complete or not at all. The hub keeps running meanwhile."""
         head = json.dumps({"displayTimeUnit": "ms", "otherData": {"jobs_dropped": self.dropped}})
         lines = paced(json.dumps, self.events())
         parts = sliced(lambda start, length: ",\n".join(lines[start : start + length]).encode(), len(lines))
@@ -95,11 +95,11 @@ class Trace:
             body += part, b",\n"
         body[-1] = b"\n]}\n"
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}-{id(self):x}.unfinished")
-        carry_out(partial(_write, self.path, unfinished, body), label="write the trace").get()
+        carry_out(partial(_write_file, self.path, unfinished, body), label="write the trace").get()
 
     def events(self) -> Iterator[Event]:
-        """The events in the trace's format; times are microseconds since its begin."""
-        jobs, counts = self._slices.copy(), self._beats.copy()  # hubs append, also while these are told
+        """Yield the events in the trace's format. Times are in microseconds since the start of the trace."""
+        jobs, counts = self._slices.copy(), self._samples.copy()  # copies, because hubs still append
         workers = dict.fromkeys(each.worker for each in jobs)
         threads = {worker: number for number, worker in enumerate(workers, start=1)}
         pid = os.getpid()
@@ -108,9 +108,9 @@ class Trace:
             name = worker or "never began"
             yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread, "args": {"name": name}}
         slices = (self._slice(number, each, pid, threads[each.worker]) for number, each in enumerate(jobs))
-        beats = (self._counters(beat, pid) for beat in counts)
+        samples = (self._counters(sample, pid) for sample in counts)
         yield from chain.from_iterable(slices)
-        yield from chain.from_iterable(beats)
+        yield from chain.from_iterable(samples)
 
     def _slice(self, number: int, job: _Slice, pid: int, thread: int) -> Iterator[Event]:
         where = {"cat": "query", "id": number, "pid": pid, "tid": thread}
@@ -121,26 +121,26 @@ class Trace:
             yield {"ph": "e", "name": "run", "ts": ended, **where}
         yield {"ph": "e", "name": job.label, "ts": ended, **where}
 
-    def _counters(self, beat: _Beat, pid: int) -> Iterator[Event]:
-        at = {"ph": "C", "pid": pid, "tid": 0, "ts": self._time(beat.at)}
-        yield {**at, "name": "hub lag", "args": {"ms": round(beat.lag * 1000, 3)}}
-        yield {**at, "name": "jobs", "args": {"running": beat.running, "queued": beat.queued}}
+    def _counters(self, sample: _Sample, pid: int) -> Iterator[Event]:
+        at = {"ph": "C", "pid": pid, "tid": 0, "ts": self._time(sample.at)}
+        yield {**at, "name": "hub lag", "args": {"ms": round(sample.lag * 1000, 3)}}
+        yield {**at, "name": "jobs", "args": {"running": sample.running, "queued": sample.queued}}
 
     def _time(self, at: float) -> float:
         return round(max(0.0, at - self._began) * 1e6, 1)
 
-    def _on_home(self, job: Job) -> None:
+    def _on_finished(self, job: Job) -> None:
         if len(self._slices) == JOBS:
-            self.dropped += 1  # without a call in it: hubs of other threads count too
+            self.dropped += 1  # one statement without a call: hubs of other threads count too
         self._slices.append(_slice_of(job.result, monotonic()))
 
-    def _on_beat(self, lag: float) -> None:
+    def _on_tick(self, lag: float) -> None:
         counts = pool.stats()
-        self._beats.append(_Beat(monotonic(), lag, counts.queued, counts.running))
+        self._samples.append(_Sample(monotonic(), lag, counts.queued, counts.running))
 
 
-def _write(path: Path, unfinished: Path, body: list[bytes]) -> None:
-    """Write *body* to *path* by way of *unfinished*. Call in a native thread."""
+def _write_file(path: Path, unfinished: Path, body: list[bytes]) -> None:
+    """Write *body* to the file *unfinished*, and rename it to *path*. Call from a native thread."""
     try:
         with unfinished.open("xb") as file:
             file.writelines(body)
@@ -156,16 +156,16 @@ def _slice_of(result: Result[Any], now: float) -> _Slice:
 
 @contextmanager
 def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
-    """Trace the jobs that come home inside the block, and this hub's lag, into a JSON file for Perfetto.
+    """Trace the jobs that finish inside the block, and this hub's lag, to a JSON file for Perfetto.
 
-    The file is written when the block is left, also by an error; it appears whole or not at all. It has labels, times
-    and outcomes, no data and no texts of errors. Call from the hub's thread.
+    The file is written at the end of the block, also after an error, and appears either complete or not at all. It
+    contains labels, times and outcomes, but no data and no texts of errors. Call from the hub's thread.
 
     Args:
-        path: of the file; its folder has to be there.
+        path: the file; its folder must exist.
 
     Raises:
-        BadArgument: no file can be written there.
+        BadArgument: the file cannot be written.
 
     Example:
         >>> import greendata, tempfile
@@ -178,10 +178,10 @@ def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
     file = Path(path)
     if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
         raise BadArgument("path", str(path), "a file in a folder that is there and can be written to")
-    seen = Trace(file)
-    seen.start()
+    recorded = Trace(file)
+    recorded.start()
     try:
-        yield seen
+        yield recorded
     finally:
-        seen.stop()
-        seen.write()
+        recorded.stop()
+        recorded.write()

@@ -1,4 +1,4 @@
-"""Watching a process: its jobs by label, its hub's lag, and both second by second for the last minutes."""
+"""Observe a process: its jobs by label, its hub's lag, and the last minutes of both second by second."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from greendata.pool import pool
 
 __all__ = ("Observer", "Second", "current", "start", "stop")
 
-HISTORY = 300  # seconds: what a page shows of the past
+HISTORY = 300  # seconds that are kept, for a page to show
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """One second of the past, or a little more.
+    """One second of the history, or a little more.
 
     Attributes:
-        at: its end, in seconds since 1970.
-        lag: the worst lag of the hub in it, in seconds.
-        queued, running: jobs at its end.
+        at: the end of the second, in seconds since 1970.
+        lag: the worst lag of the hub in that second, in seconds.
+        queued, running: the number of jobs at its end.
     """
 
     at: float
@@ -33,11 +33,11 @@ class Second:
 
 
 class Observer:
-    """A recorder of jobs and a probe of the hub, and their history; `start` makes the one of the process.
+    """A recorder of jobs, a probe of the hub, and their history. `start` makes the one observer of the process.
 
     Attributes:
-        recorder: the books.
-        probe: of the hub of the thread that made it.
+        recorder: the recorder of finished jobs.
+        probe: the lag probe of the hub of the thread that created the observer.
 
     Call from the hub's thread; `history` is safe from any thread.
     """
@@ -47,30 +47,30 @@ class Observer:
         self.recorder = Recorder(keep_texts=keep_texts)
         self._seconds: deque[Second] = deque(maxlen=HISTORY)  # the hub's thread writes
         self._worst = 0.0  # lag since the last entry; hub's thread only
-        self._callbacks: list[Callable[[Second], object]] = []  # likewise
-        self.probe.on_beat(self._on_beat)
+        self._callbacks: list[Callable[[Second], object]] = []  # hub's thread only
+        self.probe.on_tick(self._on_tick)
         self.probe.start()
         self.recorder.start()
 
     def history(self) -> tuple[Second, ...]:
-        """The last `HISTORY` seconds, the oldest first."""
+        """Return the last `HISTORY` seconds, the oldest first."""
         return tuple(self._seconds.copy())
 
     def on_second(self, callback: Callable[[Second], object]) -> None:
-        """Have the hub itself call *callback*, which must not wait, with each second when it is over."""
+        """Call *callback* with each second at its end. It runs in the hub itself and must not wait."""
         self._callbacks.append(callback)
 
     def off_second(self, callback: Callable[[Second], object]) -> None:
-        """Take *callback* back; nothing happens if it is not there."""
+        """Remove *callback*, if it is registered."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 
     def stop(self) -> None:
-        """Record and measure no more. Idempotent."""
+        """Stop recording and measuring. Idempotent."""
         self.recorder.stop()
         self.probe.close()
 
-    def _on_beat(self, lag: float) -> None:
+    def _on_tick(self, lag: float) -> None:
         self._worst = max(self._worst, lag)
         now = time()
         if self._seconds and 0.0 <= now - self._seconds[-1].at < 1.0:
@@ -84,16 +84,17 @@ class Observer:
 
 
 def start(*, interval: float = INTERVAL, keep_texts: bool = False) -> Observer:
-    """Observe the process: its jobs, and the hub of the calling thread. Idempotent: what is on stays as it is.
+    """Start to observe the process: its jobs, and the hub of the calling thread. Idempotent.
 
-    `greendata.observe.stats` tells what was seen. Recording costs a job some 3 us on the hub's thread.
+    If the process is observed already, the arguments have no effect. `greendata.observe.stats` returns what was
+    recorded. Recording costs about 3 us for each job on the hub's thread.
 
     Args:
         interval: seconds between two measurements of the hub's lag, from 0.01 to 0.05.
-        keep_texts: keep what errors say, not only their types; it may quote data.
+        keep_texts: keep the texts of errors, not only their types. A text may quote data.
 
     Raises:
-        BadArgument: an *interval* out of these bounds.
+        BadArgument: *interval* is not within these bounds.
 
     Example:
         >>> start().probe.is_on
@@ -107,7 +108,7 @@ def start(*, interval: float = INTERVAL, keep_texts: bool = False) -> Observer:
 
 
 def stop() -> None:
-    """Observe no more, and forget what was seen. Idempotent. Call from the thread that called `start`.
+    """Stop observing, and discard what was recorded. Idempotent. Call from the thread that called `start`.
 
     Example:
         >>> stop()
@@ -119,8 +120,8 @@ def stop() -> None:
 
 
 def current() -> Observer | None:
-    """The observer between `start` and `stop`."""
+    """Return the observer, or None before `start` and after `stop`."""
     return _observer
 
 
-_observer: Observer | None = None  # the thread that starts writes, any thread reads
+_observer: Observer | None = None  # written by the thread that calls `start`; read by any thread

@@ -182,7 +182,7 @@ PROGRAM = """
     from greendata import run
     from greendata.hub import native
     from greendata.pool.job import Job
-    from greendata.observe.record import hear
+    from greendata.observe.record import add_listener
     from tests.hub.test_interrupted import Alarm, Interruption
     from tests.support.windows import at, in_hub
 
@@ -191,7 +191,7 @@ PROGRAM = """
 
     alarm = Alarm()
     signal.signal(signal.SIGALRM, {handler})
-    hear(listen)
+    add_listener(listen)
     hub, gate = gevent.get_hub(), native.allocate_lock()
     gate.acquire()
     result = run(gate.acquire)

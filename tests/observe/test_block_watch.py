@@ -1,4 +1,4 @@
-"""Who blocked the hub: blame lines with both witnesses, and warnings at the line of an inline execution."""
+"""Blocked hubs: reports with the stack from either sampler, and warnings at the line of an inline execution."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def keep_hub(seconds: float = 0.3) -> None:
         sum(range(100))
 
 
-def keep_until(told: list[Block]) -> Block:
-    """Keep the hub again and again, until it is told of: a witness on a busy machine may come too late for one time."""
-    while not (found := [block for block in told if block.label.endswith(" in keep_hub")]):
-        count = len(told)
+def keep_until(reported: list[Block]) -> Block:
+    """Block the hub repeatedly until it is reported: on a busy machine the sampler may miss a block."""
+    while not (found := [block for block in reported if block.label.endswith(" in keep_hub")]):
+        count = len(reported)
         keep_hub()
-        while len(told) == count:
+        while len(reported) == count:
             rest()
     return found[0]
 
 
-def test_a_silence_is_told_with_its_line_and_stack() -> None:
-    told: list[Block] = []
-    with watch_blocks(0.1, on_block=told.append) as watch:
-        block = keep_until(told)
+def test_a_block_is_reported_with_its_line_and_stack() -> None:
+    reported: list[Block] = []
+    with watch_blocks(0.1, on_block=reported.append) as watch:
+        block = keep_until(reported)
         assert block in watch.blocks()
     assert "test_block_watch.py" in block.label
     assert block.seconds >= 0.1
-    assert "keep_until" in [site.function for site in block.stack]
+    assert "keep_until" in [location.function for location in block.stack]
     assert str(block).startswith(f"the hub was silent for {block.seconds:.3f} s in {block.label}\n  ")
 
 
@@ -57,14 +57,14 @@ def test_without_a_listener_it_is_logged_from_a_greenlet(caplog: pytest.LogCaptu
     assert caplog.records[0].getMessage().startswith("the hub was silent for ")
 
 
-def test_after_its_end_nothing_is_told() -> None:
-    told: list[Block] = []
-    watch = watch_blocks(0.05, on_block=told.append)
+def test_nothing_is_reported_after_close() -> None:
+    reported: list[Block] = []
+    watch = watch_blocks(0.05, on_block=reported.append)
     watch.close()
     watch.close()
     keep_hub(0.1)
     gevent.sleep(0.01)
-    assert told == []
+    assert reported == []
 
 
 @pytest.mark.parametrize("threshold", [0, 0.01, -1, float("nan"), True, "long"])
@@ -73,7 +73,7 @@ def test_a_threshold_that_cannot_be_used_is_refused(threshold: float) -> None:
         watch_blocks(threshold)
 
 
-def test_gevents_own_monitor_is_the_witness_where_it_is_on() -> None:
+def test_gevents_monitor_takes_the_stacks_if_it_is_enabled() -> None:
     finished = run_python(
         """
         import gevent, gevent.events, time
@@ -85,44 +85,44 @@ def test_gevents_own_monitor_is_the_witness_where_it_is_on() -> None:
             while time.monotonic() < end:
                 sum(range(100))
 
-        gevent.sleep(0)  # the hub begins, and the monitor with it
-        told = []
-        with greendata.observe.watch_blocks(0.1, on_block=told.append):
+        gevent.sleep(0)  # the hub starts, and the monitor with it
+        reported = []
+        with greendata.observe.watch_blocks(0.1, on_block=reported.append):
             assert len(gevent.events.subscribers) == 1
-            assert "greendata-blame" not in native.thread_names().values()
-            while not any(block.label.endswith(" in keep_hub") for block in told):
+            assert "greendata-watch" not in native.thread_names().values()
+            while not any(block.label.endswith(" in keep_hub") for block in reported):
                 gevent.spawn(keep_hub).join()
                 gevent.sleep(0.05)
         assert not gevent.events.subscribers
-        print("told")
+        print("reported")
         """,
         env={"GEVENT_MONITOR_THREAD_ENABLE": "1", "GEVENT_MAX_BLOCKING_TIME": "0.1"},
     )
-    assert finished.stdout == "told\n", finished.stderr
+    assert finished.stdout == "reported\n", finished.stderr
 
 
 def test_gevents_monitor_begins_with_the_hub_and_not_before() -> None:
-    """It ends for good where it looks at a hub that has not begun, as while a program is imported."""
+    """The monitor ends if it finds a hub that has not started, for example while a program is imported."""
     finished = run_python(
         """
         import gevent, time
         import greendata
         from greendata.hub import native
 
-        told = []
-        with greendata.observe.watch_blocks(0.05, on_block=told.append):
+        reported = []
+        with greendata.observe.watch_blocks(0.05, on_block=reported.append):
             print(gevent.get_hub().periodic_monitoring_thread)
-            while not any(block.stack for block in told):
+            while not any(block.stack for block in reported):
                 gevent.sleep(0.02)
                 native.sleep(0.2)
-        print("told")
+        print("reported")
         """,
         env={"GEVENT_MONITOR_THREAD_ENABLE": "1", "GEVENT_MAX_BLOCKING_TIME": "0.1"},
     )
-    assert finished.stdout == "None\ntold\n", finished.stderr
+    assert finished.stdout == "None\nreported\n", finished.stderr
 
 
-def test_a_forked_child_has_a_witness_of_its_own() -> None:
+def test_a_forked_child_starts_a_new_sampler() -> None:
     finished = run_python(
         """
         import gevent, os, time
@@ -134,21 +134,21 @@ def test_a_forked_child_has_a_witness_of_its_own() -> None:
             while time.monotonic() < end:
                 sum(range(100))
 
-        told = []
-        watch = greendata.observe.watch_blocks(0.1, on_block=told.append)
+        reported = []
+        watch = greendata.observe.watch_blocks(0.1, on_block=reported.append)
         gevent.sleep(0.05)
         pid = os.fork()
         if pid:
             get_original("os", "waitpid")(pid, 0)
             os._exit(0)
-        while not any(block.stack for block in told):
+        while not any(block.stack for block in reported):
             gevent.sleep(0.05)
             keep_hub()
-        print("told in the child", flush=True)
+        print("reported in the child", flush=True)
         os._exit(0)
         """
     )
-    assert finished.stdout == "told in the child\n", finished.stderr
+    assert finished.stdout == "reported in the child\n", finished.stderr
 
 
 def test_watching_does_not_keep_the_process() -> None:
@@ -158,7 +158,7 @@ def test_watching_does_not_keep_the_process() -> None:
 
 @pytest.fixture
 def caught() -> Iterator[list[warnings.WarningMessage]]:
-    """The warnings of inline executions in the test, each time."""
+    """Collect the warnings of all inline executions in the test."""
     gevent.get_hub()
     with warnings.catch_warnings(record=True) as found, warn_on_block():
         warnings.simplefilter("always")
@@ -184,7 +184,7 @@ def test_eager_work_and_readers_are_named_too(caught: list[warnings.WarningMessa
     assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_what_goes_through_the_pool_is_silent(caught: list[warnings.WarningMessage]) -> None:
+def test_executions_in_the_pool_give_no_warning(caught: list[warnings.WarningMessage]) -> None:
     greendata.collect(LF).get(timeout=10)
     greendata.patch_polars()
     try:
@@ -206,7 +206,7 @@ def test_the_patch_in_the_hub_itself_runs_inline_and_is_named(caught: list[warni
     assert [warning.category for warning in caught] == [HubBlockedWarning]
 
 
-def test_a_line_is_told_of_once_by_default() -> None:
+def test_a_line_is_reported_once_by_default() -> None:
     gevent.get_hub()
     with warnings.catch_warnings(record=True) as found, warn_on_block():
         warnings.simplefilter("default")

@@ -1,4 +1,4 @@
-"""The command line, each command in a process of its own."""
+"""The command line, with each command in a separate process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from greendata import errors, observe
 from greendata.observe import client, top
 from tests.conftest import Finished, run_python
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test runs a separate process
 
 # A server with a query that runs and one that failed, and the command line in the same process.
 SERVED = """
@@ -73,7 +73,7 @@ def served(*arguments: str, folder: Path | None = None) -> Finished:
 
 
 def fails(finished: Finished, text: str) -> None:
-    """It ended with 2 and a reason, and no traceback."""
+    """Assert that the command exited with status 2 and a reason, without a traceback."""
     assert finished.returncode == 2, finished.stderr
     assert text in finished.stderr
     assert "Traceback" not in finished.stderr
@@ -142,7 +142,7 @@ def test_top_shows_one_frame() -> None:
     shown = finished.stdout
     assert "running 1  queued 0" in shown
     assert "hub lag" in shown
-    assert "the [bold]long·[31m report" in shown  # neither markup nor a terminal's command
+    assert "the [bold]long·[31m report" in shown  # neither markup nor an escape code
     assert "tenant 7" in shown
     assert "ValueError" in shown
     assert "\x1b" not in shown

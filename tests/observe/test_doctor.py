@@ -1,4 +1,4 @@
-"""The doctor, in processes that are well and in some that are not."""
+"""The doctor, in processes with and without problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from greendata import doctor
 from greendata.errors import BadArgument
 from tests.conftest import PATCHED, run_python
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test runs a separate process
 
 EXAMINE = """
 import dataclasses, json, os
@@ -24,7 +24,7 @@ print(json.dumps([dataclasses.asdict(finding) for finding in doctor.examine()]),
 
 
 def findings(before: str = "", **env: str | None) -> dict[str, dict[str, Any]]:
-    """What the doctor says after *before* was run, by name."""
+    """Run *before* and then the doctor, and return the findings by name."""
     ours = {"WEB_CONCURRENCY": None, "POLARS_MAX_THREADS": None}
     finished = run_python(before + EXAMINE, env={**ours, **env}, warnings="ignore")
     assert finished.returncode == 0, finished.stderr
@@ -242,7 +242,7 @@ def test_gevents_monitor() -> None:
     run = "import gevent\ngevent.sleep(0)\n"
     assert findings(run)["gevent monitor"]["text"].startswith("off; ")
     on = findings(run, GEVENT_MONITOR_THREAD_ENABLE="1", GEVENT_MAX_BLOCKING_TIME="0.5")["gevent monitor"]
-    assert on["text"] == "on, tells of 0.5 s"
+    assert on["text"] == "on, reports blocks of 0.5 s"
 
 
 def test_it_examines_the_process_it_is_called_in() -> None:

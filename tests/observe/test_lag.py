@@ -15,7 +15,7 @@ from tests.support.natives import until
 
 
 def keep_hub(seconds: float) -> None:
-    """Compute on the hub's thread for so long."""
+    """Compute on the hub's thread for *seconds*."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         sum(range(100))
@@ -38,7 +38,7 @@ def test_samples_are_bounded() -> None:
     probe.close()
 
 
-def test_lag_is_counted_from_the_last_beat_and_never_negative() -> None:
+def test_lag_is_counted_from_the_last_tick_and_never_negative() -> None:
     with watch_lag(0.05) as probe:
         until(lambda: len(probe.samples()) > 3)
     assert min(probe.samples()) >= 0.0
@@ -53,15 +53,15 @@ def test_worst_looks_back_so_far_and_no_farther() -> None:
     assert LagProbe().worst(1.0) == LagProbe().last == 0.0
 
 
-def test_each_beat_is_told_until_taken_back() -> None:
-    told: list[float] = []
+def test_each_tick_is_reported_until_the_callback_is_removed() -> None:
+    lags: list[float] = []
     with watch_lag(0.01) as probe:
-        probe.on_beat(told.append)
-        until(lambda: len(told) > 1)
-        probe.off_beat(told.append)
-        count, samples = len(told), len(probe.samples())
+        probe.on_tick(lags.append)
+        until(lambda: len(lags) > 1)
+        probe.off_tick(lags.append)
+        count, samples = len(lags), len(probe.samples())
         until(lambda: len(probe.samples()) > samples)
-    assert len(told) == count
+    assert len(lags) == count
 
 
 def test_closing_twice_is_fine_and_starting_twice_is_one_timer() -> None:

@@ -147,7 +147,7 @@ def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path, end: str, co
     done = "greendata_jobs_total", labels(label="report", outcome="done")
     assert (alone[done], together[done]) == (3, 7)
     assert together["greendata_job_run_seconds_count", labels(label="report")] == 7
-    assert together["greendata_pool_workers", labels()] == 1  # those of the process that lives
+    assert together["greendata_pool_workers", labels()] == 1  # of the process that still runs
     assert together["greendata_hub_lag_seconds", labels()] >= 0
 
 
@@ -181,6 +181,6 @@ def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
     )
     together, alone = map(read, finished.stdout.split("alone "))
     assert alone["greendata_jobs_total", labels(label="report", outcome="done")] == 2, finished.stderr
-    assert together["greendata_pool_workers", labels()] == 2  # both live
+    assert together["greendata_pool_workers", labels()] == 2  # of both processes
     assert alone["greendata_pool_workers", labels()] == 1
     assert len(list(tmp_path.glob("counter_*.db"))) == 2

@@ -1,4 +1,4 @@
-"""The books of what came home, the running jobs and their ids, and the snapshot."""
+"""The statistics of finished jobs, the running jobs and their ids, and the snapshot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def broken() -> None:
     raise ValueError("a value of the data: cake of mine")
 
 
-def test_every_outcome_is_in_the_books(held: Gate) -> None:
+def test_every_outcome_is_counted(held: Gate) -> None:
     at_home(greendata.run(int, label="report")).get()
     with pytest.raises(ValueError, match="cake of mine"):
         at_home(greendata.run(broken, label="report")).get()
@@ -39,7 +39,7 @@ def test_every_outcome_is_in_the_books(held: Gate) -> None:
     counters = observe.stats().labels["report"]
     assert (counters.done, counters.failed, counters.cancelled) == (1, 1, 0)
     running.cancel()
-    until(lambda: observe.stats().labels["report"].cancelled)  # the hub is told in its next turn
+    until(lambda: observe.stats().labels["report"].cancelled)  # the hub is notified in its next iteration
     counters = observe.stats().labels["report"]
     assert counters.waits.count == counters.runs.count == 3
     held.open()
@@ -132,12 +132,12 @@ def test_an_id_is_of_one_job_only(make_gate: Callable[[], Gate]) -> None:
     assert len(ids) == 3
 
 
-def test_jobs_without_a_home_are_in_the_pools_counters_alone() -> None:
+def test_jobs_of_threads_without_a_hub_are_counted_by_the_pool_only() -> None:
     done = observe.stats().pool.done
     assert Native(lambda: greendata.run(int, label="plain").get(timeout=10)).join() == 0
     inside = greendata.run(lambda: greendata.run(int, label="inline").get(), label="outside")
     assert at_home(inside).get() == 0
-    until(lambda: observe.stats().pool.done >= done + 2)  # the inline one is part of the one around it
+    until(lambda: observe.stats().pool.done >= done + 2)  # the inline job is part of the enclosing job
     stats = observe.stats()
     assert stats.pool.done == done + 2
     assert stats.labels.keys() == {"outside"}
@@ -175,12 +175,12 @@ def test_an_interval_out_of_bounds_starts_nothing() -> None:
     assert not jobs.listeners
 
 
-def test_each_second_is_told(observed: observe.Observer) -> None:
-    told: list[observe.Second] = []
-    observed.on_second(told.append)
-    until(lambda: told)
-    observed.off_second(told.append)
-    assert told[-1] in observe.stats().history
+def test_each_second_is_reported(observed: observe.Observer) -> None:
+    reported: list[observe.Second] = []
+    observed.on_second(reported.append)
+    until(lambda: reported)
+    observed.off_second(reported.append)
+    assert reported[-1] in observe.stats().history
 
 
 def test_quantiles_are_bounds() -> None:
@@ -191,7 +191,7 @@ def test_quantiles_are_bounds() -> None:
     assert (Durations().histogram().quantile(0.5), Durations().histogram().mean) == (0.0, 0.0)
 
 
-def test_a_forked_child_begins_its_own_books() -> None:
+def test_a_forked_child_starts_with_empty_counters() -> None:
     finished = run_python(
         """
         import os
@@ -205,7 +205,7 @@ def test_a_forked_child_begins_its_own_books() -> None:
         at_home(greendata.run(int, label="child" if not pid else "parent"))
         if pid:
             get_original("os", "waitpid")(pid, 0)
-        print({label: books.done for label, books in observe.stats().labels.items()}, flush=True)
+        print({label: counters.done for label, counters in observe.stats().labels.items()}, flush=True)
         if not pid:
             os._exit(0)
         """

@@ -29,7 +29,7 @@ def events_of(path: Path) -> list[dict[str, Any]]:
 
 
 def check_format(events: list[dict[str, Any]]) -> None:
-    """What the format asks of each kind of event."""
+    """Assert what the format requires of each kind of event."""
     opened: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for event in events:
         assert {"ph", "name", "pid", "tid"} <= event.keys()

@@ -1,4 +1,4 @@
-"""What happens between two steps of callers, logs, traces, metrics and the end of a server."""
+"""Races between two steps of callers, logs, traces, metrics and the end of a server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_caller_is_not_stopped_under_a_user_who_came_as_the_last_one_left() ->
 
 
 class Kept(logging.Handler):
-    """Keeps what it handles; fails at what says so."""
+    """Keeps the records that it handles; raises for a record that asks for it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ def test_a_hub_that_lags_is_not_ready(client: FlaskClient) -> None:
         until(observer.probe.samples)
         assert reason(client) == ""
         told: list[str] = []
-        observer.probe.on_beat(lambda lag: told.append(reason(client)) if lag >= 1.0 else None)
+        observer.probe.on_tick(lambda lag: told.append(reason(client)) if lag >= 1.0 else None)
         _sleep_natively(1.1)
         until(lambda: told)
         assert re.match(r"503 the hub lags by [1-9]\d*\.", told[0])
