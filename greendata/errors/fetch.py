@@ -99,7 +99,7 @@ class AnswerBroken(GreenDataError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the answer of {self.url} is broken: {self.reason}; try again"
+        return f"the response from {self.url} is broken: {self.reason}; try again"
 
 
 class WrongContentType(GreenDataError, ValueError):

@@ -68,14 +68,14 @@ class NotWritable(GreenDataError, TypeError):
     def what(self) -> str:
         """What cannot be written, without what to do about it."""
         named = ", ".join(f"{name} ({dtype})" for name, dtype in sorted(self.columns.items()))
-        return f"{self.format} has no form for {counted(len(self.columns), 'column')}: {named}"
+        return f"{counted(len(self.columns), 'column')} that {self.format} cannot store: {named}"
 
 
 class ChunksBusy(GreenDataError, RuntimeError):
     """Two greenlets or threads asked one encoder for its next chunk at once."""
 
     def __str__(self) -> str:
-        return "another greenlet waits for the next chunk already; give each consumer its own encode()"
+        return "another greenlet is already waiting for the next chunk; give each consumer its own encode()"
 
 
 class BodyTooLarge(GreenDataError, ValueError):
@@ -90,7 +90,7 @@ class BodyTooLarge(GreenDataError, ValueError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"more than {counted(self.limit, 'byte')} came, which is the limit; send less, or raise max_bytes"
+        return f"the input is larger than the limit of {counted(self.limit, 'byte')}; send less, or raise max_bytes"
 
 
 class Malformed(GreenDataError, ValueError):

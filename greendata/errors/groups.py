@@ -31,7 +31,7 @@ class GroupClosed(GreenDataError, RuntimeError):
         self.state = state
 
     def __str__(self) -> str:
-        return f"{self.label} {self.state} and takes no members; start them inside `with Group() as g:`, a new one"
+        return f"{self.label} {self.state} and takes no members; start them in a new `with Group() as g:`"
 
 
 class GroupTimeout(GreenDataError, TimeoutError):
@@ -71,7 +71,7 @@ class CallerStopped(GreenDataError, RuntimeError):
         self.caller = caller
 
     def __str__(self) -> str:
-        return f"caller {self.caller!r} is stopped, or its hub is gone; Caller.current() and Caller.new() make another"
+        return f"caller {self.caller!r} is stopped, or its hub is gone; call Caller.current() or Caller.new() again"
 
 
 class ForeignGreenlet(GreenDataError, RuntimeError):
@@ -103,7 +103,7 @@ class NoCaller(GreenDataError, RuntimeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.reason}; take Caller.current() on the hub's thread and hand it over"
+        return f"{self.reason}; call Caller.current() on the hub's thread and pass the caller on"
 
 
 class ServiceEnded(GreenDataError, RuntimeError):
@@ -120,4 +120,4 @@ class ServiceEnded(GreenDataError, RuntimeError):
         self.value = value
 
     def __str__(self) -> str:
-        return f"service {self.label} returned {self.value!r} before it was told to stop; it should wait for stopping"
+        return f"service {self.label} returned {self.value!r} before it was asked to stop; it should run until then"

@@ -52,7 +52,7 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
 
     def __str__(self) -> str:
         limit = "without waiting" if self.seconds is None else f"within {counted(self.seconds, 'second')}"
-        return f"no outcome {limit} from {self.result!r}; the work goes on, call cancel() to give it up"
+        return f"no outcome {limit} from {self.result!r}; the work continues, call cancel() to give it up"
 
 
 class DeadlineExceeded(GreenDataError, TimeoutError):
@@ -142,7 +142,7 @@ class PoolFull(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{counted(self.queued, 'job waits', 'jobs wait')} already and max_queue is {self.max_queue}; "
+            f"{counted(self.queued, 'job is', 'jobs are')} already waiting and max_queue is {self.max_queue}; "
             "try again later, or raise it with greendata.configure(max_queue=...)"
         )
 
@@ -193,7 +193,7 @@ class PolarsForked(GreenDataError, RuntimeError):
         return (
             "this process was forked after its parent had run a Polars query; every query would hang here. "
             "Run no query before the fork: load data in post_worker_init or on the first request "
-            "(under a lock that was made after patch_all, if under one), "
+            "(if under a lock, one that was made after patch_all), "
             "do without gunicorn --preload, or start children with multiprocessing's 'spawn'"
         )
 
@@ -225,7 +225,7 @@ class WaitsForItself(GreenDataError, RuntimeError):
         self.result = result
 
     def __str__(self) -> str:
-        return f"{self.result!r} is the job that asks, and would wait for itself for ever; leave it out"
+        return f"waiting for {self.result!r} would never end: it is the caller itself; leave it out"
 
 
 def _goes_on(*, native: bool) -> str:

@@ -18,7 +18,7 @@ class NoSnapshot(GreenDataError, ConnectionError):
 
     Example:
         >>> print(NoSnapshot("http://localhost:8000/", "connection refused"))
-        no snapshot from http://localhost:8000/: connection refused; is the server up, and its greendata page on?
+        no snapshot from http://localhost:8000/: connection refused; check that the server runs with the greendata page
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -27,7 +27,7 @@ class NoSnapshot(GreenDataError, ConnectionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"no snapshot from {self.address}: {self.reason}; is the server up, and its greendata page on?"
+        return f"no snapshot from {self.address}: {self.reason}; check that the server runs with the greendata page"
 
 
 class NotASnapshot(GreenDataError, ValueError):
@@ -45,7 +45,7 @@ class NotASnapshot(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.address} answers with no snapshot of greendata, but with {self.got!r}; "
+            f"{self.address} did not return a snapshot of greendata, got {self.got!r}; "
             "give the URL of its stats.json, for example http://localhost:8000/greendata/stats.json"
         )
 
@@ -83,7 +83,7 @@ class NoCheckout(GreenDataError, FileNotFoundError):
     def __str__(self) -> str:
         return (
             f"{self.what} is part of greendata's source and not of the installed package: "
-            f"there is none in {self.where}; get the source, and run `make {self.what}` in it"
+            f"it is not in {self.where}; get the source, and run `make {self.what}` in it"
         )
 
 

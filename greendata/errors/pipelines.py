@@ -29,14 +29,14 @@ class ElementTimeout(GreenDataError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.label} took longer than its timeout of {counted(self.seconds, 'second')} over one element"
+        return f"{self.label} took longer than its timeout of {counted(self.seconds, 'second')} for one element"
 
 
 class StreamBusy(GreenDataError, RuntimeError):
     """Two greenlets asked one iterator of a pipeline for its next element at once."""
 
     def __str__(self) -> str:
-        return "another greenlet waits for the next element already; give each consumer its own iter(stage)"
+        return "another greenlet is already waiting for the next element; give each consumer its own iter(stage)"
 
 
 class BadSignature(GreenDataError, TypeError):
@@ -58,8 +58,8 @@ class BadSignature(GreenDataError, TypeError):
         if not self.needs:
             return f"{self.func!r} takes no positional argument; the stage calls it with the element"
         return (
-            f"{counted(len(self.needs), 'parameter')} of {self.func!r} that nobody gives: {', '.join(self.needs)}; "
-            f"by name it can have {', '.join(self.given)}, and what on_start returns in a dict"
+            f"{counted(len(self.needs), 'parameter')} of {self.func!r} without a value: {', '.join(self.needs)}; "
+            f"a stage provides {', '.join(self.given)}, and the items of the dict that on_start returns"
         )
 
 

@@ -20,14 +20,14 @@ class BatchesBusy(GreenDataError, RuntimeError):
     """Two greenlets or threads asked one batch stream for its next batch at once."""
 
     def __str__(self) -> str:
-        return "another greenlet waits for the next batch already; give each consumer its own batches()"
+        return "another greenlet is already waiting for the next batch; give each consumer its own batches()"
 
 
 class BatchesSpent(GreenDataError, RuntimeError):
     """A batch stream that has been begun or closed was asked for the whole of it as an Arrow stream."""
 
     def __str__(self) -> str:
-        return "the stream has been begun or closed already; export it before its first batch, from a new batches()"
+        return "the stream has already been started or closed; call batches() again and export before the first batch"
 
 
 class SeamMissing(GreenDataError, RuntimeError):
@@ -79,5 +79,5 @@ class NotAFrame(GreenDataError, TypeError):
         self.expected = expected
 
     def __str__(self) -> str:
-        hint = {"LazyFrame": "df.lazy() makes one of a DataFrame", "DataFrame": "collect the LazyFrame first"}
+        hint = {"LazyFrame": "call lazy() on a DataFrame", "DataFrame": "collect the LazyFrame first"}
         return f"expected a polars.{self.expected}, got {type(self.frame).__name__}; {hint[self.expected]}"

@@ -51,7 +51,7 @@ class DatabaseUnreachable(GreenDataError, ConnectionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot open {self.database}: {self.reason}; check that it is there, and the address"
+        return f"cannot open {self.database}: {self.reason}; check the address, and that the database is running"
 
 
 class QueryFailed(GreenDataError, RuntimeError):
@@ -139,7 +139,7 @@ class ColumnUnwritable(GreenDataError, TypeError):
     def __str__(self) -> str:
         names = ", ".join(f"{name!r} ({dtype})" for name, dtype in sorted(self.columns.items()))
         return (
-            f"{counted(len(self.columns), 'column has', 'columns have')} no form in {self.database}: {names}; "
+            f"{counted(len(self.columns), 'column')} cannot be stored in {self.database}: {names}; "
             f"cast or drop {'it' if len(self.columns) == 1 else 'them'} before the write"
         )
 

@@ -178,4 +178,5 @@ class UnknownColumn(PlanRefused, LookupError):
         names = sorted(self.columns)
         close = get_close_matches(self.column, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{self.verb}() names the column {self.column!r}, and there are {', '.join(names) or 'none'}{hint}"
+        expected = f"expected one of {', '.join(names)}" if names else "and the frame has no columns"
+        return f"{self.verb}() names the column {self.column!r}, {expected}{hint}"

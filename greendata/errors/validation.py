@@ -20,6 +20,7 @@ __all__ = (
 )
 
 UNCHECKED = "unchecked"  # the rule of rows that were not judged, since enough others fail
+HINT = "choose a dtype, as in Annotated[..., polars.String]"
 SHOWN = 5  # kinds of failure in the text of an error; all of them are in its frame
 
 
@@ -52,7 +53,8 @@ class NoColumnForm(GreenDataError, TypeError):
 
     Example:
         >>> print(NoColumnForm("User.id", int | str, "it is one of several types"))
-        User.id: int | str has no column form: it is one of several types; Annotated[..., polars.String] names one
+        User.id: int | str cannot be stored in a column: it is one of several types; \
+choose a dtype, as in Annotated[..., polars.String]
     """
 
     def __init__(self, field: str, type: object, reason: str) -> None:
@@ -63,7 +65,7 @@ class NoColumnForm(GreenDataError, TypeError):
 
     def __str__(self) -> str:
         name = self.type.__qualname__ if isinstance(self.type, type) else str(self.type)
-        return f"{self.field}: {name} has no column form: {self.reason}; Annotated[..., polars.String] names one"
+        return f"{self.field}: {name} cannot be stored in a column: {self.reason}; {HINT}"
 
 
 class DuplicateColumn(GreenDataError, ValueError):
@@ -76,7 +78,7 @@ class DuplicateColumn(GreenDataError, ValueError):
 
     Example:
         >>> print(DuplicateColumn("User", "id", ("key", "number")))
-        2 fields of User have the column 'id': key, number; give each an alias of its own
+        2 fields of User have the column 'id': key, number; give each a different alias
     """
 
     def __init__(self, model: str, column: str, fields: Iterable[str]) -> None:
@@ -88,7 +90,7 @@ class DuplicateColumn(GreenDataError, ValueError):
     def __str__(self) -> str:
         names = ", ".join(self.fields)
         count = len(self.fields)
-        return f"{count} fields of {self.model} have the column {self.column!r}: {names}; give each an alias of its own"
+        return f"{count} fields of {self.model} have the column {self.column!r}: {names}; give each a different alias"
 
 
 class FrameInvalid(GreenDataError, ValueError):
@@ -127,7 +129,7 @@ class FrameInvalid(GreenDataError, ValueError):
         firsts = kinds.first().select("row", "column", "value", "rule", "message")
         bad = self.rows if found["row"].has_nulls() else found["row"].n_unique()
         told = f"{counted(len(found), 'failure')} in {bad} of {counted(self.rows, 'row')} of {self.model}"
-        more = f", and {counted(unchecked, 'row is', 'rows are')} not judged" if unchecked else ""
+        more = f", and {counted(unchecked, 'row is', 'rows are')} not checked" if unchecked else ""
         lines = [f"{told}{more}; see .failures"]
         shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).rows(), strict=True)
         lines += [_line(count, *first) for count, first in shown]

@@ -35,7 +35,7 @@ class ClientGone(GreenDataError, ConnectionResetError):
         self.label = label
 
     def __str__(self) -> str:
-        return f"the client left before {self.label} was over"
+        return f"the client disconnected before {self.label} had finished"
 
 
 class FormatUnknown(GreenDataError, ValueError):
@@ -69,9 +69,9 @@ class NotAcceptable(GreenDataError, ValueError):
 
     Example:
         >>> print(NotAcceptable("image/png", ["text/csv"]))
-        Accept: got 'image/png', which takes none of what there is: text/csv
-        >>> print(NotAcceptable("text/csv", ["application/json"], "csv has no form for column a"))
-        csv has no form for column a; there is: application/json
+        Accept: got 'image/png', expected one of text/csv
+        >>> print(NotAcceptable("text/csv", ["application/json"], "csv cannot store column a"))
+        csv cannot store column a; expected one of application/json
     """
 
     def __init__(self, accept: str, available: Iterable[str], reason: str = "") -> None:
@@ -82,8 +82,8 @@ class NotAcceptable(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         if self.reason:
-            return f"{self.reason}; there is: {', '.join(self.available)}"
-        return f"Accept: got {self.accept!r}, which takes none of what there is: {', '.join(self.available)}"
+            return f"{self.reason}; expected one of {', '.join(self.available)}"
+        return f"Accept: got {self.accept!r}, expected one of {', '.join(self.available)}"
 
 
 class BodyUnsupported(GreenDataError, ValueError):
@@ -132,8 +132,8 @@ class DashboardOpen(GreenDataError, RuntimeError):
 
     Example:
         >>> print(DashboardOpen("shop"))
-        GREENDATA_DASHBOARD is on in 'shop', which has no debug mode and no dashboard_auth; give \
-GreenData(dashboard_auth=...) a function that returns True for those who may watch and cancel
+        GREENDATA_DASHBOARD is on in 'shop', which is not in debug mode and has no dashboard_auth; pass \
+GreenData(dashboard_auth=...) a function that returns True for users who may watch and cancel
     """
 
     def __init__(self, app: str) -> None:
@@ -142,6 +142,6 @@ GreenData(dashboard_auth=...) a function that returns True for those who may wat
 
     def __str__(self) -> str:
         return (
-            f"GREENDATA_DASHBOARD is on in {self.app!r}, which has no debug mode and no dashboard_auth; "
-            "give GreenData(dashboard_auth=...) a function that returns True for those who may watch and cancel"
+            f"GREENDATA_DASHBOARD is on in {self.app!r}, which is not in debug mode and has no dashboard_auth; "
+            "pass GreenData(dashboard_auth=...) a function that returns True for users who may watch and cancel"
         )

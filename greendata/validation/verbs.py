@@ -213,7 +213,7 @@ def _lines(rows: pl.Series, rejected: pl.DataFrame, *, all_rows: bool) -> pl.Dat
         )
         return found.with_columns(rule=pl.lit(UNLISTED), message=pl.lit(BEYOND_LISTED))
     count = rows.len()
-    message = f"{counted(count, 'row')} from here on, not all of them invalid, are not judged; filter_valid judges all"
+    message = f"{counted(count, 'row')} from here on, not all of them invalid, are not checked; filter_valid checks all"
     return pl.DataFrame([(rows.min(), None, str(count), UNCHECKED, message)], FAILURES, orient="row")
 
 

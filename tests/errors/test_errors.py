@@ -87,7 +87,8 @@ def test_pool_full_and_pool_closed(held: Gate) -> None:
     assert isinstance(full, errors.PoolFull)
     assert (full.queued, full.max_queue) == (1, 1)
     assert str(full) == (
-        "1 job waits already and max_queue is 1; try again later, or raise it with greendata.configure(max_queue=...)"
+        "1 job is already waiting and max_queue is 1; try again later, or raise it with "
+        "greendata.configure(max_queue=...)"
     )
     held.open()
     pool.drain()
@@ -133,25 +134,25 @@ def test_an_error_of_a_job_is_not_wrapped() -> None:
 
 TEXTS: dict[str, tuple[Callable[[int], BaseException], str, str]] = {
     "seconds": (lambda n: errors.DeadlineExceeded("a", n, running=False), "of 1 second", "of 2 seconds"),
-    "jobs": (lambda n: errors.PoolFull(n, 9), "1 job waits already", "2 jobs wait already"),
+    "jobs": (lambda n: errors.PoolFull(n, 9), "1 job is already waiting", "2 jobs are already waiting"),
     "survivors": (
         lambda n: errors.GroupTimeout("a", n, [submit(int, label="b")] * n),
         "within 1 second; its members were cancelled, 1 cannot be stopped and goes on: b",
         "within 2 seconds; its members were cancelled, 2 cannot be stopped and go on: b, b",
     ),
-    "element": (lambda n: errors.ElementTimeout("a", n), "of 1 second over", "of 2 seconds over"),
+    "element": (lambda n: errors.ElementTimeout("a", n), "of 1 second for", "of 2 seconds for"),
     "fetch": (lambda n: errors.FetchTimeout("http://a.b/", n), "within 1 second", "within 2 seconds"),
     "answer": (lambda n: errors.AnswerTooLarge("http://a.b/", n), "than 1 byte;", "than 2 bytes;"),
-    "body": (errors.BodyTooLarge, "more than 1 byte came", "more than 2 bytes came"),
+    "body": (errors.BodyTooLarge, "the limit of 1 byte;", "the limit of 2 bytes;"),
     "columns": (
         lambda n: errors.NotWritable("csv", dict.fromkeys("ab"[:n], "List")),
-        "for 1 column: a (List); drop, unnest or cast it",
-        "for 2 columns: a (List), b (List); drop, unnest or cast them",
+        "1 column that csv cannot store: a (List); drop, unnest or cast it",
+        "2 columns that csv cannot store: a (List), b (List); drop, unnest or cast them",
     ),
     "database": (
         lambda n: errors.ColumnUnwritable(dict.fromkeys("ab"[:n], "List"), "SQLite"),
-        "1 column has no form in SQLite: 'a' (List); cast or drop it before",
-        "2 columns have no form in SQLite: 'a' (List), 'b' (List); cast or drop them before",
+        "1 column cannot be stored in SQLite: 'a' (List); cast or drop it before",
+        "2 columns cannot be stored in SQLite: 'a' (List), 'b' (List); cast or drop them before",
     ),
     "schema": (lambda n: errors.FrameMismatch(dict.fromkeys("ab"[:n], 0), {}), "1 column missing", "2 columns missing"),
     "model": (lambda n: errors.ModelMismatch("User", "ab"[:n], {}), "1 column does not fit", "2 columns do not fit"),

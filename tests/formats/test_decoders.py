@@ -74,7 +74,7 @@ def test_sources_of_every_kind(format: Format, tmp_path: Path) -> None:
 def test_no_more_is_read_than_one_byte_over_the_limit(format: Format) -> None:
     content = body(FRAME, format)
     stream = Stream(content * 100, 1000)
-    with pytest.raises(BodyTooLarge, match=f"more than {len(content)} bytes came") as caught:
+    with pytest.raises(BodyTooLarge, match=f"larger than the limit of {len(content)} bytes") as caught:
         decode(stream, format, max_bytes=len(content))  # type: ignore[arg-type]
     assert caught.value.limit == len(content)
     assert stream.taken == len(content) + 1

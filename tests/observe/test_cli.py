@@ -157,7 +157,7 @@ def test_top_over_a_unix_socket(tmp_path: Path) -> None:
 def test_top_with_a_header_and_with_a_password() -> None:
     assert served("top", "--once", "BASE/key", "--header", "X-Key: s3cret").returncode == 0
     assert served("top", "--once", "http://a:b@HOST/password").returncode == 0
-    fails(served("top", "--once", "BASE/key"), "it answers 403 Forbidden; is the server up, and its greendata page on?")
+    fails(served("top", "--once", "BASE/key"), "it answers 403 Forbidden; check that the server runs with the")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_no_error_tells_a_secret(address: str) -> None:
 
 
 def test_top_of_something_else() -> None:
-    fails(served("top", "--once", "BASE/html"), "no snapshot of greendata, but with '<html>a page</html>'")
+    fails(served("top", "--once", "BASE/html"), "did not return a snapshot of greendata, got '<html>a page</html>'")
     fails(served("top", "BASE/json"), "give the URL of its stats.json")
     fails(served("top", "BASE/none"), "it answers 404 Not Found")
 
@@ -220,7 +220,7 @@ def test_demo_and_bench_outside_of_a_checkout(tmp_path: Path) -> None:
         f"command.SOURCE = pathlib.Path({str(tmp_path)!r})\n"
         "sys.exit(command.main(['demo']))"
     )
-    fails(run_python(code), f"there is none in {tmp_path}; get the source, and run `make demo` in it")
+    fails(run_python(code), f"it is not in {tmp_path}; get the source, and run `make demo` in it")
 
 
 def test_errors_have_their_standard_parents() -> None:

@@ -240,7 +240,7 @@ def test_a_function_that_cannot_be_called_is_told_at_the_call() -> None:
         stages.map(3, [1])  # type: ignore[call-overload]
     with pytest.raises(BadSignature, match="takes no positional argument"):
         stages.map(lambda: 1, [1])
-    with pytest.raises(BadSignature, match=r"2 parameters .*: a, b; by name it can have element_index, stage_status"):
+    with pytest.raises(BadSignature, match=r"2 parameters .*: a, b; a stage provides element_index, stage_status"):
         stages.map(lambda x, b, a, element_index: 1, [1])
     assert list(stages.map(lambda x, y=2, *rest, z=3, **more: x + y + z, [1])) == [6]
 

@@ -363,7 +363,7 @@ def test_it_is_an_arrow_stream() -> None:
 def test_the_arrow_stream_is_whole_or_refused() -> None:
     stream = greendata.batches(pl.LazyFrame({"a": range(10)}), chunk_size=3)
     next(stream)
-    with pytest.raises(BatchesSpent, match="begun or closed already"):
+    with pytest.raises(BatchesSpent, match="already been started or closed"):
         pl.DataFrame(stream)
     assert sum(df.height for df in stream) == 7
     with pytest.raises(BatchesSpent):

@@ -156,7 +156,7 @@ def test_a_type_without_a_column_names_the_field(annotation: Any, reason: str) -
         greendata.schema_of(model)
     assert caught.value.field.startswith("Outer.nested.deep")
     assert reason in str(caught.value)
-    assert "Annotated[..., polars.String] names one" in str(caught.value)
+    assert "choose a dtype, as in Annotated[..., polars.String]" in str(caught.value)
     assert isinstance(caught.value, TypeError)
 
 
@@ -166,7 +166,7 @@ class Node(BaseModel):
 
 
 def test_a_model_that_contains_itself_has_no_column() -> None:
-    with pytest.raises(NoColumnForm, match=r"Node\.next: Node has no column form: it contains itself"):
+    with pytest.raises(NoColumnForm, match=r"Node\.next: Node cannot be stored in a column: it contains itself"):
         greendata.schema_of(Node)
 
 
@@ -194,7 +194,7 @@ def test_aliases_that_are_no_columns() -> None:
         greendata.schema_of(Deep)
     with pytest.raises(DuplicateColumn) as caught:
         greendata.schema_of(Twice)
-    assert str(caught.value) == "2 fields of Twice have the column 'x': a, b; give each an alias of its own"
+    assert str(caught.value) == "2 fields of Twice have the column 'x': a, b; give each a different alias"
     assert (caught.value.model, caught.value.column, caught.value.fields) == ("Twice", "x", ("a", "b"))
     assert isinstance(caught.value, ValueError)
 
@@ -268,7 +268,7 @@ def test_columns_that_no_field_can_be_called() -> None:
 
 def test_a_dtype_without_a_type() -> None:
     for dtype in (pl.Object(), pl.List(pl.Object()), pl.Struct([])):
-        with pytest.raises(NoColumnForm, match=r"Row\.a: .* has no column form: pydantic has no type for it"):
+        with pytest.raises(NoColumnForm, match=r"Row\.a: .* cannot be stored in a column: pydantic has no type for it"):
             greendata.model_of({"a": dtype})
 
 

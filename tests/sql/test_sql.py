@@ -147,7 +147,7 @@ def test_arguments_that_cannot_be_used(file: Path) -> None:
             greendata.read_sql("SELECT 1", file, batch_rows=rows)  # type: ignore[call-overload]
     with pytest.raises(BadArgument, match="query must be"):
         greendata.read_sql(b"SELECT 1", file)  # type: ignore[call-overload]
-    with pytest.raises(ColumnUnwritable, match=r"1 column has no form in SQLite: '0' \(List"):
+    with pytest.raises(ColumnUnwritable, match=r"1 column cannot be stored in SQLite: '0' \(List"):
         greendata.read_sql("SELECT ?", file, params=[[1, 2]])
     for overrides in ("a", {"a": pl.Decimal}, {"a": "x"}, {1: pl.Int64}, [("a", pl.Int64)]):
         with pytest.raises(BadArgument, match="schema_overrides must be None or a mapping"):
@@ -186,7 +186,7 @@ def test_what_to_do_with_a_table_that_exists(file: Path) -> None:
 
 def test_frames_and_arguments_that_cannot_be_written(file: Path) -> None:
     unwritable = pl.DataFrame({"l": [[1]], "s": [{"a": 1}], "i": pl.Series([1], dtype=pl.Int128), "a": [1]})
-    with pytest.raises(ColumnUnwritable, match="3 columns have no form in SQLite: 'i'") as caught:
+    with pytest.raises(ColumnUnwritable, match="3 columns cannot be stored in SQLite: 'i'") as caught:
         greendata.write_sql(unwritable, "u", file)
     assert sorted(caught.value.columns) == ["i", "l", "s"]
     with pytest.raises(NotAFrame):

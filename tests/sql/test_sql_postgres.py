@@ -128,7 +128,7 @@ def test_lists_and_durations_are_written(address: str) -> None:
 
 def test_types_that_the_driver_would_crash_on_are_refused(address: str) -> None:
     frame = pl.DataFrame({"i": pl.Series([1], dtype=pl.Int128), "s": [{"a": 1}], "a": [1]})
-    with pytest.raises(ColumnUnwritable, match=r"2 columns have no form in PostgreSQL: 'i' .* 's'"):
+    with pytest.raises(ColumnUnwritable, match=r"2 columns cannot be stored in PostgreSQL: 'i' .* 's'"):
         greendata.write_sql(frame, "u", address)
     with pytest.raises(ColumnUnwritable):
         greendata.read_sql("SELECT $1", address, params=[2**70])

@@ -139,7 +139,7 @@ def test_a_service_that_returns_early_is_an_error(caller: Caller) -> None:
 
     with raised(ServiceEnded) as caught, caller.service(quit_early):
         gevent.sleep(0.001)
-    assert "service quit_early returned 7 before it was told to stop" in str(caught.value)
+    assert "service quit_early returned 7 before it was asked to stop" in str(caught.value)
     with pytest.raises(ServiceEnded):
         caller.service(lambda _: None).started.get()
 

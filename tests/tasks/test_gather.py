@@ -229,7 +229,7 @@ def test_wait_checks_its_arguments() -> None:
 def test_a_job_does_not_wait_for_itself(use: Callable[[Any], object]) -> None:
     with Group(on_error="collect") as group:
         jobs = [group.spawn(lambda: _refused(use)), group.run(lambda: _refused(use))]
-    assert ["is the job that asks" in job.get() for job in jobs] == [True, True]
+    assert ["it is the caller itself" in job.get() for job in jobs] == [True, True]
 
 
 def _refused(use: Callable[[Any], object]) -> str:

@@ -52,7 +52,7 @@ def test_an_unknown_column_is_named(verb: str, sales: Frame[Sale]) -> None:
         UNKNOWN[verb](sales)
     assert caught.value.column == "amuont"
     assert str(caught.value) == (
-        f"{verb}() names the column 'amuont', and there are amount, city, extra; did you mean 'amount'?"
+        f"{verb}() names the column 'amuont', expected one of amount, city, extra; did you mean 'amount'?"
     )
     assert isinstance(caught.value, LookupError)
     assert isinstance(caught.value.__cause__, pl.exceptions.ColumnNotFoundError)

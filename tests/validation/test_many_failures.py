@@ -73,13 +73,13 @@ def test_a_frame_is_not_judged_to_its_end_where_enough_rows_fail() -> None:
     left = ROWS - listed.height
     assert (last["row"], last["column"], last["value"], last["rule"]) == (listed.height, None, str(left), "unchecked")
     assert str(caught.value).startswith(
-        f"{listed.height} failures in {listed.height} of {ROWS} rows of User, and {left} rows are not judged; see"
+        f"{listed.height} failures in {listed.height} of {ROWS} rows of User, and {left} rows are not checked; see"
     )
 
 
 def test_a_validator_is_called_for_all_rows_only_where_all_are_to_be_found() -> None:
     df = pl.DataFrame({"id": range(2 * ROWS)})
-    with pytest.raises(FrameInvalid, match="rows are not judged"):
+    with pytest.raises(FrameInvalid, match="rows are not checked"):
         greendata.validate(df, Even)
     assert LISTED < len(asked) < 5 * LISTED
     asked.clear()
@@ -121,7 +121,7 @@ def test_bodies_of_nothing_but_failures(format: Any, content: bytes) -> None:
 def test_a_file_is_not_read_to_its_end_where_enough_rows_fail(tmp_path: Path) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_bytes(b"1\n" * ROWS)
-    with pytest.raises(FrameInvalid, match="rows are not judged"):
+    with pytest.raises(FrameInvalid, match="rows are not checked"):
         greendata.Frame[User].scan_ndjson(path).to_frame()
 
 

@@ -233,5 +233,5 @@ def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
 def test_client_gone_says_so() -> None:
     gone = errors.ClientGone("export")
     assert isinstance(gone, ConnectionResetError)
-    assert str(gone) == "the client left before export was over"
+    assert str(gone) == "the client disconnected before export had finished"
     assert "1 rule of" in str(errors.BodyInvalid(pl.DataFrame({"row": [1]})))
