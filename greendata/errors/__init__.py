@@ -1,92 +1,92 @@
-"""Every error greendata raises, one class for one situation.
+"""Every error that greendata raises, one class for each situation.
 
     GreenDataError                  the root: ``except GreenDataError`` catches all of them
     ├── ResultTimeout               get(timeout=) gave up waiting; also gevent.Timeout and TimeoutError
-    ├── DeadlineExceeded            the job itself was out of time; also TimeoutError
-    ├── JobCancelled                cancel() was called before the outcome
-    ├── JobAborted                  the job let out something that is no Exception; also RuntimeError
-    ├── PoolFull                    the queue is at its bound; also RuntimeError
-    ├── NoThread                    there is no worker, and no native thread to be had; also RuntimeError
+    ├── DeadlineExceeded            the job ran out of time; also TimeoutError
+    ├── JobCancelled                cancel() was called before there was an outcome
+    ├── JobAborted                  the job raised something that is not an Exception; also RuntimeError
+    ├── PoolFull                    the queue has reached its limit; also RuntimeError
+    ├── NoThread                    there is no worker, and no native thread can be started; also RuntimeError
     ├── WorkerLost                  the worker that had the job ended; also RuntimeError
     ├── PoolClosed                  the pool is drained and takes no more work; also RuntimeError
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
-    ├── ResultLost                  the job belongs to the process this one was forked from; also RuntimeError
-    ├── WaitsForItself              a job was to wait for its own result; also RuntimeError
+    ├── ResultLost                  the job belongs to the parent process; also RuntimeError
+    ├── WaitsForItself              a job waited for its own result; also RuntimeError
     │
-    ├── GroupClosed                 a group that was left, or is being cancelled; also RuntimeError
-    ├── GroupTimeout                a group was out of time; also TimeoutError
+    ├── GroupClosed                 the group was left, or is being cancelled; also RuntimeError
+    ├── GroupTimeout                a group ran out of time; also TimeoutError
     ├── CallerStopped               the caller was stopped, or its hub is gone; also RuntimeError
-    ├── ForeignGreenlet             a greenlet of another thread was to be waited for; also RuntimeError
-    ├── NoCaller                    no caller can be had in this thread; also RuntimeError
-    ├── ServiceEnded                a service returned before it was told to stop; also RuntimeError
+    ├── ForeignGreenlet             waiting for a greenlet of another thread; also RuntimeError
+    ├── NoCaller                    this thread cannot have a caller; also RuntimeError
+    ├── ServiceEnded                a service returned before it was asked to stop; also RuntimeError
     │
     ├── BadArgument                 an argument that cannot be used; also ValueError
-    ├── BadChoice                   a word that is none of those allowed; also ValueError
+    ├── BadChoice                   a value that is not among the allowed ones; also ValueError
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
-    ├── BadTimeout                  a timeout that is negative or no number; also ValueError
-    ├── NotAResult                  the thing to wait for is no result and no greenlet; also TypeError
-    ├── NotCallable                 the thing to run is no callable; also TypeError
+    ├── BadTimeout                  a timeout that is negative or not a number; also ValueError
+    ├── NotAResult                  the object to wait for is not a result or a greenlet; also TypeError
+    ├── NotCallable                 the object to run is not callable; also TypeError
     │
-    ├── BatchesBusy                 two greenlets asked one batch stream at once; also RuntimeError
-    ├── BatchesSpent                a batch stream that was begun cannot be exported; also RuntimeError
-    ├── SeamMissing                 the Polars in place cannot be patched; also RuntimeError
+    ├── BatchesBusy                 two greenlets read one batch stream at once; also RuntimeError
+    ├── BatchesSpent                a batch stream that was started cannot be exported; also RuntimeError
+    ├── SeamMissing                 the installed Polars cannot be patched; also RuntimeError
     ├── BadEngine                   no such Polars engine; also ValueError
-    ├── NotAFrame                   the thing to collect or write is no frame; also TypeError
+    ├── NotAFrame                   the object to collect or write is not a frame; also TypeError
     │
-    ├── FrameMismatch               a frame whose schema is not that of the file; also ValueError
-    ├── NotWritable                 columns that a format has no form for; also TypeError
-    ├── ChunksBusy                  two greenlets asked one encoder at once; also RuntimeError
-    ├── BodyTooLarge                an answer is larger than allowed; also ValueError
-    ├── Malformed                   bytes that are not what they were said to be; also ValueError
+    ├── FrameMismatch               a frame's schema differs from that of the file; also ValueError
+    ├── NotWritable                 columns that a format cannot store; also TypeError
+    ├── ChunksBusy                  two greenlets read one encoder at once; also RuntimeError
+    ├── BodyTooLarge                an input is larger than allowed; also ValueError
+    ├── Malformed                   bytes that are not in the expected format; also ValueError
     │
-    ├── NotAModel                   the thing to validate against is no model; also TypeError
-    ├── NoColumnForm                a field that no column can hold; also TypeError
-    ├── DuplicateColumn             two fields of a model have one alias; also ValueError
+    ├── NotAModel                   the object to validate against is not a model; also TypeError
+    ├── NoColumnForm                a field that cannot be stored in a column; also TypeError
+    ├── DuplicateColumn             two fields of a model have the same alias; also ValueError
     ├── FrameInvalid                rows that do not fit the model; also ValueError
     │
     ├── PathRefused                 a path that leads out of its root; also ValueError
-    ├── FileMissing                 no file of that name, or no folder for it; also FileNotFoundError
-    ├── UnreadableFile              a file that is not what it should be; also ValueError
+    ├── FileMissing                 no file or folder of that name; also FileNotFoundError
+    ├── UnreadableFile              a file that cannot be read in its format; also ValueError
     ├── NoModel                     a typed frame without a model; also TypeError
-    ├── NotArrow                    the thing has no Arrow stream; also TypeError
+    ├── NotArrow                    the object has no Arrow stream; also TypeError
     ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
-    ├── ModelMismatch               a frame whose columns cannot be the model's; also ValueError
-    ├── PlanRefused                 an operation that its frame's columns do not allow; also ValueError
-    ├── UnknownColumn               it names a column that is not there; also LookupError
+    ├── ModelMismatch               a frame whose columns do not fit the model; also ValueError
+    ├── PlanRefused                 an operation that the frame's columns do not allow; also ValueError
+    ├── UnknownColumn               it names a column that does not exist; also LookupError
     │
-    ├── UnknownDatabase             no address or connection of a database we have a driver for; also ValueError
+    ├── UnknownDatabase             not an address or connection of a supported database; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
-    ├── QueryFailed                 the database refused a statement, or failed in it; also RuntimeError
+    ├── QueryFailed                 the database refused a statement, or failed during it; also RuntimeError
     │   └── WriteRefused            a value would be changed by the table
-    ├── ColumnUnreadable            a query returns a column that no column of Polars can hold; also TypeError
-    ├── ColumnUnwritable            a frame has a type that the database has no form for; also TypeError
-    ├── ConnectionBusy              a connection was given to two jobs at once; also RuntimeError
+    ├── ColumnUnreadable            a query returns a column that Polars cannot hold; also TypeError
+    ├── ColumnUnwritable            a frame has a type that the database cannot store; also TypeError
+    ├── ConnectionBusy              two jobs use one connection at once; also RuntimeError
     │
-    ├── FetchFailed                 no answer, or one of another status than 200; also RuntimeError
-    ├── FetchTimeout                an answer was not complete in time; also TimeoutError
-    ├── UrlRefused                  a scheme, an address or a redirect too many; also ValueError
-    ├── AnswerTooLarge              an answer is larger than allowed; also ValueError
-    ├── AnswerBroken                an answer came incomplete or garbled; also ValueError
-    ├── WrongContentType            an answer of another kind than asked for; also ValueError
+    ├── FetchFailed                 no response, or one with a status other than 200; also RuntimeError
+    ├── FetchTimeout                a response was not complete in time; also TimeoutError
+    ├── UrlRefused                  a forbidden scheme or address, or too many redirects; also ValueError
+    ├── AnswerTooLarge              a response is larger than allowed; also ValueError
+    ├── AnswerBroken                a response was incomplete or garbled; also ValueError
+    ├── WrongContentType            a response has another media type than expected; also ValueError
     │
     ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
-    ├── StreamBusy                  two greenlets asked one pipeline iterator at once; also RuntimeError
+    ├── StreamBusy                  two greenlets read one pipeline iterator at once; also RuntimeError
     ├── BadSignature                a stage cannot call the function; also TypeError
-    ├── NotIterable                 the source of a pipeline is no iterable; also TypeError
+    ├── NotIterable                 the source of a pipeline is not iterable; also TypeError
     │
-    ├── NoSnapshot                  no process answers there with its snapshot; also ConnectionError
-    ├── NotASnapshot                what answers there is no snapshot; also ValueError
-    ├── NotImportable               a module to examine raised at its import; also ImportError
-    ├── NoCheckout                  a part of the source that is not installed; also FileNotFoundError
+    ├── NoSnapshot                  the address does not return a snapshot; also ConnectionError
+    ├── NotASnapshot                the response is not a snapshot; also ValueError
+    ├── NotImportable               the module to examine cannot be imported; also ImportError
+    ├── NoCheckout                  the command needs a checkout of the source; also FileNotFoundError
     │
-    ├── ClientGone                  the client left before its answer was complete; also ConnectionResetError
-    ├── FormatUnknown               ?format= names no format; also ValueError
+    ├── ClientGone                  the client left before its response was complete; also ConnectionResetError
+    ├── FormatUnknown               ?format= names an unknown format; also ValueError
     ├── NotAcceptable               the client accepts none of the formats; also ValueError
-    ├── BodyUnsupported             a request's body of a kind that is not read; also ValueError
-    ├── BodyInvalid                 a request's body that breaks its model's rules; also ValueError
-    └── DashboardOpen               the page of a server without anybody to guard it; also RuntimeError
+    ├── BodyUnsupported             a request's body of an unsupported type; also ValueError
+    ├── BodyInvalid                 a request's body that is invalid for its model; also ValueError
+    └── DashboardOpen               the page is on, and nothing restricts access to it; also RuntimeError
 
-The text of an error lives in its class, and the object it is about is its attribute.
+Each class builds the text of its error, and has the objects concerned as attributes.
 """
 
 from __future__ import annotations

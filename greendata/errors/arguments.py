@@ -1,4 +1,4 @@
-"""What was asked for makes no sense: raised at the call, before anything was begun."""
+"""Errors of arguments and settings, raised by the call before any work begins."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class BadArgument(GreenDataError, ValueError):
 
 
 class BadChoice(GreenDataError, ValueError):
-    """A word that is none of those allowed.
+    """A value that is not among the allowed ones.
 
     Attributes:
         name: the argument.
         value: what was given.
-        choices: what is allowed.
+        choices: the allowed values.
 
     Example:
         >>> print(BadChoice("on_error", "ignore", ("cancel", "collect")))
@@ -83,7 +83,7 @@ class BadSetting(GreenDataError, ValueError):
 
 
 class BadTimeout(GreenDataError, ValueError):
-    """A timeout that is negative, NaN or no number.
+    """A timeout that is negative, NaN or not a number.
 
     Attributes:
         timeout: what was given.
@@ -102,7 +102,7 @@ class BadTimeout(GreenDataError, ValueError):
 
 
 class NotAResult(GreenDataError, TypeError):
-    """The thing to wait for is no result, AsyncResult or greenlet.
+    """The object to wait for is not a Result, an AsyncResult or a greenlet.
 
     Attributes:
         thing: what was given.
@@ -117,7 +117,7 @@ class NotAResult(GreenDataError, TypeError):
 
 
 class NotCallable(GreenDataError, TypeError):
-    """The thing to run is no callable.
+    """The object to run is not callable.
 
     Attributes:
         func: what was given.

@@ -1,4 +1,4 @@
-"""What goes wrong while something is fetched by its URL. No text shows user names, passwords or query strings."""
+"""Errors of reading from a URL. No text contains user names, passwords or query strings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ("AnswerBroken", "AnswerTooLarge", "FetchFailed", "FetchTimeout", "Url
 
 
 class FetchFailed(GreenDataError, RuntimeError):
-    """No answer that could be used: no connection, a broken one, or a status that is not 200.
+    """There was no usable response: no connection, a broken one, or a status other than 200.
 
     Attributes:
-        url: what was asked for, after redirects, without its secrets.
+        url: the URL after redirects, without its secrets.
         reason: why.
-        status: of the answer, or None where there was none.
+        status: the status of the response, or None without one.
 
     Example:
         >>> print(FetchFailed("https://ann:secret@example.com/a?token=1", "the status is 404", 404))
@@ -35,11 +35,11 @@ class FetchFailed(GreenDataError, RuntimeError):
 
 
 class FetchTimeout(GreenDataError, TimeoutError):
-    """The answer was not complete in time.
+    """The response was not complete in time.
 
     Attributes:
-        url: what was asked for, after redirects, without its secrets.
-        seconds: the time that was allowed, all in all.
+        url: the URL after redirects, without its secrets.
+        seconds: the limit for the whole transfer.
     """
 
     def __init__(self, url: str, seconds: float) -> None:
@@ -52,7 +52,7 @@ class FetchTimeout(GreenDataError, TimeoutError):
 
 
 class UrlRefused(GreenDataError, ValueError):
-    """A URL, or what it redirects to, is not one to fetch from: its scheme, its address, or a redirect too many.
+    """A URL, or one that it redirects to, is not allowed: its scheme, its address, or too many redirects.
 
     Attributes:
         url: the URL, without its secrets.
@@ -69,11 +69,11 @@ class UrlRefused(GreenDataError, ValueError):
 
 
 class AnswerTooLarge(GreenDataError, ValueError):
-    """An answer is larger than allowed, as it comes or unpacked.
+    """A response is larger than allowed, as received or after decompression.
 
     Attributes:
-        url: what was asked for, without its secrets.
-        max_bytes: what was allowed.
+        url: the URL, without its secrets.
+        max_bytes: the limit.
     """
 
     def __init__(self, url: str, max_bytes: int) -> None:
@@ -86,10 +86,10 @@ class AnswerTooLarge(GreenDataError, ValueError):
 
 
 class AnswerBroken(GreenDataError, ValueError):
-    """An answer came incomplete, or packed in a way that cannot be undone.
+    """A response was incomplete, or cannot be decompressed.
 
     Attributes:
-        url: what was asked for, without its secrets.
+        url: the URL, without its secrets.
         reason: what is wrong.
     """
 
@@ -103,12 +103,12 @@ class AnswerBroken(GreenDataError, ValueError):
 
 
 class WrongContentType(GreenDataError, ValueError):
-    """An answer is of another kind than asked for, say an HTML page.
+    """A response has another media type than expected, for example an HTML page.
 
     Attributes:
-        url: what was asked for, without its secrets.
-        got: the media type that came.
-        expected: those that are taken.
+        url: the URL, without its secrets.
+        got: the media type of the response.
+        expected: the accepted media types.
     """
 
     def __init__(self, url: str, got: str, expected: Iterable[str]) -> None:
@@ -125,6 +125,6 @@ def _without_secrets(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-    except ValueError:  # no URL at all, and who knows what it holds
+    except ValueError:  # not a URL, so any part of it may be a secret
         return "the URL"
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else "the URL"

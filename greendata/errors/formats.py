@@ -1,4 +1,4 @@
-"""What goes wrong where frames become bytes, and bytes become frames."""
+"""Errors of encoding frames as bytes, and of decoding them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = (
 
 
 class FrameMismatch(GreenDataError, ValueError):
-    """A frame whose schema is not that of the frames before it in the file or stream. Nothing of it was written.
+    """A frame's schema differs from that of earlier frames in the file or stream. Nothing of the frame was written.
 
     Attributes:
         expected: the schema of the first frame, by column.
-        got: that of the frame at hand.
+        got: the schema of this frame.
     """
 
     def __init__(self, expected: Mapping[str, object], got: Mapping[str, object]) -> None:
@@ -38,22 +38,22 @@ class FrameMismatch(GreenDataError, ValueError):
     def _differences(self) -> list[str]:
         missing = sorted(self.expected.keys() - self.got.keys())
         extra = sorted(self.got.keys() - self.expected.keys())
-        told = [f"{counted(len(missing), 'column')} missing: {', '.join(missing)}"] if missing else []
-        told += [f"{counted(len(extra), 'column')} too many: {', '.join(extra)}"] if extra else []
-        told += [
+        found = [f"{counted(len(missing), 'column')} missing: {', '.join(missing)}"] if missing else []
+        found += [f"{counted(len(extra), 'column')} too many: {', '.join(extra)}"] if extra else []
+        found += [
             f"column {name!r} is {self.got[name]}, expected {kind}"
             for name, kind in self.expected.items()
             if name in self.got and self.got[name] != kind
         ]
-        return told or [f"its columns are in the order {', '.join(self.got)}, expected {', '.join(self.expected)}"]
+        return found or [f"its columns are in the order {', '.join(self.got)}, expected {', '.join(self.expected)}"]
 
 
 class NotWritable(GreenDataError, TypeError):
-    """A frame has columns of types that the format has no form for. Nothing of it was written.
+    """A frame has columns of types that the format cannot store. Nothing of the frame was written.
 
     Attributes:
-        format: what was to be written.
-        columns: the dtype of each such column.
+        format: the format to write.
+        columns: the dtype of each column that cannot be stored.
     """
 
     def __init__(self, format: str, columns: Mapping[str, object]) -> None:
@@ -66,23 +66,23 @@ class NotWritable(GreenDataError, TypeError):
 
     @property
     def what(self) -> str:
-        """What cannot be written, without what to do about it."""
+        """The first part of the text, without the hint."""
         named = ", ".join(f"{name} ({dtype})" for name, dtype in sorted(self.columns.items()))
         return f"{counted(len(self.columns), 'column')} that {self.format} cannot store: {named}"
 
 
 class ChunksBusy(GreenDataError, RuntimeError):
-    """Two greenlets or threads asked one encoder for its next chunk at once."""
+    """Two greenlets or threads asked one encoder for its next chunk at the same time."""
 
     def __str__(self) -> str:
         return "another greenlet is already waiting for the next chunk; give each consumer its own encode()"
 
 
 class BodyTooLarge(GreenDataError, ValueError):
-    """More bytes came than were allowed. Reading stopped there.
+    """The input has more bytes than allowed. Reading stopped at the limit.
 
     Attributes:
-        limit: in bytes.
+        limit: the limit in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -94,14 +94,14 @@ class BodyTooLarge(GreenDataError, ValueError):
 
 
 class Malformed(GreenDataError, ValueError):
-    """Bytes that are not what they were said to be. What Polars had to say about them is the cause.
+    """Bytes that are not valid in the expected format. ``__cause__`` is Polars' error, if there is one.
 
     Attributes:
-        format: what was expected.
+        format: the expected format.
         reason: what is wrong.
-        line: where, counted from 1; None where a format has no lines, or none could be made out.
-        row: likewise, counted from 0.
-        column: likewise, by name.
+        line: the line, counted from 1; None if the format has no lines, or the line is unknown.
+        row: the row, counted from 0, or None.
+        column: the name of the column, or None.
     """
 
     def __init__(

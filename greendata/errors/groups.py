@@ -1,4 +1,4 @@
-"""What goes wrong with groups, callers and services."""
+"""Errors of groups, callers and services."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class GroupClosed(GreenDataError, RuntimeError):
     """The group takes no more members: it was left, it is being cancelled, or it was never entered.
 
     Attributes:
-        label: what the group is called.
-        state: what it is now, in words.
+        label: the name of the group.
+        state: the state of the group, as a phrase.
     """
 
     def __init__(self, label: str, state: str) -> None:
@@ -35,13 +35,13 @@ class GroupClosed(GreenDataError, RuntimeError):
 
 
 class GroupTimeout(GreenDataError, TimeoutError):
-    """A group was out of time; its members were cancelled.
+    """A group ran out of time; its members were cancelled.
 
     Attributes:
-        label: what the group is called.
+        label: the name of the group.
         seconds: the time it was allowed.
-        survivors: the results of members that cannot be stopped and go on: native calls, and greenlets that do
-            not let themselves be killed.
+        survivors: the results of members that cannot be stopped and continue: native calls, and greenlets that
+            ignore being killed.
     """
 
     def __init__(self, label: str, seconds: float, survivors: Iterable[AnyResult]) -> None:
@@ -52,8 +52,8 @@ class GroupTimeout(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         names = ", ".join(sorted(result.label for result in self.survivors))
-        goes, go = "cannot be stopped and goes on", "cannot be stopped and go on"
-        going = f"{counted(len(self.survivors), goes, go)}: {names}" if names else "none of them goes on"
+        continues, continue_ = "cannot be stopped and continues", "cannot be stopped and continue"
+        going = f"{counted(len(self.survivors), continues, continue_)}: {names}" if names else "none of them continues"
         return (
             f"{self.label} was not done within {counted(self.seconds, 'second')}; its members were cancelled, {going}"
         )
@@ -75,7 +75,7 @@ class CallerStopped(GreenDataError, RuntimeError):
 
 
 class ForeignGreenlet(GreenDataError, RuntimeError):
-    """A greenlet of another thread's hub was to be waited for: it tells only that hub of its end.
+    """The caller waited for a greenlet of another thread's hub. Only that hub is notified when it ends.
 
     Attributes:
         greenlet: the greenlet.
@@ -92,7 +92,7 @@ class ForeignGreenlet(GreenDataError, RuntimeError):
 
 
 class NoCaller(GreenDataError, RuntimeError):
-    """No caller can be had in this thread.
+    """This thread cannot have a caller.
 
     Attributes:
         reason: why.
@@ -107,10 +107,10 @@ class NoCaller(GreenDataError, RuntimeError):
 
 
 class ServiceEnded(GreenDataError, RuntimeError):
-    """A service returned before it was told to stop.
+    """A service returned before it was asked to stop.
 
     Attributes:
-        label: what the service is called.
+        label: the name of the service.
         value: what it returned.
     """
 

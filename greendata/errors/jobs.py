@@ -1,4 +1,4 @@
-"""What becomes of a job and its result, of the pool, and of both after a fork."""
+"""Errors of jobs, their results and the pool, also after a fork."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = (
 
 
 class ResultTimeout(GreenDataError, Timeout, TimeoutError):
-    """``Result.get(timeout=)`` gave up waiting. The work goes on for its other waiters.
+    """``Result.get(timeout=)`` gave up waiting. The work continues for other waiters.
 
-    It is a `gevent.Timeout`, for code that speaks gevent, and a `TimeoutError`, which is an
-    `Exception`, so that the error handlers of Flask and gunicorn see it.
+    It is a `gevent.Timeout`, for code that uses gevent, and a `TimeoutError`, which is an `Exception`, so that the
+    error handlers of Flask and gunicorn catch it.
 
     Attributes:
-        result: the result that was waited for.
-        seconds: how long the wait was allowed to take.
+        result: the result that the caller waited for.
+        seconds: the limit of the wait.
 
     Example:
         >>> from greendata import Result
@@ -42,10 +42,10 @@ class ResultTimeout(GreenDataError, Timeout, TimeoutError):
     """
 
     _not_carried = frozenset({"timer"})
-    timer: Any = Timeout().timer  # that of a copy, which is not armed
+    timer: Any = Timeout().timer  # the timer of copies, which is not armed
 
     def __init__(self, result: AnyResult, seconds: float | None, *, armed: bool = False) -> None:
-        # A gevent.Timeout with seconds takes a timer and so a hub; only the waiting greenlet arms it.
+        # A gevent.Timeout with seconds creates a timer, and so needs a hub; only the waiting greenlet arms it.
         Timeout.__init__(self, seconds if armed else None)
         self.seconds = seconds
         self.result = result
@@ -59,10 +59,10 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
     """The job's deadline passed: queue wait and run time together took longer than allowed.
 
     Attributes:
-        label: what the job was called.
+        label: the name of the job.
         seconds: the time it was allowed.
-        running: True if it had begun.
-        native: True if it is a native call, which goes on and is counted as abandoned; a greenlet is killed.
+        running: True if it had started.
+        native: True for a native call, which continues and is counted as abandoned; a greenlet is killed.
     """
 
     def __init__(self, label: str, seconds: float, *, running: bool, native: bool = True) -> None:
@@ -73,7 +73,7 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
         self.native = native
 
     def __str__(self) -> str:
-        where = f"was still running{_goes_on(native=self.native)}" if self.running else "had not begun"
+        where = f"was still running{_continues(native=self.native)}" if self.running else "had not begun"
         return f"{self.label} {where} at its deadline of {counted(self.seconds, 'second')}"
 
 
@@ -81,9 +81,9 @@ class JobCancelled(GreenDataError):
     """``Result.cancel()`` was called before the job had an outcome.
 
     Attributes:
-        label: what the job was called.
-        running: True if it had begun.
-        native: True if it is a native call, which goes on and is counted as abandoned; a greenlet is killed.
+        label: the name of the job.
+        running: True if it had started.
+        native: True for a native call, which continues and is counted as abandoned; a greenlet is killed.
         message: the reason that was given, or "".
     """
 
@@ -95,18 +95,18 @@ class JobCancelled(GreenDataError):
         self.message = message
 
     def __str__(self) -> str:
-        where = f"while it ran{_goes_on(native=self.native)}" if self.running else "before it began"
+        where = f"while it ran{_continues(native=self.native)}" if self.running else "before it began"
         return f"{self.label} was cancelled {where}" + (f": {self.message}" if self.message else "")
 
 
 class JobAborted(GreenDataError, RuntimeError):
-    """The job let out something that is no `Exception`; ``__cause__`` is the original.
+    """The job raised something that is not an `Exception`; ``__cause__`` is the original.
 
-    A Rust panic, `SystemExit`, `KeyboardInterrupt`, `GreenletExit` or a `gevent.Timeout` from inside a
-    job would end the thread or pass through ``except Exception`` in the waiter; so it is wrapped.
+    A Rust panic, `SystemExit`, `KeyboardInterrupt`, `GreenletExit` or a `gevent.Timeout` from a job would end the
+    thread, or pass through ``except Exception`` in the waiter. So it is wrapped.
 
     Attributes:
-        label: what the job was called.
+        label: the name of the job.
 
     Example:
         >>> import greendata
@@ -128,11 +128,11 @@ class JobAborted(GreenDataError, RuntimeError):
 
 
 class PoolFull(GreenDataError, RuntimeError):
-    """The queue is at its bound. Nothing was queued; answer 503, or try again later.
+    """The queue has reached its limit. Nothing was queued; respond with 503, or try again later.
 
     Attributes:
-        queued: how many jobs wait.
-        max_queue: the bound.
+        queued: the number of jobs that wait.
+        max_queue: the limit.
     """
 
     def __init__(self, queued: int, max_queue: int) -> None:
@@ -148,7 +148,7 @@ class PoolFull(GreenDataError, RuntimeError):
 
 
 class NoThread(GreenDataError, RuntimeError):
-    """The pool has no worker yet and the system has no native thread to give. Nothing was queued."""
+    """The pool has no worker yet, and the system cannot start a native thread. Nothing was queued."""
 
     def __str__(self) -> str:
         return (
@@ -158,7 +158,7 @@ class NoThread(GreenDataError, RuntimeError):
 
 
 class WorkerLost(GreenDataError, RuntimeError):
-    """The worker that had the job ended: exceptions that another thread raised in it came where none is caught.
+    """The worker that had the job ended, because another thread raised exceptions in it that nothing catches.
 
     Attributes:
         worker: the name of its thread.
@@ -183,10 +183,10 @@ class PoolClosed(GreenDataError, RuntimeError):
 
 
 class PolarsForked(GreenDataError, RuntimeError):
-    """This process was forked from one that had run a Polars query, where every query hangs for ever.
+    """This process was forked from one that had run a Polars query, where every query would hang forever.
 
-    Polars' own threads do not survive a fork, and its queries wait for them silently. To read the schema or the plan of
-    a scan starts threads as a query does.
+    Polars' own threads do not survive a fork, and its queries wait for them silently. Reading the schema or the plan of
+    a scan starts these threads, as a query does.
     """
 
     def __str__(self) -> str:
@@ -199,10 +199,10 @@ class PolarsForked(GreenDataError, RuntimeError):
 
 
 class ResultLost(GreenDataError, RuntimeError):
-    """The job was pending when this process was forked; it goes on in the parent, not here.
+    """The job was pending when this process was forked. It continues in the parent process only.
 
     Attributes:
-        label: what the job was called.
+        label: the name of the job.
     """
 
     def __init__(self, label: str) -> None:
@@ -214,7 +214,7 @@ class ResultLost(GreenDataError, RuntimeError):
 
 
 class WaitsForItself(GreenDataError, RuntimeError):
-    """A job was to wait for its own result, or a greenlet for its own end, which would never come.
+    """A job waited for its own result, or a greenlet for its own end, which would never come.
 
     Attributes:
         result: the result, or the greenlet.
@@ -228,5 +228,5 @@ class WaitsForItself(GreenDataError, RuntimeError):
         return f"waiting for {self.result!r} would never end: it is the caller itself; leave it out"
 
 
-def _goes_on(*, native: bool) -> str:
+def _continues(*, native: bool) -> str:
     return " (its native call cannot be stopped)" if native else ""

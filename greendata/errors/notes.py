@@ -1,7 +1,7 @@
-"""What is done to errors that are not ours: they may refuse attributes, and their texts may fail, as a user wrote them.
+"""Operations on errors of users, which never raise: such errors may refuse attributes, and their texts may fail.
 
-A frozen dataclass is the usual one: ``add_note`` and an assignment to ``__traceback__`` raise `FrozenInstanceError`
-there, in the place of the error itself.
+The usual case is a frozen dataclass: ``add_note`` and an assignment to ``__traceback__`` raise `FrozenInstanceError`,
+which would replace the error itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ("note", "shown", "text_of", "trace_of", "without_frame")
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add *text* to what a traceback of *error* shows, whatever its class allows.
+    """Add the note *text* to *error*, even if its class refuses attributes.
 
     Example:
         >>> error = ValueError("no such shop")
@@ -22,12 +22,12 @@ def note(error: BaseException, text: str) -> None:
         >>> error.__notes__
         ['raised by the source']
     """
-    with suppress(Exception):  # a note is less than the error that it is about
+    with suppress(Exception):  # a note is less important than its error
         BaseException.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), text])
 
 
 def shown(thing: object) -> str:
-    """The representation of *thing*, or of its type where that fails.
+    """Return the ``repr`` of *thing*, or a text with its type if ``repr`` raises.
 
     Example:
         >>> shown(ValueError("no such shop"))
@@ -35,12 +35,12 @@ def shown(thing: object) -> str:
     """
     try:
         return repr(thing)
-    except Exception as broken:  # noqa: BLE001 - it would take the place of the error that is being told of
+    except Exception as broken:  # noqa: BLE001 - it would replace the error that is being reported
         return f"<{type(thing).__name__} whose representation raised {type(broken).__name__}>"
 
 
 def text_of(thing: object) -> str:
-    """What *thing* says of itself; never an error, whatever its ``__str__`` does.
+    """Return the text of *thing*. Never raises, whatever ``__str__`` does.
 
     Example:
         >>> text_of(ValueError("no such shop"))
@@ -53,7 +53,7 @@ def text_of(thing: object) -> str:
 
 
 def trace_of(error: BaseException) -> TracebackType | None:
-    """Return the traceback of *error*, whatever its class makes of that attribute.
+    """Return the traceback of *error*, even if its class overrides that attribute.
 
     Example:
         >>> trace_of(ValueError("no such shop")) is None
@@ -64,9 +64,9 @@ def trace_of(error: BaseException) -> TracebackType | None:
 
 
 def without_frame(error: BaseException) -> None:
-    """Take the first frame, the caller's own, out of the traceback of *error*: it would keep what the frame holds."""
+    """Remove the first frame, that of the caller, from the traceback of *error*, so that its variables are released."""
     trace = trace_of(error)
     BaseException.with_traceback(error, None if trace is None else trace.tb_next)
 
 
-_TRACE: Any = BaseException.__traceback__  # the descriptor, which needs nothing of the class
+_TRACE: Any = BaseException.__traceback__  # the descriptor, which bypasses the class of the error

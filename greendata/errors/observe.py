@@ -1,4 +1,4 @@
-"""What goes wrong where somebody looks at a process from outside."""
+"""Errors of the command line: the doctor, ``top``, and commands that need a checkout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ("NoCheckout", "NoSnapshot", "NotASnapshot", "NotImportable", "without
 
 
 class NoSnapshot(GreenDataError, ConnectionError):
-    """The address of a snapshot does not answer, or not with one.
+    """The address of a snapshot does not respond, or responds with an error.
 
     Attributes:
         address: the URL without its secrets, or the path of the socket.
@@ -31,11 +31,11 @@ class NoSnapshot(GreenDataError, ConnectionError):
 
 
 class NotASnapshot(GreenDataError, ValueError):
-    """Something answered, with something else than a snapshot of greendata.
+    """The response is not a snapshot of greendata.
 
     Attributes:
         address: the URL without its secrets, or the path of the socket.
-        got: how the answer begins.
+        got: the beginning of the response.
     """
 
     def __init__(self, address: str, got: str) -> None:
@@ -51,7 +51,7 @@ class NotASnapshot(GreenDataError, ValueError):
 
 
 class NotImportable(GreenDataError, ImportError):
-    """The module that shall be examined cannot be imported; the cause is its own error.
+    """The module to examine cannot be imported; ``__cause__`` is the error of its import.
 
     Attributes:
         module: its name.
@@ -68,11 +68,11 @@ class NotImportable(GreenDataError, ImportError):
 
 
 class NoCheckout(GreenDataError, FileNotFoundError):
-    """A part that only a checkout of the source has was asked of an installed package.
+    """The command needs a part of the source that an installed package does not have.
 
     Attributes:
         what: the part.
-        where: the folder it was looked for in.
+        where: the folder in which it is missing.
     """
 
     def __init__(self, what: str, where: Path) -> None:
@@ -88,7 +88,7 @@ class NoCheckout(GreenDataError, FileNotFoundError):
 
 
 def without_secrets(address: str) -> str:
-    """*address* without user, password and query, if it is a URL.
+    """Return *address* without user, password and query, if it is a URL.
 
     Example:
         >>> without_secrets("https://ann:secret@example.com/stats.json?key=1"), without_secrets("/run/a@b.sock")

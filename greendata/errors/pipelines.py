@@ -1,4 +1,4 @@
-"""What goes wrong in a pipeline of stages."""
+"""Errors of pipelines and their stages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = (
 
 
 class ElementTimeout(GreenDataError, TimeoutError):
-    """A stage's function took longer over one element than its ``timeout``. A note names the element's index.
+    """A stage's function took longer than its ``timeout`` for one element. A note has the index of the element.
 
     Attributes:
-        label: what the stage is called.
+        label: the name of the stage.
         seconds: the time it was allowed.
     """
 
@@ -33,19 +33,19 @@ class ElementTimeout(GreenDataError, TimeoutError):
 
 
 class StreamBusy(GreenDataError, RuntimeError):
-    """Two greenlets asked one iterator of a pipeline for its next element at once."""
+    """Two greenlets called ``next()`` on one iterator of a pipeline at the same time."""
 
     def __str__(self) -> str:
         return "another greenlet is already waiting for the next element; give each consumer its own iter(stage)"
 
 
 class BadSignature(GreenDataError, TypeError):
-    """A stage cannot call the function with what it has to give.
+    """A stage cannot call the function with the arguments that it provides.
 
     Attributes:
         func: the function.
-        needs: the parameters that nobody gives, sorted.
-        given: the names that could be asked for, sorted.
+        needs: the parameters without a value, sorted.
+        given: the names that the stage provides, sorted.
     """
 
     def __init__(self, func: object, needs: Iterable[str], given: Iterable[str]) -> None:

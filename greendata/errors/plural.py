@@ -1,4 +1,4 @@
-"""Words of the errors' texts that depend on a number."""
+"""Numbers with their nouns, in the singular or the plural."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ("counted",)
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
-    """*number* and what it counts: *one* for 1, else *many*, which is *one* with an "s" if not given.
+    """Return *number* with its noun: *one* for 1, otherwise *many*, which defaults to *one* with an "s".
 
     Example:
         >>> counted(1, "row"), counted(0, "row"), counted(2, "column has", "columns have"), counted(0.5, "second")

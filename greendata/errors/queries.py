@@ -1,4 +1,4 @@
-"""What goes wrong where Polars is asked for something."""
+"""Errors of queries: batch streams, the patch, engines and frames."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = (
 
 
 class BatchesBusy(GreenDataError, RuntimeError):
-    """Two greenlets or threads asked one batch stream for its next batch at once."""
+    """Two greenlets or threads asked one batch stream for its next batch at the same time."""
 
     def __str__(self) -> str:
         return "another greenlet is already waiting for the next batch; give each consumer its own batches()"
 
 
 class BatchesSpent(GreenDataError, RuntimeError):
-    """A batch stream that has been begun or closed was asked for the whole of it as an Arrow stream."""
+    """A batch stream that was started or closed cannot be exported as an Arrow stream."""
 
     def __str__(self) -> str:
         return "the stream has already been started or closed; call batches() again and export before the first batch"
 
 
 class SeamMissing(GreenDataError, RuntimeError):
-    """The Polars in place does not have the functions that the patch stands on. Nothing was patched.
+    """The installed Polars lacks functions that the patch requires. Nothing was patched.
 
     Attributes:
-        missing: the names that were looked for and not found.
+        missing: the names that were not found, sorted.
     """
 
     def __init__(self, missing: Iterable[str], version: str) -> None:
@@ -51,7 +51,7 @@ class SeamMissing(GreenDataError, RuntimeError):
 
 
 class BadEngine(GreenDataError, ValueError):
-    """Neither the name of a Polars engine nor a `polars.Engine` object.
+    """The engine is neither the name of a Polars engine nor a `polars.Engine` object.
 
     Attributes:
         engine: what was given.
@@ -66,7 +66,7 @@ class BadEngine(GreenDataError, ValueError):
 
 
 class NotAFrame(GreenDataError, TypeError):
-    """The thing to collect, sink or write is no Polars frame of the kind asked for.
+    """The object to collect, sink or write is not a Polars frame of the expected kind.
 
     Attributes:
         frame: what was given.

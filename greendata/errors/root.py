@@ -1,4 +1,4 @@
-"""The root of the tree, and what all errors have in common: their text in every representation, and how they travel."""
+"""The base class of all errors: its ``repr`` shows the text, and it can be pickled and copied."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from greendata.errors.notes import note, shown, text_of
 
 __all__ = ("AnyResult", "GreenDataError", "Unpicklable")
 
-_PLAIN = (str, int, float, bool, bytes, type(None))  # what every pickle holds, and every process loads
-_KEPT = "_text_of_the_original"
+_PLAIN = (str, int, float, bool, bytes, type(None))  # types that every process can pickle and load
+_TEXT = "_text_of_the_original"
 E = TypeVar("E", bound="GreenDataError")
 
-SHOWN = 200  # characters of the representation of what cannot be pickled
+SHOWN = 200  # characters of the ``repr`` of an attribute that cannot be pickled
 
 
 class AnyResult(Protocol):
-    """A `greendata.Result`, as an error that carries one sees it."""
+    """The part of a `greendata.Result` that errors use."""
 
     label: str
 
@@ -34,15 +34,15 @@ class AnyResult(Protocol):
         """Wait for the outcome."""
 
     def cancel(self, message: str = "") -> bool:
-        """Give the work up."""
+        """Cancel the work."""
 
 
 class GreenDataError(Exception):
-    """The root of every error raised by greendata.
+    """The base class of every error raised by greendata.
 
-    Every error can be pickled and copied: process pools, Celery and `multiprocessing` do so. Its type, its text, its
-    notes and its attributes arrive; in the place of an attribute that cannot be pickled there is an `Unpicklable`.
-    ``__cause__`` arrives too, or else a note with its text.
+    Every error can be pickled and copied, as process pools, Celery and `multiprocessing` do. The copy has the same
+    type, text, notes and attributes. An attribute that cannot be pickled is replaced by an `Unpicklable`. ``__cause__``
+    is copied too; if it cannot be pickled, a note has its text.
 
     Example:
         >>> from greendata.errors import PoolFull
@@ -53,50 +53,50 @@ class GreenDataError(Exception):
         3
     """
 
-    _not_carried: ClassVar[frozenset[str]] = frozenset()  # attributes that belong to this process or greenlet alone
+    _not_carried: ClassVar[frozenset[str]] = frozenset()  # attributes that only this process or greenlet can use
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__str__" in vars(cls):
-            cls.__str__ = _as_in_the_original(cls.__str__)  # type: ignore[method-assign]
+            cls.__str__ = _prefer_original_text(cls.__str__)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({text_of(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        text = text_of(self)  # first: an error may keep it as an attribute
-        parcels: dict[int, _Parcel] = {}  # what is both an argument and an attribute travels once
+        text = text_of(self)  # first: an error may cache it as an attribute
+        pickled: dict[int, _PickledValue] = {}  # an object that is both an argument and an attribute is pickled once
 
-        def packed(value: object) -> object:
-            return value if type(value) in _PLAIN else parcels.setdefault(id(value), _Parcel(value))
+        def wrapped(value: object) -> object:
+            return value if type(value) in _PLAIN else pickled.setdefault(id(value), _PickledValue(value))
 
-        args = tuple(map(packed, self.args))
-        state = {name: packed(value) for name, value in self._state().items()}
-        cause = None if self.__cause__ is None else (packed(self.__cause__), _headline(self.__cause__))
-        return _arrived, (type(self), args, state, cause, text)
+        args = tuple(map(wrapped, self.args))
+        state = {name: wrapped(value) for name, value in self._state().items()}
+        cause = None if self.__cause__ is None else (wrapped(self.__cause__), _headline(self.__cause__))
+        return _restore, (type(self), args, state, cause, text)
 
     def __copy__(self) -> Self:
-        return _made(type(self), self.args, self._state(), self.__cause__)
+        return _make(type(self), self.args, self._state(), self.__cause__)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         def copied(value: Any) -> Any:
             try:
                 return copy.deepcopy(value, memo)
-            except Exception:  # noqa: BLE001 - what cannot be copied is shared
+            except Exception:  # noqa: BLE001 - an object that cannot be copied is shared
                 return value
 
         state = {name: copied(value) for name, value in self._state().items()}
-        return _made(type(self), tuple(map(copied, self.args)), state, copied(self.__cause__))
+        return _make(type(self), tuple(map(copied, self.args)), state, copied(self.__cause__))
 
     def _state(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in self._not_carried}
 
 
 class Unpicklable:
-    """Stands for an attribute of an error that could not be pickled, or not be loaded in this process.
+    """Replaces an attribute of an error that could not be pickled, or could not be loaded in this process.
 
     Attributes:
-        text: how it showed itself where it was, in short.
+        text: the ``repr`` of the original, truncated.
 
     Example:
         >>> import pickle
@@ -120,35 +120,35 @@ class Unpicklable:
         return hash(self.text)
 
 
-class _Parcel:
-    """A value in a pickle of its own, so that one that fails on its way takes nothing else with it."""
+class _PickledValue:
+    """A value that is pickled separately, so that a failure affects only this value."""
 
     def __init__(self, value: object) -> None:
         self._value = value
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
-            return _opened, (pickle.dumps(self._value), type(self._value).__qualname__)
-        except Exception:  # noqa: BLE001 - a user's object raises whatever it likes
+            return _load_value, (pickle.dumps(self._value), type(self._value).__qualname__)
+        except Exception:  # noqa: BLE001 - a user's object may raise anything
             return Unpicklable, (shown(self._value)[:SHOWN],)
 
 
-def _opened(parcel: bytes, kind: str) -> object:
+def _load_value(content: bytes, kind: str) -> object:
     try:
-        return pickle.loads(parcel)
-    except Exception:  # noqa: BLE001 - as above; here the code of that object may be missing
+        return pickle.loads(content)
+    except Exception:  # noqa: BLE001 - as above; the code of that object may be missing here
         return Unpicklable(kind)
 
 
-def _arrived(
+def _restore(
     kind: type[GreenDataError],
     args: tuple[object, ...],
     state: dict[str, object],
     cause: tuple[object, str] | None,
     text: str,
 ) -> GreenDataError:
-    """The error on the other side, with the text it had."""
-    error = _made(kind, args, {**state, _KEPT: text}, None)
+    """Return the unpickled error, with its original text."""
+    error = _make(kind, args, {**state, _TEXT: text}, None)
     if cause is not None:
         found, headline = cause
         if isinstance(found, BaseException):
@@ -158,24 +158,24 @@ def _arrived(
     return error
 
 
-def _made(kind: type[E], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None) -> E:
-    """An error with these attributes, made without its own ``__init__``, which takes what each class likes."""
+def _make(kind: type[E], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None) -> E:
+    """Return an error with these attributes, made without calling ``__init__``, whose signature differs by class."""
     builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     error: E = builtin.__new__(kind, *args)
-    builtin.__init__(error, *args)  # OSError takes its errno from them
+    builtin.__init__(error, *args)  # OSError takes its errno from the arguments
     vars(error).update(state)
     if cause is not None:
         error.__cause__ = cause
     return error
 
 
-def _as_in_the_original(text: Callable[[Any], str]) -> Callable[[Any], str]:
+def _prefer_original_text(text: Callable[[Any], str]) -> Callable[[Any], str]:
     @wraps(text)
-    def told(self: GreenDataError) -> str:
-        kept: str | None = vars(self).get(_KEPT)
+    def original_text(self: GreenDataError) -> str:
+        kept: str | None = vars(self).get(_TEXT)
         return text(self) if kept is None else kept
 
-    return told
+    return original_text
 
 
 def _headline(error: BaseException) -> str:

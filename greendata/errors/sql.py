@@ -1,4 +1,4 @@
-"""What goes wrong between a frame and a database."""
+"""Errors of databases: addresses, connections, statements and types."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = (
 
 
 class UnknownDatabase(GreenDataError, ValueError):
-    """Neither the address of a database there is a driver for, nor a connection.
+    """Not the address of a supported database, and not a connection.
 
     Attributes:
-        given: the scheme of the address, the type of the thing, or what is wrong with it; never a secret.
+        given: the scheme of the address, the type of the object, or the fault of the address; never a secret.
 
     Example:
         >>> print(UnknownDatabase("mysql://"))
@@ -55,12 +55,12 @@ class DatabaseUnreachable(GreenDataError, ConnectionError):
 
 
 class QueryFailed(GreenDataError, RuntimeError):
-    """The database refused a statement, or failed in the middle of it; ``__cause__`` is the driver's error.
+    """The database refused a statement, or failed while it ran; ``__cause__`` is the driver's error.
 
     Attributes:
-        statement: the SQL, or what was done, as it was given; parameters are not part of it.
+        statement: the SQL as it was given, without parameters, or the operation.
         reason: the database's own text.
-        sqlstate: its five-letter code, or None where the driver tells none.
+        sqlstate: its code of five characters, or None if the driver has none.
 
     Example:
         >>> print(QueryFailed("SELEC 1", 'near "SELEC": syntax error', None))
@@ -79,7 +79,7 @@ class QueryFailed(GreenDataError, RuntimeError):
 
 
 class WriteRefused(QueryFailed):
-    """A value that the table cannot hold as it is: it would be rounded, cut off or made null. Nothing was written.
+    """The table cannot hold a value unchanged: it would be rounded, truncated or made null. Nothing was written.
 
     Attributes:
         table: its name.
@@ -101,11 +101,11 @@ class WriteRefused(QueryFailed):
 
 
 class ColumnUnreadable(GreenDataError, TypeError):
-    """A query returns a column that no column of Polars can hold as it is: intervals, numbers beside text.
+    """A query returns a column that Polars cannot hold unchanged: intervals, numbers beside text.
 
     Attributes:
         column: its name.
-        reason: what it is or holds.
+        reason: the type or the values that Polars cannot hold.
         remedy: what to do.
 
     Example:
@@ -145,10 +145,10 @@ class ColumnUnwritable(GreenDataError, TypeError):
 
 
 class ConnectionBusy(GreenDataError, RuntimeError):
-    """A connection was given to a second job while the first has it: connections are not thread safe.
+    """A second job was given a connection that another job still uses. Connections are not thread-safe.
 
     Attributes:
-        holder: the label of the job or stream that has it.
+        holder: the label of the job or stream that uses it.
     """
 
     def __init__(self, holder: str) -> None:

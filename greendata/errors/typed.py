@@ -1,4 +1,4 @@
-"""What goes wrong with typed frames: their paths, their plans, and what they are made of."""
+"""Errors of typed frames: their paths, their plans and their data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = (
 
 
 class PathRefused(GreenDataError, ValueError):
-    """A path that leads out of its root, or cannot be a path inside it. Nothing was opened.
+    """A path leads out of its root, or is not a valid path inside it. Nothing was opened.
 
     Attributes:
-        path: relative to the root, or as it was given.
+        path: the path relative to the root, or as it was given.
         reason: what is wrong with it.
 
     Example:
@@ -46,7 +46,7 @@ class FileMissing(GreenDataError, FileNotFoundError):
     """There is no file of that name, or no folder to write it into.
 
     Attributes:
-        path: relative to the root if there is one.
+        path: the path, relative to the root if there is one.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,11 +58,11 @@ class FileMissing(GreenDataError, FileNotFoundError):
 
 
 class UnreadableFile(GreenDataError, ValueError):
-    """A file is not what it should be, or what is computed from it fails; ``__cause__`` is Polars' error.
+    """A file cannot be read in its format, or a computation from it fails; ``__cause__`` is Polars' error.
 
     Attributes:
         paths: the files that the plan reads, relative to their roots.
-        reason: what Polars says, first line.
+        reason: the first line of Polars' message.
     """
 
     def __init__(self, paths: Iterable[str], reason: str) -> None:
@@ -75,10 +75,10 @@ class UnreadableFile(GreenDataError, ValueError):
 
 
 class NoModel(GreenDataError, TypeError):
-    """A typed frame was asked for without a pydantic model.
+    """A typed frame needs a pydantic model, and none was given.
 
     Attributes:
-        thing: what stood in the model's place, or None.
+        thing: what was given instead, or None.
     """
 
     def __init__(self, thing: object = None) -> None:
@@ -91,7 +91,7 @@ class NoModel(GreenDataError, TypeError):
 
 
 class NotArrow(GreenDataError, TypeError):
-    """The thing to take data from has no Arrow C stream.
+    """The object that should provide data has no Arrow C stream.
 
     Attributes:
         thing: what was given.
@@ -106,10 +106,10 @@ class NotArrow(GreenDataError, TypeError):
 
 
 class ColumnsUnequal(GreenDataError, ValueError):
-    """Columns that should make one frame have not one length.
+    """Columns for one frame differ in length.
 
     Attributes:
-        lengths: rows, by column.
+        lengths: the number of rows of each column.
     """
 
     def __init__(self, lengths: Mapping[str, int]) -> None:
@@ -122,12 +122,12 @@ class ColumnsUnequal(GreenDataError, ValueError):
 
 
 class ModelMismatch(GreenDataError, ValueError):
-    """The columns of a frame cannot be those of the model, whatever the rows are.
+    """The columns of a frame do not fit the model, whatever their values.
 
     Attributes:
         model: the name of the model.
         missing: columns that the model requires and the frame lacks, sorted.
-        misfits: by column, what the frame has and what the model takes.
+        misfits: for each column that does not fit, the type that it has and the one that the model expects.
     """
 
     def __init__(self, model: str, missing: Iterable[str], misfits: Mapping[str, tuple[object, object]]) -> None:
@@ -144,11 +144,11 @@ class ModelMismatch(GreenDataError, ValueError):
 
 
 class PlanRefused(GreenDataError, ValueError):
-    """Polars cannot plan an operation over these columns; ``__cause__`` is its error. The frame is as it was.
+    """Polars cannot plan an operation on these columns; ``__cause__`` is its error. The frame is unchanged.
 
     Attributes:
         verb: the operation.
-        reason: what Polars says, first line.
+        reason: the first line of Polars' message.
         columns: the frame's columns and their types.
     """
 

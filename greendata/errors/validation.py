@@ -1,4 +1,4 @@
-"""What goes wrong between a model and a frame."""
+"""Errors of models, and of frames that are validated against them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = (
     "NotAModel",
 )
 
-UNCHECKED = "unchecked"  # the rule of rows that were not judged, since enough others fail
+UNCHECKED = "unchecked"  # the rule of rows that were not checked, because enough other rows fail
 HINT = "choose a dtype, as in Annotated[..., polars.String]"
-SHOWN = 5  # kinds of failure in the text of an error; all of them are in its frame
+SHOWN = 5  # kinds of failure in the text of an error; its frame has all of them
 
 
 class NotAModel(GreenDataError, TypeError):
-    """The thing to validate against is no model.
+    """The object to validate against is not a model.
 
     Attributes:
         model: what was given.
@@ -44,12 +44,12 @@ class NotAModel(GreenDataError, TypeError):
 
 
 class NoColumnForm(GreenDataError, TypeError):
-    """A field whose type no column can hold, or a column whose type no field can have.
+    """The type of a field cannot be stored in a column, or a field cannot have the type of a column.
 
     Attributes:
-        field: the field, with the model it is in; or the column.
+        field: the field with its model, or the column.
         type: its type.
-        reason: why it has no form.
+        reason: why it cannot be stored.
 
     Example:
         >>> print(NoColumnForm("User.id", int | str, "it is one of several types"))
@@ -69,7 +69,7 @@ choose a dtype, as in Annotated[..., polars.String]
 
 
 class DuplicateColumn(GreenDataError, ValueError):
-    """Two fields of one model would be kept in one column.
+    """Two fields of one model would be stored in one column.
 
     Attributes:
         model: the model's name.
@@ -94,14 +94,14 @@ class DuplicateColumn(GreenDataError, ValueError):
 
 
 class FrameInvalid(GreenDataError, ValueError):
-    """Rows of a frame that do not fit the model. Nothing was returned.
+    """Rows of a frame are invalid for the model. Nothing was returned.
 
     Attributes:
         model: the model's name.
-        rows: the rows of the frame that was validated.
-        failures: every failure, one a row: ``row`` (its number from 0; null where the column as a whole fails),
-            ``column``, ``value``, ``rule``, ``message``. After 10 000 of them no more rows are judged;
-            a last line, with the rule ``unchecked``, has their number for its value.
+        rows: the number of rows of the frame that was validated.
+        failures: one row for each failure: ``row`` (its number from 0; null if the whole column fails), ``column``,
+            ``value``, ``rule``, ``message``. After 10 000 failures no more rows are checked. A last row, with the
+            rule ``unchecked``, has the number of unchecked rows as its value.
     """
 
     def __init__(self, model: str, rows: int, failures: pl.DataFrame) -> None:
@@ -112,7 +112,7 @@ class FrameInvalid(GreenDataError, ValueError):
 
     @classmethod
     def with_text(cls, model: str, rows: int, failures: pl.DataFrame) -> FrameInvalid:
-        """Return the error with its text made, which takes a query over all failures. Call on a worker."""
+        """Return the error with its text already built, which runs a query on all failures. Call on a worker."""
         error = cls(model, rows, failures)
         str(error)
         return error
@@ -121,16 +121,16 @@ class FrameInvalid(GreenDataError, ValueError):
         return self._text
 
     @cached_property
-    def _text(self) -> str:  # made when it is first asked for, on any thread; it comes out the same
+    def _text(self) -> str:  # built on first use, on any thread; every thread builds the same text
         is_unchecked = self.failures["rule"] == UNCHECKED
         found = self.failures.filter(~is_unchecked)
         unchecked = sum(map(int, self.failures["value"].filter(is_unchecked)))
         kinds = found.group_by("column", "rule", maintain_order=True)
         firsts = kinds.first().select("row", "column", "value", "rule", "message")
         bad = self.rows if found["row"].has_nulls() else found["row"].n_unique()
-        told = f"{counted(len(found), 'failure')} in {bad} of {counted(self.rows, 'row')} of {self.model}"
+        summary = f"{counted(len(found), 'failure')} in {bad} of {counted(self.rows, 'row')} of {self.model}"
         more = f", and {counted(unchecked, 'row is', 'rows are')} not checked" if unchecked else ""
-        lines = [f"{told}{more}; see .failures"]
+        lines = [f"{summary}{more}; see .failures"]
         shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).rows(), strict=True)
         lines += [_line(count, *first) for count, first in shown]
         if firsts.height > SHOWN:

@@ -1,4 +1,4 @@
-"""What a client asks for or sends that cannot be had or read, and clients that are gone."""
+"""Errors of requests: unknown formats, invalid bodies, clients that left, a page without access control."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = (
 
 
 class ClientGone(GreenDataError, ConnectionResetError):
-    """The client left while its answer was being computed. Servers close the connection and say no more.
+    """The client left while its response was being computed. Servers only close the connection.
 
     Example:
         >>> ClientGone("export").errno == ECONNRESET
@@ -39,11 +39,11 @@ class ClientGone(GreenDataError, ConnectionResetError):
 
 
 class FormatUnknown(GreenDataError, ValueError):
-    """``?format=`` names no format that there is: answer 400.
+    """``?format=`` names an unknown format: respond with 400.
 
     Attributes:
-        name: what was asked for.
-        available: the formats.
+        name: the unknown name.
+        available: the known formats.
 
     Example:
         >>> print(FormatUnknown("xml", ["csv", "json"]))
@@ -60,12 +60,12 @@ class FormatUnknown(GreenDataError, ValueError):
 
 
 class NotAcceptable(GreenDataError, ValueError):
-    """The client accepts none of the media types that there are, or that have a form for the rows: answer 406.
+    """The client accepts none of the media types that are available for these rows: respond with 406.
 
     Attributes:
-        accept: its ``Accept`` header.
-        available: the media types.
-        reason: why what it asks for is none of them; "" if it never is.
+        accept: the ``Accept`` header of the client.
+        available: the available media types.
+        reason: why the requested format cannot hold the rows; "" if the format is unknown.
 
     Example:
         >>> print(NotAcceptable("image/png", ["text/csv"]))
@@ -87,12 +87,12 @@ class NotAcceptable(GreenDataError, ValueError):
 
 
 class BodyUnsupported(GreenDataError, ValueError):
-    """A request's body is of a media type, or in a content coding, that is not read: answer 415.
+    """A request's body has an unsupported media type or content coding: respond with 415.
 
     Attributes:
-        header: the header that says so.
-        value: what it says.
-        available: what is read.
+        header: the header that names it.
+        value: the value of the header.
+        available: the supported values.
 
     Example:
         >>> print(BodyUnsupported("Content-Type", "text/html", ["text/csv"]))
@@ -110,10 +110,10 @@ class BodyUnsupported(GreenDataError, ValueError):
 
 
 class BodyInvalid(GreenDataError, ValueError):
-    """A request's body breaks the rules of its model: answer 422. ``__cause__`` is the model's verdict.
+    """A request's body is invalid for its model: respond with 422. ``__cause__`` is the `FrameInvalid`.
 
     Attributes:
-        failures: one row for each failure, as `FrameInvalid` has them.
+        failures: one row for each failure, as in `FrameInvalid`.
     """
 
     def __init__(self, failures: pl.DataFrame) -> None:
@@ -125,10 +125,10 @@ class BodyInvalid(GreenDataError, ValueError):
 
 
 class DashboardOpen(GreenDataError, RuntimeError):
-    """The page at ``/greendata/`` is asked for, and nothing would keep anybody from it.
+    """The page at ``/greendata/`` is on, and nothing restricts access to it.
 
     Attributes:
-        app: its name.
+        app: the name of the app.
 
     Example:
         >>> print(DashboardOpen("shop"))

@@ -137,8 +137,8 @@ TEXTS: dict[str, tuple[Callable[[int], BaseException], str, str]] = {
     "jobs": (lambda n: errors.PoolFull(n, 9), "1 job is already waiting", "2 jobs are already waiting"),
     "survivors": (
         lambda n: errors.GroupTimeout("a", n, [submit(int, label="b")] * n),
-        "within 1 second; its members were cancelled, 1 cannot be stopped and goes on: b",
-        "within 2 seconds; its members were cancelled, 2 cannot be stopped and go on: b, b",
+        "within 1 second; its members were cancelled, 1 cannot be stopped and continues: b",
+        "within 2 seconds; its members were cancelled, 2 cannot be stopped and continue: b, b",
     ),
     "element": (lambda n: errors.ElementTimeout("a", n), "of 1 second for", "of 2 seconds for"),
     "fetch": (lambda n: errors.FetchTimeout("http://a.b/", n), "within 1 second", "within 2 seconds"),

@@ -88,7 +88,7 @@ def test_a_timeout_cancels_raises_and_names_the_survivors(held: Gate) -> None:
             break
     assert caught.value.survivors == (native,)
     assert str(caught.value).startswith(f"load was not done within {timeout:g} second")
-    assert "1 cannot be stopped and goes on: native-call" in str(caught.value)
+    assert "1 cannot be stopped and continues: native-call" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     assert native.cancelled()
     assert idle.cancelled()
@@ -96,7 +96,7 @@ def test_a_timeout_cancels_raises_and_names_the_survivors(held: Gate) -> None:
 
 
 def test_a_timeout_interrupts_the_block() -> None:
-    with pytest.raises(GroupTimeout, match="none of them goes on"), Group(timeout=0.001):
+    with pytest.raises(GroupTimeout, match="none of them continues"), Group(timeout=0.001):
         forever()
 
 
