@@ -1,4 +1,4 @@
-"""Servers: what a request may use, what it gets back, and how a worker begins and ends."""
+"""Flask and gunicorn: request scopes, request bodies, responses, health checks, and the start and end of a worker."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

@@ -1,4 +1,4 @@
-"""The body of a request as a frame: read within a limit, by its Content-Type, and held against a model."""
+"""The body of a request as a frame: read up to a limit, by its Content-Type, and validated against a model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ MAX_BODY = 16 << 20  # bytes: some 100 000 rows of JSON, which take half a secon
 
 
 def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
-    """The body of the request at hand, in the schema of *model* and with values as it coerces them.
+    """Return the body of the current request in the schema of *model*, with values coerced by its rules.
 
-    The ``Content-Type`` says what it is: JSON (an array of rows or an object of columns), NDJSON, CSV with a header,
-    an Arrow stream or Parquet. Reading and checking leave the hub to others. ``request.get_data()`` and ``get_json()``
-    have it before and after: to check a signature, or to log.
+    The ``Content-Type`` names the format: JSON (an array of rows or an object of columns), NDJSON, CSV with a header,
+    an Arrow stream or Parquet. Other greenlets run while the body is read and validated. ``request.get_data()`` and
+    ``get_json()`` return the body before and after this call, for example to check a signature, or to log.
 
     Args:
-        model: what `greendata.validation.verbs.validate` takes.
-        max_bytes: the limit; None takes ``GREENDATA_MAX_BODY``. Flask's ``MAX_CONTENT_LENGTH`` holds as well.
+        model: as for `greendata.validation.verbs.validate`.
+        max_bytes: the limit in bytes; None uses ``GREENDATA_MAX_BODY``. Flask's ``MAX_CONTENT_LENGTH`` applies as well.
 
     Raises:
-        BodyTooLarge, BodyUnsupported, Malformed, BodyInvalid: the extension answers 413, 415, 400 and 422.
+        BodyTooLarge, BodyUnsupported, Malformed, BodyInvalid: the extension responds with 413, 415, 400 and 422.
 
     Call in a request.
 
@@ -63,60 +63,60 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
 
 
 def _content(format: Format, limit: int) -> bytes:
-    """All of the body, also where it was read and kept before; `get_data` and the stream have it after this, too."""
+    """Return the whole body, even if it was read and cached before. `get_data` and the stream can read it again."""
     received = _Received(format, limit)
     try:
-        content = content_of(received, limit)  # type: ignore[arg-type]  # of a file it has what is asked for
+        content = content_of(received, limit)  # type: ignore[arg-type]  # it has the methods of a file that are used
     except BodyTooLarge:
-        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # nobody takes the rest for a body
+        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # the rest is no body
         raise
     if content:
         request.stream = BytesIO(content)
-        request.get_data()  # which keeps what it reads
+        request.get_data()  # caches the body
         request.stream = BytesIO(content)
     else:
-        with suppress(RequestEntityTooLarge):  # read before and not kept, up to Flask's limit
+        with suppress(RequestEntityTooLarge):  # it was read before and not cached, up to Flask's limit
             content = request.get_data()
     if received.length is not None and received.length != len(content):
-        raise Malformed(format, received.what_came(len(content)))
+        raise Malformed(format, received.incomplete(len(content)))
     if len(content) > limit:
         raise BodyTooLarge(limit)
     return content
 
 
 class _Received:
-    """The body as it comes in. What the client, or the server that reads for it, does wrong is an error of ours.
+    """The incoming body. Faults of the client, or of the server that reads from it, raise errors of greendata.
 
     Args:
-        format: what the body is said to be.
-        limit: in bytes; Flask's may be lower.
+        format: the format that the request names.
+        limit: the limit in bytes; Flask's may be lower.
     """
 
     def __init__(self, format: Format, limit: int) -> None:
-        self.length = request.content_length  # None where it comes in chunks: then nothing tells that some are missing
+        self.length = request.content_length  # None for a chunked body, in which missing chunks cannot be detected
         self._format = format
         self._limit = limit
         self._stream = request.stream
         self._count = 0
 
     def read(self, size: int) -> bytes:
-        """The next bytes; none at the end."""
+        """Return the next bytes, or ``b""`` at the end."""
         left = size if self.length is None else self.length - self._count
         try:
             piece = self._stream.read(min(size, left))
-        except RequestEntityTooLarge as error:  # at Flask's limit exactly, or when more than that is asked for
+        except RequestEntityTooLarge as error:  # raised at exactly Flask's limit, and when more is requested
             if not self._has_more():
                 return b""
             raise BodyTooLarge(request.max_content_length or self._limit) from error
-        except Exception as error:  # each server has errors of its own, for chunks that lie and for clients that leave
-            raise Malformed(self._format, self.what_came(self._count)) from error
+        except Exception as error:  # servers raise different errors for invalid chunks and for clients that left
+            raise Malformed(self._format, self.incomplete(self._count)) from error
         self._count += len(piece)
         return piece
 
     def _has_more(self) -> bool:
         return bool(cast(IO[bytes], request.environ["wsgi.input"]).read(1))
 
-    def what_came(self, count: int) -> str:
-        """Why the body is none, where *count* bytes of it can be had."""
+    def incomplete(self, count: int) -> str:
+        """Return the reason why the body is incomplete, of which *count* bytes were received."""
         came = f"{counted(count, 'byte')} of it" if self.length is None else f"{count} of its {self.length} bytes"
         return f"{came} came; it was cut short, or read before and not kept (as get_data() keeps it)"

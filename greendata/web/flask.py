@@ -1,4 +1,4 @@
-"""The Flask extension: deadlines, cancellation, streamed answers and checked bodies for the views of a service.
+"""The Flask extension: deadlines, cancellation, streamed responses and validated bodies for the views of a service.
 
     green = GreenData(app)
 
@@ -39,25 +39,26 @@ V = TypeVar("V", bound=Callable[..., object])
 
 INTERNAL_SERVER_ERROR, GATEWAY_TIMEOUT = 500, 504
 
-_MARK = "greendata_seconds"  # a view's own deadline; functools.wraps carries it through other decorators
+_MARK = "greendata_seconds"  # the deadline of a view; functools.wraps copies it through other decorators
 
 
 class GreenData:
-    """Requests with a deadline and an end, for an app or for several.
+    """Give the requests of one or several apps a deadline, and cancel their queries at the end of the request.
 
-    Every query of a request, a verb or plain ``lf.collect()`` under the patch, is given up when the request's time is
-    over, when it ends, and when its client leaves; `keep` exempts one from the last two. The app and ``request`` are
-    there inside jobs: a job has a copy of its submitter's context. Teardown functions run when the view is over, jobs
-    or not, so what they close (a session) is no longer of use to a job that goes on.
+    Every query of a request, through a verb or a plain ``lf.collect()`` under the patch, is cancelled when the time of
+    the request is over, when the request ends, and when its client leaves; `keep` exempts a query from the last two.
+    The app and ``request`` are available inside jobs, because a job has a copy of its submitter's context. Teardown
+    functions run when the view is over, even if jobs continue, so these can no longer use what teardown closes (a
+    session).
 
-    Errors of greendata become answers, see `greendata.web.problems`: 503 for a full pool, 504 for an exceeded
-    deadline, 4xx for what the client can mend. A handler of the app's own, for the class of the error or for
-    `GreenDataError`, comes first.
+    Errors of greendata become responses, see `greendata.web.problems`: 503 for a full pool, 504 for an exceeded
+    deadline, 4xx for errors that the client can correct. A handler of the app, for the class of the error or for
+    `GreenDataError`, takes precedence.
 
     Args:
         app: as for `init_app`.
         key: called in each request; requests of different keys take turns at the pool (a tenant, a route).
-        dashboard_auth: called in each request to the page; those of whom it says True may watch and cancel.
+        dashboard_auth: called in each request to the page; only if it returns True may the client watch and cancel.
 
     Example:
         >>> from flask import Flask
@@ -80,11 +81,11 @@ class GreenData:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Prepare *app*, which is not kept.
+        """Register the extension with *app*. No reference to *app* is kept.
 
         Raises:
-            BadSetting: a ``GREENDATA_*`` value of its configuration that cannot be used.
-            DashboardOpen: the page is asked for, without a *dashboard_auth* and not in debug mode.
+            BadSetting: a ``GREENDATA_*`` value of the configuration is invalid.
+            DashboardOpen: the page is on, without a *dashboard_auth* and not in debug mode.
         """
         app.config.setdefault("GREENDATA_DASHBOARD", False)
         app.config.setdefault("GREENDATA_REQUEST_TIMEOUT", None)
@@ -98,17 +99,17 @@ class GreenData:
         app.teardown_request(_on_request_end)
         app.teardown_appcontext(_on_context_end)
         got_request_exception.connect(_on_unhandled, app)
-        app.after_request(_answer_unhandled)
+        app.after_request(_respond_to_unhandled)
         app.cli.add_command(commands)
         if GreenDataError not in app.error_handler_spec[None][None]:
             app.register_error_handler(GreenDataError, _handle)
 
     @staticmethod
     def deadline(seconds: float | None) -> Callable[[V], V]:
-        """A decorator that gives a view's queries *seconds*, None for no end, in place of the app's timeout.
+        """Return a decorator that limits a view's queries to *seconds* instead of the app's timeout; None: no limit.
 
         Raises:
-            BadTimeout: *seconds* is negative or no number.
+            BadTimeout: *seconds* is negative or not a number.
 
         Example:
             >>> from flask import Flask
@@ -127,7 +128,7 @@ class GreenData:
         return mark
 
     def _enter(self, app: Flask, **_: object) -> None:
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]  # the proxies take 1 us a look
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access to a proxy takes 1 us
         contexts = (request_ctx._get_current_object(), app_ctx._get_current_object())  # type: ignore[attr-defined]
         scope = Scope(socket_of(asked.environ), contexts)
         scope.enter(seconds=_seconds_for(app, asked))
@@ -137,24 +138,24 @@ class GreenData:
         if scope is None or self._key is None:
             return
         key: Any = self._key()
-        if isinstance(key, LocalProxy):  # `current_user`, say: on a worker and in other requests it is another, or none
+        if isinstance(key, LocalProxy):  # `current_user`, say, has another value on a worker and in other requests
             key = key._get_current_object()
         if key is not None:
             scope.take_turns(key)
 
 
 def _seconds_for(app: Flask, asked: Request) -> float | None:
-    """The deadline of the view that is asked for: its method's, its class's or its own; else the app's."""
+    """Return the deadline of the requested view: that of its method, its class or its function; otherwise the app's."""
     rule = asked.url_rule
     view = None if rule is None else app.view_functions.get(rule.endpoint)
-    kind = getattr(view, "view_class", None)  # flask.views, and what is built on it
+    kind = getattr(view, "view_class", None)  # flask.views, and libraries that build on it
     method = getattr(kind, asked.method.lower(), None)
     if method is None and asked.method == "HEAD":
         method = getattr(kind, "get", None)
     for marked in (method, kind, view):
         if hasattr(marked, _MARK):
             return cast("float | None", getattr(marked, _MARK))
-    if rule is not None and rule.websocket:  # a conversation: its view runs for as long as both sides like
+    if rule is not None and rule.websocket:  # its view runs as long as the connection
         return None
     return cast("float | None", app.config["GREENDATA_REQUEST_TIMEOUT"])
 
@@ -165,16 +166,16 @@ def _on_request_end(_error: BaseException | None) -> None:
 
 
 def _on_context_end(_error: BaseException | None) -> None:
-    """Leave at the latest: another teardown function that raised has kept `_on_request_end` from being called."""
+    """Leave the scope if `_on_request_end` was not called, because another teardown function raised."""
     if (scope := _scope_of(app_ctx)) is not None:
         scope.leave()
 
 
 def _handle(error: GreenDataError) -> Response:
-    """The answer to *error*. One for which the client can do nothing is in the log, and a 504 is told as a failure.
+    """Return the response to *error*. Log it if the client cannot correct it, and report a 504 to Flask's listeners.
 
-    A full pool is not: services like Sentry listen for failures, and their work for each would be added to a load
-    that is too much already.
+    A full pool is not reported: services like Sentry listen for failures, and their work for each one would add to a
+    load that is already too high.
     """
     answer = answer_to(error)
     if answer.status_code >= INTERNAL_SERVER_ERROR:
@@ -192,10 +193,10 @@ def _on_unhandled(_app: Flask, exception: BaseException, **_: object) -> None:
         scope.unhandled = exception
 
 
-def _answer_unhandled(response: Response) -> Response:
-    """Let an error of ours have its answer where an extension has made a 500 of it, for which no handler was asked.
+def _respond_to_unhandled(response: Response) -> Response:
+    """Restore the response to an error of greendata that an extension has turned into a 500, bypassing the handlers.
 
-    Flask-RESTful and Flask-RESTX do so with every exception of their resources that is none of werkzeug's.
+    Flask-RESTful and Flask-RESTX do so with every exception of their resources that is not one of werkzeug's.
     """
     if response.status_code != INTERNAL_SERVER_ERROR:
         return response
@@ -205,18 +206,19 @@ def _answer_unhandled(response: Response) -> Response:
         return response
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
-        answer = app.make_response(type(app).handle_user_exception(app, error))  # not the one that was put in its place
+        # Flask's own method: an extension may have replaced that of the app.
+        answer = app.make_response(type(app).handle_user_exception(app, error))
     except Exception as raised:
         if raised is not error:
             raise
-        return response  # a fault of the service
+        return response  # an error of the service
     kept = [(name, value) for name, value in response.headers if not name.startswith("Content-")]
     answer.headers.extend((name, value) for name, value in kept if name not in answer.headers)  # cookies, origins
     return answer
 
 
 def _scope_of(context: Any) -> Scope | None:
-    """The scope at hand if it is that of *context*, a proxy, and not that of a request around it."""
+    """Return the current scope if it belongs to *context*, a proxy, and not to an outer request; else None."""
     scope = current_scope()
     return scope if scope is not None and scope.is_of(context._get_current_object()) else None
 

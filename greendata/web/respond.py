@@ -1,8 +1,8 @@
-"""Frames as answers: in the format that the client asks for, streamed while the query runs.
+"""Frames as responses: in the format that the client asks for, streamed while the query runs.
 
-The first chunk is made before the headers are sent, so an error until then has its proper status. A later one leaves
-the body unfinished, which clients of HTTP/1.1 notice; for those of 1.0 the connection is reset. A slow reader holds no
-worker, and memory for a few batches.
+The first chunk is made before the headers are sent, so an error before that sets the status. A later error leaves the
+body unfinished, which clients of HTTP/1.1 notice; for clients of HTTP/1.0 the connection is reset. A slow reader
+occupies no worker, and memory for only a few batches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ("respond",)
 
 Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
-COMPRESSED: tuple[Format, ...] = ("parquet",)  # inside: HTTP compression on top costs much and saves nothing
+COMPRESSED: tuple[Format, ...] = ("parquet",)  # already compressed: HTTP compression would cost time and save nothing
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 LONGEST = 200  # characters of a file name
 
@@ -45,23 +45,24 @@ def respond(
     escape_formulas: bool = False,
     include_bom: bool = False,
 ) -> Response:
-    r"""An answer with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
+    r"""Return a response with the rows of *data*, as JSON, NDJSON, CSV, an Arrow stream or Parquet.
 
     Args:
         data: a frame, a query (it runs while its result is sent), frames of one schema, or a result of these.
-        format: one format; None lets the client choose, see `greendata.web.negotiation`. What it likes best but has no
-            form for the columns (CSV for lists) gives way to what it likes next, but for frames: they come once.
-        filename: the name under which a browser is to save it; the format's suffix is added if it has none. It may
-            come from the client: what does not belong in a file's name is replaced.
-        escape_formulas: in CSV, keep a spreadsheet from taking text for a formula.
-        include_bom: in CSV, begin with a byte order mark: Excel takes the text for one of its own code pages without.
+        format: the format; None lets the client choose, see `greendata.web.negotiation`. If the client's first
+            choice cannot store the columns (CSV cannot store lists), its next choice is used. For an iterable of
+            frames, which can be read only once, there is no next choice.
+        filename: the name under which a browser saves the response; the format's suffix is added if it has none. It
+            may come from the client: characters that do not belong in a file's name are replaced.
+        escape_formulas: in CSV, prevent spreadsheets from reading text as a formula.
+        include_bom: in CSV, begin with a byte order mark, without which Excel assumes another encoding.
 
     Raises:
-        FormatUnknown, NotAcceptable: as the client asked; the extension answers 400 and 406.
-        BadChoice: *format* is none.
-        NotIterable, NotAFrame, NotWritable: *data* cannot be sent, or not in the *format* that is given.
+        FormatUnknown, NotAcceptable: the client's choice; the extension responds with 400 and 406.
+        BadChoice: *format* is not a format.
+        NotIterable, NotAFrame, NotWritable: *data* cannot be sent, or not in the given *format*.
 
-    What the query raises before the first chunk is raised here. Call in a request.
+    An error of the query before the first chunk is raised here. Call in a request.
 
     Example:
         >>> from flask import Flask
@@ -91,13 +92,13 @@ def respond(
 
 
 def _first_that_can(stream_in: Callable[[Format], _Stream], *, is_once: bool) -> tuple[Format, _Stream]:
-    """The best format for the client that has a form for the columns, and the stream in it."""
+    """Return the client's first choice that can store the columns, and the stream in that format."""
     refused: NotWritable | None = None
     for chosen in acceptable(request):
         try:
             return chosen, stream_in(chosen)
         except NotWritable as error:
-            if error.format != chosen:  # the service's own
+            if error.format != chosen:  # raised by the service
                 raise
             refused = refused or error
             if is_once:
@@ -105,20 +106,20 @@ def _first_that_can(stream_in: Callable[[Format], _Stream], *, is_once: bool) ->
     assert refused is not None
     schema = pl.Schema(cast("dict[str, pl.DataType]", refused.columns))
     others = [type_of(name) for name in FORMATS if not unwritable(schema, name)]
-    if not others:  # nobody's wish would help
+    if not others:  # no choice of the client would help
         raise refused
     raise NotAcceptable(request.headers.get("Accept", ""), others, refused.what) from refused
 
 
 class _Stream:
-    """The chunks of an answer, made in the context of the view also after it has returned."""
+    """The chunks of a response, made in the context of the view even after it has returned."""
 
     def __init__(self, chunks: Chunks, label: str) -> None:
         self._chunks = chunks
         self._label = label
         self._context = copy_context()
         self._first: bytes | None = self._context.run(next, chunks, b"")
-        self._context.run(bypass_queue_limit.set, True)  # the queries that *chunks* begins from here on, too
+        self._context.run(bypass_queue_limit.set, True)  # also for the queries that *chunks* submits from here on
         self._reset = reset_of(request.environ)
         self._scope = current_scope()
         if self._scope is not None:
@@ -143,25 +144,25 @@ class _Stream:
             raise
 
     def close(self) -> None:
-        """Stop the query. The server calls it at the end, at an error, and when the client has left."""
+        """Stop the query. The server calls this at the end, after an error, and when the client has left."""
         self._chunks.close()
         scope, self._scope = self._scope, None
         if scope is not None:
             scope.release()
 
-    def __del__(self) -> None:  # the answer was dropped before the server had it
+    def __del__(self) -> None:  # the response was dropped before the server used it
         if hasattr(self, "_scope"):
             self.close()
 
 
 def _disposition(filename: str, suffix: str) -> str:
-    """The header's value: RFC 6266, and RFC 8187 for what is not ASCII."""
+    """Return the value of the header: RFC 6266, and RFC 8187 for names that are not ASCII."""
     name = _UNSAFE.sub("_", filename).strip(". ")[:LONGEST] or "data"
     if "." not in name:
         name += suffix
     if name.isascii():
         return dump_options_header("attachment", {"filename": name})
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()  # wide signs become plain
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()  # wide characters become plain ones
     stem, dot, ending = _UNSAFE.sub("_", plain).rpartition(".")
     plain = (stem.strip(". ") or "data") + dot + ending
     exact = quote(name, safe="!#$&+-.^_`|~", errors="replace")

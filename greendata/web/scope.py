@@ -1,10 +1,12 @@
-"""What one request has begun: its deadline, its turn in the queue, and an end for its queries when it ends.
+"""The scope of a request: the deadline and the key of its queries, which are cancelled when the request ends.
 
-Everything that is submitted while a request is handled belongs to it: the verbs and plain ``lf.collect()`` under the
-patch. Those queries are cancelled when the view and its streams are over, and when the client leaves before.
+Everything that is submitted while a request is handled belongs to it, through the verbs and through a plain
+``lf.collect()`` under the patch. These queries are cancelled when the view and its streams are over, or when the client
+leaves before that.
 
-Requests nest: a view may ask its own app by way of a test client, and other contexts of a request come and go inside
-it. Each scope knows its own contexts, so that what ends is the scope of that request and not one around it.
+Requests can be nested: a view may send a request to its app through a test client, and other contexts can be pushed and
+popped during a request. Each scope knows its contexts, so that the end of a context ends the scope of its request and
+not an outer one.
 """
 
 from __future__ import annotations
@@ -35,23 +37,23 @@ LEFT = "the client left"
 OVER = "the request is over"
 READABLE = 1  # libev's and libuv's flag
 
-# Where a server that runs on gevent's sockets puts the client's: gunicorn's gevent worker, its pywsgi worker, werkzeug.
+# Where servers on gevent's sockets put the client's socket: gunicorn's gevent worker, its pywsgi worker, werkzeug.
 _KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 _scope: ContextVar[Scope | None] = ContextVar("greendata.scope", default=None)
 
 
 class Scope:
-    """The queries of one request. Its greenlet enters and leaves it; results may be adopted by any thread.
+    """The queries of one request. The request's greenlet enters and leaves it; any thread may adopt results.
 
     Attributes:
-        is_left: the client has gone.
-        unhandled: an exception of the request for which there was no handler.
+        is_left: True if the client has left.
+        unhandled: an exception of the request without a handler, or None.
 
     Args:
-        client: the client's socket, or None where the server does not tell. It is looked at while queries are
+        client: the client's socket, or None if the server does not provide it. It is watched while queries are
             pending; nothing is read from it.
-        owners: what the scope may end with, the contexts of the request; compared by identity.
+        owners: the contexts of the request, whose end may end the scope; compared by identity.
 
     Example:
         >>> import greendata
@@ -80,9 +82,9 @@ class Scope:
 
     def __init__(self, client: GreenSocket | None, owners: tuple[object, ...] = ()) -> None:
         self._owners = owners  # set once
-        self.is_left = False  # the client has gone; the hub's thread writes, any thread reads
-        self.unhandled: BaseException | None = None  # what Flask was told of; the request's greenlet
-        self._reason = ""  # once it is over; any thread writes, the first is kept
+        self.is_left = False  # the client has left; the hub's thread writes, any thread reads
+        self.unhandled: BaseException | None = None  # as reported to Flask; the request's greenlet only
+        self._reason = ""  # set at the end; any thread writes, the first value is kept
         self._holders: list[None] = []  # the view and each of its streams; any thread, one C call each
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
         self._hub: Any = get_hub_if_exists()
@@ -93,13 +95,13 @@ class Scope:
         self._block: AbstractContextManager[float] | None = None
 
     def enter(self, *, seconds: float | None) -> None:
-        """Make what is submitted in this context part of the scope. Call from the request's greenlet.
+        """Adopt everything that is submitted in this context. Call from the request's greenlet.
 
         Args:
             seconds: the deadline of all its queries, from now; None for none.
 
         Raises:
-            BadTimeout: *seconds* is negative or no number; nothing was entered.
+            BadTimeout: *seconds* is negative or not a number; the scope was not entered.
         """
         if seconds is not None:
             self._block = deadline(seconds)
@@ -109,13 +111,13 @@ class Scope:
         self._set(on_submit, self.adopt)
 
     def take_turns(self, key: Hashable) -> None:
-        """Give what is submitted from here on a key, see `greendata.pool.pool.Pool.submit`. Call between the two."""
+        """Set the key of later submits, see `greendata.pool.pool.Pool.submit`. Call between `enter` and `leave`."""
         self._set(default_key, key)
 
     def leave(self) -> None:
-        """Undo `enter`, and end the scope if no stream goes on. Idempotent. Call from the request's greenlet.
+        """Undo `enter`, and end the scope unless a stream continues. Idempotent. Call from the request's greenlet.
 
-        In another context than that of `enter` there is nothing to undo.
+        In a context other than that of `enter` there is nothing to undo.
         """
         tokens, self._tokens = self._tokens, []
         if not tokens:
@@ -130,21 +132,21 @@ class Scope:
         self.release()
 
     def is_of(self, context: object) -> bool:
-        """True if *context* is one of its owners."""
+        """Return True if *context* is one of the owners."""
         return any(owner is context for owner in self._owners)
 
     def hold(self) -> None:
-        """Keep the scope from ending until `release`: a stream goes on after the view. Safe from any thread."""
+        """Prevent the end of the scope until `release`, for a stream that outlives the view. Safe from any thread."""
         self._holders.append(None)
 
     def release(self) -> None:
-        """Take one `hold` back; the last one ends the scope. Safe from any thread."""
+        """Undo one `hold`; the last `release` ends the scope. Safe from any thread."""
         self._holders.pop()
         if not self._holders:
             self.end()
 
     def adopt(self, result: Result[Any]) -> None:
-        """Make *result* part of the scope; cancel it if that is over. Safe from any thread."""
+        """Add *result* to the scope, or cancel it if the scope has ended. Safe from any thread."""
         if result.ready():
             return
         self._refs.add(weakref.ref(result, self._refs.discard))
@@ -154,35 +156,35 @@ class Scope:
             self._watch(self._client)
 
     def keep(self, result: Result[Any]) -> None:
-        """Let go of *result*, and of what it gathers: they outlive the request. Safe from any thread."""
+        """Release *result* and the results that it gathers, so that they outlive the request. Safe from any thread."""
         self._refs.discard(weakref.ref(result))
         for member in result.members:
             if isinstance(member, Result):
                 self.keep(member)
 
     def cancel(self, reason: str) -> None:
-        """Cancel what is pending and what will be submitted, for that reason. Safe from any thread."""
+        """Cancel pending results and all later ones, with that reason. Safe from any thread."""
         self._reason = self._reason or reason
-        for ref in list(self._refs):  # in one step: to make a tuple can start the collector, and so lose some of them
+        for ref in list(self._refs):  # in one step: making a tuple may start the collector, which removes some
             result = ref()
             if result is not None:
                 result.cancel(self._reason)
         self._refs.clear()
 
     def end(self) -> None:
-        """Cancel what is pending, and look at the client no more. Idempotent. Safe from any thread."""
+        """Cancel pending results and stop watching the client. Idempotent. Safe from any thread."""
         self._client = None
         self.cancel(OVER)
         if get_hub_if_exists() is self._hub:
             self._unwatch()
-        elif self._entry_queue is not None:  # a stream that the garbage collector closed, on a worker, say
+        elif self._entry_queue is not None:  # for example, the garbage collector closed a stream on a worker
             self._entry_queue.post(self._unwatch)
 
     def _set(self, variable: ContextVar[Any], value: object) -> None:
         self._tokens.append((variable, variable.set(value)))
 
     def _watch(self, client: GreenSocket) -> None:
-        if client.fileno() < 0:  # the server, or what has taken the connection over, has closed it
+        if client.fileno() < 0:  # closed by the server, or by code that took the connection over
             self._client = None
             return
         self._entry_queue = EntryQueue.here()
@@ -195,23 +197,23 @@ class Scope:
             watcher.close()
 
     def _on_readable(self) -> None:
-        """The client has sent something, or has left. Called in the hub."""
+        """Handle a readable socket: the client has sent something, or has left. Called in the hub."""
         client = self._client
         if client is None:
             return
         descriptor = client.fileno()
         self._unwatch()
-        if descriptor < 0:  # the server has closed it, and its number may be another's by now
+        if descriptor < 0:  # the server has closed it, and its number may have been reused
             self._client = None
         elif _has_left(descriptor):
             self.is_left = True
             self.cancel(LEFT)
-        else:  # a body that nobody has read, or the next request: until it is read, nothing more is to be seen
+        else:  # an unread body or the next request: until it is read, the end cannot be detected
             self._client = None
 
 
 def current_scope() -> Scope | None:
-    """The scope of the request that the caller handles, also inside its jobs; None outside a request.
+    """Return the scope of the current request, also inside its jobs, or None outside a request.
 
     Example:
         >>> current_scope() is None
@@ -221,12 +223,12 @@ def current_scope() -> Scope | None:
 
 
 def keep(result: Result[Any]) -> Result[Any]:
-    """Let *result* outlive the request that submitted it, and return it: for work that nobody waits for.
+    """Let *result* outlive the request that submitted it, for work without a waiter, and return *result*.
 
-    It has the deadline of the request still. One that `greendata.gather` made keeps what it gathers.
+    The deadline of the request still applies. If `greendata.gather` made *result*, its members are kept as well.
 
     Raises:
-        NotAResult: it is no Result.
+        NotAResult: *result* is not a Result.
 
     Example:
         >>> import greendata
@@ -242,7 +244,7 @@ def keep(result: Result[Any]) -> Result[Any]:
 
 
 def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
-    """The client's socket, where the server tells it and it can be looked at: not through TLS.
+    """Return the client's socket if the server provides it and it can be watched, which TLS prevents; else None.
 
     Example:
         >>> socket_of({}) is None
@@ -253,10 +255,9 @@ def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
 
 
 def reset_of(environ: dict[str, Any]) -> Callable[[], object] | None:
-    """What breaks the connection off where its end is all that ends the answer; None where more than that tells.
+    """Return a function that resets the connection if only its end marks the end of the response; otherwise None.
 
-    In HTTP/1.0, which nginx speaks to the servers behind it unless it is told otherwise, half an answer would end as a
-    whole one does.
+    In HTTP/1.0, which nginx by default speaks to its upstream servers, half a response would end as a whole one does.
 
     Example:
         >>> reset_of({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
@@ -270,19 +271,19 @@ def reset_of(environ: dict[str, Any]) -> Callable[[], object] | None:
 
 def _reset(client: Any) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()  # before the server would say by a shutdown that this was all
+    client.close()  # before the server ends the response by a shutdown
 
 
 def _socket_in(environ: dict[str, Any]) -> Any:
     found = next(filter(None, map(environ.get, _KEYS)), None)
-    if found is None:  # gevent.pywsgi has it in the file that the body is read from
+    if found is None:  # gevent.pywsgi keeps it in the file from which the body is read
         reader = getattr(environ.get("wsgi.input"), "rfile", None)
         found = getattr(getattr(reader, "raw", None), "_sock", None)
     return found
 
 
 def _has_left(descriptor: int) -> bool:
-    """True if there is nothing to read but the end. A descriptor of our own, so that nobody waits on gevent's."""
+    """Return True if the peer has closed the connection. A duplicate descriptor avoids waiting in gevent."""
     with closing(_socket.socket(fileno=os.dup(descriptor))) as client:
         try:
             return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""

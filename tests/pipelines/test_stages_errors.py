@@ -191,7 +191,7 @@ def test_two_greenlets_cannot_share_an_iterator() -> None:
     stream = iter(stages.map(lambda x: door.wait() and x, [1]))
     first = gevent.spawn(next, stream)
     gevent.idle()
-    with pytest.raises(StreamBusy, match="another greenlet waits"):
+    with pytest.raises(StreamBusy, match="another greenlet is already waiting"):
         next(stream)
     door.set()
     assert first.get() == 1

@@ -414,7 +414,7 @@ def test_the_type_checker_knows_the_models() -> None:
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     finished = run_python(["-m", "mypy", "--strict", "tests/typed/typed_names.py"], timeout=170)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert (ROOT / "tests" / "typed_names.py").exists()
+    assert (ROOT / "tests" / "typed" / "typed_names.py").exists()
 
 
 NO_UNICODE = b"\xff\xfe\xc3" * 6
