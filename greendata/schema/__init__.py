@@ -1,4 +1,4 @@
-"""pydantic models and Polars schemas: what column a field becomes, and back."""
+"""pydantic models and Polars schemas: which column stores a field, and which field describes a column."""
 
 import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
 

@@ -1,7 +1,7 @@
-"""Codecs: how the values of a Python type are kept in a column.
+"""Codecs: how the values of a Python type are stored in a column.
 
-A `ColumnCodec` has the column's dtype and packs values for it. Polars rounds, cuts and casts what does not fit a
-column while it builds one; a codec refuses it (`EncodeError`), so that no value is changed on its way.
+A `ColumnCodec` knows the dtype of the column and encodes values for it. While Polars builds a column, it rounds,
+truncates and casts values that do not fit. A codec raises `EncodeError` instead, so no value is changed silently.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ __all__ = (
 )
 
 Convert = Callable[[Any], Any]
-Dtype = pl.DataType | DataTypeClass  # as Polars types the inside of nested dtypes
+Dtype = pl.DataType | DataTypeClass  # how Polars annotates the inner dtype of nested dtypes
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-INT64 = 2**63  # the first integer above what a column of 64 bits holds
-TICKS = {"ns": 1000, "us": 1, "ms": 1}  # ticks a microsecond, or less than one
+INT64 = 2**63  # the first integer too large for a 64-bit column
+TICKS = {"ns": 1000, "us": 1, "ms": 1}  # per microsecond; "ms" is counted in microseconds, in whole thousands
 
 
 class EncodeError(Exception):
-    """A value that its column cannot hold; the text says why. Never leaves the validation."""
+    """A value does not fit its column; the text says why. Validation catches it and reports a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodec(ABC):
-    """How values are kept in a column: its dtype, and what becomes of them on the way in."""
+    """How values are stored in a column: the dtype of the column, and the conversion of values in both directions."""
 
     dtype: pl.DataType
 
     @abstractmethod
     def encode(self, value: Any) -> Any:
-        """What Polars takes for *value* in a column of this dtype; None stays None.
+        """Return what Polars stores for *value* in a column of this dtype. None stays None.
 
         Raises:
-            EncodeError: the column cannot hold it.
+            EncodeError: the column cannot hold the value.
         """
 
     def decoder(self, dtype: Dtype) -> Convert | None:
-        """What makes of a value of a column of *dtype* what pydantic knows; None if it knows it as it is."""
+        """Return the function that decodes a stored value of *dtype* for pydantic, or None if no decoding is needed."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class LeafCodec(ColumnCodec):
-    """One value a row."""
+    """One value per row."""
 
     convert: Convert
 
@@ -83,7 +83,7 @@ class LeafCodec(ColumnCodec):
 
 @dataclass(frozen=True, slots=True)
 class ListCodec(ColumnCodec):
-    """Any number of values a row, or a fixed one: list, tuple, and sets in the order of their values."""
+    """Several values per row, of a variable or fixed number: lists, tuples, and sets, which are stored sorted."""
 
     items: ColumnCodec
     is_set: bool = False
@@ -93,7 +93,7 @@ class ListCodec(ColumnCodec):
         if value is None:
             return None
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise EncodeError(f"{type(value).__name__} is no list")
+            raise EncodeError(f"{type(value).__name__} is not a list")
         encoded = [self.items.encode(item) for item in value]
         if self.is_set:
             encoded.sort(key=_as_polars_sorts)
@@ -112,7 +112,7 @@ class ListCodec(ColumnCodec):
 
 @dataclass(frozen=True, slots=True)
 class PairsCodec(ColumnCodec):
-    """A dict: a list of structs with the fields ``key`` and ``value``, or a map."""
+    """A dict, stored as a list of structs with the fields ``key`` and ``value``, or as a map."""
 
     keys: ColumnCodec
     values: ColumnCodec
@@ -122,7 +122,7 @@ class PairsCodec(ColumnCodec):
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            raise EncodeError(f"{type(value).__name__} is no mapping")
+            raise EncodeError(f"{type(value).__name__} is not a mapping")
         pairs = [(self.keys.encode(key), self.values.encode(item)) for key, item in value.items()]
         if not isinstance(self.dtype, pl.List):
             return dict(pairs)
@@ -130,13 +130,13 @@ class PairsCodec(ColumnCodec):
 
     def decoder(self, dtype: Dtype) -> Convert | None:
         """See `ColumnCodec.decoder`."""
-        name, inner = getattr(dtype, "key", None), getattr(dtype, "value", None)
-        if name is not None and inner is not None:  # it is a map, and so a dict already
-            decoders = self.keys.decoder(name), self.values.decoder(inner)
+        key_dtype, value_dtype = getattr(dtype, "key", None), getattr(dtype, "value", None)
+        if key_dtype is not None and value_dtype is not None:  # a map, whose values are dicts already
+            decoders = self.keys.decoder(key_dtype), self.values.decoder(value_dtype)
             if decoders == (None, None):
                 return None
-            one, other = decoders[0] or _same, decoders[1] or _same
-            return lambda value: value and {one(key): other(item) for key, item in value.items()}
+            decode_key, decode_value = decoders[0] or _same, decoders[1] or _same
+            return lambda value: value and {decode_key(key): decode_value(item) for key, item in value.items()}
         if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
             return None
         kinds = dict(dtype.inner)
@@ -155,17 +155,17 @@ class PairsCodec(ColumnCodec):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One field of a model as a column, of a frame or of a struct.
+    """One field of a model, as a column of a frame or as a field of a struct.
 
     Attributes:
-        name: the column: the field's first validation alias, or its name.
-        field: the field.
-        sources: the columns that it may come from, the first that is there counting; none if it is computed.
-        codec: how its values are kept.
-        nullable: True if its type admits None.
-        missing: what a frame without it means: "fails", "fixed" (its values are *default*), or "made" (pydantic
-            makes each).
-        default: the value where *missing* is "fixed", encoded.
+        name: the name of the column: the field's first validation alias, or the field's name.
+        field: the name of the field.
+        sources: the columns that may hold the field; the first one present is used. Empty for a computed field.
+        codec: how the values are stored.
+        nullable: True if the type of the field admits None.
+        missing: what happens if the frame lacks the column: "fails"; "fixed" (every value is *default*); or "made"
+            (pydantic makes each value).
+        default: the encoded default if *missing* is "fixed".
     """
 
     name: str
@@ -177,19 +177,19 @@ class Column:
     default: Any = None
 
     def constant(self) -> pl.Expr:
-        """The default, as a value of the column."""
-        if self.default is None:  # Polars takes series of one null for one and the same, whatever their dtypes
+        """Return the default as an expression of the column's dtype."""
+        if self.default is None:  # Polars confuses literal series of one null that differ only in dtype
             return pl.lit(None, dtype=self.codec.dtype)
         return pl.lit(pl.Series([self.default], dtype=self.codec.dtype)).first()
 
     def source(self, columns: Container[str]) -> str | None:
-        """Which of *columns* it comes from, or None."""
+        """Return the first of the field's sources that is in *columns*, or None."""
         return next((source for source in self.sources if source in columns), None)
 
 
 @dataclass(frozen=True, slots=True)
 class StructCodec(ColumnCodec):
-    """Several values a row, each with a codec of its own: a nested model, or a tuple of different types."""
+    """Several values per row, each with its codec: a nested model, or a tuple of different types."""
 
     columns: tuple[Column, ...]
     is_tuple: bool = False
@@ -202,14 +202,14 @@ class StructCodec(ColumnCodec):
         return {column.name: column.codec.encode(item) for column, item in zip(self.columns, items, strict=True)}
 
     def _items(self, value: Any) -> Sequence[Any]:
-        """One for each column; a validator may have put anything in the place of a model or a tuple."""
+        """Return one value per column. Check the value first: a validator may have returned something else."""
         if not self.is_tuple:
             try:
                 return [getattr(value, column.field) for column in self.columns]
-            except AttributeError as lacking:
-                raise EncodeError(str(lacking)) from lacking
+            except AttributeError as missing:
+                raise EncodeError(str(missing)) from missing
         if not isinstance(value, tuple | list) or len(value) != len(self.columns):
-            raise EncodeError(f"{type(value).__name__} is no tuple of {len(self.columns)}")
+            raise EncodeError(f"{type(value).__name__} is not a tuple of {len(self.columns)}")
         return value
 
     def decoder(self, dtype: Dtype) -> Convert | None:
@@ -223,12 +223,12 @@ class StructCodec(ColumnCodec):
             return lambda row: row and row | {name: decode(row[name]) for name, decode in decoders}
         if [field.name for field in dtype.fields] != [column.name for column in self.columns]:
             return None
-        takes = [dict(decoders).get(column.name, _same) for column in self.columns]
-        return lambda row: row and tuple(take(item) for take, item in zip(takes, row.values(), strict=True))
+        by_column = [dict(decoders).get(column.name, _same) for column in self.columns]
+        return lambda row: row and tuple(decode(item) for decode, item in zip(by_column, row.values(), strict=True))
 
 
 def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Convert]]:
-    """What of columns of *dtypes* has to be unpacked before pydantic sees it, and what does it."""
+    """Return (column name, decoder) for each source column of *dtypes* that must be decoded for pydantic."""
     return [
         (source, decode)
         for column in columns
@@ -240,11 +240,12 @@ def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tu
 def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
     """Return encoded *values* as a column.
 
-    A Series of lists of structs, which checks each value, takes Polars 10 us a row, and a frame of rows, which makes
-    null of what does not fit, a fourth of that. So the rows are made, and compared with the values.
+    Polars takes 10 us per row to build a Series of lists of structs, because it checks each value. A DataFrame built
+    from rows takes a quarter of that, but silently turns values that do not fit into null. Therefore such a column is
+    built from rows and compared with the values.
 
     Raises:
-        TypeError: they are of another type; and other errors of Polars.
+        TypeError: a value is of another type. Polars raises other errors as well.
 
     Example:
         >>> series_of([[{"a": 1}], None], pl.List(pl.Struct({"a": pl.Int8}))).to_list()
@@ -253,7 +254,7 @@ def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
         try:
             made = pl.DataFrame([(value,) for value in values], {"": dtype}, orient="row").to_series()
-        except (TypeError, PolarsError):  # such as of integers and floats in one list
+        except (TypeError, PolarsError):  # for example for integers and floats in one list
             return pl.Series(values, dtype=dtype)
         if made.to_list() == values:
             return made
@@ -261,24 +262,24 @@ def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
 
 
 def struct_codec(columns: tuple[Column, ...], *, is_tuple: bool = False) -> StructCodec:
-    """The codec of a struct with *columns*."""
+    """Return the codec of a struct with *columns*."""
     return StructCodec(pl.Struct({column.name: column.codec.dtype for column in columns}), columns, is_tuple)
 
 
 def tuple_codec(codecs: Iterable[ColumnCodec]) -> StructCodec:
-    """The codec of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
+    """Return the codec of a tuple of different types: a struct with the fields ``field_0``, ``field_1``, ..."""
     names = ((f"field_{number}", codec) for number, codec in enumerate(codecs))
     return struct_codec(tuple(Column(name, name, (name,), codec) for name, codec in names), is_tuple=True)
 
 
 def bounds_of(dtype: Dtype) -> tuple[int, int]:
-    """The smallest integer that a column of *dtype* holds, and the first that is too large."""
+    """Return the smallest integer that a column of *dtype* holds, and the first integer that is too large."""
     bits = int(str(dtype).lstrip("UInt"))
     return (0, 2**bits) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
 def leaf_codec(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
-    """The codec of single values in a column of *dtype*; *as_text*: of anything, by its text."""
+    """Return the codec of single values in a column of *dtype*. If *as_text*, store any value as its ``str()``."""
     if as_text:
         return LeafCodec(dtype, lambda value: _text(str(value)))
     if dtype.is_integer():
@@ -286,7 +287,7 @@ def leaf_codec(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
         return LeafCodec(dtype, _checked(int, dtype, lambda value: low <= value < high))
     match dtype:
         case pl.Decimal():
-            return LeafCodec(dtype, _into_decimal(dtype))
+            return LeafCodec(dtype, _decimal_converter(dtype))
         case pl.Enum():
             known = frozenset(dtype.categories)
             return LeafCodec(dtype, _checked(str, dtype, known.__contains__))
@@ -310,7 +311,7 @@ def leaf_codec(dtype: pl.DataType, *, as_text: bool = False) -> LeafCodec:
 
 
 def _checked(kind: type, dtype: pl.DataType, fits: Callable[[Any], bool] | None = None) -> Convert:
-    """Pass values of *kind* that fit; the value of an enumeration's member stands for the member."""
+    """Return a function that passes values of *kind* that fit. A member of an enumeration is stored as its value."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -329,12 +330,12 @@ def _text(value: Any) -> str:
         value = value.value
     if not isinstance(value, str):
         raise EncodeError(f"{type(value).__name__} does not fit String")
-    if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise EncodeError("a lone surrogate is no Unicode text")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise EncodeError("a lone surrogate is not Unicode text")
     return value
 
 
-def _into_decimal(dtype: pl.Decimal) -> Convert:
+def _decimal_converter(dtype: pl.Decimal) -> Convert:
     scale, whole = dtype.scale, (dtype.precision or 38) - dtype.scale
 
     def convert(value: Any) -> Decimal:
@@ -361,7 +362,7 @@ def _fits_datetime(dtype: pl.Datetime) -> Callable[[datetime], bool]:
             return False
         try:
             local = value.replace(tzinfo=UTC) if zone is None else value.astimezone(zone)
-        except OverflowError:  # it could not be read out of the column
+        except OverflowError:  # Python could not read it from the column
             return False
         return in_ticks(local - EPOCH)
 
@@ -376,22 +377,22 @@ def _fits_ticks(unit: str) -> Callable[[timedelta], bool]:
     return fits
 
 
-def _fits_float(beyond: float) -> Callable[[float], bool]:
-    """Make what tells the floats that become the nearest of their column, and the integers that it has.
+def _fits_float(limit: float) -> Callable[[float], bool]:
+    """Return a function that is true for floats that the column can round, and for integers that it holds exactly.
 
-    Finite ones from *beyond* on would be infinite there.
+    A finite value of *limit* or more would become infinite in the column.
     """
 
     def fits(value: float) -> bool:
         if isinstance(value, int):
-            return value.bit_length() < 1024 and abs(value) < beyond and float(value) == value
-        return abs(value) < beyond or not math.isfinite(value)
+            return value.bit_length() < 1024 and abs(value) < limit and float(value) == value
+        return abs(value) < limit or not math.isfinite(value)
 
     return fits
 
 
 def _as_polars_sorts(value: Any) -> tuple[bool, bool, Any]:
-    """Nulls first, NaN last; values that have no order, by their text."""
+    """Return a sort key: nulls first, NaN last, values without an order by their text."""
     is_nan = value != value
     return (value is not None, is_nan, "" if is_nan else str(value) if isinstance(value, dict | list) else value)
 

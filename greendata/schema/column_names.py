@@ -1,7 +1,8 @@
-"""Columns and fields by their names: any text is a name, and none is a pattern.
+"""Expressions for columns and fields by exact name: any text is a name, never a pattern.
 
-``pl.col("*")`` is all columns, ``pl.col("^a.*$")`` those that match, and so are the strings given to `select`, `drop`
-and the like. A name may come from a stranger's header or key, so what is about one column goes through here.
+``pl.col("*")`` selects all columns and ``pl.col("^a.*$")`` all that match. Strings given to `select`, `drop` and
+similar methods are expanded in the same way. A name may come from a header or key in untrusted input, so code that
+means one column uses the functions here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ("column", "field", "frame_of", "referred")
 
 
 def column(name: str) -> pl.Expr:
-    """The column called *name*.
+    """Return an expression for the column called *name*.
 
     Example:
         >>> pl.DataFrame({"a": [1], "^a$": [2]}).select(column("^a$")).rows()
@@ -26,7 +27,7 @@ def column(name: str) -> pl.Expr:
 
 
 def field(value: pl.Expr, dtype: pl.Struct, name: str) -> pl.Expr:
-    """The field called *name* of structs of *dtype*.
+    """Return an expression for the field called *name* of structs of *dtype*.
 
     Example:
         >>> df = pl.DataFrame({"s": [{"a": 1, "*": 2}]})
@@ -40,7 +41,7 @@ def field(value: pl.Expr, dtype: pl.Struct, name: str) -> pl.Expr:
 
 
 def frame_of(columns: Collection[pl.Series]) -> pl.DataFrame:
-    """A frame of *columns*; a list of them would have another name for one that is called "".
+    """Return a frame of *columns*. Polars would rename a column called "" if they were given as a list.
 
     Example:
         >>> frame_of([pl.Series("", [1])]).columns
@@ -50,7 +51,7 @@ def frame_of(columns: Collection[pl.Series]) -> pl.DataFrame:
 
 
 def referred(what: Any, columns: Collection[str]) -> Any:
-    """An argument of one of Polars' operations, in which a string that is one of *columns* is that column.
+    """Return an argument for a Polars operation in which each string that is one of *columns* means that column.
 
     Example:
         >>> pl.DataFrame({"a": [1], "^a$": [2]}).select(referred(["^a$"], ["a", "^a$"])).columns

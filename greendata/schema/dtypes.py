@@ -1,4 +1,4 @@
-"""Dtypes that Polars 2.1 has and 2.0 has not: maps, which are lists of pairs, and extensions of other dtypes."""
+"""Dtypes that are new in Polars 2.1: maps, which are lists of pairs, and extensions of other dtypes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from greendata.schema.codecs import Dtype
 
 __all__ = ("map_type", "plain", "plain_of", "rebuilt")
 
-map_type: Any = getattr(pl, "Map", ())  # isinstance takes it; with Polars 2.0 nothing is one
+map_type: Any = getattr(pl, "Map", ())  # an empty tuple for isinstance, so with Polars 2.0 no dtype is a map
 _EXTENSION: Any = getattr(pl, "BaseExtension", ())
 
 
 def plain_of(dtype: Dtype) -> pl.DataType:
-    """The dtype of `plain` values; *dtype* itself if it is no new one. What is in it stays as it is.
+    """Return the dtype of `plain` values: *dtype* itself unless it is a new one. Inner dtypes are left unchanged.
 
     Example:
         >>> plain_of(pl.Int8())
@@ -31,7 +31,7 @@ def plain_of(dtype: Dtype) -> pl.DataType:
 
 
 def plain(value: pl.Expr, dtype: Dtype) -> pl.Expr:
-    """Values of *dtype* as those of `plain_of` it.
+    """Return values of *dtype* converted to the dtype that `plain_of` returns.
 
     Example:
         >>> pl.DataFrame({"a": [1]}).select(plain(pl.col("a"), pl.Int64())).item()
@@ -44,7 +44,7 @@ def plain(value: pl.Expr, dtype: Dtype) -> pl.Expr:
 
 
 def rebuilt(value: pl.Expr, dtype: Dtype) -> pl.Expr:
-    """The reverse of `plain`. A key that a map has twice is an error: Polars would keep one of the two.
+    """Reverse `plain`. A duplicate key of a map makes the query fail, because Polars would silently drop one entry.
 
     Example:
         >>> pl.DataFrame({"a": [1]}).select(rebuilt(pl.col("a"), pl.Int64())).item()
@@ -53,7 +53,7 @@ def rebuilt(value: pl.Expr, dtype: Dtype) -> pl.Expr:
     given: Any = dtype
     if isinstance(given, map_type):
         keys = value.list.eval(pl.element().struct.field("key"))
-        has_twins = keys.list.n_unique() < keys.list.len()
-        none_has = (has_twins.cast(pl.Int16) * -1).cast(pl.UInt8) == 0  # or the cast fails
+        has_duplicates = keys.list.n_unique() < keys.list.len()
+        none_has = (has_duplicates.cast(pl.Int16) * -1).cast(pl.UInt8) == 0  # the cast of -1 makes the query fail
         return pl.when(none_has).then(value.cast(given))
     return rebuilt(value, given.ext_storage()).ext.to(given) if isinstance(given, _EXTENSION) else value

@@ -1,4 +1,4 @@
-"""The failures of a frame against its model: one row of a frame each, and how a value and a name are shown there."""
+"""The failures of a frame against its model: a frame with one row per failure, and how it shows values and names."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ __all__ = (
 FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
-ROW_KEY = f"row {uuid4()}"  # nobody can give a column of theirs the same name
-TOGETHER = 64  # frames that are concatenated at once: less than a millisecond
-TEXT = 200  # characters of a value in the failures
-NAME = 1000  # characters of a column in the failures: a stranger's name may be all of a body
-ITEMISED = 1000  # failures of one row
-LISTED = 10_000  # failures of a frame; to list them takes 50 ms
-UNLISTED = "unlisted"  # the rule of a row whose failures are not told
+ROW_KEY = f"row {uuid4()}"  # no column of a user can have this name
+TOGETHER = 64  # frames per concatenation, which then takes less than a millisecond
+TEXT = 200  # characters kept of a value
+NAME = 1000  # characters kept of a column name: in untrusted input one name may be as long as the body
+ITEMISED = 1000  # failures listed per row
+LISTED = 10_000  # failures listed per frame; listing them takes 50 ms
+UNLISTED = "unlisted"  # the rule of a row whose failures are not listed
 BEYOND_LISTED = f"the row is invalid; only the first {LISTED} failures are listed"
 Failure = tuple[int | None, str | None, str | None, str, str]
 
 
 class Failures(list[Failure]):
-    """What is wrong with rows: each failure up to a limit, and of each row after that but that it fails.
+    """A list of failures. Up to a limit each failure is listed; after that, one entry per invalid row.
 
     Args:
-        limit: of the failures that are told one by one.
+        limit: the number of failures after which single failures are no longer listed.
 
     Example:
         >>> from pydantic import TypeAdapter
@@ -65,7 +65,7 @@ class Failures(list[Failure]):
         self._limit = limit
 
     def add(self, error: ValidationError, number: int, *place: str) -> None:
-        """Add what *error* says of row *number*, or of what is at a *place* in it."""
+        """Add the failures in *error* for row *number*, or for the value at *place* in that row."""
         if len(self) < self._limit:
             self += failures_in(error, number, *place)
         elif not self or self[-1][0] != number:
@@ -73,14 +73,15 @@ class Failures(list[Failure]):
 
 
 def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
-    """*failures* as a frame."""
+    """Return *failures* as a frame."""
     return pl.DataFrame(failures, schema=FAILURES, orient="row")
 
 
 def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
-    """*pieces*, at least one, as one frame; the list is emptied. Call on a worker.
+    """Concatenate *pieces*, at least one, into one frame, and empty the list. Call on a worker.
 
-    To concatenate and to free thousands of frames holds the GIL for many milliseconds: it goes by a few at a time.
+    Concatenating and freeing thousands of frames at once holds the GIL for many milliseconds, so this function
+    handles a few at a time and yields in between.
     """
     parts = []
     while pieces:
@@ -91,12 +92,12 @@ def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def name_of(column: str) -> str:
-    """*column* as it stands among the failures, each of which repeats it: all of it, unless it is very long."""
+    """Return *column* as failures show it: unchanged, or shortened if very long, since each failure repeats it."""
     return column if len(column) <= NAME else column[: NAME - 3] + "..."
 
 
 def text_of(value: object) -> str | None:
-    """*value* as it stands among the failures: short, and a string as it is."""
+    """Return *value* as failures show it: a short text. A string is not quoted."""
     if value is None:
         return None
     if isinstance(value, list | dict | set | tuple):
@@ -107,7 +108,7 @@ def text_of(value: object) -> str | None:
 
 
 class _Brief(Repr):
-    """The text of containers, which may be all of a body: some of what is in them, some levels deep."""
+    """A repr for containers, which may be as large as a body: a few elements of each, a few levels deep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,9 +121,10 @@ _brief = _Brief().repr
 
 
 def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Failure]:
-    """What *error* says of row *number*, or of what is at a *place* in it.
+    """Yield the failures in *error* for row *number*, or for the value at *place* in that row.
 
-    Of a row with more than `ITEMISED` failures their number is told: to tell each takes 5 us, and nothing divides it.
+    If there are more than `ITEMISED`, yield a single failure with their number: pydantic takes 5 us for each error and
+    cannot list them in parts.
     """
     count = error.error_count()
     if count > ITEMISED:

@@ -1,8 +1,8 @@
-"""The fields of a pydantic model as columns: their names, their codecs, and what stands in where one is missing.
+"""The fields of a pydantic model as columns: their names, their codecs, and the defaults for missing columns.
 
-Codecs are read off the annotations, since these say what a value is once it is valid; what makes it valid is
-read off pydantic's core schema (`greendata.validation.rules`). A Polars dtype among the metadata of an annotation,
-as in ``Annotated[int, polars.UInt8]``, is the codec.
+The codec of a field follows from its annotation, because the annotation describes a valid value. Whether a value is
+valid follows from pydantic's core schema (`greendata.validation.rules`). A Polars dtype in the metadata of an
+annotation, as in ``Annotated[int, polars.UInt8]``, sets the dtype of the column.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from greendata.schema.named_dtypes import named_codec
 
 __all__ = ("columns_of",)
 
-DIGITS = 38  # of a Decimal that does not say how many: all that a column holds,
-PLACES = 18  # and of these behind the point, which leaves as many before it as 64 bits have
+DIGITS = 38  # of a Decimal without max_digits: as many as a column holds
+PLACES = 18  # of these after the decimal point; this leaves as many digits before it as a 64-bit integer has
 
 LEAVES: dict[object, pl.DataType] = {
     NoneType: pl.Null(),
@@ -80,12 +80,12 @@ DICTS = (dict, Mapping, collections.abc.MutableMapping, collections.OrderedDict)
 
 
 def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
-    """The columns of *model*: its fields in their order, then its computed fields.
+    """Return the columns of *model*: its fields in order, then its computed fields.
 
     Raises:
-        NotAModel: *model* is no pydantic model, or a RootModel, which has no fields.
-        NoColumnForm: a field that no column can hold.
-        DuplicateColumn: two fields of one alias.
+        NotAModel: *model* is not a pydantic model, or is a RootModel, which has no fields.
+        NoColumnForm: no column can hold a field.
+        DuplicateColumn: two fields have the same alias.
     """
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or issubclass(model, RootModel):
         raise NotAModel(model)
@@ -93,7 +93,7 @@ def columns_of(model: type[BaseModel]) -> tuple[Column, ...]:
     return _columns(model)
 
 
-@lru_cache(maxsize=512)  # classes, not instances: a program has few, and one that makes them must not keep them all
+@lru_cache(maxsize=512)  # keys are classes; bounded for programs that create models dynamically
 def _columns(model: type[BaseModel]) -> tuple[Column, ...]:
     computed = []
     for name, info in model.model_computed_fields.items():
@@ -152,14 +152,19 @@ def _default(
     try:
         return "fixed", codec.encode(info.default if factory is None else factory())
     except EncodeError:
-        return "made", None  # it fails there, with a row and a reason
+        return "made", None  # pydantic makes the value, and its failure then names a row and a reason
 
 
 # -- from annotations to codecs --------------------------------------------------------------------------
 
 
 def _codec(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> ColumnCodec:
-    """The codec of *annotation* at *where*, a field of the last of the models *inside*."""
+    """Return the codec of *annotation*.
+
+    Args:
+        where: the path of the field, for errors.
+        inside: the models that contain the field, the innermost last.
+    """
     named = next((tag for tag in metadata if _is_dtype(tag)), None)
     if named is not None:
         others = tuple(tag for tag in metadata if not _is_dtype(tag))
@@ -185,7 +190,7 @@ def _is_dtype(tag: object) -> bool:
 
 
 def _alias_of(annotation: Any) -> Any:
-    """What a ``NewType`` or a ``type`` statement stands for; None for anything else."""
+    """Return the type behind a ``NewType`` or a ``type`` statement, or None for anything else."""
     supertype = getattr(annotation, "__supertype__", None)
     return supertype if supertype is not None else getattr(annotation, "__value__", None)
 
@@ -245,7 +250,7 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Colu
 
 
 def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
-    """The text that pydantic decodes when it sees a value: what it decodes once, it would decode again."""
+    """Return the encoded text of *value*. Columns store it encoded, because pydantic decodes it whenever it validates."""
     try:
         return tag.encode_str(value) if isinstance(tag, EncodedStr) else tag.encode(value).decode()
     except (AttributeError, TypeError, ValueError) as error:
@@ -253,7 +258,7 @@ def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
 
 
 def _choices(annotation: Any, values: list[Any], where: str) -> ColumnCodec:
-    """The codec of a Literal or an Enum: the categories of its strings, or the type of all its values."""
+    """Return the codec of a Literal or an Enum: a Polars Enum of its strings, or the common type of its values."""
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     kinds = {type(value) for value in plain} - {NoneType}
     if kinds == {str}:
@@ -276,7 +281,7 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
 def _named(
     annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]
 ) -> ColumnCodec:
-    """The codec that an annotation names: that of its type, in another dtype."""
+    """Return the codec for an annotation whose metadata names *dtype*."""
     plain = _plain(annotation)
     kind, args = get_origin(plain) or plain, get_args(plain)
     holders = LISTS if isinstance(dtype, pl.Array) else (*LISTS, *SETS)
@@ -292,7 +297,7 @@ def _named(
     if dtype.is_nested():
         codec = _codec(plain, metadata, where, inside)
         if codec.dtype != dtype:
-            raise NoColumnForm(where, annotation, f"its codec is {codec.dtype}, and no {dtype}")
+            raise NoColumnForm(where, annotation, f"its dtype is {codec.dtype}, not {dtype}")
         return codec
     if plain in _own_kinds(dtype):
         return leaf_codec(dtype)
@@ -303,7 +308,7 @@ def _named(
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without what it is called, and without None."""
+    """Return *annotation* without aliases, and without None in a union."""
     if (plain := _alias_of(annotation)) is not None:
         return _plain(plain)
     members = [member for member in get_args(annotation) if member is not NoneType]
@@ -311,7 +316,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> pl.DataType | None:
-    """The dtype that a type has where none is named, if any."""
+    """Return the dtype that a type has if its metadata names none, or None if no column can hold it."""
     try:
         return _codec(annotation, metadata, where, inside).dtype
     except NoColumnForm:
@@ -319,7 +324,7 @@ def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[typ
 
 
 def _own_kinds(dtype: pl.DataType) -> Set[Any]:
-    """The types whose values a column of *dtype* holds as they are, or `EncodeError` says why it does not."""
+    """Return the types whose values a column of *dtype* holds unchanged, or rejects with `EncodeError`."""
     if dtype == pl.Decimal:
         return {Decimal}
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):

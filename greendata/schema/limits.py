@@ -1,4 +1,7 @@
-"""What a column may hold and Python cannot, or pydantic must not be asked about: far-off dates, endless lists."""
+"""Limits: values that a column can hold but Python cannot, and values that are too large for pydantic.
+
+Examples are dates outside the years 1 to 9999, and very long lists.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from greendata.schema.failures import FAILURES, ROW_KEY, name_of
 __all__ = ("ELEMENTS", "NANOSECONDS", "failures_where", "is_readable", "obstacles", "unreadable")
 
 EPOCH = datetime(1970, 1, 1)  # of local time
-FIRST, LAST = datetime.min, datetime.max  # what Python can hold
-ELEMENTS = 1 << 16  # of a value that pydantic is asked about: it takes them in one go, and a microsecond for each
+FIRST, LAST = datetime.min, datetime.max  # the range of Python's datetime
+ELEMENTS = 1 << 16  # of one value: pydantic validates it without a pause, at a microsecond per element
 
 BEYOND = "Python has no date, time or timedelta for the value"
 NANOSECONDS = 1000  # in a microsecond
@@ -26,7 +29,7 @@ LARGE = f"it takes pydantic to judge the value, and it has more than {ELEMENTS} 
 
 
 def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
-    """Why pydantic cannot be asked about values of column *name*, and where that is so; null where they are null.
+    """Yield reasons why pydantic cannot validate values of column *name*, and where each applies (null for nulls).
 
     Example:
         >>> [reason[:11] for reason, _ in obstacles("a", pl.List(pl.Date()))]
@@ -41,10 +44,12 @@ def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
 
 
 def unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
-    """The failures of values that Python cannot hold: Polars panics at them, or cuts off digits. Call on a worker.
+    """Return the failures of values that Python cannot hold. Call on a worker.
+
+    Polars panics when it converts such values, or drops digits.
 
     Args:
-        exactly: count those of which it cuts off digits.
+        exactly: also report values of which Polars would drop digits.
 
     Example:
         >>> unreadable(pl.DataFrame({"a": [10**7, 0]}, schema={"a": pl.Int32}).cast(pl.Date))["value"].to_list()
@@ -58,11 +63,14 @@ def unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
     return pl.concat(failing).sort("row", maintain_order=True)
 
 
-def failures_where(df: pl.DataFrame, is_so: pl.Expr, name: str, message: str) -> pl.DataFrame:
-    """The failures of rows where that *is_so* of column *name*. Polars has no text for such values: it is ticks."""
+def failures_where(df: pl.DataFrame, condition: pl.Expr, name: str, message: str) -> pl.DataFrame:
+    """Return a failure for each row where *condition* holds for column *name*.
+
+    Polars cannot format such values as text, so the failure shows the underlying integer.
+    """
     given, dtype = plain(column(name), df.schema[name]), plain_of(df.schema[name])
     value = pl.lit(None, pl.String) if dtype.is_nested() else given.to_physical().cast(pl.String)
-    rows = df.lazy().with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY)).filter(is_so)
+    rows = df.lazy().with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY)).filter(condition)
     failures = rows.select(
         pl.col(ROW_KEY).alias("row"),
         pl.lit(name_of(name)).alias("column"),
@@ -74,10 +82,12 @@ def failures_where(df: pl.DataFrame, is_so: pl.Expr, name: str, message: str) ->
 
 
 def is_readable(expr: pl.Expr, dtype: Dtype, *, exactly: bool = True) -> pl.Expr | None:
-    """Where Python can hold values of a column of *dtype*; None if it holds them all. Nulls are null.
+    """Return an expression that is true where Python can hold a value of *dtype*, and null for nulls.
+
+    Return None if Python can hold all values of *dtype*.
 
     Args:
-        exactly: to the last digit; otherwise to microseconds.
+        exactly: require every digit; otherwise Python may truncate nanoseconds to microseconds.
 
     Example:
         >>> is_readable(pl.col("a"), pl.Int64()) is None
@@ -91,8 +101,10 @@ def is_readable(expr: pl.Expr, dtype: Dtype, *, exactly: bool = True) -> pl.Expr
             tick = timedelta(microseconds=1) if unit == "us" else timedelta(milliseconds=1)
             first, last, day = (FIRST - EPOCH) // tick, (LAST - EPOCH) // tick, timedelta(days=1) // tick
             ticks = expr.to_physical()
-            if dtype.time_zone is not None:  # it is the local time that Python has to hold
-                near = ticks.clip(first - 2 * day, last + 2 * day).cast(dtype)  # Polars panics far from there
+            if dtype.time_zone is not None:  # Python stores the local time
+                near = ticks.clip(first - 2 * day, last + 2 * day).cast(
+                    dtype
+                )  # Polars panics when it converts values far outside
                 ticks = near.dt.replace_time_zone(None).to_physical()
             return ticks.is_between(first, last)
         case pl.Datetime() | pl.Time() | pl.Duration(time_unit="ns"):
@@ -117,7 +129,7 @@ def _readable_fields(expr: pl.Expr, dtype: pl.Struct, *, exactly: bool) -> Itera
 
 
 def _elements(expr: pl.Expr, dtype: Dtype) -> pl.Expr | None:
-    """How many elements values of a column of *dtype* have, those within elements too; None if they have none."""
+    """Return the number of elements of values of *dtype*, including nested ones, or None if it has no elements."""
     expr, dtype = plain(expr, dtype), plain_of(dtype)
     match dtype:
         case pl.List() | pl.Array():

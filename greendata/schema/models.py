@@ -18,7 +18,7 @@ from greendata.schema.fields import columns_of
 
 __all__ = ("model_of", "schema_of")
 
-# The types whose column is the one that `schema_of` gives them; every other dtype is named beside the type.
+# Dtypes that `schema_of` derives from these types. For any other dtype the annotation names the dtype as well.
 PLAIN: dict[pl.DataType, Any] = {
     pl.Binary(): bytes,
     pl.Boolean(): bool,
@@ -35,33 +35,35 @@ PLAIN: dict[pl.DataType, Any] = {
 
 
 def schema_of(model: type[BaseModel]) -> pl.Schema:
-    """The Polars schema of *model*: what a valid frame of it has for columns, computed fields last.
+    """Return the Polars schema of *model*: the columns of a valid frame, computed fields last.
 
-    A column is called as the field's validation alias (the first, of several). Its dtype follows the annotation:
+    A column has the name of the field's validation alias (the first one, if there are several). The annotation of the
+    field determines the dtype:
 
     ==================================  ======================================================================
     int, float, bool, str, bytes        Int64, Float64, Boolean, String, Binary
     Decimal                             Decimal of max_digits and decimal_places; Decimal(38, 18) without places
     date, time, timedelta               Date, Time, Duration("us")
-    datetime, NaiveDatetime             Datetime("us"): aware values do not fit
+    datetime, NaiveDatetime             Datetime("us"), which aware values do not fit
     AwareDatetime                       Datetime("us", "UTC")
     UUID, paths, addresses, URLs        String
-    Enum, Literal                       Enum of the values where they are strings, else the type of the values
-    list, set, tuple[T, ...]            List; a set in the order of its values
+    Enum, Literal                       Enum of the values if these are strings, otherwise the type of the values
+    list, set, tuple[T, ...]            List; the values of a set are sorted
     tuple[T, T], tuple[T, U]            Array; Struct of ``field_0``, ``field_1``
     dict[K, V]                          List of Struct of ``key`` and ``value``
     a model                             Struct
-    Optional[T]                         that of T
+    Optional[T]                         the dtype of T
     Base64Str, Base64Bytes and so on    String, encoded
-    Annotated[T, polars.UInt8]          the dtype named, of values that fit it
-    Annotated[T, polars.String]         String, of values that come back from their text, see
-    `greendata.schema.named_dtypes` ==================================
-    ======================================================================
+    Annotated[T, polars.UInt8]          the named dtype; values must fit it
+    Annotated[T, polars.String]         String; each value must be recoverable from its text
+    ==================================  ======================================================================
+
+    `greendata.schema.named_dtypes` describes the last two rows.
 
     Raises:
-        NotAModel: *model* is no pydantic model with fields.
-        NoColumnForm: a field whose type no column can hold.
-        DuplicateColumn: two fields of one alias.
+        NotAModel: *model* is not a pydantic model with fields.
+        NoColumnForm: no column can hold the type of a field.
+        DuplicateColumn: two fields have the same alias.
 
     Example:
         >>> class User(BaseModel):
@@ -74,12 +76,12 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
 
 
 def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[BaseModel]:
-    """A pydantic model of which *schema* is the schema; its fields are required and may be None, as in a column.
+    """Return a pydantic model whose schema is *schema*. Its fields are required and may be None, as in a column.
 
-    A column that is called as no field can be (``"unit price"``, ``"_id"``, ``"copy"``) is the alias of one.
+    A column whose name cannot be a field name (``"unit price"``, ``"_id"``, ``"copy"``) becomes the alias of a field.
 
     Raises:
-        NoColumnForm: a dtype that no field can have, such as Object.
+        NoColumnForm: no field can have a dtype of *schema*, such as Object.
 
     Example:
         >>> Row = model_of({"id": pl.UInt8, "unit price": pl.Float64})
@@ -101,7 +103,7 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
 
 
 def _annotation(dtype: Dtype, where: str) -> Any:
-    """A type of which *dtype* is the codec."""
+    """Return an annotation for which `schema_of` returns *dtype*."""
     if (plain := PLAIN.get(dtype, Ellipsis)) is not Ellipsis:  # type: ignore[arg-type]
         return plain
     if dtype.is_integer():
@@ -116,8 +118,8 @@ def _annotation(dtype: Dtype, where: str) -> Any:
         case pl.Duration():
             return Annotated[timedelta, dtype]
         case pl.Enum() | pl.Categorical():
-            words = dtype.categories.to_list() if isinstance(dtype, pl.Enum) else []
-            return Literal[tuple(words)] if words else Annotated[str, dtype]
+            values = dtype.categories.to_list() if isinstance(dtype, pl.Enum) else []
+            return Literal[tuple(values)] if values else Annotated[str, dtype]
     return _nested(dtype, where)
 
 
@@ -136,7 +138,7 @@ def _nested(dtype: Dtype, where: str) -> Any:
 
 
 def _or_none(annotation: Any) -> Any:
-    return Optional[annotation]  # noqa: UP045 - a None has no | with None
+    return Optional[annotation]  # noqa: UP045 - None | None is a TypeError
 
 
 def _bounds(dtype: Dtype) -> Any:

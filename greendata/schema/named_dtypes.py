@@ -1,7 +1,7 @@
-"""Values in a dtype that is not their type's own, as in ``Annotated[dict, polars.String]``.
+"""Values stored in a dtype that is not the usual one of their type, as in ``Annotated[dict, polars.String]``.
 
-Nothing is taken for granted: what goes into a column has been read back first, as pydantic will read it, and was the
-same. A value of which that is not so does not fit.
+Each value is read back, as pydantic will read it, before it goes into a column. A value that does not come back
+unchanged does not fit.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 
 @dataclass(frozen=True, slots=True)
 class NamedDtypeCodec(ColumnCodec):
-    """Values that are coded as others.
+    """Values that are stored as other values.
 
-    In a column of text a value that is a string in JSON is that string, and any other its JSON; bytes are in base64,
-    and secrets as what they hide.
+    In a text column, a value whose JSON is a string is stored as that string, and any other value as its JSON. Bytes
+    are stored in base64. Secrets are stored in plain text.
 
     Attributes:
-        cell: the codec of what they are coded as.
-        adapter: what pydantic makes of it.
-        kind: "text" if their JSON is a string, "bytes", "json", or "same" in columns of no text.
+        cell: the codec of the stored values.
+        adapter: converts a stored value with pydantic.
+        kind: "text" if the JSON of the values is a string, "bytes", "json", or "same" if the column is not text.
     """
 
     cell: ColumnCodec
@@ -73,7 +73,7 @@ class NamedDtypeCodec(ColumnCodec):
                     return encoded
         except EncodeError:
             raise
-        except Exception as error:  # noqa: BLE001 - from the code of a user's type
+        except Exception as error:  # noqa: BLE001 - the type of a user may raise anything
             reason = error
         raise EncodeError(f"{type(value).__name__} does not come back from {self.dtype} as it was") from reason
 
@@ -83,7 +83,7 @@ class NamedDtypeCodec(ColumnCodec):
         return (lambda encoded: None if encoded is None else self._value(encoded)) if is_coded else None
 
     def _codes(self, value: Any) -> Iterator[Any]:
-        """What *value* may be coded as, the plainest first."""
+        """Yield the possible encodings of *value*, the plainest first."""
         plain: Any = value.get_secret_value() if isinstance(value, _SECRETS) else value
         if self.kind == "bytes":
             yield b64encode(plain).decode()
@@ -97,19 +97,19 @@ class NamedDtypeCodec(ColumnCodec):
             yield (to_json(plain) if is_secret else self.adapter.dump_json(plain, **_WHOLE)).decode()
 
     def _value(self, encoded: Any) -> Any:
-        """What pydantic is to see of what is in a column."""
+        """Return what pydantic validates for a stored value."""
         try:
             if self.kind == "bytes":
                 return b64decode(encoded, validate=True)
             return self.adapter.validate_json(encoded) if self.kind == "json" else encoded
-        except ValidationError:  # it is text that is no JSON of such a value
+        except ValidationError:  # text that is not the JSON of such a value
             return encoded
         except ValueError:
             return _NoBase64(encoded)
 
 
 class _NoBase64:
-    """Text in the place of bytes, which pydantic would take for them."""
+    """Text that is not base64, in a column of bytes. pydantic would accept a plain string as bytes."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -119,13 +119,14 @@ class _NoBase64:
 
 
 def named_codec(annotation: Any, metadata: Sequence[Any], dtype: pl.DataType) -> NamedDtypeCodec:
-    """The codec of values of a type in columns of *dtype*.
+    """Return the codec that stores values of a type in columns of *dtype*.
 
     Args:
-        annotation: the type, with its *metadata*.
+        annotation: the type.
+        metadata: the metadata of the annotation.
 
     Raises:
-        PydanticUserError: pydantic does not know the type.
+        PydanticUserError: pydantic has no schema for the type.
 
     Example:
         >>> codec = named_codec(int | str, (), pl.String())
@@ -152,7 +153,7 @@ def _adapter(annotation: Any, metadata: Sequence[Any]) -> TypeAdapter[Any]:
         return TypeAdapter(kind, config=_CONFIG)
     except PydanticSchemaGenerationError:
         raise
-    except PydanticUserError:  # a model, which has its own
+    except PydanticUserError:  # a model, whose configuration cannot be replaced
         return TypeAdapter(kind)
 
 
@@ -169,11 +170,11 @@ def _is_string(adapter: TypeAdapter[Any]) -> bool:
 
 def _is_same(found: Any, value: Any) -> bool:
     is_equal = bool(found == value or value != value)  # NaN
-    return type(found) is type(value) and is_equal and _told(found) == _told(value)
+    return type(found) is type(value) and is_equal and _exact_text(found) == _exact_text(value)
 
 
-def _told(value: Any) -> Any:
-    """What tells equal values apart: 1, 1.0 and True; but no order of a set, and no names of time zones."""
+def _exact_text(value: Any) -> Any:
+    """Return text that differs for 1, 1.0 and True, but ignores the order of sets and the names of time zones."""
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     return value.isoformat() if isinstance(value, datetime | time) else repr(value)

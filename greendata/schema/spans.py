@@ -1,4 +1,4 @@
-"""Durations as text: ISO 8601, as pydantic and JSON have them, in Polars' expressions."""
+"""Polars expressions for durations as ISO 8601 text, the format of pydantic and JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 __all__ = ("UNIT_DIGITS", "duration_ticks")
 
-UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
+UNIT_DIGITS: dict[TimeUnit, int] = {"ms": 3, "us": 6, "ns": 9}  # in a fraction of a second
 _DURATION = r"^([+-]?)P(?:(\d{1,12})D)?(?:T(?:(\d{1,12})H)?(?:(\d{1,12})M)?(?:(\d{1,18})(?:\.(\d{1,%d})0*)?S)?)?$"
 
 
 def duration_ticks(value: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    """ISO 8601 in days, hours, minutes and seconds, counted in *unit*, as Int128; null where it is none.
+    """Return durations in ISO 8601 (days, hours, minutes, seconds) as Int128 counts of *unit*; other text gives null.
 
     Example:
         >>> pl.select(duration_ticks(pl.lit("-PT1.5S"), "ms")).item()

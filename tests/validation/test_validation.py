@@ -232,11 +232,11 @@ def turned(kind: Any, into: Any) -> type[BaseModel]:
     ("kind", "into", "reason"),
     [
         (Pair, {"x": 1, "y": 2}, "'dict' object has no attribute 'x'"),
-        (list[int], 5, "int is no list"),
-        (list[str], "text", "str is no list"),
-        (tuple[int, str], 5, "int is no tuple of 2"),
-        (tuple[int, str], (1,), "tuple is no tuple of 2"),
-        (dict[str, int], [1], "list is no mapping"),
+        (list[int], 5, "int is not a list"),
+        (list[str], "text", "str is not a list"),
+        (tuple[int, str], 5, "int is not a tuple of 2"),
+        (tuple[int, str], (1,), "tuple is not a tuple of 2"),
+        (dict[str, int], [1], "list is not a mapping"),
     ],
 )
 def test_a_validator_that_puts_something_in_the_place_of_many_values(kind: Any, into: Any, reason: str) -> None:
