@@ -250,7 +250,7 @@ def _model(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> Colu
 
 
 def _encoded(tag: EncodedBytes | EncodedStr, value: Any) -> str:
-    """Return the encoded text of *value*. Columns store it encoded, because pydantic decodes it whenever it validates."""
+    """Return the encoded text of *value*. Columns store it encoded, because pydantic decodes it at each validation."""
     try:
         return tag.encode_str(value) if isinstance(tag, EncodedStr) else tag.encode(value).decode()
     except (AttributeError, TypeError, ValueError) as error:
