@@ -1,4 +1,4 @@
-"""Greenlets and native threads: what brings an outcome home to the hub that asked. It has never heard of Polars."""
+"""Results and notifications between native threads and hubs. This package does not depend on Polars."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

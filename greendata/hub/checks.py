@@ -1,4 +1,4 @@
-"""Checks of numbers that users give."""
+"""Check numbers in arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("checked_count", "is_count", "is_number")
 
 
 def is_count(value: object, least: int = 1) -> TypeGuard[int]:
-    """True for a whole number that is not less than *least*. True and False are none.
+    """Return True for a whole number that is not less than *least*. Booleans are not accepted.
 
     Example:
         >>> is_count(1), is_count(0), is_count(0, least=0), is_count(1.0), is_count(True)
@@ -21,7 +21,7 @@ def is_count(value: object, least: int = 1) -> TypeGuard[int]:
 
 
 def is_number(value: object, least: float = 0.0, most: float = math.inf) -> TypeGuard[float]:
-    """True for a number from *least* to *most*. NaN is none, and neither are True and False.
+    """Return True for a number from *least* to *most*. NaN and booleans are not accepted.
 
     Example:
         >>> is_number(0.5), is_number(2, most=1), is_number(float("nan")), is_number("1")
@@ -31,10 +31,10 @@ def is_number(value: object, least: float = 0.0, most: float = math.inf) -> Type
 
 
 def checked_count(name: str, value: object, least: int = 1) -> int:
-    """Return *value*, the argument *name*, if it is a whole number that is not less than *least*.
+    """Return *value*, the argument *name*, if `is_count` accepts it.
 
     Raises:
-        BadArgument: it is not.
+        BadArgument: *value* is not a whole number, or is less than *least*.
 
     Example:
         >>> checked_count("workers", 4)

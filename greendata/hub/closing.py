@@ -1,4 +1,4 @@
-"""What is closed at the end of its block."""
+"""`Closing`: the base class of objects that are closed at the end of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ("Closing",)
 
 
 class Closing(ABC):
-    """A context manager that calls its `close` at the end of the block.
+    """A context manager that calls its own `close` at the end of the block.
 
     Example:
         >>> class WaitQueue(Closing):
@@ -26,7 +26,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End what was begun. Nothing happens the second time."""
+        """Close the object. Idempotent."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,17 +1,17 @@
-"""The cyclic garbage collector beside work in slices: it rests during a slice, and gets its due afterwards.
+"""Defer cyclic garbage collection during work in slices, and catch up afterwards.
 
-A collection looks at every object that was made, and as they pile up it goes on to a full collection, which looks at
-every object of the process: 117 ms of silence over 150 000 models. So
+A collection traverses every new object. As objects accumulate it becomes a full collection, which traverses every
+object of the process: the hub was blocked for 117 ms with 150 000 models. So:
 
-- no collection begins during a slice;
-- at the end of a slice that made many objects the young ones are looked through, which takes a fifth of the time that
-  it took to make them. The garbage among them, and what other greenlets have left, is collected there;
-- a full collection is put off for as long as a call goes on that keeps what it makes. It is made up for before the
-  next call, once the slices since the last one have taken `SHARE` times as long as that one did.
+- No collection begins during a slice.
+- At the end of a slice that created many objects, the young generations are collected. That takes a fifth of the time
+  that it took to create the objects. It frees garbage of the slice and of other greenlets.
+- A full collection is deferred while a call runs that keeps the objects it creates. It runs before the next call,
+  once the slices since the last full collection have taken `SHARE` times as long as that collection did.
 
-What tells the collector to rest is its threshold, and never `gc.disable`: that is the user's, who may call it in a
-slice or in another thread meanwhile, and then nothing is collected here either. A threshold that the user sets during
-a slice stays as well, and so does what the user has frozen.
+Collection is deferred by setting the threshold, never by `gc.disable`. That switch belongs to the user, who may use it
+during a slice or in another thread; nothing is collected here while it is off. A threshold that the user sets during a
+slice is kept, and so are frozen objects.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from time import perf_counter
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 
-__all__ = ("at_rest", "make_up")
+__all__ = ("deferred", "run_deferred")
 
-AT_REST = 2_000_000_011  # objects that a slice never makes; a number that no user chooses
-SHARE = 50  # times as long as a full collection: it is given 2 percent of the time that slices take
-FIRST = 0.05  # seconds that the first full collection is taken to need
+DEFERRED = 2_000_000_011  # objects: more than a slice ever creates, and a number that no user chooses
+SHARE = 50  # full collections get 1/50, or 2 percent, of the time that slices take
+FIRST = 0.05  # seconds: the assumed duration of the first full collection
 NEVER = inf  # objects
 
 
 @contextmanager
-def at_rest() -> Iterator[None]:
-    """Begin no collection in the block; at its end collect what is young, if the block made many objects.
+def deferred() -> Iterator[None]:
+    """Defer collection during the block; at its end collect young objects, if the block created many.
 
     The block must not switch greenlets. Safe from any thread.
 
     Example:
-        >>> with at_rest():
+        >>> with deferred():
         ...     rows = [[number] for number in range(10_000)]
     """
     begun, before = perf_counter(), gc.get_count()[0]
     try:
-        _rest()
+        _defer()
         yield
     finally:
         try:
@@ -55,56 +55,57 @@ def at_rest() -> Iterator[None]:
                 gc.collect(1)
                 _put_off(perf_counter() - begun)
         finally:
-            _resting.pop(native.get_ident(), None)
-            _wake()
+            _deferring.pop(native.get_ident(), None)
+            _restore()
 
 
-def make_up() -> None:
-    """Make up for the full collections that were put off, if that is due. Safe from any thread.
+def run_deferred() -> None:
+    """Run a full collection if one was deferred and is due. Safe from any thread.
 
-    Call it where nothing is half made: a full collection looks at that as well.
+    Call it when no large structure is under construction, because a full collection traverses that as well.
 
     Example:
-        >>> make_up()
+        >>> run_deferred()
     """
     global _worked, _cost, _full
     if _worked < SHARE * _cost or _limit() == NEVER:
         return
     _worked, known = 0.0, _full
     _full = gc.get_stats()[2]["collections"]
-    if known == _full:  # none has come by itself meanwhile
+    if known == _full:  # Python has run none in the meantime
         begun = perf_counter()
         gc.collect()
         _cost, _full = perf_counter() - begun, _full + 1
 
 
-def _rest() -> None:
+def _defer() -> None:
     global _thresholds
-    _resting[native.get_ident()] = None
+    _deferring[native.get_ident()] = None
     found = gc.get_threshold()
-    if found[0] not in (0, AT_REST):
+    if found[0] not in (0, DEFERRED):
         _thresholds = found
-        gc.set_threshold(AT_REST, *found[1:])
+        gc.set_threshold(DEFERRED, *found[1:])
 
 
-def _wake() -> None:
-    """Give the collector its threshold back, unless another thread is in a slice or the user has set one meanwhile."""
-    if not _resting and gc.get_threshold()[0] == AT_REST:
+def _restore() -> None:
+    """Restore the threshold, unless another thread is in a slice or the user has set one in the meantime."""
+    if not _deferring and gc.get_threshold()[0] == DEFERRED:
         gc.set_threshold(*_thresholds)
 
 
 def _limit() -> float:
-    """How many objects are many: the user's threshold; `NEVER` where the user has the collector off."""
+    """Return how many objects count as many: the user's threshold, or `NEVER` if collection is switched off."""
     found = gc.get_threshold()[0]
-    limit = _thresholds[0] if found == AT_REST else found
+    limit = _thresholds[0] if found == DEFERRED else found
     return limit if limit and gc.isenabled() else NEVER
 
 
 def _put_off(seconds: float) -> None:
-    """Put the next full collection off, after a slice of so many *seconds*, where half of the way to it is gone.
+    """Put off the next full collection after a slice of *seconds*, if half of the way to it has passed.
 
-    It comes once the collections of young objects since the last one are more than the third threshold. Freezing and
-    unfreezing sets their number to zero. It makes all objects old too, but of young ones there are none just now.
+    Python runs one when the collections of the middle generation since the last one exceed the third threshold.
+    Freezing and unfreezing resets that count. It also moves all objects to the oldest generation, but there are no
+    young objects at this point.
     """
     global _worked, _is_left_alone
     _worked += seconds
@@ -112,22 +113,22 @@ def _put_off(seconds: float) -> None:
         return
     _is_left_alone = gc.get_freeze_count() > 0
     if not _is_left_alone:
-        deque(map(call, (gc.freeze, gc.unfreeze)), maxlen=0)  # one step: no other thread comes in between
+        deque(map(call, (gc.freeze, gc.unfreeze)), maxlen=0)  # one step for other threads
 
 
 def _after_fork_in_child() -> None:
-    """The other threads, that would wake the collector, are not there."""
+    """Remove the entries of threads that do not exist in the child, and restore the threshold."""
     here = native.get_ident()
-    for thread in [thread for thread in _resting if thread != here]:
-        del _resting[thread]
-    _wake()
+    for thread in [thread for thread in _deferring if thread != here]:
+        del _deferring[thread]
+    _restore()
 
 
-# Any thread reads and writes these, one C call each. Two that do so at once lose no more than the length of a slice.
-_resting: dict[int, None] = {}  # the threads that are in a slice
-_thresholds = gc.get_threshold()  # the user's, while the first of them is AT_REST
-_worked = 0.0  # seconds of slices that made many objects, since the last full collection
+# Any thread reads and writes these, one C call each. A race between two threads loses no more than one slice's time.
+_deferring: dict[int, None] = {}  # idents of the threads that are in a slice
+_thresholds = gc.get_threshold()  # the user's, while the current first one is DEFERRED
+_worked = 0.0  # seconds of slices that created many objects, since the last full collection
 _cost = FIRST  # seconds that the last one took
-_full = -1  # full collections of this process, when they were last counted
-_is_left_alone = False  # for good: the process has frozen objects, and to count them is to look at each
+_full = -1  # the number of full collections of this process, when it was last read
+_is_left_alone = False  # permanent: the process has frozen objects, and counting them traverses each
 os.register_at_fork(after_in_child=_after_fork_in_child)

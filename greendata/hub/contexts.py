@@ -1,7 +1,7 @@
-"""`contextmanager`: as the standard library's, for blocks in which a user's code raises whatever it likes.
+"""`contextmanager`: like `contextlib.contextmanager`, for blocks whose code may raise any exception.
 
-The library's sets ``error.__traceback__``. An error that refuses attributes, a frozen dataclass for one, is lost to a
-`FrozenInstanceError` there.
+The standard library's sets ``error.__traceback__``. With an exception that does not allow attributes to be set, such as
+a frozen dataclass, that raises `FrozenInstanceError` and the exception is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Block(ContextDecorator, Generic[T]):
-    """A block of code that a generator surrounds; see `contextmanager`. As a decorator: each call is a block."""
+    """A context manager over a generator; see `contextmanager`. As a decorator it wraps each call in a new block."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -36,7 +36,7 @@ class Block(ContextDecorator, Generic[T]):
     ) -> bool | None:
         if error is None:
             for _ in self._generator:
-                raise RuntimeError(f"{self._generator!r} goes on after its block")
+                raise RuntimeError(f"{self._generator!r} did not stop after its block")
             return False
         try:
             self._generator.throw(error)
@@ -48,19 +48,19 @@ class Block(ContextDecorator, Generic[T]):
                 raise
             BaseException.with_traceback(error, trace)  # without the generator's frames
             return False
-        raise RuntimeError(f"{self._generator!r} goes on after its block raised")
+        raise RuntimeError(f"{self._generator!r} did not stop after its block raised")
 
 
 def contextmanager(func: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
-    """Make a context manager of *func*, a generator function that yields once.
+    """Turn *func*, a generator function that yields once, into a context manager.
 
     Example:
         >>> @contextmanager
-        ... def told(text):
+        ... def announced(text):
         ...     print(text, "begins")
         ...     yield
         ...     print(text, "ends")
-        >>> with told("a block"):
+        >>> with announced("a block"):
         ...     print("inside")
         a block begins
         inside

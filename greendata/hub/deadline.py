@@ -1,4 +1,4 @@
-"""Timeouts and deadlines: what a number of seconds means, and the deadline that a block hands down."""
+"""Timeouts and deadlines: check numbers of seconds, and pass the deadline of a block on to the jobs in it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ("Limit", "current_deadline", "deadline", "forget", "nearest", "second
 
 
 class Limit(NamedTuple):
-    """A deadline, and the number of seconds that was asked for: what is left of them is of no use in an error.
+    """A deadline, and the number of seconds that was given for it, which error messages show.
 
     Attributes:
-        until: on `time.monotonic`'s clock.
-        seconds: that were given, be it to a job or to a block around it.
+        until: the deadline, on `time.monotonic`'s clock.
+        seconds: as given to the job or to a block around it, not the seconds that are left.
 
     Example:
         >>> min(Limit(until=10.0, seconds=5.0), Limit(until=20.0, seconds=1.0)).seconds
@@ -35,10 +35,10 @@ _limit: ContextVar[Limit | None] = ContextVar("greendata.deadline", default=None
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[float]:
-    """Give every job that is submitted inside the block until then; the nearest deadline wins.
+    """Set a deadline for every job that is submitted inside the block. The nearest deadline applies.
 
-    Jobs submitted in the block fail with `DeadlineExceeded` when it passes, also after the block was left.
-    Greenlets that the block spawns do not inherit it: gevent hands context variables to nobody.
+    Jobs submitted in the block fail with `DeadlineExceeded` when it passes, even after the block was left.
+    Greenlets spawned in the block do not inherit it, because gevent does not copy context variables.
 
     Args:
         seconds: from now, >= 0.
@@ -47,7 +47,7 @@ def deadline(seconds: float) -> Iterator[float]:
         The deadline on `time.monotonic`'s clock.
 
     Raises:
-        BadTimeout: *seconds* is negative, NaN or no number.
+        BadTimeout: *seconds* is negative, NaN or not a number.
 
     Example:
         >>> import greendata
@@ -66,7 +66,7 @@ def deadline(seconds: float) -> Iterator[float]:
 
 @contextmanager
 def within(limit: Limit | None) -> Iterator[None]:
-    """Like `deadline`, with a limit that `nearest` gave earlier.
+    """Set a deadline like `deadline`, from a limit that `nearest` returned earlier.
 
     Example:
         >>> with within(Limit(until=10.0, seconds=5.0)), within(None), within(Limit(until=20.0, seconds=1.0)):
@@ -82,7 +82,7 @@ def within(limit: Limit | None) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Have no deadline from here on, in this context.
+    """Remove the deadline from the current context.
 
     Example:
         >>> from contextvars import copy_context
@@ -96,13 +96,13 @@ def forget() -> None:
 
 
 def current_deadline() -> float | None:
-    """The deadline of the innermost blocks around the caller, on `time.monotonic`'s clock; None without one."""
+    """Return the nearest deadline of the blocks around the caller, on `time.monotonic`'s clock; None without one."""
     limit = _limit.get()
     return None if limit is None else limit.until
 
 
 def nearest(seconds: float | None) -> Limit | None:
-    """The nearer of *seconds* from now and the deadline of the blocks around the caller."""
+    """Return the nearer of *seconds* from now and the deadline of the blocks around the caller; None without either."""
     around = _limit.get()
     if seconds is None or math.isinf(seconds):
         return around
@@ -111,10 +111,10 @@ def nearest(seconds: float | None) -> Limit | None:
 
 
 def seconds_of(timeout: object) -> float | None:
-    """*timeout* as seconds, None if it is None.
+    """Return *timeout* as a float of seconds, or None if it is None.
 
     Raises:
-        BadTimeout: it is negative, NaN or no number.
+        BadTimeout: *timeout* is negative, NaN or not a number.
 
     Example:
         >>> seconds_of(2)

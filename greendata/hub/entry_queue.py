@@ -1,4 +1,4 @@
-"""The mailbox of a hub: what any thread may leave there is done on the hub's thread, in the order it came."""
+"""`EntryQueue`: callables that any thread may post, and that a hub calls in its own thread, in the order they came."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("EntryQueue",)
 
-_A_MOMENT = 1e-6  # seconds: a timer, so that the loop polls before the rest; its length is of no account
+_A_MOMENT = 1e-6  # seconds; any timer makes the loop poll before the rest, so its length does not matter
 
 
 class EntryQueue:
-    """Callables for one hub, first in first out, whether they come from its own thread or from another.
+    """Callables for one hub, first in first out, whether they are posted in its own thread or in another.
 
-    Its being there does not hold the loop open; whoever waits for an answer from another thread does.
+    The queue does not hold the loop open. A greenlet that waits for another thread has to do so.
 
     Example:
         >>> import greendata
         >>> here = EntryQueue.here()
-        >>> said = []
-        >>> greendata.run(here.post, lambda: said.append("done on the hub's thread")).get(timeout=5)
-        >>> greendata.run(len, said).get(timeout=5)
+        >>> called = []
+        >>> greendata.run(here.post, lambda: called.append("in the hub's thread")).get(timeout=5)
+        >>> greendata.run(len, called).get(timeout=5)
         1
     """
 
-    __slots__ = ("__weakref__", "_due", "_letters", "_number", "_rest", "_waker", "hub", "thread")
+    __slots__ = ("__weakref__", "_entries", "_number", "_scheduled", "_timer", "_waker", "hub", "thread")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
-        self.thread = native.this_thread_name() or "hub"  # likewise
-        self._letters: deque[Callable[[], object]] = deque()  # any thread appends, hub's thread pops
+        self.thread = native.this_thread_name() or "hub"  # any thread reads; set once
+        self._entries: deque[Callable[[], object]] = deque()  # any thread appends, hub's thread pops
         self._waker = HubWaker.here(hub)
         self._number = self._waker.listen(self._deliver)
-        self._due: Any = None  # the last delivery that was scheduled; hub's thread only
-        self._rest: Any = None  # the timer that brings the rest; hub's thread only
+        self._scheduled: Any = None  # the last delivery that the hub's own thread scheduled; hub's thread only
+        self._timer: Any = None  # the timer that continues an interrupted delivery; hub's thread only
 
     @classmethod
     def here(cls) -> EntryQueue:
-        """The mailbox of the calling thread's hub, which is made if there is none."""
+        """Return the queue of the calling thread's hub. Create the hub if there is none."""
         hub = ensure_hub()
-        box: EntryQueue | None = getattr(_local, "entry_queue", None)
-        if box is None or box.hub is not hub:
-            box = _local.entry_queue = cls(hub)
-        return box
+        queue: EntryQueue | None = getattr(_local, "entry_queue", None)
+        if queue is None or queue.hub is not hub:
+            queue = _local.entry_queue = cls(hub)
+        return queue
 
     @property
     def waker(self) -> HubWaker:
-        """The doorbell of the same hub."""
+        """The `HubWaker` of the same hub."""
         return self._waker
 
     @property
     def is_here(self) -> bool:
-        """True on the thread of this hub. Safe from any thread."""
+        """True if the calling thread is the hub's thread. Safe from any thread."""
         return get_hub_if_exists() is self.hub
 
     @property
@@ -69,40 +69,42 @@ class EntryQueue:
 
     @property
     def is_empty(self) -> bool:
-        """True if all that was posted has been called, or is being called. Safe from any thread."""
-        return not self._letters
+        """True if everything that was posted has been called, or is being called. Safe from any thread."""
+        return not self._entries
 
-    def post(self, letter: Callable[[], object]) -> None:
-        """Have the hub call *letter*, which must not wait. Safe from any thread; never blocks.
+    def post(self, callback: Callable[[], object]) -> None:
+        """Make the hub call *callback* in the hub's thread. Safe from any thread; never blocks.
 
-        If the hub is gone, nothing happens.
+        *callback* must not wait. The calling thread appends it and notifies the hub. In the hub's own thread it is
+        scheduled as a callback of the loop, so it never runs inside this call. If the hub was destroyed, nothing
+        happens.
         """
-        self._letters.append(letter)
+        self._entries.append(callback)
         if self.is_gone:
-            self._letters.clear()
+            self._entries.clear()
         elif not self.is_here:
             self._waker.notify(self._number)
-        elif self._due is None or not self._due.pending:
-            self._due = self.hub.loop.run_callback(self._deliver)
+        elif self._scheduled is None or not self._scheduled.pending:
+            self._scheduled = self.hub.loop.run_callback(self._deliver)
 
     def _deliver(self) -> None:
-        letters = self._letters
-        turn_ends = monotonic() + TURN
+        entries = self._entries
+        slice_ends = monotonic() + TURN
         try:
-            while letters and monotonic() < turn_ends:
-                letters.popleft()()
+            while entries and monotonic() < slice_ends:
+                entries.popleft()()
         finally:
-            if letters:  # not the doorbell: with nothing else to wait for, the loop would end before it rings
-                self._rest = self.hub.loop.timer(_A_MOMENT)
-                self._rest.start(weakly(self._deliver))
+            if entries:  # not a notify: a loop with nothing else to wait for would end before it
+                self._timer = self.hub.loop.timer(_A_MOMENT)
+                self._timer.start(weakly(self._deliver))
 
     def __repr__(self) -> str:
-        return f"<EntryQueue of {self.hub!r}: {len(self._letters)} letters>"
+        return f"<EntryQueue of {self.hub!r}: {len(self._entries)} entries>"
 
 
 def _after_fork_in_child() -> None:
-    _local.__dict__.clear()  # the bridge has forgotten its numbers
+    _local.__dict__.clear()  # the waker has forgotten its numbers
 
 
-_local = native.Local()  # one mailbox a thread, its own
+_local = native.Local()  # the queue of each thread's hub
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,7 +1,8 @@
-"""The hub of a thread: made where there is none, and taken down when the thread ends.
+"""Create the hub of a thread where there is none, and destroy it when the thread ends.
 
-gevent destroys no hub by itself. A thread that waits for something once and ends would leave two descriptors, and what
-its greenlets keep alive. So a hub that is made here goes with its thread; one that was there before is its owner's.
+gevent never destroys a hub automatically. A thread that waits once and ends would leak two file descriptors, and
+everything that its greenlets keep alive. So a hub that is created here is destroyed with its thread. A hub that existed
+before is left to the code that created it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 def ensure_hub() -> Any:
-    """The hub of the calling thread, which is made if there is none.
+    """Return the hub of the calling thread. Create it if there is none.
 
     Example:
         >>> ensure_hub() is get_hub()
@@ -31,16 +32,17 @@ def ensure_hub() -> Any:
     hub = get_hub_if_exists()
     if hub is None:
         hub = get_hub()
-        if native.get_ident() != MAIN_THREAD_IDENT:  # its hub may be of use until the process ends
+        if native.get_ident() != MAIN_THREAD_IDENT:  # the main hub may be needed until the process ends
             _local.anchor = _Anchor()
             finalize(_local.anchor, _at_thread_end, hub, os.getpid()).atexit = False
     return hub
 
 
 def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
-    """Have `take_down` call *stop* first, for the watcher that is active for as long as *hub* is there.
+    """Register *stop* to be called by `take_down` before it destroys *hub*.
 
-    *stop* must not keep the hub alive. Call from the hub's thread.
+    *stop* stops a watcher that is active as long as the hub exists. It must not keep the hub alive. Call from the hub's
+    thread.
 
     Example:
         >>> def serve(over):
@@ -58,7 +60,7 @@ def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
 
 
 def take_down(hub: Any) -> None:
-    """Destroy *hub* with its loop and let go of its frames. Call from its thread, and not from the hub itself.
+    """Destroy *hub* with its loop and free its frames. Call from its thread, but not from the hub greenlet itself.
 
     Example:
         >>> def serve(over):
@@ -71,20 +73,21 @@ def take_down(hub: Any) -> None:
         >>> over.acquire(timeout=5)
         True
     """
-    if hub.loop is None:  # it is destroyed
+    if hub.loop is None:  # already destroyed
         return
     stop = _stops.pop(hub, None)
     if stop is not None:  # a watcher that is active now would never be freed, nor would the loop
         stop()
     hub.destroy(destroy_loop=True)
-    if not hub.dead:  # it waits for ever, and its last LoopExit keeps the frames of all that have called `destroy`
+    if not hub.dead:  # it would wait forever, and its last LoopExit keeps the frames of all callers of `destroy`
         hub.throw()
 
 
 def weakly(method: Callable[[], T]) -> Callable[[], T | None]:
-    """A bound *method* that does not keep its object alive, for a watcher.
+    """Return a function that calls the bound *method* without keeping its object alive, for a watcher.
 
-    A watcher that is active when its loop is destroyed is never freed, nor is what its callback refers to.
+    A watcher that is active when its loop is destroyed is never freed, and neither is anything its callback refers to.
+    The function returns None once the object is gone.
 
     Example:
         >>> class Job:
@@ -108,19 +111,19 @@ def weakly(method: Callable[[], T]) -> Callable[[], T | None]:
 
 
 def _at_thread_end(hub: Any, pid: int) -> None:
-    """Called by the thread's last breath; in a forked child by that of threads which never were there."""
+    """Destroy *hub*. Called when its thread ends; in a forked child also for threads of the parent, without effect."""
     if os.getpid() == pid and hub.loop is not None and not (_never_breaks(hub.loop) and hub.loop.activecnt):
         take_down(hub)
 
 
 def _never_breaks(loop: Any) -> bool:
-    """True for libuv, whose loop runs on until nothing of it is active, also when its hub is destroyed."""
+    """True for libuv, whose loop runs until nothing in it is active, even when its hub is destroyed."""
     return "libuv" in type(loop).__module__
 
 
 class _Anchor:
-    """Lives as long as its thread."""
+    """An object that lives as long as its thread."""
 
 
-_stops: WeakKeyDictionary[Any, Callable[[], object]] = WeakKeyDictionary()  # each hub's thread has its entry
+_stops: WeakKeyDictionary[Any, Callable[[], object]] = WeakKeyDictionary()  # each hub's thread writes its own entry
 _local = native.Local()  # the anchor of each thread

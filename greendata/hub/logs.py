@@ -1,8 +1,8 @@
-"""The router for log records that users' functions make in native threads.
+"""Route log records from native threads to a hub.
 
-Native threads and greenlets may share a handler (`greendata.threads.sharing`). Where that is switched off, and for a
-handler that needs to run in a greenlet, `route_logging` brings records from native threads to the hub, which logs them
-itself. greendata's own threads never log; a function inside a Polars query may.
+Native threads and greenlets may share a handler (`greendata.threads.sharing`). If that is switched off, or if a handler
+has to run in a greenlet, `route_logging` sends records from native threads to a hub, which handles them in a greenlet.
+greendata's own threads never log, but a user's function inside a Polars query may.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ("LogRouter", "route_logging")
 
 
 def route_logging(*handlers: logging.Handler) -> LogRouter:
-    """Have records from other threads handled in a greenlet of the calling thread, until the router is closed.
+    """Handle records from other threads in a greenlet of the calling thread, until the router is closed.
 
-    Call once, where the service sets up its logging, on the hub's thread.
+    Call it once, where the service sets up its logging, from the hub's thread.
 
     Args:
-        handlers: those to route; without any, all that the root and the other loggers have now.
+        handlers: the handlers to route. By default all handlers that the root and the other loggers have now.
 
     Example:
         >>> import greendata
@@ -41,51 +41,53 @@ def route_logging(*handlers: logging.Handler) -> LogRouter:
 
 
 class LogRouter(Closing):
-    """Stands before handlers and lets through what comes from the hub's thread; see `route_logging`."""
+    """Filter handlers: let records of the hub's thread pass, and send all others to the hub. See `route_logging`."""
 
     def __init__(self, handlers: tuple[logging.Handler, ...]) -> None:
         self._thread = native.get_ident()  # any thread reads
-        self._records: deque[tuple[logging.Handler, logging.LogRecord]] = deque()  # any thread appends; home pops
+        self._records: deque[tuple[logging.Handler, logging.LogRecord]] = deque()  # any thread appends; the hub's pops
         self._waker = HubWaker.here(ensure_hub())
-        self._writer: gevent.Greenlet[[], None] | None = (
-            None  # the greenlet that logs, while there are records; home only
-        )
-        self._gates = [_Gate(self, handler) for handler in handlers]
+        # The greenlet that logs, while there are records; hub's thread only.
+        self._writer: gevent.Greenlet[[], None] | None = None
+        self._filters = [_RouterFilter(self, handler) for handler in handlers]
         self._number = 0
-        self._is_closed = False  # home sets it, any thread reads
+        self._is_closed = False  # the hub's thread sets it, any thread reads
         self._listen()
         atexit.register(self.close)
         me = weakref.WeakMethod(self._listen)
         os.register_at_fork(after_in_child=lambda: (listen := me()) is not None and listen())
 
     def takes(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
-        """True if the record goes to the hub and the caller shall not handle it. Safe from any thread."""
+        """Return True if the record goes to the hub, so that the caller must not handle it. Safe from any thread.
+
+        In a thread other than the hub's it appends the record and notifies the hub, which handles it in a greenlet.
+        """
         if native.get_ident() == self._thread:
             return False
         noted = handler, record
         self._records.append(noted)
         self._waker.notify(self._number)
-        if self._is_closed:  # looked at when it is noted: `close` does it the other way round
-            with suppress(ValueError):  # it is being logged
+        if self._is_closed:  # read after the append; `close` sets it first and then logs what was appended
+            with suppress(ValueError):  # the record is being logged
                 self._records.remove(noted)
                 return False
         return True
 
     def close(self) -> None:
-        """Let go of the handlers; what has not been logged is logged now. Idempotent; call at home."""
-        for gate in self._gates:
-            gate.handler.removeFilter(gate)
-        self._gates.clear()
+        """Release the handlers, and handle the remaining records now. Idempotent. Call from the hub's thread."""
+        for each in self._filters:
+            each.handler.removeFilter(each)
+        self._filters.clear()
         self._is_closed = True
         self._waker.forget(self._number)
         atexit.unregister(self.close)
         self._write()
 
     def _listen(self) -> None:
-        self._number = self._waker.listen(self._on_ring)  # it does not keep the process
+        self._number = self._waker.listen(self._on_notify)  # does not keep the process running
 
-    def _on_ring(self) -> None:
-        if self._writer is None:  # a greenlet, because a handler may wait for its lock
+    def _on_notify(self) -> None:
+        if self._writer is None:  # in a greenlet, because a handler may wait for its lock
             self._writer = gevent.spawn(self._write)
 
     def _write(self) -> None:
@@ -95,12 +97,12 @@ class LogRouter(Closing):
                 handler.handle(record)
         finally:
             self._writer = None
-            if self._records:  # a handler failed: the rest is not for the next ring
-                self._on_ring()
+            if self._records:  # a handler failed: continue without waiting for the next notify
+                self._on_notify()
 
 
-class _Gate(logging.Filter):
-    """The router's place before one handler: filters run before the handler takes its lock."""
+class _RouterFilter(logging.Filter):
+    """The filter that the router adds to one handler. Filters run before the handler acquires its lock."""
 
     def __init__(self, router: LogRouter, handler: logging.Handler) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The native thread primitives, whatever `gevent.monkey` has put in their place.
+"""The native thread primitives, even where `gevent.monkey` has replaced them.
 
-A worker thread that waits on a greenlet primitive makes itself a hub; so every lock, thread and
-thread-local that a native thread touches comes from here.
+A worker thread that waits on a greenlet primitive creates a hub. Therefore every lock, thread and thread-local that a
+native thread uses comes from this module.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 
 
 class _Thread(ref[Callable[[], object]]):
-    """What `start_thread_watched` returns."""
+    """The return value of `start_thread_watched`."""
 
-    on_end: Callable[[], object] = bool  # there is nothing to do until the thread has been started
+    on_end: Callable[[], object] = bool  # does nothing until the thread has been started
 
 
 def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]) -> ref[Callable[[], object]]:
-    """Start a native thread that calls *run*; returns a reference that is dead once the thread has ended.
+    """Start a native thread that calls *run*; return a weak reference that is dead once the thread has ended.
 
-    If it ends while that reference is kept, a new thread calls *on_end*. Nothing keeps *run* but the thread itself, and
-    what follows on its end is done in C: no exception raised asynchronously comes in between.
+    If the thread ends while the caller keeps that reference, a new thread calls *on_end*. Only the thread itself keeps
+    *run* alive, and the reaction to its end runs in C, so no asynchronously raised exception can prevent it.
 
     Raises:
-        RuntimeError: the system has no more threads to give.
+        RuntimeError: the system cannot start another thread.
 
     Example:
         >>> ended = allocate_lock()
@@ -81,34 +81,34 @@ def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]
     """
     thread = _Thread(run, methodcaller("on_end"))
     start_thread(run, ())
-    thread.on_end = partial(start_thread, on_end, ())  # not too late: this frame has kept *run* until now
+    thread.on_end = partial(start_thread, on_end, ())  # in time: this frame has kept *run* alive until now
     return thread
 
 
-_TASKS = Path("/proc/self/task")  # Linux; elsewhere threads have no names that we could read
+_TASKS = Path("/proc/self/task")  # Linux; on other systems thread names cannot be read
 
 
 def name_this_thread(name: str) -> None:
-    """Give the calling native thread the name that ``top -H``, gdb and py-spy show (15 bytes count)."""
-    with suppress(OSError):  # no /proc, or one that is read only
+    """Set the name of the calling native thread that ``top -H``, gdb and py-spy show (the first 15 bytes)."""
+    with suppress(OSError):  # there is no /proc, or it is read-only
         (_TASKS / str(get_native_id()) / "comm").write_text(name[:15])
 
 
 def this_thread_name() -> str:
-    """The name the operating system has for the calling thread, or "" where it tells none."""
+    """Return the calling thread's name in the operating system, or "" if it cannot be read."""
     return _name_of(str(get_native_id()))
 
 
 def program_name() -> str:
-    """The name that the operating system has for the main thread, and so for threads that nobody has named; or ""."""
+    """Return the main thread's name in the operating system, which unnamed threads inherit, or "" if unreadable."""
     return _name_of(str(os.getpid()))
 
 
 def thread_names() -> dict[int, str]:
-    """The native id and name of every thread of this process; empty where the system tells none."""
+    """Return the native id and name of every thread of this process; empty if they cannot be read."""
     try:
         tasks = os.listdir(_TASKS)
-    except OSError:  # no /proc, or no descriptor to read it with
+    except OSError:  # there is no /proc, or no free file descriptor
         return {}
     return {int(task): name for task in tasks if (name := _name_of(task))}
 
@@ -116,5 +116,5 @@ def thread_names() -> dict[int, str]:
 def _name_of(task: str) -> str:
     try:
         return (_TASKS / task / "comm").read_text().rstrip("\n")
-    except OSError:  # the thread has ended meanwhile, or there is no /proc
+    except OSError:  # the thread has ended, or there is no /proc
         return ""

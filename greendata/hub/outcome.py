@@ -1,4 +1,4 @@
-"""`Outcome`: what became of a job, decided once by whoever comes first, and seen by every thread from then on."""
+"""`Outcome`: the value or error of a job, written once by the first thread that settles it, read by any thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Status(StrEnum):
-    """Where a result stands: ``QUEUED -> RUNNING -> DONE | FAILED | CANCELLED``.
+    """The state of a result: ``QUEUED -> RUNNING -> DONE | FAILED | CANCELLED``.
 
     Example:
         >>> Status.DONE == "done"
@@ -34,10 +34,10 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
     """A slot that is written once: by the worker that ran the job, `cancel`, the deadline, or `set`.
 
     Attributes:
-        label: what the job is called.
-        worker: the native thread that ran it, or "".
+        label: the name of the job.
+        worker: the name of the native thread that ran it, or "".
 
-    Safe from any thread; it wakes nobody, see `Result`.
+    Safe from any thread. Settling an outcome wakes no waiters; `Result` does that.
 
     Example:
         >>> outcome = Outcome("total")
@@ -50,48 +50,48 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
     __slots__ = ("_began", "_born", "_outcomes", "label", "worker")
 
     def __init__(self, label: str) -> None:
-        AsyncResult.__init__(self)  # each job makes one, and two calls of super() cost 0.1 us
+        AsyncResult.__init__(self)  # each job makes one, and two calls of super() cost 0.1 microseconds
         self.label = label
         self.worker = ""  # the worker writes it before the outcome
-        # Any thread appends, in one C call, and the first has decided: what is decided can be read from that moment on.
+        # Any thread appends, in one C call. The first item is the outcome, readable from that moment on.
         self._outcomes: list[tuple[Status, Any, BaseException | None, Any, float]] = []
         self._born = monotonic()
-        self._began: float | None = None  # the worker, once
+        self._began: float | None = None  # the worker writes it once
 
     @property
     def status(self) -> Status:
-        """Where the job stands now."""
+        """The current state of the job."""
         if self._outcomes:
             return self._outcomes[0][0]
         return Status.QUEUED if self._began is None else Status.RUNNING
 
     def ready(self) -> bool:
-        """True once there is an outcome: a value, an error or a cancellation."""
+        """Return True once there is an outcome: a value, an error or a cancellation."""
         return bool(self._outcomes)
 
     done = ready
 
     def successful(self) -> bool:
-        """True if the outcome is a value."""
+        """Return True if the outcome is a value."""
         return self.status is Status.DONE
 
     def cancelled(self) -> bool:  # type: ignore[override]  # gevent's is always False
-        """True if `cancel` decided the outcome."""
+        """Return True if `cancel` decided the outcome."""
         return self.status is Status.CANCELLED
 
     @property
     def value(self) -> T | None:
-        """The value, or None where there is none (yet)."""
+        """The value, or None if there is none (yet)."""
         return cast("T | None", self._outcomes[0][1]) if self._outcomes else None
 
     @property
     def exception(self) -> BaseException | None:
-        """The error, or None where there is none (yet)."""
+        """The error, or None if there is none (yet)."""
         return self._outcomes[0][2] if self._outcomes else None
 
     @property
     def exc_info(self) -> tuple[Any, ...]:
-        """Type, error and traceback as the job raised it; () where there is no error."""
+        """The type, the error and its traceback as the job raised it; () if there is no error."""
         if self.exception is None:
             return ()
         _, _, error, trace, _ = self._outcomes[0]
@@ -99,25 +99,25 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
 
     @property
     def queued_seconds(self) -> float:
-        """How long the job has waited, or did wait, for a worker."""
+        """Seconds that the job has waited, or did wait, for a worker."""
         born, began, ended = self.times
         return (began or ended or monotonic()) - born
 
     @property
     def run_seconds(self) -> float:
-        """How long the job has run, or did run until its outcome was decided."""
+        """Seconds that the job has run, or did run until its outcome was decided."""
         _, began, ended = self.times
         return 0.0 if began is None else (ended or monotonic()) - began
 
     @property
     def times(self) -> tuple[float, float | None, float | None]:
-        """When it was submitted, began and was decided, on `time.monotonic`'s clock; None for what has not been."""
+        """When it was submitted, began and was settled, on `time.monotonic`'s clock; None for what has not happened."""
         return self._born, self._began, self._outcomes[0][4] if self._outcomes else None
 
     def settle(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
-        """Decide the outcome; False if it was decided before. The only place where an outcome is written.
+        """Decide the outcome; return False if it was decided before. No other code writes an outcome.
 
-        The caller wakes the waiters afterwards. Safe from any thread.
+        The caller must wake the waiters afterwards. Safe from any thread.
         """
         outcomes = self._outcomes
         if outcomes:
@@ -126,10 +126,10 @@ class Outcome(AsyncResult, Generic[T]):  # type: ignore[type-arg]  # which canno
         outcomes.append(outcome)
         if outcomes[0] is outcome:
             return True
-        del outcomes[1:]  # those who came too late each do so: none keeps what it holds alive
+        del outcomes[1:]  # every late caller does this, so that no late value is kept alive
         return False
 
     def begin(self, worker: str) -> None:
-        """Note that *worker* starts the job now. Called on the worker."""
+        """Record that *worker* starts the job now. Called in the worker."""
         self.worker = worker
         self._began = monotonic()

@@ -1,8 +1,8 @@
-"""A budget for the hub: long work in Python goes in slices, and the loop polls between them.
+"""Run long Python work in slices, and let the loop poll between them.
 
-Work that holds the GIL silences the hub from a native thread as well; it belongs on the hub, in slices. Between
-slices ``gevent.sleep(0)`` will not do: it puts the greenlet back into the same turn of the loop, and timers and
-sockets starve (150 000 rows to models: 99 ms of silence with it, under 2 ms with `breathe`).
+Work that holds the GIL blocks the hub even from a native thread, so it runs on the hub, in slices. Between slices,
+``gevent.sleep(0)`` is not enough: it resumes the greenlet in the same iteration of the loop, and timers and sockets
+starve. While 150 000 rows became models, the hub was blocked for 99 ms with it, and for under 2 ms with `breathe`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import gevent
 from greenlet import getcurrent
 
 from greendata.hub import native
-from greendata.hub.collector import at_rest, make_up
+from greendata.hub.collector import deferred, run_deferred
 from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 
-BUDGET = 0.001  # seconds a slice: with 2 ms the p99 of a tick of 1 ms is over 3 ms; the overhead is 2 percent
-_A_MOMENT = 1e-6  # seconds: a timer, so that the loop polls; its length is of no account
-_AN_INSTANT = 5e-5  # seconds: longer than a thread takes to wake
-_FIRST = 64  # items in the first slice: so few that even wide rows keep to the budget
-_GROWTH = 2  # times the slice before, at most: one lucky slice tells little about the next
+BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
+_A_MOMENT = 1e-6  # seconds; any timer makes the loop poll, so its length does not matter
+_AN_INSTANT = 5e-5  # seconds; longer than a thread takes to wake up
+_FIRST = 64  # items in the first slice; few enough that even wide rows keep the budget
+_GROWTH = 2  # a slice has at most this many times the items of the one before, which may have been fast by chance
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def breathe() -> None:
-    """Let the loop poll once: sockets and timers that are due, and the greenlets they wake, come first.
+    """Let the loop poll once, so that sockets and timers that are ready, and the greenlets they wake, run first.
 
-    In a thread without a hub it is a `give_way`, for the hubs of others; in the hub itself it does nothing.
+    In a thread without a hub, call `give_way`, so that other hubs can run. In the hub greenlet itself, do
+    nothing.
 
     Example:
         >>> breathe()
@@ -46,10 +47,10 @@ def breathe() -> None:
 
 
 def give_way() -> None:
-    """Let other threads have the GIL; for workers, between slices of work in Python.
+    """Release the GIL so that other threads can run. For workers, between slices of Python work.
 
-    Without it the interpreter takes the GIL from a thread after 5 ms, and the hub is silent for as long. To let it go
-    and to ask for it again at once is no use: the hub takes some microseconds to wake.
+    Without it the interpreter takes the GIL from a thread only after 5 ms, and the hub is blocked for that time. To
+    release it and request it again at once does not help, because the hub needs some microseconds to wake up.
 
     Example:
         >>> give_way()
@@ -58,19 +59,19 @@ def give_way() -> None:
 
 
 def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET) -> list[R]:
-    """``[func(item) for item in items]`` in slices of *budget* seconds, with a `breathe` between them.
+    """Return ``[func(item) for item in items]``, computed in slices of *budget* seconds with a `breathe` between them.
 
-    The cyclic garbage collector rests during a slice, since a full collection over a growing list of objects is
-    itself the longest silence (see `greendata.hub.collector`). *func* must not switch greenlets.
+    Garbage collection is deferred during a slice, because a full collection over a growing list of objects would block
+    the hub longest of all (see `greendata.hub.collector`). *func* must not switch greenlets.
 
     Args:
-        budget: seconds; an item that takes longer makes its slice longer.
+        budget: seconds. An item that takes longer makes its slice longer.
 
     Example:
         >>> paced(str, range(3))
         ['0', '1', '2']
     """
-    make_up()
+    run_deferred()
     done: list[R] = []
     source = iter(items)
     while not _slice(func, source, done, budget):
@@ -79,10 +80,11 @@ def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET)
 
 
 def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET) -> Iterator[R]:
-    """``func(start, length)`` over all of ``range(count)`` in slices of about *budget* seconds, a `breathe` between.
+    """Yield ``func(start, length)`` for consecutive slices of ``range(count)``, with a `breathe` between them.
 
-    For work that is cheaper in bulk than item by item. Each slice is as long as the one before it suggests; during
-    a slice the collector rests, as in `paced`. *func* must not switch greenlets.
+    Use it for work that is cheaper in bulk than item by item. Each slice takes about *budget* seconds; its length
+    follows from the duration of the one before. Garbage collection is deferred during a slice, as in `paced`. *func*
+    must not switch greenlets.
 
     Args:
         budget: seconds.
@@ -95,7 +97,7 @@ def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET)
 
 
 def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float = BUDGET) -> list[R]:
-    """``func(0, count)``, made in slices as `sliced` has them; that they become one list is part of each slice.
+    """Return ``func(0, count)``, computed in slices as by `sliced`. Appending to the list is part of each slice.
 
     Args:
         budget: seconds.
@@ -114,10 +116,10 @@ def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept
     start, length = 0, _FIRST
     while start < count:
         if not (start and is_kept):
-            make_up()
+            run_deferred()
         length = min(length, count - start)
         begun = perf_counter()
-        with at_rest():
+        with deferred():
             done = func(start, length)
         seconds = perf_counter() - begun
         yield done
@@ -129,9 +131,9 @@ def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept
 
 
 def _slice(func: Callable[[T], R], source: Iterator[T], done: list[R], budget: float) -> bool:
-    """Work for *budget* seconds; True at the end of *source*."""
+    """Work for *budget* seconds; return True at the end of *source*."""
     ends = perf_counter() + budget
-    with at_rest():
+    with deferred():
         for item in source:
             done.append(func(item))
             if perf_counter() >= ends:

@@ -1,7 +1,21 @@
-"""`Result`: an `AsyncResult` that any thread may wait for and that is decided exactly once.
+"""`Result`: an `AsyncResult` that any thread may wait for and that is settled exactly once.
 
-What is decided lives in its `Outcome`. What travels between threads is only the waking: the result's own hub is
-told through its `HubWaker`, other hubs and plain threads through wakers.
+The outcome itself is stored in the base class `Outcome`, where every thread can read it. Only notifications cross
+threads. The thread that settles a result, usually a worker, does three things and never blocks::
+
+    settle()  --------------------------  the outcome is readable by every thread
+       |
+       +-- wake()  ---------------------  calls each callback of `add_callback`, in the settling thread:
+       |                                    a greenlet of another hub: Link.wake -> that hub's HubWaker.notify
+       |                                    a thread without a hub:    put() into a native queue
+       |
+       +-- work.announce()  ------------  HubWaker.notify, for the owning hub (the hub that submitted the job)
+                                            its thread then calls notify_waiters(): greenlets of the owning hub
+                                            continue, links run
+
+So each greenlet is resumed, and each link is called, by the hub it belongs to, in that hub's thread. A link that a
+thread without a hub made runs in the owning hub. A result without a job has no owning hub, and `set` notifies the
+waiters in the calling thread.
 """
 
 from __future__ import annotations
@@ -20,7 +34,7 @@ from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import ensure_hub
 from greendata.hub.outcome import Outcome, Status
-from greendata.hub.waiters import Link, sleep_until, wait_abroad, wait_native
+from greendata.hub.waiters import Link, sleep_until, wait_native, wait_on_other_hub
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 
@@ -30,33 +44,33 @@ T = TypeVar("T")
 
 
 class Work(Protocol):
-    """What a result knows of the job behind it."""
+    """The job behind a result, as the result sees it."""
 
     deadline: float | None  # on time.monotonic's clock
     seconds: float  # that the deadline allowed
 
     def withdraw(self) -> None:
-        """Take the job out of the queue, or mark its slot abandoned. Safe from any thread."""
+        """Remove the job from the queue, or mark its worker slot as abandoned. Safe from any thread."""
 
     def announce(self) -> None:
-        """Have the result's own hub notify its waiters. Safe from any thread."""
+        """Make the owning hub notify the result's waiters, in that hub's thread. Safe from any thread; never blocks."""
 
 
-_making = native.RLock()  # what most results never need: an end, lists of strays and of links abroad
-_NOWHERE = object()  # the home of a result without a job, or that was submitted in a thread without a hub
+_lazy_lock = native.RLock()  # guards the creation of fields that few results need: the end and the lists of links
+_NO_HUB = object()  # the owning hub of a result without a job, or whose job was submitted in a thread without a hub
 
 
 class Result(Outcome[T], Generic[T]):
-    """The outcome of a job, now or later: a `gevent.event.AsyncResult` for every thread.
+    """The outcome of a job, which may still be pending: a `gevent.event.AsyncResult` for every thread.
 
-    ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` wins.
+    ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` decides.
 
     Attributes:
-        label: what the job is called.
-        worker: the native thread that ran it, or "".
+        label: the name of the job.
+        worker: the name of the native thread that ran it, or "".
 
-    Safe from any thread. Where the calling thread has a hub, waiting yields to it; a plain thread
-    without one waits on a native lock, and no hub is made.
+    Safe from any thread. If the calling thread has a hub, waiting yields to that hub. A thread without a hub
+    waits on a native queue, and no hub is created.
 
     Example:
         >>> import greendata
@@ -67,34 +81,45 @@ class Result(Outcome[T], Generic[T]):
         (<Status.DONE: 'done'>, True)
     """
 
-    __slots__ = ("_abroad", "_callbacks", "_end", "_home", "_sleepers", "_strays", "_work", "is_delivered")
+    __slots__ = (
+        "_callbacks",
+        "_end",
+        "_foreign_links",
+        "_hubless_links",
+        "_owning_hub",
+        "_sleepers",
+        "_work",
+        "is_delivered",
+    )
 
-    is_native: ClassVar[bool] = True  # the work is a native call, which nobody can stop
+    is_native: ClassVar[bool] = True  # the work is a native call, which cannot be stopped
 
     def __init__(self, label: str = "result") -> None:
-        Outcome.__init__(self, label)  # as there
-        self._abroad: list[Link] | None = None  # links of other hubs; any thread, one C call each
+        Outcome.__init__(self, label)  # not super(), for speed, as in `Outcome`
+        self._foreign_links: list[Link] | None = None  # links of other hubs; any thread, one C call each
         self._callbacks: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
-        self._sleepers: list[Callable[[object], object]] = []  # greenlets of the home hub; its thread only
-        self._strays: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
-        self._home: object = _NOWHERE  # the hub that settles it; set before the job is queued, then read only
-        self._work: Work | None = None  # the submitting thread sets it, the home drops it
-        self.is_delivered = False  # the waiters of the home hub were notified; home hub's thread
-        self._end: Result[None] | None = None  # who waits for `end`; any thread makes it, once in need
+        self._sleepers: list[Callable[[object], object]] = []  # greenlets of the owning hub; its thread only
+        self._hubless_links: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
+        self._owning_hub: object = (
+            _NO_HUB  # the hub that resumes its waiters; set before the job is queued, then read only
+        )
+        self._work: Work | None = None  # the submitting thread sets it, the owning hub's thread drops it
+        self.is_delivered = False  # True once the owning hub's waiters were notified; that hub's thread writes
+        self._end: Result[None] | None = None  # see `end`; any thread creates it, when first needed
 
     # -- waiting: any thread ------------------------------------------------------------------------
 
     def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:  # noqa: FBT001, FBT002
-        """The value, once it is there; or the job's own exception, raised.
+        """Wait for the outcome; return the value, or raise the job's own exception.
 
         Args:
-            block: False raises `ResultTimeout` at once if there is no outcome.
-            timeout: seconds, or a `gevent.Timeout`. It bounds this wait, never the work.
+            block: if False, raise `ResultTimeout` at once when there is no outcome.
+            timeout: seconds, or a `gevent.Timeout`. It limits this wait, never the work.
 
         Raises:
-            ResultTimeout: no outcome in time.
+            ResultTimeout: there was no outcome in time.
             BadTimeout: *timeout* is negative or NaN.
-            DeadlineExceeded, JobCancelled, JobAborted: that was the outcome.
+            DeadlineExceeded, JobCancelled, JobAborted: the outcome is that error.
         """
         if not self._outcomes:
             expired = self._await(timeout) if block else ResultTimeout(self, None)
@@ -110,15 +135,15 @@ class Result(Outcome[T], Generic[T]):
             del self, error, trace  # the frame is in the traceback: no cycle through it
 
     def get_nowait(self) -> T:
-        """``get(block=False)``."""
+        """Return ``get(block=False)``."""
         return self.get(block=False)
 
     def result(self, timeout: float | Timeout | None = None) -> T:
-        """``get(timeout=timeout)``, as a Future calls it."""
+        """Return ``get(timeout=timeout)``, under the name that a Future has for it."""
         return self.get(timeout=timeout)
 
     def wait(self, timeout: float | Timeout | None = None) -> T | None:
-        """Wait for an outcome and return `value`; None if there is an error or no outcome in time.
+        """Wait for the outcome and return `value`, which is None if the job failed or there is no outcome in time.
 
         Raises:
             BadTimeout: *timeout* is negative or NaN.
@@ -128,34 +153,35 @@ class Result(Outcome[T], Generic[T]):
         return self.value
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Have the hub of the calling thread call ``callback(self)`` once there is an outcome.
+        """Make the hub of the calling thread call ``callback(self)`` once there is an outcome.
 
-        A link made in a thread without a hub runs in the hub that submitted the job, or at once where the outcome
-        has come there already.
+        If the calling thread has no hub, the callback runs in the owning hub, the one that submitted the job. If that
+        hub has already notified its waiters, the callback runs at once in the calling thread.
         """
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
-        hub = ensure_hub() if self._home is _NOWHERE else get_hub_if_exists()
+        hub = ensure_hub() if self._owning_hub is _NO_HUB else get_hub_if_exists()
         if hub is None:
-            self._link_at_home(callback)
-        elif self._home is hub:
+            self._link_without_hub(callback)
+        elif self._owning_hub is hub:
             super().rawlink(callback)
         else:
             link = Link(self, hub, callback)
-            with _making:
-                self._abroad = links = [] if self._abroad is None else self._abroad
+            with _lazy_lock:
+                self._foreign_links = links = [] if self._foreign_links is None else self._foreign_links
             links.append(link)
             if not self.add_callback(link.wake):
                 link.wake()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
-        """Take back a link that this thread has made; nothing happens if it is not there."""
-        for link in list(self._abroad or ()):
+        """Remove a link that this thread made. Do nothing if there is no such link."""
+        for link in list(self._foreign_links or ()):
             if link.is_here and link.callback == callback:
                 self.drop_callback(link.wake)
                 link.drop()
                 return
-        if not self._drop_stray(callback) and self._home is get_hub_if_exists():  # gevent's own are the home's
+        # gevent's own list holds the links of the owning hub.
+        if not self._drop_hubless_link(callback) and self._owning_hub is get_hub_if_exists():
             super().unlink(callback)
 
     # -- deciding: any thread -----------------------------------------------------------------------
@@ -173,44 +199,44 @@ class Result(Outcome[T], Generic[T]):
         self._decide(Status.FAILED, error=exception)
 
     def cancel(self, message: str = "") -> bool:  # type: ignore[override]  # gevent's is always False
-        """Give the work up, for the reason that *message* tells; True if that decided the outcome.
+        """Give the work up for the reason in *message*; return True if that decided the outcome.
 
-        A queued job never runs. A running one fails with `JobCancelled` at once for all its waiters; its
-        native call goes on, and its slot counts as abandoned until it returns.
+        A queued job never runs. A running job fails with `JobCancelled` at once for all its waiters. Its native call
+        continues, and its worker slot counts as abandoned until the call returns.
         """
         error = JobCancelled(self.label, running=self._began is not None, native=self.is_native, message=message)
         return self._decide(Status.CANCELLED, error=error)
 
     def cancel_wait(self, message: str = "", *, timeout: float | Timeout | None = None) -> bool:
-        """`cancel`, and wait until the work has really come to its end; True if that decided the outcome.
+        """Call `cancel` and wait until the work has really ended; return True if that decided the outcome.
 
         Raises:
-            ResultTimeout: the work went on for longer than *timeout*; the result is cancelled all the same.
+            ResultTimeout: the work continued for longer than *timeout*. The result is cancelled nevertheless.
         """
         decided = self.cancel(message)
         self.end().get(timeout=timeout)
         return decided
 
     def end(self) -> Result[None]:
-        """The end of the work itself, as a result: the native call has returned, the greenlet is dead.
+        """Return a result that is settled when the work itself ends: the native call returned, or the greenlet died.
 
-        A cancelled or expired result is ready before that. Where there is no work, there is nothing to wait for.
+        A cancelled or expired result is ready before that. If there is no work, the end is settled already.
         """
-        with _making:
+        with _lazy_lock:
             if self._end is None:
                 self._end = _End(self)
                 self._end.bind(None, None)
-        if self._work is None:  # looked at after _end is in its place; `part` does it the other way round
+        if self._work is None:  # read after `_end` is set; `detach` sets `_work` first and reads `_end` then
             self._end.set_done()
         return self._end
 
     def set_done(self) -> None:
-        """Settle as done, for a result that is bound to no hub. Safe from any thread, workers too."""
+        """Settle a result that has no owning hub as done. Safe from any thread, including workers."""
         self.settle(Status.DONE)
         self.wake()
 
     def expire(self) -> None:
-        """Fail with `DeadlineExceeded`, unless there is an outcome. Called when the deadline has passed."""
+        """Fail with `DeadlineExceeded`, unless there is an outcome. Called when the deadline has passed. Any thread."""
         work = self._work
         seconds = 0.0 if work is None else work.seconds
         running = self._began is not None
@@ -218,127 +244,137 @@ class Result(Outcome[T], Generic[T]):
         self._decide(Status.FAILED, error=error)
 
     def wake(self) -> None:
-        """Wake the waiters of other hubs and of plain threads. Safe from any thread; twice does no harm."""
-        wakers = self._callbacks
-        while wakers:
+        """Wake the waiters of other hubs and of threads without a hub.
+
+        The calling thread calls each callback of `add_callback`. Safe from any thread; a second call does no harm.
+        """
+        callbacks = self._callbacks
+        while callbacks:
             try:
-                wake = wakers[0]
+                wake = callbacks[0]
             except IndexError:  # a waiter that gave up took the last one
                 return
             try:
                 wake()
             except BaseException:
-                wake()  # a signal came in between, or memory was short
+                wake()  # a signal handler raised during the first call, or memory ran out
                 raise
-            self.drop_callback(wake)  # afterwards: nobody is forgotten, whatever comes in between
+            self.drop_callback(wake)  # afterwards, so that an interruption loses no waiter
 
     # -- for waiters and the pool -------------------------------------------------------------------------------
 
     @property
     def own_deadline(self) -> float | None:
-        """The deadline of the work that is not over, on time.monotonic's clock.
+        """The deadline of unfinished work, on `time.monotonic`'s clock; None without one.
 
-        Waiters that are not at home watch it too: there may be no home, or its hub may be gone or blocked.
+        Waiters on other hubs and in threads without a hub enforce it too: there may be no owning hub, or it may be
+        destroyed or blocked.
         """
         work = self._work
         return None if work is None else work.deadline
 
     @property
     def members(self) -> tuple[Any, ...]:
-        """What it gathers, while it waits for that; who lets it go on has to let them go on."""
+        """The results that a pending `gather` waits for. A scope that keeps this result must keep them too."""
         return getattr(self._work, "members", ())
 
     def add_callback(self, wake: Callable[[], object]) -> bool:
-        """Have *wake* called at the outcome, perhaps twice; False if there is one, and the caller has to look."""
+        """Make the settling thread call *wake* at the outcome, perhaps twice.
+
+        Return False if there is an outcome already; *wake* is then not called, and the caller must read the outcome.
+        """
         self._callbacks.append(wake)
         return not self._outcomes or not self.drop_callback(wake)
 
     def drop_callback(self, wake: Callable[[], object]) -> bool:
-        """Take *wake* back; False if it is not there."""
+        """Remove *wake*; return False if it was not registered."""
         with suppress(ValueError):
             self._callbacks.remove(wake)
             return True
         return False
 
-    def bind(self, work: Work | None, home: HubWaker | None) -> None:
-        """Tie the result to its job and to the hub of *home*. Called once, before the job is queued."""
+    def bind(self, work: Work | None, waker: HubWaker | None) -> None:
+        """Bind the result to its job and to the hub of *waker*. Called once, before the job is queued."""
         self._work = work
-        self._home = _NOWHERE if home is None else home.hub
+        self._owning_hub = _NO_HUB if waker is None else waker.hub
 
-    def notify_waiters(self, home: HubWaker | None = None) -> None:
-        """Notify greenlets that wait on the hub of *home*. Called there, or by `set` of an unbound result."""
+    def notify_waiters(self, waker: HubWaker | None = None) -> None:
+        """Resume the greenlets that wait on the owning hub, the hub of *waker*, and schedule its links.
+
+        Called in the owning hub's thread. For a result without an owning hub, the thread that settles it calls this.
+        """
         assert self._outcomes
         self.is_delivered = True
-        strays = self._strays
-        while strays:
-            with suppress(IndexError):  # whoever made the last one took it back
-                stray = strays.pop(0)
-                cast("Any", self._home).loop.run_callback(stray, self)
-        if home is not None:
-            home.resume(self._sleepers)
-        if self.linkcount():  # gevent's own set() does no more here than to notify them
+        links = self._hubless_links
+        while links:
+            with suppress(IndexError):  # the thread that made the last link removed it
+                link = links.pop(0)
+                cast("Any", self._owning_hub).loop.run_callback(link, self)
+        if waker is not None:
+            waker.resume(self._sleepers)
+        if self.linkcount():  # gevent's set() only schedules the links here
             super().set(None)
 
     def fail_after_fork(self, error: Exception) -> None:
-        """Fail without waking anybody: the job belongs to another process. Call after a fork, in the child."""
+        """Fail without waking any waiter, because the job belongs to another process. Call in the child of a fork."""
         self._callbacks.clear()
         self.settle(Status.FAILED, error=error)
         self.detach()
 
     def detach(self) -> None:
-        """Let go of the job. Called on the home hub, or on the worker where there is no home."""
+        """Drop the job. Called in the owning hub's thread, or in the worker if there is no owning hub."""
         self._work = None
         if self._end is not None:
             self._end.set_done()
 
     def drop_link(self, link: Link) -> None:
-        """Know *link* no longer. Safe from any thread."""
+        """Remove *link*. Safe from any thread."""
         with suppress(ValueError):
-            (self._abroad or []).remove(link)
+            (self._foreign_links or []).remove(link)
 
     # -- private ------------------------------------------------------------------------------------
 
-    def _link_at_home(self, callback: Callable[[Any], object]) -> None:
-        """Have the home hub run *callback*, for a thread that has no hub."""
-        with _making:
-            self._strays = strays = [] if self._strays is None else self._strays
-        strays.append(callback)
-        # Looked at after the stray is in its place, as `notify_waiters` takes it after this.
-        if self.is_delivered and self._drop_stray(callback):
+    def _link_without_hub(self, callback: Callable[[Any], object]) -> None:
+        """Make the owning hub call *callback*, for a thread that has no hub."""
+        with _lazy_lock:
+            self._hubless_links = links = [] if self._hubless_links is None else self._hubless_links
+        links.append(callback)
+        # Read after the link was appended. `notify_waiters` sets it first and takes the links then.
+        if self.is_delivered and self._drop_hubless_link(callback):
             callback(self)
 
-    def _drop_stray(self, callback: Callable[[Any], object]) -> bool:
-        """Take back what `_link_at_home` noted; False if it is not there, or is being called."""
+    def _drop_hubless_link(self, callback: Callable[[Any], object]) -> bool:
+        """Remove a callback of `_link_without_hub`; return False if it is not there, or is being called."""
         with suppress(ValueError):
-            (self._strays or []).remove(callback)
+            (self._hubless_links or []).remove(callback)
             return True
         return False
 
     def _decide(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
-        """Settle, give the work up and wake the waiters; False if it was decided before."""
-        work = self._work  # before the outcome: from then on the home may let go of it at any moment
+        """Settle, give the work up and wake the waiters; return False if the result was settled before."""
+        work = self._work  # read before settling: afterwards the owning hub may drop it at any moment
         if not self.settle(status, value, error):
             return False
         self.wake()
         if work is None:
             self.notify_waiters()
-        else:  # withdrawn last: if a signal handler raises before that, whoever does the work tells the waiters
+        else:  # withdraw last: if a signal handler raises before that, the worker notifies the waiters
             work.announce()
             work.withdraw()
         return True
 
     def _await(self, timeout: float | Timeout | None) -> Timeout | None:
-        """Wait until there is an outcome, or return what expired before."""
+        """Wait until there is an outcome, or return the timeout that expired first."""
         hub = get_hub_if_exists()
         if hub is None:
             return wait_native(self, timeout)
         timer = timeout if isinstance(timeout, Timeout) else None
         if timer is None and (seconds := seconds_of(timeout)) is not None:
             timer = ResultTimeout(self, seconds, armed=True)
-        if self._home is hub:
+        if self._owning_hub is hub:
             sleep_until(timer, hub, self._sleepers)
         else:
-            wait_abroad(self, hub, timer)
+            wait_on_other_hub(self, hub, timer)
         return timer
 
     def __repr__(self) -> str:
@@ -350,31 +386,31 @@ class Result(Outcome[T], Generic[T]):
 
 
 class _End(Result[None]):
-    """The end of the work behind a result. Whoever waits for it keeps the deadline of that work as well."""
+    """The end of the work behind a result. Waiting for it enforces the deadline of that work as well."""
 
     __slots__ = ("_of",)
 
     def __init__(self, result: Result[Any]) -> None:
         super().__init__(f"end of {result.label}")
-        self._of = ref(result)  # weak: the result knows its end; while there is work, the work knows the result
+        self._of = ref(result)  # weak: the result refers to its end, and unfinished work refers to the result
 
     @property
     def own_deadline(self) -> float | None:
-        """The deadline of the work that is neither over nor given up."""
+        """The deadline of work that is neither finished nor given up."""
         result = self._of()
         return None if result is None or result.ready() else result.own_deadline
 
     def expire(self) -> None:
-        """Fail the result; the end comes when the work is over, which may be later."""
+        """Fail the result. The end itself is settled when the work ends, which may be later."""
         result = self._of()
         if result is not None:
             result.expire()
 
 
 def _after_fork_in_child() -> None:
-    """A thread that only the parent has may hold the lock, for ever."""
-    global _making
-    _making = native.RLock()
+    """Replace the lock: a thread that exists only in the parent may hold it."""
+    global _lazy_lock
+    _lazy_lock = native.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,7 +1,8 @@
-"""How a thread that is not a result's home waits for it: a greenlet of another hub, or a plain thread.
+"""Waiting for a result outside its owning hub: in a greenlet of another hub, or in a thread without a hub.
 
-Whoever settles the result calls each waker once, in its own thread. A waker rings a bridge or releases a
-native lock, so it may be called from anywhere and never blocks.
+The thread that settles the result calls each registered callback (`Awaited.add_callback`) in that thread. Such a
+callback notifies a `HubWaker` or puts an item into a native queue, so it may be called from any thread and never
+blocks.
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import weakly
 from greendata.hub.waker import HubWaker
 
-__all__ = ("Awaited", "Link", "sleep_until", "wait_abroad", "wait_native")
+__all__ = ("Awaited", "Link", "sleep_until", "wait_native", "wait_on_other_hub")
 
 
 class Awaited(AnyResult, Protocol):
-    """A result, as those who wait for it see it."""
+    """A result, as its waiters see it."""
 
     @property
     def own_deadline(self) -> float | None:
-        """The end of the time that its work has, on `time.monotonic`'s clock."""
+        """The deadline of its work, on `time.monotonic`'s clock; None without one."""
 
     def expire(self) -> None:
-        """Fail it, if its deadline has passed."""
+        """Fail it because its deadline has passed."""
 
     def add_callback(self, wake: Callable[[], object]) -> bool:
-        """Have *wake* called at its outcome; return False if there is one."""
+        """Make the settling thread call *wake* at the outcome; return False if there is an outcome already."""
 
     def drop_callback(self, wake: Callable[[], object]) -> bool:
-        """Take back what `add_waker` was given; return False if it is not there."""
+        """Remove a callback of `add_callback`; return False if it was not registered."""
 
     def drop_link(self, link: Link) -> None:
-        """Take back a callback of another hub. Call from that hub's thread."""
+        """Remove a link of another hub. Call from that hub's thread."""
 
 
 class Link:
-    """A callback that another hub than the result's own will run, once. Made on that hub's thread.
+    """A callback that a hub other than the owning one runs once, when the result has an outcome.
 
-    It keeps the result's deadline meanwhile.
+    Create it in the thread of the hub that is to run it. Until then the link enforces the result's deadline.
     """
 
     __slots__ = ("__weakref__", "_number", "_result", "_timer", "_waker", "callback")
@@ -56,9 +57,9 @@ class Link:
     def __init__(self, result: Awaited, hub: Any, callback: Callable[[Any], object]) -> None:
         self.callback = callback
         self._result = result
-        self._number: int | None = None  # a number of the bridge, until it is delivered or dropped
+        self._number: int | None = None  # the waker's number, until the link is delivered or dropped
         waker = self._waker = HubWaker.here(hub)
-        me = ref(self)  # a result that nobody has any more, and that was never decided, takes its links with it
+        me = ref(self)  # weak: an unsettled result that is freed takes its links with it
 
         def deliver() -> None:
             link = me()
@@ -77,16 +78,16 @@ class Link:
 
     @property
     def is_here(self) -> bool:
-        """True on the thread that made the link. Safe from any thread."""
+        """True in the thread that made the link. Safe from any thread."""
         return self._waker.is_here
 
     def wake(self) -> None:
-        """Have the link's hub run the callback. Safe from any thread."""
+        """Make the link's hub run the callback, in that hub's thread. Safe from any thread; never blocks."""
         if (number := self._number) is not None:
             self._waker.notify(number)
 
     def drop(self) -> None:
-        """Take the link back. Call from its hub's thread."""
+        """Remove the link. Call from its hub's thread."""
         if self._number is not None:
             self._waker.forget(self._number)
             self._number = None
@@ -104,9 +105,10 @@ class Link:
 
 
 def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[object], object]]) -> None:
-    """Let this greenlet of *hub* sleep until *sleepers* are resumed (`HubWaker.resume`) or *timer* expires.
+    """Suspend this greenlet of *hub* until *sleepers* are resumed (`HubWaker.resume`) or *timer* expires.
 
-    It runs on inside the bell's callback, without another turn of the loop: 12 us of the 85 that a tiny query takes.
+    The greenlet continues inside the waker's callback, without another iteration of the loop. That saves 12 of the
+    85 microseconds that a tiny query takes.
     """
     waiter: Waiter[object] = Waiter(hub)
     sleepers.append(waiter.switch)
@@ -124,8 +126,8 @@ def sleep_until(timer: Timeout | None, hub: Any, sleepers: list[Callable[[object
             sleepers.remove(waiter.switch)
 
 
-def wait_abroad(result: Awaited, hub: Any, timer: Timeout | None) -> None:
-    """Let this greenlet of *hub* sleep until *result* is settled, its deadline passed or *timer* expired."""
+def wait_on_other_hub(result: Awaited, hub: Any, timer: Timeout | None) -> None:
+    """Suspend this greenlet of *hub* until *result* is settled, its deadline has passed or *timer* has expired."""
     sleepers: list[Callable[[object], object]] = []
     waker = HubWaker.here(hub)
     link = Link(result, hub, lambda _: waker.resume(sleepers))
@@ -138,15 +140,15 @@ def wait_abroad(result: Awaited, hub: Any, timer: Timeout | None) -> None:
 
 
 def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | None:
-    """Let this thread, which has no hub, sleep until *result* is settled; returns what expired, if anything."""
+    """Block this thread, which has no hub, until *result* is settled; return the timeout that expired, or None."""
     seconds = seconds_of(timeout.seconds if isinstance(timeout, Timeout) else timeout)
     ends = None if seconds is None else monotonic() + seconds
-    bell = native.SimpleQueue[None]()
-    wake = partial(bell.put, None)
+    wakeups = native.SimpleQueue[None]()
+    wake = partial(wakeups.put, None)
     if not result.add_callback(wake):
         return None
     try:
-        while not _sleep_natively(bell, ends, result) and not result.ready():
+        while not _sleep_natively(wakeups, ends, result) and not result.ready():
             if ends is not None and monotonic() >= ends:
                 return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
     finally:
@@ -154,13 +156,16 @@ def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | N
     return None
 
 
-def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: Awaited) -> bool:
-    """Wait for *bell* until *ends* or the deadline of the work, which is kept; False if it did not ring."""
+def _sleep_natively(wakeups: native.SimpleQueue[None], ends: float | None, result: Awaited) -> bool:
+    """Wait for an item of *wakeups* until *ends* or the deadline of the work; return False if none came.
+
+    If the deadline of the work passes first, the result fails.
+    """
     left = None if ends is None else max(0.0, ends - monotonic())
     limit = _until_deadline(result)
     bounds = [bound for bound in (left, limit) if bound is not None]
     try:
-        bell.get(timeout=min(*bounds, native.TIMEOUT_MAX) if bounds else None)
+        wakeups.get(timeout=min(*bounds, native.TIMEOUT_MAX) if bounds else None)
     except native.Empty:
         if limit == min(bounds):
             result.expire()
@@ -169,6 +174,6 @@ def _sleep_natively(bell: native.SimpleQueue[None], ends: float | None, result: 
 
 
 def _until_deadline(result: Awaited) -> float | None:
-    """Seconds to the deadline of the work, or None."""
+    """Return the seconds to the deadline of the work, or None if there is none."""
     until = result.own_deadline
     return None if until is None else min(max(0.0, until - monotonic()), native.TIMEOUT_MAX)

@@ -31,7 +31,7 @@ from greendata.threads.parking import ParkingLot, hub_here
 
 __all__ = ("Event", "SimpleQueue", "share_locks")
 
-_NOBODY: Any = ()  # the lot of what nobody has waited for yet
+_EMPTY: Any = ()  # the lot of what nobody has waited for yet
 
 # Compiled methods, each of them one step under the GIL as long as it does not wait.
 _take: Callable[..., bool] = BoundedSemaphore.acquire
@@ -45,7 +45,7 @@ _reinit: Callable[..., None] = BoundedSemaphore._at_fork_reinit  # type: ignore[
 def share_locks() -> None:
     """Let native threads wait for what `gevent.monkey` has put in the place of locks, events and queues."""
     lock = LockType
-    lock._lot = _NOBODY
+    lock._lot = _EMPTY
     lock.acquire = _acquire
     lock.__enter__ = _enter
     lock.release = _release
@@ -127,7 +127,7 @@ class Event(gevent.event.Event):
         True
     """
 
-    _lot = _NOBODY
+    _lot = _EMPTY
     _times_set = 0  # whoever sets it adds one; those that wait look whether it changed
 
     def set(self) -> None:
@@ -155,7 +155,7 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         'from a native thread'
     """
 
-    _lot = _NOBODY
+    _lot = _EMPTY
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
         """Put *item* into the queue. Never blocks; safe from any thread, finalizers and signal handlers."""
@@ -205,4 +205,4 @@ def _move(items: Any, taken: list[Any]) -> bool:
 
 def _lot_of(thing: Any) -> ParkingLot:
     lot: ParkingLot = thing._lot
-    return thing.__dict__.setdefault("_lot", ParkingLot()) if lot is _NOBODY else lot  # one step: two may come at once
+    return thing.__dict__.setdefault("_lot", ParkingLot()) if lot is _EMPTY else lot  # one step: two may come at once

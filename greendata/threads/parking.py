@@ -59,8 +59,8 @@ __all__ = (
 HUB_PATIENCE = 0.005  # seconds
 
 # How long until a hub looks whether somebody is left who may wake its greenlets, and until it looks again.
-FIRST_LOOK = 0.005  # seconds: most waits are over by then, and threads that were started run
-LOOK = 0.1  # seconds
+FIRST_CHECK = 0.005  # seconds: most waits are over by then, and threads that were started run
+CHECK_INTERVAL = 0.1  # seconds
 
 native_threads: set[int] = set()  # that run a `threading.Thread`; each adds and removes itself, any thread looks
 
@@ -78,19 +78,19 @@ def hub_here() -> Any:
 
 def hub_runs_here() -> bool:
     """True if a greenlet that is started on the calling thread will get its turn, whatever the thread does next."""
-    return hub_here() is not None and not _never_turns() and native.get_ident() not in native_threads
+    return hub_here() is not None and not _is_hub_stopped() and native.get_ident() not in native_threads
 
 
-def treat_hubs_as_stopped_where(is_so: Callable[[], bool]) -> None:
-    """Have hubs count as such that do not turn on threads where ``is_so()``: they run native code for others."""
-    global _never_turns
-    _never_turns = is_so
+def treat_hubs_as_stopped_where(is_stopped: Callable[[], bool]) -> None:
+    """Have hubs count as such that do not turn on threads where ``is_stopped()``: they run native code for others."""
+    global _is_hub_stopped
+    _is_hub_stopped = is_stopped
 
 
 def treat_as_idle_unless(is_busy: Callable[[], bool], *entries: Callable[..., object]) -> None:
     """Have threads whose outermost function is one of *entries* count as idle, unless ``is_busy()``."""
-    _busy.append(is_busy)
-    _entries.update(entry.__code__ for entry in entries)
+    _busy_checks.append(is_busy)
+    _entry_codes.update(entry.__code__ for entry in entries)
 
 
 class ParkingLot(deque["_Greenlet | _Thread"]):
@@ -148,11 +148,11 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
 class _Thread:
     """A waiting thread that has no hub."""
 
-    __slots__ = ("_bell", "_process")
+    __slots__ = ("_lock", "_process")
 
     def __init__(self) -> None:
-        self._bell = native.allocate_lock()  # its own thread acquires, any thread releases
-        self._bell.acquire()
+        self._lock = native.allocate_lock()  # its own thread acquires, any thread releases
+        self._lock.acquire()
         self._process = _process
 
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
@@ -175,13 +175,13 @@ class _Thread:
         """Wake it; False if it is no more. Safe from any thread, once for each time that it is in the lot."""
         if self._process is not _process:  # the thread did not survive the fork
             return False
-        self._bell.release()
+        self._lock.release()
         return True
 
     def _sleep(self, ends: float | None) -> bool:
         if ends is None:
-            return self._bell.acquire()
-        return self._bell.acquire(True, min(max(0.0, ends - monotonic()), native.TIMEOUT_MAX))
+            return self._lock.acquire()
+        return self._lock.acquire(True, min(max(0.0, ends - monotonic()), native.TIMEOUT_MAX))
 
 
 class _Hub(_Thread):
@@ -209,17 +209,17 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
     thread disturbs.
     """
 
-    __slots__ = ("_attempt", "_lot", "place")
+    __slots__ = ("_attempt", "_lot", "hub_waiters")
 
     _attempt: Callable[[], object]
     _lot: ParkingLot | None  # while it waits; its hub's thread only
-    place: _Place
+    hub_waiters: _HubWaiters
 
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
         self._attempt, self._lot = attempt, lot
-        place = self.place
+        hub_waiters = self.hub_waiters
         try:
-            place.enter(self)
+            hub_waiters.enter(self)
             lot.append(self)
             if attempt():
                 return True
@@ -228,24 +228,24 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
                 return True
             return self._get_until(ends) or bool(attempt())
         finally:
-            place.leave(self)
+            hub_waiters.leave(self)
             if self._lot is not None:
                 self._lot = None
                 lot.leave(self)
 
     def wake(self) -> bool:
         """Have its hub try; False if that is no more. Safe from any thread, once for each time it is in the lot."""
-        hub = self.place.hub
+        hub = self.hub_waiters.hub
         here: Any = get_hub_if_exists()
         if here is hub:
             hub.loop.run_callback(self._try)
             return True
         if hub.loop is None:
             return False
-        if self.place.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
+        if self.hub_waiters.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
             hub.loop.run_callback_threadsafe(self._try)
             return False
-        self.place.entry_queue.post(self._try)
+        self.hub_waiters.entry_queue.post(self._try)
         return True
 
     def _get_until(self, ends: float) -> bool:
@@ -273,7 +273,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         self.switch(None)
 
 
-class _Place:
+class _HubWaiters:
     """A hub as those need it who wait there, and what holds its loop open for them."""
 
     __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "entry_queue", "hub", "process")
@@ -284,8 +284,10 @@ class _Place:
         self.process = _process
         self._waiting: set[_Greenlet] = set()  # the hub's thread only, as all that follows
         # The main thread may wake those of any other hub, so that only the main hub has to look.
-        self._timer = hub.loop.timer(FIRST_LOOK, LOOK) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
-        self._on_time, self._on_callback = weakly(self._look), weakly(self._decide)
+        self._timer = (
+            hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
+        )
+        self._on_time, self._on_callback = weakly(self._schedule_check), weakly(self._check)
 
     def enter(self, waiter: _Greenlet) -> None:
         """Hold the loop open for *waiter*. Call from the hub's thread."""
@@ -300,11 +302,11 @@ class _Place:
         if not self._waiting and self.hub.loop is not None:
             self._timer.stop()
 
-    def _look(self) -> None:
+    def _schedule_check(self) -> None:
         """Look when the callbacks that are due have run: then all that is yet to come is active in the loop."""
         self.hub.loop.run_callback(self._on_callback)
 
-    def _decide(self) -> None:
+    def _check(self) -> None:
         """Hold the loop open while something else does, or somebody is left who may wake those that wait.
 
         While something else does, since greenlets that it resumes may start somebody. libuv does not tell of it; its
@@ -317,7 +319,7 @@ class _Place:
 
 def _others_may_wake() -> bool:
     """True if a thread besides the calling one runs Python code, or is about to."""
-    if any(is_busy() for is_busy in _busy):
+    if any(is_busy() for is_busy in _busy_checks):
         return True
     frames = sys._current_frames()
     others = sys._current_exceptions().keys() - {native.get_ident()}  # also those that have not begun
@@ -325,14 +327,14 @@ def _others_may_wake() -> bool:
 
 
 def _is_idle(frame: FrameType | None) -> bool:
-    """True where a thread of gevent's waits for work, and where one of our own is: `_busy` speaks for it."""
+    """True where a thread of gevent's waits for work, and where one of our own is: `_busy_checks` speaks for it."""
     if frame is None:
         return False
     if frame.f_globals.get("__name__") in WHERE_THREADS_WAIT:
         return True
     while frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code in _entries
+    return frame.f_code in _entry_codes
 
 
 def _waiter(patience: float) -> _Greenlet | _Thread:
@@ -341,11 +343,11 @@ def _waiter(patience: float) -> _Greenlet | _Thread:
         return _Thread()
     if getcurrent() is hub:
         return _Hub(patience)
-    place: _Place | None = getattr(_local, "place", None)
-    if place is None or place.hub is not hub:
-        place = _local.place = _Place(hub)
+    hub_waiters: _HubWaiters | None = getattr(_local, "hub_waiters", None)
+    if hub_waiters is None or hub_waiters.hub is not hub:
+        hub_waiters = _local.hub_waiters = _HubWaiters(hub)
     waiter = _Greenlet(hub)
-    waiter.place = place
+    waiter.hub_waiters = hub_waiters
     return waiter
 
 
@@ -362,10 +364,10 @@ def _after_fork_in_child() -> None:
     _local.__dict__.clear()
 
 
-_busy: list[Callable[[], bool]] = []  # these two are written at import
-_entries: set[CodeType] = set()
-_never_turns: Callable[[], bool] = bool  # True on such a thread; set once
+_busy_checks: list[Callable[[], bool]] = []  # these two are written at import
+_entry_codes: set[CodeType] = set()
+_is_hub_stopped: Callable[[], bool] = bool  # True on such a thread; set once
 _main_thread = _main_native_id()  # written again by the child of a fork, whose one thread it then is
 _process = object()  # this process, and no copy of it after a fork
-_local = native.Local()  # one place a thread, its own
+_local = native.Local()  # one hub_waiters a thread, its own
 os.register_at_fork(after_in_child=_after_fork_in_child)

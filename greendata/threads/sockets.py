@@ -80,7 +80,7 @@ def _wait(self: Any, watcher: Any, timeout_exc: BaseException | None = None) -> 
         watcher = get_write_watcher(self) if event == WRITE else get_read_watcher(self)
         wait_on_socket(self, watcher, timeout_exc)
     else:
-        _wait_abroad(self, hub, event, timeout_exc)
+        _wait_on_other_hub(self, hub, event, timeout_exc)
 
 
 def _adopt(self: Any, hub: Any) -> bool:
@@ -93,7 +93,7 @@ def _adopt(self: Any, hub: Any) -> bool:
         return bool(self.hub is hub)
 
 
-def _wait_abroad(self: Any, hub: Any, event: int, timeout_exc: BaseException | None) -> None:
+def _wait_on_other_hub(self: Any, hub: Any, event: int, timeout_exc: BaseException | None) -> None:
     watcher = hub.loop.io(self.fileno(), event)
     try:
         wait_on_watcher(watcher, self.timeout, timeout_exc or TimeoutError("timed out"), hub)

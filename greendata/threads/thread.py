@@ -181,7 +181,7 @@ def _start_greenlet(hub: Any, start: Callable[..., Any], *args: Any) -> Any:
 
 def _submit(self: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """`ThreadPoolExecutor.submit`, also for an executor whose queue wakes no other hub than its own."""
-    future = _submit_at_home(self, func, *args, **kwargs)
+    future = _submit_unpatched(self, func, *args, **kwargs)
     items = self._work_queue
     if isinstance(items, gevent.queue.SimpleQueue) and items.hub is not get_hub_if_exists():
         items.hub.loop.run_callback_threadsafe(bool)
@@ -206,6 +206,6 @@ def _run(
         at_end()
 
 
-_submit_at_home: Any = ThreadPoolExecutor.submit
+_submit_unpatched: Any = ThreadPoolExecutor.submit
 _PlainThread: Any = get_original("threading", "Thread")
 _set_greenlet_lock: Any = thread_lock_setter()  # None from Python 3.13 on

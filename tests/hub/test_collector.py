@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from greendata.hub import collector
-from greendata.hub.collector import at_rest
+from greendata.hub.collector import deferred
 from greendata.hub.pacing import gathered, paced, sliced
 from tests.support.gates import Gate
 from tests.support.natives import Native
@@ -228,7 +228,7 @@ def test_it_rests_until_the_last_of_several_threads_is_done() -> None:
     other = Native(paced, held, [1])
     held.wait_arrived()
     paced(str, [1])
-    assert gc.get_threshold()[0] == collector.AT_REST
+    assert gc.get_threshold()[0] == collector.DEFERRED
     held.open()
     other.join()
     assert gc.get_threshold() == found
@@ -237,7 +237,7 @@ def test_it_rests_until_the_last_of_several_threads_is_done() -> None:
 def test_a_slice_whose_end_was_interrupted_is_forgotten_at_the_next() -> None:
     """As by a signal handler that raises."""
     found = gc.get_threshold()
-    slice_ = at_rest()
+    slice_ = deferred()
     slice_.__enter__()
     paced(str, [1])
     assert gc.get_threshold() == found

@@ -103,7 +103,7 @@ def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
             numbers.append(waker.expect(lambda: answer.set("rung")))
             Native(waker.notify, numbers[-1])
 
-        sys.settrace(before("bell.stop()", HubWaker._settle, handle_signal))
+        sys.settrace(before("watcher.stop()", HubWaker._settle, handle_signal))
         waker.forget(numbers[0])
         value = answer.get()
         waker.forget(numbers[1])

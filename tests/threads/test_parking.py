@@ -115,14 +115,14 @@ def test_a_thread_that_wakes_it_and_ends_at_that_moment_has_woken_it() -> None:
         from greendata.threads import parking
         from tests.support.gates import Gate
 
-        answer, turns = bridge.HubWaker._answer, iter([-1.0, -1.0])
+        deliver, slices = bridge.HubWaker._deliver, iter([-1.0, -1.0])
 
-        def answer_late(self):
-            turn, bridge.TURN = bridge.TURN, next(turns, bridge.TURN)  # the time for it is over when it begins
-            answer(self)
+        def deliver_late(self):
+            turn, bridge.TURN = bridge.TURN, next(slices, bridge.TURN)  # the time for it is over when it begins
+            deliver(self)
             bridge.TURN = turn
 
-        bridge.HubWaker._answer = answer_late
+        bridge.HubWaker._deliver = deliver_late
         coins, gate, original = Coins(), Gate(), parking._others_may_wake
 
         def look():
