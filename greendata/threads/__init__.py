@@ -1,4 +1,4 @@
-"""What gevent has patched, on native threads: locks, queues, threads, sockets and children wait there natively."""
+"""Locks, queues, threads, sockets and child processes that gevent has patched, made to work in native threads."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

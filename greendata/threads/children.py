@@ -1,16 +1,27 @@
-"""Child processes where `gevent.monkey` has patched them, on threads without a hub.
+"""Make child processes work in threads without a hub, where `gevent.monkey` has patched them.
 
-gevent waits for a child in the hub of the main thread. Other threads have no part in that: there `subprocess` and
-`os.fork` raise, also where Polars itself uses them, to ask a program for credentials. So a thread whose hub is not the
-main one, or does not turn, gets Python's own `Popen`, and forks and waits natively. So does a child that a job has
-forked.
+gevent waits for a child in the main thread's hub. In other threads the patched `subprocess` and `os.fork` raise, even
+when Polars itself uses them to ask a program for credentials. Here a thread uses Python's own `Popen`, and forks and
+waits natively, if its hub is not the main hub or is not running. So does a child process that a job has forked.
 
-Who waits on the other side sends the call to where the child was started: a greenlet to a native thread of its own, and
-a thread to the main hub.
+The wait runs where the child was started. If it is called elsewhere, the call is sent there::
 
-One thing is shared by all threads of a process: once gevent has started a child, libev reaps every one that ends, so
-that who waits natively may come too late, and Python would take that for a return code of 0. So the main hub notes what
-became of the children of native threads.
+                                      waited for in the main hub      waited for in a native thread
+                                      --------------------------      -----------------------------
+    started by a greenlet of the      its hub waits, as in gevent     the thread sends the call to the
+    main hub                                                            main hub, and blocks
+    started by a native thread        the greenlet starts a native    the thread calls waitpid()
+                                        thread that calls waitpid()
+
+All threads of a process share one list of ended children. Once gevent has started a child, libev reaps every child that
+ends, so a native waitpid() may come too late and Python would report the return code 0. Therefore the main hub records
+the exit status of native threads' children::
+
+    the main hub                                  a native thread
+    ------------                                  ---------------
+    reaps the child                               waitpid() raises ChildProcessError
+    _statuses[pid] = status
+    wakes the threads in `_lot`   ------------->  reads _statuses[pid]
 """
 
 from __future__ import annotations
@@ -37,18 +48,18 @@ __all__ = ("share_children",)
 
 T = TypeVar("T")
 
-PATIENCE = 10.0  # seconds until the main hub has told of a child that is reaped; it does so in the same turn
+PATIENCE = 10.0  # seconds to wait for the status of a reaped child; the main hub records it in the same iteration
 
 
 def share_children() -> None:
-    """Let native threads start programs, fork, and wait for the end of what they have started."""
+    """Let native threads start programs, fork, and wait for their children."""
     if not hasattr(os, "fork"):  # Windows, where gevent waits for a child in its thread pool
         return
     if is_object_patched("subprocess", "Popen"):
         _GreenPopen.__new__ = staticmethod(_new)
         _GreenPopen.wait = _wait_for_green
         _GreenPopen.communicate = _communicate_with_green
-        if is_object_patched("subprocess", "_fork_exec"):  # which gevent's Popen has no use for, and takes away
+        if is_object_patched("subprocess", "_fork_exec"):  # gevent removes it, because its Popen does not use it
             module: Any = subprocess
             module._fork_exec = get_original("subprocess", "_fork_exec")
     for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp"):
@@ -61,7 +72,7 @@ def share_children() -> None:
 
 
 def _new(kind: type, *_args: Any, **_kwargs: Any) -> Any:
-    """An instance of *kind*; on a native thread it is one of Python's own `Popen` as well, which goes first."""
+    """Return a new instance of *kind*. In a native thread its class also inherits from Python's `Popen`, first."""
     if _waits_in_main_hub():
         _note_all()
         return object.__new__(kind)
@@ -74,26 +85,26 @@ _wait_green, _communicate_green = _GreenPopen.wait, _GreenPopen.communicate
 
 
 class _Popen(_NativePopen, _GreenPopen):  # type: ignore[misc]
-    """A program that a native thread has started. Of gevent's class it is for `isinstance` and subclasses alone."""
+    """A program that a native thread has started. gevent's class is a base only for `isinstance` and subclasses."""
 
     def wait(self, timeout: float | None = None, _raise_exc: bool = True) -> int:  # noqa: FBT001, FBT002
-        """As Python's own; gevent's functions also say that they want the error."""
+        """Wait as Python's `Popen` does. gevent's functions pass *_raise_exc*, which has no effect."""
         code: int = _natively(partial(super().wait, timeout))
         return code
 
     def communicate(self, *args: Any, **kwargs: Any) -> Any:
-        """As Python's own."""
+        """Communicate as Python's `Popen` does."""
         return _natively(partial(super().communicate, *args, **kwargs))
 
     def _execute_child(self, *args: Any, **kwargs: Any) -> None:
         with _starting() as begun:
-            _natively(partial(super()._execute_child, *args, **kwargs))  # its pipe is closed at once there
+            _natively(partial(super()._execute_child, *args, **kwargs))  # a native thread closes its pipe at once
             begun(self.pid)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         try:
             return _wait_for(self.pid, wait_flags)
-        except ChildProcessError:  # as Python does, where a process has switched off to wait for children
+        except ChildProcessError:  # as in Python, if the process ignores SIGCHLD
             return self.pid, 0
 
     def _internal_poll(self, *_private: Any, **_more: Any) -> int | None:
@@ -110,7 +121,10 @@ class _Popen(_NativePopen, _GreenPopen):  # type: ignore[misc]
 
 
 def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of `os` that starts a child, and returns its number or a tuple that begins with it."""
+    """Return a function of `os` that starts a child with *in_greenlet* or *natively*, depending on the thread.
+
+    Both return the child's process id, or a tuple that begins with it.
+    """
 
     @wraps(in_greenlet)
     def start(*args: Any, **kwargs: Any) -> Any:
@@ -126,14 +140,14 @@ def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Ca
 
 
 def _waitpid(pid: int, options: int) -> tuple[int, int]:
-    """`os.waitpid`."""
+    """Wait for a child: the replacement of `os.waitpid`. It runs where the child was started."""
     if pid in _children:
         wait = partial(_wait_for, pid, options)
         return wait() if options & os.WNOHANG else _natively(wait)
     ended: tuple[int, int]
     if pid <= 0 or _waits_in_main_hub():
         ended = _wait_in_greenlet(pid, options)
-    elif _watcher is None:  # no greenlet has started one
+    elif _watcher is None:  # no greenlet has started a child
         ended = _native_waitpid(pid, options)
     else:
         ended = _in_main_hub(_watcher.loop, partial(_wait_in_greenlet, pid, options))
@@ -141,7 +155,7 @@ def _waitpid(pid: int, options: int) -> tuple[int, int]:
 
 
 def _system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
-    """`os.system`, whose own way to wait comes too late where the main hub reaps the child."""
+    """Run *command*: the replacement of `os.system`, whose own wait comes too late if the main hub reaps the child."""
     if _waits_in_main_hub():
         return _system_in_greenlet(command)
     shell = os.fsdecode(command)
@@ -149,22 +163,22 @@ def _system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int
 
 
 def _wait_for_green(self: Any, timeout: float | None = None, _raise_exc: bool = True) -> Any:  # noqa: FBT001, FBT002
-    """`Popen.wait` for what a greenlet has started."""
+    """Wait, in the main hub, for a program that a greenlet has started: `Popen.wait` for any thread."""
     return _in_main_hub(get_loop_of_child(self), partial(_wait_green, self, timeout, _raise_exc))
 
 
 def _communicate_with_green(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """`Popen.communicate` with what a greenlet has started."""
+    """Communicate, in the main hub, with a program that a greenlet has started: `Popen.communicate` for any thread."""
     return _in_main_hub(get_loop_of_child(self), partial(_communicate_green, self, *args, **kwargs))
 
 
 def _waits_in_main_hub() -> bool:
-    """True where gevent can start children and wait for them."""
+    """Return True in a thread in which gevent can start children and wait for them."""
     return hub_runs_here() and bool(hub_here().loop.default)
 
 
 def _natively(func: Callable[[], T]) -> T:
-    """``func()``, in a native thread where the hub of the calling one is to go on."""
+    """Return ``func()``. If the calling thread's hub has to continue meanwhile, run it in a new native thread."""
     if not hub_runs_here() or getcurrent() is get_hub_if_exists():
         return func()
     result: Result[T] = Result("wait for a child")
@@ -173,7 +187,7 @@ def _natively(func: Callable[[], T]) -> T:
 
 
 def _in_main_hub(loop: Any, func: Callable[[], T]) -> T:
-    """``func()``, in a greenlet of the main hub, whose *loop* is, if the calling thread has another."""
+    """Return ``func()``. Unless the calling thread's hub has *loop*, the main hub's, run it in a greenlet there."""
     hub = get_hub_if_exists()
     if hub is not None and hub.loop is loop:
         return func()
@@ -185,13 +199,13 @@ def _in_main_hub(loop: Any, func: Callable[[], T]) -> T:
 def _settle(result: Result[T], func: Callable[[], T]) -> None:
     try:
         result.set(func())
-    except BaseException as error:  # noqa: BLE001 - it is of the one that waits
+    except BaseException as error:  # noqa: BLE001 - it is raised in the waiting thread
         result.set_exception(error)
 
 
 @cache
 def _native_kind(kind: type) -> type:
-    """A class as *kind*, a `Popen` of gevent's, that starts and waits natively."""
+    """Return a subclass of *kind*, a `Popen` class of gevent, that starts and waits natively."""
     if issubclass(kind, _Popen):
         return kind
     return _Popen if kind is _GreenPopen else type(kind.__name__, (kind, _Popen), {"__module__": kind.__module__})
@@ -201,11 +215,11 @@ def _wait_for(pid: int, options: int) -> tuple[int, int]:
     """Wait natively for a child that a native thread has started.
 
     Raises:
-        ChildProcessError: there is no such child any more.
+        ChildProcessError: the child no longer exists.
     """
     try:
         ended = _native_waitpid(pid, options)
-    except ChildProcessError:  # the main hub was faster
+    except ChildProcessError:  # the main hub has reaped it
         if _watcher is None or pid not in _children or not _lot.wait(lambda: pid in _statuses, PATIENCE):
             raise
         ended = pid, _statuses[pid]
@@ -217,21 +231,21 @@ def _wait_for(pid: int, options: int) -> tuple[int, int]:
 
 @contextmanager
 def _starting() -> Iterator[Callable[[int], None]]:
-    """While a child is started its number is not known, so everyone that ends is noted."""
+    """Record every child that ends while one is being started, because its process id is not known yet."""
     token = object()
     _starts.add(token)
     try:
-        yield (lambda pid: _children.add(pid) if pid else None)  # which is 0 in the child itself
+        yield (lambda pid: _children.add(pid) if pid else None)  # the id is 0 in the child itself
     finally:
         _starts.discard(token)
-        noted = list(_statuses)  # before the look at those that start: of theirs none is in it
+        noted = list(_statuses)  # read before `_starts`: no child of a later start is in it
         for pid in noted if not _starts else ():
             if pid not in _children:
                 _statuses.pop(pid, None)
 
 
 def _note_all() -> None:
-    """Have the main hub note the end of each child, from before its first one on. Call where it turns."""
+    """Make the main hub record the end of each child. Call in its thread, before it starts its first child."""
     global _watcher
     loop = hub_here().loop
     if _watcher is None or _watcher.loop is not loop:
@@ -246,19 +260,19 @@ def _note(watcher: Any) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """The parent's children are not the child's."""
+    """Clear the state: the children of the parent are not children of this process."""
     global _watcher
-    _watcher = None  # its loop goes on in the child of a greenlet alone, which makes another
+    _watcher = None  # its loop continues only in a child that a greenlet forked, which makes a new watcher
     for state in (_starts, _children, _statuses, _lot):
         state.clear()
 
 
-# Any thread adds and takes away, one C call each.
+# Any thread adds and removes items, in one C call each.
 _starts: set[object] = set()  # one for each child that is being started
-_children: set[int] = set()  # of native threads, until they were waited for
-_statuses: dict[int, int] = {}  # of those that the main hub has reaped; it adds
-_lot = ParkingLot()  # where threads wait for a status
-_watcher: Any = None  # of every child; the main hub's
+_children: set[int] = set()  # process ids of native threads' children, until they were waited for
+_statuses: dict[int, int] = {}  # exit statuses of children that the main hub has reaped; the main hub adds them
+_lot = ParkingLot()  # the threads that wait for a status
+_watcher: Any = None  # the main hub's watcher of all children
 _system_in_greenlet = os.system
 _native_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 _wait_in_greenlet: Any = getattr(gevent.os, "waitpid", None)

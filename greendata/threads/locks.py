@@ -1,12 +1,12 @@
 """Locks, events and queues that greenlets and native threads share.
 
-`gevent.monkey` replaces those of the standard library by its own, for which only greenlets can wait. `share_locks` adds
-a `ParkingLot`: a thread without a hub waits natively, and any thread may release. What is written in Python over locks
-then works for both as well: RLock, Condition, Semaphore and Barrier of `threading`, `queue`, `concurrent.futures`,
-`logging`.
+`gevent.monkey` replaces those of the standard library with its own, on which only greenlets can wait. `share_locks`
+adds a `ParkingLot` to them: a thread without a hub waits natively, and any thread may release. Everything that is
+written in Python on top of locks then works for both as well: `threading.RLock`, `Condition`, `Semaphore` and
+`Barrier`, `queue`, `concurrent.futures` and `logging`.
 
-`gevent.thread.LockType` is a Python class, so its locks change in place, whenever they were made. Events and queues are
-compiled; those that are made from then on are of the classes here.
+`gevent.thread.LockType` is a Python class, so existing locks change in place. Events and queues are compiled; only
+those created afterwards are instances of the classes here.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from greendata.threads.parking import ParkingLot, hub_here
 
 __all__ = ("Event", "SimpleQueue", "share_locks")
 
-_EMPTY: Any = ()  # the lot of what nobody has waited for yet
+_EMPTY: Any = ()  # stands for the lot of a lock, event or queue on which nothing has waited yet
 
-# Compiled methods, each of them one step under the GIL as long as it does not wait.
+# Compiled methods. Each is one step under the GIL as long as it does not wait.
 _take: Callable[..., bool] = BoundedSemaphore.acquire
 _give: Callable[..., int] = BoundedSemaphore.release
 _set: Callable[..., None] = gevent.event.Event.set
@@ -43,7 +43,7 @@ _reinit: Callable[..., None] = BoundedSemaphore._at_fork_reinit  # type: ignore[
 
 
 def share_locks() -> None:
-    """Let native threads wait for what `gevent.monkey` has put in the place of locks, events and queues."""
+    """Let native threads wait on the locks, events and queues of `gevent.monkey`."""
     lock = LockType
     lock._lot = _EMPTY
     lock.acquire = _acquire
@@ -51,12 +51,12 @@ def share_locks() -> None:
     lock.release = _release
     lock.__exit__ = _exit
     lock._at_fork_reinit = _at_fork_reinit
-    lock._is_owned = BoundedSemaphore.locked  # for Condition, which else tries to acquire, and so switches greenlets
+    lock._is_owned = BoundedSemaphore.locked  # for Condition, which otherwise switches greenlets to find out
     if is_object_patched("threading", "Event"):
         threading.Event = Event  # type: ignore[misc,assignment]
     if is_object_patched("queue", "SimpleQueue"):
         queue.SimpleQueue = SimpleQueue  # type: ignore[misc]
-    for name in ("Queue", "LifoQueue", "PriorityQueue"):  # Python's own are written over locks
+    for name in ("Queue", "LifoQueue", "PriorityQueue"):  # Python's own classes are built on locks
         if is_object_patched("queue", name):
             setattr(queue, name, get_original("queue", name))
 
@@ -65,14 +65,14 @@ def share_locks() -> None:
 
 
 def _acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> bool:  # noqa: FBT001, FBT002
-    """`threading.Lock.acquire`; compiled callers give None for no timeout."""
+    """Acquire the lock, as `threading.Lock.acquire` does. Compiled callers pass None for no timeout."""
     if timeout != -1 and timeout is not None:
         _check_timeout(blocking, timeout)
     if self.counter and _take(self, False):
         return True
     if not blocking:
         return _give_up()
-    is_elsewhere = self.hub is not get_hub_if_exists()  # the hub of the greenlet that holds it; None for a thread
+    is_elsewhere = self.hub is not get_hub_if_exists()  # `hub`: of the greenlet that holds the lock; None for a thread
     return _lot_of(self).wait(partial(_take, self, False), None if timeout == -1 else timeout, elsewhere=is_elsewhere)
 
 
@@ -110,7 +110,7 @@ def _check_timeout(blocking: bool, timeout: float) -> None:  # noqa: FBT001
 def _give_up() -> bool:
     hub = hub_here()
     if hub is not None and getcurrent() is not hub:
-        gevent.sleep()  # as gevent does: a greenlet that spins lets the others run
+        gevent.sleep()  # as in gevent: a greenlet that polls the lock lets the others run
     return False
 
 
@@ -118,7 +118,7 @@ def _give_up() -> bool:
 
 
 class Event(gevent.event.Event):
-    """`threading.Event`, and gevent's, for greenlets and native threads.
+    """An event for greenlets and native threads, compatible with `threading.Event` and gevent's.
 
     Example:
         >>> event = Event()
@@ -128,17 +128,17 @@ class Event(gevent.event.Event):
     """
 
     _lot = _EMPTY
-    _times_set = 0  # whoever sets it adds one; those that wait look whether it changed
+    _times_set = 0  # each `set` adds one; waiters compare it with the value they saw first
 
     def set(self) -> None:
-        """Set the flag and wake all that wait. Safe from any thread."""
+        """Set the flag and wake all waiters. Safe from any thread."""
         _set(self)
         self._times_set += 1
         if self._lot:
             self._lot.wake_all()
 
     def wait(self, timeout: float | None = None) -> bool:  # type: ignore[override]
-        """Wait until the flag is set, perhaps for a moment only; False after *timeout* seconds."""
+        """Wait until the flag is set, even if it is cleared at once; return False after *timeout* seconds."""
         if self.is_set():
             return True
         before = self._times_set
@@ -146,7 +146,7 @@ class Event(gevent.event.Event):
 
 
 class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
-    """`queue.SimpleQueue` for greenlets and native threads. These wait in Python's own, the greenlets in a lot.
+    """A `queue.SimpleQueue` for greenlets and native threads. Threads wait in Python's own queue, greenlets in a lot.
 
     Example:
         >>> items = SimpleQueue()
@@ -158,25 +158,25 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
     _lot = _EMPTY
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
-        """Put *item* into the queue. Never blocks; safe from any thread, finalizers and signal handlers."""
+        """Put *item* into the queue. Never blocks. Safe from any thread, finalizers and signal handlers."""
         _push(self, item)
         if self._lot:
             self._lot.wake_one()
 
     def remind(self) -> None:
-        """Wake one that waits: a `put` that a signal handler interrupted may have left it asleep."""
+        """Wake one waiter, in case a `put` that a signal handler interrupted has not woken it. Safe from any thread."""
         if self._lot:
             self._lot.wake_one()
 
     def put_nowait(self, item: Any) -> None:
-        """`put`."""
+        """Call ``put(item)``."""
         self.put(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002
-        """Take the oldest item.
+        """Remove and return the oldest item.
 
         Raises:
-            Empty: there is none, or there was none in *timeout* seconds.
+            Empty: there is no item, or none came within *timeout* seconds.
         """
         if block and self.empty() and hub_here() is None:
             return _pop(self, True, timeout)
@@ -185,7 +185,7 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         except native.Empty:
             if not block:
                 raise
-        if hub_here() is None:  # another was faster
+        if hub_here() is None:  # another thread took the item
             return _pop(self, True, timeout)
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
@@ -205,4 +205,4 @@ def _move(items: Any, taken: list[Any]) -> bool:
 
 def _lot_of(thing: Any) -> ParkingLot:
     lot: ParkingLot = thing._lot
-    return thing.__dict__.setdefault("_lot", ParkingLot()) if lot is _EMPTY else lot  # one step: two may come at once
+    return thing.__dict__.setdefault("_lot", ParkingLot()) if lot is _EMPTY else lot  # one step: two threads may do it

@@ -1,26 +1,35 @@
-"""A parking lot: where greenlets of any hub and native threads wait together for one thing.
+"""A parking lot: a queue in which greenlets of any hub and native threads wait together for one resource.
 
-Each sleeps in its own way: a greenlet in its hub, which goes on meanwhile, and a thread without a hub on a native
-lock. Any thread wakes them:
+A resource is, for example, a lock that is free or a queue that has an item. A greenlet sleeps in its hub, which
+continues to run. A thread without a hub sleeps on a native lock. Any thread wakes them::
 
-    who gives                              who waits
-    ---------                              ---------
-    makes the thing available              parks at the end of the lot
-    wakes the first of the lot, if any     tries once more; sleeps; tries again, or its hub does so for it
+    the releasing thread                          a waiting thread
+    --------------------                          ----------------
+                                                  lot.append(waiter)
+                                                  attempt() to take the resource; if that fails, sleep:
+    makes the resource available                    a greenlet switches to its hub
+    lot.wake_one():                                 a thread acquires its native lock
+      waiter = popleft()
+      waiter.wake():
+        a greenlet: post to the    ------------>  the hub calls attempt() for it and, if that succeeds,
+          EntryQueue of its hub                     switches to the greenlet
+        a thread: release its      ------------>  the thread calls attempt() itself
+          native lock
+                                                  if the attempt fails: lot.appendleft(waiter), and again
 
-- No wakeup is lost. The one side writes before it looks at the lot, the other parks before it looks at the thing, and
-  each of these steps is one C call under the GIL.
-- A wakeup that comes to nothing, since its waiter was killed or timed out at that moment, goes on to the next.
-- A newcomer may be faster than the one who was woken, as with Python's own locks and gevent's. The loser parks again,
-  as the first.
-- A greenlet is resumed by its own hub and a thread by its own lock. A hub that does not turn, such as a worker's
-  between two jobs, holds up nobody.
-- A loop with nothing else to do goes on while a greenlet of it waits here and another thread may wake it. If nobody is
-  left who could, gevent ends the wait of the main greenlet by LoopExit, as ever.
-- Where nobody waits nothing is paid: an empty lot is false.
+- No wakeup is lost. The releasing thread changes the resource before it reads the lot. The waiting thread enters the
+  lot before it tries the resource. Each of these steps is one C call under the GIL.
+- If the woken waiter was killed or timed out at that moment, the wakeup is passed on to the next waiter.
+- A new waiter may overtake the one that was woken, as with Python's own locks and gevent's. The woken waiter then
+  waits again, in the first position.
+- A greenlet is resumed by its own hub, and a thread by its own lock. A hub that is not running, such as a worker's
+  between two jobs, delays no other waiter.
+- A loop with nothing else to do keeps running while one of its greenlets waits here and another thread may wake it. If
+  no such thread is left, gevent ends the wait of the main greenlet with LoopExit, as usual.
+- It costs nothing if there are no waiters: an empty lot is false.
 
-Refused: gevent's own notification across threads. It runs in the hub that touched the semaphore last, or in the
-releasing thread if that has no hub, and what it cannot resume there it resumes never
+gevent's own notification across threads is not used. It runs in the hub that used the semaphore last, or in the
+releasing thread if that has no hub, and never resumes a waiter that it cannot resume there
 (github.com/gevent/gevent/issues/2013).
 """
 
@@ -54,21 +63,21 @@ __all__ = (
     "treat_hubs_as_stopped_where",
 )
 
-# The hub itself has nobody to switch to. If another thread has the thing, a few bytecodes from giving it back, the hub
-# sleeps for as long as this. After that it gets the error that gevent has for it at once.
+# The hub greenlet cannot switch to another greenlet. If another thread holds the resource, and may release it within a
+# few bytecodes, the hub blocks for up to this time. Then the error is raised that gevent raises at once.
 HUB_PATIENCE = 0.005  # seconds
 
-# How long until a hub looks whether somebody is left who may wake its greenlets, and until it looks again.
-FIRST_CHECK = 0.005  # seconds: most waits are over by then, and threads that were started run
+# The time until a hub checks whether any thread may still wake its greenlets, and between later checks.
+FIRST_CHECK = 0.005  # seconds; most waits are over by then, and new threads are running
 CHECK_INTERVAL = 0.1  # seconds
 
-native_threads: set[int] = set()  # that run a `threading.Thread`; each adds and removes itself, any thread looks
+native_threads: set[int] = set()  # those that run a `threading.Thread`; each adds and removes itself, any thread reads
 
 
 def hub_here() -> Any:
-    """The hub of the calling thread, or None where things wait natively.
+    """Return the hub of the calling thread, or None if the thread waits natively.
 
-    The main thread has one also before it is made, since `gevent.monkey` patches for its sake.
+    In the main thread, create the hub if there is none: `gevent.monkey` patches on behalf of that hub.
     """
     hub = get_hub_if_exists()
     if hub is None and native.get_native_id() == _main_thread:
@@ -77,29 +86,29 @@ def hub_here() -> Any:
 
 
 def hub_runs_here() -> bool:
-    """True if a greenlet that is started on the calling thread will get its turn, whatever the thread does next."""
+    """Return True if a greenlet started in the calling thread will run, whatever the thread does next."""
     return hub_here() is not None and not _is_hub_stopped() and native.get_ident() not in native_threads
 
 
 def treat_hubs_as_stopped_where(is_stopped: Callable[[], bool]) -> None:
-    """Have hubs count as such that do not turn on threads where ``is_stopped()``: they run native code for others."""
+    """Make `hub_runs_here` return False in threads where ``is_stopped()``: those run native code for other hubs."""
     global _is_hub_stopped
     _is_hub_stopped = is_stopped
 
 
 def treat_as_idle_unless(is_busy: Callable[[], bool], *entries: Callable[..., object]) -> None:
-    """Have threads whose outermost function is one of *entries* count as idle, unless ``is_busy()``."""
+    """Treat threads whose outermost function is one of *entries* as idle, unless ``is_busy()``."""
     _busy_checks.append(is_busy)
     _entry_codes.update(entry.__code__ for entry in entries)
 
 
 class ParkingLot(deque["_Greenlet | _Thread"]):
-    """Those that wait for one thing, first come first. Safe from any thread.
+    """The waiters for one resource, first in first out. Safe from any thread.
 
     Example:
         >>> lot, arrived = ParkingLot(), []
         >>> def arrive():
-        ...     arrived.append("it is here")
+        ...     arrived.append("an item")
         ...     lot.wake_one()
         >>> _ = native.start_thread(arrive, ())
         >>> lot.wait(lambda: bool(arrived), timeout=5)
@@ -109,39 +118,44 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
     __slots__ = ()
 
     def wait(self, attempt: Callable[[], object], timeout: float | None = None, *, elsewhere: bool = False) -> bool:
-        """Wait until ``attempt()`` is true; False if it is not after *timeout* seconds.
+        """Wait until ``attempt()`` is true; return False if it is not true after *timeout* seconds.
 
         Args:
-            attempt: takes the thing if it can be had, and tells. Called in the waiter's thread; it must not wait.
-            elsewhere: another thread has the thing, so that also the hub itself waits for a moment.
+            attempt: takes the resource if it is available, and returns whether it did. It is called in the waiter's
+                thread and must not wait.
+            elsewhere: True if another thread holds the resource. The hub greenlet then waits for up to `HUB_PATIENCE`.
 
         Raises:
-            BlockingSwitchOutError: the hub itself called, and the thing is not there.
-            LoopExit: nobody is left who could wake the greenlet.
+            BlockingSwitchOutError: the hub greenlet itself called, and the resource is not available.
+            LoopExit: no thread is left that could wake the greenlet.
         """
         waiter = _waiter(HUB_PATIENCE if elsewhere else 0.0)
         return waiter.wait_in(self, attempt, None if timeout is None else monotonic() + timeout)
 
     def wake_one(self) -> None:
-        """Wake the one that waits longest, if anyone does."""
+        """Wake the waiter that has waited longest, if there is one. Safe from any thread; never blocks.
+
+        The calling thread only posts to the waiter's hub or releases the waiter's lock. The waiter tries to take the
+        resource in its own thread.
+        """
         while self:
             try:
                 waiter = self.popleft()
-            except IndexError:  # another thread woke the last one
+            except IndexError:  # another thread has woken the last waiter
                 return
             if waiter.wake():
                 return
 
     def wake_all(self) -> None:
-        """Wake everyone who waits now."""
+        """Wake everything that waits now. Safe from any thread; never blocks."""
         for _ in range(len(self)):
             self.wake_one()
 
     def leave(self, waiter: _Greenlet | _Thread) -> None:
-        """Wait no longer, and have nothing of a wakeup."""
+        """Remove *waiter*, and pass a wakeup that it has received on to the next."""
         try:
             self.remove(waiter)
-        except ValueError:  # it was woken, and what for is perhaps still there
+        except ValueError:  # it was woken, and the resource may still be available
             self.wake_one()
 
 
@@ -172,7 +186,7 @@ class _Thread:
                 lot.leave(self)
 
     def wake(self) -> bool:
-        """Wake it; False if it is no more. Safe from any thread, once for each time that it is in the lot."""
+        """Wake the thread; return False if it no longer exists. Safe from any thread, once for each stay in the lot."""
         if self._process is not _process:  # the thread did not survive the fork
             return False
         self._lock.release()
@@ -185,7 +199,7 @@ class _Thread:
 
 
 class _Hub(_Thread):
-    """A waiting hub, for as long as it has patience."""
+    """A waiting hub greenlet, which blocks its thread for a limited time."""
 
     __slots__ = ("_patience",)
 
@@ -203,16 +217,16 @@ class _Hub(_Thread):
 
 
 class _Greenlet(Waiter):  # type: ignore[type-arg]
-    """A waiting greenlet. Its hub tries for it, and switches to it when it has got the thing.
+    """A waiting greenlet. Its hub makes the attempts for it, and switches to it once one succeeds.
 
-    It is made without a Python call, and fields are set where they are needed: this is what greenlets pay that no
-    thread disturbs.
+    It is created without a call of a Python function, and its fields are set only when needed: this is the cost that
+    greenlets pay when no thread is involved.
     """
 
     __slots__ = ("_attempt", "_lot", "hub_waiters")
 
     _attempt: Callable[[], object]
-    _lot: ParkingLot | None  # while it waits; its hub's thread only
+    _lot: ParkingLot | None  # set while it waits; its hub's thread only
     hub_waiters: _HubWaiters
 
     def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
@@ -234,7 +248,10 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
                 lot.leave(self)
 
     def wake(self) -> bool:
-        """Have its hub try; False if that is no more. Safe from any thread, once for each time it is in the lot."""
+        """Make its hub try; return False if the hub no longer exists.
+
+        Safe from any thread, once for each stay in the lot. The hub makes the attempt in its own thread.
+        """
         hub = self.hub_waiters.hub
         here: Any = get_hub_if_exists()
         if here is hub:
@@ -242,7 +259,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
             return True
         if hub.loop is None:
             return False
-        if self.hub_waiters.process is not _process:  # a copy after a fork: its hub turns if its thread is what forked
+        if self.hub_waiters.process is not _process:  # a copy after a fork: its hub runs only if its thread forked
             hub.loop.run_callback_threadsafe(self._try)
             return False
         self.hub_waiters.entry_queue.post(self._try)
@@ -262,7 +279,7 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
 
     def _try(self) -> None:
         lot = self._lot
-        if lot is None:  # it waits no longer, and the wakeup went to the next
+        if lot is None:  # it no longer waits, and the wakeup was passed on
             return
         if not self._attempt():
             lot.appendleft(self)
@@ -274,16 +291,16 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
 
 
 class _HubWaiters:
-    """A hub as those need it who wait there, and what holds its loop open for them."""
+    """The waiting greenlets of one hub, and the timer that holds its loop open for them."""
 
     __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "entry_queue", "hub", "process")
 
     def __init__(self, hub: Any) -> None:
-        self.hub = hub  # set once, any thread reads; so are these two
+        self.hub = hub  # this and the next two: set once, any thread reads
         self.entry_queue = EntryQueue.here()
         self.process = _process
-        self._waiting: set[_Greenlet] = set()  # the hub's thread only, as all that follows
-        # The main thread may wake those of any other hub, so that only the main hub has to look.
+        self._waiting: set[_Greenlet] = set()  # this and everything below: the hub's thread only
+        # The main thread may wake greenlets of any other hub, so only the main hub has to check.
         self._timer = (
             hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
         )
@@ -297,20 +314,21 @@ class _HubWaiters:
         self._waiting.add(waiter)
 
     def leave(self, waiter: _Greenlet) -> None:
-        """Undo `enter`."""
+        """Stop holding the loop open for *waiter*. Call from the hub's thread."""
         self._waiting.discard(waiter)
         if not self._waiting and self.hub.loop is not None:
             self._timer.stop()
 
     def _schedule_check(self) -> None:
-        """Look when the callbacks that are due have run: then all that is yet to come is active in the loop."""
+        """Check after the pending callbacks have run. Then everything that is still to come is active in the loop."""
         self.hub.loop.run_callback(self._on_callback)
 
     def _check(self) -> None:
-        """Hold the loop open while something else does, or somebody is left who may wake those that wait.
+        """Hold the loop open while something else does, or while another thread may wake the waiters.
 
-        While something else does, since greenlets that it resumes may start somebody. libuv does not tell of it; its
-        loop ends only after a turn in which nothing was resumed. Who woke one of them and is gone has left a letter.
+        Something else counts because the greenlets that it resumes may start such a thread. On libuv `activecnt` does
+        not show it, but that loop ends only after an iteration in which nothing was resumed. A thread that woke a
+        waiter and has ended since has left an entry in the queue.
         """
         timer = self._timer
         is_last = self.hub.loop.activecnt <= timer.ref
@@ -318,16 +336,16 @@ class _HubWaiters:
 
 
 def _others_may_wake() -> bool:
-    """True if a thread besides the calling one runs Python code, or is about to."""
+    """Return True if a thread other than the calling one runs Python code, or is about to."""
     if any(is_busy() for is_busy in _busy_checks):
         return True
     frames = sys._current_frames()
-    others = sys._current_exceptions().keys() - {native.get_ident()}  # also those that have not begun
+    others = sys._current_exceptions().keys() - {native.get_ident()}  # includes threads that have not begun
     return any(not _is_idle(frames.get(thread)) for thread in others)
 
 
 def _is_idle(frame: FrameType | None) -> bool:
-    """True where a thread of gevent's waits for work, and where one of our own is: `_busy_checks` speaks for it."""
+    """Return True for gevent's threads that wait for work, and for greendata's workers, which `_busy_checks` covers."""
     if frame is None:
         return False
     if frame.f_globals.get("__name__") in WHERE_THREADS_WAIT:
@@ -352,7 +370,7 @@ def _waiter(patience: float) -> _Greenlet | _Thread:
 
 
 def _main_native_id() -> Any:
-    # Linux gives it the number of the process, also in a child that another thread has forked.
+    # On Linux it equals the process id, even in a child that another thread has forked.
     return os.getpid() if sys.platform == "linux" else main_native_thread().native_id
 
 
@@ -366,8 +384,8 @@ def _after_fork_in_child() -> None:
 
 _busy_checks: list[Callable[[], bool]] = []  # these two are written at import
 _entry_codes: set[CodeType] = set()
-_is_hub_stopped: Callable[[], bool] = bool  # True on such a thread; set once
-_main_thread = _main_native_id()  # written again by the child of a fork, whose one thread it then is
-_process = object()  # this process, and no copy of it after a fork
-_local = native.Local()  # one hub_waiters a thread, its own
+_is_hub_stopped: Callable[[], bool] = bool  # see `treat_hubs_as_stopped_where`; set once
+_main_thread = _main_native_id()  # set again in the child of a fork, to its only thread
+_process = object()  # identifies this process; the child of a fork gets another object
+_local = native.Local()  # the `_HubWaiters` of each thread's hub
 os.register_at_fork(after_in_child=_after_fork_in_child)

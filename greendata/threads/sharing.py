@@ -1,12 +1,12 @@
-"""What `gevent.monkey` has patched, on threads that have no hub: there it works natively.
+"""Make everything that `gevent.monkey` has patched work in threads without a hub.
 
-gevent makes greenlets of all that waits. On the hub's thread that is right. A native thread (a worker, one of Polars'
-own, one of gevent's thread pool) has no hub that turns, so a patched lock parks it for ever, a patched sleep or socket
-makes a hub that nobody runs, and a patched executor starts a greenlet that never gets its turn. Polars itself uses all
-of them there: to scan a Delta table, to ask for credentials, in the functions of a query.
+The patched functions wait by switching to a hub. That is right in a hub's thread. A native thread (a worker, a thread
+of Polars, a thread of gevent's pool) has no running hub. There a patched lock blocks forever, a patched sleep or socket
+creates a hub that never runs, and a patched executor starts a greenlet that never runs. Polars itself uses all of these
+in such threads: to scan a Delta table, to ask for credentials, and in the Python functions of a query.
 
-`share` makes it so that what waits is green on threads with a hub and native on threads without one, and that the one
-wakes the other. A greenlet notices nothing of it.
+After `share`, waiting is green in threads with a hub and native in threads without one, and each kind wakes the other.
+Nothing changes for greenlets.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ VARIABLE = "GREENDATA_NATIVE_WAITS"
 
 
 def share() -> None:
-    """Share with native threads what `gevent.monkey` has patched, unless `are_off`. Idempotent.
+    """Make what `gevent.monkey` has patched work in native threads, unless `are_off`. Idempotent.
 
-    Nothing happens in a process in which nothing is patched. Safe from any thread.
+    Do nothing in a process in which nothing is patched. Safe from any thread.
 
     Example:
         >>> share()
@@ -49,7 +49,7 @@ def share() -> None:
 
 
 def are_off() -> bool:
-    """True if ``GREENDATA_NATIVE_WAITS`` leaves everything to gevent: 0, false, no or off.
+    """Return True if ``GREENDATA_NATIVE_WAITS`` switches sharing off: 0, false, no or off.
 
     Example:
         >>> are_off()
@@ -59,7 +59,7 @@ def are_off() -> bool:
 
 
 def are_shared() -> bool:
-    """True once native threads share what is patched.
+    """Return True once `share` has taken effect.
 
     Example:
         >>> are_shared() in (True, False)

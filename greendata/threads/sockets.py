@@ -1,16 +1,17 @@
-"""Sockets where `gevent.monkey` has patched them, on threads without a hub and between threads.
+"""Make patched sockets work in threads without a hub, and when they pass from thread to thread.
 
-A gevent socket belongs to the hub of the thread that made it, and waits there. A pool of connections hands sockets from
-thread to thread. So a socket waits where it is used:
+A gevent socket belongs to the hub of the thread that created it, and waits there. A connection pool passes sockets from
+thread to thread. Here a socket waits in the thread that uses it:
 
-- on a thread without a hub natively, in `poll`; such a thread makes sockets without a hub, too;
-- a socket without a hub gets that of the first greenlet that waits for it;
-- in another hub than its own by a watcher of that hub.
+- A thread without a hub waits natively, in `poll`. Sockets that it creates have no hub.
+- A socket without a hub gets the hub of the first greenlet that waits for it.
+- In a hub other than its own, a socket waits with a temporary watcher of that hub.
 
-`os.close` leaves it to the hub of the calling thread to close what is no regular file. Where that hub does not turn, as
-a worker's during a job, the descriptor is closed at once: who reads the other end of a pipe would wait for ever.
+gevent's `os.close` leaves it to the calling thread's hub to close a descriptor that is not a regular file. If that hub
+is not running, as in a worker during a job, the descriptor is closed at once. Otherwise a reader at the other end of a
+pipe would wait forever.
 
-The operating system's socket is the same for all, and never blocks by itself.
+The operating system's socket is the same in each case, and is always non-blocking.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ from greendata.threads.parking import hub_here, hub_runs_here
 __all__ = ("share_sockets",)
 
 READ, WRITE = 1, 2  # as the loop's io watchers have them
-_cancelled: Any = gevent.socket.cancel_wait_ex  # type: ignore[attr-defined]  # what those get who wait at a close
+_cancelled: Any = gevent.socket.cancel_wait_ex  # type: ignore[attr-defined]  # the error for waiters on close
 
 
 def share_sockets() -> None:
-    """Let native threads use the sockets, `select` and name resolution of `gevent.monkey`, and share sockets."""
+    """Let native threads use patched sockets, `select` and name resolution, and share sockets with greenlets."""
     replace_socket_methods(SocketMethods(_wait, _connect, _shutdown, _close_socket))
     replace_socket_hub(_hub_or_none)
     gevent.select.poll.poll = _poll  # type: ignore[method-assign]
@@ -84,7 +85,7 @@ def _wait(self: Any, watcher: Any, timeout_exc: BaseException | None = None) -> 
 
 
 def _adopt(self: Any, hub: Any) -> bool:
-    """Give a socket without a hub this one; False if another was faster."""
+    """Give *hub* to a socket that has none; return False if the socket belongs to another hub."""
     with _adopting:
         if self.hub is _NO_HUB or self.hub.loop is None:
             descriptor = self.fileno()
@@ -118,7 +119,7 @@ def _shutdown(self: Any, how: int) -> None:
     if _is_own_hub(self.hub):
         _in_greenlet.shutdown(self, how)
     else:
-        get_native_socket(self).shutdown(how)  # that wakes those who wait, wherever they do
+        get_native_socket(self).shutdown(how)  # this wakes the waiters in every thread
 
 
 def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> None:  # noqa: FBT001, FBT002
@@ -132,7 +133,7 @@ def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> N
     is_waited_for = any(watcher is not None and watcher.callback is not None for watcher in watchers)
     if hub.loop is not None and (is_waited_for or "libuv" in type(hub.loop).__module__):
         hub.loop.run_callback_threadsafe(hub.cancel_waits_close_and_then, watchers, error, close)
-    else:  # libev has nothing of a watcher that is not started
+    else:  # libev keeps nothing of a watcher that is not started
         close()
 
 
@@ -141,11 +142,11 @@ def _is_own_hub(hub: Any) -> bool:
 
 
 def _nothing() -> None:
-    """What is done with a descriptor that was detached."""
+    """Do nothing, because the descriptor was detached."""
 
 
 def _close(fd: int) -> None:
-    """`os.close`; a hub that watches the descriptor closes it in any case."""
+    """Close *fd*: the replacement of `os.close`. A hub that watches the descriptor closes it in any case."""
     hub = get_hub_if_exists()
     if hub is None or hub.loop is None or hub_runs_here() or hub.loop.closing_fd(fd):
         _close_in_greenlet(fd)
@@ -162,7 +163,7 @@ def _select(rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None, /)
 
 
 def _poll(self: Any, timeout: float | None = None) -> list[tuple[int, int]]:
-    """`select.poll.poll`: in the hub of the calling thread, or natively."""
+    """Poll in the hub of the calling thread, or natively: the replacement of `select.poll.poll`."""
     hub = hub_here()
     if hub is not None:
         self.loop = hub.loop
@@ -177,7 +178,7 @@ def _poll(self: Any, timeout: float | None = None) -> list[tuple[int, int]]:
 
 
 def _is_ready(descriptor: int, event: int, timeout: float | None) -> bool:
-    """Block the thread until the socket is ready; False after *timeout* seconds."""
+    """Block the thread until the socket is ready; return False after *timeout* seconds."""
     if _native_poll is None:  # Windows
         reads, writes = ([descriptor], []) if event == READ else ([], [descriptor])
         return any(_native_select(reads, writes, writes, timeout))
@@ -186,7 +187,7 @@ def _is_ready(descriptor: int, event: int, timeout: float | None) -> bool:
     return bool(poller.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
 
-# -- in the place of a hub ----------------------------------------------------------------------------------
+# -- a substitute for a hub ---------------------------------------------------------------------------------
 
 
 def _hub_or_none() -> Any:
@@ -194,7 +195,7 @@ def _hub_or_none() -> Any:
 
 
 class _NoHub:
-    """What a socket has for a hub, and for its loop, if a thread without one made it."""
+    """The hub, and the loop, of a socket that a thread without a hub created."""
 
     resolver = Resolver()
 
@@ -209,7 +210,7 @@ class _NoHub:
         return False
 
     def cancel_wait(self, _watcher: object, _error: object) -> None:
-        """Nobody waits there."""
+        """Do nothing, because nothing waits in this hub."""
 
     def cancel_waits_close_and_then(self, _watchers: object, _error: object, then: Any, *args: Any) -> None:
         then(*args)
@@ -221,8 +222,8 @@ class _NoWatcher:
 
 
 _NO_HUB = _NoHub()
-_adopting = native.allocate_lock()  # for the moment that a socket takes to get its hub
-_in_greenlet = socket_methods()  # as gevent has them
+_adopting = native.allocate_lock()  # held while a socket gets its hub
+_in_greenlet = socket_methods()  # gevent's own
 _poll_in_greenlet: Any = gevent.select.poll.poll
 _close_in_greenlet: Any = getattr(gevent.os, "close", None)
 _native_close: Any = get_original("os", "close")

@@ -1,8 +1,8 @@
-"""Threads and sleep where `gevent.monkey` has patched them: green on threads with a hub, native on those without.
+"""Make patched threads and `time.sleep` green in threads with a hub, and native in threads without one.
 
-A thread that is started on a native thread is a native thread. As a greenlet it would wait there for a hub that nobody
-runs, or that runs only while a job waits. The threads of an executor that gevent's own queue feeds, since it was made
-earlier, are greenlets of the queue's hub.
+A thread that a native thread starts is a native thread. As a greenlet it would wait for a hub that never runs, or that
+runs only while a job waits. An executor created before sharing has a queue of gevent; its threads are greenlets of the
+queue's hub.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ("share_threads", "sleep")
 
 
 def share_threads() -> None:
-    """Let native threads start threads, wait for their end, use executors and sleep."""
+    """Let native threads start and join threads, use executors and sleep."""
     if is_object_patched("time", "sleep"):
         time.sleep = sleep  # type: ignore[assignment]
     if not is_object_patched("threading", "Thread"):
@@ -54,9 +54,9 @@ def share_threads() -> None:
 
 
 def _share_fork_lock() -> None:
-    """Put another lock in the place of that of the executors, which each fork takes by a method of gevent.
+    """Replace the global lock of the executors, which each fork acquires through a bound method of gevent.
 
-    The hooks of a fork cannot be taken back. Those of the new lock come before, so that nobody waits for the old one.
+    Fork hooks cannot be unregistered. The hooks of the new lock run first, so no thread waits for the old lock.
     """
     module: Any = executors
     if isinstance(module._global_shutdown_lock, gevent.thread.LockType):
@@ -69,18 +69,18 @@ def _share_fork_lock() -> None:
 
 
 def sleep(seconds: float, /) -> None:
-    """`time.sleep`; the hub of the calling thread goes on, if it has one.
+    """Sleep for *seconds*: the replacement of `time.sleep`. The calling thread's hub, if it has one, continues.
 
     Example:
         >>> sleep(0)
     """
     if hub_here() is None:
-        native.sleep(max(0.0, seconds))  # gevent's takes a negative one for zero
+        native.sleep(max(0.0, seconds))  # gevent's sleep treats a negative number as zero
     else:
         gevent.hub.sleep(seconds)
 
 
-# -- Python 3.11 and 3.12: a thread is joined by way of a lock that it holds -------------------------------
+# -- Python 3.11 and 3.12: join waits for a lock that the thread holds ---------------------------------------
 
 
 def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
@@ -91,7 +91,7 @@ def _start_new_thread(func: Callable[..., object], args: tuple[Any, ...] = (), k
 
 
 def _set_tstate_lock(self: Any) -> None:
-    """Make the lock. gevent's method also has the greenlet release it at its end; a native thread has no such one."""
+    """Create the lock. gevent's method also links its release to the greenlet's end; a native thread has none."""
     if isinstance(getcurrent(), gevent.Greenlet):
         _set_greenlet_lock(self)
     else:
@@ -99,21 +99,21 @@ def _set_tstate_lock(self: Any) -> None:
 
 
 def _release_joiners(bootstrap: Any) -> None:
-    """Do what the interpreter does at the end of a thread whose lock it has made."""
+    """Release the thread's lock, as the interpreter does at the end of a thread whose lock it created."""
     thread = getattr(bootstrap, "__self__", None)
     lock = getattr(thread, "_tstate_lock", None)
     if isinstance(thread, _PlainThread) and lock is not None and lock.locked():
         lock.release()
 
 
-# -- Python 3.13 and later: it is joined by way of a handle ------------------------------------------------
+# -- Python 3.13 and later: join uses a handle ---------------------------------------------------------------
 
 
 class _Handle(thread_handle()):  # type: ignore[misc]
-    """The handle of a native thread, or of a greenlet, which greenlets of other hubs and native threads join too."""
+    """The handle of a native thread or of a greenlet. Native threads and greenlets of any hub may join either."""
 
     _ended: Event | None = None  # set once, before the thread starts; its own thread sets the event
-    _is_greenlet = False  # goes to True once, on the thread of its hub
+    _is_greenlet = False  # set to True once, in the thread of its hub
 
     def start(self, func: Callable[..., object]) -> None:
         """Start a native thread."""
@@ -134,7 +134,7 @@ class _Handle(thread_handle()):  # type: ignore[misc]
     def is_done(self) -> bool:
         if self._ended is None:
             return bool(super().is_done())
-        return self._ended.is_set() or (self._is_greenlet and super().is_done())  # also one that a fork has ended
+        return self._ended.is_set() or (self._is_greenlet and super().is_done())  # the second case: a fork ended it
 
     def _spawn(self, func: Callable[..., object], ended: Event) -> None:
         greenlet = gevent.spawn(func)
@@ -151,7 +151,7 @@ def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daem
     if handle is None:
         handle = _Handle()
     hub = _hub_for(func)
-    if hub is not None and not isinstance(handle, _Handle):  # of a thread that was made before
+    if hub is not None and not isinstance(handle, _Handle):  # the thread object was created before sharing
         _start_greenlet(hub, gevent.thread.start_joinable_thread, func, handle, daemon)
     elif hub is not None:
         handle.start_in(hub, func)
@@ -164,10 +164,10 @@ def _start_joinable_thread(func: Callable[..., object], handle: Any = None, daem
 
 
 def _hub_for(bootstrap: Any) -> Any:
-    """The hub for a thread as a greenlet; None for a native thread."""
+    """Return the hub in which the thread is to run as a greenlet, or None for a native thread."""
     thread: Any = getattr(bootstrap, "__self__", None)
     if getattr(thread, "_target", None) is executors._worker:
-        items = thread._args[1]  # that it will wait for
+        items = thread._args[1]  # the queue that it will read
         if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
             return items.hub
     return hub_here() if hub_runs_here() else None
@@ -180,7 +180,7 @@ def _start_greenlet(hub: Any, start: Callable[..., Any], *args: Any) -> Any:
 
 
 def _submit(self: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """`ThreadPoolExecutor.submit`, also for an executor whose queue wakes no other hub than its own."""
+    """Submit a call, and wake the hub of the executor's queue: the replacement of `ThreadPoolExecutor.submit`."""
     future = _submit_unpatched(self, func, *args, **kwargs)
     items = self._work_queue
     if isinstance(items, gevent.queue.SimpleQueue) and items.hub is not get_hub_if_exists():
@@ -200,7 +200,7 @@ def _run(
         func(*args, **kwargs)
     finally:
         hub = get_hub_if_exists()
-        if hub is not None:  # it slept or waited as a greenlet does; its hub would keep two descriptors
+        if hub is not None:  # the function waited as a greenlet; its hub would leak two descriptors
             take_down(hub)
         native_threads.discard(me)
         at_end()
