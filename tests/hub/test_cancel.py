@@ -1,4 +1,4 @@
-"""Cancelling: a queued job never runs, a running one is given up, and whatever happens, each settles once."""
+"""Cancellation: a queued job never runs, a running one is given up, and each result settles exactly once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_running_job_is_given_up_at_once_and_counted_until_it_returns(held: Ga
     assert (pool.stats().abandoned, pool.stats().running) == (1, 1)
     held.open()
     settle_down(pool)
-    assert result.status is Status.CANCELLED  # what it returned in the end is of no account
+    assert result.status is Status.CANCELLED  # the value that it finally returned is ignored
 
 
 def test_cancelling_twice_or_too_late(held: Gate) -> None:
@@ -79,24 +79,24 @@ def test_from_anywhere(held: Gate, where: str) -> None:
 
 def test_one_waiter_cancels_under_the_others(held: Gate) -> None:
     result = submit(held)
-    told: list[str] = []
+    woken: list[str] = []
 
     def wait(number: int) -> None:
         with pytest.raises(JobCancelled):
             result.get()
-        told.append(f"{number}")
+        woken.append(f"{number}")
         assert result.cancel() is False
 
     waiting = [gevent.spawn(wait, number) for number in range(5)]
     gevent.idle()
     result.cancel()
     gevent.joinall(waiting, raise_error=True)
-    assert sorted(told) == ["0", "1", "2", "3", "4"]
+    assert sorted(woken) == ["0", "1", "2", "3", "4"]
     held.open()
 
 
 def test_two_thousand_jobs_that_fail_time_out_and_are_cancelled_settle_once_each(held: Gate) -> None:
-    """A third of each; waited for by greenlets, plain threads and another hub, and the pool is as before."""
+    """A third of each. Greenlets, plain threads and another hub wait for them, and the pool ends as it began."""
     blocking = [submit(held) for _ in range(configure().max_workers)]
     held.wait_arrived(len(blocking))
     before = stats()
@@ -139,12 +139,12 @@ def test_two_thousand_jobs_that_fail_time_out_and_are_cancelled_settle_once_each
 def _error_of(result: Result[object]) -> BaseException | None:
     try:
         result.get()
-    except Exception as error:  # noqa: BLE001 - it is looked at by the caller
+    except Exception as error:  # noqa: BLE001 - the caller checks it
         return error
     return None
 
 
-def test_a_cancelled_job_makes_room(held: Gate) -> None:
+def test_a_cancelled_job_frees_its_place_in_the_queue(held: Gate) -> None:
     pool = small_pool(max_workers=1, max_queue=1)
     pool.submit(held)
     held.wait_arrived()
@@ -158,7 +158,7 @@ def test_a_cancelled_job_makes_room(held: Gate) -> None:
 
 
 def test_cancel_and_outcome_at_the_same_time_agree() -> None:
-    """The answer of cancel() is the truth, whoever comes first."""
+    """The return value of cancel() is right, whether the worker or the caller comes first."""
     for _ in range(300):
         result = submit(int)
         assert result.cancel() is result.cancelled()

@@ -1,4 +1,4 @@
-"""The collector beside paced work: it rests in slices, collects all the same, and does what the user has told it."""
+"""Garbage collection with paced work: deferred during slices, done afterwards, and under the user's settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.gates import Gate
 from tests.support.natives import Native
 from tests.support.processes import run_python
 
-MANY = 10_000  # objects: more than any first threshold of Python's
+MANY = 10_000  # objects: more than any default first threshold of Python
 
 
 class Knot:
-    """What only the collector can free."""
+    """An object in a reference cycle, which only the collector can free."""
 
     def __init__(self) -> None:
         self.me = self
@@ -37,7 +37,7 @@ def _as_found() -> Iterator[None]:
 
 @pytest.fixture
 def begun() -> Iterator[list[str]]:
-    """What is put here says where the test is; each collection adds its generation."""
+    """A list to which the test appends its progress, and each collection its generation."""
     seen: list[str] = []
 
     def note(phase: str, info: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ def many(number: int) -> list[list[int]]:
 
 
 def lost_in_a_slice() -> weakref.ref[Knot]:
-    """A knot that is made, and garbage, in a slice of many objects."""
+    """Create a knot that becomes garbage in a slice of many objects; return a weak reference to it."""
     refs: list[weakref.ref[Knot]] = []
 
     def make(number: int) -> list[list[int]]:
@@ -88,7 +88,7 @@ def test_garbage_of_others_is_collected_at_the_end_of_a_slice() -> None:
 
 
 def test_small_slices_are_counted() -> None:
-    """A request that makes a few objects, in a slice or not, brings the next collection nearer."""
+    """A request that creates a few objects, in a slice or not, counts toward the next collection."""
     gc.collect()
     knots = []
     for _ in range(3 * gc.get_threshold()[0]):
@@ -98,7 +98,7 @@ def test_small_slices_are_counted() -> None:
 
 
 def test_what_outlived_a_slice_is_collected_before_a_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as the time allows that slices have taken since the last full collection: here always."""
+    """`SHARE` is 0, so a full collection is always due."""
     monkeypatch.setattr(collector, "SHARE", 0)
     knot = Knot()
     paced(many, range(3), budget=0.0)
@@ -123,7 +123,7 @@ def test_a_stream_makes_up_between_its_slices(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_full_collection_comes_while_objects_pile_up() -> None:
-    """In a process of its own, where few objects are old: they pile up to many times their number."""
+    """In a separate process, where few objects are old: the new ones grow to many times their number."""
     finished = run_python(
         """
         import gc
@@ -157,7 +157,7 @@ def test_between_slices_it_is_as_it_was() -> None:
     assert between == {found}
 
 
-# -- the user's word ------------------------------------------------------------------------------------
+# -- the user's settings --------------------------------------------------------------------------------
 
 
 def test_off_before_is_off_in_it_and_after(begun: list[str]) -> None:
@@ -202,7 +202,7 @@ def test_a_threshold_that_is_set_in_a_slice_stays() -> None:
 
 
 def test_what_was_frozen_stays_frozen() -> None:
-    """In a process of its own: from then on it is left alone."""
+    """In a separate process, because frozen objects stay frozen for the rest of it."""
     finished = run_python(
         """
         import gc
@@ -223,7 +223,7 @@ def test_what_was_frozen_stays_frozen() -> None:
 # -- several threads ------------------------------------------------------------------------------------
 
 
-def test_it_rests_until_the_last_of_several_threads_is_done() -> None:
+def test_collection_is_deferred_until_the_last_of_several_threads_is_done() -> None:
     found, held = gc.get_threshold(), Gate()
     other = Native(paced, held, [1])
     held.wait_arrived()
@@ -235,7 +235,7 @@ def test_it_rests_until_the_last_of_several_threads_is_done() -> None:
 
 
 def test_a_slice_whose_end_was_interrupted_is_forgotten_at_the_next() -> None:
-    """As by a signal handler that raises."""
+    """A signal handler that raises can interrupt it so."""
     found = gc.get_threshold()
     slice_ = deferred()
     slice_.__enter__()

@@ -1,4 +1,4 @@
-"""Deadlines: queue wait and run time together, the nearest one counts, in greenlets, plain threads and on workers."""
+"""Deadlines: they include the time in the queue, the nearest applies, in greenlets, plain threads and workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_running_job_fails_at_its_deadline_and_its_slot_is_counted(held: Gate)
     held.open()
     settle_down(pool)
     assert pool.stats().failed >= 1
-    assert pool.stats().done == 0  # what it returned in the end is of no account
+    assert pool.stats().done == 0  # the value that it finally returned is ignored
 
 
 def test_a_queued_job_that_is_out_of_time_never_runs(held: Gate) -> None:
@@ -58,7 +58,7 @@ def test_a_job_whose_deadline_passed_while_the_hub_slept_never_runs(held: Gate) 
     ran: list[int] = []
     result = pool.submit(ran.append, 1, timeout=0)
     held.open()
-    while not result.ready():  # the hub does not turn: its timer cannot have done it
+    while not result.ready():  # the hub does not run, so its timer cannot have failed the job
         pass
     assert isinstance(result.exception, DeadlineExceeded)
     blocking.get()
@@ -82,7 +82,7 @@ def test_a_deadline_fails_it_for_all_who_wait(held: Gate) -> None:
     held.open()
 
 
-def test_in_a_plain_thread_the_waiter_keeps_it(held: Gate) -> None:
+def test_in_a_plain_thread_the_waiter_enforces_the_deadline(held: Gate) -> None:
     def wait() -> object:
         with pytest.raises(DeadlineExceeded):
             submit(held, timeout=0.02).get()
@@ -95,7 +95,7 @@ def test_in_a_plain_thread_the_waiter_keeps_it(held: Gate) -> None:
 
 
 @pytest.mark.parametrize("ends", ["get", "wait"])
-def test_who_waits_for_the_end_in_a_plain_thread_keeps_it_too(held: Gate, ends: str) -> None:
+def test_a_plain_thread_that_waits_for_the_end_enforces_it_too(held: Gate, ends: str) -> None:
     pool = small_pool(max_workers=1)
     blocking = pool.submit(held)
     held.wait_arrived()
@@ -149,7 +149,7 @@ def test_the_nearest_one_wins(held: Gate) -> None:
 
 
 def passed(seconds: float, moment: float) -> AbstractContextManager[None]:
-    """A deadline of *seconds* that has passed at *moment* already."""
+    """Return a deadline of *seconds* that passed at *moment*."""
     return within(Limit(moment, seconds))
 
 

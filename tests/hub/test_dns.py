@@ -1,4 +1,4 @@
-"""Names are resolved at once while every worker is held: the pool is not the one where gevent serves DNS."""
+"""Names are resolved while every worker is blocked: gevent resolves DNS in another pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_getaddrinfo_answers_while_every_worker_is_held(make_gate: Callable[[], 
     results = [submit(held, number) for number in range(3 * workers)]
     held.wait_arrived(workers)
     assert stats().running == workers
-    assert gevent.socket.getaddrinfo("localhost", 80)  # nobody opens the gate before it has answered
+    assert gevent.socket.getaddrinfo("localhost", 80)  # the gate is opened only after it has answered
     assert not any(result.ready() for result in results)
     held.open()
     assert [result.get() for result in results] == list(range(3 * workers))

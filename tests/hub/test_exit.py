@@ -1,4 +1,4 @@
-"""The end of a process: it comes when nothing is pending, and quietly when work is in flight."""
+"""Process exit: a process ends when nothing is pending, and exits silently when work is in flight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Finished, run_python
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test runs in a separate process
 
 PATCH = "from gevent.monkey import patch_all; patch_all()"
 both_ways = pytest.mark.parametrize("patch", ["", PATCH], ids=["plain", "patched"])
@@ -60,7 +60,7 @@ def test_it_exits_cleanly_with_work_in_flight(work: str, patch: str) -> None:
 
 @both_ways
 def test_greenlets_that_wait_are_not_woken_by_the_exit(patch: str) -> None:
-    """They would go on where nobody expects it: with `JobCancelled` where the job was queued, or with more work."""
+    """They would continue unexpectedly: with `JobCancelled` if the job was queued, or by submitting more work."""
     code = """
     def serve():
         while True:
@@ -74,7 +74,7 @@ def test_greenlets_that_wait_are_not_woken_by_the_exit(patch: str) -> None:
 
 
 @both_ways
-def test_an_error_in_the_main_program_is_all_that_is_told(patch: str) -> None:
+def test_only_the_error_of_the_main_program_is_reported(patch: str) -> None:
     finished = run(patch, "pending = submit(native_sleep, 0.3)\nuntil(begun)\nint('provoked')")
     assert finished.returncode == 1
     assert finished.stderr.startswith("Traceback")
@@ -88,7 +88,7 @@ def test_the_exit_code_is_kept(patch: str) -> None:
 
 
 @both_ways
-def test_a_failure_that_nobody_waits_for_is_not_told(patch: str) -> None:
+def test_a_failure_without_a_waiter_is_not_reported(patch: str) -> None:
     errors = ["ValueError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "gevent.Timeout", "gevent.GreenletExit"]
     jobs = "\n".join(f"submit(fail, {error})" for error in errors)
     code = f"def fail(kind):\n    raise kind()\n{jobs}\nuntil(lambda: stats().failed == {len(errors)})"
@@ -98,7 +98,7 @@ def test_a_failure_that_nobody_waits_for_is_not_told(patch: str) -> None:
 @both_ways
 def test_the_loop_ends_when_nothing_is_pending(patch: str) -> None:
     code = """
-    gevent.get_hub()  # before the jobs: it is the hub of whoever submits that waits for them
+    gevent.get_hub()  # before the jobs, which are delivered to the hub of the submitting thread
     results = [submit(native_sleep, 0.1) for _ in range(6)]
     print(gevent.get_hub().join(), all(result.ready() for result in results))
     print(gevent.wait(timeout=60), stats().queued + stats().running)
@@ -142,7 +142,7 @@ def test_exit_handlers_that_run_later_may_still_work(patch: str) -> None:
 
 
 @both_ways
-def test_a_job_that_does_not_come_back_holds_the_exit_no_longer_than_it_may(patch: str) -> None:
+def test_a_job_that_never_returns_delays_the_exit_by_exit_timeout_at_most(patch: str) -> None:
     code = """
     import greendata
     lock = get_original("_thread", "allocate_lock")()
@@ -178,7 +178,7 @@ def test_greenlets_that_jobs_left_on_their_workers_do_not_outlive_the_interprete
 
 
 def test_greenlets_do_not_run_on_while_callers_end() -> None:
-    """Under patching gevent itself gives the hub a turn when the interpreter waits for its threads."""
+    """With patching, gevent itself runs the hub while the interpreter waits for its threads."""
     code = """
     import gevent, greendata
     from greendata.hub import native

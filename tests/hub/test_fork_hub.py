@@ -1,4 +1,4 @@
-"""Fork before any query: the child has a pool of its own, and nothing of the parent's runs on in it."""
+"""Fork before any query: the child has a separate pool, and none of the parent's work continues in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import run_python
 from tests.support.processes import children_end
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test runs in a separate process
 
 FORKS = {
     "os.fork": ("", "os"),
@@ -15,7 +15,7 @@ FORKS = {
     "patched os.fork": ("from gevent.monkey import patch_all; patch_all()", "os"),
 }
 
-# What the child does is a function; what it prints, its parent prints, after waiting for it.
+# The child calls a function. Its output precedes the parent's later output, because the parent waits for it.
 PROGRAM = """
 {patch}
 import os, sys, traceback
@@ -27,7 +27,7 @@ from tests.support.natives import until
 
 def in_child(check):
     sys.stdout.flush()
-    # gevent watches SIGCHLD from its first fork on, and misses a child that is gone by then
+    # gevent watches SIGCHLD only from its first fork on, and misses a child that has ended before that
     gevent.get_hub().loop.install_sigchld()
     pid = {module}.fork()
     if not pid:
@@ -56,7 +56,7 @@ every_fork = pytest.mark.parametrize("how", FORKS)
 
 @every_fork
 def test_the_childs_pool_is_its_own(how: str) -> None:
-    told = run_forking(
+    output = run_forking(
         how,
         """
     print("parent", submit(os.getpid).get() == os.getpid())
@@ -69,12 +69,12 @@ def test_the_childs_pool_is_its_own(how: str) -> None:
     print("parent", submit(os.getpid).get() == os.getpid())
     """,
     )
-    assert told.splitlines() == ["parent True", "child 0 True 1", "many [0, 1, 2, 3, 4]", "parent True"]
+    assert output.splitlines() == ["parent True", "child 0 True 1", "many [0, 1, 2, 3, 4]", "parent True"]
 
 
 @every_fork
 def test_what_the_parent_had_pending_is_lost_in_the_child_and_kept_in_the_parent(how: str) -> None:
-    told = run_forking(
+    output = run_forking(
         how,
         """
     gate = Gate()
@@ -94,7 +94,7 @@ def test_what_the_parent_had_pending_is_lost_in_the_child_and_kept_in_the_parent
     print([result.get() for result in results])
     """,
     )
-    *lost, state, kept = told.splitlines()
+    *lost, state, kept = output.splitlines()
     assert [line.partition(" was submitted before the fork")[0] for line in lost] == [f"job {n}" for n in range(6)]
     assert state == "False 0 0 True"
     assert kept == "[0, 1, 2, 3, 4, 5]"
@@ -102,7 +102,7 @@ def test_what_the_parent_had_pending_is_lost_in_the_child_and_kept_in_the_parent
 
 @every_fork
 def test_greenlets_that_waited_in_the_parent_do_not_run_on_in_the_child(how: str) -> None:
-    told = run_forking(
+    output = run_forking(
         how,
         """
     gate = Gate()
@@ -129,13 +129,13 @@ def test_greenlets_that_waited_in_the_parent_do_not_run_on_in_the_child(how: str
     gevent.joinall(waiting)
     """,
     )
-    assert told.splitlines() == ["3", "4", *["answered by the parent"] * 3]
+    assert output.splitlines() == ["3", "4", *["answered by the parent"] * 3]
 
 
 @every_fork
-def test_a_fork_inside_a_greenlet_that_waits_abroad(how: str) -> None:
-    """What the parent's hub expected does not count for the child's: no LoopExit, no loop that never ends."""
-    told = run_forking(
+def test_a_fork_while_a_greenlet_waits_for_a_result_of_another_hub(how: str) -> None:
+    """The numbers that the parent expected do not count in the child: no LoopExit, and no loop that never ends."""
+    output = run_forking(
         how,
         """
     from tests.support.natives import Native
@@ -155,12 +155,12 @@ def test_a_fork_inside_a_greenlet_that_waits_abroad(how: str) -> None:
     print(waiting.get())
     """,
     )
-    assert told.splitlines() == ["[0, 1, 2] True", "1"]
+    assert output.splitlines() == ["[0, 1, 2] True", "1"]
 
 
 @every_fork
 def test_a_child_of_a_child(how: str) -> None:
-    told = run_forking(
+    output = run_forking(
         how,
         """
     def deeper():
@@ -175,7 +175,7 @@ def test_a_child_of_a_child(how: str) -> None:
     in_child(check)
     """,
     )
-    assert told.splitlines() == ["parent 0", "child 1", "grandchild 2", "child 3"]
+    assert output.splitlines() == ["parent 0", "child 1", "grandchild 2", "child 3"]
 
 
 @children_end
@@ -233,9 +233,9 @@ print(greendata.run(forking).get(timeout=60) if {place!r} == "a job" else call(f
 @pytest.mark.parametrize("place", ["a job", "a call"])
 @pytest.mark.parametrize("ending", ["child(); os._exit(3)", "child(); return None"])
 def test_a_child_that_a_job_forks_is_a_process_of_its_own(place: str, ending: str) -> None:
-    """Its hub goes on during jobs, none of the parent's jobs is its own, and it ends when the job returns in it."""
+    """Its hub runs during jobs, it has none of the parent's jobs, and it ends when the job returns in it."""
     if (place, ending) == ("a call", "child(); return None"):
-        return  # a greenlet that returns goes on in its hub, as in any process
+        return  # after a greenlet that returns, its hub continues, as in any process
     setup = "caller = greendata.Caller.new()\ncall = caller.call_soon"
     code = IN_A_JOB.format(setup=setup if place == "a call" else "", ending=ending, place=place)
     finished = run_python(code, warnings="ignore", timeout=50)

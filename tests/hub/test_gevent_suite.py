@@ -1,4 +1,4 @@
-"""gevent's own tests of AsyncResult pass with `Result` in its place."""
+"""gevent's own tests of AsyncResult pass when `Result` replaces it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import run_python
 
-# Every test case of the module that makes an AsyncResult, or inherits from one that does.
+# Every test case of the module that creates an AsyncResult, or inherits from one that does.
 CASES = (
     "TestAsyncResult",
     "TestAsyncResultAsLinkTarget",
@@ -19,9 +19,9 @@ CASES = (
     "TestWait_count2",
     "TestWait_notimeout",
 )
-# It starts native threads by way of `threading`: under patching it fails with gevent's own AsyncResult too.
+# It starts native threads through `threading`. With patching it fails with gevent's own AsyncResult too.
 UNPATCHED_ONLY = {"TestAsyncResultCrossThread"}
-# It watches `run_callback_threadsafe`, by which gevent's own links are told; those of a Result by a `HubWaker`.
+# It watches `run_callback_threadsafe`, which notifies gevent's own links. Those of a Result use a `HubWaker`.
 INNER = "test_cross_thread_callback_can_run_before_scheduling_returns"
 
 PROGRAM = """
@@ -38,7 +38,7 @@ class Counted(Result):
         super().__init__(*args)
 
 module.AsyncResult = Counted
-module.TestAsyncResultCrossThread.{inner} = None  # no test any more
+module.TestAsyncResultCrossThread.{inner} = None  # removes the test
 for name in {cases!r}:
     Counted.made = 0
     suite = unittest.defaultTestLoader.loadTestsFromName(name, module)
@@ -51,9 +51,9 @@ for name in {cases!r}:
 def test_gevents_tests_pass_with_result_in_the_place_of_async_result(patch: str) -> None:
     cases = [case for case in CASES if not (patch and case in UNPATCHED_ONLY)]
     finished = run_python(PROGRAM.format(cases=cases, patch=patch, inner=INNER), warnings="default")
-    told = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines())
-    # The case ran tests, they made results of ours, and none failed or was skipped.
-    assert told == dict.fromkeys(cases, "True True True"), finished.stderr
+    found = dict(line.split(maxsplit=1) for line in finished.stdout.splitlines())
+    # The case ran tests, they created instances of Result, and none failed or was skipped.
+    assert found == dict.fromkeys(cases, "True True True"), finished.stderr
 
 
 def test_the_list_of_cases_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""Hubs that come and go: those of plain threads and of callers, destroyed ones, and what is in flight then."""
+"""Hubs that are created and destroyed: those of plain threads and of callers, with work in flight."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.support.processes import run_python
 
 
 class Value:
-    """A frame, say: what a job is given or returns."""
+    """A value that a job takes or returns, such as a frame."""
 
 
 def ended_thread(func: Callable[[], object]) -> None:
-    """Run *func* in a plain thread, and return when the thread has ended."""
+    """Run *func* in a plain thread; return after the thread has ended."""
     before = ended = native.thread_names().keys()
     failed: list[BaseException] = []
 
@@ -70,35 +70,35 @@ THREADS = {
     "a group": in_a_group,
     "a link": with_a_link,
     "its caller": lambda: Caller.current().call_soon(int).get(timeout=30),
-    "a mailbox": EntryQueue.here,
+    "an entry queue": EntryQueue.here,
 }
 
 
 def loops() -> int:
-    """How many loops of hubs there are, destroyed ones too."""
+    """Return how many loops of hubs exist, including destroyed ones."""
     gc.collect()
     kind = type(gevent.get_hub().loop)
     return sum(type(thing) is kind for thing in gc.get_objects())
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not show when a thread has ended")
 @pytest.mark.parametrize("name", sorted(THREADS.keys() - {"a stream that is left"}))
 def test_a_plain_thread_leaves_no_loop(name: str) -> None:
-    """A stream that is left has greenlets that wait for ever: greenlet frees none of a thread that has ended."""
-    ended_thread(THREADS[name])  # what happens only once
+    """An abandoned stream has greenlets that wait forever, and greenlet frees none of a thread that has ended."""
+    ended_thread(THREADS[name])  # initialise what is created only once
     before = loops()
     ended_thread(THREADS[name])
     until(lambda: loops() <= before)
 
 
 def test_a_worker_that_ends_leaves_no_loop() -> None:
-    """It has had a mailbox, as every hub that waits for another thread has."""
+    """Its hub had an entry queue, as every hub that waits for another thread has."""
     workers = Pool(Settings(max_workers=1))
     workers.submit(EntryQueue.here).get(timeout=30)
     before = loops()
     workers.configure(max_workers=2)
     gate = Gate()
-    held = [workers.submit(hold_with_a_mailbox, gate) for _ in range(2)]
+    held = [workers.submit(hold_with_an_entry_queue, gate) for _ in range(2)]
     gate.wait_arrived(2)
     gate.open()
     gevent.joinall(held, raise_error=True)
@@ -107,23 +107,23 @@ def test_a_worker_that_ends_leaves_no_loop() -> None:
     until(lambda: loops() <= before)
 
 
-def hold_with_a_mailbox(gate: Gate) -> None:
+def hold_with_an_entry_queue(gate: Gate) -> None:
     EntryQueue.here()
     gate()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not show when a thread has ended")
 @pytest.mark.parametrize("name", THREADS)
 def test_a_plain_thread_leaves_no_descriptor(
     name: str, keeps_descriptors: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    ended_thread(THREADS[name])  # what happens only once
+    ended_thread(THREADS[name])  # initialise what is created only once
     with keeps_descriptors():
         for _ in range(3):
             ended_thread(THREADS[name])
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell when a thread has ended")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not show when a thread has ended")
 def test_a_hub_that_was_there_before_is_its_owners() -> None:
     hubs: list[Hub] = []
 
@@ -192,25 +192,25 @@ def test_the_end_of_a_job_comes_also_when_its_hub_is_gone(held: Gate) -> None:
     ends[0].get(timeout=30)
 
 
-def test_letters_to_a_hub_that_is_gone_are_dropped() -> None:
-    boxes: list[EntryQueue] = []
-    letter = Value()
-    gone = weakref.ref(letter)
+def test_entries_for_a_destroyed_hub_are_dropped() -> None:
+    queues: list[EntryQueue] = []
+    value = Value()
+    gone = weakref.ref(value)
 
     def thread() -> None:
-        boxes.append(EntryQueue.here())
+        queues.append(EntryQueue.here())
         gevent.get_hub().destroy(destroy_loop=True)
-        boxes.append(boxes[0])
+        queues.append(queues[0])
 
     native.start_thread(thread, ())
-    until(lambda: len(boxes) == 2)
-    boxes[0].post(lambda letter=letter: letter)  # type: ignore[misc]
-    del letter
+    until(lambda: len(queues) == 2)
+    queues[0].post(lambda value=value: value)  # type: ignore[misc]
+    del value
     assert gone() is None
 
 
 def test_a_caller_that_waits_for_its_idleness_ends_on_libuv() -> None:
-    """The loop of libuv runs on for as long as a timer of it is active."""
+    """libuv's loop keeps running while one of its timers is active."""
     pytest.importorskip("cffi", reason="gevent's libuv loop needs cffi")
     finished = run_python(
         """
@@ -235,7 +235,7 @@ def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
     until(lambda: (gc.collect(), gone() is None and waker.expected <= before)[1])
 
 
-def test_the_calls_of_a_destroyed_hub_are_told_when_its_thread_has_another() -> None:
+def test_the_calls_of_a_destroyed_hub_fail_when_its_thread_gets_another() -> None:
     calls: list[TaskResult[object]] = []
     over = Gate()
 

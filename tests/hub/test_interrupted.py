@@ -1,4 +1,4 @@
-"""A signal handler raises at each single step of what a thread asks of the pool, and nobody stands still."""
+"""A signal handler raises at every single step of a call to the pool, and no thread or greenlet hangs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.natives import Native, dismiss, settle_down, small_pool, unti
 from tests.support.processes import run_python
 from tests.support.windows import Interruption, interrupted
 
-LIMIT = 60.0  # seconds: a guard, after which somebody stands still
+LIMIT = 60.0  # seconds: longer than this counts as a hang
 
 
 SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
@@ -90,7 +90,7 @@ def test_a_submit_that_is_refused(held: Gate) -> None:
 
 
 def test_a_submit_that_is_interrupted_twice() -> None:
-    """The second signal comes while it is undone: what is left of it in the queue is found by who drains."""
+    """The second signal comes while the submission is undone. `drain` finds what is left of it in the queue."""
     pool = small_pool(max_workers=1)
     pool.submit(int).get()
 
@@ -158,12 +158,12 @@ def test_members_of_a_group() -> None:
     with Group(timeout=LIMIT, on_error="collect") as group:
         for _ in interrupted(lambda: (group.spawn(int), group.run(int))):
             pass
-        group.cancel()  # a member that never came to its start ends with it
+        group.cancel()  # this also ends a member that never started
     assert group.pending == ()
 
 
 class Alarm:
-    """Handlers of every form that Python calls."""
+    """Signal handlers of every kind that Python can call."""
 
     @staticmethod
     def function(number: int, frame: object) -> None:
@@ -205,12 +205,12 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("handler", ["Alarm.function", "alarm.method", "alarm", "partial(Alarm.function)"])
-def test_a_signal_that_comes_while_the_hub_is_told_of_a_job(handler: str) -> None:
-    """Its error ends what the program does, and is not taken for one of the job's."""
+def test_a_signal_while_the_hub_delivers_a_job(handler: str) -> None:
+    """Its error interrupts the program, and is not reported as an error of the job."""
     check_program(handler, "notify_waiters")
 
 
-def test_a_signal_that_comes_while_a_listener_is_told_of_a_job() -> None:
+def test_a_signal_while_a_listener_hears_of_a_job() -> None:
     check_program("alarm", "listen")
 
 
@@ -226,7 +226,7 @@ def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[st
 
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        # It comes in C, when the hub starts the greenlets of the stage, and Python sees to it in the first of them.
+        # The signal comes in C, when the hub starts the stage's greenlets. Python handles it in the first of them.
         for workers in (1, 3):
             numbers = range(3) | stages.map(int, workers=workers)
             gevent.get_hub().loop.run_callback(ctypes.CDLL(None)["raise"], int(signal.SIGALRM))
@@ -234,4 +234,4 @@ def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[st
                 list(numbers)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert all("Interruption" in hub_errors.pop() for _ in range(2))  # gevent tells of each greenlet that ends so
+    assert all("Interruption" in hub_errors.pop() for _ in range(2))  # gevent reports each greenlet that ends so

@@ -1,4 +1,4 @@
-"""After 100 000 jobs: no descriptor, thread, watcher or hub more than before, and nothing kept of the jobs."""
+"""After 100 000 jobs there are no more descriptors, threads, watchers or hubs than before, and no job is kept alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.natives import Native, until
 
 JOBS = 100_000
 BATCH = 1000
-GUARD = 10.0  # seconds for workers to put down what they have in hand
+GUARD = 10.0  # seconds: limit for workers to release their last job
 
 
 def alive(kind: type[object]) -> int:
@@ -34,13 +34,13 @@ def alive(kind: type[object]) -> int:
 
 
 def left_since(before: dict[type[object], int]) -> dict[type[object], int]:
-    """How many more of each kind there are than *before*."""
+    """Return how many more objects of each kind exist than *before*."""
     gc.collect()
     return {kind: alive(kind) - count for kind, count in before.items()}
 
 
 def run_some(count: int) -> None:
-    """Jobs that succeed, fail, are cancelled and are dropped, some with deadlines, waited for in greenlets."""
+    """Run jobs that succeed, fail, are cancelled or are dropped, some with deadlines. Greenlets wait for them."""
 
     def wait(number: int) -> None:
         timeout = 60 if number % 5 == 0 else None
@@ -60,7 +60,7 @@ def expected_here() -> int:
 
 
 def settled(expected: int) -> bool:
-    """True with nothing under way but the *expected* numbers, which others in this thread have out."""
+    """Return True if nothing is in flight but the *expected* numbers, which others in this thread have registered."""
     return expected_here() <= expected and not stats().running and not stats().queued
 
 
@@ -91,10 +91,10 @@ def test_a_hundred_thousand_jobs_leave_nothing(
     ran = stats()
     assert (ran.done + ran.failed + ran.cancelled) - (done.done + done.failed + done.cancelled) == JOBS
     assert ran.workers <= 2
-    assert len(native.thread_names()) <= threads + 3  # two workers, and one that looks after stuck jobs
+    assert len(native.thread_names()) <= threads + 3  # two workers, and one that watches for stuck jobs
     end = monotonic() + GUARD
     while max((left := left_since(before)).values()) > 0 and monotonic() < end:
-        rest()  # a worker that has counted its job may have that in hand for a moment
+        rest()  # a worker that has counted its job may hold it for a moment
     assert max(left.values()) <= 0, left
     assert gevent.get_hub().loop.activecnt <= watchers
 
@@ -120,11 +120,11 @@ def test_threads_without_a_hub_get_none() -> None:
 
 
 class Kept:
-    """What a job has in hand."""
+    """An object that a job holds."""
 
 
 def late(gate: Gate, kept: Kept) -> int:
-    """A job that ends after somebody has opened *gate*."""
+    """Return once *gate* is open."""
     gate()
     return id(kept)
 
@@ -147,7 +147,7 @@ def call_that_fails(kept: Kept) -> Result[object]:
     ids=["call", "gather", "gather a failure", "job"],
 )
 def test_what_is_over_is_let_go_without_the_collector(begin: Callable[[Kept], Result[object]]) -> None:
-    """No cycle of references: frames and connections are not kept until a collection comes by."""
+    """There is no reference cycle, so frames and connections do not live until the next collection."""
     gc.collect()
     gc.disable()
     try:
@@ -161,7 +161,7 @@ def test_what_is_over_is_let_go_without_the_collector(begin: Callable[[Kept], Re
 
 
 def wait_for_all(results: list[Result[object]]) -> None:
-    """Wait as a group does."""
+    """Wait for *results* in a group."""
     with Group() as group:
         for result in results:
             group.add(result)
@@ -183,13 +183,13 @@ def wait_for_all(results: list[Result[object]]) -> None:
 def test_a_greenlet_that_was_waiting_is_the_last_to_know_of_the_job(
     begin: Callable[[Gate, Kept], Result[object]], make_gate: Callable[[], Gate]
 ) -> None:
-    """It runs on inside the hub's callbacks, whose frames must hold nothing of what it waited for."""
+    """It continues inside the hub's callbacks, whose frames must hold no reference to what it waited for."""
     found = []
 
     def wait_and_look() -> None:
         kept, gate = Kept(), make_gate()
         known = weakref.ref(kept)
-        gevent.spawn(gate.open)  # which runs once this one waits
+        gevent.spawn(gate.open)  # this runs once the current greenlet waits
         result = begin(gate, kept)
         if isinstance(result, Result):
             result.get(timeout=60)

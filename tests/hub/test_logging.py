@@ -1,4 +1,4 @@
-"""A user's function inside a query that logs, with and without the router that brings its records to the hub."""
+"""User functions that log inside a query, with and without the router that sends their records to the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import greendata
 from greendata.hub import native
 from tests.conftest import Gate, run_python
 
-# Functions in 30 queries log through a patched handler while greenlets do; more of them at once than it takes.
+# Functions in 30 queries log through a patched handler while greenlets do the same.
 SERVICE = """
 from gevent import monkey
 monkey.patch_all()
@@ -55,7 +55,7 @@ def test_every_query_and_greenlet_that_logs_comes_to_its_end(route: str) -> None
 
 
 class Recorder(logging.Handler):
-    """Keeps what it handles, and in which thread."""
+    """A handler that records each message and the thread that handled it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pacing: long work in a greenlet leaves the loop its turns."""
+"""Pacing: the loop keeps running during long work in a greenlet."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def test_one_slice_is_not_interrupted() -> None:
 
 
 def test_without_a_hub_there_is_nothing_to_wait_for() -> None:
-    told: list[object] = []
+    results: list[object] = []
     ended = native.allocate_lock()
     ended.acquire()
 
     def plain_thread() -> None:
         breathe()
-        told.append(paced(str, range(2), budget=0.0))
+        results.append(paced(str, range(2), budget=0.0))
         ended.release()
 
     native.start_thread(plain_thread, ())
     assert ended.acquire(True, 30)
-    assert told == [["0", "1"]]
+    assert results == [["0", "1"]]
 
 
 def test_in_the_hub_itself_it_does_not_wait() -> None:

@@ -1,4 +1,4 @@
-"""One result: an AsyncResult and a Future at once, decided exactly once, and no cycle that keeps its job alive."""
+"""One result: it is an AsyncResult and a Future, is settled exactly once, and no cycle keeps its job alive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.windows import at
 
 
 class Marker:
-    """Something a job refers to whose end can be watched."""
+    """An object that a job refers to, whose deletion can be observed."""
 
 
 def fail(kind: type[BaseException]) -> None:
@@ -76,10 +76,10 @@ def test_the_original_error_arrives_with_its_traceback_and_cause() -> None:
     cause = KeyError("cause")
 
     def inner() -> None:
-        raise ValueError("told") from cause
+        raise ValueError("provoked") from cause
 
     result = submit(inner)
-    with pytest.raises(ValueError, match="told") as caught:
+    with pytest.raises(ValueError, match="provoked") as caught:
         result.get()
     assert caught.value is result.exception
     assert caught.value.__cause__ is cause
@@ -150,10 +150,10 @@ def test_setting_the_result_of_a_job_decides_it(held: Gate) -> None:
 def test_a_thread_that_halts_while_it_decides_leaves_the_job_its_outcome(
     held: Gate, make_gate: Callable[[], Gate]
 ) -> None:
-    """There is no moment at which a result is decided and nobody can read it: a job that ends then would be lost."""
+    """A result is never settled before it can be read. Otherwise the outcome of a job that ends then would be lost."""
 
     class Late(ValueError):
-        """Can be referred to weakly."""
+        """An error that supports weak references."""
 
     error, gate = Late(), make_gate()
     result = submit(held, 1)
@@ -173,7 +173,7 @@ def test_a_thread_that_halts_while_it_decides_leaves_the_job_its_outcome(
     gone = weakref.ref(error)
     del error, other
     gc.collect()
-    assert gone() is None  # what came too late is not kept
+    assert gone() is None  # the late error is not kept
 
 
 def test_links_are_called_once_in_the_hub(held: Gate) -> None:
@@ -189,7 +189,7 @@ def test_links_are_called_once_in_the_hub(held: Gate) -> None:
     result.rawlink(early)
     result.rawlink(unlinked)
     result.unlink(unlinked)
-    result.unlink(unlinked)  # not there any more: nothing happens
+    result.unlink(unlinked)  # it is already removed: nothing happens
     held.open()
     result.get()
     result.rawlink(lambda _: heard.append(("late", get_ident())))
@@ -218,7 +218,7 @@ def test_a_link_unlinked_after_the_outcome_and_before_its_turn_is_not_called(hel
     result = submit(held, 1)
     result.rawlink(heard.append)
     held.open()
-    while not result.ready():  # without a turn of the hub
+    while not result.ready():  # without running the hub
         pass
     result.unlink(heard.append)
     gevent.idle()
@@ -254,7 +254,7 @@ def test_what_a_failed_job_kept_alive_dies_with_the_result_on_the_hubs_thread(ki
     result = _submit_watched(died, partial(fail, kind))
     result.wait()
     result.end().get()
-    assert len(died) == 1  # the caller's own; everything else is in the traceback
+    assert len(died) == 1  # only `in_frame`; the traceback refers to all others
     del result
     until(lambda: len(died) == 4)
     assert set(died) == {get_ident()}
@@ -266,7 +266,7 @@ def test_what_a_job_referred_to_dies_on_the_hubs_thread() -> None:
     result = _submit_watched(died, lambda: 42)
     assert result.get() == 42
     until(lambda: len(died) == 4)
-    assert died.count(get_ident()) == 3  # what the job made itself died where it ran
+    assert died.count(get_ident()) == 3  # the object that the job created died in the worker
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -291,7 +291,7 @@ def test_a_result_dropped_while_its_job_runs_is_no_loss(held: Gate) -> None:
     until(lambda: ran)
 
 
-def test_a_link_made_in_a_thread_without_a_hub_runs_at_home(held: Gate) -> None:
+def test_a_link_made_in_a_thread_without_a_hub_runs_in_the_owning_hub(held: Gate) -> None:
     heard: list[int] = []
     result = submit(held, 1)
     Native(result.rawlink, lambda _: heard.append(get_ident())).join()
@@ -308,31 +308,31 @@ def test_a_link_made_in_a_thread_without_a_hub_runs_at_home(held: Gate) -> None:
     late: list[int] = []
     thread = Native(result.rawlink, lambda _: late.append(get_ident()))
     thread.join()
-    assert late == [thread.ident]  # the outcome is home: nothing to wait for
+    assert late == [thread.ident]  # the outcome was delivered: there is nothing to wait for
 
 
-def test_a_link_from_a_thread_without_a_hub_leaves_those_at_home_to_the_hub(held: Gate) -> None:
+def test_a_link_from_a_thread_without_a_hub_leaves_links_of_the_owning_hub_to_it(held: Gate) -> None:
     heard: list[tuple[str, int]] = []
     result = submit(held, 1)
-    result.rawlink(lambda _: heard.append(("home", get_ident())))
+    result.rawlink(lambda _: heard.append(("owner", get_ident())))
     held.wait_arrived()
     held.open()
-    while not result.ready():  # settled, and no turn of the hub since
+    while not result.ready():  # settled, and the hub has not run since
         pass
     _block_until_linked(result, lambda _: heard.append(("plain", get_ident())))
     until(lambda: len(heard) == 2)
-    assert set(heard) == {("home", get_ident()), ("plain", get_ident())}
+    assert set(heard) == {("owner", get_ident()), ("plain", get_ident())}
 
 
 def _block_until_linked(result: Result[object], callback: Callable[[object], object]) -> None:
     linked: list[bool] = []
     Native(lambda: result.rawlink(callback) or linked.append(True))  # type: ignore[func-returns-value]
-    while not linked:  # without a turn of the hub
+    while not linked:  # without running the hub
         pass
 
 
 def test_a_result_without_a_job_may_be_set_in_any_thread() -> None:
-    """The loop goes on for its waiters, also with nothing else to do."""
+    """The loop keeps running for its waiters, even with nothing else to do."""
     finished = run_python(
         """
         import gevent
@@ -347,11 +347,11 @@ def test_a_result_without_a_job_may_be_set_in_any_thread() -> None:
             result = Result()
             set_soon(result, 7)
             print(wait(result))
-        result, told = Result(), Result()
-        result.rawlink(lambda _: told.set(native.get_ident() == home))
-        home = native.get_ident()
+        result, is_here = Result(), Result()
+        result.rawlink(lambda _: is_here.set(native.get_ident() == here))
+        here = native.get_ident()
         set_soon(result, 7)
-        print(told.get())
+        print(is_here.get())
         failed = Result()
         native.start_thread(lambda: failed.set_exception(ZeroDivisionError()), ())
         try:

@@ -1,4 +1,4 @@
-"""Waiting for a result: from its own hub, from other hubs, from threads without one; given up, killed, in crowds."""
+"""Waiting for a result: in its owning hub, in other hubs, in threads without a hub; with timeouts, kills and crowds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = Result[object]
 
 
 def in_own_hub(wait: Callable[[T], object]) -> Callable[[T], object]:
-    """*wait* in a greenlet of a hub of the calling thread."""
+    """Return a function that calls *wait* in a greenlet of the calling thread's hub."""
     return lambda result: gevent.spawn(wait, result).get()
 
 
@@ -38,7 +38,7 @@ def test_from_several_hubs_and_from_plain_threads(held: Gate) -> None:
     held.open()
     assert [waiter.get() for waiter in here] == [42] * 4
     assert [thread.join() for thread in with_hub] == [42] * 4
-    assert [thread.join() for thread in hubless] == [(42, None)] * 4  # and no hub was made
+    assert [thread.join() for thread in hubless] == [(42, None)] * 4  # and no hub was created
 
 
 def test_the_error_is_the_same_object_for_all() -> None:
@@ -62,7 +62,7 @@ def test_submitted_in_a_plain_thread_awaited_in_greenlets(held: Gate) -> None:
     assert gevent.wait([result]) == [result]
 
 
-@pytest.mark.parametrize("place", ["home", "abroad", "plain"])
+@pytest.mark.parametrize("place", ["own hub", "other hub", "plain"])
 def test_a_wait_given_up_leaves_the_work_to_the_others(held: Gate, place: str) -> None:
     result: T = submit(held, 42)
     held.wait_arrived()
@@ -74,8 +74,8 @@ def test_a_wait_given_up_leaves_the_work_to_the_others(held: Gate, place: str) -
             return expired.result is result, result.wait(timeout=0.01)
         return False, "no timeout"
 
-    ways = {"home": give_up, "abroad": in_own_hub(give_up), "plain": give_up}
-    found = ways[place](result) if place == "home" else Native(ways[place], result).join()
+    ways = {"own hub": give_up, "other hub": in_own_hub(give_up), "plain": give_up}
+    found = ways[place](result) if place == "own hub" else Native(ways[place], result).join()
     assert found == (True, None)
     held.open()
     assert result.get() == 42
@@ -90,12 +90,12 @@ def test_an_outer_timeout_is_not_taken_for_ours(held: Gate) -> None:
         result.wait(timeout=60)
         pytest.fail("wait() swallowed an outer timeout")
 
-    def abroad(result: T) -> bool:
+    def elsewhere(result: T) -> bool:
         with pytest.raises(Timeout) as caught, Timeout(0.01) as outer:
             result.get(timeout=60)
         return caught.value is outer
 
-    assert Native(in_own_hub(abroad), result).join()
+    assert Native(in_own_hub(elsewhere), result).join()
     held.open()
 
 
@@ -119,8 +119,8 @@ def test_a_timeout_object_is_raised_itself(held: Gate) -> None:
     held.open()
 
 
-@pytest.mark.parametrize("abroad", [False, True])
-def test_a_killed_waiter_leaves_nothing_behind(held: Gate, abroad: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_killed_waiter_leaves_nothing_behind(held: Gate, elsewhere: bool) -> None:  # noqa: FBT001
     result: T = submit(held, 42)
 
     def kill_one(_: T) -> tuple[object, bool, object]:
@@ -130,7 +130,7 @@ def test_a_killed_waiter_leaves_nothing_behind(held: Gate, abroad: bool) -> None
         held.open()
         return stays.get(), killed.successful(), killed.value
 
-    value, _, last_words = Native(kill_one, result).join() if abroad else kill_one(result)
+    value, _, last_words = Native(kill_one, result).join() if elsewhere else kill_one(result)
     assert value == 42
     assert isinstance(last_words, gevent.GreenletExit)
     until(lambda: result.end().ready())
@@ -162,28 +162,28 @@ def test_a_waiter_that_fails_does_not_keep_the_others_asleep(held: Gate, hub_err
     hub_errors.clear()
 
 
-def test_gevents_waits_abroad(make_gate: Callable[[], Gate]) -> None:
+def test_gevents_waits_in_another_hub(make_gate: Callable[[], Gate]) -> None:
     gates = [make_gate() for _ in range(3)]
     results = [submit(gate, number) for number, gate in enumerate(gates)]
 
-    def abroad() -> list[object]:
+    def elsewhere() -> list[object]:
         found: list[object] = [len(gevent.wait(results, timeout=0))]
         gates[1].open()
         found.append(gevent.wait(results, count=1) == [results[1]])
-        found.append(expects_nothing())  # the links of the others were taken back
+        found.append(expects_nothing())  # the links of the others were removed
         gates[0].open()
         gates[2].open()
         found.append(sorted(result.value for result in gevent.iwait(results)))  # type: ignore[type-var]
         found.append(gevent.joinall(results) == results)
         return [*found, expects_nothing()]
 
-    assert Native(abroad).join() == [0, True, True, [0, 1, 2], True, True]
+    assert Native(elsewhere).join() == [0, True, True, [0, 1, 2], True, True]
 
 
-def test_links_abroad_run_in_the_hub_that_made_them(held: Gate) -> None:
+def test_links_of_another_hub_run_in_that_hub(held: Gate) -> None:
     result: T = submit(held, 42)
 
-    def abroad() -> tuple[int, list[int], list[object]]:
+    def elsewhere() -> tuple[int, list[int], list[object]]:
         heard: list[int] = []
         dropped: list[object] = []
         gevent.get_hub()
@@ -192,38 +192,40 @@ def test_links_abroad_run_in_the_hub_that_made_them(held: Gate) -> None:
         result.unlink(dropped.append)
         held.open()
         until(lambda: heard)
-        result.rawlink(lambda _: heard.append(get_ident()))  # of a settled one
+        result.rawlink(lambda _: heard.append(get_ident()))  # on a settled result
         until(lambda: len(heard) == 2)
         return get_ident(), heard, dropped
 
-    ident, heard, dropped = Native(abroad).join()
+    ident, heard, dropped = Native(elsewhere).join()
     assert heard == [ident, ident]
     assert dropped == []
 
 
-def test_a_link_abroad_unlinked_between_outcome_and_delivery_is_not_called(held: Gate) -> None:
+def test_a_link_of_another_hub_unlinked_between_outcome_and_delivery_is_not_called(held: Gate) -> None:
     result: T = submit(held, 42)
     held.wait_arrived()
 
-    def abroad() -> list[object]:
+    def elsewhere() -> list[object]:
         heard: list[object] = []
         gevent.get_hub()
         result.rawlink(heard.append)
         held.open()
-        while not result.ready():  # and no turn of this hub
+        while not result.ready():  # without running this hub
             pass
         result.unlink(heard.append)
         assert expects_nothing()
         gevent.idle()
         return heard
 
-    assert Native(abroad).join() == []
+    assert Native(elsewhere).join() == []
 
 
-def test_an_error_in_a_link_abroad_is_told_and_the_rest_is_called(held: Gate, hub_errors: list[str]) -> None:
+def test_an_error_in_a_link_of_another_hub_is_reported_and_the_rest_is_called(
+    held: Gate, hub_errors: list[str]
+) -> None:
     result: T = submit(held, 42)
 
-    def abroad() -> list[object]:
+    def elsewhere() -> list[object]:
         heard: list[object] = []
         gevent.get_hub()
         result.rawlink(lambda _: int("provoked"))
@@ -232,13 +234,13 @@ def test_an_error_in_a_link_abroad_is_told_and_the_rest_is_called(held: Gate, hu
         until(lambda: heard)
         return heard
 
-    assert Native(abroad).join() == [result]
+    assert Native(elsewhere).join() == [result]
     until(lambda: hub_errors)
     assert "provoked" in hub_errors.pop()
 
 
 @pytest.mark.parametrize("ending", ["destroyed", "ended"])
-def test_a_result_whose_home_is_gone(held: Gate, ending: str) -> None:
+def test_a_result_whose_owning_hub_is_gone(held: Gate, ending: str) -> None:
     def leave() -> T:
         gevent.get_hub()
         result: T = submit(held, 42)
@@ -255,7 +257,7 @@ def test_a_result_whose_home_is_gone(held: Gate, ending: str) -> None:
     assert submit(int, "3").get() == 3
 
 
-def test_the_deadline_of_a_result_whose_home_is_gone_is_kept_by_who_waits(make_gate: Callable[[], Gate]) -> None:
+def test_waiters_enforce_the_deadline_of_a_result_whose_owning_hub_is_gone(make_gate: Callable[[], Gate]) -> None:
     gate = make_gate()
 
     def leave() -> T:
@@ -286,11 +288,11 @@ def test_a_result_settled_by_another_thread_wakes_its_own_hub(held: Gate) -> Non
 
 
 def test_a_settable_result_crosses_threads() -> None:
-    def wait_then_tell(result: Result[int], ready: Result[bool]) -> int:
+    def signal_then_wait(result: Result[int], ready: Result[bool]) -> int:
         ready.set(True)
-        return result.get(timeout=60)  # without a timeout gevent sees a hub that nobody will ever wake
+        return result.get(timeout=60)  # without a timeout, gevent sees a hub that nothing can wake
 
-    for wait in (wait_then_tell, lambda *results: gevent.spawn(wait_then_tell, *results).get()):
+    for wait in (signal_then_wait, lambda *results: gevent.spawn(signal_then_wait, *results).get()):
         result: Result[int] = Result()
         ready: Result[bool] = Result()
         thread = Native(wait, result, ready)

@@ -1,4 +1,4 @@
-"""What happens between two steps of a result or its doorbell: no waiter is left asleep, and no link is lost."""
+"""Interruptions between two steps of a result or a waker: no waiter stays asleep, and no link is lost."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from tests.support.natives import Native, in_a_plain_thread, until
 from tests.support.windows import at, before, in_hub
 
 
-def test_a_link_taken_back_while_the_outcome_comes_home_keeps_nobody_asleep(
-    held: Gate, make_gate: Callable[[], Gate]
-) -> None:
-    """A plain thread unlinks the callback that the home hub is about to take; the waiters come after it."""
+def test_a_link_removed_during_delivery_leaves_no_waiter_asleep(held: Gate, make_gate: Callable[[], Gate]) -> None:
+    """A plain thread unlinks the callback that the owning hub is about to take. The waiters come after it."""
     hub = gevent.get_hub()
     result, heard, taken_back = submit(held, 42), [], make_gate()
     in_a_plain_thread(lambda: result.rawlink(heard.append))
@@ -46,14 +44,14 @@ def test_a_link_taken_back_while_the_outcome_comes_home_keeps_nobody_asleep(
     assert heard == []
 
 
-def test_an_error_of_a_link_that_is_called_at_once_reaches_who_made_it() -> None:
+def test_an_error_of_a_link_that_is_called_at_once_is_raised_in_rawlink() -> None:
     result = submit(int, "3")
     result.get()
     with pytest.raises(ValueError, match="invalid literal"):
         in_a_plain_thread(lambda: result.rawlink(lambda _: int("provoked")))
 
 
-def test_a_plain_thread_takes_back_no_link_of_the_home(held: Gate) -> None:
+def test_a_plain_thread_removes_no_link_of_the_owning_hub(held: Gate) -> None:
     gevent.get_hub()
     result, heard = submit(held, 42), []
     result.rawlink(heard.append)
@@ -64,7 +62,7 @@ def test_a_plain_thread_takes_back_no_link_of_the_home(held: Gate) -> None:
 
 
 def test_a_fork_while_another_thread_asks_for_an_end() -> None:
-    """The lock that it holds at that moment has nobody in the child who would release it."""
+    """No thread in the child would release the lock that it holds at that moment."""
     finished = run_python(
         """
 import os, signal
@@ -93,14 +91,14 @@ asking.join()
     assert finished == (0, "0\n", "")
 
 
-def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
+def test_a_signal_handler_that_waits_while_the_watcher_is_stopped() -> None:
     def wait() -> str:
         waker = HubWaker.here(gevent.get_hub())
         answer: AsyncResult[str] = AsyncResult()
         numbers = [waker.expect(bool)]
 
         def handle_signal() -> None:
-            numbers.append(waker.expect(lambda: answer.set("rung")))
+            numbers.append(waker.expect(lambda: answer.set("notified")))
             Native(waker.notify, numbers[-1])
 
         sys.settrace(before("watcher.stop()", HubWaker._settle, handle_signal))
@@ -109,21 +107,21 @@ def test_a_signal_handler_that_waits_while_the_bell_is_taken_off() -> None:
         waker.forget(numbers[1])
         return value
 
-    assert Native(wait).join() == "rung"
+    assert Native(wait).join() == "notified"
 
 
-def test_a_plain_thread_waits_for_all_until_they_are_told_of(make_gate: Callable[[], Gate]) -> None:
-    """The last one is ready, and the thread that settled it has not got round to the gathered result yet."""
-    held, telling = make_gate(), make_gate()
+def test_a_plain_thread_waits_for_all_until_they_are_notified(make_gate: Callable[[], Gate]) -> None:
+    """The last result is ready, but the thread that settled it has not settled the gathered result yet."""
+    held, notifying = make_gate(), make_gate()
 
     def plain() -> list[object]:
         job = submit(held, 42)
-        job.add_callback(telling)
+        job.add_callback(notifying)
         gathered = gather(job)
         held.open()
-        while not telling.arrived:
+        while not notifying.arrived:
             pass
-        sys.setprofile(at("call", "wait_native", Result._await.__code__, telling.open))
+        sys.setprofile(at("call", "wait_native", Result._await.__code__, notifying.open))
         return gathered.get()
 
     assert in_a_plain_thread(plain) == [42]
@@ -131,7 +129,7 @@ def test_a_plain_thread_waits_for_all_until_they_are_told_of(make_gate: Callable
 
 @pytest.mark.parametrize("allocations", range(4))
 def test_what_the_collector_takes_while_members_are_listed(allocations: int) -> None:
-    """A finalizer may run wherever an object is made: results of a request die, members of a group end."""
+    """A finalizer may run wherever an object is created: results of a request die, and members of a group end."""
     scope, group = Scope(None), Group()
     kept, dying = [Result[int]() for _ in range(40)], [Result[int]() for _ in range(40)]
     for result in (*kept, *dying):
