@@ -207,7 +207,7 @@ NDJSON = {
     "no object": (b'{"a":1}\n[1]\n', 2, "expected an object, got [1]"),
     "not UTF-8": (b'{"a":1}\n{"a":2}\n{"b":"\xff"}\n', 3, "utf-8"),
     "wrong type": (b'{"a":1}\n{"a":"x"}\n', 2, "cannot parse 'x'"),
-    "NaN": (b'{"a":NaN}\n', 1, "NaN is no JSON"),
+    "NaN": (b'{"a":NaN}\n', 1, "NaN is not valid JSON"),
     "deep": (b'{"a":1}\n{"a":' + b"[" * 9999 + b"]" * 9999 + b"}\n", 2, "more than 64 levels"),
 }
 
@@ -410,7 +410,7 @@ def test_a_byte_order_mark_before_json() -> None:
         (b'[{"a":1},\n{"a":nul}]', 2, "Expecting value"),
         (b'[{"a":1},\n\n5]', 3, "expected an object, got 5"),
         (b'[{"a":1},\n{"a":"x"}', 2, "the array does not end with ]"),
-        (b'[{"a":1},\n{"a":"x}]', 2, "what begins with { has no end"),
+        (b'[{"a":1},\n{"a":"x}]', 2, "the value that begins with { has no end"),
     ],
 )
 def test_the_line_of_what_is_no_json(content: bytes, line: int, reason: str) -> None:

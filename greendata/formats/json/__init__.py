@@ -1,4 +1,4 @@
-"""JSON and NDJSON: rows as text, their shapes, and who reads which of them."""
+"""JSON and NDJSON: rows as text, their shapes, and the readers of both."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

@@ -1,7 +1,8 @@
-"""The cells of a row of a frame that Polars has read from JSON, compared with the row's own values.
+"""Compare the cells of a frame that Polars has read from JSON with the values in the JSON text.
 
-Polars infers types across rows: beside others a value may be rounded, become text, or be put into a list. A comparison
-tells that of any value, whatever the reason. It holds the GIL for some microseconds a row.
+Polars infers one type for all rows of a column. So a value may be rounded, become text, or be put into a list, because
+of other values in its column. A comparison finds each such value, whatever the reason. It holds the GIL for some
+microseconds per row.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ __all__ = ("CellMismatch", "compare")
 
 
 class CellMismatch(Exception):
-    """What a frame has in the place of a value is not the value; the text says which. Never leaves the reading."""
+    """A cell of a frame differs from its value in JSON. Raised and caught within greendata only."""
 
 
 def compare(row: Any, had: Mapping[str, Any], columns: Sequence[Column] | None) -> None:
-    """Raise CellMismatch if *had*, the cells that a frame has for the JSON object *row*, are not what the object is.
+    """Raise CellMismatch if the cells *had* of a row of a frame differ from the JSON object *row*.
 
     Args:
-        columns: of a model: no value may be its text, and an absent key no null unless the model makes None of it.
-            None for rows without one: a string may be the text of a number or a boolean, and null an absent key.
+        row: the parsed JSON object.
+        had: the cells, by name.
+        columns: the columns of a model, or None. With a model, a string must not stand for a number or a boolean, and
+            null must not stand for an absent key, unless the model's default for that key is None. Without a model,
+            both are allowed.
 
     Example:
         >>> compare({"a": 1}, {"a": 1.0, "b": None}, None)
@@ -39,12 +43,13 @@ def compare(row: Any, had: Mapping[str, Any], columns: Sequence[Column] | None) 
 
 
 def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_open: bool, is_text: bool) -> None:
-    """Raise CellMismatch if *cell*, which a frame has for a *value*, is not what the value is.
+    """Raise CellMismatch if *cell* differs from the JSON *value*.
 
     Args:
-        form: of its column; None if it has none.
-        is_open: True if it is in no field, so that nobody tells an absent key from null.
-        is_text: True if a string may be the text of a number or a boolean.
+        form: the codec of its column, or None if it has no column.
+        place: the path to the value, for the error.
+        is_open: True if the value is not in a field of a model, so that an absent key is the same as null.
+        is_text: True if a string may stand for a number or a boolean.
     """
     if isinstance(value, dict) and isinstance(cell, dict):
         is_model = isinstance(form, StructCodec) and not form.is_tuple
@@ -67,7 +72,7 @@ def _compare_members(
     is_open: bool,
     is_text: bool,
 ) -> None:
-    """Raise CellMismatch if *had*, which a frame has for the object *row*, is not what the object is."""
+    """Raise CellMismatch if the cells *had* differ from the members of the JSON object *row*."""
     known = {source: column for column in columns for source in column.sources}
     for key in {**had, **row}:
         column = known.get(key)
@@ -89,14 +94,14 @@ def _is_text_of(value: Any, cell: Any) -> bool:
     if not isinstance(cell, str) or not isinstance(value, int | float):
         return False
     try:
-        said = json.loads(cell)
+        parsed = json.loads(cell)
     except ValueError:
         return False
-    return bool(said == value) and isinstance(said, bool) is isinstance(value, bool)
+    return bool(parsed == value) and isinstance(parsed, bool) is isinstance(value, bool)
 
 
 def _is_null_without(column: Column) -> bool:
-    """True if the model makes None of an absent key."""
+    """Return True if the model's value for an absent key is None."""
     return column.missing == "fixed" and column.default is None
 
 

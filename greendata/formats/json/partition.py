@@ -1,10 +1,26 @@
-"""Rows of JSON, sifted for a model: each is judged by its own text, as by ``Model.model_validate_json(row)``.
+"""Validate JSON rows against a model, each by its own text, as ``Model.model_validate_json(row)`` does.
 
-What Polars makes of a body depends on all of its rows: an integer beside a fraction is rounded, a key that some lack is
-null there. So only rows of one shape become a frame (`greendata.formats.json.shapes`), and the partitioner finds
-those that are surely valid; a body of one program's rows is one shape. The others, and what no query can judge, go
-through pydantic as text. One thing differs: bytes are in base64, as `encode` writes them, unless the model's
-``val_json_bytes`` says otherwise.
+The frame that Polars reads from a body depends on all of its rows: an integer in a column with fractions is rounded,
+and a key that some rows lack is null there. So only rows of one shape (`greendata.formats.json.shapes`) are read as a
+frame. In this frame the partitioner accepts the rows that are certainly valid. A body that one program has written
+mostly has one shape. pydantic validates the text of all other rows, and of values that no query can check.
+
+There is one difference from pydantic: bytes are in base64, as `encode` writes them, unless the model sets
+``val_json_bytes``.
+
+```
+                               rows as text
+                                    |
+              same shape?   yes     |     no
+             +----------------------+----------------------+
+             v                                             |
+   a frame, read by Polars                                 |
+   a query checks its rows                                 |
+             |                                             |
+     +-------+-------------+                               |
+     v                     v                               v
+   accepted            undecided  -------------->  pydantic, row by row
+```
 """
 
 from __future__ import annotations
@@ -38,20 +54,20 @@ from greendata.validation.row_validation import RowValidator, Validator, take_ro
 
 __all__ = ("InvalidJson", "JsonPartitioner", "lines_of", "partition_rows")
 
-SHAPES = 8  # that are looked for in a body; each is a look at what is left of it
-MIN_ROWS = 64  # rows that pydantic has judged before a shape is found, or a part of their own is made
-TEXT_BYTES = 1 << 22  # handed over from Polars at once: a copy of half a millisecond
+SHAPES = 8  # to try in a body, at most: each one is matched against all remaining rows
+MIN_ROWS = 64  # after the first shape: with fewer rows, pydantic is faster than another shape
+TEXT_BYTES = 1 << 22  # to copy from Polars in one step: half a millisecond
 
-NONE_BAD = pl.DataFrame(schema={ROW_KEY: pl.UInt32, "column": pl.String, "value": pl.String})
-LARGE = f"it takes pydantic to judge the row, and it has more than {ELEMENTS} elements"
+NONE_REJECTED = pl.DataFrame(schema={ROW_KEY: pl.UInt32, "column": pl.String, "value": pl.String})
+LARGE = f"only pydantic can validate the row, and it has more than {ELEMENTS} elements"
 
 
 class InvalidJson(GreenDataError):
-    """A row that is no JSON. Never leaves the decoding.
+    """A row is not valid JSON. Raised and caught within greendata only.
 
     Attributes:
-        row: its number.
-        reason: what is wrong, with the place in the row.
+        row: the number of the row, from 0.
+        reason: what is wrong, and where in the row.
     """
 
     def __init__(self, row: int, reason: str) -> None:
@@ -62,7 +78,7 @@ class InvalidJson(GreenDataError):
 
 @dataclass(frozen=True, slots=True)
 class _TextValidator(RowValidator):
-    """pydantic's verdict on whole rows, from their texts."""
+    """A validator that passes the text of whole rows to pydantic."""
 
     def rows(self, places: pl.Series) -> Iterator[Any]:
         """See `Validator.rows`."""
@@ -73,7 +89,7 @@ class _TextValidator(RowValidator):
         """See `Validator.valid`.
 
         Raises:
-            InvalidJson: the row is none.
+            InvalidJson: the row is not valid JSON.
         """
         before = len(failures)
         values = RowValidator.valid(self, number, row, failures)
@@ -86,7 +102,7 @@ class _TextValidator(RowValidator):
 
 @dataclass(frozen=True, slots=True)
 class _TokenValidator(ColumnValidator):
-    """pydantic's verdict on some columns of rows of one shape, from the texts of their values."""
+    """A validator that passes the texts of some columns to pydantic, for rows of one shape."""
 
     def _values(self, field: ColumnCheck, places: pl.Series) -> Iterator[Any]:
         if field.source is None:
@@ -95,13 +111,14 @@ class _TokenValidator(ColumnValidator):
 
 
 def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
-    """The rows in *content*, sifted. Call on a worker.
+    """Partition the rows in *content* into accepted and undecided ones. Call on a worker.
 
     Args:
         format: json or ndjson.
+        model: the model that the rows must satisfy.
 
     Raises:
-        Malformed: it is none of that, as far as it was looked at.
+        Malformed: *content* is not *format*. The rows themselves are not parsed here.
         NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
 
     Example:
@@ -111,7 +128,7 @@ def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Pa
         2
     """
     partitioner = JsonPartitioner(model)
-    if format == "json" and not _is_array(content) and (found := _columns_at_once(content, partitioner)) is not None:
+    if format == "json" and not _is_array(content) and (found := _partition_columns(content, partitioner)) is not None:
         return found
     texts = rows_of(content, format)
     reject_sparse(texts.len(), len(partitioner.shape_partitioner.columns), len(content), format=format)
@@ -124,8 +141,8 @@ def _is_array(content: bytes) -> bool:
     return content[first_byte(content) :][:1] == b"["
 
 
-def _columns_at_once(content: bytes, partitioner: JsonPartitioner) -> Partitioned | None:
-    """The rows of an object of columns, if all values of each are of one kind and all rows are sure; else None."""
+def _partition_columns(content: bytes, partitioner: JsonPartitioner) -> Partitioned | None:
+    """Partition an object of columns if each column has one kind of values and all rows are valid; else return None."""
     kinds = {
         name: kind_of(column.codec.dtype) for column in partitioner.shape_partitioner.columns for name in column.sources
     }
@@ -138,17 +155,19 @@ def _columns_at_once(content: bytes, partitioner: JsonPartitioner) -> Partitione
     df = read_columns(content, shape)
     if df is None:
         return None
-    parts, undecided, bad = partitioner.shape_partitioner.partition(df, plan, all_invalid=False)
+    parts, undecided, rejected = partitioner.shape_partitioner.partition(df, plan, all_invalid=False)
     if undecided.len():
         return None
     no_texts = pl.DataFrame({"": []}, {"": pl.String})
     validator = _TextValidator(no_texts, partitioner.shape_partitioner.columns, partitioner.check)
-    asked = assign([(0, undecided, undecided)])
-    return Partitioned(df.height, parts, (validator,), asked, bad, pl.DataFrame(schema=FAILURES), None)
+    assigned = assign([(0, undecided, undecided)])
+    return Partitioned(df.height, parts, (validator,), assigned, rejected, pl.DataFrame(schema=FAILURES), None)
 
 
 def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
-    r"""*texts* as lines of NDJSON, some megabytes at once: the first of these texts, the one behind them, their lines.
+    r"""Yield *texts* as lines of NDJSON, some megabytes at a time, with the range of the texts in each piece.
+
+    Each item is the index of the first text, the index after the last text, and the lines.
 
     Example:
         >>> [*lines_of(pl.Series(["{}", "[\n]"]))]
@@ -166,11 +185,11 @@ def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
 
 
 class JsonPartitioner:
-    """What sifts the texts of rows for a model. Call it on a worker.
+    """A partitioner of the texts of rows for a model. Call it on a worker.
 
     Attributes:
-        shape_partitioner: of the rows that have one shape.
-        check: a row's instance of the model, from its text; or a ValidationError.
+        shape_partitioner: the partitioner of frames, for rows of one shape.
+        check: a function that returns the instance of the model for the text of a row, or raises ValidationError.
 
     Raises:
         NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
@@ -187,12 +206,12 @@ class JsonPartitioner:
         self.check = validator_of(self.shape_partitioner.core).validate_json
 
     def __call__(self, texts: pl.Series) -> Partitioned:
-        """The rows of these *texts*, sifted."""
+        """Partition the rows with these *texts*."""
         return _Partitioning(self, texts, None, "ndjson").partitioned()
 
 
 class _Partitioning:
-    """The rows of a body, while it is found out what becomes of them."""
+    """The state of partitioning the rows of one body."""
 
     def __init__(self, partitioner: JsonPartitioner, texts: pl.Series, content: bytes | None, format: Format) -> None:
         self._content = content
@@ -202,12 +221,12 @@ class _Partitioning:
         self._whole = _TextValidator(texts.to_frame(), partitioner.shape_partitioner.columns, partitioner.check)
         self._validators: list[Validator] = [self._whole]
         self._parts: list[Part] = []
-        self._apart: list[tuple[int, pl.Series, pl.Series]] = []  # as `assign` takes it
+        self._assignments: list[tuple[int, pl.Series, pl.Series]] = []  # in the form that `assign` takes
         self._undecided: list[pl.Series] = []
-        self._bad: list[pl.DataFrame] = [NONE_BAD]
+        self._rejected: list[pl.DataFrame] = [NONE_REJECTED]
 
     def partitioned(self) -> Partitioned:
-        """What becomes of them."""
+        """Return the partitioned rows."""
         left = pl.int_range(self._texts.len(), dtype=pl.UInt32, eager=True)
         wanted = {name: column.codec.dtype for column in self._partitioner.columns for name in column.sources}
         known = Shape(
@@ -219,9 +238,9 @@ class _Partitioning:
             try:
                 shape = shape_of(self._texts[int(left[0])], wanted, known)
                 is_alike = self._texts[left].str.contains(shape.row())
-            except (ShapeError, PolarsError):  # Polars has a bound for patterns, too
+            except (ShapeError, PolarsError):  # PolarsError: the pattern exceeds a limit of Polars
                 is_alike = pl.Series([False])
-            if not is_alike[0]:  # one of its values is beyond what a shape admits
+            if not is_alike[0]:  # one of its values does not match the pattern of its kind
                 self._undecided.append(left.head(1))
                 left = left.slice(1)
                 continue
@@ -229,50 +248,52 @@ class _Partitioning:
             if self._parts and alike.len() < MIN_ROWS:
                 self._undecided.append(alike)
             else:
-                self._sort(alike, shape)
+                self._partition_shape(alike, shape)
             left = left.filter(~is_alike)
             known = Shape(tuple({**dict(known.fields), **dict(shape.fields)}.items()))
-        undecided, beyond = _askable(self._texts, pl.concat([*self._undecided, left]).sort())
-        bad = pl.concat(self._bad)
+        undecided, over_limits = _within_limits(self._texts, pl.concat([*self._undecided, left]).sort())
+        rejected = pl.concat(self._rejected)
         return Partitioned(
             height=self._texts.len(),
             parts=self._parts,
             validators=tuple(self._validators),
-            assigned=assign([(0, undecided, undecided), *self._apart], bad[ROW_KEY]),
-            rejected=bad,
-            over_limits=beyond,
+            assigned=assign([(0, undecided, undecided), *self._assignments], rejected[ROW_KEY]),
+            rejected=rejected,
+            over_limits=over_limits,
             extras=self._extras if self._partitioner.model.model_config.get("extra") == "allow" else None,
         )
 
-    def _sort(self, numbers: pl.Series, shape: Shape) -> None:
-        """Find a place for the rows of these *numbers*, which have one shape."""
+    def _partition_shape(self, numbers: pl.Series, shape: Shape) -> None:
+        """Partition the rows of these *numbers*, which have one shape."""
         dtypes = {key: kind.dtype or pl.Null() for key, kind in shape.fields}
         plan = self._partitioner.plan(dtypes)
         df = None if plan is None else self._read_shape(numbers, shape)
         if plan is None or df is None:
             self._undecided.append(numbers)
             return
-        parts, undecided, bad = self._partitioner.partition(df, plan, all_invalid=self._partitioner.all_invalid(dtypes))
+        parts, undecided, rejected = self._partitioner.partition(
+            df, plan, all_invalid=self._partitioner.all_invalid(dtypes)
+        )
         validator = None
         if plan.checks:
             validator = len(self._validators)
             self._validators.append(self._validator(numbers, shape, plan))
         for part in parts:
-            sure = numbered(part.accepted, numbers)
+            accepted = numbered(part.accepted, numbers)
             if validator is not None:
-                self._apart.append((validator, sure[ROW_KEY], part.accepted[ROW_KEY]))
-            self._parts.append(Part(sure, part.all_invalid, validator))
+                self._assignments.append((validator, accepted[ROW_KEY], part.accepted[ROW_KEY]))
+            self._parts.append(Part(accepted, part.all_invalid, validator))
         self._undecided.append(numbers[undecided])
-        self._bad.append(numbered(bad, numbers))
+        self._rejected.append(numbered(rejected, numbers))
 
     def _validator(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenValidator:
-        """What judges the columns apart, by the texts of their values."""
+        """Return the validator of the columns that only pydantic can check, from the texts of their values."""
         sources = {field.source for field in plan.checks if field.source is not None}
         tokens = self._tokens(numbers, shape, sources)
         return _TokenValidator(tokens, [field.column for field in plan.checks], plan.checks, self._whole)
 
     def _read_shape(self, numbers: pl.Series, shape: Shape) -> pl.DataFrame | None:
-        """Rows of one shape as a frame; None if Polars does not read them after all."""
+        """Return rows of one shape as a frame, or None if Polars cannot read them."""
         mapped = {key: kind for key, kind in shape.fields if isinstance(kind, Mapped)}
         schema = pl.Schema({key: dtype for key, dtype in shape.schema.items() if key not in mapped})
         df = self._read(numbers, schema)
@@ -285,13 +306,13 @@ class _Partitioning:
             return None
 
     def _tokens(self, numbers: pl.Series, shape: Shape, keys: Collection[str]) -> pl.DataFrame:
-        """The texts of the values of some *keys*, in rows of one shape."""
+        """Return the texts of the values of some *keys*, in rows of one shape."""
         tokens = self._texts[numbers].str.extract_groups(shape.row(captured=keys)).struct.unnest()
         tokens.columns = [key for key, _ in shape.fields if key in keys]
         return tokens
 
     def _read(self, numbers: pl.Series, schema: pl.Schema) -> pl.DataFrame | None:
-        """Rows of one shape as a frame; None if Polars does not read them after all."""
+        """Return rows of one shape as a frame, or None if Polars cannot read them."""
         if not schema:
             return pl.DataFrame(height=numbers.len())
         try:
@@ -304,7 +325,7 @@ class _Partitioning:
         return df if df.height == numbers.len() else None
 
     def _read_whole(self, schema: pl.Schema) -> pl.DataFrame | None:
-        """The body as it came, all of whose rows have one shape; None if it takes the rows one by one."""
+        """Read the whole body, whose rows all have one shape; return None if Polars must read the rows as lines."""
         if self._content is None or self._content.startswith(BOM):
             return None
         reader = pl.read_json if _is_array(self._content) else pl.read_ndjson
@@ -312,11 +333,11 @@ class _Partitioning:
         return df if df.height == self._texts.len() else None
 
     def _extras(self, numbers: pl.Series) -> pl.DataFrame:
-        """What rows have besides the fields of the model, as Polars infers it from all of them.
+        """Return the values of the rows besides the fields of the model, with types that Polars infers from all rows.
 
         Raises:
-            Malformed: so many rows have each so many keys of their own that almost all of it would be null; or a value
-                would become another one beside those of other rows.
+            Malformed: the rows have so many different keys that almost all cells would be null, or a value would be
+                changed because of the values of other rows.
         """
         content = BytesIO()
         for begin, _, lines in lines_of(self._texts[numbers]):
@@ -331,18 +352,18 @@ class _Partitioning:
 
 
 def _kind_for(form: ColumnCodec) -> Kind:
-    """The kind of values that a column of *form* is likely to come from."""
+    """Return the likely kind of the JSON values of a column with the codec *form*."""
     if isinstance(form, PairsCodec) and isinstance(form.dtype, pl.List) and not form.values.dtype.is_nested():
         return Mapped(kind_of(form.values.dtype))
     return kind_of(form.dtype)
 
 
-def _askable(texts: pl.Series, undecided: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """The numbers of *undecided* rows that pydantic can be asked about, and the failures of the others."""
+def _within_limits(texts: pl.Series, undecided: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
+    """Return the numbers of the *undecided* rows that are small enough for pydantic, and the failures of the others."""
     long = undecided.filter(texts[undecided].str.len_bytes() > ELEMENTS) if undecided.len() else undecided
     if not long.len():
         return undecided, pl.DataFrame(schema=FAILURES)
     commas = texts[long].str.replace_all(STRING, "").str.count_matches(",", literal=True)
     large = long.filter(commas > ELEMENTS)
-    beyond = pl.DataFrame([(number, None, None, "column_form", LARGE) for number in large], FAILURES, orient="row")
-    return undecided.filter(~undecided.is_in(large.implode())), beyond
+    over_limits = pl.DataFrame([(number, None, None, "column_form", LARGE) for number in large], FAILURES, orient="row")
+    return undecided.filter(~undecided.is_in(large.implode())), over_limits

@@ -1,4 +1,4 @@
-"""JSON and newline-delimited JSON to frames. All of it is for workers."""
+"""Read JSON and newline-delimited JSON into frames. Call on a worker."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from greendata.schema.dtypes import plain_of
 
 __all__ = ("read_json", "read_ndjson")
 
-ORDERED_FIELDS = 32  # keys of objects that Polars keeps in their order; those of more are in that of a hash
-NAMES = 1000  # of fields that are looked for at once
-EXAMINED_ROWS = 200  # by the same parser without a rest
-EXAMINED_BYTES = 1 << 16  # of a record, by a parser that holds the GIL: less than a millisecond
+ORDERED_FIELDS = 32  # keys of an object, up to which Polars keeps their order; more keys are in hash order
+NAMES = 1000  # of fields in one pattern, at most
+EXAMINED_ROWS = 200  # to parse before the GIL is released
+EXAMINED_BYTES = 1 << 16  # to parse with the GIL held, at most: less than a millisecond
 
 _LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
 _LONG_TEXT = '"-?[0-9]{16,}"'
 _SPACE = r"[ \t\n\r]*"
 _NEXT = rf"{_SPACE},{_SPACE}(?:null{_SPACE},{_SPACE})*"
 _NO_LIST = r'[-0-9tf"{]'
-_MIXED = "|".join(  # in an array: a list or an object beside something else, a boolean among numbers
+_MIXED = "|".join(  # arrays that mix kinds: a list or an object beside another kind, a boolean among numbers
     (
         rf"[\]}}]{_NEXT}(?:[-0-9tf]|{STRING}{_SPACE}[,\]])",
         rf"\]{_NEXT}\{{",
@@ -50,18 +50,22 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INEXACT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
 _MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
 _FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
-_MARK = "\x01"  # that no JSON has as it is
-OVERLAP = 64  # bytes, in which a number that begins in one window ends
-_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash that is meant
+_MARK = "\x01"  # never occurs unescaped in JSON
+OVERLAP = 64  # bytes to scan after a chunk, for a number that begins in it
+_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
 def read_ndjson(content: bytes, schema: pl.Schema | None, *, ignored: Collection[str] = ()) -> pl.DataFrame:
-    r"""The frame of a row a line.
+    r"""Return the frame of NDJSON, one row per line.
 
     Args:
-        ignored: columns that are null, whatever is in them, where *schema* is None.
+        schema: the columns to return, or None to infer all columns.
+        ignored: columns that are filled with nulls, whatever they hold, if *schema* is None.
+
+    Raises:
+        Malformed: *content* is not NDJSON, or does not have the types of *schema*, or a value would be changed.
 
     Example:
         >>> read_ndjson(b'{"a":1}\n{"a":2}\n', pl.Schema({"a": pl.Int8})).rows()
@@ -88,7 +92,13 @@ def read_ndjson(content: bytes, schema: pl.Schema | None, *, ignored: Collection
 
 
 def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
-    """The frame of an array of objects, or of an object of arrays.
+    """Return the frame of an array of objects, or of an object of arrays.
+
+    Args:
+        schema: the columns to return, or None to infer all columns.
+
+    Raises:
+        Malformed: *content* is not JSON, or does not have the types of *schema*, or a value would be changed.
 
     Example:
         >>> read_json(b'{"a": [1, 2]}', None).rows()
@@ -98,7 +108,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     content = content.removeprefix(BOM)
     begin = first_byte(content)
     if begin == len(content):
-        raise Malformed("json", "there is nothing")
+        raise Malformed("json", "it is empty")
     if content[begin : begin + 1] not in b"[{":
         raise Malformed(
             "json", f"expected an array of objects or an object of arrays, got {content[begin : begin + 20]!r}"
@@ -115,11 +125,12 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
 def _inferred(
     content: bytes, format: Format, reader: Callable[..., pl.DataFrame], keys: list[str], ignored: Collection[str] = ()
 ) -> pl.DataFrame:
-    """What Polars makes of *content* without a schema, in an order that is not by chance.
+    """Return the frame that Polars infers from *content*, with the fields in a reproducible order.
 
     Args:
-        keys: those in *content*, in their order.
-        ignored: columns that are not looked at.
+        reader: the Polars function that reads *content*.
+        keys: the keys in *content*, in their order.
+        ignored: columns to leave unchecked.
     """
     df = reader(content, infer_schema_length=None)
     if not df.width:
@@ -131,7 +142,7 @@ def _inferred(
 
 
 def _read_lines_without(ignored: Collection[str], content: bytes, **options: Any) -> pl.DataFrame:
-    """What `polars.read_ndjson` reads, with nulls in the columns *ignored*, whose types need not be told."""
+    """Read NDJSON with `polars.read_ndjson`, but fill the columns *ignored* with nulls; their types may be invalid."""
     if not ignored:
         return pl.read_ndjson(content, **options)
     schema = options.get("schema") or pl.scan_ndjson(content, **options).collect_schema()
@@ -149,15 +160,15 @@ def _verified(
     brackets: int,
     ignored: Collection[str] = (),
 ) -> pl.DataFrame:
-    """*df*, which Polars has inferred from *content*, with all digits; its rows are compared where they may differ.
+    """Return *df*, inferred from *content*, with exact numbers. Compare its rows with the JSON if they may differ.
 
     Args:
-        keys: those in *content*.
-        brackets: how many open in it if nothing nests.
-        ignored: columns that are not looked at.
+        keys: the keys in *content*.
+        brackets: the number of opening brackets in *content* if no value nests.
+        ignored: columns to leave unchecked.
 
     Raises:
-        Malformed: a value would become another one beside other values.
+        Malformed: a value would be changed because of other values in its column.
     """
     df = _with_exact_numbers(df, content, format)
     if _has(pl.Struct(df.schema), (pl.String,)):
@@ -187,9 +198,9 @@ def _without(keys: Collection[str], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[str]) -> bool:
-    """True if values of several kinds may stand where Polars makes one kind of them, beside numbers as text.
+    """Return True if Polars may have converted values of several kinds to one, other than numbers to text.
 
-    It is told by looks; strings that look like it cost a comparison.
+    Only patterns are searched. A string that matches one costs a needless comparison.
     """
     wrong: dict[str, set[str]] = {}
     for name, pattern in _mismatch_patterns(pl.Struct(df.schema)):
@@ -209,13 +220,13 @@ def _has_match(content: bytes, format: Format, pattern: str) -> bool:
 
 
 def _mismatch_patterns(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
-    """The names of fields within *dtype*, and patterns of how a value of another kind begins in their place."""
+    """Yield the name of each field in *dtype*, and a pattern for the first character of a value of another kind."""
     while isinstance(dtype, pl.List):
         dtype = dtype.inner
     for field in dtype.fields if isinstance(dtype, pl.Struct) else ():
         match field.dtype:
             case pl.List(inner=pl.List(inner=pl.List())):
-                yield field.name, r"\["  # of which a look at the first bracket tells nothing
+                yield field.name, r"\["  # the first bracket does not show how deep the value nests
             case pl.List(inner=pl.List()):
                 yield field.name, rf"(?:\[{_SPACE}(?:null{_SPACE},{_SPACE})*)?{_NO_LIST}"
             case pl.List():
@@ -228,10 +239,10 @@ def _mismatch_patterns(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[
 
 
 def _with_exact_numbers(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
-    """*df* with Decimals for floats in those columns where integers stand that are too long for a float.
+    """Return *df* with Decimals instead of floats in columns with integers that are too long for a float.
 
     Raises:
-        Malformed: beside them stands what no Decimal holds.
+        Malformed: such a column also has a number that no Decimal can hold.
     """
     floats = {name: dtype for name, dtype in df.schema.items() if _has(dtype, (pl.Float64,))}
     if not floats or not _has_match(content, format, _LONG_INTEGER):
@@ -251,7 +262,7 @@ def _with_exact_numbers(df: pl.DataFrame, content: bytes, format: Format) -> pl.
 
 
 def _with_floats(dtype: Any, kind: pl.DataType) -> Any:
-    """*dtype* with *kind* for the floats in it."""
+    """Return *dtype* with all floats in it replaced by *kind*."""
     if isinstance(dtype, pl.List):
         return pl.List(_with_floats(dtype.inner, kind))
     if isinstance(dtype, pl.Struct):
@@ -260,7 +271,7 @@ def _with_floats(dtype: Any, kind: pl.DataType) -> Any:
 
 
 def _has_many_fields(dtype: object) -> bool:
-    """True if there is a struct in *dtype* whose fields Polars has in another order in each process."""
+    """Return True if *dtype* has a struct with so many fields that their order differs from process to process."""
     if isinstance(dtype, pl.List):
         return _has_many_fields(dtype.inner)
     if isinstance(dtype, pl.Struct):
@@ -269,7 +280,7 @@ def _has_many_fields(dtype: object) -> bool:
 
 
 def _ordered(dtype: Any, places: Mapping[str, int]) -> Any:
-    """*dtype* with the fields of its structs in the order of their *places*."""
+    """Return *dtype* with the fields of its structs sorted by their *places*."""
     if isinstance(dtype, pl.List):
         return pl.List(_ordered(dtype.inner, places))
     if isinstance(dtype, pl.Struct):
@@ -279,18 +290,18 @@ def _ordered(dtype: Any, places: Mapping[str, int]) -> Any:
 
 
 def _reject_lone_surrogates(content: bytes, format: Format) -> None:
-    """Raise Malformed if a string has half of a surrogate pair, which Polars takes for U+0000."""
+    """Raise Malformed if a string has a lone surrogate, which Polars reads as U+0000."""
     for begin in range(0, len(content), SCAN_BYTES):
-        if _SURROGATE.search(content, begin, begin + SCAN_BYTES + 3):  # which may be cut in two
+        if _SURROGATE.search(content, begin, begin + SCAN_BYTES + 3):  # an escape may cross the border
             break
         give_way()
     else:
         return
     texts = rows_of(content, format)
-    halves = texts.str.replace_all(_PAIR, "").str.contains(_SURROGATE.pattern.decode()).arg_true()
-    if halves.len():
-        line = line_of(content, format, halves[0])
-        raise Malformed(format, "half of a surrogate pair is no Unicode", line=line)
+    lone = texts.str.replace_all(_PAIR, "").str.contains(_SURROGATE.pattern.decode()).arg_true()
+    if lone.len():
+        line = line_of(content, format, lone[0])
+        raise Malformed(format, "a lone surrogate is not valid Unicode", line=line)
 
 
 def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
@@ -317,7 +328,7 @@ def _error_with_line(content: bytes, schema: pl.Schema | None, error: BaseExcept
 
 
 def _syntax(record: bytes, error: Exception) -> str:
-    """Why *record* is no JSON, in better words than those of the parser of Polars; its words if it is JSON."""
+    """Return why *record* is invalid, as the standard parser explains it, or else as Polars does."""
     if isinstance(error, Malformed) or len(record) > EXAMINED_BYTES:
         return short_message(error)
     try:
@@ -328,11 +339,11 @@ def _syntax(record: bytes, error: Exception) -> str:
 
 
 def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _error_with_row(content: bytes, error: BaseException) -> Malformed:
-    """What is wrong with a document, and on which line, in better words than those of the parser of Polars."""
+    """Return the first error in a document, with its line, as the standard parser explains it, or as Polars does."""
     texts = rows_of(content, "json")
     for row, text in enumerate(texts):
         if row % EXAMINED_ROWS == 0:
@@ -353,7 +364,7 @@ def _error_with_row(content: bytes, error: BaseException) -> Malformed:
 
 
 def _bad_column(record: bytes, schema: pl.Schema | None) -> str | None:
-    """The column whose value in *record* is not of its type; None if that is not what is wrong."""
+    """Return the column whose value in *record* does not have its type; None if the error is another one."""
     for name, dtype in (schema or {}).items():
         try:
             _ndjson(record, pl.Schema({name: dtype}))
@@ -377,8 +388,8 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     columns = {series.name: _column(series) for series in whole.iter_columns()}
     lengths = {name: len(values) for name, values in columns.items() if values is not None}
     if len(set(lengths.values())) > 1:
-        told_lengths = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
-        raise Malformed("json", f"columns of unequal lengths: {told_lengths}")
+        listed = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {listed}")
     height = max(lengths.values(), default=0)
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
@@ -388,7 +399,7 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
 
 
 def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
-    """*df* in the types of *schema*; or *content* again, if numbers may have lost digits on their way to text."""
+    """Cast *df* to *schema*. Read *content* again if numbers may have lost digits when Polars made text of them."""
     numbered = df.clone()
     numbered.columns = [str(number) for number in range(df.width)]
     columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
@@ -400,7 +411,7 @@ def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -
 
 
 def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
-    """Where text may have been a number that Polars had in a float; None where there is no text of that kind."""
+    """Return whether a text may come from a number that Polars held in a float; None if *dtype* has no such text."""
     dtype = plain_of(dtype)
     match dtype:
         case pl.Decimal() if isinstance(got, pl.String):
@@ -422,7 +433,7 @@ def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
 
 
 def _has_inexact_numbers(content: bytes) -> bool:
-    """True if there may be numbers in *content* of which Polars, who has them in floats, has other digits."""
+    """Return True if *content* may have numbers whose digits change when Polars holds them in floats."""
     for begin in range(0, len(content), SCAN_BYTES):
         if _INEXACT.search(content, begin, begin + SCAN_BYTES + OVERLAP):
             return True
@@ -431,7 +442,7 @@ def _has_inexact_numbers(content: bytes) -> bool:
 
 
 def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
-    """True if there is one of *kinds* in *dtype*."""
+    """Return True if *dtype* is, or contains, one of *kinds*."""
     dtype = plain_of(dtype)
     if isinstance(dtype, pl.List | pl.Array):
         return _has(dtype.inner, kinds)
@@ -441,10 +452,10 @@ def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
 
 
 def _read_exact(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
-    """The frame in *content*, whose floats are read as the text that they are."""
+    """Return the frame in *content*, with floats converted from their text."""
     texts = rows_of(content, format)
     if texts.str.contains(_MARK, literal=True).any():
-        raise Malformed(format, "a control character is no JSON")
+        raise Malformed(format, "a control character is not valid JSON")
     marked = texts.str.replace_all(f"({STRING})|({_FLOAT})", f"${{1}}{_MARK}${{2}}{_MARK}")
     quoted = marked.str.replace_all(_MARK * 2, "", literal=True).str.replace_all(_MARK, '"', literal=True)
     forms = pl.Struct({name: text_form(dtype) for name, dtype in schema.items()})
@@ -452,7 +463,7 @@ def _read_exact(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFra
 
 
 def _column(series: pl.Series) -> pl.Series | None:
-    """The values of a column, None if it is absent."""
+    """Return the values of a column, or None if it is absent."""
     if isinstance(series.dtype, pl.Null):
         return None
     if not isinstance(series.dtype, pl.List):

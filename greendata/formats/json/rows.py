@@ -1,8 +1,8 @@
-"""The rows of JSON as text, one string a row: where each begins and ends, and nothing of what is in it.
+"""Split JSON into the texts of its rows, one string per row, without parsing the rows.
 
-Polars' own expressions find them, so no step of this holds the GIL. What a row is, its judge says: a regular
-expression that all of it matches (`greendata.formats.json.shapes`), or a parser. What stands between rows is checked
-here; so a document is JSON where every row is. All of it is for workers.
+Polars' expressions split the text, so no step holds the GIL. The text between the rows is checked here. The rows are
+checked elsewhere: by a regular expression that matches a whole row (`greendata.formats.json.shapes`), or by a parser.
+So a document is valid JSON if all of its rows are. Call on a worker.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ __all__ = (
     "text_in",
 )
 
-BOM = b"\xef\xbb\xbf"  # that some programs put before text; RFC 8259 lets who reads JSON pass it over
-MAX_ZIPPED = 200  # columns, each of which may cost a step of its own
-ROW_BYTES = 1 << 28  # of rows that are made out of columns: each repeats the names;
-ROW_BYTES_ALWAYS = 1 << 20  # whatever the number of bytes of the columns,
-ROW_BYTES_A_BYTE = 32  # and for each of these: names of 60 characters over numbers of one digit
-STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # or what is none, and ends as one
+BOM = b"\xef\xbb\xbf"  # the byte order mark: RFC 8259 allows readers of JSON to ignore it
+MAX_ZIPPED = 200  # columns, at most, that are zipped by one Polars step for each
+ROW_BYTES = 1 << 28  # bytes, at most, of the names in rows made from columns: each row repeats all names
+ROW_BYTES_ALWAYS = 1 << 20  # bytes that are always accepted, whatever the size of the columns
+ROW_BYTES_A_BYTE = 32  # more for each byte of the columns: enough for names of 60 characters and one-digit numbers
+STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # a string, or invalid text that ends like one
 
 TEXT = pl.col("text")
 
 _SPACE = r"[ \t\n\r]*"
 _FLAT = rf'(?:[^\[\]{{}}"]|{STRING})*'
 _NESTED = reduce(lambda inner, _: rf"[\[{{]{_FLAT}(?:{inner}{_FLAT})*[\]}}]", range(DEPTH - 2), rf"[\[{{]{_FLAT}[\]}}]")
-_VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # or what stands in the place of one
-_LIST = rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$"  # what is left of one whose values are each a v
+_VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # a value, or invalid text in its place
+_LIST = rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$"  # a list after each of its values was replaced by v
 _MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
 
 
 def rows_of(content: bytes, format: Format) -> pl.Series:
-    r"""The text of each row; whether it is JSON is for others to say.
+    r"""Return the text of each row. The rows themselves are not checked.
 
     Args:
-        content: an array of rows, an object of columns, or a row a line.
+        content: an array of rows, an object of columns, or one row per line.
         format: json or ndjson.
 
     Raises:
-        Malformed: what is around the rows is no JSON, or no list of rows.
+        Malformed: the text around the rows is not JSON, or *content* is not a list of rows.
 
     Example:
         >>> rows_of(b'[{"a": [1, 2]}, 5]', "json").to_list()
@@ -75,7 +75,7 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         lines = _evaluate(text_in(content, format), TEXT.str.strip_prefix("\ufeff").str.split("\n")).explode()
         return lines.filter(lines.str.contains(r"[^ \t\r]")).alias("")
     if begin == len(content):
-        raise Malformed("json", "there is nothing")
+        raise Malformed("json", "it is empty")
     opener = content[begin : begin + 1]
     if opener not in (b"[", b"{"):
         got = content[begin : begin + 20]
@@ -84,13 +84,15 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         text = text_in(content, format, begin).select(TEXT.str.strip_chars(" \t\n\r"))
         return _elements(text) if opener == b"[" else _rows_of_columns(text)
     except Malformed as error:
-        reject_deep_document(content)  # which the expressions do not tell from what has no end
+        reject_deep_document(content)  # the expressions report deep nesting as a value without an end
         line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
         raise Malformed("json", error.reason, line=line, column=error.column) from error
 
 
 def names_of_columns(content: bytes) -> list[str]:
-    """The names of what looks like the columns of an object; none if two are the same, or one is none.
+    """Return the names of the columns in an object of arrays, found by a pattern.
+
+    Return no names if two are the same, if one is not valid JSON, or if there are more than `COLUMNS`.
 
     Example:
         >>> names_of_columns(b'{"a": [1, 2], "b": ["x", null]}')
@@ -108,7 +110,7 @@ def names_of_columns(content: bytes) -> list[str]:
 
 
 def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
-    """The columns of an object, all of whose values are as *shape* has them in a row; None if some are not.
+    """Return the frame of an object of arrays, or None if some values do not have the kinds that *shape* has for a row.
 
     Example:
         >>> from greendata.formats.json.shapes import shape_of
@@ -131,7 +133,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
 
 
 def line_of(content: bytes, format: Format, row: int) -> int | None:
-    r"""On which line of *content* a row begins, counted from 1; None if it has no place of its own.
+    r"""Return the line of *content* on which a row begins, counted from 1; None for an object of columns.
 
     Example:
         >>> line_of(b'\n{"a":1}\n\n{"a":2}\n', "ndjson", 1), line_of(b'[{"a":1},\n{"a":2}]', "json", 1)
@@ -150,13 +152,13 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
 
 
 def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
-    """Return a query of one string, all of *content* from *begin* on, in the column `TEXT`.
+    """Return a lazy frame with one string in the column `TEXT`: *content* from the offset *begin*.
 
-    The string is made within the query, and should end there: each call of a method of a series copies a single value,
-    however long it is, and holds the GIL meanwhile.
+    The string is built within the query, and should be used there only: each method of a Series copies a single value,
+    however long it is, with the GIL held.
 
     Raises:
-        Malformed: it is no UTF-8.
+        Malformed: *content* is not UTF-8.
 
     Example:
         >>> text_in(b"[]", "json").select(TEXT.str.len_bytes()).collect().item()
@@ -165,7 +167,7 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
     pieces, first = [], begin
     while begin < len(content):
         end = min(begin + SCAN_BYTES, len(content))
-        while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
+        while begin < end < len(content) and content[end] & 0xC0 == 0x80:  # do not split a character
             end -= 1
         end = end if end > begin else begin + SCAN_BYTES
         pieces.append(pl.Series([content[begin:end]], dtype=pl.Binary))
@@ -182,12 +184,12 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
 
 
 def _evaluate(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
-    """What *expr* makes of a text."""
+    """Return the result of *expr* for a text."""
     return text.select(expr).collect(engine="in-memory").to_series().alias("")
 
 
 def _bad_line(piece: bytes) -> int:
-    """The number of lines before the first byte that is no UTF-8."""
+    """Return the number of lines before the first byte that is not UTF-8."""
     try:
         piece.decode()
     except UnicodeDecodeError as error:
@@ -196,12 +198,12 @@ def _bad_line(piece: bytes) -> int:
 
 
 def _elements(text: pl.LazyFrame) -> pl.Series:
-    """The texts of the elements of an array."""
+    """Return the texts of the elements of an array."""
     return _split_list(text, _VALUE, "[]")
 
 
 def _split_list(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
-    """What matches *item* in a text, which is a list of such with commas between and *brackets* around it."""
+    """Return the texts that match *item* in a text: a list of them, with commas between and *brackets* around it."""
     inner = TEXT.str.strip_prefix(brackets[0]).str.strip_suffix(brackets[1])
     found = (
         text.select(TEXT.str.len_bytes().alias("whole"), inner)
@@ -227,22 +229,22 @@ def _between(item: str) -> pl.Expr:
 
 
 def _list_error(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed:
-    """What is wrong with a list: *between* is it with ``v`` for its items."""
+    """Return the error in a list. *between* is its text with each item replaced by ``v``."""
     good: str = between.str.extract(rf"^({_SPACE}(?:v{_SPACE},{_SPACE})*(?:v{_SPACE})?)").item()
     left = between.str.slice(len(good), 1).item()
     number = good.count("v")
     line = 1 + _newlines(inner, number, item)
     if not left:
-        return Malformed("json", "there is nothing behind the last comma", line=line)
+        return Malformed("json", "nothing follows the last comma", line=line)
     if left in '{["':
-        return Malformed("json", f"what begins with {left} has no end, or nests too deep", line=line)
+        return Malformed("json", f"the value that begins with {left} has no end, or nests too deep", line=line)
     expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
     got = _evaluate(inner, _found(item).list.get(number)).item() if left == "v" else left
     return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
 
 
 def _newlines(inner: pl.LazyFrame, number: int, item: str = _VALUE) -> int:
-    """How many lines end before the item of that *number* in a list."""
+    """Return the number of lines that end before the item of this *number* in a list."""
     between = _evaluate(inner, _between(item).str.split("v")).explode().head(number + 1)
     items = _evaluate(inner, _found(item)).explode(empty_as_null=False).head(number)
     return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
@@ -258,7 +260,7 @@ def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
         reason = f"expected an array of objects or an object of arrays, got {values.str.slice(0, 50)[at]}"
         raise Malformed("json", reason, column=names[at])
     items = _elements_of_each(values.set(is_null, "[]"))
-    kept: dict[str, int] = {}  # of several of one name the last; null is no column
+    kept: dict[str, int] = {}  # the last column of each name; null stands for an absent column
     for at, (name, absent) in enumerate(zip(names, is_null, strict=True)):
         if absent:
             kept.pop(name, None)
@@ -266,19 +268,19 @@ def _rows_of_columns(text: pl.LazyFrame) -> pl.Series:
             kept[name] = at
     lengths = dict(zip(kept, items[[*kept.values()]].list.len().to_list(), strict=True)) if kept else {}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
-        raise Malformed("json", f"columns of unequal lengths: {told}")
+        listed = ", ".join(f"{name} {length}" for name, length in sorted(lengths.items()))
+        raise Malformed("json", f"columns of unequal lengths: {listed}")
     if not kept or not max(lengths.values()):
         return pl.Series([], dtype=pl.String)
     bound = min(ROW_BYTES, ROW_BYTES_ALWAYS + ROW_BYTES_A_BYTE * int(members.str.len_bytes().sum()))
     if sum(len(keys[at]) for at in kept.values()) * max(lengths.values()) > bound:
-        raise Malformed("json", f"the names of its columns alone are more than {bound} bytes of its rows; send rows")
+        raise Malformed("json", f"its column names alone would take more than {bound} bytes in its rows; send rows")
     zipped = _zipped if len(kept) <= MAX_ZIPPED else _transposed
     return zipped([keys[at] for at in kept.values()], items[[*kept.values()]])
 
 
 def _elements_of_each(values: pl.Series) -> pl.Series:
-    """The lists of the texts of the elements of arrays."""
+    """Return, for each array, the list of the texts of its elements."""
     inner = values.str.strip_prefix("[").str.strip_suffix("]")
     text = pl.col("text")
     items, is_list = (
@@ -289,7 +291,7 @@ def _elements_of_each(values: pl.Series) -> pl.Series:
     )
     is_list &= values.str.len_bytes() - inner.str.len_bytes() == 2
     for at in (~is_list).arg_true().head(1):
-        _elements(values.slice(at, 1).alias("text").to_frame().lazy())  # tells what is wrong
+        _elements(values.slice(at, 1).alias("text").to_frame().lazy())  # raises the error
     return items
 
 
@@ -303,19 +305,19 @@ def _name(key: str) -> str:
     try:
         name: str = json.loads(key)
     except ValueError as error:
-        raise Malformed("json", f"{key[:50]} is no name: {error}") from error
+        raise Malformed("json", f"{key[:50]} is not a valid name: {error}") from error
     return name
 
 
 def _zipped(keys: list[str], items: pl.Series) -> pl.Series:
-    """The texts of rows, of whose columns *items* has the values."""
+    """Return the texts of the rows of columns. *items* has, for each key, the list of the texts of its values."""
     texts = pl.DataFrame([items.slice(at, 1).explode().alias(str(at)) for at in range(len(keys))])
     parts = [part for at, key in enumerate(keys) for part in (pl.lit(f"{',' if at else '{'}{key}:"), pl.col(str(at)))]
     return texts.select(pl.concat_str(*parts, pl.lit("}")).alias("")).to_series()
 
 
 def _transposed(keys: list[str], items: pl.Series) -> pl.Series:
-    """The same for many columns: a step of Polars for each would take longer than its values."""
+    """Do the same as `_zipped` for many columns: one Polars step for each column would be slower."""
     width, height = len(keys), int(items.list.len()[0])
     number = pl.int_range(width * height, dtype=pl.UInt32, eager=True)
     names = pl.Series(keys)[number % width]

@@ -1,10 +1,11 @@
-r"""Shapes: what many rows of JSON have in common, so that one regular expression can tell them.
+r"""Shapes: the common structure of many JSON rows, as one regular expression that recognizes them.
 
-A row that matches the pattern of a shape is JSON, has the keys of the shape, each once and in this order, and has
-values that a column of the shape's dtype holds as they stand: integers of up to 18 digits, numbers of up to 15 before
-the point, strings that are Unicode, null. Polars reads such a row as pydantic does. Where it would guess, round, or
-pass something over, a row does not match: a key twice or not at all, ``1.0`` among integers, ``1e400``, ``NaN``, half
-of a surrogate pair.
+A row that matches the pattern of a shape is valid JSON. It has each key of the shape once, in the order of the shape.
+Its values are null or can be stored exactly in columns of the shape's dtypes: integers of up to 18 digits, numbers of
+up to 15 digits before the point, and valid Unicode strings. Polars reads such a row as pydantic does.
+
+A row does not match where Polars would guess, round or ignore something: a key that occurs twice or not at all, ``1.0``
+among integers, ``1e400``, ``NaN``, or a lone surrogate.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from greendata.schema.codecs import Dtype
 
 __all__ = ("Kind", "Mapped", "Shape", "ShapeError", "kind_of", "levels_of", "shape_of")
 
-PATTERN = 1 << 16  # characters: a longer one takes longer to compile than what it saves
+PATTERN = 1 << 16  # characters, at most: compiling a longer pattern takes more time than it saves
 
 _SPACE = r"[ \t\n\r]*"
 _STRING = (
@@ -36,15 +37,15 @@ _SCALAR = rf"null|true|false|{_NUMBER}|{_STRING}"
 
 
 class ShapeError(Exception):
-    """A row that has no shape; it is judged by itself."""
+    """A row does not have a shape. It is validated on its own."""
 
 
 class Kind(ABC):
-    """What the values of a key have in common; each may be null.
+    """The kind of the values of one key. Each of them may be null.
 
     Attributes:
-        pattern: of a value that is not null.
-        dtype: of their column; None if there is to be none.
+        pattern: the regular expression for a value that is not null.
+        dtype: the dtype of the column of these values, or None for values that get no column.
     """
 
     pattern: str
@@ -52,17 +53,17 @@ class Kind(ABC):
 
     @property
     def value(self) -> str:
-        """The pattern of a value."""
+        """The regular expression for a value, null included."""
         return f"(?:null|{self.pattern})"
 
     def generalized(self, known: Kind | None) -> Kind:
-        """This kind, with what is *known* of values beyond the one that it was told from."""
+        """Return this kind, extended by the kind that is *known* from other values of the same key."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class _Scalar(Kind):
-    """Values without parts."""
+    """Values that do not nest."""
 
     pattern: str
     dtype: pl.DataType | None
@@ -111,10 +112,10 @@ class _Listed(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Mapped(Kind):
-    """Objects with any keys, whose values are of one kind without parts. Their column has pairs of keys and values.
+    """Objects with any keys, whose values have one kind that does not nest. Their column has pairs of key and value.
 
     Attributes:
-        values: the kind.
+        values: the kind of the values.
     """
 
     values: Kind
@@ -135,7 +136,7 @@ class Mapped(Kind):
         return Mapped(self.values.generalized(known.values)) if isinstance(known, Mapped) else self
 
     def pairs(self, texts: pl.Series) -> pl.Series:
-        """The pairs in *texts* of values of this kind.
+        """Return the pairs of each object in *texts*, which are values of this kind.
 
         Example:
             >>> Mapped(INTEGER).pairs(pl.Series(['{"a": 1}', "null"])).to_list()
@@ -153,7 +154,7 @@ class Shape(Kind):
     """Objects with the same keys in the same order.
 
     Attributes:
-        fields: the keys and the kinds of their values.
+        fields: the keys, and the kinds of their values.
     """
 
     fields: tuple[tuple[str, Kind], ...]
@@ -170,15 +171,15 @@ class Shape(Kind):
 
     @property
     def schema(self) -> pl.Schema:
-        """The columns."""
+        """The schema of the columns of these keys."""
         return pl.Schema({key: kind.dtype for key, kind in self.fields if kind.dtype is not None})
 
     def row(self, captured: Container[str] = ()) -> str:
-        """The pattern of all of a row. It captures the values of the keys *captured*, in their order."""
+        """Return the pattern of a whole row. It captures the values of the keys *captured*, in their order."""
         return f"^{_SPACE}{self._pattern(captured)}{_SPACE}$"
 
     def of_columns(self) -> Shape:
-        """The shape of an object that has a list of each of these values."""
+        """Return the shape of an object that has, for each key, an array of such values."""
         return Shape(tuple((key, _Listed(kind, may_be_null=False)) for key, kind in self.fields))
 
     def generalized(self, known: Kind | None) -> Shape:
@@ -197,7 +198,7 @@ class Shape(Kind):
 
 
 def _anything(depth: int) -> str:
-    """The pattern of any value that nests up to *depth*: what is in columns that nobody wants."""
+    """Return the pattern of any value that nests up to *depth* levels, for keys that get no column."""
     member = f"{_SPACE}{_STRING}{_SPACE}:{_SPACE}"
 
     def nested(inner: str, _: int) -> str:
@@ -211,7 +212,7 @@ ANYTHING = _Scalar(_anything(1), None)
 
 
 def kind_of(dtype: Dtype) -> Kind:
-    """The kind of values that a column of *dtype* is likely to come from, for who has seen none.
+    """Return the likely kind of the values of a column of *dtype*, for use before any value was seen.
 
     Example:
         >>> kind_of(pl.List(pl.Float32)).dtype
@@ -226,7 +227,7 @@ def kind_of(dtype: Dtype) -> Kind:
             return BOOLEAN
         case pl.Struct():
             return Shape(tuple((field.name, kind_of(field.dtype)) for field in dtype.fields))
-        case pl.List(inner=pl.Struct()):  # it may be a dict, whose keys nobody knows
+        case pl.List(inner=pl.Struct()):  # it may be a dict with unknown keys
             return NULL
         case pl.List() | pl.Array():
             return _Listed(kind_of(dtype.inner))
@@ -234,16 +235,16 @@ def kind_of(dtype: Dtype) -> Kind:
 
 
 def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shape:
-    r"""The shape of a row.
+    r"""Return the shape of a row.
 
     Args:
-        text: the row.
-        wanted: the keys that are to have a column, and its dtype in the end: what has more levels has no shape, since
-            patterns and readers take a time that grows with these faster than the text.
-        known: what values of the keys may be beside those in this row.
+        text: the text of the row.
+        wanted: the keys that get a column, with the final dtype of the column. A value that nests deeper than this
+            dtype has no shape: the time for patterns and readers grows faster with the depth than the text does.
+        known: the kinds known from other rows.
 
     Raises:
-        ShapeError: it has none.
+        ShapeError: the row does not have a shape.
 
     Example:
         >>> shape = shape_of('{"a": 1, "b": [2.5], "c": null}', {"a": pl.Int8(), "b": pl.List(pl.Float64)}, None)
@@ -279,7 +280,7 @@ def _refuse(constant: str) -> Any:
 
 
 def levels_of(dtype: Dtype) -> int:
-    """How many lists and structs are within each other in a column of *dtype*.
+    """Return the depth of lists and structs in *dtype*; 0 for a dtype that does not nest.
 
     Example:
         >>> levels_of(pl.List(pl.Struct({"a": pl.Int64})))
@@ -291,7 +292,7 @@ def levels_of(dtype: Dtype) -> int:
 
 
 def _kind_in(dtype: Dtype, value: Any, known: Kind | None) -> Kind:
-    """The kind of a *value* that is to be in a column of *dtype*."""
+    """Return the kind of *value*, for a column of *dtype*."""
     if isinstance(known, Mapped) and isinstance(value, _Pairs):
         none: Kind = NULL
         with suppress(ShapeError):
@@ -321,13 +322,13 @@ def _kind(value: Any, levels: int) -> Kind:
 
 def _shape(pairs: Iterable[tuple[str, Any]], levels: int) -> Shape:
     fields = tuple((key, _kind(value, levels - 1)) for key, value in pairs)
-    if not fields or len(dict(fields)) < len(fields):  # Polars has no struct without fields
+    if not fields or len(dict(fields)) < len(fields):  # Polars cannot read structs without fields
         raise ShapeError
     return Shape(fields)
 
 
 def _common(a: Kind, b: Kind) -> Kind:
-    """The kind of values of both; ShapeError if there is none."""
+    """Return the kind of the values of both kinds. Raise ShapeError if there is none."""
     if b is NULL or a == b or (a is NUMBER and b is INTEGER):
         return a
     if a is NULL or (a is INTEGER and b is NUMBER):
@@ -341,7 +342,7 @@ def _common(a: Kind, b: Kind) -> Kind:
 
 
 def _key_pattern(key: str) -> str:
-    """The pattern of a key, as it stands or with escapes."""
+    """Return the pattern of a key, written plainly or with escapes."""
     return '"' + "".join(map(_char_pattern, key)) + '"'
 
 
