@@ -1,4 +1,4 @@
-"""Frames against models: rules as expressions, pydantic for the rest, and the failures."""
+"""Validation of frames against models: rules as Polars expressions, pydantic for the rest, and the failures."""
 
 import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
 

@@ -1,8 +1,8 @@
-"""Fields apart: what pydantic says of a field's value without the rest of its row.
+"""Column validation: pydantic validates the values of one column without the rest of their rows.
 
-A field that no rule covers need not drag its row into Python. pydantic validates the fields of a row one by one, so
-its verdict on a field is that of the field's own core schema on the value, unless a function in there is given what
-is around it (`stands_alone`).
+If a field has no rule, it is not necessary to convert whole rows to Python objects. pydantic validates the fields of a
+row one by one, so the core schema of the field alone gives the same result for its value. The exception is a field
+whose core schema contains a function that receives other fields (`stands_alone`).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ("ColumnCheck", "ColumnValidator", "column_check", "runs_code", "stand
 
 @dataclass(frozen=True, slots=True)
 class ColumnCheck:
-    """A field that pydantic judges without the rest of the row.
+    """The check of a field that pydantic validates without the rest of the row.
 
     Attributes:
-        column: the field's.
-        source: the column of the frame that it comes from; None if pydantic makes each value.
-        place: what pydantic calls it in errors.
-        check: its valid value, from what is in the column; or a ValidationError.
+        column: the column of the field.
+        source: the column of the frame that holds its values; None if pydantic makes each value.
+        place: the name of the field in pydantic's errors.
+        check: returns the valid value for a value of the column, or raises ValidationError.
     """
 
     column: Column
@@ -47,11 +47,11 @@ class ColumnCheck:
 
 @dataclass(frozen=True, slots=True)
 class ColumnValidator(Validator):
-    """pydantic's verdict on some columns of rows that nothing else is wrong with.
+    """Validates some columns with pydantic, in rows that are valid apart from these columns.
 
     Attributes:
-        fields: what is validated; `columns` are theirs.
-        whole: the judge of whole rows.
+        fields: the checks of these columns, in the order of `columns`.
+        whole: the validator of whole rows.
     """
 
     fields: Sequence[ColumnCheck]
@@ -59,17 +59,19 @@ class ColumnValidator(Validator):
 
     def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
         """See `Validator.rows`."""
-        return zip(*(self._values(field, places) for field in self.fields), strict=False)  # made ones have no end
+        return zip(
+            *(self._values(field, places) for field in self.fields), strict=False
+        )  # iterators for values that pydantic makes are infinite
 
     def valid(self, number: int, row: tuple[Any, ...], failures: Failures) -> list[Any] | None:
         """See `Validator.valid`."""
         before, values = len(failures), []
-        for at, field in enumerate(self.fields):  # a strict zip of these few takes longer than a check
+        for at, field in enumerate(self.fields):  # a strict zip of so few takes longer than a check
             try:
                 values.append(field.check(row[at]))
             except ValidationError as error:
                 failures.add(error, number, field.place)
-            except SchemaError:  # a function asks to omit the field, or for a default that it has not
+            except SchemaError:  # a validator omits the field, or asks for a default that does not exist
                 del failures[before:]
                 return self._as_a_whole(number, failures)
         return values if len(failures) == before else None
@@ -94,10 +96,10 @@ class ColumnValidator(Validator):
 def column_check(
     model: Node, context: Context, column: Column, dtypes: Mapping[str, Dtype], *, from_json: bool = False
 ) -> ColumnCheck | None:
-    """The field of *column* apart from the others of *model*; None if it takes the whole row to judge it.
+    """Return the check of one column of *model*, or None if validating it needs the whole row.
 
     Args:
-        from_json: True if what is in the column is the text of JSON values.
+        from_json: True if the column holds the text of JSON values.
     """
     node, source = model["schema"]["fields"][column.field]["schema"], column.source(dtypes)
     if not stands_alone(node, context):
@@ -115,14 +117,14 @@ def column_check(
 
     def make(_: object) -> Any:
         made = validator.get_default_value(strict=context.strict)
-        assert made is not None  # the node is one with a default
+        assert made is not None  # the node has a default
         return made.value
 
     return ColumnCheck(column, None, column.field, make)
 
 
 def runs_code(model: type[BaseModel]) -> bool:
-    """True if validating rows of *model* runs code of its user's, which may not leave alone what it has made.
+    """Return True if validating rows of *model* runs user code. Its result may change when it is validated again.
 
     Raises:
         NotAModel, NoColumnForm, DuplicateColumn: see `schema_of`.
@@ -135,19 +137,19 @@ def runs_code(model: type[BaseModel]) -> bool:
         >>> runs_code(Upper)
         True
     """
-    columns_of(model)  # completes it: one that waits for its names has nothing to look through yet
+    columns_of(model)  # completes a model with forward references, whose core schema is still empty
     pending: list[Any] = [core_schema_of(model)]
     while pending:
         part = pending.pop()
         kind = type_of(part)
-        if kind is not None and (kind == "json" or kind.startswith("function-") or _makes_itself(part)):
+        if kind is not None and (kind == "json" or kind.startswith("function-") or _has_own_init(part)):
             return True
         pending += parts_of(part)
     return False
 
 
-def _makes_itself(node: Node) -> bool:
-    """True for a node of a model with code of its own for what it is made of."""
+def _has_own_init(node: Node) -> bool:
+    """Return True for a node of a model with its own ``__init__`` or ``model_post_init``."""
     if node["type"] != "model":
         return False
     post_init = node.get("post_init") and node["cls"].model_post_init.__name__ != "init_private_attributes"
@@ -155,7 +157,7 @@ def _makes_itself(node: Node) -> bool:
 
 
 def stands_alone(node: Node, context: Context) -> bool:
-    """True if what *node* makes of a value depends on that value alone: nothing in it is given the rest of the row."""
+    """Return True if the result of *node* depends on its value alone, because no function in it receives the row."""
     seen: set[str] = set()
     pending: list[Any] = [node]
     while pending:

@@ -1,6 +1,7 @@
-"""Rules of nodes that contain others: nullable ones, defaults, lists, sets, tuples, dicts and nested models.
+"""Rules of nodes that contain others: nullable nodes, defaults, lists, sets, tuples, dicts and nested models.
 
-Every rule that leaves this room judges nulls as well: where it is not accepted of a value, ``accepted`` is False.
+Every rule that this module returns handles nulls as well: ``accepted`` is never null, and is False where a value is
+undecided.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from greendata.validation.rules import FALSE, LEAF_RULES, TRUE, Context, Node, R
 
 __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 
-SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # what Python and Polars put in the same order
+SORTED_ALIKE = (pl.Int64, pl.String, pl.Date, pl.Boolean)  # dtypes that Python and Polars sort in the same order
 
 
 def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    """The rule of *node* for the values *expr*, of *dtype*; None if only pydantic can tell."""
+    """Return the rule of *node* for the values *expr* of *dtype*, or None if only pydantic can validate them."""
     node = resolved(node, context)
     kind = node["type"]
     if kind == "default" and node.get("on_error", "raise") == "raise":
@@ -43,11 +44,13 @@ def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Co
 def rule_of_field(
     fields: Node, context: Context, column: Column, expr: Callable[[str], pl.Expr], dtypes: Mapping[str, Dtype]
 ) -> Rule | None:
-    """The rule of a field of a model, which takes its values from a column of *dtypes*.
+    """Return the rule of a field of a model, or None if only pydantic can validate it.
 
     Args:
         fields: the node of the model's fields.
-        expr: the values of a column.
+        column: the column of the field.
+        expr: returns the values of a column by its name.
+        dtypes: the columns that there are, with their dtypes.
     """
     source = column.source(dtypes)
     if source is not None:
@@ -58,14 +61,14 @@ def rule_of_field(
 
 
 def resolved(node: Node, context: Context) -> Node:
-    """The node itself, where *node* is but a reference to it."""
+    """Return *node*, or the node that it refers to."""
     while node["type"] == "definition-ref":
         node = context.definitions[node["schema_ref"]]
     return node
 
 
 def is_plain(node: Node) -> bool:
-    """True for a node of a model that runs no code of its user's and takes its fields from a dict."""
+    """Return True for a node of a model that runs no user code as a whole and takes its fields from a dict."""
     if node["type"] != "model" or node["schema"]["type"] != "model-fields":
         return False
     model: type[BaseModel] = node["cls"]
@@ -74,7 +77,7 @@ def is_plain(node: Node) -> bool:
     return not (own_code or typed_extras or node.get("custom_init") or node.get("root_model"))
 
 
-# -- containers: one function for a type of node, each of (node, context, expr, dtype, codec) ------------
+# -- containers: one function per type of node, each with the arguments (node, context, expr, dtype, codec) --
 
 
 def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:

@@ -43,19 +43,19 @@ __all__ = (
     "numbered",
 )
 
-MODELS = ("dataclass", "model", "typed-dict")  # nodes with a configuration of their own
+MODELS = ("dataclass", "model", "typed-dict")  # nodes that carry their own configuration
 ACCEPTED = f"accepted {uuid4()}"
-MANY = 200  # rows in doubt: a second query takes as long as pydantic for these
-ENOUGH = 2 * LISTED  # rows in doubt, where no more than some are to be validated if enough of them fail
+MANY = 200  # undecided rows; for these, pydantic takes as long as a second query
+ENOUGH = 2 * LISTED  # undecided rows; of more than these, some are examined first, in case `LISTED` of them fail
 
 
 class Part(NamedTuple):
-    """Rows that no query has anything against.
+    """Rows whose values a query has accepted.
 
     Attributes:
         accepted: the encoded rows with their numbers, without the columns that have a column check.
-        all_invalid: True if these are invalid all the same: a column is missing, or there is one too many.
-        judge: of the columns that pydantic judges apart, by its number; None if there are none.
+        all_invalid: True if these rows are nevertheless invalid, because a column is missing or not permitted.
+        validator: the index of the validator of the columns with a column check; None if there are none.
     """
 
     accepted: pl.DataFrame
@@ -65,16 +65,16 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partitioned:
-    """Rows, partitioned.
+    """The rows of a frame after a query, with what pydantic needs to validate the rest.
 
     Attributes:
-        height: how many there are.
-        parts: those that are accepted.
-        judges: of whole rows; and, where columns are validated apart, of these.
-        assigned: the rows that pydantic is asked about, see `assign`.
-        rejected: those of them that are surely invalid, see `Classified`.
-        over_limits: the failures of those that it cannot be asked about.
-        extras: makes the columns that are kept as they are, for rows of these numbers; None if there are none.
+        height: the number of rows.
+        parts: the accepted rows.
+        validators: the validator of whole rows, followed by those of columns with a column check.
+        assigned: the rows that pydantic validates, see `assign`.
+        rejected: those of the assigned rows that are certainly invalid, see `Classified`.
+        over_limits: the failures of rows that pydantic cannot validate, see `greendata.schema.limits`.
+        extras: returns the extra columns, which are kept unchanged, for given row numbers; None if there are none.
     """
 
     height: int
@@ -91,10 +91,11 @@ class Plan:
     """How the columns of a frame are validated.
 
     Attributes:
-        values: the values of those with a rule.
-        accepted: where nothing is wrong with these.
-        checks: those that pydantic validates one by one.
-        rejected: of columns with values that are surely invalid: what pydantic calls them, where, and as text.
+        values: the converted values of each column that has a rule.
+        accepted: True where all rules accept the row.
+        checks: the columns that pydantic checks one by one.
+        rejected: for each column with values that are certainly invalid: its name in pydantic's errors, where the
+            values are invalid, and the values as text.
     """
 
     values: Sequence[pl.Expr]
@@ -104,12 +105,13 @@ class Plan:
 
 
 class Classified(NamedTuple):
-    """Rows, sorted by what a query can tell of them.
+    """Rows classified by a query.
 
     Attributes:
-        parts: those that are accepted.
-        undecided: the numbers of the others.
-        rejected: those of them that are surely invalid: their numbers, and the ``column`` and ``value`` of a failure.
+        parts: the accepted rows.
+        undecided: the numbers of the other rows.
+        rejected: those of the undecided rows that are certainly invalid: the row numbers, and the ``column`` and
+            ``value`` of one failure each.
     """
 
     parts: list[Part]
@@ -119,14 +121,14 @@ class Classified(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partitioner:
-    """What sifts frames for a model. Call it on a worker.
+    """Partitions frames for a model. Call it on a worker.
 
     Attributes:
         model: the model.
-        columns: its columns.
+        columns: the columns of the model.
         strict: pydantic's strict mode; None leaves it to the model.
-        from_json: True if columns that are validated apart are the texts of JSON values.
-        all_rows: True if all valid rows are to be found, however many fail.
+        from_json: True if columns with a column check hold the text of JSON values.
+        all_rows: True to find all valid rows, however many rows fail.
     """
 
     model: type[BaseModel]
@@ -137,25 +139,25 @@ class Partitioner:
 
     @property
     def core(self) -> Any:
-        """What the rules are read off."""
+        """The core schema from which rules are derived."""
         core = core_schema_of(self.model)
         return in_base64(core) if self.from_json else core
 
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Partitioned:
-        """The rows of *frame*, partitioned."""
+        """Partition the rows of *frame*."""
         df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
         computed = [column.name for column in self.columns if not column.sources]
         df = df.drop(referred(computed, df.columns), strict=False)
         unused, plan = self.unused(df.schema), self.plan(df.schema)
         extra = self.model.model_config.get("extra") or "ignore"
-        if plan is None:  # nothing is accepted, and validators see the row as it is
+        if plan is None:  # no row is accepted, and validators see unchanged rows
             seen = df
         else:
-            blank = [pl.lit(None).alias(name) for name in unused]  # forbidden, whatever is in them
+            blank = [pl.lit(None).alias(name) for name in unused]  # forbidden columns fail whatever their values are
             seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
         parts, undecided, rejected = self.partition(df, plan, all_invalid=self.all_invalid(df.schema))
-        askable, over_limits = _within_limits(seen, undecided)
-        apart = [part.accepted[ROW_KEY] for part in parts if part.validator is not None]
+        allowed, over_limits = _within_limits(seen, undecided)
+        checked = [part.accepted[ROW_KEY] for part in parts if part.validator is not None]
         if not df.height:
             over_limits = failures_of(shape_failures(seen.schema, self.columns, extra=extra))
         kept = df.select(referred(unused if extra == "allow" else [], df.columns))
@@ -163,14 +165,14 @@ class Partitioner:
             height=df.height,
             parts=parts,
             validators=self._validators(seen, plan),
-            assigned=assign([(0, askable, askable), *((1, some, some) for some in apart)], rejected[ROW_KEY]),
+            assigned=assign([(0, allowed, allowed), *((1, some, some) for some in checked)], rejected[ROW_KEY]),
             rejected=rejected,
             over_limits=over_limits,
             extras=kept.__getitem__ if kept.width else None,
         )
 
     def partition(self, df: pl.DataFrame, plan: Plan | None, *, all_invalid: bool) -> Classified:
-        """The rows of *df*, sorted by *plan*, which is that of its dtypes."""
+        """Classify the rows of *df*. *plan* is the plan for its dtypes."""
         if plan is None:
             values = [pl.lit(None, column.codec.dtype).alias(column.name) for column in self.columns]
             plan = Plan(values, pl.lit(value=False))
@@ -182,24 +184,24 @@ class Partitioner:
         if not self.all_rows and undecided.len() > ENOUGH:
             first = undecided.head(ENOUGH)
             rejected = numbered(_classify(df[first], wide, all_invalid=False).rejected, first)
-            if rejected.height >= LISTED:  # no more of them will be validated
+            if rejected.height >= LISTED:  # the other rows will not be validated
                 return Classified(parts, undecided, rejected)
         again, places, rejected = _classify(df[undecided], wide, all_invalid=False)
         found = [part._replace(accepted=numbered(part.accepted, undecided)) for part in again]
         return Classified([*parts, *found], undecided[places], numbered(rejected, undecided))
 
     def unused(self, dtypes: Mapping[str, Dtype]) -> list[str]:
-        """Those of the columns that are no field's."""
+        """Return the names of the columns that belong to no field."""
         used = {column.source(dtypes) for column in self.columns}
         return [name for name in dtypes if name not in used]
 
     def plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
-        """How columns of *dtypes* are validated; None if it takes the whole row."""
+        """Return how to validate columns of *dtypes*, or None if pydantic must see whole rows."""
         plan = self._plan(dtypes)
         return None if plan is not None and plan.checks and self.all_invalid(dtypes) else plan
 
     def all_invalid(self, dtypes: Mapping[str, Dtype]) -> bool:
-        """True if no row with columns of *dtypes* is valid: one is missing, or there is one too many."""
+        """Return True if no row can be valid, because a column is missing from *dtypes* or not permitted."""
         if any(column.missing == "fails" and column.source(dtypes) is None for column in self.columns):
             return True
         return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
@@ -211,7 +213,7 @@ class Partitioner:
         if not is_plain(node) or not all(column.sources for column in self.columns):
             return None
         context = Context(refs, node.get("config", {}), self.strict, is_wide)
-        values, conditions, apart, rejected = [], [], [], []
+        values, conditions, checks, rejected = [], [], [], []
         for column in self.columns:
             source = column.source(dtypes)
             if source is None and column.missing == "fails":
@@ -224,12 +226,12 @@ class Partitioner:
                 if source is not None and rule.rejected is not FALSE:
                     name = source if node.get("config", {}).get("loc_by_alias", True) else column.field
                     rejected.append((name, rule.rejected, _text(by_name(source), dtypes[source])))
-            elif (alone := column_check(node, context, column, dtypes, from_json=self.from_json)) is not None:
-                apart.append(alone)
-                conditions.append(TRUE if source is None else _can_be_asked(source, dtypes[source]))
+            elif (check := column_check(node, context, column, dtypes, from_json=self.from_json)) is not None:
+                checks.append(check)
+                conditions.append(TRUE if source is None else _is_within_limits(source, dtypes[source]))
             else:
                 return None
-        return Plan(values, all_of(*conditions), apart, rejected)
+        return Plan(values, all_of(*conditions), checks, rejected)
 
     def _validators(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Validator, ...]:
         check = partial(validates(self.model), strict=self.strict)
@@ -239,26 +241,27 @@ class Partitioner:
         return (whole, ColumnValidator(rows, [field.column for field in plan.checks], plan.checks, whole))
 
 
-def in_base64(part: Any, *, is_said: bool = False) -> Any:
-    """Return a core schema, or a part of one, by which JSON has bytes in base64, as `encode` writes them.
+def in_base64(part: Any, *, is_configured: bool = False) -> Any:
+    """Return a core schema, or a part of one, changed to read bytes in JSON as base64, as `encode` writes them.
 
-    A model that says something else of ``val_json_bytes`` keeps it, and what pydantic itself decodes (Base64Bytes) is
-    not decoded before.
+    A model that configures ``val_json_bytes`` is left unchanged. Values that pydantic decodes anyway (Base64Bytes) are
+    not decoded twice.
 
     Args:
-        is_said: True within a model that says something else.
+        is_configured: True within a model that configures ``val_json_bytes``.
     """
     if isinstance(part, list | tuple):
-        return type(part)(in_base64(inner, is_said=is_said) for inner in part)
+        return type(part)(in_base64(inner, is_configured=is_configured) for inner in part)
     if not isinstance(part, dict):
         return part
     kind = type_of(part)
     if kind in MODELS:
-        is_said = "val_json_bytes" in part.get("config", {})
+        is_configured = "val_json_bytes" in part.get("config", {})
     changed = {
-        key: in_base64(inner, is_said=is_said) if holds_parts(part, key) else inner for key, inner in part.items()
+        key: in_base64(inner, is_configured=is_configured) if holds_parts(part, key) else inner
+        for key, inner in part.items()
     }
-    if not is_said and kind == "function-after" and _decodes(part["function"]["function"]):
+    if not is_configured and kind == "function-after" and _decodes(part["function"]["function"]):
         changed["schema"] = core_schema.no_info_after_validator_function(str.encode, core_schema.str_schema())
     if kind in MODELS:
         changed["config"] = {"val_json_bytes": "base64", **part.get("config", {})}
@@ -269,16 +272,16 @@ def _decodes(function: object) -> bool:
     return isinstance(getattr(function, "__self__", None), EncodedBytes)
 
 
-def _can_be_asked(name: str, dtype: Dtype) -> pl.Expr:
-    return all_of(*(~is_so.fill_null(value=False) for _, is_so in obstacles(name, dtype)))
+def _is_within_limits(name: str, dtype: Dtype) -> pl.Expr:
+    return all_of(*(~exceeds.fill_null(value=False) for _, exceeds in obstacles(name, dtype)))
 
 
 def assign(some: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series | None = None) -> pl.DataFrame:
-    """Which judges are asked about which rows, for `greendata.validation.row_validation.validate_rows`.
+    """Return which validator checks which rows, as a frame for `greendata.validation.row_validation.validate_rows`.
 
     Args:
-        some: a judge, the numbers of rows, and their places in the judge's frame.
-        rejected: the numbers of those that are surely invalid.
+        some: the index of a validator, row numbers, and the places of these rows in the validator's frame.
+        rejected: the numbers of the rows that are certainly invalid.
     """
     assigned = [
         pl.DataFrame([numbers.alias(ROW_KEY), places.alias(PLACE)]).with_columns(
@@ -291,12 +294,12 @@ def assign(some: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series
 
 
 def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
-    """*rows* of a part of a frame, with their *numbers* in the whole."""
+    """Return *rows* of a part of a frame, renumbered with their *numbers* in the whole frame."""
     return rows.with_columns(numbers[rows[ROW_KEY]].alias(ROW_KEY))
 
 
 def _classify(df: pl.DataFrame, plan: Plan, *, all_invalid: bool) -> Classified:
-    """The rows of *df*, sorted by *plan* alone."""
+    """Classify the rows of *df* by *plan* alone."""
     looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.accepted.alias(ACCEPTED))
     accepted = looks.drop(ACCEPTED) if looks[ACCEPTED].all() else looks.filter(ACCEPTED).drop(ACCEPTED)
     part = Part(accepted, all_invalid, 1 if plan.checks else None)
@@ -305,7 +308,7 @@ def _classify(df: pl.DataFrame, plan: Plan, *, all_invalid: bool) -> Classified:
 
 
 def _rejected(df: pl.DataFrame, plan: Plan, undecided: pl.Series) -> pl.DataFrame:
-    """Those of the *undecided* rows of *df* that are surely invalid, see `Classified`."""
+    """Return those of the *undecided* rows of *df* that are certainly invalid, see `Classified`."""
     names, values = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)]
     for name, is_rejected, text in plan.rejected:
         names.append(pl.when(is_rejected).then(pl.lit(name_of(name))))
@@ -316,7 +319,7 @@ def _rejected(df: pl.DataFrame, plan: Plan, undecided: pl.Series) -> pl.DataFram
 
 
 def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:
-    """*value* as it stands among the failures; null where that takes Python."""
+    """Return *value* as failures show it, or null if only Python can format it."""
     if dtype.is_nested() or dtype.is_temporal() or isinstance(dtype, pl.Binary | pl.Object):
         return pl.lit(None, pl.String)
     text = value.cast(pl.String, strict=False)
@@ -324,11 +327,11 @@ def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:
 
 
 def _within_limits(rows: pl.DataFrame, undecided: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """The numbers of *undecided* rows that pydantic can be asked about, and the failures of the others."""
+    """Return the numbers of the *undecided* rows that pydantic can validate, and the failures of the others."""
     found = [pl.DataFrame(schema=FAILURES)]
     for name, dtype in rows.schema.items() if undecided.len() else ():
-        for message, is_so in obstacles(name, dtype):
-            found.append(failures_where(rows, is_so, name, message))
+        for message, exceeds in obstacles(name, dtype):
+            found.append(failures_where(rows, exceeds, name, message))
     over_limits = pl.concat(found)
     over_limits = over_limits.filter(pl.col("row").is_in(undecided.implode()))
     return undecided.filter(~undecided.is_in(over_limits["row"].implode())), over_limits

@@ -1,9 +1,9 @@
-"""Validated: what pydantic says of rows, one by one, in slices that leave the hub its time.
+"""Row validation: pydantic validates rows one by one, in slices between which the hub runs other greenlets.
 
-The slow way, for what a query alone cannot judge: whole rows, or columns of them. Whatever comes out of it, the
-verdict, the value and the message, is pydantic's own; only that a column cannot hold a valid value is ours (rule
-``column_form``). The failures of a frame are told one by one up to a limit, since to tell one takes as long as to
-read hundreds of bytes.
+This is the slow path, for what a query alone cannot decide: whole rows, or some of their columns. The result, the
+values and the messages are pydantic's, with one exception: greendata reports a valid value that its column cannot hold
+(rule ``column_form``). The failures of a frame are listed one by one only up to a limit, since listing one takes as
+long as reading hundreds of bytes.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ __all__ = (
 )
 
 NONE = pl.DataFrame(schema=FAILURES)
-VALIDATOR = f"judge {uuid4()}"
-PLACE = f"at {uuid4()}"
-SURELY_INVALID = f"rejected {uuid4()}"
-WAITING = 4096  # valid rows that wait for a frame: some megabytes
+VALIDATOR = f"validator {uuid4()}"
+PLACE = f"place {uuid4()}"
+SURELY_INVALID = f"surely invalid {uuid4()}"
+WAITING = 4096  # valid rows collected before a frame is made of them: some megabytes
 
 T = TypeVar("T", pl.DataFrame, pl.Series)
-Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one a column
+Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one per column
 
 
 @dataclass(frozen=True, slots=True)
 class Validator(ABC):
-    """What asks pydantic about rows of a frame.
+    """Validates rows of a frame with pydantic.
 
     Attributes:
-        frame: the rows as pydantic is to see them.
-        columns: those whose values are taken from a valid row.
+        frame: the rows as pydantic sees them.
+        columns: the columns whose values are taken from a valid row.
     """
 
     frame: pl.DataFrame
@@ -67,31 +67,31 @@ class Validator(ABC):
 
     @abstractmethod
     def rows(self, places: pl.Series) -> Iterator[Any]:
-        """The rows at these *places* in the frame, which ascend, as `valid` takes them."""
+        """Return the rows at these ascending *places* in the frame, as arguments for `valid`."""
 
     @abstractmethod
     def valid(self, number: int, row: Any, failures: Failures) -> list[Any] | None:
-        """The valid values of *row*, one a column; or None, and what is wrong with it goes to *failures*."""
+        """Return the valid values of *row* by column; if the row is invalid, add to *failures* and return None."""
 
     def encode_rows(self, rows: Sequence[Good], failures: Failures) -> list[list[Any]]:
         """Return the numbers of valid *rows* and their encoded columns. Add what cannot be encoded to *failures*."""
         try:
-            return self._packed(rows)
+            return self._encoded(rows)
         except EncodeError:
             found = [[*self._encode_failures(row)] for row in rows]
             failures += [failure for some in found for failure in some]
-            return self._packed([row for row, some in zip(rows, found, strict=True) if not some])
+            return self._encoded([row for row, some in zip(rows, found, strict=True) if not some])
 
-    def frame_of(self, packed: Sequence[list[Any]]) -> pl.DataFrame:
-        """What `fitting` returns as a frame, with the numbers of its rows."""
-        numbers, *columns = packed
+    def frame_of(self, encoded: Sequence[list[Any]]) -> pl.DataFrame:
+        """Return the result of `encode_rows` as a frame with row numbers."""
+        numbers, *columns = encoded
         series = {
             column.name: series_of(values, column.codec.dtype)
             for column, values in zip(self.columns, columns, strict=True)
         }
         return pl.DataFrame(series | {ROW_KEY: pl.Series(numbers, dtype=pl.UInt32)})
 
-    def _packed(self, rows: Sequence[Good]) -> list[list[Any]]:
+    def _encoded(self, rows: Sequence[Good]) -> list[list[Any]]:
         by_column = zip(*(values for _, values in rows), strict=True) if rows else ([] for _ in self.columns)
         columns = zip(self.columns, by_column, strict=True)
         return [[number for number, _ in rows], *([*map(column.codec.encode, values)] for column, values in columns)]
@@ -107,10 +107,10 @@ class Validator(ABC):
 
 @dataclass(frozen=True, slots=True)
 class RowValidator(Validator):
-    """pydantic's verdict on whole rows.
+    """Validates whole rows with pydantic.
 
     Attributes:
-        check: a row's instance of the model, from what stands for the row; or a ValidationError.
+        check: returns an instance of the model for a row, or raises ValidationError.
     """
 
     check: Callable[[Any], BaseModel]
@@ -130,12 +130,12 @@ class RowValidator(Validator):
 
 
 class Validated(NamedTuple):
-    """What judges have found, in pieces to be `joined` on a worker.
+    """The results of validators, in pieces to be `joined` on a worker.
 
     Attributes:
-        good: for each judge the rows that it found valid, in its columns' codec, with their numbers.
-        failures: those of the other rows, the first `LISTED` of them one by one.
-        left: the rows that no judge was asked about any more.
+        good: for each validator, its valid rows, encoded and with their numbers.
+        failures: the failures of the other rows, of which the first `LISTED` are listed one by one.
+        left: the assigned rows that were not validated.
     """
 
     good: list[list[pl.DataFrame]]
@@ -144,36 +144,37 @@ class Validated(NamedTuple):
 
 
 def validate_rows(validators: Sequence[Validator], assigned: pl.DataFrame, *, all_rows: bool) -> Validated:
-    """The outcome on the rows *assigned*, each by its judge.
+    """Validate the *assigned* rows, each with its validator.
 
-    Row by row in their order, so that validators are called as pydantic calls them over a list. Call from the
-    greenlet that waits for it: the hub turns between slices, and validators run here.
+    The rows are validated in order, so validators of the model are called as if pydantic validated a list. Call from
+    the greenlet that needs the result: the validators of the model run on it, and the hub runs other greenlets between
+    slices.
 
     Args:
         assigned: a row number (`ROW_KEY`, ascending), the index of its validator (`VALIDATOR`), its place in the
             validator's frame (`PLACE`), and whether a query has found it invalid (`SURELY_INVALID`).
-        all_rows: after `LISTED` failures, judge those that may be valid; otherwise no more of them.
+        all_rows: after `LISTED` failures, continue with the rows that may be valid. Otherwise stop there.
     """
     outcome = Validated([[] for _ in validators], [], assigned.head(0))
-    done = _validator(validators, assigned, LISTED, outcome)
+    done = _validate(validators, assigned, LISTED, outcome)
     left = assigned.slice(done)
     if all_rows and left.height:
         is_rejected = left[SURELY_INVALID]
-        _validator(validators, left.filter(~is_rejected), 0, outcome)
+        _validate(validators, left.filter(~is_rejected), 0, outcome)
         left = left.filter(is_rejected)
-    some_each = [
+    good = [
         found or [validator.frame_of(validator.encode_rows([], Failures()))]
         for validator, found in zip(validators, outcome.good, strict=True)
     ]
-    return Validated(some_each, outcome.failures or [NONE], left)
+    return Validated(good, outcome.failures or [NONE], left)
 
 
-def _validator(validators: Sequence[Validator], assigned: pl.DataFrame, limit: int, outcome: Validated) -> int:
-    """Add the outcome on *assigned*, up to a *limit* of failures if it is not 0; return how many were done."""
-    told = done = 0
+def _validate(validators: Sequence[Validator], assigned: pl.DataFrame, limit: int, outcome: Validated) -> int:
+    """Validate *assigned* and add to *outcome*; stop at *limit* failures unless it is 0. Return the rows validated."""
+    listed = done = 0
     waiting: list[list[list[Any]]] = [
         validator.encode_rows([], Failures()) for validator in validators
-    ]  # for their frames: to begin one takes as long as 20 rows
+    ]  # collected for larger frames: creating one takes as long as 20 rows
 
     def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
         failures = Failures(limit and sys.maxsize)
@@ -183,8 +184,8 @@ def _validator(validators: Sequence[Validator], assigned: pl.DataFrame, limit: i
     for length, failing in sliced(some, assigned.height):
         outcome.failures.extend(failing)
         done += length
-        told += sum(piece.height for piece in failing)
-        is_over = done == assigned.height or 0 < limit <= told
+        listed += sum(piece.height for piece in failing)
+        is_over = done == assigned.height or 0 < limit <= listed
         for validator, rows, good in zip(validators, waiting, outcome.good, strict=True):
             if rows[0] and (is_over or len(rows[0]) >= WAITING):
                 good.extend(_framed(validator, rows))
@@ -196,7 +197,7 @@ def _validator(validators: Sequence[Validator], assigned: pl.DataFrame, limit: i
 def _slice(
     validators: Sequence[Validator], assigned: pl.DataFrame, good: list[list[list[Any]]], failures: Failures
 ) -> None:
-    """Add the valid rows of a slice to those of their judges, and the failures of the others."""
+    """Validate a slice. Add valid rows to the list of their validator in *good*, and failures to *failures*."""
     by = assigned[VALIDATOR].to_list()
     places = dict.fromkeys(set(by), assigned[PLACE])
     if len(places) > 1:
@@ -212,21 +213,21 @@ def _slice(
             column.extend(values)
 
 
-def _framed(validator: Validator, packed: list[list[Any]]) -> Iterator[pl.DataFrame]:
-    """What `Validator.fitting` has returned as frames. The lists are emptied, from their beginning."""
+def _framed(validator: Validator, encoded: list[list[Any]]) -> Iterator[pl.DataFrame]:
+    """Yield the result of `Validator.encode_rows` as frames. The lists are emptied from the front."""
     breathe()
 
     def some(_: int, length: int) -> pl.DataFrame:
-        frame = validator.frame_of([values[:length] for values in packed])
-        for values in packed:
+        frame = validator.frame_of([values[:length] for values in encoded])
+        for values in encoded:
             del values[:length]
         return frame
 
-    yield from sliced(some, len(packed[0]))
+    yield from sliced(some, len(encoded[0]))
 
 
 def take_rows(values: T, numbers: pl.Series) -> T:
-    """Those of a frame or a series with these *numbers*, which ascend."""
+    """Return the rows of a frame or series with these ascending *numbers*."""
     if not numbers.len() or numbers[-1] - numbers[0] == numbers.len() - 1:
         return values.slice(numbers[0] if numbers.len() else 0, numbers.len())  # without a copy
     return values[numbers]

@@ -27,28 +27,30 @@ __all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of",
 
 Node = Mapping[str, Any]
 
-DIGITS = 38  # that a Decimal column holds
-EXACT = 2**53  # up to here a Float64 holds every integer
-NEAR = 16  # characters of a number that is surely no larger
+DIGITS = 38  # of a Decimal column
+EXACT = 2**53  # a Float64 holds every integer up to this one
+NEAR = 16  # bytes of text; an integer that fits in these is small enough for Float64
 BOUNDS = ("ge", "gt", "le", "lt")
 EVERYWHERE = frozenset({"type", "strict", "metadata", "serialization", "ref"})
 
-# Strings that have one meaning in every grammar: Rust's, Polars' and pydantic's.
+# Patterns of text that Rust, Polars and pydantic all parse in the same way.
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
-WIDE_WHOLE = r"^[+-]?[0-9]+(?:\.0+)?$"  # of a text without white space around it
+WIDE_WHOLE = r"^[+-]?[0-9]+(?:\.0+)?$"  # for text without surrounding white space
 NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
-WIDE_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"  # likewise
-NO_WHOLE = r"[A-Za-z]|^\D*$"  # what no integer is
-NO_NUMBER = r"[B-DG-HJ-MO-SU-XZb-dg-hj-mo-su-xz]|^[^\da-zA-Z]*$"  # what no number is, nor inf, infinity and nan
+WIDE_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"  # for text without surrounding white space
+NO_WHOLE = r"[A-Za-z]|^\D*$"  # matches only text that is not an integer
+NO_NUMBER = (
+    r"[B-DG-HJ-MO-SU-XZb-dg-hj-mo-su-xz]|^[^\da-zA-Z]*$"  # matches only text that is not a number, inf, infinity or nan
+)
 NO_DIGIT = r"^\D*$"
 EXACT_NUMBER = r"^-?(0|[1-9][0-9]{0,37})(\.[0-9]{0,%d})?$"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
-ZONED = (  # of the years in which all zones have a time that Python has
+ZONED = (  # years for which the local time in every zone is within Python's range
     r"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-[0-9]{2}-[0-9]{2}"
     r"[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
 )
-WHITE = " \t\n\r"  # what Python and Rust strip
+WHITE = " \t\n\r"  # stripped by both Python and Rust
 CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,%d})?$"
 SPAN = r"^-?P([0-9]{1,9}D)?(T(([01]?[0-9]|2[0-3])H)?([0-5]?[0-9]M)?([0-5]?[0-9](\.[0-9]{1,%d})?S)?)?$"
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-%s[0-9a-f]{3}-[0-9a-f]{12}$"
@@ -60,12 +62,14 @@ NO = ("0", "f", "false", "n", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is accepted of a column's values.
+    """Expressions that decide about the values of a column.
+
+    The rule of a leaf ignores nulls: `greendata.validation.nested.rule_of` handles them.
 
     Attributes:
-        value: the values in the field's codec; of no account where they are not accepted.
-        accepted: True where pydantic accepts them. A leaf's rule leaves nulls out of account.
-        rejected: True where pydantic rejects them, as far as a query can tell. A leaf's rule leaves nulls out.
+        value: the converted values, as the codec of the field stores them; meaningless where not *accepted*.
+        accepted: True where pydantic certainly accepts the values.
+        rejected: True where pydantic certainly rejects the values.
     """
 
     value: pl.Expr
@@ -75,13 +79,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a node's meaning depends on.
+    """What the meaning of a node depends on.
 
     Attributes:
-        definitions: the nodes that others refer to.
-        config: the configuration of the model it is in.
-        strict: the caller's strict mode; None leaves it to node and model.
-        is_wide: True if a rule is to be accepted of as much as it can be, however long that takes.
+        definitions: nodes that other nodes refer to, by their references.
+        config: the configuration of the model that contains the node.
+        strict: the strict mode that the caller sets; None leaves it to the node and the model.
+        is_wide: True if rules shall decide about as many values as possible, even if they are slower.
     """
 
     definitions: Mapping[str, Node]
@@ -90,35 +94,35 @@ class Context:
     is_wide: bool = False
 
     def is_strict(self, node: Node) -> bool:
-        """True if pydantic is strict with *node*."""
+        """Return True if pydantic validates *node* in strict mode."""
         if self.strict is not None:
             return self.strict
         return bool(node.get("strict", self.config.get("strict", False)))
 
 
 def knows(node: Node, *keys: str) -> bool:
-    """True if *node* has no key but *keys* and those without a say in validity."""
+    """Return True if *node* has no keys except *keys* and those that do not affect validity."""
     return EVERYWHERE.issuperset(node.keys() - set(keys))
 
 
 def all_of(*conditions: pl.Expr | None) -> pl.Expr:
-    """All of them that are not None."""
+    """Combine *conditions* with "and", ignoring None."""
     found = [condition for condition in conditions if condition is not None and condition is not TRUE]
     return reduce(and_, found) if found else TRUE
 
 
 def any_of(*conditions: pl.Expr | None) -> pl.Expr:
-    """Any of them that is neither None nor `FALSE`."""
+    """Combine *conditions* with "or", ignoring None and `FALSE`."""
     found = [condition for condition in conditions if condition is not None and condition is not FALSE]
     return reduce(or_, found) if found else FALSE
 
 
 def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
-    """Where *rule* is accepted of values of *expr*, nulls counted as invalid; itself never null."""
+    """Return where *rule* accepts values of *expr*. Nulls are not accepted, and the result is never null."""
     return all_of(expr.is_not_null(), rule.accepted).fill_null(value=False)
 
 
-# -- leaves: one function for a type of node, each of (node, context, expr, dtype, codec) ----------------
+# -- leaves: one function per type of node, each with the arguments (node, context, expr, dtype, codec) --
 
 
 def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
@@ -147,7 +151,7 @@ def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colum
 
 
 def _wide_whole(text: pl.Expr, codec: ColumnCodec) -> tuple[pl.Expr, pl.Expr]:
-    """The integers in *text*, also with signs, zeros in front and a fraction of zeros; and where they are accepted."""
+    """Return the integers in *text*, and where they are certain. Allows signs, leading zeros and a zero fraction."""
     short = pl.when(text.str.len_bytes() <= NEAR).then(text)
     value = pl.coalesce(
         text.cast(codec.dtype, strict=False), short.cast(pl.Float64, strict=False).cast(codec.dtype, strict=False)
@@ -173,11 +177,13 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Col
     if not node.get("allow_inf_nan", context.config.get("allow_inf_nan", True)):
         accepted = all_of(accepted, value.is_finite())
     elif node.keys() & {*BOUNDS}:
-        accepted = all_of(accepted, value.is_not_nan())  # Polars orders NaN above all numbers
+        accepted = all_of(accepted, value.is_not_nan())  # Polars sorts NaN above all numbers
     rule = _within(node, _FLOAT, Rule(value, accepted, rejected))
     if rule is None or codec.dtype == pl.Float64:
         return rule
-    narrow = value.cast(codec.dtype)  # the nearest that it has, but for a finite one not the infinite
+    narrow = value.cast(
+        codec.dtype
+    )  # rounds to the nearest value; a finite value that becomes infinite is not accepted
     return Rule(narrow, all_of(rule.accepted, ~narrow.is_infinite() | value.is_infinite()), rule.rejected)
 
 
@@ -200,25 +206,27 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colum
     known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
     if not (knows(node, *known) and isinstance(codec.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
         return None
-    say = {key: node.get(key, context.config.get("str_" + key)) for key in known}
+    options = {key: node.get(key, context.config.get("str_" + key)) for key in known}
     text = expr.cast(pl.String)
     accepted = None
-    if is_changed := bool(say["strip_whitespace"] or say["to_lower"] or say["to_upper"]):
-        accepted = text.str.len_bytes() == text.str.len_chars()  # what is white and what is lower, in ASCII
-        text = text.str.strip_chars(" \t\n\r\x0b\x0c") if say["strip_whitespace"] else text
-    if say["min_length"]:
-        accepted = all_of(accepted, text.str.len_chars() >= say["min_length"])
-    if say["max_length"] is not None:
-        accepted = all_of(accepted, text.str.len_chars() <= say["max_length"])
+    if is_changed := bool(options["strip_whitespace"] or options["to_lower"] or options["to_upper"]):
+        accepted = (
+            text.str.len_bytes() == text.str.len_chars()
+        )  # all ASCII, where white space and case are the same in Python and Polars
+        text = text.str.strip_chars(" \t\n\r\x0b\x0c") if options["strip_whitespace"] else text
+    if options["min_length"]:
+        accepted = all_of(accepted, text.str.len_chars() >= options["min_length"])
+    if options["max_length"] is not None:
+        accepted = all_of(accepted, text.str.len_chars() <= options["max_length"])
     if (pattern := node.get("pattern")) is not None:
         engine = node.get("regex_engine", context.config.get("regex_engine", "rust-regex"))
         if not isinstance(pattern, str) or engine != "rust-regex":
             return None
         accepted = all_of(accepted, text.str.contains(pattern))
     rejected = FALSE if accepted is None or is_changed else ~accepted
-    if say["to_lower"]:
+    if options["to_lower"]:
         text = text.str.to_lowercase()
-    elif say["to_upper"]:
+    elif options["to_upper"]:
         text = text.str.to_uppercase()
     return _cast(text, codec, accepted, rejected)
 
@@ -242,13 +250,15 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: C
     elif dtype.is_integer() and not context.is_strict(node):
         scale = 0
     elif dtype == pl.String and not context.is_strict(node):
-        scale = min(to.scale, node.get("decimal_places", to.scale))  # digits that there may be behind the point
+        scale = min(to.scale, node.get("decimal_places", to.scale))  # digits allowed after the decimal point
     else:
         return None
     digits, places = node.get("max_digits"), node.get("decimal_places")
     if scale > min(to.scale, scale if places is None else places) or (digits is not None and places is None):
         return None
-    whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places  # before the point
+    whole = (
+        (to.precision or DIGITS) - to.scale if digits is None else digits - places
+    )  # digits before the decimal point
     if whole < 1:
         return None
     is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None
@@ -308,7 +318,7 @@ def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: 
 
 
 def _zoned(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
-    """The rule of text with an offset, in a column of datetimes that have a zone."""
+    """Return the rule for text with an offset, in a column of datetimes with a time zone."""
     to = codec.dtype
     assert isinstance(to, pl.Datetime)
     assert to.time_zone is not None
@@ -356,10 +366,10 @@ def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec:
 
 
 def _span(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
-    """The rule of text in a column of durations."""
+    """Return the rule for text in a column of durations."""
     assert isinstance(codec.dtype, pl.Duration)
     unit = codec.dtype.time_unit
-    places = 6 if node.keys() & {*BOUNDS} else min(_digits(node), UNIT_DIGITS[unit])  # pydantic rounds what is more
+    places = 6 if node.keys() & {*BOUNDS} else min(_digits(node), UNIT_DIGITS[unit])  # pydantic rounds further digits
     value = duration_ticks(expr, unit).cast(pl.Int64, strict=False).cast(codec.dtype)
     accepted = all_of(expr.str.contains(SPAN % places), ~expr.str.contains("[PT]$"), value.is_not_null())
     return _within(
@@ -418,33 +428,33 @@ LEAF_RULES: dict[str, Callable[[Node, Context, pl.Expr, Dtype, ColumnCodec], Rul
 }
 
 
-# -- what they have in common ---------------------------------------------------------------------------
+# -- helpers --------------------------------------------------------------------------------------------
 
 
 def _digits(node: Node) -> int:
-    """The digits of a fraction of a second that pydantic takes: it may be told not to cut off those it cannot hold."""
+    """Return how many digits of a second's fraction pydantic takes. The node may forbid to truncate to microseconds."""
     return 6 if node.get("microseconds_precision") == "error" else 9
 
 
 def _kept(node: Node, codec: ColumnCodec, value: pl.Expr, micros: pl.Expr, accepted: pl.Expr) -> Rule | None:
-    """The rule of values with nanoseconds, which stay: a bound is held against what pydantic sees, *micros* of them."""
+    """Return the rule for values that keep their nanoseconds. Bounds apply to *micros*, which is what pydantic sees."""
     seen = micros.cast(codec.dtype, strict=False)
     within = _within(node, codec, Rule(seen, all_of(accepted, value.is_not_null())))
     if within is None or not node.keys() & {*BOUNDS}:
         return within and Rule(value, within.accepted)
-    is_near = (value.to_physical() - seen.to_physical()).abs() < NANOSECONDS  # and has not wrapped
+    is_near = (value.to_physical() - seen.to_physical()).abs() < NANOSECONDS  # and did not overflow
     return Rule(value, within.accepted & is_near)
 
 
 def _with_nanoseconds(micros: pl.Expr, text: pl.Expr) -> pl.Expr:
-    """Moments with those digits of their *text* that microseconds have not; null beyond what nanoseconds can hold."""
+    """Return *micros* with the nanosecond digits of *text*, or null where Datetime("ns") cannot hold the result."""
     rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
     ticks = micros.to_physical().cast(pl.Int128) * NANOSECONDS + rest
     return ticks.cast(pl.Int64, strict=False).cast(pl.Datetime("ns"))
 
 
 def _is_exact(value: pl.Expr, micros: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Where *value*, in the codec's unit, is what it was in microseconds."""
+    """Return where *value*, in the unit of the column, equals *micros*."""
     return (value.cast(dtype, strict=False) == micros).fill_null(value=False)
 
 
@@ -453,14 +463,14 @@ def _is_text(dtype: Dtype) -> bool:
 
 
 def _cast(value: pl.Expr, codec: ColumnCodec, accepted: pl.Expr | None, rejected: pl.Expr = FALSE) -> Rule:
-    """*value* in another dtype, not accepted where that cannot hold it."""
+    """Return a rule that casts *value* to the dtype of *codec*, and does not accept values that do not fit."""
     cast = value.cast(codec.dtype, strict=False)
     may_fail = not isinstance(codec.dtype, pl.String | pl.Int64 | pl.Boolean)
     return Rule(cast, all_of(accepted, cast.is_not_null() if may_fail else None), rejected)
 
 
 def _within(node: Node, codec: ColumnCodec, rule: Rule) -> Rule | None:
-    """*rule*, accepted only of values within the bounds of *node*; None for a bound that the codec cannot hold."""
+    """Limit *rule* to values within the bounds of *node*. Return None if the codec cannot store a bound."""
     try:
         bounds = {key: _bound(node[key], codec) for key in BOUNDS if node.get(key) is not None}
     except EncodeError:
@@ -479,11 +489,11 @@ def _within(node: Node, codec: ColumnCodec, rule: Rule) -> Rule | None:
 
 def _bound(value: Any, codec: ColumnCodec) -> pl.Expr:
     if isinstance(value, bool) or (isinstance(value, int) and codec.dtype.is_float() and abs(value) > EXACT):
-        raise EncodeError(f"{value} is no bound of {codec.dtype}")
+        raise EncodeError(f"{value} is not a bound of {codec.dtype}")
     if codec.dtype.is_decimal() and isinstance(value, int):
         value = Decimal(value)
     if not isinstance(value, int | float | Decimal | date | time | timedelta) or value != value:  # NaN
-        raise EncodeError(f"{value} is no bound of {codec.dtype}")
+        raise EncodeError(f"{value} is not a bound of {codec.dtype}")
     return pl.lit(codec.encode(value), dtype=codec.dtype)
 
 

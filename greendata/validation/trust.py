@@ -1,4 +1,4 @@
-"""Trust: frames whose values nobody looks at, only their columns, their nulls and, if so assigned, their dtypes."""
+"""Trusted frames: check the columns, the nulls and, if requested, the dtypes, but no values."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ COMPUTED = "Field required: it is computed row by row, which trust='off' does"
 def trusted(
     frame: pl.DataFrame | pl.LazyFrame, columns: Sequence[Column], *, extra: str, check_dtypes: bool
 ) -> tuple[int, pl.DataFrame, pl.DataFrame]:
-    """The rows of *frame*, those without a null where none may be, and the failures. Call on a worker.
+    """Return the number of rows of *frame*, the rows without forbidden nulls, and the failures. Call on a worker.
 
     Args:
-        columns: the model's.
-        extra: what the model makes of other columns: "ignore", "forbid" or "allow".
+        columns: the columns of the model.
+        extra: how the model treats other columns: "ignore", "forbid" or "allow".
         check_dtypes: True if each column must have the dtype of its codec.
     """
     df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     sources = {column.name: _source(column, df.schema) for column in columns}
-    failures = [*shape_failures(df.schema, columns, extra=extra), *_unmade(columns, sources)]
+    failures = [*shape_failures(df.schema, columns, extra=extra), *_missing_values(columns, sources)]
     if check_dtypes:
         failures += _wrong_dtypes(df.schema, columns, sources)
-    taken = [_taken(column, sources[column.name]) for column in columns]
+    selected = [_selected(column, sources[column.name]) for column in columns]
     if extra == "allow":
-        taken += [by_name(name) for name in df.columns if name not in sources.values()]
+        selected += [by_name(name) for name in df.columns if name not in sources.values()]
     if failures:
         return df.height, df.head(0), failures_of(failures)
     nulls = pl.concat([pl.DataFrame(schema=FAILURES), *_nulls(df, columns, sources)]).sort("row", maintain_order=True)
-    good = df.select(*taken, pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY))
+    good = df.select(*selected, pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY))
     if nulls.height:
         good = good.filter(~pl.col(ROW_KEY).is_in(nulls["row"].implode()))
     return df.height, good.drop(ROW_KEY), nulls
 
 
 def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, extra: str) -> list[Failure]:
-    """What is wrong with a frame of *dtypes* whatever is in it: the columns that it lacks, and those forbidden."""
+    """Return the failures of a frame that follow from *dtypes* alone: missing columns and forbidden columns."""
     required = (column for column in columns if column.sources and column.missing == "fails")
     missing = [column.name for column in required if column.source(dtypes) is None]
     found: list[Failure] = [(None, name, None, "missing", "Field required") for name in missing]
@@ -56,11 +56,11 @@ def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, ex
 
 
 def _source(column: Column, dtypes: Mapping[str, Dtype]) -> str | None:
-    """Where the column comes from; a computed one, which is in a frame that was validated before, from itself."""
+    """Return the source of a column. A computed column, present in frames validated before, is its source itself."""
     return column.source(dtypes) if column.sources else column.name if column.name in dtypes else None
 
 
-def _unmade(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[Failure]:
+def _missing_values(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[Failure]:
     for column in columns:
         if sources[column.name] is None and (not column.sources or column.missing == "made"):
             yield None, column.name, None, "missing", MADE if column.sources else COMPUTED
@@ -75,7 +75,7 @@ def _wrong_dtypes(
             yield None, source, str(dtypes[source]), "dtype", f"Column should be {column.codec.dtype}"
 
 
-def _taken(column: Column, source: str | None) -> pl.Expr:
+def _selected(column: Column, source: str | None) -> pl.Expr:
     if source is not None:
         return by_name(source).alias(column.name)
     return column.constant().alias(column.name)

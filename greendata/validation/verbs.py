@@ -36,14 +36,19 @@ Trust = Literal["off", "shape_only", "strict"]
 
 
 class Filtered(NamedTuple):
-    """A frame in two parts.
+    """The valid rows of a frame, and the failures of the others.
 
     Attributes:
-        good: the valid rows, in the model's schema and their order.
-        failures: every failure of the others, in the order of the rows: ``row`` (its number in the frame, from 0;
-            null where the column as a whole fails), ``column`` (with the place inside of it: ``address.zip``,
-            ``tags.3``; null where the row as a whole fails), ``value`` as text, ``rule`` and ``message``. After 10 000
-            failures each invalid row has one line, with the rule ``unlisted``.
+        good: the valid rows in their order, with the schema of the model.
+        failures: a frame with one row per failure, in the order of the rows that fail. After 10 000 failures it has
+            one row per invalid row, with the rule ``unlisted``.
+
+    Columns of the failures:
+        row: the number of the row in the frame, from 0; null if a column as a whole fails.
+        column: the column and the place inside it (``address.zip``, ``tags.3``); null if the row as a whole fails.
+        value: the value as text.
+        rule: the rule that the value breaks.
+        message: what is wrong.
 
     Example:
         >>> class User(BaseModel):
@@ -60,29 +65,33 @@ class Filtered(NamedTuple):
 def validate(
     frame: pl.DataFrame | pl.LazyFrame, model: type, *, trust: Trust = "off", strict: bool | None = None
 ) -> pl.DataFrame:
-    """*frame* in the schema of *model*, its values coerced as pydantic coerces them, or an error with all failures.
+    """Return *frame* in the schema of *model*, with values coerced as pydantic coerces them.
 
-    Columns come in the order of the fields. A missing one is filled from the field's default; one that is no
-    field's is dropped (``extra="ignore"``), fails (``"forbid"``) or is kept as it is (``"allow"``). The caller's
-    greenlet waits, the hub goes on. Validators run on the caller's greenlet; they must not wait.
+    Columns come in the order of the fields. A missing column is filled with the default of its field. A column that
+    belongs to no field is dropped (``extra="ignore"``), fails (``"forbid"``) or is kept unchanged (``"allow"``).
+
+    The caller's greenlet waits while the hub runs other greenlets. Validators of the model run on the caller's greenlet
+    and must not wait.
+
+    The result is pydantic's, with three limits, because pydantic validates a row without a pause while the hub waits:
+
+    - More than 1000 failures of one row become a single failure with their number (rule ``too_many_failures``).
+    - A value with more than 65 536 elements that no query can check fails (rule ``column_form``).
+    - After 10 000 failures no more rows are checked. A last failure has the number of these rows (rule ``unchecked``).
+      `filter_valid` checks all rows.
 
     Args:
-        model: a pydantic model; or a class with its own ``validate(frame)`` (patito, dataframely, pandera), which
-            runs in the pool: *trust* and *strict* are not for it, and its errors are its own.
-        trust: "off" checks everything. "shape_only" checks that the columns are there, and that there is no null
-            where none may be, and leaves the dtypes as they are. "strict" checks that the dtypes are the model's
-            as well. Neither looks at a value.
-        strict: pydantic's strict mode; None leaves it to the model. A column's values are what ``to_dicts`` makes
-            of them, so no column is strictly a UUID, an Enum, a set or a tuple.
-
-    The verdicts are pydantic's own, with three bounds, because it takes a row in one go while the hub waits: more than
-    1000 failures of a row are one, with their number (rule ``too_many_failures``), and a value with more than 65 536
-    elements that no query can judge fails (rule ``column_form``). After 10 000 failures of a frame no more rows are
-    validated: how many are left stands in a last line (rule ``unchecked``). `filter_valid` judges them all.
+        model: a pydantic model, or a class with its own ``validate(frame)`` method (patito, dataframely, pandera). Such
+            a method runs in the pool, ignores *trust* and *strict*, and raises its usual errors.
+        trust: "off" checks everything. "shape_only" checks that no required column is missing and that there are no
+            forbidden nulls, and leaves the dtypes unchanged. "strict" also checks that the dtypes are those of the
+            model. "shape_only" and "strict" do not check values.
+        strict: pydantic's strict mode; None leaves it to the model. pydantic sees values as ``to_dicts`` returns them,
+            so in strict mode no column can be a UUID, an Enum, a set or a tuple.
 
     Raises:
-        FrameInvalid: rows that do not fit.
-        NotAFrame, NotAModel, BadChoice: at the call.
+        FrameInvalid: some rows are invalid. The error holds the failures.
+        NotAFrame, NotAModel, BadChoice: an argument is wrong.
         NoColumnForm, DuplicateColumn: the model has no schema, see `schema_of`.
 
     Example:
@@ -93,7 +102,7 @@ def validate(
         [(1, '?'), (2, '?')]
     """
     if (own := own_validate(model)) is not None:
-        return pool.call(_validated_by, own, _known(frame))
+        return pool.call(_call_own_validate, own, _require_frame(frame))
     rows, found = _checked(frame, model, trust=trust, strict=strict, all_rows=False)
     if found.failures.height:
         raise pool.call(FrameInvalid.with_text, model.__name__, rows, found.failures)
@@ -103,12 +112,12 @@ def validate(
 def filter_valid(
     frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust = "off", strict: bool | None = None
 ) -> Filtered:
-    """The rows of *frame* that fit *model*, and the failures of the others. For the arguments see `validate`.
+    """Return the valid rows of *frame* and the failures of the others. See `validate` for the arguments.
 
-    Where the frame as a whole fails, for want of a column, no row is good.
+    If the frame as a whole fails, for example because a column is missing, no row is valid.
 
     Raises:
-        NotAFrame, NotAModel, BadChoice: at the call.
+        NotAFrame, NotAModel, BadChoice: an argument is wrong.
         NoColumnForm, DuplicateColumn: the model has no schema, see `schema_of`.
 
     Example:
@@ -123,8 +132,8 @@ def filter_valid(
 def _checked(
     frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust, strict: bool | None, all_rows: bool
 ) -> tuple[int, Filtered]:
-    """The rows of the frame, and what became of them."""
-    frame = _known(frame)
+    """Return the number of rows of the frame, and the result of their validation."""
+    frame = _require_frame(frame)
     if trust not in get_args(Trust):
         raise BadChoice("trust", trust, get_args(Trust))
     columns = columns_of(model)
@@ -138,10 +147,12 @@ def _checked(
 
 
 def complete_validation(partitioned: Partitioned, *, all_rows: bool = False) -> tuple[int, Filtered]:
-    """How many rows were *partitioned*, and what becomes of them. pydantic is asked on the caller's greenlet.
+    """Validate the rows that a query has left undecided. Return the number of all rows, and the complete result.
+
+    pydantic runs on the caller's greenlet.
 
     Args:
-        all_rows: also find the valid rows where so many fail that no more failures are listed.
+        all_rows: find all valid rows, even after so many failures that no more are listed.
 
     Example:
         >>> class User(BaseModel):
@@ -153,7 +164,7 @@ def complete_validation(partitioned: Partitioned, *, all_rows: bool = False) -> 
     """
     outcome = validate_rows(partitioned.validators, partitioned.assigned, all_rows=all_rows)
     failures_of_parts = [
-        _failures_of_first(partitioned, part.accepted[ROW_KEY].head(1))
+        _first_failures(partitioned, part.accepted[ROW_KEY].head(1))
         if part.all_invalid and part.accepted.height
         else None
         for part in partitioned.parts
@@ -161,24 +172,24 @@ def complete_validation(partitioned: Partitioned, *, all_rows: bool = False) -> 
     return partitioned.height, pool.call(_merged, partitioned, outcome, failures_of_parts, all_rows=all_rows)
 
 
-def _failures_of_first(partitioned: Partitioned, number: pl.Series) -> pl.DataFrame:
+def _first_failures(partitioned: Partitioned, number: pl.Series) -> pl.DataFrame:
     return validate_rows(partitioned.validators, assign([(0, number, number)]), all_rows=False).failures[0]
 
 
 def _merged(
     partitioned: Partitioned, outcome: Validated, failures_of_parts: list[pl.DataFrame | None], *, all_rows: bool
 ) -> Filtered:
-    """All rows together, in their order. Call on a worker.
+    """Merge accepted and validated rows, in their order. Call on a worker.
 
     Args:
-        outcome: on the rows that pydantic was asked about. Its lists are emptied.
-        failures_of_parts: for each part whose rows all fail, the failures of one of its rows.
-        all_rows: True if each row that fails has a line.
+        outcome: the result for the rows that pydantic validated. Its lists are emptied.
+        failures_of_parts: for each part whose rows all fail, the failures of one of its rows; otherwise None.
+        all_rows: True to list each invalid row at least once.
     """
     failing = [joined(outcome.failures), partitioned.over_limits]
     left = [outcome.left[ROW_KEY]]
-    good, *apart = map(joined, outcome.good)
-    fitting = [good]
+    good, *checked = map(joined, outcome.good)
+    valid = [good]
     for part, failures in zip(partitioned.parts, failures_of_parts, strict=True):
         if failures is not None:
             numbers = part.accepted.select(pl.col(ROW_KEY).alias("row"))
@@ -189,21 +200,21 @@ def _merged(
         elif part.accepted.height:
             accepted = part.accepted
             if part.validator is not None:
-                accepted = accepted.join(apart[part.validator - 1], on=ROW_KEY, maintain_order="left")
-            fitting.append(accepted.select(referred(good.columns, good.columns)))
-    fitting = [rows for rows in fitting if rows.height] or [good]
-    rows = fitting[0] if len(fitting) == 1 else pl.concat(fitting).sort(ROW_KEY)
+                accepted = accepted.join(checked[part.validator - 1], on=ROW_KEY, maintain_order="left")
+            valid.append(accepted.select(referred(good.columns, good.columns)))
+    valid = [rows for rows in valid if rows.height] or [good]
+    rows = valid[0] if len(valid) == 1 else pl.concat(valid).sort(ROW_KEY)
     if partitioned.extras is not None:
         rows = rows.hstack(partitioned.extras(rows[ROW_KEY]))
-    failing.append(_lines(pl.concat(left), partitioned.rejected, all_rows=all_rows))
+    failing.append(_unlisted_failures(pl.concat(left), partitioned.rejected, all_rows=all_rows))
     return Filtered(rows.drop(ROW_KEY), pl.concat(failing).sort("row", maintain_order=True))
 
 
-def _lines(rows: pl.Series, rejected: pl.DataFrame, *, all_rows: bool) -> pl.DataFrame:
-    """What is told of *rows* whose failures are not listed: of each by itself, or of all at once.
+def _unlisted_failures(rows: pl.Series, rejected: pl.DataFrame, *, all_rows: bool) -> pl.DataFrame:
+    """Return failures for *rows* whose failures are not listed: one per row, or one for all rows.
 
     Args:
-        rejected: what is known of some of them, see `greendata.validation.partitioner.Classified`.
+        rejected: a column and a value for some of them, see `greendata.validation.partitioner.Classified`.
     """
     if all_rows or not rows.len():
         found = (
@@ -217,14 +228,17 @@ def _lines(rows: pl.Series, rejected: pl.DataFrame, *, all_rows: bool) -> pl.Dat
     return pl.DataFrame([(rows.min(), None, str(count), UNCHECKED, message)], FAILURES, orient="row")
 
 
-def _known(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
+def _require_frame(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
     if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         raise NotAFrame(frame, "DataFrame")
     return frame
 
 
 def own_validate(model: object) -> Any:
-    """The ``validate`` of a model that brings its own; None for pydantic's models, whose own takes an object."""
+    """Return the ``validate`` method of a class that defines one, or None for a pydantic model.
+
+    The method that every pydantic model inherits does not count: it takes an object, not a frame.
+    """
     if not isinstance(model, type):
         raise NotAModel(model)
     own = getattr(model, "validate", None)
@@ -233,7 +247,7 @@ def own_validate(model: object) -> Any:
     return own if callable(own) else None
 
 
-def _validated_by(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def _call_own_validate(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     valid = own(df)
     return valid if isinstance(valid, pl.DataFrame) else df
