@@ -1,4 +1,4 @@
-"""Work that has to come to its end, whatever becomes of the greenlet or of the pool: half-done things are put right."""
+"""Cleanup that must run to completion, whatever happens to the calling greenlet or to the pool."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
-    """Begin ``func()`` in a native thread, come what may, and return its result at once.
+    """Start ``func()`` in a native thread under all circumstances, and return its result at once.
 
-    In the pool, also when its queue is full, and in no request or deadline that may be over; in a thread of its own
-    where the pool takes no more work or the job was taken out of it; and in the calling thread where no other is to be
-    had. To cancel the result changes nothing. Safe from any thread.
+    It runs in the pool, even if the queue is full, in an empty context: no request and no deadline can end it. If the
+    pool is closed, or if the job was removed from it, it runs in a new thread. If the system has no more threads, it
+    runs in the calling thread. Cancelling the result has no effect on *func*. Safe from any thread.
 
     Raises:
-        PolarsForked: nothing is to be put right in a forked child: it is the parent's.
+        PolarsForked: in a forked child there is nothing to clean up: it belongs to the parent.
 
     Example:
         >>> carry_out(list, label="close").get(timeout=5)
@@ -45,11 +45,11 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
             return
         try:
             outcome.settle(Status.DONE, func())
-        except BaseException as error:  # noqa: BLE001 - it belongs to the waiter
+        except BaseException as error:  # noqa: BLE001 - the error is the waiter's
             outcome.settle(Status.FAILED, error=error if isinstance(error, Exception) else JobAborted(label, error))
         outcome.wake()
 
-    def see_to_it() -> None:
+    def run_unless_done() -> None:
         if not (job.successful() or workers.run_in_new_thread(work)):
             work()
 
@@ -59,16 +59,16 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
         if not workers.run_in_new_thread(work):
             work()
     else:
-        if not job.add_callback(see_to_it):
-            see_to_it()
+        if not job.add_callback(run_unless_done):
+            run_unless_done()
     return outcome
 
 
 def shielded(func: Callable[[], Any]) -> None:
-    """Call *func* in a greenlet of its own and wait for it, also while the caller is being killed.
+    """Call *func* in a new greenlet and wait until it has finished, even while the caller is being killed.
 
     Raises:
-        BaseException: what *func* raised, or what interrupted the wait.
+        BaseException: the error of *func*, or the exception that interrupted the wait.
     """
     raised: list[BaseException] = []
 
@@ -86,10 +86,10 @@ def shielded(func: Callable[[], Any]) -> None:
         try:
             helper.join()
         except BaseException as error:  # noqa: BLE001 - it is raised below
-            if not isinstance(interruption, GreenletExit):  # a kill counts, whatever comes after
+            if not isinstance(interruption, GreenletExit):  # a kill has precedence over later interruptions
                 interruption = error
     if raised and (interruption is None or isinstance(interruption, GreenletExit)):
-        raise raised.pop()  # a kill tells nobody anything
+        raise raised.pop()  # a kill has no message that could be lost
     if interruption is not None:
         if raised:
             note(interruption, f"meanwhile there was also: {shown(raised.pop())}")

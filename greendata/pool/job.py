@@ -1,4 +1,4 @@
-"""`Job`: a callable on its way through the pool and home again."""
+"""`Job`: a callable that runs in the pool, and the delivery of its outcome to the hub that submitted it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ __all__ = ("Job", "JobOwner", "bypassing_queue_limit")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Who is told of the results that are submitted in a context: a group that adopts them.
+# Called with each result that is submitted in a context: a group registers them as members.
 on_submit: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("greendata.on_submit", default=None)
 
-# The key of what is submitted in a context without one: a tenant, a route.
+# The key of jobs that are submitted in a context without a key: a tenant, a route.
 default_key: ContextVar[Hashable] = ContextVar("greendata.default_key", default=None)
 
-# True where something goes on that was admitted when it began, a stream or a half-sent answer: what is submitted there
-# is queued also when the queue is full. Turned away it would be lost, with all the work that went into it.
+# True inside work that was admitted when it began, such as a stream or a half-sent response: its jobs are queued even
+# if the queue is full. If they were rejected, the work already done would be lost.
 bypass_queue_limit: ContextVar[bool] = ContextVar("greendata.bypass_queue_limit", default=False)
 
-# Who is told of each job whose outcome has come home, before its waiters are. They are called in the hub itself, must
-# not raise and must not wait. Written by `greendata.observe`, as a whole; empty, it costs a job 30 ns.
+# Called with each job whose outcome has reached the owning hub, before its waiters are notified. Listeners run in the
+# hub itself; they must not raise and must not wait. `greendata.observe` replaces the tuple as a whole. An empty tuple
+# costs a job 30 ns.
 listeners: tuple[Callable[[Job], object], ...] = ()
 
 
 def bypassing_queue_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``func(*args, **kwargs)`` in a copy of the caller's context, as part of what is under way.
+    """Call *func* in a copy of the caller's context whose jobs are queued even if the queue is full.
 
     Example:
         >>> bypassing_queue_limit(bypass_queue_limit.get), bypass_queue_limit.get()
@@ -52,10 +53,10 @@ def bypassing_queue_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kw
 
 
 class JobOwner(Protocol):
-    """What has a job until it is over: the pool. Safe from any thread."""
+    """The interface of the pool that jobs use. Safe from any thread."""
 
     def withdraw(self, job: Job) -> None:
-        """Take *job* out of the queue, or count it as abandoned if it runs."""
+        """Remove *job* from the queue, or count it as abandoned if it runs."""
 
     def holds(self, job: Job) -> bool:
         """Return whether *job* is in the queue, or a worker has it."""
@@ -64,8 +65,13 @@ class JobOwner(Protocol):
 class Job:
     """A callable with its context, its deadline and its result.
 
-    The submitting thread makes it; the pool's lock guards its place in the queue; one worker runs it; the
-    home hub lets it go. Its result knows it until then.
+    The submitting thread makes it, one worker runs it, and the owning hub delivers the outcome. The result refers to
+    the job until the hub has detached it.
+
+        submitting thread        worker                       owning hub
+        -----------------        ------                       ----------
+        bind, queue   ------->   run: settles the result
+                                 notify(number)   -------->   _on_owning_hub: notifies the waiters, detaches the job
     """
 
     __slots__ = (
@@ -86,21 +92,21 @@ class Job:
     def __init__(
         self, pool: JobOwner, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
     ) -> None:
-        self.func = func  # from here to result: set once, read by the worker
+        self.func = func  # from here to result: set once, then read by the worker
         self.args = args
         self.key = key
         self.context: Context = copy_context()
         self.result: Result[Any] = Result(label)
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
-        self.seconds = 0.0  # for which the deadline was asked, by the job or a block around it; likewise
-        self.returned = False  # no worker has it, or will have; under the pool's lock
+        self.seconds = 0.0  # the timeout behind the deadline, of the job or a block around it; set before queueing
+        self.returned = False  # no worker has it, or will have it; written by the thread that removes it
         self._pool = pool
         self._waker: HubWaker | None = None  # set before it is queued
-        self._number = 0  # home hub's thread; the worker reads
-        self._timer: Any = None  # home hub's thread only
+        self._number = 0  # written on the owning hub's thread; the worker reads
+        self._timer: Any = None  # owning hub's thread only
 
     def bind(self, waker: HubWaker | None, seconds: float | None) -> None:
-        """Give the job its home and its deadline. Call on the submitting thread."""
+        """Set the owning hub and the deadline. Call on the submitting thread."""
         limit = nearest(seconds)
         self.result.bind(self, waker)
         if waker is not None:
@@ -124,36 +130,36 @@ class Job:
         result.begin(worker)
         try:
             value = self.context.run(self.func, *self.args)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
-            # Without this frame, and not by way of a local: either would be a cycle that keeps the job alive.
+        except BaseException as error:  # noqa: BLE001 - every error is the waiter's
+            # Drop this frame from the traceback, and keep the error out of locals: both would make a reference cycle.
             without_frame(error)
             self.fail(error)
-            del self, result  # the job's frames, which its error keeps, have this one as their caller
+            del self, result  # the error keeps the job's frames, and they keep this one as their caller
         else:
             result.settle(Status.DONE, value)
 
     def fail(self, error: BaseException) -> None:
-        """Settle the result with *error*, unless there is an outcome. Call on the worker."""
+        """Settle the result with *error* unless it is settled. Call on the worker."""
         result = self.result
         if not isinstance(error, Exception):
             error = JobAborted(result.label, error)
         result.settle(Status.FAILED, error=error)
 
     def notification_target(self) -> tuple[HubWaker | None, int]:
-        """Whom to ring once the caller has dropped its references. Call on the worker, after `run`."""
+        """Return the waker and the number to notify, once the caller has dropped its references. Call after `run`."""
         if self._waker is None or self._waker.is_gone:
             self.result.detach()
         return self._waker, self._number
 
     def withdraw(self) -> None:
-        """Leave the queue; a job that runs is abandoned. Safe from any thread."""
+        """Leave the queue; a running job is abandoned. Safe from any thread."""
         try:
             self._pool.withdraw(self)
         finally:
-            self.announce()  # once more: if it was queued, nobody will have it from now on
+            self.announce()  # again: if it was queued, no worker will take it from now on
 
     def announce(self) -> None:
-        """Have the home hub notify the waiters of the settled result. Safe from any thread."""
+        """Make the owning hub notify the waiters of the settled result. Safe from any thread."""
         waker = self._waker
         if waker is None:
             if self.returned:
@@ -164,14 +170,14 @@ class Job:
             waker.notify(self._number)
 
     def drop(self) -> None:
-        """Undo `bind`, as far as it came, for a job that was not admitted. Call on the submitting thread."""
+        """Undo `bind`, however far it got, for a job that was not admitted. Call on the submitting thread."""
         if self._waker is not None:
             self._release_waker(self._waker)
             self._waker.forget(self._number)
         self.result.detach()
 
     def _on_owning_hub(self) -> None:
-        """Notify the waiters at the first ring after the outcome; let go when no worker has the job."""
+        """Notify the waiters at the first call after the outcome; detach the job when no worker has it."""
         waker, result = self._waker, self.result
         assert waker is not None
         if result.ready() and not result.is_delivered:
@@ -180,7 +186,7 @@ class Job:
             for listener in listeners:
                 try:
                     listener(self)
-                except Exception:  # noqa: BLE001 - it is not the waiters', and keeps no other listener from the job
+                except Exception:  # noqa: BLE001 - it must not reach waiters or stop other listeners
                     report(waker.hub, listener, *sys.exc_info())
         if self.returned or not self._pool.holds(self):
             waker.forget(self._number)

@@ -1,30 +1,30 @@
-"""The pool: the only place where threads are made, and the only way that work gets into them.
+"""The pool: the only place that starts worker threads, and the only way to run work in them.
 
-One `Pool` serves the process, whatever the number of hubs. Its threads are native, fixed in number and
-long-lived (Polars estimates its memory by thread: github.com/pola-rs/polars/issues/29430), and they are never
-gevent's ``hub.threadpool``, where DNS is served.
+One `Pool` serves the process, whatever the number of hubs. Its threads are native, limited in number and long-lived
+(Polars estimates its memory by thread: github.com/pola-rs/polars/issues/29430). They are separate from gevent's
+``hub.threadpool``, which resolves names.
 
 Guarantees:
 
-- `Pool.submit` never blocks and never runs the job, except where waiting for a worker would deadlock: on a
-  worker and on a thread of the library that it runs, the job runs inline and the result comes back settled.
-- Admission is bounded (`PoolFull`; what a stream asks for once it has begun is let in beyond the bound), fair (round
-  robin over keys, first in first out within a key), and a job leaves exactly once: run, cancelled, out of time, or
-  lost to a fork.
-- A worker appends to a deque and rings: it never logs, warns, prints or touches a gevent object. It drops its
-  references to a job before it rings, so that what the job kept alive dies on the hub's thread.
-- A slot whose job does not return costs its slot, not the pool: it is counted (abandoned), and after
-  ``stuck_after`` seconds written off and replaced.
-- What goes wrong on a worker outside the job's function (no memory, say) fails that job and ends no worker. The user's
-  objects that are no part of the job's call, key and label, are used in `Pool.submit` alone.
-- A signal handler may raise at any step of a submit: then nothing was queued, and nothing is left of it.
+- `Pool.submit` never blocks and never runs the job, except where waiting for a worker would deadlock: on a worker, and
+  on a thread of a library that a job uses, the job runs inline and the returned result is settled.
+- Admission is bounded (`PoolFull`; the jobs of a stream that has begun are admitted beyond the bound) and fair (round
+  robin over keys, first in first out within a key). A job leaves exactly once: run, cancelled, out of time, or lost
+  to a fork.
+- A worker appends to a deque and wakes the hub. It never logs, warns, prints or touches a gevent object. It drops its
+  references to a job before it notifies the hub, so that objects that the job kept alive are freed on the hub's thread.
+- A job that does not return occupies one worker and leaves the others alone: it is counted as abandoned, and after
+  ``stuck_after`` seconds its worker is counted as lost and replaced.
+- An error on a worker outside the job's function (a MemoryError, for example) fails that job and does not end the
+  worker. The user's objects besides the job's call, the key and the label, are used in `Pool.submit` only.
+- A signal handler may raise at any step of a submit. Then nothing was queued, and nothing of the job is left.
 
-No lock is taken on the way of a job: the queue and what runs are built-in containers, touched by one C call at a
-time (see `greendata.pool.fair_queue` for what a lock would cost). The one lock guards workers that come and go. It is
-reentrant, because a finalizer or a signal handler may run between any two bytecodes.
+A job takes no lock between submit and outcome: the queue and the running jobs are built-in containers, used by one C
+call at a time (`greendata.pool.fair_queue` says what a lock would cost). The one lock guards the starting and ending of
+workers. It is reentrant, because a finalizer or a signal handler may run between any two bytecodes.
 
-Refused: `concurrent.futures` and gevent's ThreadPool (greenlets after patching, DNS, unbounded or blocking
-submit, failures printed twice), and a second queue for urgent work (a second way to run things).
+Alternatives considered: `concurrent.futures` and gevent's ThreadPool (greenlets after patching, DNS, unbounded or
+blocking submit, failures printed twice), and a second queue for urgent work (a second way to run jobs).
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """The pool at one moment.
+    """The counters of the pool at one moment.
 
     Attributes:
         workers: native threads.
         running: jobs on them, abandoned ones included.
         queued: jobs that wait.
         abandoned: running jobs whose result is settled (cancelled, out of time).
-        lost: slots written off; their jobs have not returned.
-        faults: turns of workers that ended in an error outside a job's function; the job, if there was one, has failed.
-        done, failed, cancelled: jobs that left, by outcome.
-        rejected: submits that got `PoolFull` or `PoolClosed`.
+        lost: workers that were replaced because their jobs do not return.
+        faults: errors on workers outside a job's function; the job, if there was one, has failed.
+        done, failed, cancelled: jobs that have left, by outcome.
+        rejected: submits that raised `PoolFull` or `PoolClosed`.
 
     Example:
         >>> stats().queued
@@ -101,7 +101,7 @@ class PoolStats:
 
 
 class Pool:
-    """Native threads for jobs. The process has one, `shared`; tests may make their own.
+    """A pool of native threads for jobs. The process has one, `shared`; tests may make others.
 
     Example:
         >>> Pool().submit(sum, [1, 2]).get(timeout=5)
@@ -109,14 +109,14 @@ class Pool:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._refusal: Callable[[], Exception] | None = None  # any thread reads; see refuse()
+        self._refusal: Callable[[], Exception] | None = None  # any thread reads; see `refuse`
         self._open(settings or Settings.from_environment())
 
     def _open(self, settings: Settings) -> None:
         self._workers = Workers(settings, self._check_drained)
-        self._rejected = 0  # submits add in one step, without a call between: no lock, no signal handler
-        self._is_registered = False  # for the end of this process; any thread, and twice does no harm
-        self._lock = native.RLock()  # guards all below
+        self._rejected = 0  # submits add without a call in between: no lock is needed
+        self._is_registered = False  # with atexit; any thread writes, and registering twice is harmless
+        self._lock = native.RLock()  # guards everything below
         self._closed = False
         self._drained: Result[None] | None = None  # settled by the last worker of a draining pool
 
@@ -134,16 +134,16 @@ class Pool:
         """Queue ``func(*args)`` for a native thread and return its `Result` at once. Safe from any thread.
 
         Args:
-            timeout: the deadline in seconds, queue wait and run time together; the nearest one counts,
-                this or that of a `deadline` block.
-            key: jobs of different keys take turns; a tenant or a route. None takes that of the request, if it has one.
-            label: what the job is called in errors and statistics; the function's name if None.
+            timeout: the deadline in seconds, for queue wait and run time together. If a `deadline` block ends earlier,
+                its deadline counts.
+            key: jobs of different keys take turns; a tenant or a route. None means the key of the request, if any.
+            label: the job's name in errors and statistics; the function's name if None.
 
         Raises:
-            NotCallable, BadTimeout: at once, nothing was queued.
-            TypeError: likewise; *key* cannot be hashed.
-            PoolFull, PoolClosed: likewise.
-            NoThread: likewise; there is no worker, and the system has no thread to give.
+            NotCallable, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+            TypeError: *key* cannot be hashed.
+            PoolFull, PoolClosed: the pool does not accept the job.
+            NoThread: there is no worker, and the system has no more threads.
             PolarsForked: the process was forked after Polars ran.
         """
         if not callable(func):
@@ -153,13 +153,13 @@ class Pool:
         key = default_key.get() if key is None else key
         name = str(label or getattr(func, "__name__", type(func).__name__))
         if is_inline_thread():
-            hash(key)  # as the queue does
+            hash(key)  # raise the same error as the queue
             job = Job(self, func, args, key, name)
             job.bind(None, seconds)
             job.run(native.this_thread_name())
             job.result.detach()
         else:
-            self._check_capacity()  # before the queue hears of it: a flood that is turned away leaves nothing there
+            self._check_capacity()  # before the queue sees the key: rejected submits leave nothing there
             if not self._is_registered:
                 atexit.register(self._at_exit)
                 self._is_registered = True
@@ -169,18 +169,17 @@ class Pool:
                 self._workers.put(job)
             except BaseException as error:
                 if self._undo_submit(job, error) or not isinstance(error, NoThread | PoolClosed):
-                    raise  # else a worker was faster, and has it
-        if (adopt := on_submit.get()) is not None:
-            adopt(job.result)
+                    raise  # else a worker has taken it already
+        if (register := on_submit.get()) is not None:
+            register(job.result)
         return job.result
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``func(*args, **kwargs)`` so that the hub goes on, and return what it returns.
+        """Run ``func(*args, **kwargs)`` in the pool while the hub runs other greenlets, and return its value.
 
-        The calling greenlet waits. Where there is no greenlet to give way to (no hub in this thread, or
-        the hub itself is calling) and where a worker or a runtime thread calls, it runs inline. Errors are
-        the function's own, also those that are no `Exception`; if the wait is interrupted (`gevent.Timeout`,
-        kill), the job is cancelled.
+        The calling greenlet waits. It runs inline where no other greenlet can run (the thread has no hub, or the hub
+        itself calls), on a worker and on a runtime thread. Errors of the function are raised unchanged, even if they
+        are not an `Exception`. If the wait is interrupted (`gevent.Timeout`, kill), the job is cancelled.
         """
         self._check_refusal()
         hub = get_hub_if_exists()
@@ -194,7 +193,7 @@ class Pool:
             cause = aborted.__cause__
         finally:
             result.cancel()
-            del result, work  # this frame is in the error's traceback: no cycle through it
+            del result, work  # the error's traceback has this frame: avoid a cycle
         assert cause is not None
         try:
             raise cause
@@ -205,27 +204,27 @@ class Pool:
         workers = self._workers
         settings = workers.settings
         waiting = len(workers.queue.waiting)
-        room = settings.max_queue + settings.max_workers + len(workers.lost)
-        if self._closed or (waiting + len(workers.running) >= room and not bypass_queue_limit.get()):
+        limit = settings.max_queue + settings.max_workers + len(workers.lost)
+        if self._closed or (waiting + len(workers.running) >= limit and not bypass_queue_limit.get()):
             self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
 
     def _undo_submit(self, job: Job, error: BaseException) -> bool:
-        """Undo what `submit` did for *job* until *error* came; False if a worker has it."""
+        """Undo the submit of *job* that *error* interrupted; return False if a worker has the job."""
         if not self._workers.undo_put(job):
             return False
         job.drop()
         if isinstance(error, PoolClosed):
             self._rejected += 1
-        self._check_drained()  # who drains may have seen it in the queue
+        self._check_drained()  # a drain may have seen it in the queue
         return True
 
     def withdraw(self, job: Job) -> None:
-        """Take *job*, whose result is settled, out of the queue if it is there. Safe from any thread."""
+        """Remove *job*, whose result is settled, from the queue if it is there. Safe from any thread."""
         self._workers.remove(job)
 
     def holds(self, job: Job) -> bool:
-        """True if *job* waits or runs. Safe from any thread."""
+        """Return True if *job* waits or runs. Safe from any thread."""
         return self._workers.holds(job)
 
     # -- settings, statistics, the end ------------------------------------------------------------------
@@ -236,26 +235,26 @@ class Pool:
         return self._workers.settings
 
     def configure(self, **changes: Any) -> Settings:
-        """Change settings and open a drained pool again; returns the settings now in force.
+        """Change settings, reopen a drained pool, and return the settings now in force.
 
         Raises:
             BadSetting: a value that cannot be used; nothing was changed.
-            TypeError: no setting of that name.
+            TypeError: there is no setting of that name.
         """
         with self._lock:
             settings = self._workers.settings = self.settings.changed(**changes)
             self._closed = False
             self._workers.draining = False
             if self._drained is not None:
-                self._drained.cancel("the pool was opened again")  # nobody else will tell who waits for its end
+                self._drained.cancel("the pool was opened again")  # it would never be settled otherwise
                 self._drained = None
         self._workers.resize()
         return settings
 
     def stats(self) -> PoolStats:
-        """The pool now."""
+        """Return the counters of the pool now."""
         workers = self._workers
-        queued = len(workers.queue)  # before `running`, and that before the tally: no job is missed on its way
+        queued = len(workers.queue)  # read before `running`, and that before the tally: no job that moves on is missed
         running = list(workers.running.values())
         return PoolStats(
             workers=len(workers.workers),
@@ -270,46 +269,46 @@ class Pool:
 
     @property
     def is_closed(self) -> bool:
-        """True while it takes no work: drained, or at exit. Safe from any thread."""
+        """True while it accepts no jobs: after `drain`, or at exit. Safe from any thread."""
         return self._closed
 
     def pending(self) -> tuple[Result[Any], ...]:
-        """The results of the jobs that wait and of those that run, abandoned ones too. Safe from any thread."""
+        """Return the results of all waiting and running jobs, abandoned ones included. Safe from any thread."""
         return tuple(
             job.result for job in dict.fromkeys([*self._workers.queue.items(), *self._workers.running.values()])
         )
 
     def at_work(self) -> list[tuple[Job, Worker, int]]:
-        """What runs now, abandoned jobs included: the job, its worker, and its number among the worker's jobs.
+        """Return what runs now, abandoned jobs included: each job, its worker, and its number among the worker's jobs.
 
-        A worker and a number name a job for as long as the process lives. Safe from any thread.
+        A worker and a number identify a job for the lifetime of the process. Safe from any thread.
         """
         return self._workers.at_work()
 
     def refuse(self, error: Callable[[], Exception] | None) -> None:
-        """Raise ``error()`` at every submit and call from now on; None takes that back."""
+        """Raise ``error()`` at every submit and call from now on; None ends that."""
         self._refusal = error
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Take no more work and wait for what is queued and running; True if all of it came to its end.
+        """Accept no more jobs and wait for those that are queued and running; return True if all of them finished.
 
-        After *timeout* seconds what is still queued is cancelled; what runs is left running. `configure` ends the wait,
-        since it opens the pool again.
+        After *timeout* seconds the queued jobs are cancelled, and the running ones are left running. `configure` ends
+        the wait, since it reopens the pool.
 
         Raises:
             BadTimeout: *timeout* is negative or NaN.
-            WaitsForItself: a job asks, which would wait for its own end; nothing was changed.
+            WaitsForItself: a job calls this and would wait for its own end; nothing was changed.
         """
         seconds = seconds_of(timeout)
         if (job := workers.job_here()) is not None:
             raise WaitsForItself(job.result)
         drained = self._close()
         drained.wait(seconds)
-        is_over = drained.successful()
-        if self._drained is drained:  # else it was opened again meanwhile
+        has_finished = drained.successful()
+        if self._drained is drained:  # else it was reopened meanwhile
             for job in self._workers.queue.items():
                 job.result.cancel()
-        return is_over
+        return has_finished
 
     def _close(self) -> Result[None]:
         with self._lock:
@@ -330,9 +329,9 @@ class Pool:
             drained.set_done()
 
     def _at_exit(self) -> None:
-        """Drop what is queued and wait for what runs, without the hub: greenlets do not run on in an exiting process.
+        """Drop the queued jobs and wait for the running ones, natively: greenlets do not run in an exiting process.
 
-        Other exit handlers may run jobs after this one: inline, since the thread that exits has nothing else to do.
+        Exit handlers that run after this one may submit jobs. These run inline.
         """
         self._closed = True
         for job in self._workers.queue.items():
@@ -347,9 +346,9 @@ class Pool:
             raise refusal()
 
     def _after_fork_in_child(self) -> None:
-        """The parent's threads are gone: start anew, and fail what they had in hand without waking anyone.
+        """Reset the pool, since the parent's threads do not exist here, and fail its jobs without waking their waiters.
 
-        The child holds copies of the parent's waiting greenlets. They must not run on: they would answer
+        The child has copies of the parent's waiting greenlets. They must not continue: they would send responses to
         the parent's clients.
         """
         jobs = {*self._workers.queue.items(), *self._workers.running.values()}
@@ -359,7 +358,7 @@ class Pool:
 
 
 def job_here() -> Result[Any] | None:
-    """The result of the job that the calling thread, a worker, runs now; None on any other thread."""
+    """Return the result of the job that the calling worker runs now; None on any other thread."""
     job = workers.job_here()
     return None if job is None else job.result
 

@@ -1,4 +1,4 @@
-"""The pool's settings: their defaults with the reason beside each, their checks, their environment variables."""
+"""The settings of the pool: the defaults and their reasons, the checks, and the environment variables."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ __all__ = ("Settings",)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `greendata.configure` sets.
+    """The settings that `greendata.configure` changes.
 
     Attributes:
-        max_workers: native threads that run jobs. With eight heavy group-bys at once on two cores the hub's
-            1 ms tick has its p99 at 3.6 ms with 2 workers, 2.8 ms with 4 and 2.0 ms with 8, at the same queries
-            a second: Polars shares its own thread pool out among those that run. Tiny queries need one worker
-            whatever the number, see `greendata.pool.workers`. Fewer bound the memory of queries that run at once.
-        max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker takes on: a longer
-            queue is an overload and not a burst, and at 2 KiB a job it is some 20 MiB.
-        nice: added to the scheduling priority of Polars' threads (Linux), so that the hub's thread is served first
-            when all cores are busy, and not to that of the workers, which hold the GIL at times. On two cores the
-            tick's p99 beside a Python loop in one worker and another busy process is 39 ms at 0 and 35 ms at 3; it
-            was 68 ms with workers and Polars at 10. Beside eight heavy queries it is 16 ms at 0 and 8 ms at 3, and
-            with four busy processes 17 and 5 ms, at the same queries a second. Queries with functions of Python lose
-            a third of their speed beside a busy process at 10, and none at 3.
-        stuck_after: seconds after which a running job's slot is written off and replaced, at most
-            `max_workers` times; such jobs have been seen (github.com/pola-rs/polars/issues/27969).
-        exit_timeout: seconds that an exiting process waits for jobs that run. A job with a Python function
-            inside that outlives the interpreter aborts the process with a message on stderr.
+        max_workers: native threads that run jobs. With eight heavy group-bys at once on two cores, the p99 of the
+            hub's 1 ms tick is 3.6 ms with 2 workers, 2.8 ms with 4 and 2.0 ms with 8, at the same number of queries a
+            second: Polars divides its own thread pool among the running queries. Tiny queries use one worker whatever
+            the number, see `greendata.pool.workers`. Fewer workers limit the memory of concurrent queries.
+        max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker accepts: a longer queue means
+            an overload rather than a burst. At 2 KiB a job it takes some 20 MiB.
+        nice: added to the nice value of Polars' threads (Linux), so that the hub's thread runs first when all cores
+            are busy. The workers keep theirs, because they hold the GIL at times. On two cores, beside a Python loop
+            in one worker and another busy process, the tick's p99 is 39 ms at 0 and 35 ms at 3; it was 68 ms with
+            workers and Polars at 10. Beside eight heavy queries it is 16 ms at 0 and 8 ms at 3, and with four busy
+            processes 17 ms and 5 ms, at the same number of queries a second. Beside a busy process, queries with
+            Python functions lose a third of their speed at 10, and nothing at 3.
+        stuck_after: seconds after which the worker of a running job counts as lost and is replaced, at most
+            `max_workers` times. Jobs that never return exist (github.com/pola-rs/polars/issues/27969).
+        exit_timeout: seconds that an exiting process waits for running jobs. A job with a Python function that
+            outlives the interpreter aborts the process with a message on stderr.
 
     Example:
         >>> Settings().changed(max_workers=2).max_workers
@@ -47,7 +47,7 @@ class Settings:
     exit_timeout: float = 10.0
 
     def changed(self, **changes: Any) -> Settings:
-        """These settings with *changes*.
+        """Return these settings with *changes*.
 
         Raises:
             BadSetting: a value that cannot be used.
@@ -68,7 +68,9 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on; empty is not set.
+        """Return the defaults, changed by ``GREENDATA_MAX_WORKERS``, ``GREENDATA_MAX_QUEUE`` and so on.
+
+        An empty variable counts as not set.
 
         Raises:
             BadSetting: a variable that cannot be used.
