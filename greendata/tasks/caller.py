@@ -1,8 +1,15 @@
-"""`Caller`: have a function run on a hub of your choice, from any thread.
+"""`Caller`: run a function on a chosen hub, from any thread.
 
-One caller stands for one hub: that of a thread that is there already (`Caller.current`), or that of a native thread
-of its own (`Caller.new`). What is called on it runs on its thread, in the order of the calls, each with a copy of
-the context variables of whoever called. Native work goes to the one pool (`Caller.to_thread`).
+A caller represents one hub: that of an existing thread (`Caller.current`), or that of a new native thread
+(`Caller.new`). Its calls start on the hub's thread in the order in which they were made, each with a copy of the
+context variables of the calling thread. Native work goes to the pool (`Caller.to_thread`).
+
+    any thread                          the caller's thread
+    ----------                          -------------------
+    call_soon(func)
+      a Task with a copied context
+      posted to the EntryQueue  ----->  the hub starts the task's greenlet
+    result.get()                <-----  settles the TaskResult, notifies the waiters
 """
 
 from __future__ import annotations
@@ -33,15 +40,15 @@ T = TypeVar("T")
 
 
 class Caller(HubThread):
-    """Runs functions on one hub, for every thread. Get one from `current`, `main`, `new` or `child`.
+    """Run functions on one hub, from any thread. Get a caller from `current`, `main`, `new` or `child`.
 
-    As a context manager it counts those that use it; when the last one leaves, it stops.
+    As a context manager it counts its users, and stops when the last one leaves.
 
     Attributes:
-        id: the native thread's ident.
-        name: the thread's name, or what `new` was given.
-        parent: the caller that it stops with, or None.
-        stopped: a result that is there once it has stopped.
+        id: the ident of the native thread.
+        name: the name of the thread, or the name passed to `new`.
+        parent: the caller with which it stops, or None.
+        stopped: a result that is ready once the caller has stopped.
 
     Safe from any thread.
 
@@ -53,41 +60,41 @@ class Caller(HubThread):
 
     def __init__(self, name: str, *, parent: Caller | None = None, idle_after: float | None = None) -> None:
         super().__init__(name, parent=parent, idle_after=idle_after)
-        self._calls: dict[TaskResult[Any], None] = {}  # those that have not ended; put under the lock, as all here
+        self._calls: dict[TaskResult[Any], None] = {}  # unfinished ones; here and below, written under the lock
         self._queues: dict[Hashable, SerialQueue] = {}
         self._services: dict[TaskResult[Any], Service[Any]] = {}
 
     # -- calls: any thread ------------------------------------------------------------------------------
 
     def call_soon(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
-        """Run ``func(*args, **kwargs)`` in a greenlet of its own, in the next turn of the loop.
+        """Run ``func(*args, **kwargs)`` in a new greenlet, in the next iteration of the loop.
 
         Raises:
-            NotCallable: *func* is no callable.
-            CallerStopped: the caller takes no more calls.
+            NotCallable: *func* is not callable.
+            CallerStopped: the caller accepts no more calls.
         """
         return self.schedule_call(func, args, kwargs)
 
     def call_direct(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
-        """Run ``func(*args, **kwargs)`` in the hub itself, where it must not wait: for short things.
+        """Run ``func(*args, **kwargs)`` in the hub itself. Use this for short functions that do not wait.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        task = self._errand(func, args, kwargs)
+        task = self._make_task(func, args, kwargs)
         return self._dispatch(task, task.start_direct)
 
     def call_later(self, delay: float, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet after *delay* seconds.
 
         Raises:
-            BadTimeout: *delay* is negative or no number.
+            BadTimeout: *delay* is negative or not a number.
             NotCallable, CallerStopped: as `call_soon`.
         """
         seconds = seconds_of(delay)
         if seconds is None:
             raise BadTimeout(delay)
-        task = self._errand(func, args, kwargs)
+        task = self._make_task(func, args, kwargs)
         return self._dispatch(task, partial(task.start_later, seconds))
 
     def schedule_call(
@@ -99,20 +106,20 @@ class Caller(HubThread):
         /,
         **metadata: Any,
     ) -> TaskResult[T]:
-        """`call_soon` with a context of choice, copied, and *metadata*, which the result keeps.
+        """Do the same as `call_soon`, with a copy of *context*, and keep *metadata* in the result.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        task = self._errand(func, args, kwargs or {}, context, metadata)
+        task = self._make_task(func, args, kwargs or {}, context, metadata)
         return self._dispatch(task, task.start)
 
     def to_thread(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Result[T]:
-        """Run ``func(*args, **kwargs)`` in the pool: there is only the one, whoever asks.
+        """Run ``func(*args, **kwargs)`` in the pool, which all callers share.
 
         Raises:
             NotCallable, PoolFull, PoolClosed: nothing was queued.
-            CallerStopped: the caller takes no more calls.
+            CallerStopped: the caller accepts no more calls.
         """
         self._check_open()
         if not callable(func):
@@ -121,7 +128,7 @@ class Caller(HubThread):
         return pool.submit(work, *args, label=name_of(func))
 
     def queue_call(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
-        """Run ``func(*args, **kwargs)`` after every earlier queued call of the same function has ended.
+        """Run ``func(*args, **kwargs)`` after all earlier queued calls of the same function have ended.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
@@ -129,7 +136,7 @@ class Caller(HubThread):
         key = _identity_of(func)
         with self._lock:
             self._check_open()
-            task = self._errand(func, args, kwargs)
+            task = self._make_task(func, args, kwargs)
             queue = self._queues.get(key)
             if queue is None:
                 queue = self._queues[key] = SerialQueue(func, self._entry_queue, self._drop_queue)
@@ -138,13 +145,13 @@ class Caller(HubThread):
             return self._dispatch(task, partial(queue.take, task))
 
     def queue_get(self, func: Callable[..., Any]) -> SerialQueue | None:
-        """The queue of *func*, or None where none of its queued calls waits or runs."""
+        """Return the queue of *func*, or None if it has no queued calls that wait or run."""
         return self._queues.get(_identity_of(func))
 
     def queue_close(self, func: Callable[..., Any]) -> bool:
-        """Cancel the queued calls of *func* that have not begun; False if there is no queue.
+        """Cancel the queued calls of *func* that have not begun. Return False if there is no queue.
 
-        The one that runs comes to its end, and later calls wait for that.
+        The running call continues to its end, and later calls wait for it.
         """
         queue = self.queue_get(func)
         if queue is not None:
@@ -152,7 +159,7 @@ class Caller(HubThread):
         return queue is not None
 
     def service(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Service[T]:
-        """Run ``func(service, *args, **kwargs)`` until its `Service` is stopped, or this caller.
+        """Run ``func(service, *args, **kwargs)`` until its `Service` or this caller is stopped.
 
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
@@ -160,7 +167,7 @@ class Caller(HubThread):
         if not callable(func):
             raise NotCallable(func)
         service: Service[T] = Service(name_of(func))
-        task = self._errand(service.run, (func, args, kwargs), {})
+        task = self._make_task(service.run, (func, args, kwargs), {})
         service.follow(task.call)
         with self._lock:
             self._check_open()
@@ -174,7 +181,7 @@ class Caller(HubThread):
 
     # -- private: any thread ----------------------------------------------------------------------------
 
-    def _errand(
+    def _make_task(
         self,
         func: Callable[..., T],
         args: tuple[Any, ...],
@@ -196,11 +203,11 @@ class Caller(HubThread):
     def _is_at_work_here(self) -> bool:
         return current_job() in self._calls
 
-    def _lose_work(self, lose: Callable[[Result[Any]], object]) -> None:
+    def _fail_work(self, fail: Callable[[Result[Any]], object]) -> None:
         for service in list(self._services.values()):
-            lose(service.started)
+            fail(service.started)
         for call in list(self._calls):
-            lose(call)
+            fail(call)
 
     # -- private: the caller's own thread ---------------------------------------------------------------
 
@@ -232,14 +239,15 @@ class Service(Generic[T]):
     """A function that runs in a greenlet from `Caller.service` to `stop`.
 
     The function gets the service as its first argument. It calls ``service.started.set()`` when it is ready for use and
-    waits for ``service.stopping``. As a context manager: entering waits until it has started, leaving stops it and
-    waits for its end. A block that shall not go on without it holds it in a group: ``group.add(service.stopped)``.
+    waits for ``service.stopping``. As a context manager, entering waits until the service has started, and leaving
+    stops it and waits for its end. To end a block when the service ends, add it to a group:
+    ``group.add(service.stopped)``.
 
     Attributes:
-        label: what it is called: the function's name.
-        started: set by the function; fails if the function ends before.
+        label: the name of the function.
+        started: set by the function; fails if the function ends before that.
         stopping: set by `stop`.
-        stopped: the outcome of the function; `ServiceEnded` if it returned before it was told to stop.
+        stopped: the outcome of the function; `ServiceEnded` if it returned before `stop` was called.
 
     Safe from any thread.
     """
@@ -256,19 +264,19 @@ class Service(Generic[T]):
         self.stopping.bind(None, None)
 
     def stop(self) -> TaskResult[T]:
-        """Tell the function to end; returns `stopped`. Idempotent."""
+        """Ask the function to end, and return `stopped`. Idempotent."""
         self.stopping.set_done()
         return self.stopped
 
     def run(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        """Call the function, and hold it to its word. Called in the service's greenlet."""
+        """Call the function; raise `ServiceEnded` if it returns before `stop`. Called in the service's greenlet."""
         value = func(self, *args, **kwargs)
         if not self.stopping.ready():
             raise ServiceEnded(self.label, value)
         return value
 
     def follow(self, call: TaskResult[T]) -> None:
-        """Tie the service to the call that runs it. Called once, before it is scheduled."""
+        """Connect the service with the call that runs it. Called once, before the call is scheduled."""
         call.label = self.label
         self.stopped = call
         call.add_callback(self._note_end)
@@ -303,7 +311,7 @@ class Service(Generic[T]):
 
 
 class SerialQueue:
-    """Calls of one function that never overlap, in the order they came. It is there as long as it has calls.
+    """Calls of one function that run one after the other, in order. The queue exists while it has calls.
 
     Attributes:
         func: the function.
@@ -316,27 +324,27 @@ class SerialQueue:
     def __init__(
         self, func: Callable[..., Any], entry_queue: EntryQueue, on_idle: Callable[[SerialQueue], object]
     ) -> None:
-        self.func = func  # kept alive, so that its identity is nobody else's meanwhile
+        self.func = func  # kept alive, so that no other object gets the same id
         self._entry_queue = entry_queue
         self._on_idle = on_idle
-        self._waiting: deque[Task[Any]] = deque()  # any thread appends, the hub's pops
+        self._waiting: deque[Task[Any]] = deque()  # any thread appends, the hub's thread pops
         self._running: TaskResult[Any] | None = None  # the hub's thread writes
 
     def __len__(self) -> int:
-        """How many calls wait or run."""
+        """Return the number of calls that wait or run."""
         return len(self._waiting) + (self._running is not None)
 
     def append(self, task: Task[Any]) -> None:
-        """Have *errand* started when those before it have ended; the caller posts `take`."""
+        """Append *task*, which starts when those before it have ended. The caller posts `take`."""
         self._waiting.append(task)
 
     def close(self) -> None:
-        """Cancel what waits; what runs comes to its end."""
+        """Cancel the waiting calls. The running one continues to its end."""
         for task in list(self._waiting):
             task.call.cancel("its queue was closed")
 
     def take(self, task: Task[Any]) -> None:
-        """*errand*, which was appended, has arrived at the hub. Call from the hub itself."""
+        """Start the appended *task* if no other call runs. Call from the hub itself."""
         task.keep_deadline()
         self._proceed()
 
@@ -350,7 +358,7 @@ class SerialQueue:
             self._on_idle(self)
 
     def note_end(self, call: TaskResult[Any]) -> None:
-        """*call* has ended. Call from the hub itself."""
+        """Start the next call, since *call* has ended. Call from the hub itself."""
         if call is self._running:
             self._running = None
             self._entry_queue.post(self._proceed)
@@ -360,19 +368,19 @@ class SerialQueue:
 
 
 def _identity_of(func: Callable[..., Any]) -> Hashable:
-    """What tells *func* from every other callable that lives; one method of one object is always the same."""
+    """Return a key that identifies *func* among living callables. Bound methods of one object have equal keys."""
     if isinstance(func, MethodType):
         return id(func.__self__), id(func.__func__)
     return id(func)
 
 
 def in_background(func: Callable[[], T], *, timeout: float | None = None) -> Result[T]:
-    """Begin ``func()`` in a greenlet and return its result at once; in a thread without a hub, in the pool.
+    """Start ``func()`` in a greenlet, or in the pool if the thread has no hub, and return its result at once.
 
-    Cancelling the result kills the greenlet, and with it the jobs that it waits for. Safe from any thread.
+    Cancelling the result kills the greenlet and cancels the jobs for which it waits. Safe from any thread.
 
     Args:
-        timeout: the deadline in seconds, of *func* and of all jobs that it submits.
+        timeout: the deadline in seconds, for *func* and all jobs that it submits.
 
     Raises:
         BadTimeout: *timeout* is negative or NaN.

@@ -1,4 +1,4 @@
-"""Several results at once, in the order they become ready: what every way of waiting for many stands on."""
+"""`CompletionQueue`: results in the order in which they become ready. All functions that wait for many use it."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ R = TypeVar("R", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
 
 class CompletionQueue(Generic[R]):
-    """Results that one greenlet, or one thread without a hub, takes as they become ready.
+    """A queue from which one greenlet, or one thread without a hub, takes results as they become ready.
 
-    Events wake it: nothing is polled. Call from the thread that made it.
+    Events wake the waiter; there is no polling. Call from the thread that made it.
 
     Example:
         >>> import greendata
-        >>> arrivals = CompletionQueue()
-        >>> arrivals.add(greendata.run(sum, [1, 2]))
-        >>> arrivals.take(None).get()
+        >>> completions = CompletionQueue()
+        >>> completions.add(greendata.run(sum, [1, 2]))
+        >>> completions.take(None).get()
         3
     """
 
     def __init__(self) -> None:
         self._hub = get_hub_if_exists()
-        self._pending: dict[R, Callable[[Any], object]] = {}  # and the link of each
-        self._ready: deque[R] = deque()  # any thread appends, the own thread pops
-        self._bell: Any = native.SimpleQueue()  # where a thread without a hub sleeps
-        self._sleepers: list[Callable[[object], object]] = []  # own thread only
-        self._deadlines: dict[R, float] = {}  # that no hub here looks after
+        self._pending: dict[R, Callable[[Any], object]] = {}  # the items, and the link of each
+        self._ready: deque[R] = deque()  # any thread appends, the thread that made the queue pops
+        self._wakeups: Any = native.SimpleQueue()  # a thread without a hub sleeps on it
+        self._sleepers: list[Callable[[object], object]] = []  # used by the thread that made the queue only
+        self._deadlines: dict[R, float] = {}  # of items in a thread without a hub, where no timer runs
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def add(self, item: R) -> None:
-        """Wait for *item* too; one that waits already is not counted twice."""
+        """Add *item* unless it is in the queue already."""
         if item not in self._pending:
             if self._hub is None and (limit := getattr(item, "own_deadline", None)) is not None:
                 self._deadlines[item] = limit
             self._pending[item] = link(item, self._hub, self._note)
 
     def take(self, timeout: float | None) -> R | None:
-        """The next that is ready; None if there is none within *timeout* seconds."""
+        """Return the next item that is ready, or None if there is none within *timeout* seconds."""
         until = None if timeout is None else monotonic() + timeout
         while True:
             while self._ready:
@@ -75,9 +75,9 @@ class CompletionQueue(Generic[R]):
                 item.expire()
 
     def close(self) -> list[R]:
-        """Wait for nothing any more; returns what was not taken."""
+        """Stop waiting, and return the items that were not taken."""
         left = list(self._pending)
-        if get_hub_if_exists() is self._hub:  # else it is finalized on another thread: links are not its to touch
+        if get_hub_if_exists() is self._hub:  # else a finalizer runs on another thread, which must not touch links
             for item, wake in self._pending.items():
                 unlink(item, self._hub, wake)
         self._pending.clear()
@@ -86,7 +86,7 @@ class CompletionQueue(Generic[R]):
     def _note(self, item: R) -> None:
         self._ready.append(item)
         if self._hub is None:
-            self._bell.put(None)
+            self._wakeups.put(None)
         elif self._sleepers:
             HubWaker.here(self._hub).resume(self._sleepers)
 
@@ -97,15 +97,15 @@ class CompletionQueue(Generic[R]):
             sleep_until(None if seconds is None else Timeout(seconds), self._hub, self._sleepers)
         else:
             with suppress(native.Empty):
-                self._bell.get(timeout=seconds)
+                self._wakeups.get(timeout=seconds)
 
 
 def waitable(item: R, hub: Any) -> R:
-    """*item*, if *hub*, or a thread without one, can wait for it.
+    """Return *item* if *hub*, or a thread without a hub if that is None, can wait for it.
 
     Raises:
-        NotAResult: it is no Result, AsyncResult or Greenlet.
-        WaitsForItself: it is the job or the greenlet that calls.
+        NotAResult: it is not a Result, AsyncResult or Greenlet.
+        WaitsForItself: it is the calling job or greenlet.
         ForeignGreenlet: it is a greenlet of another hub.
     """
     if not isinstance(item, AsyncResult | Greenlet):
@@ -118,9 +118,10 @@ def waitable(item: R, hub: Any) -> R:
 
 
 def link(item: Any, hub: Any, callback: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Have *callback* called with *item* once it is ready; returns what `unlink` takes.
+    """Call *callback* with *item* once it is ready, and return the object to pass to `unlink`.
 
-    With a *hub*, the calling thread's, that happens in the hub; without one in whatever thread settles it.
+    With a *hub*, which must be that of the calling thread, the callback runs in the hub. Without a hub it runs on the
+    thread that settles the item.
     """
     if hub is not None:
         item.rawlink(callback)
@@ -135,7 +136,7 @@ def link(item: Any, hub: Any, callback: Callable[[Any], object]) -> Callable[[An
 
 
 def unlink(item: Any, hub: Any, linked: Callable[..., object]) -> None:
-    """Take back what `link` returned."""
+    """Remove the callback for which `link` returned *linked*."""
     if hub is None and isinstance(item, Result):
         item.drop_callback(linked)
     else:

@@ -2,13 +2,20 @@
 
 Guarantees:
 
-- No member outlives the block, but for what nobody can stop: a native call that runs is abandoned and listed.
-- A member's failure cancels the others, interrupts the block at its next wait, and leaves it as an ExceptionGroup
-  of the original exceptions. The same goes for an error in the block. What is no `Exception` (a kill, Ctrl-C, a
-  `gevent.Timeout` from around) cancels the members too, and passes through as it is.
-- Out of time, the group cancels its members and says which of them go on.
+- No member outlives the block, except native calls that cannot be stopped: these are abandoned and listed.
+- The failure of a member cancels the others and interrupts the block at its next wait. The block then raises an
+  ExceptionGroup of the original exceptions. An error in the block has the same effect. Exceptions that are not an
+  `Exception` (a kill, Ctrl-C, an outer `gevent.Timeout`) cancel the members too, and are raised unchanged.
+- When the group is out of time, it cancels its members and reports which of them continue.
 
-The books are a dict that any thread may write to; everything else happens on the thread of the group's hub.
+The pending members are in a dict that any thread may write. Everything else happens on the thread of the group's hub.
+
+    any thread                            the thread of the group's hub
+    ----------                            -----------------------------
+    spawn, run, add: put into _pending
+      posted to the EntryQueue  ------->  start the task, link the result
+    a member ends               ------->  _on_end: removed from _pending; a failure cancels the others
+                                          __exit__ sleeps until _pending is empty
 """
 
 from __future__ import annotations
@@ -42,37 +49,38 @@ from greendata.tasks.task import Task, TaskResult, name_of
 
 __all__ = ("Group",)
 
-Take = Callable[[Result[Any]], object]
+OnSubmit = Callable[[Result[Any]], object]
 T = TypeVar("T")
 M = TypeVar("M", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
-SLICE = 100  # members cancelled at once, some 10 us each; then the loop polls
+SLICE = 100  # members cancelled in one step, some 10 us each; then the loop runs other callbacks
 _NEW, _OPEN, _CANCELLED, _LEFT = "was not entered", "", "is being cancelled", "was left"
 _ON_ERROR = ("cancel", "collect")
 _ON_CANCEL = ("ignore", "stop", "cancel", "collect")
 
 
 class Group:
-    """A block of code that waits for all that was started in it, and ends it where one fails.
+    """A block of code that waits for all members started in it, and cancels them when one fails.
 
     Args:
         timeout: seconds from entering until all members must be done.
-        on_error: "cancel" cancels the other members at the first failure; "collect" lets them go on. Either way all
-            failures are raised in the end.
-        on_cancel: what a member's cancellation means: nothing ("ignore"); the others are cancelled, quietly ("stop")
-            or with its JobCancelled raised ("cancel"); the others go on and it is raised in the end ("collect").
-        adopt: every result that is submitted in the block is a member, also by the members themselves, be they
+        on_error: "cancel" cancels the other members at the first failure; "collect" lets them continue. In both cases
+            all failures are raised at the end.
+        on_cancel: the effect of a member's cancellation: nothing ("ignore"); the others are cancelled, and its
+            JobCancelled is not raised ("stop") or is raised ("cancel"); the others continue, and its JobCancelled is
+            raised at the end ("collect").
+        adopt: make every result submitted in the block a member, also those that members submit, whether they are
             greenlets or jobs on a worker.
-        shield: an interruption from around (an outer group, a kill, a `gevent.Timeout`) while the block waits for its
-            members lets them finish first.
+        shield: if an outer group, a kill or a `gevent.Timeout` interrupts the block while it waits for its members,
+            let them finish first.
         grace: seconds that killed greenlets have for their cleanup after a timeout.
-        label: what the group is called in errors.
+        label: the name of the group in errors.
 
     Raises, on leaving:
-        ExceptionGroup: of the failures, the block's own error first.
-        GroupTimeout: out of time.
+        ExceptionGroup: the failures, the error of the block first.
+        GroupTimeout: the group is out of time.
 
-    Enter and leave it in one greenlet; members may be added from any thread.
+    Enter and leave it in the same greenlet. Members may be added from any thread.
 
     Example:
         >>> import greendata
@@ -104,22 +112,22 @@ class Group:
         self._on_cancel = on_cancel
         self._shield = shield
         self._grace = seconds_of(grace) or 0.0
-        self._state = _NEW  # home and `cancel` write, any thread reads
-        self._pending: dict[Any, None] = {}  # any thread puts, home pops
+        self._state = _NEW  # written on the hub's thread and by `cancel`; any thread reads
+        self._pending: dict[Any, None] = {}  # any thread puts, the hub's thread pops
         self._message = ""  # the reason for which members are cancelled
-        self._count = 0  # members that are done; from here on: home's thread only
-        self._failures: dict[int, Exception] = {}  # by identity: the block may raise what a member did
+        self._count = 0  # members that have ended; from here on: hub's thread only
+        self._failures: dict[int, Exception] = {}  # by id: the block may raise the error of a member
         self._abandoned: list[Result[Any]] = []
-        self._doomed: deque[Any] = deque()  # to be cancelled, a slice at a time
-        self._leaves_at: float | None = None  # when out of time and of grace, on time.monotonic's clock
+        self._to_cancel: deque[Any] = deque()  # to be cancelled, a slice at a time
+        self._abandon_at: float | None = None  # when timeout and grace have passed, on time.monotonic's clock
         self._is_overdue = False
-        self._block: Any = None  # the greenlet in the block
+        self._block: Any = None  # the greenlet that runs the block
         self._interrupt: _Interrupt | None = None
         self._sleepers: list[Callable[[object], object]] = []
         self._timer: Any = None
-        self._registration = _Registration(self._take) if adopt else None
+        self._registration = _Registration(self._register) if adopt else None
 
-    # -- the block: home ------------------------------------------------------------------------------
+    # -- the block: hub's thread ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._state is not _NEW:
@@ -159,19 +167,19 @@ class Group:
         """Run ``func(*args, **kwargs)`` in a greenlet of the group's hub, with the caller's context variables.
 
         Raises:
-            NotCallable: *func* is no callable.
-            GroupClosed: the group takes no members.
+            NotCallable: *func* is not callable.
+            GroupClosed: the group accepts no members.
         """
         self._check_open()
         task: Task[T] = Task(self._entry_queue, func, args, kwargs, on_end=self._on_end)
         start = partial(self._start, task)
-        if self._entry_queue.is_here:  # posted first: a signal handler may raise in between
+        if self._entry_queue.is_here:  # post first: a signal handler may raise in between
             self._entry_queue.post(start)
             self._pending[task.call] = None
-        else:  # it may have ended as soon as it is posted
+        else:  # add first: it may end as soon as it is posted
             self._pending[task.call] = None
             self._entry_queue.post(start)
-        if self._registration is not None:  # the request is to know of it too
+        if self._registration is not None:  # the request registers it too
             self._registration(task.call)
         return task.call
 
@@ -189,7 +197,7 @@ class Group:
 
         Raises:
             NotCallable, PoolFull, PoolClosed: nothing was queued.
-            GroupClosed: the group takes no members.
+            GroupClosed: the group accepts no members.
         """
         self._check_open()
         if not callable(func):
@@ -199,11 +207,11 @@ class Group:
         return self.add(result)
 
     def collect(self, lf: Any, **options: Any) -> Result[Any]:
-        """``lf.green.collect(**options)``, a Polars query, as a member.
+        """Run the Polars query ``lf.green.collect(**options)`` as a member.
 
         Raises:
-            NotAFrame: *lf* is no LazyFrame.
-            GroupClosed: the group takes no members.
+            NotAFrame: *lf* is not a LazyFrame.
+            GroupClosed: the group accepts no members.
         """
         self._check_open()
         if not hasattr(lf, "green") or not hasattr(lf, "collect"):
@@ -212,51 +220,51 @@ class Group:
         return self.add(result)
 
     def add(self, result: M) -> M:
-        """Make *result*, a Result, an AsyncResult or a Greenlet, a member; returns it.
+        """Make *result*, a Result, an AsyncResult or a Greenlet, a member, and return it.
 
         Raises:
-            NotAResult: it is nothing to wait for.
-            WaitsForItself: it is the job or the greenlet that calls.
+            NotAResult: it is not a Result, AsyncResult or Greenlet.
+            WaitsForItself: it is the calling job or greenlet.
             ForeignGreenlet: it is a greenlet of another thread than the group's.
-            GroupClosed: the group takes no members; the result was cancelled.
+            GroupClosed: the group accepts no members; the result was cancelled.
         """
         waitable(result, get_hub_if_exists() if self._state is _NEW else self._hub)
         if self._state is not _OPEN:
             self._refuse(result)
         self._check_open()
-        self._take(result)
+        self._register(result)
         return result
 
     def remove(self, result: Result[Any]) -> bool:
-        """Let go of *result*: nobody waits for it here any more; False if it is no member (any more)."""
+        """Remove *result* from the group without cancelling it. Return False if it is not a pending member."""
         is_out = self._pending.pop(result, self) is not self
         if is_out:
-            self._entry_queue.post(self._wake)  # the block may wait for nothing else
+            self._entry_queue.post(self._wake)  # the block may be waiting for this member only
         return is_out
 
     def cancel(self, message: str = "") -> None:
-        """Cancel all members, interrupt the block at its next wait, and take no more members.
+        """Cancel all members, interrupt the block at its next wait, and accept no more members.
 
-        The group leaves quietly, unless something failed before.
+        Leaving the group then raises nothing, unless something failed before.
 
         Raises:
-            GroupClosed: it was not entered yet.
+            GroupClosed: the group has not been entered yet.
         """
         if self._state is _NEW:
             self._check_open()
         if self._state is _OPEN:
             self._state = _CANCELLED
             self._message = message
-            self._entry_queue.post(self._doom)
+            self._entry_queue.post(self._cancel_members)
 
     @property
     def pending(self) -> tuple[Result[Any], ...]:
-        """The members that are not done. Safe from any thread."""
-        return (*self._pending,)  # in one step, by way of a list: to make a tuple can start the collector
+        """The members that have not ended. Safe from any thread."""
+        return (*self._pending,)  # one step, through a list: creating a tuple can start a garbage collection
 
     @property
     def abandoned(self) -> tuple[Result[Any], ...]:
-        """Cancelled members whose native call goes on. Safe from any thread."""
+        """The cancelled members whose native call continues. Safe from any thread."""
         return tuple(result for result in self._abandoned if not result.end().ready())
 
     def __repr__(self) -> str:
@@ -272,35 +280,35 @@ class Group:
     def _refuse(self, result: Any) -> None:
         if isinstance(result, Result):
             result.cancel(self._message)
-        elif isinstance(result, Greenlet):  # its thread is the group's, where there is one already
+        elif isinstance(result, Greenlet):  # it belongs to the group's thread, if the group has one
             kill = partial(result.kill, block=False)
             kill() if self._state is _NEW else self._entry_queue.post(kill)
 
-    def _take(self, result: Any) -> None:
-        """Note a member. What comes after the block was left is the doing of a call that nobody could stop."""
+    def _register(self, result: Any) -> None:
+        """Add a member. Does nothing after the block was left: only a call that cannot be stopped submits then."""
         if result in self._pending or self._state is _LEFT:
             return
-        if self._entry_queue.is_here:  # followed first: a signal handler may raise in between
+        if self._entry_queue.is_here:  # follow first: a signal handler may raise in between
             self._follow(result)
             self._pending[result] = None
-        else:  # its end may be told as soon as it is posted
+        else:  # add first: `_on_end` may run as soon as it is posted
             self._pending[result] = None
             self._entry_queue.post(partial(self._follow, result))
 
-    # -- private: home --------------------------------------------------------------------------------
+    # -- private: hub's thread --------------------------------------------------------------------------------
 
     def _start(self, task: Task[Any]) -> None:
         if self._state is not _OPEN:
-            self._give_up(task.call)
+            self._cancel_member(task.call)
         task.start()
 
     def _follow(self, result: Any) -> None:
-        if isinstance(result, TaskResult):  # it is over when its greenlet is dead
+        if isinstance(result, TaskResult):  # it has ended when its greenlet is dead
             result.end().rawlink(lambda _: self._on_end(result))
         else:
             result.rawlink(self._on_end)
         if self._state is not _OPEN:
-            self._give_up(result)
+            self._cancel_member(result)
 
     def _on_end(self, result: Any) -> None:
         if self._pending.pop(result, self) is self:
@@ -336,35 +344,35 @@ class Group:
         if self._state is _OPEN:
             self.cancel("the group was out of time")
         else:
-            self._count_down()
+            self._start_grace()
 
-    def _doom(self) -> None:
-        self._doomed.extend(self._pending)
+    def _cancel_members(self) -> None:
+        self._to_cancel.extend(self._pending)
         self._cancel_slice()
         if self._block is not None and self._interrupt is None:
             self._interrupt = _Interrupt(f"{self.label} {self._state}")
             self._block.throw(self._interrupt)
 
     def _cancel_slice(self) -> None:
-        for _ in range(min(SLICE, len(self._doomed))):
-            self._give_up(self._doomed.popleft())
-        if self._doomed:
+        for _ in range(min(SLICE, len(self._to_cancel))):
+            self._cancel_member(self._to_cancel.popleft())
+        if self._to_cancel:
             self._entry_queue.post(self._cancel_slice)
         elif self._is_overdue:
-            self._count_down()
+            self._start_grace()
 
-    def _count_down(self) -> None:
-        self._leaves_at = monotonic() + self._grace
+    def _start_grace(self) -> None:
+        self._abandon_at = monotonic() + self._grace
         self._wake(always=True)
 
-    def _give_up(self, member: Any) -> None:
+    def _cancel_member(self, member: Any) -> None:
         if isinstance(member, Greenlet):
             member.kill(block=False)
         elif isinstance(member, Result):
             is_running = member.status is Status.RUNNING
             if member.cancel(self._message) and is_running and member.is_native:
                 self._abandoned.append(member)
-        else:  # nobody can cancel an AsyncResult
+        else:  # an AsyncResult cannot be cancelled
             self._on_end(member)
 
     def _wake(self, *, always: bool = False) -> None:
@@ -372,16 +380,16 @@ class Group:
             HubWaker.here(self._hub).resume(self._sleepers)
 
     def _wait_for_members(self) -> BaseException | None:
-        """Wait until all are done, or time and grace are over; returns what interrupted the wait, if anything."""
+        """Wait until all members have ended, or timeout and grace have passed. Return the interruption, if any."""
         outside: BaseException | None = None
-        while self._pending and (self._leaves_at is None or monotonic() < self._leaves_at):
-            seconds = None if self._leaves_at is None else self._leaves_at - monotonic()
+        while self._pending and (self._abandon_at is None or monotonic() < self._abandon_at):
+            seconds = None if self._abandon_at is None else self._abandon_at - monotonic()
             try:
                 sleep_until(None if seconds is None else Timeout(seconds), self._hub, self._sleepers)
-            except BaseException as interruption:  # noqa: BLE001 - it is raised once the members are done
+            except BaseException as interruption:  # noqa: BLE001 - it is raised once the members have ended
                 if outside is not None and isinstance(interruption, LoopExit):
                     break
-                if outside is None or isinstance(interruption, GreenletExit):  # a kill counts, whatever came before
+                if outside is None or isinstance(interruption, GreenletExit):  # a kill replaces an earlier interruption
                     outside = interruption
                 if not self._shield:
                     self.cancel("the wait was interrupted")
@@ -389,19 +397,19 @@ class Group:
 
     def _conclude(self, outside: BaseException | None) -> None:
         failures, members = list(self._failures.values()), counted(self._count, "member")
-        told = f"{self.label}: {counted(len(failures), 'failure')} among {members} and the block"
-        found: Exception | None = ExceptionGroup(told, failures) if failures else None
+        message = f"{self.label}: {counted(len(failures), 'failure')} among {members} and the block"
+        found: Exception | None = ExceptionGroup(message, failures) if failures else None
         if self._is_overdue:
             assert self._seconds is not None
             late = GroupTimeout(self.label, self._seconds, [*self._pending, *self.abandoned])
             late.__cause__, found = found, late
         raised = found if outside is None else outside
         if raised is not None:
-            raise raised from raised.__cause__  # the block's error is one of them; the interrupt is ours
+            raise raised from raised.__cause__  # not from the error of the block, which is among the failures
 
 
 class _Interrupt(BaseException):
-    """Thrown into the block of a group that is being cancelled; the group takes it back on leaving."""
+    """Thrown into the block of a group that is being cancelled; `Group.__exit__` suppresses it."""
 
 
 def _label_of(member: Any) -> str:
@@ -409,34 +417,34 @@ def _label_of(member: Any) -> str:
 
 
 class _Registration:
-    """Gives *take* each result that is submitted between `begin` and `end`, and the request around it too.
+    """Pass each result submitted between `begin` and `end` to *register*, and to the surrounding request.
 
-    A group around it does not get them: it ends with the block that this one is in, and a failure that is dealt with
-    here is none of its own.
+    An outer group does not get them: the inner group ends before the outer block does, and a failure handled by the
+    inner group must not fail the outer one.
 
     Args:
-        take: called in the thread that submits.
+        register: called in the thread that submits.
     """
 
-    def __init__(self, take: Take) -> None:
-        self._take = take
-        self._request: Take | None = None  # set by `begin`, then read by any thread
-        self._token: Token[Any] | None = None  # the thread that begins and ends
+    def __init__(self, register: OnSubmit) -> None:
+        self._register = register
+        self._request: OnSubmit | None = None  # set by `begin`, then read by any thread
+        self._token: Token[Any] | None = None  # used by the thread that begins and ends
 
     def begin(self) -> None:
-        """Begin. Call in the greenlet of the block."""
+        """Start registering. Call in the greenlet of the block."""
         around = on_submit.get()
         self._request = around._request if isinstance(around, _Registration) else around
         self._token = on_submit.set(self)
 
     def end(self) -> None:
-        """End; nothing happens if it was not begun. Call in the greenlet of the block."""
+        """Stop registering, if `begin` was called. Call in the greenlet of the block."""
         token, self._token = self._token, None
         if token is not None:
             on_submit.reset(token)
 
     def __call__(self, result: Result[Any]) -> None:
-        """Hand *result* on. Safe from any thread."""
-        self._take(result)
+        """Register *result*. Safe from any thread."""
+        self._register(result)
         if self._request is not None:
             self._request(result)

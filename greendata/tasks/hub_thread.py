@@ -1,8 +1,8 @@
-"""`HubThread`: what lives on one hub, can be found there from any thread, and comes to an end.
+"""`HubThread`: an object that belongs to one hub, can be found from any thread, and can be stopped.
 
-The hub is that of a thread that is there already, which keeps its resident as long as it lives itself, or that of a
-native thread made for it. Residents have children by name, which stop with them, and users, who are counted. What a
-resident does on its hub is the business of those that derive from it: they say when it is idle, and end its work.
+The hub is that of an existing thread, which keeps its object until the thread ends, or that of a native thread started
+for it. A `HubThread` has named children, which stop with it, and counts its users. Subclasses define the work on the
+hub: they report when it is idle, and end it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from greendata.tasks.waiting import wait
 
 __all__ = ("HubThread",)
 
-GRACE = 5.0  # seconds for work to end, and again for killed greenlets to clean up; a guess, as gunicorn's is one
+GRACE = 5.0  # seconds for work to end, and again for killed greenlets to clean up; a guess
 
 
 class HubThread(ABC):
-    """One name, one hub, and an end. Made by `current`, `main`, `new` or `child`. Safe from any thread."""
+    """The base of `Caller`: a name, a hub and its thread, and `stop`. Safe from any thread."""
 
     def __init__(self, name: str, *, parent: Self | None = None, idle_after: float | None = None) -> None:
-        self.id = 0  # these are set before it is handed out, and only read then
+        self.id = 0  # these are set before the object is returned, and only read after that
         self.name = name
         self.parent = parent
         self.stopped: Result[None] = Result(f"stop of caller {name}")
@@ -49,31 +49,31 @@ class HubThread(ABC):
         self._started.bind(None, None)
         self._idle_after = idle_after
         self._entry_queue: EntryQueue
-        self._departure: Any = None  # finalizer of the thread's anchor; set with the mailbox
-        self._lock = native.RLock()  # guards what is put below; finalizers may call, so it is reentrant
-        self._is_open = False  # it has its mailbox
+        self._thread_finalizer: Any = None  # finalizer of the thread's anchor; set with the entry queue
+        self._lock = native.RLock()  # guards writes to the fields below; reentrant, because finalizers may call
+        self._is_open = False  # it has its entry queue
         self._is_stopping = False
-        self._closing: Callable[[], object] | None = None  # what its own hub does to stop
+        self._closing: Callable[[], object] | None = None  # the function that its hub calls to stop it
         self._users = 0
         self._children: dict[str, Self] = {}
-        self._sleepers: list[Callable[[object], object]] = []  # own thread: its main greenlet
-        self._idle_timer: Any = None  # own thread only
+        self._sleepers: list[Callable[[object], object]] = []  # the main greenlet of its thread; its thread only
+        self._idle_timer: Any = None  # its thread only
 
     # -- which one: any thread ------------------------------------------------------------------------
 
     @classmethod
     def current(cls) -> Self:
-        """The caller of the calling thread's hub, made at the first call.
+        """Return the caller of this thread's hub, made at the first call.
 
         Raises:
-            NoCaller: the thread is a worker or the runtime's, where no hub runs.
+            NoCaller: the thread is a worker or a runtime thread, where no hub runs.
         """
         if workers.is_inline_thread():
             raise NoCaller("no hub runs in a worker thread")
         entry_queue = EntryQueue.here()
-        found = _residents.get(native.get_ident())
-        if found is not None and found._entry_queue.is_gone:  # the hub was destroyed, and the thread goes on
-            found._vanish()
+        found = _hub_threads.get(native.get_ident())
+        if found is not None and found._entry_queue.is_gone:  # the hub was destroyed, but the thread continues
+            found._fail_remaining()
         if not isinstance(found, cls) or found._entry_queue is not entry_queue or found._is_stopping:
             found = cls(entry_queue.thread)
             found._open(entry_queue)
@@ -81,10 +81,10 @@ class HubThread(ABC):
 
     @classmethod
     def main(cls) -> Self:
-        """The caller of the main thread's hub.
+        """Return the caller of the main thread's hub.
 
         Raises:
-            NoCaller: another thread asks, and the main thread has not called it yet.
+            NoCaller: this is another thread, and the main thread has not made its caller yet.
         """
         if native.get_ident() == MAIN_THREAD_IDENT:
             return cls.current()
@@ -95,41 +95,41 @@ class HubThread(ABC):
 
     @classmethod
     def new(cls, name: str | None = None, *, idle_after: float | None = None) -> Self:
-        """A caller with a native thread and a hub of its own.
+        """Start a native thread with a hub, and return its caller.
 
         Args:
-            name: of the caller and its thread (15 bytes of it show).
-            idle_after: stop by itself after so many seconds without a call, a user or a child.
+            name: the name of the caller and its thread (the system shows 15 bytes).
+            idle_after: stop the caller after this many seconds without a call, a user or a child.
 
         Raises:
             BadSetting, BadTimeout: an argument that cannot be used.
-            RuntimeError: the system has no more threads to give.
+            RuntimeError: the system has no more threads.
         """
         made = cls._make(name, None, idle_after)
         try:
             made._started.get()
-        except BaseException:  # nobody will know it
+        except BaseException:  # no reference to it will be returned
             made._started.rawlink(lambda _: made.stop())
             raise
         return made
 
     @classmethod
     def get(cls, caller_id: int) -> Self | None:
-        """The caller of the thread with that ident, or None."""
-        found = _residents.get(caller_id)
+        """Return the caller of the thread with that ident, or None."""
+        found = _hub_threads.get(caller_id)
         return found if isinstance(found, cls) and not found.is_stopped else None
 
     @classmethod
     def all(cls) -> tuple[Self, ...]:
-        """Every caller that takes calls."""
-        return tuple(found for key in list(_residents) if (found := cls.get(key)) is not None)
+        """Return all callers that accept calls."""
+        return tuple(found for key in list(_hub_threads) if (found := cls.get(key)) is not None)
 
     def child(self, name: str, *, idle_after: float | None = None) -> Self:
-        """The child of that *name*, made with `new` if there is none. It stops with its parent.
+        """Return the child with that *name*, made as by `new` if there is none. It stops with its parent.
 
         Raises:
             BadSetting, BadTimeout, RuntimeError: as `new`.
-            CallerStopped: this caller takes no more calls.
+            CallerStopped: this caller accepts no more calls.
         """
         with self._lock:
             self._check_open()
@@ -141,31 +141,31 @@ class HubThread(ABC):
 
     @property
     def children(self) -> tuple[Self, ...]:
-        """Its children that take calls."""
+        """The children that accept calls."""
         return tuple(child for child in list(self._children.values()) if child._is_open and not child.is_stopped)
 
     @property
     def is_stopped(self) -> bool:
-        """True if it takes no more calls: it was stopped, or its thread or hub is gone."""
-        is_gone = self._is_open and (not self._departure.alive or self._entry_queue.is_gone)
+        """True if it accepts no more calls: it was stopped, or its thread or hub has ended."""
+        is_gone = self._is_open and (not self._thread_finalizer.alive or self._entry_queue.is_gone)
         return self._is_stopping or is_gone
 
     # -- the end: any thread --------------------------------------------------------------------------
 
     def stop(self, *, grace: float = GRACE) -> Result[None]:
-        """Take no more calls, stop children and services, cancel the other calls; returns `stopped`. Idempotent.
+        """Accept no more calls, stop children and services, cancel the other calls, and return `stopped`. Idempotent.
 
         Args:
             grace: seconds for services to end, and again for killed calls to clean up.
 
         Raises:
-            BadTimeout: *grace* is negative or no number.
+            BadTimeout: *grace* is negative or not a number.
         """
         seconds = seconds_of(grace) or 0.0
         with self._lock:
-            is_gone = self._begin_to_stop(seconds)
+            is_gone = self._begin_stop(seconds)
         if is_gone:
-            self._vanish()
+            self._fail_remaining()
         return self.stopped
 
     def __enter__(self) -> Self:
@@ -177,45 +177,45 @@ class HubThread(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        with self._lock:  # held until it takes no more users
+        with self._lock:  # held until it accepts no more users
             self._users -= 1
             is_last = not self._users
-            is_gone = is_last and self._begin_to_stop(GRACE)
+            is_gone = is_last and self._begin_stop(GRACE)
         if is_gone:
-            self._vanish()
-        if is_last and not self._is_at_work_here():  # else it waits for itself
+            self._fail_remaining()
+        if is_last and not self._is_at_work_here():  # otherwise it would wait for itself
             self.stopped.wait()
         return False
 
-    # -- for those that derive ------------------------------------------------------------------------
+    # -- for subclasses ------------------------------------------------------------------------
 
     def _is_idle(self) -> bool:
-        """True if nothing speaks against its end. Any thread."""
+        """Return True if it has no users, no children and no work. Any thread."""
         return not (self._users or self._children)
 
     @abstractmethod
     def _is_at_work_here(self) -> bool:
-        """True if the calling greenlet is part of its work. Any thread."""
+        """Return True if the calling greenlet is part of its work. Any thread."""
 
     @abstractmethod
     def _end_work(self, grace: float) -> None:
-        """Have its work end, and wait for that. Called in a greenlet of its hub."""
+        """End its work and wait until it has ended. Called in a greenlet of its hub."""
 
     @abstractmethod
-    def _lose_work(self, lose: Callable[[Result[Any]], object]) -> None:
-        """Call *lose* with each result that will not come any more. Any thread: the own one is gone."""
+    def _fail_work(self, fail: Callable[[Result[Any]], object]) -> None:
+        """Call *fail* with each result that will not be settled any more. Any thread: its own has ended."""
 
     def _check_open(self) -> None:
         if self.is_stopped:
             raise CallerStopped(self.name)
 
     def _watch_idleness(self) -> None:
-        """Stop it in a while if it is idle now, and still is then. Called on its hub."""
+        """If it is idle, start the timer that stops it if it is still idle then. Called on its hub."""
         if self._idle_after is not None and self._is_idle():
             if self._idle_timer is None:
                 self._idle_timer = self._entry_queue.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
             self._idle_timer.stop()
-            self._idle_timer.start(weakly(self._reap), update=True)
+            self._idle_timer.start(weakly(self._stop_if_idle), update=True)
 
     # -- private: any thread --------------------------------------------------------------------------
 
@@ -229,10 +229,10 @@ class HubThread(ABC):
         return made
 
     def _forget(self) -> None:
-        if _residents.get(self.id) is self:
-            _residents.pop(self.id, None)
-        if self._departure is not None:
-            self._departure.detach()
+        if _hub_threads.get(self.id) is self:
+            _hub_threads.pop(self.id, None)
+        if self._thread_finalizer is not None:
+            self._thread_finalizer.detach()
         parent = self.parent
         if parent is not None:
             with parent._lock:
@@ -241,8 +241,8 @@ class HubThread(ABC):
             if parent._is_open:
                 parent._entry_queue.post(parent._watch_idleness)
 
-    def _begin_to_stop(self, grace: float) -> bool:
-        """Take no more calls; True if its thread or its hub is gone. Called under the lock."""
+    def _begin_stop(self, grace: float) -> bool:
+        """Accept no more calls; return True if its thread or its hub has ended. Called under the lock."""
         if self._is_stopping:
             return False
         is_gone, self._is_stopping = self.is_stopped, True
@@ -252,22 +252,22 @@ class HubThread(ABC):
                 self._entry_queue.post(self._closing)
         return is_gone
 
-    def _vanish(self) -> None:
-        """Its thread or its hub is gone: what was to be done there will not be. Any thread."""
+    def _fail_remaining(self) -> None:
+        """Fail the work that remains after its thread or its hub has ended. Any thread."""
         with self._lock:
             self._is_stopping = True
         for child in list(self._children.values()):
             child.stop()
-        self._lose_work(self._lose)
+        self._fail_work(self._fail_result)
         self._forget()
         self.stopped.set_done()
 
     def _on_thread_end(self, pid: int) -> None:
-        """Called by the thread's last breath; in a forked child by that of threads which never were there."""
+        """Run when the thread ends. A forked child also calls it, for threads that exist only in the parent."""
         if os.getpid() == pid:
-            self._vanish()
+            self._fail_remaining()
 
-    def _lose(self, result: Result[Any]) -> None:
+    def _fail_result(self, result: Result[Any]) -> None:
         if result.settle(Status.FAILED, error=CallerStopped(self.name)):
             result.wake()
         result.detach()
@@ -280,12 +280,12 @@ class HubThread(ABC):
         anchor = getattr(_local, "anchor", None)
         if anchor is None:
             anchor = _local.anchor = _Anchor()
-        self._departure = weakref.finalize(anchor, self._on_thread_end, os.getpid())
-        self._departure.atexit = False
-        _residents[self.id] = self
+        self._thread_finalizer = weakref.finalize(anchor, self._on_thread_end, os.getpid())
+        self._thread_finalizer.atexit = False
+        _hub_threads[self.id] = self
         with self._lock:
             self._is_open = True
-            if self._closing is not None:  # its parent was stopped meanwhile
+            if self._closing is not None:  # it was stopped meanwhile, with its parent
                 entry_queue.post(self._closing)
 
     def _serve(self) -> None:
@@ -294,13 +294,13 @@ class HubThread(ABC):
         try:
             hub = get_hub()
             self._open(EntryQueue.here())
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked for the caller
-            self._vanish()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that wants the caller
+            self._fail_remaining()
             self._started.settle(Status.FAILED, error=error)
             self._started.wake()
             return
         waker = self._entry_queue.waker
-        number = waker.expect(_nothing)  # it holds the loop open
+        number = waker.expect(_nothing)  # it keeps the loop running
         self._watch_idleness()
         self._started.set_done()
         sleep_until(None, hub, self._sleepers)
@@ -323,43 +323,43 @@ class HubThread(ABC):
             self._forget()
             self.stopped.set_done()
 
-    def _reap(self) -> None:
+    def _stop_if_idle(self) -> None:
         with self._lock:
             if self._is_idle():
                 self.stop()
 
 
 class _Anchor:
-    """Lives as long as its thread."""
+    """An object that lives as long as its thread."""
 
 
 def _nothing() -> None:
     return None
 
 
-@cache  # once: CPython keeps a slot for every registration, also one that was taken back
+@cache  # once: CPython keeps a slot for every registration, even after unregister
 def _stop_at_exit() -> None:
     atexit.register(_stop_all)
 
 
 def _stop_all() -> None:
-    """At exit: the threads of residents end before the interpreter does."""
-    others = [found for found in list(_residents.values()) if found.id != native.get_ident()]
+    """End the threads of all instances before the interpreter ends. Called at exit."""
+    others = [found for found in list(_hub_threads.values()) if found.id != native.get_ident()]
     for stopped in [found.stop(grace=1.0) for found in others]:
-        wait_native(stopped, GRACE)  # greenlets do not run on in an exiting process
+        wait_native(stopped, GRACE)  # greenlets do not run in an exiting process
 
 
 def _after_fork_in_child() -> None:
-    """The other threads are gone, and the bridge of this one has forgotten its numbers."""
-    for found in list(_residents.values()):
+    """Fail all work: the other threads do not exist here, and the waker of this thread was reset."""
+    for found in list(_hub_threads.values()):
         found._lock = native.RLock()
         found._is_stopping = True
-        found._lose_work(lambda result: result.fail_after_fork(ResultLost(result.label)))
-        found.stopped.settle(Status.DONE)  # nobody waits for it any more, but somebody may come to
-    _residents.clear()
+        found._fail_work(lambda result: result.fail_after_fork(ResultLost(result.label)))
+        found.stopped.settle(Status.DONE)  # no thread waits for it now, but one may do so later
+    _hub_threads.clear()
 
 
 _numbers = count()
-_residents: dict[int, HubThread] = {}  # by the ident of the native thread; any thread, one C call each
+_hub_threads: dict[int, HubThread] = {}  # by the ident of the native thread; any thread, one C call each
 _local = native.Local()  # the anchor of each thread
 os.register_at_fork(after_in_child=_after_fork_in_child)

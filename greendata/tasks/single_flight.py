@@ -1,16 +1,17 @@
-"""`single_flight`: one load for all that need the same thing at once.
+"""`single_flight`: one load for all callers that need the same value at the same time.
 
-Where every query is a switch point, a cache does not keep its callers apart: between the look into it and the value in
-it the query runs, and all who come meanwhile run it too. The first caller's load is the flight; the others come along.
+If every query lets other greenlets run, a cache is not enough: between the cache miss and the stored value the query
+runs, and every caller that comes meanwhile runs it too. Here the first caller starts the load, the flight, and the
+others wait for its outcome.
 
-- The load runs in a greenlet of its own, so that it outlives the one who began it: killed, out of time, or a request
-  that is over. It has a copy of that one's context, without the deadline and the request that its queries would
-  belong to.
-- It is taken off the list before its waiters are told: who comes then begins anew, also after an error.
-- On a native thread, which has no greenlet to give way to, the one who begins the load runs it.
-- A worker of the pool does not wait for a greenlet: its load may be a job that needs the worker.
+- The load runs in a separate greenlet, so that it continues when the first caller is killed, is out of time, or its
+  request has ended. It runs in a copy of the first caller's context, without the deadline and the request.
+- A flight is removed from the table before its waiters are notified. A call after that starts a new load, also after an
+  error.
+- On a native thread without a hub, the first caller runs the load itself.
+- A worker of the pool does not wait for a load in a greenlet: the load may submit a job that needs this worker.
 
-The name is that of Go's golang.org/x/sync/singleflight.
+The name comes from Go's golang.org/x/sync/singleflight.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ T = TypeVar("T")
 
 
 def single_flight(func: Callable[P, T]) -> Callable[P, T]:
-    """A decorator: calls with the same arguments that come while one of them runs wait for it and share its outcome.
+    """Decorate *func* so that concurrent calls with the same arguments run it once and share the outcome.
 
-    It keeps nothing: the next call after that begins anew, and so does one after an error. A cache goes around it::
+    Nothing is stored: the next call runs *func* again, also after an error. Put a cache around it::
 
         @functools.lru_cache
         @greendata.single_flight
         def prices(day): ...
 
-    Arguments are the same if they are equal and of one type; they must be hashable. The value is one object for all
-    callers, and so is the exception. A caller that is killed, out of time or whose client has left gives up its own
-    wait. The load goes on; of the deadlines around its callers it has none. Safe from any thread.
+    Arguments are the same if they are equal and have the same type. They must be hashable. All callers get the same
+    object as value or exception. If a caller is killed, is out of time or its client has left, only its own wait ends.
+    The load continues, and has none of its callers' deadlines. Safe from any thread.
 
     Raises:
-        NotCallable: *func* is none.
-        DeadlineExceeded, JobCancelled: in a call, as its own request or block has it.
-        WaitsForItself: in a call that *func* makes of itself with the same arguments.
+        NotCallable: *func* is not callable.
+        DeadlineExceeded, JobCancelled: in a call, when its own request or `deadline` block ends.
+        WaitsForItself: in a recursive call with the same arguments.
 
     Example:
         >>> @single_flight
@@ -70,14 +71,14 @@ def single_flight(func: Callable[P, T]) -> Callable[P, T]:
     flights: _Flights[T] = _Flights(func)
 
     @wraps(func)
-    def fly(*args: P.args, **kwargs: P.kwargs) -> T:
+    def load(*args: P.args, **kwargs: P.kwargs) -> T:
         return flights.join(args, kwargs)
 
-    return fly
+    return load
 
 
 class _Key:
-    """Arguments, hashed once: what they hash to may be another thing on the thread that takes the flight off."""
+    """Arguments, hashed once: ``__hash__`` may return something else on the thread that removes the flight."""
 
     __slots__ = ("_hash", "_parts")
 
@@ -95,12 +96,12 @@ class _Key:
 
 
 class _Flight(NamedTuple):
-    """A load that is on its way.
+    """A load in progress.
 
     Attributes:
-        key: what it is found by, and known by: another flight has another object.
-        result: its outcome, for any thread.
-        errand: what runs it in a greenlet; None where it runs on the native thread that began it.
+        key: the arguments. The object identifies the flight: each flight has a new one.
+        result: the outcome, for any thread.
+        task: the task that runs the load in a greenlet; None if the native thread that started it runs it.
     """
 
     key: _Key
@@ -108,12 +109,12 @@ class _Flight(NamedTuple):
     task: Task[Any] | None
 
 
-# The flights that the caller is part of: it must not wait for one of them.
-_aboard: ContextVar[tuple[_Key, ...]] = ContextVar("greendata.aboard", default=())
+# The keys of the flights in which the caller runs: it must not wait for one of them.
+_current_flights: ContextVar[tuple[_Key, ...]] = ContextVar("greendata.current_flights", default=())
 
 
 class _Flights(Generic[T]):
-    """The flights of one function."""
+    """The flights of one function, by their arguments."""
 
     def __init__(self, func: Callable[..., T]) -> None:
         self._func = func
@@ -121,31 +122,31 @@ class _Flights(Generic[T]):
         self._begin()
 
     def _begin(self) -> None:
-        self._under_way: dict[_Key, _Flight] = {}  # any thread, one C call each
+        self._flights: dict[_Key, _Flight] = {}  # any thread, one C call each
         self._pid = os.getpid()
 
     def join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        """The outcome of the flight with these arguments, which begins now if there is none."""
-        if self._pid != os.getpid():  # those under way are the parent's
+        """Return the outcome of the flight with these arguments. Start it if there is none."""
+        if self._pid != os.getpid():  # the flights belong to the parent
             self._begin()
         hub, is_inline = get_hub_if_exists(), is_inline_thread()
-        if getcurrent() is hub:  # which cannot wait
+        if getcurrent() is hub:  # the hub cannot wait
             return self._func(*args, **kwargs)
         key = _Key(args, kwargs)
-        flight = self._under_way.get(key)
+        flight = self._flights.get(key)
         if flight is None:
             mine = self._new(key, args, kwargs, is_native=hub is None or is_inline)
             try:
-                flight = self._under_way.setdefault(key, mine)
+                flight = self._flights.setdefault(key, mine)
                 if flight is mine and mine.task is None:
-                    return self._lead(mine, args, kwargs)
+                    return self._load_here(mine, args, kwargs)
                 if flight is mine and mine.task is not None:
                     EntryQueue.here().post(mine.task.start)
             except BaseException as error:
-                self._land(key)
+                self._remove(key)
                 mine.result.set_exception(error if isinstance(error, Exception) else JobAborted(self._label, error))
                 raise
-        if any(key is flight.key for key in _aboard.get()):
+        if any(key is flight.key for key in _current_flights.get()):
             raise WaitsForItself(flight.result)
         if is_inline and flight.task is not None:
             return self._func(*args, **kwargs)
@@ -159,49 +160,49 @@ class _Flights(Generic[T]):
             return _Flight(key, result, None)
         context = copy_context()
         context.run(_detach)
-        fly = partial(self._fly, key)
-        task: Task[T] = context.run(Task, EntryQueue.here(), fly, args, kwargs, on_end=lambda _: self._land(key))
+        load = partial(self._load, key)
+        task: Task[T] = context.run(Task, EntryQueue.here(), load, args, kwargs, on_end=lambda _: self._remove(key))
         task.call.label = self._label
         return _Flight(key, task.call, task)
 
-    def _lead(self, flight: _Flight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        """Run the load here. The waiters are told of its error by the caller."""
+    def _load_here(self, flight: _Flight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Run the load on this thread. The caller of this method passes errors to the waiters."""
         context = copy_context()
         context.run(_detach)
-        value = context.run(partial(self._fly, flight.key, *args, **kwargs))
+        value = context.run(partial(self._load, flight.key, *args, **kwargs))
         flight.result.set(value)
         return value
 
-    def _fly(self, key: _Key, /, *args: Any, **kwargs: Any) -> T:
-        """The load itself. Call in a context of its own."""
-        _aboard.set((*_aboard.get(), key))
+    def _load(self, key: _Key, /, *args: Any, **kwargs: Any) -> T:
+        """Call the function. Call this in a context made for the load."""
+        _current_flights.set((*_current_flights.get(), key))
         try:
             return self._func(*args, **kwargs)
         finally:
-            self._land(key)
+            self._remove(key)
 
-    def _land(self, key: _Key) -> None:
-        """Take the flight off the list, before its waiters are told. Idempotent; safe from any thread."""
-        flight = self._under_way.get(key)
+    def _remove(self, key: _Key) -> None:
+        """Remove the flight before its waiters are notified. Idempotent; safe from any thread."""
+        flight = self._flights.get(key)
         if flight is not None and flight.key is key:
-            self._under_way.pop(key, None)
+            self._flights.pop(key, None)
 
 
 def _detach() -> None:
-    """Make the caller's context one that no request and no deadline ends."""
+    """Remove the request and the deadline from the current context."""
     on_submit.set(None)
     forget()
 
 
 def _outcome_of(result: Result[T]) -> T:
-    """Wait for *result*, for as long as the caller's deadline and its request allow; it is not given up."""
+    """Wait for *result* until the caller's deadline or request ends. That does not cancel *result*."""
     follower = shield(result)
-    if (adopt := on_submit.get()) is not None:
-        adopt(follower)
+    if (register := on_submit.get()) is not None:
+        register(follower)
     limit = nearest(None)
     try:
         return follower.get(timeout=None if limit is None else max(0.0, limit.until - monotonic()))
     except ResultTimeout as late:
-        if limit is None or late.result is not follower:  # the load's own
+        if limit is None or late.result is not follower:  # an error of the load
             raise
         raise DeadlineExceeded(result.label, limit.seconds, running=True, native=False) from late

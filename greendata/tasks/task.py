@@ -1,7 +1,7 @@
-"""A function call on its way through a greenlet of a chosen hub, and its result.
+"""`Task`: a function call that runs in a greenlet of a chosen hub, and its `TaskResult`.
 
-What `Job` is for a native thread, `Task` is for a greenlet: it comes by the mailbox, runs until it first waits
-without another turn of the loop, and is killed where it is cancelled or out of time.
+A `Task` is for a greenlet what a `Job` is for a native thread. It is posted to the entry queue of the hub, and starts
+when it arrives there, without another iteration of the loop. If it is cancelled or out of time, its greenlet is killed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 
 class TaskResult(Result[T], Generic[T]):
-    """The outcome of a call that runs in a greenlet of some hub, now or later.
+    """The outcome of a call that runs in a greenlet of a chosen hub.
 
     Attributes:
-        context: the context variables that it runs with.
-        metadata: what was handed to `Caller.schedule_call`.
+        context: the context variables with which the call runs.
+        metadata: the metadata passed to `Caller.schedule_call`.
     """
 
     __slots__ = ("context", "metadata")
@@ -56,9 +56,10 @@ class TaskResult(Result[T], Generic[T]):
 
 
 class Task(Generic[T]):
-    """The work behind a `TaskResult`: a callable, the hub it is for, and the greenlet that runs it there.
+    """The work behind a `TaskResult`: a callable, the hub on which it runs, and the greenlet that runs it there.
 
-    Any thread makes it; from `start` on all is done on the hub's thread. Its call knows it until its end.
+    Any thread may make it. From `start` on, everything happens on the hub's thread. The `TaskResult` refers to it until
+    it has finished.
     """
 
     __slots__ = (
@@ -66,8 +67,8 @@ class Task(Generic[T]):
         "_delay",
         "_entry_queue",
         "_greenlet",
+        "_has_finished",
         "_is_first_turn",
-        "_is_over",
         "_timer",
         "args",
         "call",
@@ -94,7 +95,7 @@ class Task(Generic[T]):
         self.func = func
         self.args = args
         self.kwargs = kwargs
-        self.on_end = on_end  # told once, on the hub's thread, when nothing of it goes on
+        self.on_end = on_end  # called once, on the hub's thread, when the greenlet has ended
         copied = copy_context() if context is None else context.copy()
         self.call: TaskResult[T] = TaskResult(name_of(func), copied, metadata or {})
         limit = nearest(None)
@@ -103,16 +104,16 @@ class Task(Generic[T]):
         self._entry_queue = entry_queue
         self._greenlet: _Runner | None = None  # from here on: hub's thread only
         self._is_first_turn = False
-        self._is_over = False
-        self._timer: Any = None  # the deadline's
+        self._has_finished = False
+        self._timer: Any = None  # for the deadline
         self._delay: Any = None
         self.call.bind(self, entry_queue.waker)
 
     def dispatch(self, start: Callable[[], object]) -> TaskResult[T]:
-        """Post *start*, which will start it, and return its result. Safe from any thread."""
+        """Post *start*, the function that starts the task, and return the result. Safe from any thread."""
         self._entry_queue.post(start)
-        if (adopt := on_submit.get()) is not None:
-            adopt(self.call)
+        if (register := on_submit.get()) is not None:
+            register(self.call)
         return self.call
 
     # -- on the hub's thread ------------------------------------------------------------------------
@@ -128,15 +129,15 @@ class Task(Generic[T]):
         runner.switch()
         self._is_first_turn = False
         if runner.dead:
-            self._at_home()
+            self._on_owning_hub()
 
     def start_direct(self) -> None:
-        """Run the call here and now, where it cannot wait. Call from the hub itself."""
+        """Run the call immediately, in the hub, where it must not wait. Call from the hub itself."""
         if self._may_begin():
             _local.call, self._is_first_turn = self.call, True
             self.call.context.run(self._run)
             _local.call, self._is_first_turn = None, False
-            self._at_home()
+            self._on_owning_hub()
 
     def start_later(self, delay: float) -> None:
         """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
@@ -146,7 +147,7 @@ class Task(Generic[T]):
             self._delay.start(weakly(self.start), update=True)
 
     def keep_deadline(self) -> None:
-        """From now on the call fails when its deadline passes, begun or not. Call from the hub itself."""
+        """Make the call fail when its deadline passes, even before it has begun. Call from the hub itself."""
         if self.deadline is not None and self._timer is None:
             left = max(0.0, self.deadline - monotonic())
             self._timer = self._entry_queue.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
@@ -156,7 +157,7 @@ class Task(Generic[T]):
         if self.deadline is not None and monotonic() >= self.deadline:
             self.call.expire()
         if self.call.ready():
-            self._at_home()
+            self._on_owning_hub()
             return False
         self.keep_deadline()
         self.call.begin(self._entry_queue.thread)
@@ -168,25 +169,25 @@ class Task(Generic[T]):
             call.settle(Status.DONE, self.func(*self.args, **self.kwargs))
         except GreenletExit:
             call.settle(Status.CANCELLED, error=JobCancelled(call.label, running=True, native=False, message="killed"))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiter
+        except Exception as error:  # noqa: BLE001 - every error is the waiter's
             self._fail(error, error)
         except BaseException as error:  # noqa: BLE001 - it would end the hub's thread
             self._fail(error, JobAborted(call.label, error))
-            if isinstance(error, KeyboardInterrupt):  # Ctrl-C struck here and is meant for the program
+            if isinstance(error, KeyboardInterrupt):  # Ctrl-C arrived here, but is meant for the program
                 self._entry_queue.hub.handle_system_error(type(error), error)
         call.wake()
         if not self._is_first_turn:
-            self._entry_queue.post(self._at_home)
-        del self, call  # the frames of a failed call, which its error keeps, have this one as their caller
+            self._entry_queue.post(self._on_owning_hub)
+        del self, call  # the error of a failed call keeps its frames, and they keep this one as their caller
 
     def _fail(self, error: BaseException, outcome: Exception) -> None:
-        without_frame(error)  # the one above: no cycle
+        without_frame(error)  # drop the frame of `_run`: avoid a reference cycle
         self.call.settle(Status.FAILED, error=outcome)
 
-    def _at_home(self) -> None:
-        """Notify the waiters of the outcome; let go when the greenlet is dead."""
+    def _on_owning_hub(self) -> None:
+        """Notify the waiters of the outcome, and detach the task when its greenlet has ended."""
         call = self.call
-        if not call.ready() or self._is_over:
+        if not call.ready() or self._has_finished:
             return
         if not call.is_delivered:
             for timer in (self._timer, self._delay):
@@ -194,7 +195,7 @@ class Task(Generic[T]):
                     timer.close()
             call.notify_waiters(self._entry_queue.waker)
         if self._greenlet is None or self._greenlet.dead:
-            self._is_over = True
+            self._has_finished = True
             self._greenlet = None
             call.detach()
             if self.on_end is not None:
@@ -204,23 +205,23 @@ class Task(Generic[T]):
         if self._greenlet is not None and not self._greenlet.dead:
             gevent.kill(self._greenlet)
 
-    # -- what a result asks of its work: any thread ---------------------------------------------------
+    # -- called by the result: any thread ---------------------------------------------------
 
     def withdraw(self) -> None:
-        """Kill the greenlet; a call that has not begun never will."""
+        """Kill the greenlet. A call that has not begun does not start."""
         self._entry_queue.post(self._stop)
 
     def announce(self) -> None:
-        """Have the hub notify the waiters of the settled result."""
-        self._entry_queue.post(self._at_home)
+        """Make the hub notify the waiters of the settled result."""
+        self._entry_queue.post(self._on_owning_hub)
 
 
 class _Runner(greenlet):
-    """The greenlet of an errand; `current_job` finds the call by it.
+    """The greenlet of a task, by which `current_job` finds the result.
 
-    It is none of gevent's own: those cost 3 us more, for links and values that the call has already. It is not used
-    again for the next call, though a new greenlet is most of what a call costs: ``gevent.local`` would hand on what
-    the one before has left there.
+    It is a plain greenlet: a `gevent.Greenlet` costs 3 us more, for links and values that the `TaskResult` has already.
+    Greenlets are not reused, although a new one is most of the cost of a call: the next call would see the values of
+    the previous one in ``gevent.local``.
     """
 
     __slots__ = ("call",)  # instead of a dict
@@ -229,9 +230,9 @@ class _Runner(greenlet):
 
 
 def current_job() -> Result[Any] | None:
-    """The result of the job or call that the caller of this function is part of; None outside of one.
+    """Return the result of the job or call in which this function is called; None outside of one.
 
-    It knows pool jobs on their own worker, and calls of a `Caller` or a `Group` in their own greenlet.
+    It finds pool jobs on their own worker, and calls of a `Caller` or a `Group` in their own greenlet.
 
     Example:
         >>> import greendata
@@ -247,7 +248,7 @@ def current_job() -> Result[Any] | None:
 
 
 def _after_fork_in_child() -> None:
-    """The call that forked is the parent's."""
+    """Forget the call that forked: it belongs to the parent."""
     _local.call = None
     current = getcurrent()
     if isinstance(current, _Runner):
@@ -255,7 +256,7 @@ def _after_fork_in_child() -> None:
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """What a call of *func* is called in errors."""
+    """Return the name of *func* for labels and errors."""
     return str(getattr(func, "__name__", type(func).__name__))
 
 

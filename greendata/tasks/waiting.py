@@ -1,7 +1,7 @@
-"""Waiting for many results: all of them, the first of them, each as it comes; and a shield before one.
+"""Wait for many results: for all, for the first, or for each in order of completion; and `shield` one from cancelling.
 
-Everything here takes Results of any thread, and AsyncResults and Greenlets of the calling one. In a thread with a hub
-the calling greenlet yields; in a plain thread Results are waited for natively, and no hub is made.
+All functions accept Results of any thread, and AsyncResults and Greenlets of the calling thread. In a thread with a hub
+the calling greenlet yields. A plain thread waits natively for Results, and no hub is made.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _MODES = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
 
 
 def gather(*results: Any, return_exceptions: bool = False) -> Result[list[Any]]:
-    """One result for all: the list of their values, in the order given.
+    """Return one result for all: the list of their values, in the order given.
 
-    The first failure is its failure, and the others go on. Cancelling it cancels those that are not ready.
+    It fails with the first failure, and the others continue. Cancelling it cancels the results that are not ready.
 
     Args:
         results: Results, AsyncResults or Greenlets.
-        return_exceptions: put errors into the list, in place of values.
+        return_exceptions: put errors into the list in place of values.
 
     Raises:
-        NotAResult: one of them is nothing to wait for.
-        WaitsForItself: one of them is the job that calls.
+        NotAResult: one of them is not a Result, AsyncResult or Greenlet.
+        WaitsForItself: one of them is the calling job.
         ForeignGreenlet: one of them is a greenlet of another thread.
 
     Example:
@@ -61,17 +61,17 @@ def wait(
     timeout: float | None = None,
     return_when: _Mode = "ALL_COMPLETED",
 ) -> tuple[set[R], set[R]]:
-    """Wait for *items* and return those that are ready and those that are not. It cancels nothing.
+    """Wait for *items* and return the set of those that are ready and the set of the others. Nothing is cancelled.
 
     Args:
         items: Results, AsyncResults or Greenlets.
         timeout: seconds after which it returns in any case.
-        return_when: when it returns; FIRST_EXCEPTION means at the first failure or cancellation, or at the end.
+        return_when: FIRST_EXCEPTION means the first failure or cancellation, or the end if there is none.
 
     Raises:
         BadTimeout, BadChoice: an argument that cannot be used.
-        NotAResult: one of the items is nothing to wait for.
-        WaitsForItself: one of them is the job that calls.
+        NotAResult: one of the items is not a Result, AsyncResult or Greenlet.
+        WaitsForItself: one of them is the calling job.
         ForeignGreenlet: one of them is a greenlet of another thread.
 
     Example:
@@ -88,18 +88,18 @@ def wait(
     done = {item for item in pending if item.ready()}
     pending -= done
     ends = None if seconds is None else monotonic() + seconds
-    arrivals: CompletionQueue[R] = CompletionQueue()
+    completions: CompletionQueue[R] = CompletionQueue()
     try:
         for item in pending:
-            arrivals.add(item)
+            completions.add(item)
         while pending and not _is_enough(return_when, done):
-            arrived = arrivals.take(None if ends is None else ends - monotonic())
-            if arrived is None:
+            completed = completions.take(None if ends is None else ends - monotonic())
+            if completed is None:
                 break
-            pending.discard(arrived)
-            done.add(arrived)
+            pending.discard(completed)
+            done.add(completed)
     finally:
-        arrivals.close()
+        completions.close()
     late = {item for item in pending if item.ready()}
     return done | late, pending - late
 
@@ -107,21 +107,21 @@ def wait(
 def as_completed(
     items: Iterable[R], *, max_concurrent: int | None = None, cancel_unfinished: bool = False
 ) -> Iterator[R]:
-    """Each of *items* when it is ready, in the order of their completion; failed ones too.
+    """Yield each of *items* when it is ready, in order of completion. Failed ones are yielded too.
 
-    *items* is taken from only as far as results are asked for: a generator that submits a job at each step runs no
-    further ahead than *max_concurrent* jobs. If it raises, what it gave so far comes first and then its error.
+    *items* is consumed on demand: a generator that submits a job at each step is at most *max_concurrent* jobs ahead.
+    If the generator raises, the items that it yielded before come first, and then its error is raised.
 
     Args:
         items: Results, AsyncResults or Greenlets, or a generator of them.
-        max_concurrent: how many may be unfinished at once; None for as many as *items* gives.
-        cancel_unfinished: on closing (``close()``, an error in the loop's body, garbage collection), cancel what was
-            taken from *items* and is not ready. Otherwise it goes on.
+        max_concurrent: the maximum number of unfinished items at a time; None for no limit.
+        cancel_unfinished: when the iterator is closed (``close()``, an error in the loop's body, garbage collection),
+            cancel the items that are not ready. Otherwise they continue.
 
     Raises:
-        BadSetting: *max_concurrent* is no whole number >= 1.
+        BadSetting: *max_concurrent* is not a whole number >= 1.
         TypeError: *items* is not iterable.
-        NotAResult, WaitsForItself, ForeignGreenlet: at the item in question.
+        NotAResult, WaitsForItself, ForeignGreenlet: when the iterator reaches such an item.
 
     Example:
         >>> import greendata
@@ -135,10 +135,12 @@ def as_completed(
 
 
 def shield(result: Result[T]) -> Result[T]:
-    """A result of its own that follows *result*: cancelling it, or a group that holds it, lets the work go on.
+    """Return a new result with the outcome of *result*. Cancelling it does not cancel *result*.
+
+    The same holds for cancelling a group that has the new result as a member.
 
     Raises:
-        NotAResult: *result* is no Result.
+        NotAResult: *result* is not a Result.
 
     Example:
         >>> import greendata
@@ -159,7 +161,7 @@ def shield(result: Result[T]) -> Result[T]:
 
 
 def _follow(result: Result[Any], follower: Result[Any]) -> None:
-    """Give *follower* the outcome of *result*. Safe from any thread, workers too."""
+    """Settle *follower* with the outcome of *result*. Safe from any thread, workers included."""
     follower.settle(result.status, result.value, result.exception)
     follower.wake()
 
@@ -172,38 +174,38 @@ def _is_enough(return_when: str, done: Collection[Any]) -> bool:
 
 def _each(source: Iterator[R], max_concurrent: int | None, *, cancel_unfinished: bool) -> Iterator[R]:
     hub = get_hub_if_exists()
-    arrivals: CompletionQueue[R] = CompletionQueue()
-    home = None if hub is None else EntryQueue.here()  # a generator may be closed in another thread, by its finalizer
+    completions: CompletionQueue[R] = CompletionQueue()
+    entry_queue = None if hub is None else EntryQueue.here()  # the finalizer may close it in another thread
     error: Exception | None = None
     is_spent = False
     try:
-        while len(arrivals) or not is_spent:
-            has_room = not is_spent and (max_concurrent is None or len(arrivals) < max_concurrent)
-            if has_room and (first := arrivals.take(0)) is None:
+        while len(completions) or not is_spent:
+            may_add = not is_spent and (max_concurrent is None or len(completions) < max_concurrent)
+            if may_add and (first := completions.take(0)) is None:
                 try:
-                    arrivals.add(waitable(next(source), hub))
+                    completions.add(waitable(next(source), hub))
                 except StopIteration:
                     is_spent = True
-                except Exception as raised:  # noqa: BLE001 - it comes after what is on its way
+                except Exception as raised:  # noqa: BLE001 - raised after the pending items
                     is_spent, error = True, raised
-            elif (arrived := first if has_room else arrivals.take(None)) is not None:
-                yield arrived
+            elif (completed := first if may_add else completions.take(None)) is not None:
+                yield completed
         if error is not None:
             raise error
     finally:
-        left = arrivals.close()
+        left = completions.close()
         if cancel_unfinished:
-            _give_up(left, home)
+            _cancel_all(left, entry_queue)
 
 
-def _give_up(items: Collection[Any], home: EntryQueue | None) -> None:
+def _cancel_all(items: Collection[Any], entry_queue: EntryQueue | None) -> None:
     """Cancel the results of *items*, and kill the greenlets in their own thread. Safe from any thread."""
     for item in items:
         if isinstance(item, Result):
             item.cancel()
     greenlets = [item for item in items if isinstance(item, Greenlet)]
-    if greenlets and home is not None:
-        home.post(partial(_kill, greenlets))
+    if greenlets and entry_queue is not None:
+        entry_queue.post(partial(_kill, greenlets))
 
 
 def _kill(greenlets: list[Any]) -> None:
@@ -212,7 +214,7 @@ def _kill(greenlets: list[Any]) -> None:
 
 
 class _GatheredNatively(Result[list[Any]]):
-    """What `gather` returns in a thread without a hub, which waits for the items and so keeps their deadlines."""
+    """The result of `gather` in a thread without a hub: it waits for the items, so that their deadlines are kept."""
 
     __slots__ = ("_items", "_until")
 
@@ -227,7 +229,7 @@ class _GatheredNatively(Result[list[Any]]):
         seconds = timeout.seconds if isinstance(timeout, Timeout) else timeout
         ends = None if seconds is None else monotonic() + seconds
         wait(self._items, seconds, self._until)
-        # An item is ready a moment before whoever settled it tells of it, and so decides this outcome.
+        # An item is ready a moment before its settling thread calls `_note`, which settles this result.
         super()._await(None if ends is None else max(0.0, ends - monotonic()))
         return timeout if isinstance(timeout, Timeout) else ResultTimeout(self, seconds)
 
@@ -239,12 +241,12 @@ class _Gathering:
         until: _Mode = "ALL_COMPLETED" if keeps_errors else "FIRST_EXCEPTION"
         self.outcome = Result[list[Any]]("gather") if hub is not None else _GatheredNatively(items, until=until)
         self.seconds = 0.0
-        self.deadline: float | None = None  # the items have their own
+        self.deadline: float | None = None  # the items have deadlines
         self.members = items  # set once
         self._hub = hub
         self._entry_queue = None if hub is None else EntryQueue.here()
         self._keeps_errors = keeps_errors
-        self._missing = dict.fromkeys(items)  # whoever settles an item pops it: any thread
+        self._missing = dict.fromkeys(items)  # the thread that settles an item pops it; any thread
         self.outcome.bind(self, None if self._entry_queue is None else self._entry_queue.waker)
         self._links: dict[Any, Callable[[Any], object]] = {}
         for item in dict.fromkeys(items):
@@ -254,29 +256,29 @@ class _Gathering:
 
     def withdraw(self) -> None:
         """Cancel what is not ready. Safe from any thread."""
-        _give_up([item for item in self.members if not item.ready()], self._entry_queue)
+        _cancel_all([item for item in self.members if not item.ready()], self._entry_queue)
 
     def announce(self) -> None:
-        """Notify those that wait for the gathered result."""
+        """Notify the waiters of the gathered result."""
         if self._entry_queue is None:
-            self._tell()
+            self._notify()
         else:
-            self._entry_queue.post(self._tell)
+            self._entry_queue.post(self._notify)
 
     def _note(self, item: Any) -> None:
         self._missing.pop(item, None)
         if item.exception is not None and not self._keeps_errors:
             self.outcome.settle(Status.FAILED, error=item.exception)
-            self._tell()
+            self._notify()
         elif not self._missing:
             self._conclude()
 
     def _conclude(self) -> None:
         values = [item.value if item.exception is None else item.exception for item in self.members]
         self.outcome.settle(Status.DONE, values)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         outcome = self.outcome
         outcome.wake()
         if outcome.is_delivered or not outcome.ready():
@@ -284,6 +286,6 @@ class _Gathering:
         if self._entry_queue is not None:
             for item, linked in self._links.items():
                 unlink(item, self._hub, linked)
-            self._links.clear()  # they know this object: no cycle through it
+            self._links.clear()  # they refer to this object: avoid a cycle
             outcome.notify_waiters(self._entry_queue.waker)
         outcome.detach()

@@ -71,7 +71,7 @@ def test_cancelled_by_two_threads_at_once_the_block_is_interrupted_once() -> Non
     careful = Careful()
     with Group() as group:
         group.cancel()
-        group._entry_queue.post(group._doom)  # what the slower of two threads does that both found the group open
+        group._entry_queue.post(group._cancel_members)  # as if two threads had both found the group open
         careful()
     assert len(careful.cleaned_in) == 1
 
