@@ -31,11 +31,11 @@ __all__ = (
     "AddressPolicy",
     "GuardedAdapter",
     "seconds_left",
-    "until",
+    "request_deadline",
 )
 
 # The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
-until: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.until")
+request_deadline: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.request_deadline")
 
 _SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # private networks of old, which Python calls global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -47,7 +47,7 @@ def seconds_left() -> float:
     Raises:
         TimeoutError: it has passed.
     """
-    left = until.get()[0] - monotonic()
+    left = request_deadline.get()[0] - monotonic()
     if left <= 0:
         raise TimeoutError("the deadline has passed")
     return left
@@ -60,9 +60,9 @@ class AddressPolicy:
         allowed: True for every address, or addresses and networks (``10.1.0.0/16``).
 
     Example:
-        >>> peers = AddressPolicy(["10.1.0.0/16"])
-        >>> peers.allow("8.8.8.8"), peers.allow("10.1.2.3"), peers.allow("127.0.0.1"), peers.allow("::ffff:127.0.0.1")
-        (True, True, False, False)
+        >>> policy = AddressPolicy(["10.1.0.0/16"])
+        >>> [policy.allow(ip) for ip in ("8.8.8.8", "10.1.2.3", "127.0.0.1", "::ffff:127.0.0.1")]
+        [True, True, False, False]
     """
 
     def __init__(self, allowed: bool | Iterable[str]) -> None:  # noqa: FBT001 - the value of allow_private=
@@ -76,13 +76,13 @@ class AddressPolicy:
         """True if *address*, of a connected peer, may be talked to."""
         if self._all:
             return True
-        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        ip = _embedded_ipv4(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self._networks):
             return True
         return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL)
 
 
-def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """The IPv4 address that an IPv6 address stands for, where it stands for one."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
@@ -92,16 +92,16 @@ def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4A
 
 
 class GuardedAdapter(HTTPAdapter):
-    """The transport of a session whose connections are guarded by *peers*. Safe from any thread.
+    """The transport of a session whose connections are guarded by *policy*. Safe from any thread.
 
     It fails closed. A request is sent, and an answer read, over a socket alone whose peer was checked, and the session
     gets no answer that came otherwise, whichever methods requests and urllib3 call to make a connection.
     """
 
-    def __init__(self, peers: AddressPolicy) -> None:
+    def __init__(self, policy: AddressPolicy) -> None:
         self._pools = {
-            "http": _pool_of(HTTPConnectionPool, _GuardedConnection, peers),
-            "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, peers),
+            "http": _pool_of(HTTPConnectionPool, _GuardedConnection, policy),
+            "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, policy),
         }
         super().__init__(max_retries=0)
 
@@ -124,26 +124,26 @@ class GuardedAdapter(HTTPAdapter):
         Raises:
             UrlRefused: it did not. Nothing of its body is read.
         """
-        if not getattr(resp, _MARK, False):
+        if not getattr(resp, _CHECKED_ATTRIBUTE, False):
             resp.close()
             raise UrlRefused(str(req.url), _UNCHECKED)
         return super().build_response(req, resp)
 
 
 class _GuardedConnection(CheckingConnection):
-    peers: ClassVar[AddressPolicy]
+    policy: ClassVar[AddressPolicy]
     scheme: ClassVar[str] = "http"
     timeout: Any
     sock: Any
 
     def check_peer(self, sock: Any) -> None:
         address = str(sock.getpeername()[0])
-        if not self.peers.allow(address):
+        if not self.policy.allow(address):
             raise UrlRefused(self._url, f"its address {address} is not public")
 
     def connect(self) -> None:
         self.timeout = min(self.timeout or seconds_left(), seconds_left())
-        with _in_time():
+        with _deadline_timeout():
             super().connect()
         try:
             self.check_peer(self.sock)  # again: it is another if urllib3 has a way to connect that we do not know
@@ -161,7 +161,7 @@ class _GuardedConnection(CheckingConnection):
     def getresponse(self) -> Any:
         self._refuse_unchecked()
         response = super().getresponse()
-        setattr(response, _MARK, True)
+        setattr(response, _CHECKED_ATTRIBUTE, True)
         return response
 
     def _refuse_unchecked(self) -> None:
@@ -179,17 +179,17 @@ class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
 
 
 def _pool_of(
-    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], peers: AddressPolicy
+    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], policy: AddressPolicy
 ) -> type[HTTPConnectionPool]:
-    return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"peers": peers})})
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"policy": policy})})
 
 
-_MARK = "greendata_peer_was_checked"  # of an answer
+_CHECKED_ATTRIBUTE = "greendata_peer_was_checked"  # of an answer
 _UNCHECKED = "the address that it was fetched from was not checked"
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def _deadline_timeout() -> Iterator[None]:
     """End a look-up, the tries of several addresses, or a handshake at the deadline, where gevent does them.
 
     A socket's own timeout begins anew with each of their steps. Unpatched there is no such means: the deadline of the
@@ -230,7 +230,7 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(min(seconds_left(), until.get()[1]))
+        self._sock.settimeout(min(seconds_left(), request_deadline.get()[1]))
         count: int | None = self._raw.readinto(buffer)
         return count
 

@@ -30,8 +30,8 @@ from greendata.pool import pool, workers
 from greendata.pool.cleanup import carry_out
 from greendata.pool.job import bypassing_queue_limit
 from greendata.tasks.caller import Caller
-from greendata.typed.ndjson_scan import OF_LINES, TEXT, texts_in
-from greendata.typed.scans import csv_for, csv_options
+from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, TEXT, scan_json_lines
+from greendata.typed.scans import csv_options, csv_to_model
 from greendata.validation.verbs import own_validate, validate
 
 __all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
 _FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
-_AT_ONCE = 1024**2  # bytes that are written by one job
+_WRITE_BYTES = 1024**2  # bytes that are written by one job
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
     "read_csv": (
@@ -156,30 +156,30 @@ def _read_body(
 ) -> pl.DataFrame:
     file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread: it is a disk
     try:
-        with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as answer:
-            _keep(answer.chunks(), file)
+        with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as response:
+            _write_chunks(response.chunks(), file)
         path = Path(file.name)
         if not options and (model is not None or reader == "read_ndjson"):
-            content = _call_on(path.read_bytes)
+            content = _call_bypassing_limit(path.read_bytes)
             return bypassing_queue_limit(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
-        return _valid(_call_on(_read_file, reader, path, model, options), model)
+        return _validated(_call_bypassing_limit(_read_file, reader, path, model, options), model)
     finally:
         carry_out(file.close, label=f"close the file of {reader}").get()
 
 
-def _keep(pieces: Iterator[bytes], file: IO[bytes]) -> None:
+def _write_chunks(pieces: Iterator[bytes], file: IO[bytes]) -> None:
     """Write *pieces* to *file* in the pool. It may turn the first job away, when there is little to be lost yet."""
     kept: list[bytes] = []
     call: Callable[..., None] = pool.call
     for piece in pieces:
         kept.append(piece)
-        if sum(map(len, kept)) >= _AT_ONCE:
+        if sum(map(len, kept)) >= _WRITE_BYTES:
             call(_write, file, kept)
-            kept, call = [], _call_on
+            kept, call = [], _call_bypassing_limit
     call(_write, file, kept)
 
 
-def _call_on(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+def _call_bypassing_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """``pool.call`` for what is under way."""
     return bypassing_queue_limit(partial(pool.call, func, *args, **kwargs))
 
@@ -193,7 +193,7 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
     reject_unsafe_file(path, reader.removeprefix("read_"), options)
     if reader == "read_csv" and model is not None and own_validate(model) is None:
         known = csv_options(model, options)
-        return csv_for(model, pl.read_csv(path, **known).lazy(), known).collect()
+        return csv_to_model(model, pl.read_csv(path, **known).lazy(), known).collect()
     source: Path | BytesIO = path
     if reader == "read_ndjson":
         options = {"infer_schema_length": None, **options}  # a key that comes late is one all the same
@@ -204,9 +204,9 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
 
 
 def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
-    if scanner == "scan_ndjson" and options.keys() <= OF_LINES:
+    if scanner == "scan_ndjson" and options.keys() <= SCAN_LINES_OPTIONS:
         content = BytesIO()
-        for begin, _, lines in lines_of(texts_in(url, **options).collect()[TEXT]):
+        for begin, _, lines in lines_of(scan_json_lines(url, **options).collect()[TEXT]):
             content.write(b"\n" + lines if begin else lines)
         body = content.getvalue()
         return bypassing_queue_limit(decode, body, "ndjson", model=model, max_bytes=len(body))
@@ -214,9 +214,9 @@ def _read_store(scanner: str, url: str, model: type | None, options: dict[str, A
         lf: pl.LazyFrame = getattr(pl, scanner)(url, **options)
     else:
         options = csv_options(model, options)
-        lf = csv_for(model, pl.scan_csv(url, **options), options)
-    return _valid(lf.collect(), model)
+        lf = csv_to_model(model, pl.scan_csv(url, **options), options)
+    return _validated(lf.collect(), model)
 
 
-def _valid(df: pl.DataFrame, model: type | None) -> pl.DataFrame:
+def _validated(df: pl.DataFrame, model: type | None) -> pl.DataFrame:
     return df if model is None else bypassing_queue_limit(validate, df, model)

@@ -29,7 +29,7 @@ from greendata.errors import (
     WrongContentType,
 )
 from greendata.errors.plural import counted
-from greendata.http.adapter import AddressPolicy, GuardedAdapter, seconds_left, until
+from greendata.http.adapter import AddressPolicy, GuardedAdapter, request_deadline, seconds_left
 from greendata.http.limits import MAX_BYTES, TIMEOUT
 from greendata.hub.checks import is_count
 from greendata.hub.closing import Closing
@@ -74,13 +74,13 @@ class Response:
             AnswerTooLarge, AnswerBroken, FetchTimeout: it is not to be had whole.
         """
         size = 0
-        for piece in self._unpacked():
+        for piece in self._decoded_chunks():
             size += len(piece)
             if size > self._max_bytes:
                 raise AnswerTooLarge(self.url, self._max_bytes)
             yield piece
 
-    def _packed(self) -> Iterator[bytes]:
+    def _raw_chunks(self) -> Iterator[bytes]:
         announced = self.headers.get("Content-Length", "")
         length = int(announced) if _LENGTH.fullmatch(announced) and "Transfer-Encoding" not in self.headers else None
         if (length or 0) > self._max_bytes:
@@ -95,28 +95,28 @@ class Response:
             raise AnswerBroken(self.url, f"it ends after {size} of {counted(length, 'byte')}")
 
     def _read(self) -> bytes:
-        with self._request.told():
+        with self._request.translating_errors():
             piece: bytes = self._raw.read(_CHUNK, decode_content=False)
         return piece
 
-    def _unpacked(self) -> Iterator[bytes]:
+    def _decoded_chunks(self) -> Iterator[bytes]:
         packing = self.headers.get("Content-Encoding", "identity").strip().lower()
         if packing in ("identity", ""):
-            yield from self._packed()
+            yield from self._raw_chunks()
             return
         if packing not in ("gzip", "x-gzip"):
             raise AnswerBroken(self.url, f"it is packed with {packing}, and gzip was asked for")
         unpack = zlib.decompressobj(wbits=31)
-        for piece in self._packed():
+        for piece in self._raw_chunks():
             rest = piece
             while rest and not unpack.eof:
-                with self._request.told():
+                with self._request.translating_errors():
                     unpacked = unpack.decompress(rest, _CHUNK)
                 rest = unpack.unconsumed_tail
                 yield unpacked
             if unpack.eof and (rest or unpack.unused_data):
                 raise AnswerBroken(self.url, "there is more after the end of its gzip stream")
-        with self._request.told():
+        with self._request.translating_errors():
             unpacked = unpack.flush()
         yield unpacked
         if not unpack.eof:
@@ -140,8 +140,8 @@ class GuardedSession(Closing):
     A session may be used by many greenlets; unpatched, by one job of the pool at a time.
 
     Example:
-        >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as answer:
-        ...     b"".join(answer.chunks())
+        >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as response:
+        ...     b"".join(response.chunks())
         Traceback (most recent call last):
         greendata.errors.fetch.FetchFailed: http://127.0.0.1:1/ could not be fetched: ...
     """
@@ -192,17 +192,17 @@ class GuardedSession(Closing):
             raise BadTimeout(timeout)
         if not is_count(max_bytes, least=0):
             raise BadArgument("max_bytes", max_bytes, "a whole number of bytes >= 0")
-        token = until.set((monotonic() + seconds, SILENCE))
+        token = request_deadline.set((monotonic() + seconds, SILENCE))
         request = _Request(self._session, url, {**self._headers, **(headers or {})}, seconds)
         try:
-            with request.told():
+            with request.translating_errors():
                 response = request.send()
             try:
                 yield _checked(response, request, max_bytes, tuple(accept), tuple(statuses))
             finally:
                 response.close()
         finally:
-            until.reset(token)
+            request_deadline.reset(token)
 
     def __repr__(self) -> str:
         return f"<GuardedSession at {id(self):#x}>"
@@ -243,7 +243,7 @@ class _Request:
         raise UrlRefused(self.url, f"more than {REDIRECTS} redirects lead here")
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def translating_errors(self) -> Iterator[None]:
         """Tell of what the libraries below raise in our words. Nothing of the caller's may run inside."""
         try:
             yield

@@ -7,7 +7,7 @@ from urllib.parse import unquote, unquote_plus
 
 from greendata.errors import UnknownDatabase
 
-__all__ = ("Conninfo", "looks_like_place", "place_of")
+__all__ = ("Conninfo", "looks_like_address", "parse_address")
 
 _SCHEME = re.compile(r"(?s)([A-Za-z][A-Za-z0-9.-]*(?:[+:][A-Za-z0-9.-]+)*)://(.*)")
 _HOST = r"(?:\[[^\]/?#@]*\]|[^:/?#@,\[\]]*)(?::[0-9]*)?"
@@ -16,7 +16,7 @@ _URL = re.compile(
     rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
 )  # with a user: name, password, place; without: place, and nothing in it that could be a password; options
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
-_SECRETIVE = re.compile(
+_LOOKS_SECRET = re.compile(
     r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|@[^/\\]*:[0-9]+(?:/|$)|(?:password|passwd|passphrase|pwd|\b(?:pass|secret|token))\s*="
 )  # of what is no path
 _HOST_AND_PORT = re.compile(r"[\w.-]+:[0-9]+(?:/.*)?")
@@ -50,7 +50,7 @@ class Conninfo:
     def __init__(self, text: str) -> None:
         self.text = text
         self._secrets: list[str] = []
-        self._is_read = True
+        self._is_parsed = True
         self._is_url = "://" in text.split("=", 1)[0]
         self.shown = self._shown_url() if self._is_url else self._shown_pairs()
 
@@ -63,7 +63,7 @@ class Conninfo:
 
     def scrubbed(self, message: str) -> str:
         """*message*, of a driver, without the secrets: drivers quote what they cannot read."""
-        if not self._is_read:
+        if not self._is_parsed:
             return "the address cannot be read"
         plain = [*self._secrets, *map(unquote, self._secrets), *map(unquote_plus, self._secrets)]
         for secret in sorted(filter(None, [self.for_driver, self.text, *plain]), key=len, reverse=True):
@@ -73,7 +73,7 @@ class Conninfo:
     def _shown_url(self) -> str:
         found = _URL.fullmatch(self.text)
         if found is None or not _HARMLESS.fullmatch(found[3] or found[4] or ""):
-            self._is_read = False
+            self._is_parsed = False
             return "postgresql://***"
         user, password, place, bare, query = found.groups()
         shown = "postgresql://"
@@ -90,7 +90,7 @@ class Conninfo:
     def _shown_pairs(self) -> str:
         pairs = _PAIR.findall(self.text)
         if _PAIR.sub("", self.text).strip():
-            self._is_read = False
+            self._is_parsed = False
             return "a connection string of PostgreSQL"
         return " ".join(self._shown_pair(name, value) for name, value in pairs)
 
@@ -108,14 +108,14 @@ class Conninfo:
         return f"<Conninfo {self.shown}>"
 
 
-def place_of(text: str) -> str | Conninfo:
+def parse_address(text: str) -> str | Conninfo:
     """The path of the SQLite file that *text* names, or where the PostgreSQL is.
 
     Raises:
         UnknownDatabase: it names neither; its secrets are not part of the error.
 
     Example:
-        >>> place_of("sqlite:///shop.sqlite"), place_of("postgresql+psycopg://ann:secret@db/shop")
+        >>> parse_address("sqlite:///shop.sqlite"), parse_address("postgresql+psycopg://ann:secret@db/shop")
         ('shop.sqlite', <Conninfo postgresql://ann:***@db/shop>)
     """
     if not text.strip() or "\0" in text:
@@ -131,14 +131,14 @@ def place_of(text: str) -> str | Conninfo:
         raise UnknownDatabase(f"{scheme}://" if len(scheme) < 30 else "another scheme")
     if (pair := _PAIR.match(text)) and pair[1] in _KEYWORDS.split():
         return Conninfo(text)
-    if what := _no_path(text):
+    if what := _why_not_a_path(text):
         raise UnknownDatabase(what)
     return text
 
 
-def _no_path(text: str) -> str | None:
+def _why_not_a_path(text: str) -> str | None:
     """What *text* looks like, if that is nothing that anybody calls a file; else None."""
-    if _SECRETIVE.search(text.lstrip("/\\")):
+    if _LOOKS_SECRET.search(text.lstrip("/\\")):
         return "a text that looks like an address with a password"
     if "://" in text or _HOST_AND_PORT.fullmatch(text):
         return "a text that is no address"
@@ -161,11 +161,11 @@ def _sqlite_path(rest: str) -> str:
     return rest[1:]
 
 
-def looks_like_place(text: str) -> bool:
+def looks_like_address(text: str) -> bool:
     """True for what is the address or the file of a database sooner than the name of a table.
 
     Example:
-        >>> looks_like_place("sales"), looks_like_place("shop.sqlite"), looks_like_place("postgresql://db/shop")
+        >>> looks_like_address("sales"), looks_like_address("shop.sqlite"), looks_like_address("postgresql://db/shop")
         (False, True, True)
     """
     return "://" in text or _FILE.fullmatch(text) is not None

@@ -136,7 +136,7 @@ class ArrowReader:
         self._check(self._at.get_schema(self._address, ctypes.addressof(self._schema)))
         try:
             self.fields = fields_of(ctypes.addressof(self._schema))
-            self._as_stored(self._schema)
+            self._relabel_as_stored(self._schema)
         except BaseException:
             self.__exit__()
             raise
@@ -149,7 +149,7 @@ class ArrowReader:
 
     def empty(self) -> pl.DataFrame:
         """A frame of the columns, without rows."""
-        return self._as_meant(pl.DataFrame(schema=pl.Schema(self)))
+        return self._decode_frame(pl.DataFrame(schema=pl.Schema(self)))
 
     def __arrow_c_schema__(self) -> object:
         """A capsule of the columns."""
@@ -172,12 +172,12 @@ class ArrowReader:
             finally:
                 if array.release:  # Polars did not take it
                     array.release(ctypes.addressof(array))
-            yield self._as_meant(frame)
+            yield self._decode_frame(frame)
 
-    def _as_meant(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame_of([_meant(frame[field.name], field) for field in self.fields])
+    def _decode_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame_of([_decoded(frame[field.name], field) for field in self.fields])
 
-    def _as_stored(self, schema: _Schema) -> None:
+    def _relabel_as_stored(self, schema: _Schema) -> None:
         """Have text called bytes, times numbers, and types of the driver's own by what they are stored as."""
         form = ctypes.string_at(schema.format)
         self._kept.append((schema, schema.format, schema.metadata))
@@ -185,7 +185,7 @@ class ArrowReader:
         if form in _STORED:
             schema.format = ctypes.cast(ctypes.c_char_p(_STORED[form]), ctypes.c_void_p).value
         for number in range(schema.n_children):
-            self._as_stored(schema.children[number].contents)
+            self._relabel_as_stored(schema.children[number].contents)
 
     def _check(self, code: int) -> None:
         if code:
@@ -229,7 +229,7 @@ def _metadata(address: int | None) -> dict[bytes, bytes]:
     return found
 
 
-def _meant(series: pl.Series, field: Field) -> pl.Series:
+def _decoded(series: pl.Series, field: Field) -> pl.Series:
     form = (field.inner or field).form
     dtype: pl.DataType | None = pl.String() if form in ("u", "U") else pl.Time() if form == _TIME else None
     if dtype is None:

@@ -17,17 +17,17 @@ from greendata.errors import ConnectionBusy, DatabaseUnreachable, QueryFailed, U
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 from greendata.sql import postgres, sqlalchemy, sqlite
-from greendata.sql.addresses import Conninfo, place_of
+from greendata.sql.addresses import Conninfo, parse_address
 from greendata.sql.sql_types import POSTGRES, SQLITE
 
 __all__ = (
     "AlchemyEngine",
-    "AlchemyGiven",
+    "AlchemyConnection",
     "Database",
     "PostgresAddress",
-    "PostgresGiven",
+    "PostgresConnection",
     "SqliteAddress",
-    "SqliteGiven",
+    "SqliteConnection",
     "database_of",
     "driver",
 )
@@ -74,21 +74,21 @@ def database_of(given: object, label: str) -> Database:
         <Address postgresql://ann:***@db/shop>
     """
     if isinstance(given, str | PathLike):
-        place = place_of(given) if isinstance(given, str) else fsdecode(given)
+        place = parse_address(given) if isinstance(given, str) else fsdecode(given)
         return PostgresAddress(place) if isinstance(place, Conninfo) else SqliteAddress(place)
     if sqlite.is_connection(given):
-        return SqliteGiven(given, label)
+        return SqliteConnection(given, label)
     if (engine := sqlalchemy.engine_of(given)) is not None:
         return AlchemyEngine(engine, label)
     if (connection := sqlalchemy.connection_of(given)) is not None:
-        return AlchemyGiven(connection, label)
+        return AlchemyConnection(connection, label)
     manager = driver("adbc_driver_manager")
     low = getattr(given, "adbc_connection", given)
     if not isinstance(low, manager.AdbcConnection):
         raise UnknownDatabase(type(given).__name__)
     if not _is_postgres(low, manager):
         raise UnknownDatabase("a connection of ADBC to another database than PostgreSQL (for SQLite, sqlite3's)")
-    return PostgresGiven(low, given, label)
+    return PostgresConnection(low, given, label)
 
 
 class SqliteAddress:
@@ -204,7 +204,7 @@ class _Claim:
         return f"<{self.kind} connection for {self._label}>"
 
 
-class SqliteGiven(_Claim):
+class SqliteConnection(_Claim):
     """A connection of `sqlite3`."""
 
     kind = SQLITE
@@ -250,7 +250,7 @@ class AlchemyEngine(_Claim):
             yield connection
 
 
-class AlchemyGiven(_Claim):
+class AlchemyConnection(_Claim):
     """A connection of SQLAlchemy to SQLite, the caller's or of the caller's session."""
 
     kind = SQLITE
@@ -261,7 +261,7 @@ class AlchemyGiven(_Claim):
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """The connection under it, in the caller's transaction; see `SqliteGiven.session`.
+        """The connection under it, in the caller's transaction; see `SqliteConnection.session`.
 
         Raises:
             QueryFailed: the database refuses the beginning or the commit.
@@ -273,7 +273,7 @@ class AlchemyGiven(_Claim):
             yield connection
 
 
-class PostgresGiven(_Claim):
+class PostgresConnection(_Claim):
     """A connection of ADBC to PostgreSQL."""
 
     kind = POSTGRES

@@ -25,9 +25,9 @@ from greendata.errors.plural import counted
 from greendata.hub.contexts import contextmanager
 from greendata.schema.column_names import frame_of
 from greendata.sql.arrow_c_stream import ArrowReader, Field, fields_of
-from greendata.sql.sql_types import POSTGRES, check_days, check_names, exact, parameters
-from greendata.sql.stopper import Stopper
-from greendata.sql.tokens import Statement
+from greendata.sql.canceller import Canceller
+from greendata.sql.sql_types import POSTGRES, check_date_range, check_names, exact, parameters
+from greendata.sql.tokenizer import Statement
 
 __all__ = ("check_encoding", "ingest", "rows_of")
 
@@ -59,7 +59,8 @@ _NUMBERS = {
 _SAME = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time, "interval": pl.Duration}
 _TEXTS = ("text", "varchar", "json")  # what the driver copies text into
 _TIMES = ("timestamp", "timestamptz")
-_SORTS = "bermc"  # base types, enums, ranges, multiranges and composite types: their text is read as psql reads it
+# Base types, enums, ranges, multiranges and composite types: PostgreSQL converts their text, as it does for psql.
+_TEXT_INPUT_TYPTYPES = "bermc"
 _LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
 # types whose input rounds, cuts off or takes the time zone of the session
 _TYPES = """
@@ -70,7 +71,7 @@ _TYPES = """
         SELECT base.name, d.typbasetype, d.typtypmod FROM base
         JOIN pg_catalog.pg_type d ON d.oid = base.type AND d.typtype = 'd'
     )
-    SELECT base.name, b.typname::text, b.typtype::text, coalesce(e.typtype::text, '') AS inner_sort, base.modifier,
+    SELECT base.name, b.typname::text, b.typtype::text, coalesce(e.typtype::text, '') AS inner_typtype, base.modifier,
            format_type(b.oid, base.modifier) AS shown, quote_ident(n.nspname) || '.' || quote_ident(b.typname) AS bare
     FROM base
     JOIN pg_catalog.pg_type b ON b.oid = base.type AND b.typtype <> 'd'
@@ -88,7 +89,7 @@ _TABLE = """
 
 def rows_of(
     connection: Any,
-    stopper: Stopper,
+    canceller: Canceller,
     sql: str,
     params: Sequence[Any] | Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
@@ -105,18 +106,18 @@ def rows_of(
     if not given.verb:
         raise QueryFailed(sql, "it is no statement", None)
     query, bound = _bound(given, params)
-    fields = _described(connection, stopper, query, bound, sql)
+    fields = _describe(connection, canceller, query, bound, sql)
     names = check_names([field.name for field in fields])
     if unknown := sorted(overrides.keys() - set(names)):
         raise BadArgument("schema_overrides", unknown, f"of the columns {', '.join(names)}")
     guards = {field.name: f"{field.name} {secrets.token_hex(8)}" for field in fields if field.inner is not None}
     if guards or not all(map(_is_plain, fields)):
-        query = _in_text(given.verb, query, fields, guards)
+        query = _query_as_text(given.verb, query, fields, guards)
         try:
-            _described(connection, stopper, query, bound, sql)
+            _describe(connection, canceller, query, bound, sql)
         except QueryFailed as error:
             raise _unreadable(next(field for field in fields if field.inner or not _is_plain(field))) from error
-    with _statement(connection, stopper, sql) as statement:
+    with _statement(connection, canceller, sql) as statement:
         options = {"adbc.postgresql.use_copy": "true" if given.verb in (*_ROWS, *_CHANGES) else "false"}
         if batch_rows is not None:
             options["adbc.postgresql.batch_size_hint_bytes"] = str(_BATCH_BYTES)
@@ -132,9 +133,9 @@ def rows_of(
             stream.release()
 
 
-def _described(connection: Any, stopper: Stopper, query: str, bound: pl.DataFrame | None, sql: str) -> list[Field]:
+def _describe(connection: Any, canceller: Canceller, query: str, bound: pl.DataFrame | None, sql: str) -> list[Field]:
     """The columns that *query* will have."""
-    with _statement(connection, stopper, sql) as statement:
+    with _statement(connection, canceller, sql) as statement:
         _set(statement, query, bound)
         schema = statement.execute_schema()
         try:
@@ -190,7 +191,7 @@ def _unreadable(field: Field) -> ColumnUnreadable:
     return ColumnUnreadable(field.name, f"is of PostgreSQL's type {field.kind}, which no column of Polars holds")
 
 
-def _in_text(verb: str, query: str, fields: list[Field], guards: Mapping[str, str]) -> str:
+def _query_as_text(verb: str, query: str, fields: list[Field], guards: Mapping[str, str]) -> str:
     """*query* with its columns in types that Arrow has, and for each array whether it has several dimensions."""
     chosen = [f"{_converted(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)]
     for number, field in enumerate(fields):
@@ -225,7 +226,7 @@ def _read(frame: pl.DataFrame, guards: Mapping[str, str], overrides: Mapping[str
             raise ColumnUnreadable(name, "holds arrays of several dimensions")
     kept = [series for series in frame if series.name not in guards.values()]
     for series in kept:
-        check_days(series, POSTGRES)
+        check_date_range(series, POSTGRES)
     return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
 
 
@@ -236,14 +237,14 @@ def check_encoding(connection: Any) -> None:
         QueryFailed: it does not.
     """
     show = "SHOW client_encoding"
-    if (encoding := _fetched(connection, Stopper(), show, show).item()) != "UTF8":
+    if (encoding := _fetch_frame(connection, Canceller(), show, show).item()) != "UTF8":
         reason = f"its client_encoding is {encoding}; connect with client_encoding=UTF8"
         raise QueryFailed("a statement on the connection", reason, None)
 
 
 def ingest(
     connection: Any,
-    stopper: Stopper,
+    canceller: Canceller,
     frame: pl.DataFrame,
     rows: pl.DataFrame,
     table: str,
@@ -259,29 +260,29 @@ def ingest(
         WriteRefused: the table's columns would change a value.
     """
     what = f"write to {table}"
-    found, is_staged, declared = "", False, dict[str, _Target]()
+    found, is_staged, declared = "", False, dict[str, _ColumnType]()
     if if_exists == "append":
-        found, is_staged, declared = _declared(connection, stopper, table, schema, what)
+        found, is_staged, declared = _table_columns(connection, canceller, table, schema, what)
     columns = [_for_column(series, declared.get(series.name), table) for series in rows]
     rows = frame_of([column.values for column in columns])
     if is_staged or any(column.is_staged for column in columns):
         into = f"{_quoted(found)}.{_quoted(table)}"
-        return _through_staging(connection, stopper, rows, columns, table, into, what)
+        return _through_staging(connection, canceller, rows, columns, table, into, what)
     mode = "append" if found else _MODES[if_exists]  # into a table that is there, without the right to make one
     options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
     if place := found or schema:
         options["adbc.ingest.target_db_schema"] = place
-    _copy(connection, stopper, rows, options, what)
+    _copy(connection, canceller, rows, options, what)
     return rows.height
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class _ColumnType:
     """A column of the table: what is known of its type; of a domain, what is known of the type under it."""
 
     kind: str
-    sort: str  # b for a base type, e for an enum, r for a range, ...
-    inner_sort: str  # of an array's values, else empty
+    typtype: str  # b for a base type, e for an enum, r for a range, ...
+    inner_typtype: str  # of an array's values, else empty
     modifier: int
     shown: str
     bare: str  # quoted, and without the modifier
@@ -292,12 +293,12 @@ class _Column:
     """A column on its way into a table."""
 
     values: pl.Series
-    target: _Target | None = None  # of an SQL cast, if the column is staged or others are
+    target: _ColumnType | None = None  # of an SQL cast, if the column is staged or others are
     is_staged: bool = False
     is_checked: bool = False  # by comparing text, where the type's input may round or cut off
 
 
-def _for_column(series: pl.Series, target: _Target | None, table: str) -> _Column:
+def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _Column:
     """*series* in the type that the driver has to have for a column of *target*'s.
 
     Raises:
@@ -317,7 +318,7 @@ def _for_column(series: pl.Series, target: _Target | None, table: str) -> _Colum
     return replace(column, values=column.values.alias(series.name))
 
 
-def _matched(series: pl.Series, target: _Target) -> _Column | None:
+def _matched(series: pl.Series, target: _ColumnType) -> _Column | None:
     kind, dtype = target.kind, series.dtype
     if kind in _NUMBERS:
         return _Column(exact(series, _NUMBERS[kind])) if dtype.is_numeric() else None
@@ -336,15 +337,15 @@ def _matched(series: pl.Series, target: _Target) -> _Column | None:
         return _Column(_whole(series, target)) if is_same else None
     if isinstance(dtype, pl.List):
         return _matched_list(series, target)
-    if dtype != pl.String or target.sort not in _SORTS or target.inner_sort:
+    if dtype != pl.String or target.typtype not in _TEXT_INPUT_TYPTYPES or target.inner_typtype:
         return None
     if target.modifier == -1 and kind in _TEXTS:
         return _Column(series, target)
-    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.sort == "c")
+    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.typtype == "c")
 
 
-def _matched_list(series: pl.Series, target: _Target) -> _Column | None:
-    if not target.inner_sort:
+def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
+    if not target.inner_typtype:
         return None
     inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
     items = series.explode()
@@ -359,10 +360,10 @@ def _matched_list(series: pl.Series, target: _Target) -> _Column | None:
         return _Column(series, target, is_staged=True)
     if given != pl.String or inner in (*_NUMBERS, "numeric", *_SAME, *_TIMES):
         return None
-    return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_sort not in "ber")
+    return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_typtype not in "ber")
 
 
-def _whole(series: pl.Series, target: _Target) -> pl.Series:
+def _whole(series: pl.Series, target: _ColumnType) -> pl.Series:
     """*series*, whose fractions of a second are no finer than the column's, which would round them."""
     if target.modifier == -1:
         return series
@@ -374,9 +375,9 @@ def _whole(series: pl.Series, target: _Target) -> pl.Series:
     return series
 
 
-def _declared(
-    connection: Any, stopper: Stopper, table: str, schema: str | None, what: str
-) -> tuple[str, bool, dict[str, _Target]]:
+def _table_columns(
+    connection: Any, canceller: Canceller, table: str, schema: str | None, what: str
+) -> tuple[str, bool, dict[str, _ColumnType]]:
     """The table's schema, whether it takes no COPY, and its columns' types; nothing if it is new.
 
     They stay so until the transaction ends.
@@ -386,27 +387,27 @@ def _declared(
     name = f"quote_ident({_literal(table)})"
     if schema is not None:
         name = f"quote_ident({_literal(schema)}) || '.' || {name}"
-    found = _fetched(connection, stopper, _TABLE.format(name), what)
+    found = _fetch_frame(connection, canceller, _TABLE.format(name), what)
     if not found.height:
         return "", False, {}
     place, is_staged, is_table = found.row(0)
     if is_table:
-        _fetched(connection, stopper, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
-    rows = _fetched(connection, stopper, _TYPES.format(f"to_regclass({name})"), what).rows()
-    return place, is_staged, {column: _Target(*rest) for column, *rest in rows}
+        _fetch_frame(connection, canceller, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
+    rows = _fetch_frame(connection, canceller, _TYPES.format(f"to_regclass({name})"), what).rows()
+    return place, is_staged, {column: _ColumnType(*rest) for column, *rest in rows}
 
 
 def _through_staging(
-    connection: Any, stopper: Stopper, rows: pl.DataFrame, columns: list[_Column], table: str, into: str, what: str
+    connection: Any, canceller: Canceller, rows: pl.DataFrame, columns: list[_Column], table: str, into: str, what: str
 ) -> int:
     staging = f"greendata_{secrets.token_hex(8)}"
     options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
-    _copy(connection, stopper, rows, options, what)
+    _copy(connection, canceller, rows, options, what)
     place = f"pg_temp.{staging}"
     checks = [(column.values.name, check) for column in columns if (check := _check(column))]
     if checks:
         counts = ", ".join(f"count(*) FILTER (WHERE {check}) AS c{n}" for n, (_, check) in enumerate(checks))
-        changed = _fetched(connection, stopper, f"SELECT {counts} FROM {place}", what).row(0)
+        changed = _fetch_frame(connection, canceller, f"SELECT {counts} FROM {place}", what).row(0)
         for (name, _), number in zip(checks, changed, strict=True):
             if number:
                 shown = next(c.target.shown for c in columns if c.target and c.values.name == name)
@@ -417,10 +418,10 @@ def _through_staging(
     values = ", ".join(_quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
     # As COPY does, of identity columns too.
     insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place}"
-    with _statement(connection, stopper, what) as statement:
+    with _statement(connection, canceller, what) as statement:
         statement.set_sql_query(insert)
         number = int(statement.execute_update())
-    _fetched(connection, stopper, f"DROP TABLE {place}", what)
+    _fetch_frame(connection, canceller, f"DROP TABLE {place}", what)
     return number
 
 
@@ -430,22 +431,22 @@ def _check(column: _Column) -> str | None:
     if target is None or not column.is_staged:
         return None
     if column.is_checked:
-        return f"{name}::{target.bare}::text{'[]' if target.inner_sort else ''} IS DISTINCT FROM {name}"
+        return f"{name}::{target.bare}::text{'[]' if target.inner_typtype else ''} IS DISTINCT FROM {name}"
     if target.modifier != -1:
         return f"{name}::{target.bare}::{target.shown} IS DISTINCT FROM {name}::{target.bare}"
     return None
 
 
-def _copy(connection: Any, stopper: Stopper, rows: pl.DataFrame, options: Mapping[str, str], what: str) -> None:
-    with _statement(connection, stopper, what) as statement:
+def _copy(connection: Any, canceller: Canceller, rows: pl.DataFrame, options: Mapping[str, str], what: str) -> None:
+    with _statement(connection, canceller, what) as statement:
         statement.set_options(**options)
         statement.bind_stream(rows)
         statement.execute_update()
 
 
-def _fetched(connection: Any, stopper: Stopper, sql: str, what: str) -> pl.DataFrame:
+def _fetch_frame(connection: Any, canceller: Canceller, sql: str, what: str) -> pl.DataFrame:
     """What a statement of our own returns."""
-    with _statement(connection, stopper, what) as statement:
+    with _statement(connection, canceller, what) as statement:
         statement.set_options(**{"adbc.postgresql.use_copy": "false"})
         statement.set_sql_query(sql)
         stream, _ = statement.execute_query()
@@ -457,7 +458,7 @@ def _fetched(connection: Any, stopper: Stopper, sql: str, what: str) -> pl.DataF
 
 
 @contextmanager
-def _statement(connection: Any, stopper: Stopper, sql: str) -> Iterator[Any]:
+def _statement(connection: Any, canceller: Canceller, sql: str) -> Iterator[Any]:
     """A new statement, closed at the end; what its driver raises in the block becomes `QueryFailed`."""
     manager = import_module("adbc_driver_manager")
 
@@ -468,7 +469,7 @@ def _statement(connection: Any, stopper: Stopper, sql: str) -> Iterator[Any]:
     try:
         statement = manager.AdbcStatement(connection)
         try:
-            with stopper.running(cancel, sql):
+            with canceller.running(cancel, sql):
                 yield statement
         finally:
             statement.close()

@@ -21,14 +21,14 @@ from greendata.schema.column_names import frame_of
 __all__ = (
     "POSTGRES",
     "SQLITE",
-    "check_days",
+    "check_date_range",
     "check_name",
     "check_names",
     "check_writable",
     "dtypes_of",
     "exact",
-    "few_digits",
-    "lower",
+    "fits_float",
+    "ascii_lower",
     "parameters",
     "stored",
 )
@@ -46,7 +46,7 @@ _WHOLE: dict[Any, pl.DataType] = {
     pl.Duration: pl.Duration("us"),
     pl.Categorical: pl.Categorical(),
 }
-_FORMLESS = (pl.Struct, pl.Object, pl.Unknown)  # types that no column of a database is read as
+_UNSUPPORTED = (pl.Struct, pl.Object, pl.Unknown)  # types that no column of a database is read as
 _TEMPORAL = (pl.Date, pl.Datetime, pl.Time, pl.Duration)
 _READ = (*_NUMBERS, pl.Int128, pl.Decimal, pl.Date, pl.Datetime, pl.Time, pl.Binary, pl.Enum, pl.Categorical)  # of text
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
@@ -69,9 +69,9 @@ def check_writable(schema: Mapping[str, Any], kind: str) -> None:
     """
     for name in schema:
         check_name("frame", "a column", name, kind)
-    if kind == SQLITE and len(set(map(lower, schema))) < len(schema):  # it would take the value of one of them
+    if kind == SQLITE and len(set(map(ascii_lower, schema))) < len(schema):  # it would take the value of one of them
         raise BadArgument("frame", list(schema), "of columns whose names differ by more than upper and lower case")
-    if missing := {name: dtype for name, dtype in schema.items() if not _has_form(dtype, kind)}:
+    if missing := {name: dtype for name, dtype in schema.items() if not _is_supported(dtype, kind)}:
         raise ColumnUnwritable(missing, kind)
 
 
@@ -99,17 +99,17 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def lower(name: str) -> str:
+def ascii_lower(name: str) -> str:
     """*name* as SQLite compares names: of the letters only ASCII's have a lower case.
 
     Example:
-        >>> lower("A\u00c4")
+        >>> ascii_lower("A\u00c4")
         'aÄ'
     """
     return name.encode().lower().decode()
 
 
-def _has_form(dtype: Any, kind: str) -> bool:
+def _is_supported(dtype: Any, kind: str) -> bool:
     if isinstance(dtype, (*_SCALARS, *_AS_TEXT)):
         return True
     if kind == SQLITE:
@@ -144,7 +144,7 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
         return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
         return exact(series, pl.Int64())  # the largest there is
-    check_days(series, kind)
+    check_date_range(series, kind)
     if kind == SQLITE:
         return _sqlite_form(series)
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, _AS_TEXT):
@@ -205,8 +205,8 @@ def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
         dtypes = dict(pl.Schema({name: _WHOLE.get(dtype, dtype) for name, dtype in overrides.items()}))
     except TypeError as error:
         raise BadArgument("schema_overrides", overrides, expected) from error
-    if formless := {name: dtype for name, dtype in dtypes.items() if isinstance(dtype, _FORMLESS)}:
-        raise BadArgument("schema_overrides", formless, "of types that a column of a database can have")
+    if unsupported := {name: dtype for name, dtype in dtypes.items() if isinstance(dtype, _UNSUPPORTED)}:
+        raise BadArgument("schema_overrides", unsupported, "of types that a column of a database can have")
     return dtypes
 
 
@@ -261,7 +261,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, uuid.UUID) else value
 
 
-def check_days(values: pl.Series, kind: str) -> None:
+def check_date_range(values: pl.Series, kind: str) -> None:
     """Check that dates and datetimes, and lists of them, are days that the database of *kind* and Polars both have.
 
     PostgreSQL's driver adds the years from 1970 to 2000 to infinity too, and what is past the last number begins anew.
@@ -301,7 +301,7 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         if not _may_become(series.dtype, dtype):
             raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}")
         if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
-            done = _from_text(series, dtype)
+            done = _parse_text(series, dtype)
             same = done.null_count() == series.null_count()
         else:
             done = series.cast(dtype, strict=False)
@@ -349,46 +349,47 @@ def _digits(numbers: pl.Series) -> pl.Series:
     return significand.str.strip_chars("0")
 
 
-def few_digits(numbers: pl.Series) -> pl.Series:
+def fits_float(numbers: pl.Series) -> pl.Series:
     """True where a decimal number has so few digits that a binary float, which keeps 15, gives all of them back.
 
     Example:
-        >>> few_digits(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
+        >>> fits_float(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
         False
     """
     return _digits(numbers.cast(pl.String)).str.len_bytes() <= 15
 
 
-def _from_text(text: pl.Series, dtype: Any) -> pl.Series:
+def _parse_text(text: pl.Series, dtype: Any) -> pl.Series:
     """*text* as *dtype*, null where it is none."""
     if dtype == pl.Date:
-        return _like(text, f"{_DATE}$").str.to_date("%Y-%m-%d", strict=False)
+        return _null_unless_match(text, f"{_DATE}$").str.to_date("%Y-%m-%d", strict=False)
     if dtype == pl.Time:
-        return _fraction(_like(text, f"^{_CLOCK}"), 9).str.to_time("%H:%M:%S%.f", strict=False)
+        return _null_if_finer(_null_unless_match(text, f"^{_CLOCK}"), 9).str.to_time("%H:%M:%S%.f", strict=False)
     if dtype == pl.Decimal:
         scale = getattr(dtype, "scale", None) or 0
-        return _like(text, rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$").cast(dtype, strict=False)
+        return _null_unless_match(text, rf"^[+-]?[0-9]+(\.[0-9]{{0,{scale}}}0*)?$").cast(dtype, strict=False)
     unit: Any = getattr(dtype, "time_unit", None) or "us"
     zone = getattr(dtype, "time_zone", None)
     form = "%Y-%m-%dT%H:%M:%S%.f"
-    text = _fraction(_like(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit]).str.replace(" ", "T", literal=True)
+    text = _null_if_finer(_null_unless_match(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit])
+    text = text.str.replace(" ", "T", literal=True)
     found = text.str.to_datetime(form, time_unit="us", strict=False)
     if unit == "ns":  # what does not fit into 64 bits of them would come out as another time
-        text = _where(text, found.dt.year().is_between(*_NANOSECONDS))
+        text = _null_unless(text, found.dt.year().is_between(*_NANOSECONDS))
     if unit != "us":
         found = text.str.to_datetime(form, time_unit=unit, strict=False)
     return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # as it was written
 
 
-def _like(text: pl.Series, pattern: str) -> pl.Series:
+def _null_unless_match(text: pl.Series, pattern: str) -> pl.Series:
     """*text*, null where it is not of *pattern*."""
-    return _where(text, text.str.contains(pattern))
+    return _null_unless(text, text.str.contains(pattern))
 
 
-def _fraction(text: pl.Series, digits: int) -> pl.Series:
+def _null_if_finer(text: pl.Series, digits: int) -> pl.Series:
     """*text*, null where its fraction of a second has more than *digits* digits that count."""
-    return _where(text, ~text.str.contains(rf"\.[0-9]{{{digits}}}0*[1-9]"))
+    return _null_unless(text, ~text.str.contains(rf"\.[0-9]{{{digits}}}0*[1-9]"))
 
 
-def _where(text: pl.Series, is_right: pl.Series) -> pl.Series:
+def _null_unless(text: pl.Series, is_right: pl.Series) -> pl.Series:
     return text.set(~is_right.fill_null(value=False), None)

@@ -28,8 +28,8 @@ from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRe
 from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import BUDGET, give_way
 from greendata.schema.column_names import frame_of
-from greendata.sql.sql_types import check_names, exact, few_digits, lower
-from greendata.sql.stopper import Stopper
+from greendata.sql.canceller import Canceller
+from greendata.sql.sql_types import ascii_lower, check_names, exact, fits_float
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Cursor
@@ -98,9 +98,9 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
     Raises:
         QueryFailed: the database refuses the beginning or the commit.
     """
-    with _told("BEGIN"):
+    with _sqlite_errors("BEGIN"):
         has_begun = connection.in_transaction
-        in_callers = has_begun or not (is_ours or _commits_by_itself(connection))
+        in_callers = has_begun or not (is_ours or _autocommits(connection))
     if not is_ours and (has_begun or (in_callers and not writes)):
         yield
         return
@@ -116,18 +116,18 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
         raise
 
 
-def _end(connection: Connection, verb: str, is_begun_by_itself: bool) -> None:  # noqa: FBT001
+def _end(connection: Connection, verb: str, is_implicit: bool) -> None:  # noqa: FBT001
     """Execute *verb*; where `sqlite3` has begun the transaction, it is to know of the end, since it begins another."""
-    if not is_begun_by_itself:
+    if not is_implicit:
         _execute(connection, verb)
         return
-    with _told(verb):
+    with _sqlite_errors(verb):
         connection.commit() if verb == "COMMIT" else connection.rollback()
 
 
 def rows_of(
     connection: Connection,
-    stopper: Stopper,
+    canceller: Canceller,
     sql: str,
     params: Sequence[Any] | Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -141,12 +141,12 @@ def rows_of(
     """
     names: Sequence[str] = ()
     with (
-        _told(sql, lambda: names),
+        _sqlite_errors(sql, lambda: names),
         closing(connection.cursor()) as cursor,
-        stopper.running(connection.interrupt, sql),
+        canceller.running(connection.interrupt, sql),
     ):
         cursor.row_factory = None
-        with _told_name(sql):
+        with _column_name_errors(sql):
             cursor.execute(sql, params)
         if cursor.description is None:
             yield pl.DataFrame()
@@ -157,7 +157,7 @@ def rows_of(
         columns = [_Column(name, overrides.get(name)) for name in names]
         wanted = None if batch_rows is None else max(batch_rows, _INFERRED)
         height, is_first = 0, True
-        for count in _slices(cursor, columns, stopper, sql):
+        for count in _slices(cursor, columns, canceller, sql):
             height += count
             if wanted is not None and height >= wanted:
                 yield frame_of([column.taken() for column in columns])
@@ -180,7 +180,7 @@ class _Column:
         """Take the values of a slice."""
         self._values.extend(values)
 
-    def pack(self, pace: _Pace) -> None:
+    def pack(self, pace: _SlicePacer) -> None:
         """Make parts of the values of the last slices."""
         values, self._values = self._values, []
         size = max(1, len(values) if _kind(values) in _KINDS else _FEW)
@@ -214,7 +214,7 @@ class _Column:
             reason = f"holds a {name}, which the connection makes of its values"
             raise ColumnUnreadable(self._name, reason, "read what is stored: +column has no type to convert by")
         if len(kinds) > 1:
-            raise ColumnUnreadable(self._name, _beside_each_other({kind.__name__ for kind in kinds}))
+            raise ColumnUnreadable(self._name, _mixed_types_reason({kind.__name__ for kind in kinds}))
         try:
             return _made(self._name, values, *kinds)
         except (TypeError, ValueError, OverflowError, RuntimeError, PolarsError, PanicException) as error:
@@ -237,7 +237,7 @@ class _Column:
                 return pl.Series(self._name, values, dtype=pl.Float64, strict=False)
             raise ColumnUnreadable(self._name, "holds floats, and integers that no float is equal to")
         if self._override is None or self._override == pl.Binary or not kinds <= {int, float, str}:
-            raise ColumnUnreadable(self._name, _beside_each_other({kind.__name__ for kind in kinds}))
+            raise ColumnUnreadable(self._name, _mixed_types_reason({kind.__name__ for kind in kinds}))
         return pl.Series(self._name, [None if value is None else str(value) for value in values], dtype=pl.String)
 
     def _common(self, dtypes: Iterable[Any]) -> Any:
@@ -248,7 +248,7 @@ class _Column:
             return pl.Float64()
         if all(isinstance(dtype, pl.Decimal) for dtype in found):
             return pl.Decimal(38, max(dtype.scale for dtype in found))
-        raise ColumnUnreadable(self._name, _beside_each_other({_NAMES[type(dtype)] for dtype in found}))
+        raise ColumnUnreadable(self._name, _mixed_types_reason({_NAMES[type(dtype)] for dtype in found}))
 
 
 def _made(name: str, values: Sequence[Any], kind: type) -> pl.Series:
@@ -269,7 +269,7 @@ def _made(name: str, values: Sequence[Any], kind: type) -> pl.Series:
     return pl.Series(name, values, dtype=dtype, strict=True)
 
 
-def _beside_each_other(kinds: set[str]) -> str:
+def _mixed_types_reason(kinds: set[str]) -> str:
     return f"holds {' and '.join(sorted(kinds))} beside each other"
 
 
@@ -282,12 +282,12 @@ def _are_floats(values: Sequence[Any]) -> bool:
     return set(map(type, values)) <= {float, type(None)}
 
 
-def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) -> Iterator[int]:
+def _slices(cursor: Cursor, columns: list[_Column], canceller: Canceller, sql: str) -> Iterator[int]:
     """The rows, given to *columns*; how many each time."""
-    pace, height = _Pace(), 0
+    pace, height = _SlicePacer(), 0
     for number, count in enumerate(pace.counts(), 1):
-        stopper.check(sql)
-        with _told_converter(sql):
+        canceller.check(sql)
+        with _converter_errors(sql):
             rows = cursor.fetchmany(count)
         if rows:
             for column, values in zip(columns, zip(*rows, strict=True), strict=True):
@@ -303,7 +303,7 @@ def _slices(cursor: Cursor, columns: list[_Column], stopper: Stopper, sql: str) 
         del rows, values  # else the collector finds twice as many
 
 
-class _Pace:
+class _SlicePacer:
     """How many rows a slice is to have, so that the hub has its turn between them. One worker uses it."""
 
     def __init__(self) -> None:
@@ -328,7 +328,7 @@ class _Pace:
 
 def ingest(
     connection: Connection,
-    stopper: Stopper,
+    canceller: Canceller,
     frame: pl.DataFrame,
     rows: pl.DataFrame,
     table: str,
@@ -345,30 +345,30 @@ def ingest(
     """
     what, into = f"write to {table}", _quoted(table) if schema is None else f"{_quoted(schema)}.{_quoted(table)}"
     with (
-        _told(what),
+        _sqlite_errors(what),
         _savepoint(connection),
         closing(connection.cursor()) as cursor,
-        stopper.running(connection.interrupt, what),
+        canceller.running(connection.interrupt, what),
     ):
         cursor.row_factory = None
         if if_exists == "replace":
             cursor.execute(f"DROP TABLE IF EXISTS {into}")
         columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
-        declared, is_view = _declared(cursor, table, schema) if if_exists == "append" else ({}, False)
+        declared, is_view = _table_columns(cursor, table, schema) if if_exists == "append" else ({}, False)
         if not declared:  # SQLite would look for one to make in its main database, and for one to fill in all
             cursor.execute(f"CREATE TABLE {into} ({', '.join(columns)})")
         else:
             rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
-        number = _insert(cursor, stopper, rows, into, what)
-        stopper.check(what)
+        number = _insert(cursor, canceller, rows, into, what)
+        canceller.check(what)
         return rows.height if is_view else number  # what triggers of a view insert is not counted
 
 
-def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, what: str) -> int:
+def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str, what: str) -> int:
     names, marks = ", ".join(map(_quoted, rows.columns)), ", ".join("?" * rows.width)
     insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
-    for count in _Pace().counts():
-        stopper.check(what)
+    for count in _SlicePacer().counts():
+        canceller.check(what)
         if not cursor.connection.in_transaction:  # each row would be committed by itself
             raise QueryFailed(what, "the transaction was ended by another user of the connection", None)
         cursor.executemany(insert, rows.slice(start, count).rows())
@@ -379,13 +379,14 @@ def _insert(cursor: Cursor, stopper: Stopper, rows: pl.DataFrame, into: str, wha
     return number
 
 
-def _declared(cursor: Cursor, table: str, schema: str | None) -> tuple[dict[str, str], bool]:
+def _table_columns(cursor: Cursor, table: str, schema: str | None) -> tuple[dict[str, str], bool]:
     """The types of the table's columns as they were written, by their names in lower case, and whether it is a view.
 
     SQLite knows no other letters by their case. What the ``text_factory`` of the connection does is not to be seen.
     """
     query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_xinfo(?, ?)"
-    found = {lower(name.decode()): kind.decode() for name, kind in cursor.execute(query, (table, schema)).fetchall()}
+    described = cursor.execute(query, (table, schema)).fetchall()
+    found = {ascii_lower(name.decode()): kind.decode() for name, kind in described}
     if not found or library().sqlite_version_info < _STRICT_SINCE:
         return found, False
     query = """
@@ -406,7 +407,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
     text that looks like a number becomes one, numbers become text of 15 digits, integers in a REAL column are rounded.
     """
     name, values = values.name, values.alias("")  # methods of Series take a name for a pattern
-    affinity = _affinity(declared.get(lower(name), ""))
+    affinity = _affinity(declared.get(ascii_lower(name), ""))
     dtype = values.dtype
     if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
         return values.cast(pl.Float64).cast(pl.String).alias(name)  # all digits
@@ -417,7 +418,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
             raise WriteRefused(table, name, "holds integers that the table's REAL would round") from error
     if affinity in ("REAL", "NUMERIC") and dtype == pl.String:
         is_number = values.str.contains(_LOOKS_NUMERIC)
-        kept = few_digits(given.alias("")) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
+        kept = fits_float(given.alias("")) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
         if (is_number & ~kept).any():
             reason = f"holds text that the table's {affinity} would make another number, or another text"
             raise WriteRefused(table, name, reason)
@@ -470,11 +471,11 @@ def _savepoint(connection: Connection) -> Iterator[None]:
 
 
 def _execute(connection: Connection, sql: str) -> None:
-    with _told(sql), closing(connection.cursor()) as cursor:
+    with _sqlite_errors(sql), closing(connection.cursor()) as cursor:
         cursor.execute(sql)
 
 
-def _commits_by_itself(connection: Any) -> bool:
+def _autocommits(connection: Any) -> bool:
     return connection.isolation_level is None if _is_legacy(connection) else bool(connection.autocommit)
 
 
@@ -485,7 +486,7 @@ def _is_legacy(connection: Any) -> bool:
 
 
 @contextmanager
-def _told(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+def _sqlite_errors(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
     """Raise `QueryFailed` or `ColumnUnreadable` for what `sqlite3` raises in the block; *names* are the columns'."""
     found = library()
     try:
@@ -493,13 +494,13 @@ def _told(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None
     except (found.Error, found.Warning) as error:
         text = str(error)
         if told := _NOT_UTF8.match(text):
-            name = next((name for name in names() if _as_told(name).startswith(told[1])), told[1])
+            name = next((name for name in names() if _as_sqlite3_shows(name).startswith(told[1])), told[1])
             raise ColumnUnreadable(name, "holds text that is no UTF-8") from error
         raise QueryFailed(sql, reason_of(error), None) from error
 
 
 @contextmanager
-def _told_name(sql: str) -> Iterator[None]:
+def _column_name_errors(sql: str) -> Iterator[None]:
     """Raise `QueryFailed` for a name of a column that is no UTF-8."""
     try:
         yield
@@ -508,7 +509,7 @@ def _told_name(sql: str) -> Iterator[None]:
 
 
 @contextmanager
-def _told_converter(sql: str) -> Iterator[None]:
+def _converter_errors(sql: str) -> Iterator[None]:
     """Raise `QueryFailed` for what the converters or the ``text_factory`` of a connection raise in the block."""
     found = library()
     try:
@@ -528,7 +529,7 @@ def reason_of(error: BaseException) -> str:
     return text
 
 
-def _as_told(name: str) -> str:
+def _as_sqlite3_shows(name: str) -> str:
     """*name* as `sqlite3` has it in its messages."""
     return name.encode().decode("ascii", errors="replace")
 

@@ -12,16 +12,16 @@ from typing import Any
 import polars as pl
 
 from greendata.sql import postgres, sqlite
+from greendata.sql.canceller import Canceller
 from greendata.sql.databases import Database
 from greendata.sql.sql_types import SQLITE, stored
-from greendata.sql.stopper import Stopper
 
 __all__ = ("ingest", "rows_of")
 
 
 def rows_of(
     database: Database,
-    stopper: Stopper,
+    canceller: Canceller,
     sql: str,
     params: Any,
     overrides: Mapping[str, Any],
@@ -35,7 +35,7 @@ def rows_of(
     try:
         with (
             database.session(writes=False) as connection,
-            closing(library.rows_of(connection, stopper, sql, params, overrides, batch_rows)) as frames,
+            closing(library.rows_of(connection, canceller, sql, params, overrides, batch_rows)) as frames,
         ):
             yield from _in_batches(frames, batch_rows)
     finally:
@@ -43,15 +43,15 @@ def rows_of(
 
 
 def ingest(
-    database: Database, stopper: Stopper, frame: pl.DataFrame, table: str, schema: str | None, if_exists: str
+    database: Database, canceller: Canceller, frame: pl.DataFrame, table: str, schema: str | None, if_exists: str
 ) -> int:
     """Write *frame* wholly or not at all; the number of rows that the table took."""
     library = sqlite if database.kind == SQLITE else postgres
     try:
         rows = stored(frame, database.kind, table)
         with database.session(writes=True) as connection:
-            number: int = library.ingest(connection, stopper, frame, rows, table, schema, if_exists)
-            stopper.check(f"write to {table}")  # else it is committed although its result says that it was given up
+            number: int = library.ingest(connection, canceller, frame, rows, table, schema, if_exists)
+            canceller.check(f"write to {table}")  # else it is committed although its result says that it was given up
         return number
     finally:
         database.release()

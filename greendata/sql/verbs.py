@@ -23,12 +23,12 @@ from greendata.hub.checks import is_count
 from greendata.hub.result import Result
 from greendata.pool import pool, workers
 from greendata.query.batches import Batches
-from greendata.sql.addresses import looks_like_place
+from greendata.sql.addresses import looks_like_address
+from greendata.sql.canceller import Canceller
 from greendata.sql.databases import Database, SqliteAddress, database_of
 from greendata.sql.sql_types import SQLITE, check_name, check_writable, dtypes_of, parameters
 from greendata.sql.sqlite import MEMORY
 from greendata.sql.statements import ingest, rows_of
-from greendata.sql.stopper import Stopper
 
 __all__ = ("SqlBatches", "read_sql", "write_sql")
 
@@ -124,15 +124,15 @@ def read_sql(
     if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
         raise BadArgument("params", params, "None, a sequence or a mapping")
     overrides = dtypes_of({} if schema_overrides is None else schema_overrides)
-    place, stopper = database_of(database, label), Stopper()
+    target, canceller = database_of(database, label), Canceller()
     try:
-        bound = _bound(params, place.kind)
-        start = partial(rows_of, place, stopper, query, bound, overrides, batch_rows)
+        bound = _bound(params, target.kind)
+        start = partial(rows_of, target, canceller, query, bound, overrides, batch_rows)
         if batch_rows is not None:
-            return SqlBatches(start, place, stopper, timeout=timeout, key=key, label=label)
-        return _submitted(partial(_whole, start), place, stopper, timeout, key, label)
+            return SqlBatches(start, target, canceller, timeout=timeout, key=key, label=label)
+        return _submit(partial(_whole, start), target, canceller, timeout, key, label)
     except BaseException:
-        place.release()
+        target.release()
         raise
 
 
@@ -182,14 +182,14 @@ def write_sql(
         raise BadArgument("frame", frame.shape, "a frame with at least one column")
     if if_exists not in IF_EXISTS:
         raise BadChoice("if_exists", if_exists, IF_EXISTS)
-    place, stopper = database_of(database, label), Stopper()
+    target, canceller = database_of(database, label), Canceller()
     try:
-        _check_target(table, schema, database, place)
-        check_writable(frame.schema, place.kind)
-        work = partial(ingest, place, stopper, frame.clone(), table, schema, if_exists)
-        return _submitted(work, place, stopper, timeout, key, label)
+        _check_target(table, schema, database, target)
+        check_writable(frame.schema, target.kind)
+        work = partial(ingest, target, canceller, frame.clone(), table, schema, if_exists)
+        return _submit(work, target, canceller, timeout, key, label)
     except BaseException:
-        place.release()
+        target.release()
         raise
 
 
@@ -208,11 +208,11 @@ class SqlBatches(Batches[pl.DataFrame]):
     """
 
     def __init__(
-        self, start: Any, place: Database, stopper: Stopper, *, timeout: float | None, key: Hashable, label: str
+        self, start: Any, target: Database, canceller: Canceller, *, timeout: float | None, key: Hashable, label: str
     ) -> None:
         super().__init__(start, timeout=timeout, key=key, label=label)
-        self._place = place
-        self._stopper = stopper
+        self._target = target
+        self._canceller = canceller
         self._ends: list[Result[None]] = []  # of what may still use the connection; whoever closes, once
 
     def __exit__(
@@ -227,29 +227,29 @@ class SqlBatches(Batches[pl.DataFrame]):
         super()._stop(reading)
         if self._ending is not None or not self._source.is_open:
             self._ends = [end for end in (reading_end, self._ending) if end is not None]
-            _after(self._ends, self._place.release)
+            _after(self._ends, self._target.release)
 
     def _fetch(self) -> Result[pl.DataFrame | None]:
-        return _stoppable(super()._fetch(), self._stopper)
+        return _stoppable(super()._fetch(), self._canceller)
 
 
-def _submitted(work: Any, place: Database, stopper: Stopper, timeout: Any, key: Hashable, label: str) -> Result[Any]:
+def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:
     result = pool.submit(work, timeout=timeout, key=key, label=label)
-    result.end().add_callback(place.release)  # it may never run
-    return _stoppable(result, stopper)
+    result.end().add_callback(target.release)  # it may never run
+    return _stoppable(result, canceller)
 
 
-def _stoppable(result: Result[Any], stopper: Stopper) -> Result[Any]:
+def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
     """*result*, whose statement is stopped where it is given up before the statement has answered."""
-    stop = partial(_stop, result, stopper)
+    stop = partial(_stop, result, canceller)
     if not result.add_callback(stop):
         stop()
     return result
 
 
-def _stop(result: Result[Any], stopper: Stopper) -> None:
-    if not result.successful() and stopper.give_up():
-        workers.run_in_new_thread(stopper.stop)  # without a thread the statement goes on, as any native call does
+def _stop(result: Result[Any], canceller: Canceller) -> None:
+    if not result.successful() and canceller.request():
+        workers.aside(canceller.cancel)  # if no thread is to be had, the statement goes on, as any native call does
 
 
 def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
@@ -269,20 +269,20 @@ def _check_query(query: object) -> None:
     expected = "one SQL statement as text"
     if not isinstance(query, str):
         raise BadArgument("query", type(query).__name__, expected)
-    if looks_like_place(query) and not any(character.isspace() for character in query):
+    if looks_like_address(query) and not any(character.isspace() for character in query):
         raise BadArgument("query", "an address", f"{expected}, and the database comes after it")
     if not query.strip() or "\0" in query or re.search("[\ud800-\udfff]", query):
         raise BadArgument("query", "empty text, or one with NUL or lone surrogates", expected)
 
 
-def _check_target(table: str, schema: str | None, database: object, place: Database) -> None:
+def _check_target(table: str, schema: str | None, database: object, target: Database) -> None:
     """Check the names of the table and its schema, and that table and database are not swapped."""
-    check_name("table", "a table", table, place.kind)
+    check_name("table", "a table", table, target.kind)
     if schema is not None:
-        check_name("schema", "a schema", schema, place.kind)
-    if looks_like_place(table) and isinstance(database, str) and not looks_like_place(database):
+        check_name("schema", "a schema", schema, target.kind)
+    if looks_like_address(table) and isinstance(database, str) and not looks_like_address(database):
         raise BadArgument("table", "an address", "the name of a table, and the database comes after it")
-    if isinstance(place, SqliteAddress) and place.path == MEMORY:
+    if isinstance(target, SqliteAddress) and target.path == MEMORY:
         raise BadArgument("database", MEMORY, "a file or a connection: a database in memory ends with the call")
 
 

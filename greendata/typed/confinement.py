@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 from greendata.errors import BadArgument, FileMissing, PathRefused
 
-__all__ = ("Sources", "StrPath", "sources", "target")
+__all__ = ("Sources", "StrPath", "resolve_sources", "resolve_target")
 
 StrPath = str | os.PathLike[str]
 
@@ -35,7 +35,7 @@ class Sources:
         root: the folder they are in, with every link followed; None if they are not confined.
 
     Example:
-        >>> sources("data/users.parquet", None).shown
+        >>> resolve_sources("data/users.parquet", None).shown
         'data/users.parquet'
     """
 
@@ -64,7 +64,7 @@ class Sources:
         return text.replace(f"{self.root}{os.sep}", "").replace(str(self.root), ".")
 
 
-def sources(path: StrPath, root: StrPath | None) -> Sources:
+def resolve_sources(path: StrPath, root: StrPath | None) -> Sources:
     """The files that *path* names: a file, a folder with all files in it, or a glob. Call on a worker.
 
     Args:
@@ -93,7 +93,7 @@ def sources(path: StrPath, root: StrPath | None) -> Sources:
     return Sources(shown, tuple(str(file) for file in files), top)
 
 
-def target(path: StrPath, root: StrPath | None) -> Sources:
+def resolve_target(path: StrPath, root: StrPath | None) -> Sources:
     """The one file that is to be written at *path*, which need not be there. Call on a worker.
 
     Raises:

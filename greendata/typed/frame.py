@@ -25,14 +25,14 @@ from greendata.query.batches import Batches
 from greendata.query.objects import to_columns
 from greendata.schema.column_names import column, referred
 from greendata.tasks.caller import in_background
-from greendata.typed.confinement import Sources, StrPath, target
+from greendata.typed.confinement import Sources, StrPath, resolve_target
 from greendata.typed.derive import check_fit, model_after
+from greendata.typed.inputs import frame_of_arrow, frame_of_columns, rows_of_columns
 from greendata.typed.instances import PlanRows, frame_of_rows
-from greendata.typed.intake import frame_of_arrow, frame_of_columns, rows_of_columns
 from greendata.typed.model_stream import ModelStream
-from greendata.typed.plan import planned
-from greendata.typed.scans import Kind, reading, scan
-from greendata.typed.text_rows import TextRows
+from greendata.typed.ndjson_rows import NdjsonRows
+from greendata.typed.plan import plan_schema
+from greendata.typed.scans import Kind, scan, translating_file_errors
 from greendata.validation.verbs import Trust, validate
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Frame(Generic[M]):
         [User(name='Ann', age=41)]
     """
 
-    __slots__ = ("_sources", "_texts", "plan", "schema", "trust")
+    __slots__ = ("_ndjson", "_sources", "plan", "schema", "trust")
 
     model: ClassVar[type[BaseModel]]
 
@@ -86,13 +86,13 @@ class Frame(Generic[M]):
         *,
         trust: Trust,
         sources: tuple[Sources, ...],
-        texts: TextRows[M] | None = None,
+        texts: NdjsonRows[M] | None = None,
     ) -> None:
         self.plan = plan
         self.schema = schema
         self.trust: Trust = trust
         self._sources = sources
-        self._texts = texts  # the rows of the plan as text; None if it has other sources, or operations have changed it
+        self._ndjson = texts  # the rows of the plan as text, or None if they have no text or an operation changed them
 
     def __class_getitem__(cls, model: Any) -> Any:
         """The class of frames of *model*, one for each; with a type variable, what typing makes of it."""
@@ -103,7 +103,7 @@ class Frame(Generic[M]):
         bound = _bound.get(model)
         if bound is None:
             bound = _bound[model] = type(
-                f"Frame[{model.__name__}]", (cls._family(),), {"__slots__": (), "model": model}
+                f"Frame[{model.__name__}]", (cls._unbound_class(),), {"__slots__": (), "model": model}
             )
         return bound
 
@@ -125,7 +125,7 @@ class Frame(Generic[M]):
             >>> Frame[User].from_rows([{"name": "Ann"}, User(name="Bob")]).to_dict()
             {'name': ['Ann', 'Bob']}
         """
-        df = frame_of_rows(rows, cls._own_model())
+        df = frame_of_rows(rows, cls._bound_model())
         return cls(df.lazy(), df.schema, trust=trust, sources=())
 
     @classmethod
@@ -137,7 +137,7 @@ class Frame(Generic[M]):
             FrameInvalid: rows that do not fit.
             ModelMismatch: the arrays cannot be columns of the model.
         """
-        model = cls._own_model()
+        model = cls._bound_model()
         df = frame_of_columns(columns)
         if df is None:
             df = frame_of_rows(rows_of_columns(columns), model)
@@ -155,7 +155,7 @@ class Frame(Generic[M]):
             raise NotAFrame(frame, "LazyFrame")
         plan = frame.lazy()
         schema = frame.schema if isinstance(frame, pl.DataFrame) else pool.call(plan.collect_schema)
-        check_fit(schema, cls._own_model())
+        check_fit(schema, cls._bound_model())
         return cls(plan, schema, trust=trust, sources=())
 
     @classmethod
@@ -167,7 +167,7 @@ class Frame(Generic[M]):
             PlanRefused: it cannot be read.
             ModelMismatch: its columns cannot be the model's.
         """
-        cls._own_model()
+        cls._bound_model()
         return cls.from_frame(frame_of_arrow(data), trust=trust)
 
     @classmethod
@@ -223,33 +223,33 @@ class Frame(Generic[M]):
         As every operation it raises `UnknownColumn` and `PlanRefused`.
         """
         equal = [column(name) == value for name, value in constraints.items()]
-        held = self._held(predicates)
-        return self._kept("filter", lambda lf: lf.filter(*held, *equal))
+        held = self._reusable(predicates)
+        return self._with_same_model("filter", lambda lf: lf.filter(*held, *equal))
 
     def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
         """Rows in order; *options* as of `polars.LazyFrame.sort`."""
-        held = self._held((by, *more_by))
-        return self._kept("sort", lambda lf: lf.sort(*held, **options))
+        held = self._reusable((by, *more_by))
+        return self._with_same_model("sort", lambda lf: lf.sort(*held, **options))
 
     def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
         """Rows that differ, in any column or in those of *subset*, in the order in which they came."""
         names = [subset] if isinstance(subset, str) else subset and list(subset)
         columns = referred(names, self.schema)
-        return self._kept("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
+        return self._with_same_model("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
 
     def head(self, rows: int = 5) -> Self:
         """The first *rows* rows."""
-        return self._kept("head", lambda lf: lf.head(rows))
+        return self._with_same_model("head", lambda lf: lf.head(rows))
 
     limit = head
 
     def tail(self, rows: int = 5) -> Self:
         """The last *rows* rows."""
-        return self._kept("tail", lambda lf: lf.tail(rows))
+        return self._with_same_model("tail", lambda lf: lf.tail(rows))
 
     def slice(self, offset: int, length: int | None = None) -> Self:
         """*length* rows from *offset* on."""
-        return self._kept("slice", lambda lf: lf.slice(offset, length))
+        return self._with_same_model("slice", lambda lf: lf.slice(offset, length))
 
     def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[M]:
         """More columns, or others in the place of those of their names, if they can be the model's.
@@ -257,8 +257,8 @@ class Frame(Generic[M]):
         Raises:
             ModelMismatch: a column of the model would get a type that it cannot have.
         """
-        held, so_named = self._held(exprs), self._named(named)
-        lf, schema = self._planned("with_columns", lambda lf: lf.with_columns(*held, **so_named))
+        held, named_exprs = self._reusable(exprs), self._reusable_named(named)
+        lf, schema = self._plan("with_columns", lambda lf: lf.with_columns(*held, **named_exprs))
         check_fit(schema, self.model)
         before = pl.Schema({name: schema[name] for name in self.schema})
         model = model_after("with_columns", self.model, before, schema)
@@ -268,18 +268,18 @@ class Frame(Generic[M]):
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """These columns."""
-        held, so_named = self._held(exprs), self._named(named)
-        lf, schema = self._planned("select", lambda lf: lf.select(*held, **so_named))
+        held, named_exprs = self._reusable(exprs), self._reusable_named(named)
+        lf, schema = self._plan("select", lambda lf: lf.select(*held, **named_exprs))
         return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
 
     def drop(self, *columns: str) -> Frame[BaseModel]:
         """All columns but these."""
-        held = self._held(columns)
-        return self._changed("drop", lambda lf: lf.drop(*held))
+        held = self._reusable(columns)
+        return self._with_derived_model("drop", lambda lf: lf.drop(*held))
 
     def rename(self, names: Mapping[str, str]) -> Frame[BaseModel]:
         """The same columns with other names; what is renamed gets a field of its type, without constraints."""
-        return self._changed("rename", lambda lf: lf.rename(dict(names)))
+        return self._with_derived_model("rename", lambda lf: lf.rename(dict(names)))
 
     def join(
         self,
@@ -298,7 +298,7 @@ class Frame(Generic[M]):
         columns = referred(list(on) if on is not None and not isinstance(on, str | pl.Expr) else on, self.schema)
         sides = {"left_on": self.schema, "right_on": schema}
         chosen |= {side: referred(chosen[side], names) for side, names in sides.items() if side in chosen}
-        return self._changed(
+        return self._with_derived_model(
             "join", lambda lf, right: lf.join(right, columns, how, **chosen), (lazy, schema), sources=sources
         )
 
@@ -312,7 +312,7 @@ class Frame(Generic[M]):
         Raises:
             ModelMismatch: its columns cannot be these.
         """
-        bound = cast("type[Frame[N]]", self._family()[model])
+        bound = cast("type[Frame[N]]", self._unbound_class()[model])
         check_fit(self.schema, model)
         return bound(self.plan, self.schema, trust=self.trust, sources=self._sources)
 
@@ -328,12 +328,12 @@ class Frame(Generic[M]):
             UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
         """
         rows = self._rows()
-        return rows.models(self._computed(rows.plan))
+        return rows.models(self._collect_plan(rows.plan))
 
     def to_frame(self) -> pl.DataFrame:
         """All rows as a DataFrame with the model's columns; raises what `collect` does."""
         rows = self._rows()
-        return rows.frame(self._computed(rows.plan))
+        return rows.frame(self._collect_plan(rows.plan))
 
     def to_dict(self) -> dict[str, list[Any]]:
         """All rows as lists of Python values by column, made in slices on the hub; raises what `collect` does."""
@@ -399,22 +399,22 @@ class Frame(Generic[M]):
 
     @classmethod
     def _scan(cls, kind: Kind, path: StrPath, root: StrPath | None, trust: Trust, options: dict[str, Any]) -> Self:
-        model = cls._own_model()
+        model = cls._bound_model()
         found = pool.call(scan, kind, path, root, model, options)
         if found.texts is None:
             check_fit(found.schema, model)
             return cls(found.frame, found.schema, trust=trust, sources=(found.sources,))
-        texts = TextRows(found.texts, found.sources, model)
+        texts = NdjsonRows(found.texts, found.sources, model)
         return cls(found.frame, found.schema, trust=trust, sources=(found.sources,), texts=texts)
 
-    def _rows(self) -> PlanRows[M] | TextRows[M]:
+    def _rows(self) -> PlanRows[M] | NdjsonRows[M]:
         """What is taken, and what makes valid rows of it."""
-        if self._texts is not None and self.trust == "off":
-            return self._texts
+        if self._ndjson is not None and self.trust == "off":
+            return self._ndjson
         return PlanRows(self.plan, self._row_model(), self.trust)
 
-    def _computed(self, plan: pl.LazyFrame) -> pl.DataFrame:
-        with reading(self._sources):
+    def _collect_plan(self, plan: pl.LazyFrame) -> pl.DataFrame:
+        with translating_file_errors(self._sources):
             return pool.call(_collected, plan, self._sources)
 
     def _write(
@@ -426,7 +426,7 @@ class Frame(Generic[M]):
         options: dict[str, Any],
     ) -> int:
         inspect.signature(polars_write).bind(None, None, **options)
-        place = pool.call(target, path, root)
+        place = pool.call(resolve_target, path, root)
         file = kind(Path(place.paths[0]), options)
         try:
             with self.stream() as batches:
@@ -442,7 +442,7 @@ class Frame(Generic[M]):
         return file.rows
 
     @classmethod
-    def _own_model(cls) -> type[M]:
+    def _bound_model(cls) -> type[M]:
         if not hasattr(cls, "model"):
             raise NoModel
         return cast("type[M]", cls.model)
@@ -451,30 +451,30 @@ class Frame(Generic[M]):
         return cast("type[M]", self.model)
 
     @classmethod
-    def _family(cls) -> Any:
+    def _unbound_class(cls) -> Any:
         """The class that takes a model in brackets: the nearest one that is bound to none."""
         return next(base for base in cls.__mro__ if not hasattr(base, "model"))
 
-    def _held(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _reusable(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
         """*exprs* for more than one use, since they are tried on no rows before; names of columns are no patterns."""
         held = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
         return tuple(referred(expr, self.schema) for expr in held)
 
-    def _named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
+    def _reusable_named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
         """Likewise, of expressions that are given by keyword."""
         return {name: referred(expr, self.schema) for name, expr in exprs.items()}
 
-    def _planned(
+    def _plan(
         self, verb: str, build: Callable[..., pl.LazyFrame], *others: tuple[pl.LazyFrame, pl.Schema]
     ) -> tuple[pl.LazyFrame, pl.Schema]:
-        schema = pool.call(planned, verb, (self.schema, *(schema for _, schema in others)), build)
+        schema = pool.call(plan_schema, verb, (self.schema, *(schema for _, schema in others)), build)
         return build(self.plan, *(lf for lf, _ in others)), schema
 
-    def _kept(self, verb: str, build: Callable[..., pl.LazyFrame]) -> Self:
-        lf, schema = self._planned(verb, build)
+    def _with_same_model(self, verb: str, build: Callable[..., pl.LazyFrame]) -> Self:
+        lf, schema = self._plan(verb, build)
         return type(self)(lf, schema, trust=self.trust, sources=self._sources)
 
-    def _changed(
+    def _with_derived_model(
         self,
         verb: str,
         build: Callable[..., pl.LazyFrame],
@@ -482,14 +482,14 @@ class Frame(Generic[M]):
         computed: frozenset[str] = frozenset(),
         sources: tuple[Sources, ...] = (),
     ) -> Frame[BaseModel]:
-        lf, schema = self._planned(verb, build, *others)
+        lf, schema = self._plan(verb, build, *others)
         model = model_after(verb, self.model, self.schema, schema, computed=computed)
         return self._next(model, lf, schema, sources)
 
     def _next(
         self, model: type[BaseModel], lf: pl.LazyFrame, schema: pl.Schema, sources: tuple[Sources, ...] = ()
     ) -> Frame[BaseModel]:
-        bound = cast("type[Frame[BaseModel]]", self._family()[model])
+        bound = cast("type[Frame[BaseModel]]", self._unbound_class()[model])
         return bound(lf, schema, trust=self.trust, sources=(*self._sources, *sources))
 
 
@@ -508,19 +508,19 @@ class GroupedFrame:
 
     def __init__(self, frame: Frame[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         self._frame = frame
-        self._by = frame._held(by)
-        self._named = frame._named(named)
+        self._by = frame._reusable(by)
+        self._reusable_named = frame._reusable_named(named)
 
     def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """One row for each group, in the order of their first rows; the columns computed get fields of their types."""
         frame = self._frame
-        held, so_named = frame._held(exprs), frame._named(named)
-        keys = frame.select(*self._by, **self._named).schema
+        held, named_exprs = frame._reusable(exprs), frame._reusable_named(named)
+        keys = frame.select(*self._by, **self._reusable_named).schema
 
         def build(lf: pl.LazyFrame) -> pl.LazyFrame:
-            return lf.group_by(*self._by, maintain_order=True, **self._named).agg(*held, **so_named)
+            return lf.group_by(*self._by, maintain_order=True, **self._reusable_named).agg(*held, **named_exprs)
 
-        lf, schema = frame._planned("agg", build)
+        lf, schema = frame._plan("agg", build)
         computed = schema.keys() - keys.keys()
         model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
         return frame._next(model, lf, schema)

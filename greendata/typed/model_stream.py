@@ -14,8 +14,8 @@ from greendata.pool import pool
 from greendata.query.batches import Batches
 from greendata.typed.confinement import Sources
 from greendata.typed.instances import PlanRows
-from greendata.typed.scans import reading
-from greendata.typed.text_rows import TextRows
+from greendata.typed.ndjson_rows import NdjsonRows
+from greendata.typed.scans import translating_file_errors
 
 __all__ = ("ModelStream",)
 
@@ -44,7 +44,7 @@ class ModelStream(Closing, Generic[M]):
     """
 
     def __init__(
-        self, batches: Batches[pl.DataFrame], rows: PlanRows[M] | TextRows[M], *, sources: tuple[Sources, ...] = ()
+        self, batches: Batches[pl.DataFrame], rows: PlanRows[M] | NdjsonRows[M], *, sources: tuple[Sources, ...] = ()
     ) -> None:
         self._batches = batches
         self._rows = rows
@@ -95,7 +95,7 @@ class ModelStream(Closing, Generic[M]):
             raise BatchesBusy
         self._busy = True
         try:
-            with reading(self._sources):
+            with translating_file_errors(self._sources):
                 batch = next(self._batches)
             used = use(batch)
         except FrameInvalid as error:

@@ -1,10 +1,10 @@
 """Files of NDJSON as lazy frames, whose rows are compared with their own text while they are read.
 
 What a column of such a file is cannot be told before all of it was read, and what a cell was not told after. So the
-rows are judged where they come in, batch by batch, and the columns are those of the model (`scan_judged`). Rows of a
+rows are judged where they come in, batch by batch, and the columns are those of the model (`scan_validated`). Rows of a
 model that runs code are not judged before they are taken, since code is to run once: their columns have the types that
 Polars infers from all rows, and a row of which a column would say something else than its text is refused
-(`scan_faithful`). All of it is for workers and for Polars' own threads, which run the query.
+(`scan_inferred`). All of it is for workers and for Polars' own threads, which run the query.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from greendata.schema.failures import LISTED, joined
 from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources
-from greendata.typed.plan import first_words
-from greendata.validation.verbs import complete_validation
+from greendata.typed.plan import short_message
+from greendata.validation.verbs import verdict
 
-__all__ = ("LINE", "OF_LINES", "TEXT", "scan_faithful", "scan_judged", "texts_in", "unreadable")
+__all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_validated", "scan_json_lines", "unreadable")
 
 ROWS = 50_000  # judged at once
-OF_LINES = frozenset({"credential_provider", "storage_options"})  # options of `polars.scan_lines`: how to reach them
+SCAN_LINES_OPTIONS = frozenset({"credential_provider", "storage_options"})  # of `polars.scan_lines`
 LINE, TEXT = "line", "text"  # the columns of texts
 COMPARED_BYTES = 1 << 16  # of rows at once: less than a millisecond of Python
 
 _NOT_BLANK = r"[^ \t\r]"
 
 
-def texts_in(places: Any, **options: Any) -> pl.LazyFrame:
+def scan_json_lines(places: Any, **options: Any) -> pl.LazyFrame:
     r"""Return a lazy frame of the lines (`TEXT`) that are not blank, and their numbers (`LINE`).
 
     Args:
         places: what `polars.scan_lines` takes.
-        options: some of `OF_LINES`.
+        options: some of `SCAN_LINES_OPTIONS`.
 
     Example:
-        >>> texts_in(b"{}\n\n{}").collect().rows()
+        >>> scan_json_lines(b"{}\n\n{}").collect().rows()
         [(1, '{}'), (3, '{}')]
     """
     lines = pl.scan_lines(places, name=TEXT, row_index_name=LINE, row_index_offset=1, **options)
     return lines.with_columns(pl.col(TEXT).str.strip_prefix("\ufeff")).filter(pl.col(TEXT).str.contains(_NOT_BLANK))
 
 
-def scan_judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> pl.LazyFrame:
+def scan_validated(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> pl.LazyFrame:
     r"""Return a lazy frame over lines of JSON in the schema of *model*.
 
     Taking it raises FrameInvalid with the failures of all rows, those that a filter would leave out with them, or of
@@ -66,7 +66,7 @@ def scan_judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> 
     UnreadableFile if a line is no JSON.
 
     Args:
-        lines: see `texts_in`.
+        lines: see `scan_json_lines`.
         found: the same files, for errors.
 
     Raises:
@@ -79,16 +79,17 @@ def scan_judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> 
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     _ = file.write(b'{"age": 1.0}\n{}')
         ...     file.flush()
-        ...     scan_judged(texts_in(file.name), Sources("ages", (file.name,), None), User).collect()["age"].to_list()
+        ...     lines, sources = scan_json_lines(file.name), Sources("ages", (file.name,), None)
+        ...     scan_validated(lines, sources, User).collect()["age"].to_list()
         [1, 7]
     """
     lines.head(1).collect()
     schema = schema_of(model)
-    judged = partial(_judged, lines, found, model)
+    judged = partial(_validated_batches, lines, found, model)
     return register_io_source(partial(_batches, judged), schema=schema, explain_name="judged NDJSON")
 
 
-def scan_faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> tuple[pl.LazyFrame, pl.Schema]:
+def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> tuple[pl.LazyFrame, pl.Schema]:
     r"""Return a lazy frame over lines of JSON in the types that Polars infers from all of them, and these.
 
     Taking it raises UnreadableFile, which names the line and the place in it, where a value would not be what it is in
@@ -96,7 +97,7 @@ def scan_faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
     values of one key. It does so where a key is absent and null would mean something else to the model.
 
     Args:
-        lines: see `texts_in`.
+        lines: see `scan_json_lines`.
         found: the same files, for errors.
 
     Raises:
@@ -110,7 +111,7 @@ def scan_faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     _ = file.write(b'{"age": 1.0}\n{"age": 2}')
         ...     file.flush()
-        ...     lf, _ = scan_faithful(texts_in(file.name), Sources("ages", (file.name,), None), User)
+        ...     lf, _ = scan_inferred(scan_json_lines(file.name), Sources("ages", (file.name,), None), User)
         ...     lf.collect()["age"].to_list()
         [1.0, 2.0]
     """
@@ -118,8 +119,8 @@ def scan_faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
     try:
         schema = pl.concat(heads, how="diagonal_relaxed").schema if heads else pl.Schema()
     except PolarsError as error:
-        raise UnreadableFile([found.shown], f"there is no type for all rows: {first_words(error)}") from error
-    source = partial(_batches, partial(_faithful, lines, found, model, schema))
+        raise UnreadableFile([found.shown], f"there is no type for all rows: {short_message(error)}") from error
+    source = partial(_batches, partial(_compared_batches, lines, found, model, schema))
     return register_io_source(source, schema=schema, explain_name="faithful NDJSON"), schema
 
 
@@ -141,7 +142,7 @@ def _batches(
             return
 
 
-def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
+def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
     """The rows in batches; as soon as one is invalid no more of them, but failures until `LISTED`."""
     partitioner = JsonPartitioner(model)
     names = [*schema_of(model)]
@@ -165,7 +166,9 @@ def _judged(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iter
         raise FrameInvalid.with_text(model.__name__, height, joined(failures))
 
 
-def _faithful(lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schema: pl.Schema) -> Iterator[pl.DataFrame]:
+def _compared_batches(
+    lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schema: pl.Schema
+) -> Iterator[pl.DataFrame]:
     """The rows in batches, each compared with its text."""
     columns = columns_of(model)
     for numbers, texts, df in _pieces(lines, found, schema):

@@ -22,14 +22,14 @@ from polars.exceptions import (
 
 from greendata.errors import PlanRefused, UnknownColumn
 
-__all__ = ("first_words", "planned")
+__all__ = ("short_message", "plan_schema")
 
 _ABOUT_TYPES = (ColumnNotFoundError, InvalidOperationError, SchemaError, StructFieldNotFoundError)
 _A_NAME = re.compile(r'"([^"]+)"')
 _PYTHON = ("python_udf", "PYTHON", "map_")  # how a plan's text shows functions of Python
 
 
-def planned(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.LazyFrame]) -> pl.Schema:
+def plan_schema(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.LazyFrame]) -> pl.Schema:
     """The schema of what *build* makes of frames that have *schemas*. Call on a worker.
 
     Args:
@@ -42,23 +42,23 @@ def planned(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.Laz
         PlanRefused: it does not go with the columns' types.
 
     Example:
-        >>> dict(planned("select", [pl.Schema({"a": pl.Int8})], lambda lf: lf.select(pl.col("a").sum().alias("b"))))
+        >>> dict(plan_schema("select", [pl.Schema({"a": pl.Int8})], lambda lf: lf.select(pl.col("a").sum().alias("b"))))
         {'b': Int64}
     """
     try:
         lf = build(*(pl.LazyFrame(schema=schema) for schema in schemas))
         schema = lf.collect_schema()
-        _rehearse(lf)
+        _dry_run(lf)
     except PolarsError as error:
         raise _refusal(verb, error, schemas[0]) from error
     return schema
 
 
-def first_words(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     r"""What Polars says went wrong, without the plan and the advice that it prints behind it.
 
     Example:
-        >>> first_words(ValueError("bad line\n\nResolved plan until failure: ..."))
+        >>> short_message(ValueError("bad line\n\nResolved plan until failure: ..."))
         'bad line'
     """
     first, *others = (" ".join(part.split()) for part in str(error).split("\n\n"))
@@ -66,7 +66,7 @@ def first_words(error: BaseException) -> str:
     return "; ".join([first, *offset])
 
 
-def _rehearse(lf: pl.LazyFrame) -> None:
+def _dry_run(lf: pl.LazyFrame) -> None:
     """Compute *lf*, which has no rows, and raise what it says about types; the lack of rows is no error."""
     if any(sign in lf.explain(optimized=False) for sign in _PYTHON):
         return
@@ -85,4 +85,4 @@ def _refusal(verb: str, error: PolarsError, schema: pl.Schema) -> PlanRefused:
     name = _A_NAME.search(str(error))
     if isinstance(error, ColumnNotFoundError) and name is not None:
         return UnknownColumn(verb, name[1], schema)
-    return PlanRefused(verb, first_words(error), schema)
+    return PlanRefused(verb, short_message(error), schema)

@@ -20,18 +20,18 @@ from greendata.hub.contexts import contextmanager
 from greendata.schema.column_names import column
 from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
-from greendata.typed.confinement import Sources, StrPath, sources
-from greendata.typed.ndjson_scan import OF_LINES, scan_faithful, scan_judged, texts_in
-from greendata.typed.plan import first_words
+from greendata.typed.confinement import Sources, StrPath, resolve_sources
+from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, scan_inferred, scan_json_lines, scan_validated
+from greendata.typed.plan import short_message
 from greendata.validation.column_validation import runs_code
 
-__all__ = ("Scan", "csv_for", "csv_options", "named_twice", "reading", "scan")
+__all__ = ("Scan", "csv_to_model", "csv_options", "duplicate_name", "translating_file_errors", "scan")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
 # Options of `polars.scan_ndjson` that say how much of a file Polars looks at and holds at once, which has no bearing on
 # rows that are judged one by one.
-_OF_INFERENCE = frozenset({"batch_size", "infer_schema_length", "low_memory"})
+_INFERENCE_OPTIONS = frozenset({"batch_size", "infer_schema_length", "low_memory"})
 
 _DUPLICATED = "_duplicated_"  # what Polars puts between a name that is taken and a number
 # The options of `polars.scan_csv` that say where the header is and what a column.
@@ -55,7 +55,7 @@ class Scan(NamedTuple):
         frame: the lazy frame.
         schema: its columns.
         sources: the files, to be checked before each run.
-        texts: the rows as text, see `greendata.typed.text_rows`; None if the file has none.
+        texts: the rows as text, see `greendata.typed.ndjson_rows`; None if the file has none.
     """
 
     frame: pl.LazyFrame
@@ -69,7 +69,7 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
 
     Args:
         kind: which ``polars.scan_*`` reads it.
-        path: see `greendata.typed.confinement.sources`.
+        path: see `greendata.typed.confinement.resolve_sources`.
         root: likewise.
         model: what the rows are to be.
         options: those of ``polars.scan_*``; they win over what the model knows.
@@ -78,27 +78,27 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
         PathRefused, FileMissing, BadArgument: the path.
         UnreadableFile: the file is not of that kind, or is cut short.
     """
-    found = sources(path, root)
+    found = resolve_sources(path, root)
     if found.root is None:
         places: Any = path
     elif kind == "ndjson":  # which has no glob=False
         places = [escape(place) for place in found.paths]
     else:
         places, options = list(found.paths), {**options, "glob": False}
-    with reading((found,)):
-        if kind == "ndjson" and options.keys() <= OF_LINES | _OF_INFERENCE:
-            lines = texts_in(places, **{name: options[name] for name in options.keys() & OF_LINES})
-            if _can_be_judged(model):
-                return Scan(scan_judged(lines, found, model), schema_of(model), found, lines)
-            return Scan(*scan_faithful(lines, found, model), found, lines)
+    with translating_file_errors((found,)):
+        if kind == "ndjson" and options.keys() <= SCAN_LINES_OPTIONS | _INFERENCE_OPTIONS:
+            lines = scan_json_lines(places, **{name: options[name] for name in options.keys() & SCAN_LINES_OPTIONS})
+            if _can_validate_while_reading(model):
+                return Scan(scan_validated(lines, found, model), schema_of(model), found, lines)
+            return Scan(*scan_inferred(lines, found, model), found, lines)
         if kind == "csv":
             options = csv_options(model, options)
         lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
         schema = lf.collect_schema()
         if kind == "csv":
-            if (twice := named_twice(schema, lambda: _header(places, options))) is not None:
+            if (twice := duplicate_name(schema, lambda: _header(places, options))) is not None:
                 raise UnreadableFile([found.shown], f"the name {twice!r} stands for more than one column")
-            lf = csv_for(model, lf, options)
+            lf = csv_to_model(model, lf, options)
             schema = lf.collect_schema()
         if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
             lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
@@ -107,7 +107,7 @@ def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel]
 
 
 @contextmanager
-def reading(files: tuple[Sources, ...]) -> Iterator[None]:
+def translating_file_errors(files: tuple[Sources, ...]) -> Iterator[None]:
     """Have what Polars raises in the block be about *files*; without files it is left as it is.
 
     Raises:
@@ -118,7 +118,7 @@ def reading(files: tuple[Sources, ...]) -> Iterator[None]:
     except PolarsError as error:
         if not files:
             raise
-        raise UnreadableFile([file.shown for file in files], _cleaned(files)(first_words(error))) from error
+        raise UnreadableFile([file.shown for file in files], _cleaned(files)(short_message(error))) from error
     except FileNotFoundError as error:
         if not files or isinstance(error, FileMissing):
             raise
@@ -134,7 +134,7 @@ def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
     return clean
 
 
-def _can_be_judged(model: type[BaseModel]) -> bool:
+def _can_validate_while_reading(model: type[BaseModel]) -> bool:
     """True if rows may be judged while they are read: once they are taken, they are again."""
     return model.model_config.get("extra") != "allow" and not runs_code(model)
 
@@ -155,7 +155,7 @@ def csv_options(model: type[BaseModel], options: dict[str, Any]) -> dict[str, An
     return {"schema_overrides": types, **options}
 
 
-def csv_for(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -> pl.LazyFrame:
+def csv_to_model(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -> pl.LazyFrame:
     """Return the rows of CSV in *lf* as *model* wants them: with their names, floats, decimals and binary values.
 
     Args:
@@ -164,7 +164,7 @@ def csv_for(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -
     Example:
         >>> class Item(BaseModel):
         ...     price: float
-        >>> csv_for(Item, pl.LazyFrame({"price": ["1.5", "1e5", None]}), {}).collect()["price"].to_list()
+        >>> csv_to_model(Item, pl.LazyFrame({"price": ["1.5", "1e5", None]}), {}).collect()["price"].to_list()
         [1.5, 100000.0, None]
     """
     if not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
@@ -187,7 +187,7 @@ def csv_for(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -
     return lf.with_columns(changed)
 
 
-def named_twice(schema: pl.Schema, header: Callable[[], list[str | None]]) -> str | None:
+def duplicate_name(schema: pl.Schema, header: Callable[[], list[str | None]]) -> str | None:
     """Return a name that stands for more than one column, which Polars renames; None if there is none.
 
     Args:
@@ -195,7 +195,7 @@ def named_twice(schema: pl.Schema, header: Callable[[], list[str | None]]) -> st
         header: tells the names as they stand there.
 
     Example:
-        >>> named_twice(pl.Schema({"a": pl.Int64, "a_duplicated_0": pl.Int64}), lambda: ["a", "a"])
+        >>> duplicate_name(pl.Schema({"a": pl.Int64, "a_duplicated_0": pl.Int64}), lambda: ["a", "a"])
         'a'
     """
     parts = (name.rpartition(_DUPLICATED) for name in schema)

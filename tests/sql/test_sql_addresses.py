@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import greendata
 from greendata import BadArgument, DatabaseUnreachable, UnknownDatabase
-from greendata.sql.addresses import Conninfo, place_of
+from greendata.sql.addresses import Conninfo, parse_address
 from greendata.sql.databases import database_of
 
 SECRET = "hunter2"
@@ -121,7 +121,7 @@ def test_what_is_no_address_is_refused_at_the_call(
     ],
 )
 def test_paths_are_paths(address: str, place: str) -> None:
-    assert place_of(address) == place
+    assert parse_address(address) == place
 
 
 @settings(max_examples=500)

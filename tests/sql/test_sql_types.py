@@ -12,7 +12,7 @@ import pytest
 
 import greendata
 from greendata import BadArgument, ColumnUnreadable, QueryFailed
-from greendata.sql.tokens import Statement
+from greendata.sql.tokenizer import Statement
 from tests.support.databases import closing, postgres
 
 pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them

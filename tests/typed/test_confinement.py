@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def found(path: str, root: Path) -> list[str]:
-    return [str(Path(file).relative_to(root.resolve())) for file in confinement.sources(path, root).paths]
+    return [str(Path(file).relative_to(root.resolve())) for file in confinement.resolve_sources(path, root).paths]
 
 
 def test_files_folders_and_globs(root: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(root: Path) -> None:
 
 
 def test_without_a_root_a_path_is_polars_own_business() -> None:
-    assert confinement.sources("s3://bucket/*.parquet", None).paths == ("s3://bucket/*.parquet",)
+    assert confinement.resolve_sources("s3://bucket/*.parquet", None).paths == ("s3://bucket/*.parquet",)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_what_leads_out_is_refused(root: Path, path: str, reason: str) -> None:
         (root / "circle").symlink_to("circle")
     os.mkfifo(root / "pipe")
     with pytest.raises(PathRefused, match=reason) as caught:
-        confinement.sources(path.format(tmp=root.parent), root)
+        confinement.resolve_sources(path.format(tmp=root.parent), root)
     assert "name a file inside the root" in str(caught.value)
     assert isinstance(caught.value, ValueError)
     if not set("*?") & set(path):  # a target is one name, and these are letters of it
         with pytest.raises(GreenDataError):
-            confinement.target(path.format(tmp=root.parent), root)
+            confinement.resolve_target(path.format(tmp=root.parent), root)
 
 
 def test_links_inside_are_followed_and_circles_of_folders_are_not(root: Path) -> None:
@@ -103,23 +103,23 @@ def test_links_inside_are_followed_and_circles_of_folders_are_not(root: Path) ->
 
 def test_a_root_may_be_a_link_itself(root: Path) -> None:
     (root.parent / "alias").symlink_to(root)
-    assert confinement.sources("a.csv", root.parent / "alias").paths == (str(root.resolve() / "a.csv"),)
+    assert confinement.resolve_sources("a.csv", root.parent / "alias").paths == (str(root.resolve() / "a.csv"),)
 
 
 def test_missing_files_and_roots(root: Path) -> None:
     for path in ("no.csv", "*.parquet", "a.csv/b.csv", "no/*.csv"):
         with pytest.raises(FileNotFoundError) as caught:
-            confinement.sources(path, root)
+            confinement.resolve_sources(path, root)
         assert isinstance(caught.value, FileMissing)
         assert str(caught.value) == f"there is no file or folder {path!r}"
     for bad in (root / "no", root / "a.csv"):
         with pytest.raises(BadArgument, match="root must be a folder"):
-            confinement.sources("a.csv", bad)
+            confinement.resolve_sources("a.csv", bad)
 
 
 def test_a_link_that_is_swapped_after_the_check_is_not_followed(root: Path) -> None:
     (root / "now.csv").symlink_to("a.csv")
-    sources = confinement.sources("now.csv", root)
+    sources = confinement.resolve_sources("now.csv", root)
     (root / "now.csv").unlink()
     (root / "now.csv").symlink_to("../outside/secret.csv")
     sources.check()
@@ -127,7 +127,7 @@ def test_a_link_that_is_swapped_after_the_check_is_not_followed(root: Path) -> N
 
 
 def test_what_becomes_a_link_after_the_check_is_refused_at_the_run(root: Path) -> None:
-    sources = confinement.sources("deep/d.csv", root)
+    sources = confinement.resolve_sources("deep/d.csv", root)
     (root / "deep").rename(root / "deeper")
     with pytest.raises(FileMissing):
         sources.check()
@@ -142,16 +142,16 @@ def test_what_becomes_a_link_after_the_check_is_refused_at_the_run(root: Path) -
 
 
 def test_targets(root: Path) -> None:
-    assert confinement.target("new.csv", root).paths == (str(root.resolve() / "new.csv"),)
-    assert confinement.target("deep/new.csv", root).shown == "deep/new.csv"
+    assert confinement.resolve_target("new.csv", root).paths == (str(root.resolve() / "new.csv"),)
+    assert confinement.resolve_target("deep/new.csv", root).shown == "deep/new.csv"
     with pytest.raises(FileMissing, match="no file or folder 'no'"):
-        confinement.target("no/new.csv", root)
+        confinement.resolve_target("no/new.csv", root)
     with pytest.raises(PathRefused, match="no regular file"):
-        confinement.target("deep", root)
+        confinement.resolve_target("deep", root)
 
 
 def test_errors_are_cleaned_of_the_root(root: Path) -> None:
-    one = confinement.sources("a.csv", root)
+    one = confinement.resolve_sources("a.csv", root)
     assert one.cleaned(f"cannot open {root.resolve()}/a.csv") == "cannot open a.csv"
-    many = confinement.sources("*.csv", root)
+    many = confinement.resolve_sources("*.csv", root)
     assert many.cleaned(f"{root.resolve()}/b.csv: bad, in {root.resolve()}") == "b.csv: bad, in ."

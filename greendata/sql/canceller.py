@@ -8,18 +8,18 @@ from greendata.errors import QueryFailed
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 
-__all__ = ("Stopper",)
+__all__ = ("Canceller",)
 
 _PAUSES = (0.0, 0.01, 0.1, 1.0, 5.0)  # seconds before each attempt: a statement may begin a moment after the first
 
 
-class Stopper:
+class Canceller:
     """What gives a statement up. The lock keeps the statement open while another thread stops it.
 
     Example:
-        >>> stopper = Stopper()
-        >>> with stopper.running(lambda: print("stop"), "SELECT 1"):
-        ...     stopper.give_up()
+        >>> canceller = Canceller()
+        >>> with canceller.running(lambda: print("stop"), "SELECT 1"):
+        ...     canceller.request()
         True
     """
 
@@ -28,12 +28,12 @@ class Stopper:
         self._cancel: Callable[[], object] | None = None  # written under the lock by the worker, any thread reads
         self._is_given_up = False  # any thread sets it
 
-    def give_up(self) -> bool:
+    def request(self) -> bool:
         """From now on no statement begins; True if one runs that is to be stopped. Safe from any thread."""
         self._is_given_up = True
         return self._cancel is not None
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Have the database give up the statement that runs now, if it can. It may block."""
         begun = self._cancel
         for pause in _PAUSES:
@@ -62,7 +62,7 @@ class Stopper:
         with self._lock:
             self._cancel = cancel
         try:
-            self.check(sql)  # looked at when it is in its place; `give_up` does it the other way round
+            self.check(sql)  # looked at when it is in its place; `request` does it the other way round
             yield
         finally:
             with self._lock:

@@ -21,17 +21,17 @@ from greendata.typed.ndjson_scan import LINE, TEXT, unreadable
 from greendata.validation.partitioner import Partitioned
 from greendata.validation.verbs import complete_validation
 
-__all__ = ("TextRows",)
+__all__ = ("NdjsonRows",)
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class TextRows(Generic[M]):
+class NdjsonRows(Generic[M]):
     """What judges rows by their texts. Call it from a greenlet: the hub turns between slices.
 
     Attributes:
-        plan: the texts and their lines, see `greendata.typed.ndjson_scan.texts_in`.
+        plan: the texts and their lines, see `greendata.typed.ndjson_scan.scan_json_lines`.
         found: the files.
         model: what the rows are to be.
     """
@@ -51,12 +51,12 @@ class TextRows(Generic[M]):
             >>> class User(BaseModel):
             ...     age: int = 7
             >>> rows = pl.DataFrame({LINE: [1, 2], TEXT: ['{"age": 1.0}', "{}"]})
-            >>> TextRows(rows.lazy(), Sources("ages", ("ages",), None), User).frame(rows)["age"].to_list()
+            >>> NdjsonRows(rows.lazy(), Sources("ages", ("ages",), None), User).frame(rows)["age"].to_list()
             [1, 7]
         """
         try:
-            height, found = complete_validation(pool.call(_sifted, self.model, rows[TEXT]))
-        except InvalidJson as broken:
+            height, found = verdict(pool.call(_partition, self.model, rows[TEXT]))
+        except NotJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken
         if found.failures.height:
@@ -70,7 +70,7 @@ class TextRows(Generic[M]):
             >>> class User(BaseModel):
             ...     age: int = 7
             >>> rows = pl.DataFrame({LINE: [1, 2], TEXT: ['{"age": 1.0}', "{}"]})
-            >>> TextRows(rows.lazy(), Sources("ages", ("ages",), None), User).models(rows)
+            >>> NdjsonRows(rows.lazy(), Sources("ages", ("ages",), None), User).models(rows)
             [User(age=1), User(age=7)]
         """
         check, texts = pool.call(JsonPartitioner, self.model).check, rows[TEXT]
@@ -85,5 +85,5 @@ class TextRows(Generic[M]):
             raise
 
 
-def _sifted(model: type[BaseModel], texts: pl.Series) -> Partitioned:
+def _partition(model: type[BaseModel], texts: pl.Series) -> Partitioned:
     return JsonPartitioner(model)(texts.alias(""))
