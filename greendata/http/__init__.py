@@ -1,4 +1,4 @@
-"""Frames by URL, through a session that is careful where it connects to."""
+"""Read frames from URLs, through a session that checks each address it connects to."""
 
 import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
 

@@ -1,4 +1,4 @@
-"""Databases: statements in, frames out, and back."""
+"""Read SQL queries into frames, and write frames to tables."""
 
 import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
 

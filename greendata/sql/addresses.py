@@ -1,4 +1,4 @@
-"""The addresses of databases: which database a text names, and how it is shown without its secrets."""
+"""Parse the addresses of databases, and show them without their secrets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _HOST = r"(?:\[[^\]/?#@]*\]|[^:/?#@,\[\]]*)(?::[0-9]*)?"
 _URL = re.compile(
     r"(?s)postgres(?:ql)?://"
     rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
-)  # with a user: name, password, place; without: place, and nothing in it that could be a password; options
+)  # with a user: name, password, host and path; without one: host and path, with no possible password; then options
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
 _LOOKS_SECRET = re.compile(
     r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|@[^/\\]*:[0-9]+(?:/|$)|(?:password|passwd|passphrase|pwd|\b(?:pass|secret|token))\s*="
-)  # of what is no path
+)  # in a text that is not a path
 _HOST_AND_PORT = re.compile(r"[\w.-]+:[0-9]+(?:/.*)?")
-_HARMLESS = re.compile(r"(?s)[^=;@]*")  # no other pair after a sign that parts pairs elsewhere, and no address
+_HARMLESS = re.compile(r"(?s)[^=;@]*")  # holds no further name=value pair, as after a semicolon, and no address
 _SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
 _KEYWORDS = (
     "host hostaddr port dbname user sslmode connect_timeout application_name password passfile service servicefile "
@@ -36,11 +36,11 @@ _FILE = re.compile(r"(?i).+\.(db3?|sqlite3?|s3db|sl3)$")
 
 
 class Conninfo:
-    """Where a PostgreSQL is: the text that libpq takes, a URL or ``host=... dbname=...``.
+    """A connection string of PostgreSQL as libpq takes it: a URL or ``host=... dbname=...``.
 
     Attributes:
-        text: what was given; it may hold secrets.
-        shown: the same without them.
+        text: the connection string as given; it may hold secrets.
+        shown: the connection string without its secrets.
 
     Example:
         >>> Conninfo("host=db password='two words' dbname=shop").shown
@@ -56,13 +56,13 @@ class Conninfo:
 
     @property
     def for_driver(self) -> str:
-        """The text for libpq; what is written in a database of another encoding comes as UTF-8 too, and goes so."""
+        """Return the text for libpq, with UTF-8 as the client encoding whatever encoding the database has."""
         if self._is_url:
             return f"{self.text}{'&' if '?' in self.text else '?'}client_encoding=UTF8"
         return f"{self.text} client_encoding=UTF8"
 
     def scrubbed(self, message: str) -> str:
-        """*message*, of a driver, without the secrets: drivers quote what they cannot read."""
+        """Return *message* of a driver without the secrets. Drivers quote what they cannot parse."""
         if not self._is_parsed:
             return "the address cannot be read"
         plain = [*self._secrets, *map(unquote, self._secrets), *map(unquote_plus, self._secrets)]
@@ -101,7 +101,7 @@ class Conninfo:
         self._secrets += [bare, re.sub(r"(?s)\\(.)", r"\1", bare)]
         if name in _KEYWORDS.split():
             return f"{name}=***"
-        self._secrets.append(name)  # what comes after a character in a password that ends it
+        self._secrets.append(name)  # the rest of a password, after a character that ended it
         return "***"
 
     def __repr__(self) -> str:
@@ -109,10 +109,10 @@ class Conninfo:
 
 
 def parse_address(text: str) -> str | Conninfo:
-    """The path of the SQLite file that *text* names, or where the PostgreSQL is.
+    """Return the path of the SQLite file that *text* names, or the connection string of PostgreSQL.
 
     Raises:
-        UnknownDatabase: it names neither; its secrets are not part of the error.
+        UnknownDatabase: *text* names neither. The error does not contain its secrets.
 
     Example:
         >>> parse_address("sqlite:///shop.sqlite"), parse_address("postgresql+psycopg://ann:secret@db/shop")
@@ -137,11 +137,11 @@ def parse_address(text: str) -> str | Conninfo:
 
 
 def _why_not_a_path(text: str) -> str | None:
-    """What *text* looks like, if that is nothing that anybody calls a file; else None."""
+    """Return a description of *text* if it is most likely not a path, else None."""
     if _LOOKS_SECRET.search(text.lstrip("/\\")):
         return "a text that looks like an address with a password"
     if "://" in text or _HOST_AND_PORT.fullmatch(text):
-        return "a text that is no address"
+        return "a text that is not an address"
     if len(_PAIR.findall(text)) > 1 and not _PAIR.sub("", text).strip():
         return "names and values that PostgreSQL does not know"
     if _SQLITE_URI.match(text):
@@ -162,7 +162,7 @@ def _sqlite_path(rest: str) -> str:
 
 
 def looks_like_address(text: str) -> bool:
-    """True for what is the address or the file of a database sooner than the name of a table.
+    """Return True if *text* is more likely the address or the file of a database than the name of a table.
 
     Example:
         >>> looks_like_address("sales"), looks_like_address("shop.sqlite"), looks_like_address("postgresql://db/shop")

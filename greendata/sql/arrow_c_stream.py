@@ -1,13 +1,13 @@
-"""An Arrow C stream taken one record batch at a time, with the GIL released while its producer works.
+"""Read an Arrow C stream one record batch at a time, with the GIL released while its producer works.
 
-Polars' own reader of single batches (`polars.scan_arrow_c_stream`) and nanoarrow's hold the GIL while they wait for
-the next one: a query that is silent for a second silences the hub for a second. A foreign call through ctypes does not.
-The structures are those of the Arrow C data interface, a stable ABI:
+Polars' own reader of single batches (`polars.scan_arrow_c_stream`) and that of nanoarrow hold the GIL while they wait
+for the next batch: a query that returns nothing for a second blocks the hub for a second. A foreign call through
+ctypes releases the GIL. The structures are those of the Arrow C data interface, a stable ABI:
 arrow.apache.org/docs/format/CDataInterface
 
-Arrow promises that text is UTF-8, and Polars takes it at its word: other bytes end in a crash. The time 24:00 it makes
-null. What a database holds is what somebody stored, so text comes to Polars as bytes and times as numbers, which become
-text and times by a cast that looks at them.
+Arrow specifies that text is UTF-8, and Polars does not check it: other bytes crash the process. Polars turns the time
+24:00 into null. A database may hold both, so text is passed to Polars as bytes and times as integers, and a checked
+cast makes text and times of them.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from greendata.schema.column_names import frame_of
 __all__ = ("ArrowReader", "ArrowStream", "Field", "fields_of")
 
 _ARRAY, _SCHEMA_NAME = b"arrow_array", b"arrow_schema"  # the name of a capsule must outlive it
-_STORED = {b"u": b"z", b"U": b"Z", b"ttu": b"l"}  # the notation of text and times, and of what they lie in memory as
+_STORED = {b"u": b"z", b"U": b"Z", b"ttu": b"l"}  # Arrow's formats of text and times, and those of their storage
 _TIME = "ttu"
 _TYPE = b"POSTGRESQL:type"
 
 
 class ArrowStream(Protocol):
-    """A stream that a driver handed out, and that is still its owner's to release."""
+    """A stream that a driver returned. Its owner still has to release it."""
 
     @property
     def address(self) -> int:
-        """Where the ``ArrowArrayStream`` is."""
+        """The address of the ``ArrowArrayStream`` in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of a stream: its name, Arrow's notation of its type, and the type's name in PostgreSQL."""
+    """A column of a stream: its name, the format string of its Arrow type, and the name of its type in PostgreSQL."""
 
     name: str
     form: str
     kind: str
-    inner: Field | None  # of a list
+    inner: Field | None  # the items of a list
 
 
 class _Schema(ctypes.Structure):
@@ -87,7 +87,7 @@ class _Stream(ctypes.Structure):
 
 
 class _Batch:
-    """One record batch on its way to Polars, which moves it out of *array*."""
+    """One record batch that is passed to Polars, which moves it out of *array*."""
 
     def __init__(self, schema: _Schema, array: _Array) -> None:
         self._schema = schema
@@ -104,32 +104,32 @@ _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
 def fields_of(schema: int) -> list[Field]:
-    """The columns that the ``ArrowSchema`` at the address *schema* describes.
+    """Return the columns that the ``ArrowSchema`` at the address *schema* describes.
 
     Raises:
-        ColumnUnreadable: a name is no UTF-8.
+        ColumnUnreadable: a name is not UTF-8.
     """
     found = _Schema.from_address(schema)
     return [_field(found.children[number].contents) for number in range(found.n_children)]
 
 
 class ArrowReader:
-    """The record batches of *stream* as frames, a context manager. Call on a worker; one at a time.
+    """A context manager that reads the record batches of *stream* as frames. Call on one worker at a time.
 
-    The stream stays the caller's to release.
+    The caller still has to release the stream.
 
     Attributes:
-        fields: the columns; within the block.
+        fields: the columns; set inside the block.
 
     Raises:
-        OSError: the producer's own text.
+        OSError: the producer failed; the error has its message.
     """
 
     def __init__(self, stream: ArrowStream) -> None:
         self._at = _Stream.from_address(stream.address)
         self._address = stream.address
         self._schema = _Schema()
-        self._kept: list[tuple[_Schema, int, int | None]] = []  # what the schema's owner wants to find at its release
+        self._kept: list[tuple[_Schema, int, int | None]] = []  # what to restore before the schema's release
         self.fields: list[Field] = []
 
     def __enter__(self) -> ArrowReader:
@@ -148,19 +148,19 @@ class ArrowReader:
         self._schema.release(self._schema)
 
     def empty(self) -> pl.DataFrame:
-        """A frame of the columns, without rows."""
+        """Return a frame with the columns and without rows."""
         return self._decode_frame(pl.DataFrame(schema=pl.Schema(self)))
 
     def __arrow_c_schema__(self) -> object:
-        """A capsule of the columns."""
+        """Return a capsule with the columns."""
         return _new_capsule(ctypes.addressof(self._schema), _SCHEMA_NAME, None)
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """The batches.
+        """Yield the batches.
 
         Raises:
-            ColumnUnreadable: text is no UTF-8.
-            OSError: the producer's own text.
+            ColumnUnreadable: text is not UTF-8, or a time is 24:00.
+            OSError: the producer failed; the error has its message.
         """
         while True:
             array = _Array()
@@ -178,7 +178,7 @@ class ArrowReader:
         return frame_of([_decoded(frame[field.name], field) for field in self.fields])
 
     def _relabel_as_stored(self, schema: _Schema) -> None:
-        """Have text called bytes, times numbers, and types of the driver's own by what they are stored as."""
+        """Relabel text as bytes, times as integers, and the driver's extension types as their storage types."""
         form = ctypes.string_at(schema.format)
         self._kept.append((schema, schema.format, schema.metadata))
         schema.metadata = None
@@ -197,7 +197,7 @@ def _field(schema: _Schema) -> Field:
     try:
         name = schema.name.decode()
     except UnicodeDecodeError as error:
-        raise ColumnUnreadable(schema.name.decode(errors="replace"), "has a name that is no UTF-8") from error
+        raise ColumnUnreadable(schema.name.decode(errors="replace"), "has a name that is not UTF-8") from error
     form, kind = (
         ctypes.string_at(schema.format).decode(),
         _metadata(schema.metadata).get(_TYPE, b"").decode(errors="replace"),
@@ -206,7 +206,7 @@ def _field(schema: _Schema) -> Field:
 
 
 def _metadata(address: int | None) -> dict[bytes, bytes]:
-    """Arrow's notation: the number of pairs, then each key and value with its length before it."""
+    """Decode Arrow's metadata: the number of pairs, then each key and value, both preceded by their length."""
     found: dict[bytes, bytes] = {}
     if address is None:
         return found
@@ -239,5 +239,6 @@ def _decoded(series: pl.Series, field: Field) -> pl.Series:
             series = series.list.eval(pl.element() * 1000) if field.inner else series * 1000
         return series.cast(pl.List(dtype) if field.inner else dtype)
     except PolarsError as error:
-        reason = "holds the time 24:00, which is none in Polars" if form == _TIME else "holds text that is no UTF-8"
+        is_time = form == _TIME
+        reason = "holds the time 24:00, which Polars does not have" if is_time else "holds text that is not UTF-8"
         raise ColumnUnreadable(field.name, reason) from error

@@ -1,4 +1,4 @@
-"""The one statement of a job that can be stopped now."""
+"""Cancellation of the statement that a job is executing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from greendata.hub.contexts import contextmanager
 
 __all__ = ("Canceller",)
 
-_PAUSES = (0.0, 0.01, 0.1, 1.0, 5.0)  # seconds before each attempt: a statement may begin a moment after the first
+_PAUSES = (0.0, 0.01, 0.1, 1.0, 5.0)  # seconds before each attempt: the statement may start just after the first one
 
 
 class Canceller:
-    """What gives a statement up. The lock keeps the statement open while another thread stops it.
+    """Cancel the statement of one job from another thread. A lock keeps the statement open meanwhile.
+
+    ::
+
+        any thread                             worker
+        ----------                             ------
+        request(): set _is_requested           running(): set _cancel
+                   read _cancel                           check _is_requested
+        cancel():  call _cancel(), under       leave the block: clear _cancel, under
+                   the lock                               the lock, then close the statement
+
+    Each side writes before it reads, so at least one of them sees the other.
 
     Example:
         >>> canceller = Canceller()
@@ -25,16 +36,16 @@ class Canceller:
 
     def __init__(self) -> None:
         self._lock = native.allocate_lock()
-        self._cancel: Callable[[], object] | None = None  # written under the lock by the worker, any thread reads
-        self._is_given_up = False  # any thread sets it
+        self._cancel: Callable[[], object] | None = None  # the worker writes it under the lock; any thread reads it
+        self._is_requested = False  # any thread sets it
 
     def request(self) -> bool:
-        """From now on no statement begins; True if one runs that is to be stopped. Safe from any thread."""
-        self._is_given_up = True
+        """Let no further statement start. Return True if one is running. Safe from any thread."""
+        self._is_requested = True
         return self._cancel is not None
 
     def cancel(self) -> None:
-        """Have the database give up the statement that runs now, if it can. It may block."""
+        """Cancel the running statement in the database, if the database can. May block."""
         begun = self._cancel
         for pause in _PAUSES:
             native.sleep(pause)
@@ -44,17 +55,17 @@ class Canceller:
                 begun()
 
     def check(self, sql: str) -> None:
-        """Raise if the job was given up.
+        """Raise if cancellation was requested.
 
         Raises:
-            QueryFailed: it was.
+            QueryFailed: the job was given up.
         """
-        if self._is_given_up:
+        if self._is_requested:
             raise QueryFailed(sql, "it was given up", None)
 
     @contextmanager
     def running(self, cancel: Callable[[], object], sql: str) -> Iterator[None]:
-        """In the block *cancel*, which does not raise, stops what runs; call it on the worker.
+        """Make *cancel*, which must not raise, the way to stop what the block runs. Call on a worker.
 
         Raises:
             QueryFailed: the job was given up.
@@ -62,7 +73,7 @@ class Canceller:
         with self._lock:
             self._cancel = cancel
         try:
-            self.check(sql)  # looked at when it is in its place; `request` does it the other way round
+            self.check(sql)  # after `_cancel` is set; `request` works in the opposite order
             yield
         finally:
             with self._lock:

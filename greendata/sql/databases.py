@@ -1,7 +1,8 @@
-"""Which database, by which connection, and who uses it: what `greendata.read_sql` and `greendata.write_sql` are given.
+"""The databases that `greendata.read_sql` and `greendata.write_sql` accept, and which job uses which connection.
 
-An address means a connection of our own: one transaction, committed at its end, rolled back on any failure, closed. A
-connection of the caller's means the caller's transaction, and nothing of it is committed here.
+With an address, greendata opens a connection for one transaction, which is committed at its end and rolled back on any
+failure, and closes the connection. With a connection of the caller, statements run in the caller's transaction, and
+greendata does not commit it.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ _AUTOCOMMIT = "adbc.connection.autocommit"
 
 
 class Database(Protocol):
-    """Where statements go."""
+    """A database that executes statements."""
 
     kind: str
 
     def session(self, *, writes: bool) -> Any:
-        """A context manager that gives the driver's connection for one job. Call on a worker."""
+        """Return a context manager with the driver's connection for one job. Call on a worker."""
 
     def release(self) -> None:
-        """Let others use the connection; nothing happens the second time. Safe from any thread."""
+        """Let other jobs use the connection. A second call does nothing. Safe from any thread."""
 
 
 def driver(name: str) -> Any:
-    """The module of an ADBC driver.
+    """Import the module *name* of an ADBC driver.
 
     Raises:
         ImportError: it is not installed.
@@ -62,10 +63,10 @@ def driver(name: str) -> Any:
 
 
 def database_of(given: object, label: str) -> Database:
-    """What *given* stands for, claimed for the job *label* if it is a connection.
+    """Return the database of *given*. If *given* is a connection, claim it for the job *label*.
 
     Raises:
-        UnknownDatabase: it is neither a known address nor a connection.
+        UnknownDatabase: *given* is neither a known address nor a connection.
         ConnectionBusy: another job uses the connection.
         ImportError: the driver is not installed.
 
@@ -74,8 +75,8 @@ def database_of(given: object, label: str) -> Database:
         <Address postgresql://ann:***@db/shop>
     """
     if isinstance(given, str | PathLike):
-        place = parse_address(given) if isinstance(given, str) else fsdecode(given)
-        return PostgresAddress(place) if isinstance(place, Conninfo) else SqliteAddress(place)
+        address = parse_address(given) if isinstance(given, str) else fsdecode(given)
+        return PostgresAddress(address) if isinstance(address, Conninfo) else SqliteAddress(address)
     if sqlite.is_connection(given):
         return SqliteConnection(given, label)
     if (engine := sqlalchemy.engine_of(given)) is not None:
@@ -92,7 +93,7 @@ def database_of(given: object, label: str) -> Database:
 
 
 class SqliteAddress:
-    """A file of SQLite that each job connects to anew. Any thread makes it; one worker at a time uses it."""
+    """A file of SQLite. Each job opens a connection. Any thread may create it; one worker at a time uses it."""
 
     kind = SQLITE
 
@@ -101,11 +102,11 @@ class SqliteAddress:
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """A connection in a transaction of its own; a write makes the file if need be.
+        """Open a connection with a new transaction. A write creates the file if it does not exist.
 
         Raises:
-            DatabaseUnreachable: it cannot be opened.
-            QueryFailed: it refuses the commit.
+            DatabaseUnreachable: the file cannot be opened.
+            QueryFailed: the database rejects the commit.
         """
         with (
             closing(self._connect(may_create=writes)) as connection,
@@ -114,7 +115,7 @@ class SqliteAddress:
             yield connection
 
     def release(self) -> None:
-        """Nothing: nobody else has this connection."""
+        """Do nothing: the connection is not shared."""
 
     def _connect(self, *, may_create: bool) -> Any:
         if not (may_create or self.path == sqlite.MEMORY or Path(self.path).exists()):
@@ -129,21 +130,21 @@ class SqliteAddress:
 
 
 class PostgresAddress:
-    """A database of PostgreSQL that each job connects to anew. Any thread makes it; one worker at a time uses it."""
+    """A database of PostgreSQL. Each job opens a connection. Any thread may create it; one worker at a time uses it."""
 
     kind = POSTGRES
 
-    def __init__(self, place: Conninfo) -> None:
-        self._place = place
+    def __init__(self, address: Conninfo) -> None:
+        self._address = address
         self._driver = driver("adbc_driver_postgresql")
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """A connection in a transaction of its own.
+        """Open a connection with a new transaction.
 
         Raises:
-            DatabaseUnreachable: it cannot be opened.
-            QueryFailed: it refuses the commit.
+            DatabaseUnreachable: the database cannot be connected to.
+            QueryFailed: the database rejects the commit.
         """
         manager = driver("adbc_driver_manager")
         database, connection = self._connect(manager)
@@ -151,7 +152,7 @@ class PostgresAddress:
             yield connection
             _commit(connection, manager)
         except BaseException:
-            with suppress(manager.Error):  # what went wrong before says more
+            with suppress(manager.Error):  # the first error says more
                 connection.rollback()
             raise
         finally:
@@ -159,11 +160,11 @@ class PostgresAddress:
             database.close()
 
     def release(self) -> None:
-        """Nothing: nobody else has this connection."""
+        """Do nothing: the connection is not shared."""
 
     def _connect(self, manager: Any) -> tuple[Any, Any]:
         try:
-            database = self._driver.connect(self._place.for_driver)
+            database = self._driver.connect(self._address.for_driver)
             try:
                 connection = manager.AdbcConnection(database)
                 connection.set_autocommit(False)
@@ -171,19 +172,19 @@ class PostgresAddress:
                 database.close()
                 raise
         except manager.Error as error:
-            failure = type(error)(self._place.scrubbed(str(error)), status_code=error.status_code)
+            failure = type(error)(self._address.scrubbed(str(error)), status_code=error.status_code)
         else:
             return database, connection
-        raise DatabaseUnreachable(self._place.shown, str(failure).strip()) from failure
+        raise DatabaseUnreachable(self._address.shown, str(failure).strip()) from failure
 
     def __repr__(self) -> str:
-        return f"<Address {self._place.shown}>"
+        return f"<Address {self._address.shown}>"
 
 
 class _Claim:
-    """A connection of the caller's, claimed until `release`. Any thread makes and releases it; one worker uses it.
+    """A claim on a connection of the caller until `release`. Any thread creates and releases it; one worker uses it.
 
-    What is claimed is *thing*, which the claim keeps alive, or nothing if it is None.
+    *thing* is the claimed object, which the claim keeps alive. None claims nothing.
     """
 
     kind: str
@@ -191,12 +192,12 @@ class _Claim:
     def __init__(self, thing: object | None, label: str) -> None:
         self._label = label
         self._claimed = thing
-        self._released = native.allocate_lock()  # the first to acquire it takes the claim back
+        self._released = native.allocate_lock()  # the first to acquire it releases the claim
         if thing is not None and (holder := _claims.setdefault(id(thing), self)) is not self:
             raise ConnectionBusy(holder._label)
 
     def release(self) -> None:
-        """Let others use the connection."""
+        """Let other jobs use the connection."""
         if self._claimed is not None and self._released.acquire(False):
             del _claims[id(self._claimed)]
 
@@ -215,19 +216,19 @@ class SqliteConnection(_Claim):
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """The connection, in the caller's transaction.
+        """Return the connection in the caller's transaction.
 
-        Where the connection commits by itself, what is done here is one transaction.
+        With a connection in autocommit mode, the block is one transaction.
 
         Raises:
-            QueryFailed: the database refuses the beginning or the commit.
+            QueryFailed: the database rejects the start of the transaction or the commit.
         """
         with sqlite.transaction(self._connection, writes=writes, is_ours=False):
             yield self._connection
 
 
 class AlchemyEngine(_Claim):
-    """An engine of SQLAlchemy for SQLite: each job has a connection of its pool, in a transaction of its own."""
+    """An engine of SQLAlchemy for SQLite. Each job takes a connection from its pool and starts a transaction."""
 
     kind = SQLITE
 
@@ -237,11 +238,11 @@ class AlchemyEngine(_Claim):
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """A connection in a transaction of its own.
+        """Take a connection from the pool, with a new transaction.
 
         Raises:
-            DatabaseUnreachable: the pool has none.
-            QueryFailed: it refuses the commit.
+            DatabaseUnreachable: the pool has no connection to give, or cannot connect.
+            QueryFailed: the database rejects the commit.
         """
         with (
             sqlalchemy.from_engine(self._engine) as connection,
@@ -251,7 +252,7 @@ class AlchemyEngine(_Claim):
 
 
 class AlchemyConnection(_Claim):
-    """A connection of SQLAlchemy to SQLite, the caller's or of the caller's session."""
+    """A connection of SQLAlchemy to SQLite, which belongs to the caller or to the caller's session."""
 
     kind = SQLITE
 
@@ -261,10 +262,10 @@ class AlchemyConnection(_Claim):
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """The connection under it, in the caller's transaction; see `SqliteConnection.session`.
+        """Return the `sqlite3` connection below, in the caller's transaction; see `SqliteConnection.session`.
 
         Raises:
-            QueryFailed: the database refuses the beginning or the commit.
+            QueryFailed: the database rejects the start of the transaction or the commit.
         """
         with (
             sqlalchemy.begun(self._connection) as connection,
@@ -280,17 +281,17 @@ class PostgresConnection(_Claim):
 
     def __init__(self, connection: Any, owner: object, label: str) -> None:
         self._connection = connection
-        self._owner = owner  # it closes the connection when it is dropped
+        self._owner = owner  # keeps the connection open: dropping the owner closes it
         super().__init__(connection, label)
 
     @contextmanager
     def session(self, *, writes: bool) -> Iterator[Any]:
-        """The connection, in the caller's transaction.
+        """Return the connection in the caller's transaction.
 
-        Where the connection commits by itself, what is done here is one transaction.
+        With a connection in autocommit mode, the block is one transaction.
 
         Raises:
-            QueryFailed: the database refuses the commit.
+            QueryFailed: the database rejects the commit.
         """
         connection, manager = self._connection, driver("adbc_driver_manager")
         postgres.check_encoding(connection)
@@ -302,7 +303,7 @@ class PostgresConnection(_Claim):
             yield connection
             _commit(connection, manager)
         except BaseException:
-            with suppress(manager.Error):  # the connection may be lost, and what went wrong before says so
+            with suppress(manager.Error):  # the connection may be lost, and the first error says so
                 connection.rollback()
                 connection.set_autocommit(True)
             raise
@@ -324,4 +325,5 @@ def _commit(connection: Any, manager: Any) -> None:
         raise QueryFailed("COMMIT", str(error).strip(), error.sqlstate) from error
 
 
-_claims: dict[int, _Claim] = {}  # by the id of what is claimed, which a claim keeps alive; any thread, one C call each
+# The claims by the id of the claimed object. Any thread uses it, with one C call at a time.
+_claims: dict[int, _Claim] = {}

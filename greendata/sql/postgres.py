@@ -1,11 +1,11 @@
-"""PostgreSQL through its ADBC driver: a statement's rows as frames, a frame as a table's rows.
+"""Read rows from PostgreSQL as frames, and write frames to its tables, with the ADBC driver.
 
-The driver takes the bits of a value by the Arrow type alone. What Arrow has no type for it hands out as bytes, as a
-number of other units, or flattened; what a column of the table is, it does not ask. So the types are looked at here:
-of a statement before it is executed, of a table before anything is copied into it.
+The driver encodes and decodes values by their Arrow type alone. It returns types that Arrow lacks as bytes, as numbers
+in another unit, or flattened, and it does not look at the types of a table's columns. So this module checks types:
+those of a statement before it is executed, and those of a table before rows are copied into it.
 
-The driver manager's own statements are used and not its DB-API layer: that one takes locks of `threading`, handles
-signals and wants pyarrow. All of it is called on workers.
+It uses the statements of the driver manager instead of its DB-API layer, which takes locks of `threading`, handles
+signals and needs pyarrow. Call these functions on workers.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from greendata.sql.tokenizer import Statement
 
 __all__ = ("check_encoding", "ingest", "rows_of")
 
-_BATCH_BYTES = 1_000_000  # a batch of a stream; of a whole frame it is the driver's 16 MB, since each batch is a turn
-# of the GIL: 300 000 rows delay a 1 ms tick by 2.6 ms (p99) in 16 MB, and by 4.4 ms in 1 MB
+# The size of a batch of a stream. A whole frame is read in the driver's 16 MB, since each batch takes the GIL:
+# 300 000 rows delay a 1 ms tick by 2.6 ms (p99) in batches of 16 MB, and by 4.4 ms in batches of 1 MB.
+_BATCH_BYTES = 1_000_000
 _PLAIN = {
     "bool": "b",
     "int2": "s",
@@ -45,10 +46,10 @@ _PLAIN = {
     "time": "ttu",
     "timestamp": "tsu:",
     "timestamptz": "tsu:UTC",
-}  # PostgreSQL's types whose Arrow type holds the same values; besides all that arrives as text
-_ROWS = ("SELECT", "VALUES", "TABLE", "WITH", "(")  # statements that may stand in FROM
-_CHANGES = ("INSERT", "UPDATE", "DELETE")  # statements that may stand in WITH
-_MODES = {"fail": "create", "append": "create_append", "replace": "replace"}  # as ADBC calls them
+}  # PostgreSQL's types whose Arrow type holds the same values, besides those that arrive as text
+_ROWS = ("SELECT", "VALUES", "TABLE", "WITH", "(")  # statements that are allowed in FROM
+_CHANGES = ("INSERT", "UPDATE", "DELETE")  # statements that are allowed in WITH
+_MODES = {"fail": "create", "append": "create_append", "replace": "replace"}  # ADBC's names
 _NUMBERS = {
     "int2": pl.Int16(),
     "int4": pl.Int32(),
@@ -57,12 +58,12 @@ _NUMBERS = {
     "float8": pl.Float64(),
 }
 _SAME = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time, "interval": pl.Duration}
-_TEXTS = ("text", "varchar", "json")  # what the driver copies text into
+_TEXTS = ("text", "varchar", "json")  # types that the driver can copy text into
 _TIMES = ("timestamp", "timestamptz")
 # Base types, enums, ranges, multiranges and composite types: PostgreSQL converts their text, as it does for psql.
 _TEXT_INPUT_TYPTYPES = "bermc"
 _LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
-# types whose input rounds, cuts off or takes the time zone of the session
+# Types whose input rounds, truncates or uses the time zone of the session.
 _TYPES = """
     WITH RECURSIVE base (name, type, modifier) AS (
         SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_catalog.pg_attribute a
@@ -77,14 +78,14 @@ _TYPES = """
     JOIN pg_catalog.pg_type b ON b.oid = base.type AND b.typtype <> 'd'
     JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
     LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
-"""  # of a domain, the type under it and under the domains between them
+"""  # a domain is resolved to its base type, also through domains of domains
 _TABLE = """
     SELECT nspname::text, relkind = 'v' OR EXISTS (
         SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal AND tgtype & 7 = 7
     ) AS is_staged, relkind IN ('r', 'p') AS is_table
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
     WHERE c.oid = to_regclass({0})
-"""  # a view takes no COPY, and of what a trigger leaves out, before a row is inserted, COPY's number is not handed out
+"""  # a view does not accept COPY, and COPY does not report how many rows a BEFORE INSERT trigger left out
 
 
 def rows_of(
@@ -95,24 +96,24 @@ def rows_of(
     overrides: Mapping[str, Any],
     batch_rows: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """What *sql* returns: a frame without rows that has its types, and then frames as the driver makes them.
+    """Yield the result of *sql*: an empty frame with the types, then the frames as the driver returns them.
 
     Raises:
-        QueryFailed: PostgreSQL refuses the statement, or fails in it.
-        ColumnUnreadable: a column has values that no column of Polars holds.
-        BadArgument: an override of a column that is not there.
+        QueryFailed: PostgreSQL rejects the statement, or fails while it executes.
+        ColumnUnreadable: a column has values that Polars cannot hold.
+        BadArgument: an override names a column that does not exist.
     """
     given = Statement(sql)
     if not given.verb:
-        raise QueryFailed(sql, "it is no statement", None)
+        raise QueryFailed(sql, "it contains no statement", None)
     query, bound = _bound(given, params)
     fields = _describe(connection, canceller, query, bound, sql)
     names = check_names([field.name for field in fields])
     if unknown := sorted(overrides.keys() - set(names)):
         raise BadArgument("schema_overrides", unknown, f"of the columns {', '.join(names)}")
-    guards = {field.name: f"{field.name} {secrets.token_hex(8)}" for field in fields if field.inner is not None}
-    if guards or not all(map(_is_plain, fields)):
-        query = _query_as_text(given.verb, query, fields, guards)
+    dimension_checks = {field.name: f"{field.name} {secrets.token_hex(8)}" for field in fields if field.inner}
+    if dimension_checks or not all(map(_is_plain, fields)):
+        query = _query_as_text(given.verb, query, fields, dimension_checks)
         try:
             _describe(connection, canceller, query, bound, sql)
         except QueryFailed as error:
@@ -126,15 +127,15 @@ def rows_of(
         stream, _ = statement.execute_query()
         try:
             with ArrowReader(stream) as reader:
-                yield _read(reader.empty(), guards, overrides)
+                yield _read(reader.empty(), dimension_checks, overrides)
                 for frame in reader.frames():
-                    yield _read(frame, guards, overrides)
+                    yield _read(frame, dimension_checks, overrides)
         finally:
             stream.release()
 
 
 def _describe(connection: Any, canceller: Canceller, query: str, bound: pl.DataFrame | None, sql: str) -> list[Field]:
-    """The columns that *query* will have."""
+    """Return the columns that the result of *query* will have."""
     with _statement(connection, canceller, sql) as statement:
         _set(statement, query, bound)
         schema = statement.execute_schema()
@@ -152,22 +153,22 @@ def _set(statement: Any, query: str, bound: pl.DataFrame | None) -> None:
 
 
 def _bound(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[str, pl.DataFrame | None]:
-    """The text of the statement and the row of its parameters.
+    """Return the text of the statement and one row with its parameters.
 
-    What the driver has no type for, or would give the wrong one, is converted by the statement itself.
+    The statement itself converts values that the driver lacks a type for, or would bind with the wrong type.
     """
     if not params:
         return given.text, None
-    if given.parameters != len(params):  # of too many the driver takes the first
+    if given.parameters != len(params):  # the driver ignores parameters that are too many
         reason = f"the call supplies {len(params)} parameters, and the statement requires {given.parameters}"
         raise QueryFailed(given.text, reason, None)
-    ways = dict(enumerate(map(_parameter, params), 1))
-    text = given.with_parameters(lambda number: ways.get(number, "{}").format(f"${number}"))
+    placeholders = dict(enumerate(map(_parameter, params), 1))
+    text = given.with_parameters(lambda number: placeholders.get(number, "{}").format(f"${number}"))
     return text, parameters(params, POSTGRES)
 
 
 def _parameter(value: Any) -> str:
-    """What stands in the place of the parameter with *value*."""
+    """Return the format of the placeholder for a parameter with *value*."""
     if value is None:
         return "NULL"
     if isinstance(value, uuid.UUID):
@@ -181,22 +182,22 @@ def _parameter(value: Any) -> str:
 
 
 def _is_plain(field: Field) -> bool:
-    """True if Arrow's type holds what PostgreSQL's does."""
+    """Return True if the Arrow type holds the same values as the type of PostgreSQL."""
     return field.form == "u" or _PLAIN.get(field.kind) == field.form
 
 
 def _unreadable(field: Field) -> ColumnUnreadable:
     if (field.inner or field).form == "tin":
-        return ColumnUnreadable(field.name, "is an interval of time, which no column of Polars holds")
-    return ColumnUnreadable(field.name, f"is of PostgreSQL's type {field.kind}, which no column of Polars holds")
+        return ColumnUnreadable(field.name, "is an interval of time, which Polars cannot hold")
+    return ColumnUnreadable(field.name, f"is of PostgreSQL's type {field.kind}, which Polars cannot hold")
 
 
-def _query_as_text(verb: str, query: str, fields: list[Field], guards: Mapping[str, str]) -> str:
-    """*query* with its columns in types that Arrow has, and for each array whether it has several dimensions."""
+def _query_as_text(verb: str, query: str, fields: list[Field], dimension_checks: Mapping[str, str]) -> str:
+    """Return *query* with its columns cast to types that Arrow has, and a check of each array's dimensions."""
     chosen = [f"{_converted(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)]
     for number, field in enumerate(fields):
-        if field.name in guards:
-            chosen.append(f"array_ndims(c{number}) > 1 AS {_quoted(guards[field.name])}")
+        if field.name in dimension_checks:
+            chosen.append(f"array_ndims(c{number}) > 1 AS {_quoted(dimension_checks[field.name])}")
     columns, names = ", ".join(chosen), ", ".join(f"c{number}" for number in range(len(fields)))
     if verb in _ROWS:
         return f"SELECT {columns} FROM ({query}) AS q ({names})"
@@ -215,26 +216,26 @@ def _converted(field: Field, column: str) -> str:
     return column if _is_plain(field) else f"{column}::text"
 
 
-def _read(frame: pl.DataFrame, guards: Mapping[str, str], overrides: Mapping[str, Any]) -> pl.DataFrame:
-    """*frame* without the guards, and with its columns in the types of *overrides*.
+def _read(frame: pl.DataFrame, dimension_checks: Mapping[str, str], overrides: Mapping[str, Any]) -> pl.DataFrame:
+    """Return *frame* without the dimension checks, and with its columns cast to the types of *overrides*.
 
     Raises:
-        ColumnUnreadable: a column has values that no column of Polars holds.
+        ColumnUnreadable: a column has values that Polars cannot hold.
     """
-    for name, guard in guards.items():
+    for name, guard in dimension_checks.items():
         if frame[guard].any():
             raise ColumnUnreadable(name, "holds arrays of several dimensions")
-    kept = [series for series in frame if series.name not in guards.values()]
+    kept = [series for series in frame if series.name not in dimension_checks.values()]
     for series in kept:
         check_date_range(series, POSTGRES)
     return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
 
 
 def check_encoding(connection: Any) -> None:
-    """Check that *connection* hands out text in UTF-8, and takes it so.
+    """Check that *connection* sends and receives text in UTF-8.
 
     Raises:
-        QueryFailed: it does not.
+        QueryFailed: it has another encoding.
     """
     show = "SHOW client_encoding"
     if (encoding := _fetch_frame(connection, Canceller(), show, show).item()) != "UTF8":
@@ -251,13 +252,14 @@ def ingest(
     schema: str | None,
     if_exists: str,
 ) -> int:
-    """Write *rows*, and return the number of those that the table took; a failure aborts the transaction.
+    """Write *rows* and return the number of rows that the table accepted. A failure aborts the transaction.
 
-    What the driver cannot copy into the table's columns goes through a temporary table, and is converted by PostgreSQL.
+    Rows that the driver cannot copy into the table's columns are copied to a temporary table, from which PostgreSQL
+    converts them.
 
     Raises:
-        QueryFailed: PostgreSQL refuses it.
-        WriteRefused: the table's columns would change a value.
+        QueryFailed: PostgreSQL rejects the rows.
+        WriteRefused: a column of the table would change a value.
     """
     what = f"write to {table}"
     found, is_staged, declared = "", False, dict[str, _ColumnType]()
@@ -268,45 +270,47 @@ def ingest(
     if is_staged or any(column.is_staged for column in columns):
         into = f"{_quoted(found)}.{_quoted(table)}"
         return _through_staging(connection, canceller, rows, columns, table, into, what)
-    mode = "append" if found else _MODES[if_exists]  # into a table that is there, without the right to make one
+    mode = (
+        "append" if found else _MODES[if_exists]
+    )  # an append to an existing table does not need the right to create one
     options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
-    if place := found or schema:
-        options["adbc.ingest.target_db_schema"] = place
+    if in_schema := found or schema:
+        options["adbc.ingest.target_db_schema"] = in_schema
     _copy(connection, canceller, rows, options, what)
     return rows.height
 
 
 @dataclass(frozen=True, slots=True)
 class _ColumnType:
-    """A column of the table: what is known of its type; of a domain, what is known of the type under it."""
+    """The type of a column of the table. For a domain, its base type."""
 
     kind: str
-    typtype: str  # b for a base type, e for an enum, r for a range, ...
-    inner_typtype: str  # of an array's values, else empty
+    typtype: str  # as in pg_type: b for a base type, e for an enum, r for a range, ...
+    inner_typtype: str  # the typtype of an array's items, else empty
     modifier: int
     shown: str
-    bare: str  # quoted, and without the modifier
+    bare: str  # the quoted name without the modifier
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column on its way into a table."""
+    """A column that is to be written to a table."""
 
     values: pl.Series
-    target: _ColumnType | None = None  # of an SQL cast, if the column is staged or others are
+    target: _ColumnType | None = None  # the type to cast to, if any column is staged
     is_staged: bool = False
-    is_checked: bool = False  # by comparing text, where the type's input may round or cut off
+    is_checked: bool = False  # compare as text, since the type's input may round or truncate
 
 
 def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _Column:
-    """*series* in the type that the driver has to have for a column of *target*'s.
+    """Return *series* in the type that the driver needs for a column of type *target*.
 
     Raises:
-        WriteRefused: it cannot be, or a value would be changed.
+        WriteRefused: there is no such type, or a value would change.
     """
     if target is None:
         return _Column(series)
-    if series.null_count() == len(series):  # null is null in every type, and text is cast to all
+    if series.null_count() == len(series):  # every type has null, and text can be cast to every type
         return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
     try:
         column = _matched(series.alias(""), target)
@@ -327,7 +331,7 @@ def _matched(series: pl.Series, target: _ColumnType) -> _Column | None:
             return None
         if target.modifier == -1 and isinstance(dtype, pl.Decimal):
             return _Column(series)
-        # PostgreSQL makes numerics of 15 digits of floats; of a Float32 all digits of its value are to arrive
+        # PostgreSQL rounds floats to numerics of 15 digits. A Float32 has to arrive with all digits of its value.
         digits = series.cast(pl.Float64).cast(pl.String) if dtype.is_float() else series
         return _Column(digits, target, is_staged=True)
     if kind in _SAME:
@@ -349,7 +353,7 @@ def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
         return None
     inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
     items = series.explode()
-    if items.null_count() == len(items):  # an empty list, too, is a null then
+    if items.null_count() == len(items):  # an empty list explodes to null too
         return _Column(series.cast(pl.List(pl.String)), target, is_staged=True)
     if target.modifier == -1:
         if inner in _NUMBERS and given.is_numeric():
@@ -364,7 +368,7 @@ def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
 
 
 def _whole(series: pl.Series, target: _ColumnType) -> pl.Series:
-    """*series*, whose fractions of a second are no finer than the column's, which would round them."""
+    """Return *series* if its fractions of a second fit the column, which would round finer ones."""
     if target.modifier == -1:
         return series
     if isinstance(series.dtype, pl.Duration):
@@ -378,11 +382,11 @@ def _whole(series: pl.Series, target: _ColumnType) -> pl.Series:
 def _table_columns(
     connection: Any, canceller: Canceller, table: str, schema: str | None, what: str
 ) -> tuple[str, bool, dict[str, _ColumnType]]:
-    """The table's schema, whether it takes no COPY, and its columns' types; nothing if it is new.
+    """Return the table's schema, whether it needs a staging table, and the types of its columns.
 
-    They stay so until the transaction ends.
-
-    A name without a schema is looked up as in a statement: among the temporary tables first, then in the search path.
+    A table that does not exist has an empty schema and no columns. A lock keeps the columns as they are until the
+    transaction ends. A name without a schema is looked up as in a statement: first among the temporary tables, then in
+    the search path.
     """
     name = f"quote_ident({_literal(table)})"
     if schema is not None:
@@ -390,11 +394,13 @@ def _table_columns(
     found = _fetch_frame(connection, canceller, _TABLE.format(name), what)
     if not found.height:
         return "", False, {}
-    place, is_staged, is_table = found.row(0)
+    found_schema, is_staged, is_table = found.row(0)
     if is_table:
-        _fetch_frame(connection, canceller, f"LOCK TABLE {_quoted(place)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what)
+        _fetch_frame(
+            connection, canceller, f"LOCK TABLE {_quoted(found_schema)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what
+        )
     rows = _fetch_frame(connection, canceller, _TYPES.format(f"to_regclass({name})"), what).rows()
-    return place, is_staged, {column: _ColumnType(*rest) for column, *rest in rows}
+    return found_schema, is_staged, {column: _ColumnType(*rest) for column, *rest in rows}
 
 
 def _through_staging(
@@ -403,11 +409,11 @@ def _through_staging(
     staging = f"greendata_{secrets.token_hex(8)}"
     options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
     _copy(connection, canceller, rows, options, what)
-    place = f"pg_temp.{staging}"
+    source = f"pg_temp.{staging}"
     checks = [(column.values.name, check) for column in columns if (check := _check(column))]
     if checks:
         counts = ", ".join(f"count(*) FILTER (WHERE {check}) AS c{n}" for n, (_, check) in enumerate(checks))
-        changed = _fetch_frame(connection, canceller, f"SELECT {counts} FROM {place}", what).row(0)
+        changed = _fetch_frame(connection, canceller, f"SELECT {counts} FROM {source}", what).row(0)
         for (name, _), number in zip(checks, changed, strict=True):
             if number:
                 shown = next(c.target.shown for c in columns if c.target and c.values.name == name)
@@ -416,17 +422,17 @@ def _through_staging(
                 )
     names = ", ".join(_quoted(column.values.name) for column in columns)
     values = ", ".join(_quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
-    # As COPY does, of identity columns too.
-    insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place}"
+    # COPY sets identity columns too.
+    insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
     with _statement(connection, canceller, what) as statement:
         statement.set_sql_query(insert)
         number = int(statement.execute_update())
-    _fetch_frame(connection, canceller, f"DROP TABLE {place}", what)
+    _fetch_frame(connection, canceller, f"DROP TABLE {source}", what)
     return number
 
 
 def _check(column: _Column) -> str | None:
-    """What is true of a value that the table's type would change."""
+    """Return an SQL condition that holds for values that the table's type would change, or None."""
     target, name = column.target, _quoted(column.values.name)
     if target is None or not column.is_staged:
         return None
@@ -445,7 +451,7 @@ def _copy(connection: Any, canceller: Canceller, rows: pl.DataFrame, options: Ma
 
 
 def _fetch_frame(connection: Any, canceller: Canceller, sql: str, what: str) -> pl.DataFrame:
-    """What a statement of our own returns."""
+    """Execute an internal statement and return its result."""
     with _statement(connection, canceller, what) as statement:
         statement.set_options(**{"adbc.postgresql.use_copy": "false"})
         statement.set_sql_query(sql)
@@ -459,11 +465,11 @@ def _fetch_frame(connection: Any, canceller: Canceller, sql: str, what: str) -> 
 
 @contextmanager
 def _statement(connection: Any, canceller: Canceller, sql: str) -> Iterator[Any]:
-    """A new statement, closed at the end; what its driver raises in the block becomes `QueryFailed`."""
+    """Open a statement and close it at the end. An error of the driver in the block becomes `QueryFailed`."""
     manager = import_module("adbc_driver_manager")
 
     def cancel() -> None:
-        with suppress(manager.Error):  # there is nothing to stop
+        with suppress(manager.Error):  # no statement is executing
             statement.cancel()
 
     try:
@@ -485,6 +491,6 @@ def _quoted(name: str) -> str:
 
 
 def _literal(text: str) -> str:
-    r"""*text* in SQL, whatever the server takes a backslash for."""
+    r"""Return *text* as an SQL literal that does not depend on the server's treatment of backslashes."""
     escaped = text.replace("\\", "\\\\").replace("'", "''")
     return f"E'{escaped}'"

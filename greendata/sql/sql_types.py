@@ -1,7 +1,8 @@
-"""Polars' types and those of databases: what can be written and how, and how what comes back is read.
+"""Conversion between Polars' types and those of databases: which can be written, and how values are read.
 
-No value is changed on the way. What would be rounded, cut off or made null is an error that names the column.
-PostgreSQL's driver crashes or writes nonsense for some types (Int128, UInt64), so only those known to be right pass.
+No value changes on the way. A value that would be rounded, truncated or replaced by null is an error that names the
+column. PostgreSQL's driver crashes or writes wrong values for some types (Int128, UInt64), so only types that are known
+to work are accepted.
 """
 
 from __future__ import annotations
@@ -39,47 +40,57 @@ _SCALARS = (*_NUMBERS, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Datetime, p
 _AS_TEXT = (pl.Categorical, pl.Enum, pl.Null)
 _IN_LISTS = (*_NUMBERS, pl.Boolean, pl.String)
 _FIRST_DAY = {POSTGRES: -2_440_588, SQLITE: -95_026_236}  # days since 1970; PostgreSQL's is 24 November 4714 BC
-_LAST_DAY = 95_026_236  # the end of 262142, after which Polars panics when it shows a date
+_LAST_DAY = 95_026_236  # the last day of the year 262142; Polars panics when it prints a later date
 _DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _WHOLE: dict[Any, pl.DataType] = {
     pl.Datetime: pl.Datetime("us"),
     pl.Duration: pl.Duration("us"),
     pl.Categorical: pl.Categorical(),
 }
-_UNSUPPORTED = (pl.Struct, pl.Object, pl.Unknown)  # types that no column of a database is read as
+_UNSUPPORTED = (pl.Struct, pl.Object, pl.Unknown)  # no column of a database can be read as one of these
 _TEMPORAL = (pl.Date, pl.Datetime, pl.Time, pl.Duration)
-_READ = (*_NUMBERS, pl.Int128, pl.Decimal, pl.Date, pl.Datetime, pl.Time, pl.Binary, pl.Enum, pl.Categorical)  # of text
+_READ = (
+    *_NUMBERS,
+    pl.Int128,
+    pl.Decimal,
+    pl.Date,
+    pl.Datetime,
+    pl.Time,
+    pl.Binary,
+    pl.Enum,
+    pl.Categorical,
+)  # types that text can be read as
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
-_LONGEST_NAME = 63  # bytes: PostgreSQL cuts longer ones off, and says so in a notice that nobody reads
-_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # of a fraction of a second
-_DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # what Polars reads besides is doubtful: 20-01-02
+_LONGEST_NAME = 63  # bytes; PostgreSQL truncates longer names and only sends a notice
+_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # digits in a fraction of a second
+_DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # Polars would also read ambiguous dates: 20-01-02
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
-_NANOSECONDS = (1678, 2261)  # the years that fit wholly into 64 bits of them
+_NANOSECONDS = (1678, 2261)  # the first and last year whose nanoseconds all fit into 64 bits
 
 
 def check_writable(schema: Mapping[str, Any], kind: str) -> None:
-    """Check that a database of *kind* has a form for each column of *schema*.
+    """Check that each column of *schema* can be written to a database of *kind*.
 
     Raises:
-        BadArgument: it cannot have a column of such a name.
-        ColumnUnwritable: there is no form for some.
+        BadArgument: the database cannot have a column of that name.
+        ColumnUnwritable: the database has no type for some columns.
 
     Example:
         >>> check_writable({"a": pl.Int64()}, "SQLite")
     """
     for name in schema:
         check_name("frame", "a column", name, kind)
-    if kind == SQLITE and len(set(map(ascii_lower, schema))) < len(schema):  # it would take the value of one of them
+    if kind == SQLITE and len(set(map(ascii_lower, schema))) < len(schema):  # SQLite would write only one of them
         raise BadArgument("frame", list(schema), "of columns whose names differ by more than upper and lower case")
     if missing := {name: dtype for name, dtype in schema.items() if not _is_supported(dtype, kind)}:
         raise ColumnUnwritable(missing, kind)
 
 
 def check_name(argument: str, what: str, name: str, kind: str) -> None:
-    """Check that *name* can be the name of *what* in a database of *kind*; any text can but for these.
+    """Check that *name* can be the name of *what* in a database of *kind*.
 
     Raises:
-        BadArgument: it is not text, it holds a NUL, or PostgreSQL would refuse it or cut it off.
+        BadArgument: it is not text, it contains a NUL, or PostgreSQL would reject or truncate it.
     """
     if not isinstance(name, str) or "\0" in name or (not name and argument != "frame"):
         raise BadArgument(argument, name, f"the name of {what}, without NUL")
@@ -88,19 +99,19 @@ def check_name(argument: str, what: str, name: str, kind: str) -> None:
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:
-    """*names*, of a result's columns, each another: a frame cannot have two of one name.
+    """Return *names* of a result's columns, after a check that all differ, as a frame needs.
 
     Raises:
-        ColumnUnreadable: two are the same.
+        ColumnUnreadable: a name appears more than once.
     """
     for name, number in Counter(names).items():
         if number > 1:
-            raise ColumnUnreadable(name, f"is there {counted(number, 'time')}", "give each a name of its own, with AS")
+            raise ColumnUnreadable(name, f"appears {counted(number, 'time')}", "give each a different name with AS")
     return names
 
 
 def ascii_lower(name: str) -> str:
-    """*name* as SQLite compares names: of the letters only ASCII's have a lower case.
+    """Return *name* with its ASCII letters in lower case. SQLite compares names that way.
 
     Example:
         >>> ascii_lower("A\u00c4")
@@ -120,7 +131,7 @@ def _is_supported(dtype: Any, kind: str) -> bool:
 
 
 def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
-    """The columns of *frame*, which passed `check_writable`, in the types that the database takes. Call on a worker.
+    """Return *frame*, which passed `check_writable`, in the types that the database accepts. Call on a worker.
 
     Raises:
         WriteRefused: a value does not fit.
@@ -143,7 +154,7 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
     if isinstance(dtype, _AS_TEXT):
         return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
-        return exact(series, pl.Int64())  # the largest there is
+        return exact(series, pl.Int64())  # the largest integer type of both databases
     check_date_range(series, kind)
     if kind == SQLITE:
         return _sqlite_form(series)
@@ -156,7 +167,7 @@ def _stored(series: pl.Series, kind: str) -> pl.Series:
     if isinstance(dtype, pl.Duration):
         return exact(series, pl.Duration("us"))
     if isinstance(dtype, pl.Time) and (series.to_physical() % 1000 != 0).any():
-        raise ColumnUnreadable(series.name, "holds fractions of a microsecond, which PostgreSQL has not")
+        raise ColumnUnreadable(series.name, "holds fractions of a microsecond, which PostgreSQL does not have")
     return series
 
 
@@ -180,25 +191,26 @@ def _sqlite_form(series: pl.Series) -> pl.Series:
 
 
 def _sqlite_moment(naive: pl.Series) -> pl.Series:
-    """*naive* as SQLite's own functions, `sqlite3` and CURRENT_TIMESTAMP write it, since text is compared as text.
+    """Return *naive* as text in the format of SQLite's functions, `sqlite3` and CURRENT_TIMESTAMP.
 
-    As in Python's ``isoformat(" ")`` a fraction of a second is there if it is not 0, and has 6 digits, or 9.
+    SQLite compares these values as text, so they need one format. As in Python's ``isoformat(" ")``, a fraction of a
+    second is written if it is not 0, with 6 digits; with 9 if it has nanoseconds.
     """
     text = naive.dt.to_string(f"%Y-%m-%d %H:%M:%S%.{9 if naive.dtype == pl.Datetime('ns') else 6}f")
     return text.str.replace(r"(\.\d{6})000$", "$1").str.replace(r"\.0+$", "")
 
 
 def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
-    """*overrides* with whole types: a Datetime or a Duration without a unit is one of microseconds.
+    """Return *overrides* with complete types: a Datetime or a Duration without a unit gets microseconds.
 
     Raises:
-        BadArgument: it is no mapping of names to types.
+        BadArgument: it is not a mapping of names to types.
 
     Example:
         >>> dtypes_of({"a": pl.Datetime, "b": int})
         {'a': Datetime(time_unit='us', time_zone=None), 'b': Int64}
     """
-    expected = "None or a mapping of column names to types of Polars, whole ones: pl.Decimal(12, 2), not pl.Decimal"
+    expected = "None or a mapping of column names to complete types of Polars: pl.Decimal(12, 2), not pl.Decimal"
     if not isinstance(overrides, Mapping) or not all(isinstance(name, str) for name in overrides):
         raise BadArgument("schema_overrides", overrides, expected)
     try:
@@ -211,11 +223,12 @@ def dtypes_of(overrides: object) -> dict[str, pl.DataType]:
 
 
 def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataFrame:
-    """*params* as the one row that is bound.
+    """Return *params* as a frame with one row, for binding.
 
     Raises:
-        BadArgument: named ones, where the database knows none; two of one name; a value that would be changed.
-        ColumnUnwritable: a value of a type that cannot be bound.
+        BadArgument: the parameters are named and the database has only numbered ones, a name appears twice, or a value
+            would change.
+        ColumnUnwritable: a value has a type that cannot be bound.
 
     Example:
         >>> parameters([1, "x"], "PostgreSQL").row(0)
@@ -226,7 +239,7 @@ def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataF
     elif kind == SQLITE:
         values = [(_bare(name), value) for name, value in params.items()]
         if len(dict(values)) < len(params):
-            raise BadArgument("params", sorted(params), "of different names; :a, @a and $a are one")
+            raise BadArgument("params", sorted(params), "of different names; :a, @a and $a are the same")
     else:
         raise BadArgument("params", sorted(map(str, params)), "a sequence: PostgreSQL's parameters are $1, $2, ...")
     row = frame_of([_parameter(name, value, kind) for name, value in values])
@@ -244,7 +257,7 @@ def _bare(name: object) -> str:
 
 
 def _parameter(name: str, value: Any, kind: str) -> pl.Series:
-    if kind == POSTGRES:  # where the statement converts them
+    if kind == POSTGRES:  # the statement converts the text back
         value = _as_text(value)
         if isinstance(value, list | tuple):
             items = [_as_text(item) for item in value]
@@ -253,7 +266,13 @@ def _parameter(name: str, value: Any, kind: str) -> pl.Series:
         return pl.Series(name, [value])
     except UnicodeEncodeError as error:
         raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
-    except (TypeError, ValueError, OverflowError, PolarsError, PanicException) as error:  # of a Decimal that is NaN
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        PolarsError,
+        PanicException,
+    ) as error:  # a panic comes from a Decimal that is NaN
         raise ColumnUnwritable({name: type(value).__name__}, kind) from error
 
 
@@ -262,12 +281,12 @@ def _as_text(value: Any) -> Any:
 
 
 def check_date_range(values: pl.Series, kind: str) -> None:
-    """Check that dates and datetimes, and lists of them, are days that the database of *kind* and Polars both have.
+    """Check that dates, datetimes and lists of them are in the range of both the database of *kind* and Polars.
 
-    PostgreSQL's driver adds the years from 1970 to 2000 to infinity too, and what is past the last number begins anew.
+    PostgreSQL's driver adds the years from 1970 to 2000 to infinity as well, which overflows to some other date.
 
     Raises:
-        ColumnUnreadable: one is none.
+        ColumnUnreadable: a value is out of range.
     """
     column, values = values.name, values.alias("")
     if isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.Date | pl.Datetime):
@@ -277,16 +296,17 @@ def check_date_range(values: pl.Series, kind: str) -> None:
     size = _DAY[values.dtype.time_unit] if isinstance(values.dtype, pl.Datetime) else 1
     first, last = values.to_physical().min(), values.to_physical().max()
     if first is not None and not _FIRST_DAY[kind] * size <= first <= last < (_LAST_DAY + 1) * size:  # type: ignore[operator]
-        raise ColumnUnreadable(column, "holds infinity, or a time before or after all that can be stored and shown")
+        raise ColumnUnreadable(column, "holds infinity, or a time outside the range that can be stored and shown")
 
 
 def exact(series: pl.Series, dtype: Any) -> pl.Series:
-    """*series* as *dtype*, with every value as it is. Call on a worker.
+    """Cast *series* to *dtype* without changing a value. Call on a worker.
 
-    A number is no time: since when and in what it counts is not known. Nor is a time of one zone one of none.
+    Numbers are not cast to times, since their epoch and unit are unknown. Times with a zone are not cast to times
+    without one, or the reverse.
 
     Raises:
-        ColumnUnreadable: a value would be changed, or is no *dtype*.
+        ColumnUnreadable: a value would change, or cannot be cast to *dtype*.
 
     Example:
         >>> exact(pl.Series("a", ["2024-02-29"]), pl.Date()).item()
@@ -296,9 +316,9 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         return series
     if series.null_count() == len(series):
         return pl.Series(series.name, [None] * len(series), dtype=dtype)
-    name, series = series.name, series.alias("")  # methods of Series take a name for a pattern
+    name, series = series.name, series.alias("")  # methods of Series interpret a name as a pattern
     try:
-        if not _may_become(series.dtype, dtype):
+        if not _can_become(series.dtype, dtype):
             raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}")
         if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
             done = _parse_text(series, dtype)
@@ -309,16 +329,16 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
     except (PolarsError, PanicException) as error:
         raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}") from error
     if not same:
-        raise ColumnUnreadable(name, f"holds values that are no {dtype}, or would be changed by becoming one")
+        raise ColumnUnreadable(name, f"holds values that cannot become {dtype} unchanged")
     return done.alias(name)
 
 
-def _may_become(old: Any, new: Any) -> bool:
-    """True if a value of type *old* can be one of *new* that says the same."""
+def _can_become(old: Any, new: Any) -> bool:
+    """Return True if a value of type *old* can have an equal value of type *new*."""
     if isinstance(old, pl.List) and isinstance(new, pl.List | pl.Array):
-        return old.inner == new.inner or _may_become(old.inner, new.inner)
+        return old.inner == new.inner or _can_become(old.inner, new.inner)
     if isinstance(new, pl.List | pl.Array):
-        return False  # of one value it would be made
+        return False  # Polars would make a list of each value
     if isinstance(old, pl.String):
         return isinstance(new, _READ)
     if isinstance(old, pl.Datetime) or isinstance(new, pl.Datetime):
@@ -332,25 +352,25 @@ def _is_same(series: pl.Series, done: pl.Series) -> bool:
         return False
     if done.dtype.is_float() and isinstance(series.dtype, pl.String | pl.Decimal):
         return bool(_kept_digits(series.cast(pl.String), done).all())
-    if isinstance(series.dtype, pl.String):  # the text of a number, or of a category, is read and not cast
+    if isinstance(series.dtype, pl.String):  # text is parsed, as a number or a category
         return True
     return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
 
 
 def _kept_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
-    """True where *floats* are shown with the digits of the numbers in *text*: those with 15 digits, or 6, all are."""
+    """Return True where *floats* print with the same digits as *text*: always if it has up to 15 digits, or 6."""
     is_named = ~floats.is_finite() & text.str.contains("(?i)inf|nan")
     return is_named | (floats.is_finite() & (_digits(text) == _digits(floats.cast(pl.String))))
 
 
 def _digits(numbers: pl.Series) -> pl.Series:
-    """The digits that count of the numbers in *numbers*."""
+    """Return the significant digits of *numbers*."""
     significand = numbers.str.replace("(?i)e.*$", "").str.replace_all(r"[^0-9]", "")
     return significand.str.strip_chars("0")
 
 
 def fits_float(numbers: pl.Series) -> pl.Series:
-    """True where a decimal number has so few digits that a binary float, which keeps 15, gives all of them back.
+    """Return True where a decimal number has at most 15 digits, so that a binary float preserves all of them.
 
     Example:
         >>> fits_float(pl.Series(["1234567890.123456"]).cast(pl.Decimal(20, 6))).item()
@@ -360,7 +380,7 @@ def fits_float(numbers: pl.Series) -> pl.Series:
 
 
 def _parse_text(text: pl.Series, dtype: Any) -> pl.Series:
-    """*text* as *dtype*, null where it is none."""
+    """Parse *text* as *dtype*, with null where that fails."""
     if dtype == pl.Date:
         return _null_unless_match(text, f"{_DATE}$").str.to_date("%Y-%m-%d", strict=False)
     if dtype == pl.Time:
@@ -374,20 +394,20 @@ def _parse_text(text: pl.Series, dtype: Any) -> pl.Series:
     text = _null_if_finer(_null_unless_match(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit])
     text = text.str.replace(" ", "T", literal=True)
     found = text.str.to_datetime(form, time_unit="us", strict=False)
-    if unit == "ns":  # what does not fit into 64 bits of them would come out as another time
+    if unit == "ns":  # nanoseconds that do not fit into 64 bits would overflow to another time
         text = _null_unless(text, found.dt.year().is_between(*_NANOSECONDS))
     if unit != "us":
         found = text.str.to_datetime(form, time_unit=unit, strict=False)
-    return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # as it was written
+    return found.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else found  # written in UTC
 
 
 def _null_unless_match(text: pl.Series, pattern: str) -> pl.Series:
-    """*text*, null where it is not of *pattern*."""
+    """Return *text*, with null where *pattern* does not match."""
     return _null_unless(text, text.str.contains(pattern))
 
 
 def _null_if_finer(text: pl.Series, digits: int) -> pl.Series:
-    """*text*, null where its fraction of a second has more than *digits* digits that count."""
+    """Return *text*, with null where its fraction of a second has more than *digits* significant digits."""
     return _null_unless(text, ~text.str.contains(rf"\.[0-9]{{{digits}}}0*[1-9]"))
 
 

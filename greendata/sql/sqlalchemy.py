@@ -1,7 +1,7 @@
-"""Databases that are given by SQLAlchemy: an engine, or a connection or session with the transaction it is in.
+"""Accept SQLAlchemy's engines, and its connections and sessions with their transactions, as databases.
 
-Only what SQLAlchemy documents is used, and SQLAlchemy is not imported here: who has one of its objects has done that.
-What its pool gives out is a connection of `sqlite3`, and everything else happens there.
+Only documented parts of SQLAlchemy are used. This module does not import it: a caller with one of its objects has
+already done so. SQLAlchemy's pool returns a connection of `sqlite3`, and everything else is done with that.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MEMORY = (None, "", ":memory:")
 
 
 def engine_of(given: object) -> Any | None:
-    """Return *given* if it is an engine for SQLite whose connections see one database, None if it is no engine.
+    """Return *given* if it is an engine for SQLite whose connections share a database, None if it is not an engine.
 
     Raises:
-        UnknownDatabase: it is an engine for another database, or each connection has a database of its own.
+        UnknownDatabase: it is an engine for another database, or each connection has a separate database.
     """
     found = sys.modules.get("sqlalchemy")
     if found is None or not isinstance(given, found.engine.Engine):
@@ -32,7 +32,7 @@ def engine_of(given: object) -> Any | None:
     _check_dialect(given, "an engine")
     if given.url.database in _MEMORY and shared_by(given) is None:
         raise UnknownDatabase(
-            "an engine whose connections have a database in memory each; make it with poolclass=StaticPool and "
+            "an engine whose connections have separate databases in memory; make it with poolclass=StaticPool and "
             "connect_args={'check_same_thread': False}, or use a file"
         )
     return given
@@ -41,11 +41,11 @@ def engine_of(given: object) -> Any | None:
 def connection_of(given: object) -> Any | None:
     """Return the connection that *given* is or, if it is a session, uses; None if it is neither.
 
-    A session connects here, if it has not. Call on the caller's thread.
+    A session that is not connected yet connects now. Call on the caller's thread.
 
     Raises:
         UnknownDatabase: its database is not SQLite.
-        DatabaseUnreachable: it is closed, or cannot connect.
+        DatabaseUnreachable: it is closed or cannot connect.
     """
     found, orm = sys.modules.get("sqlalchemy"), sys.modules.get("sqlalchemy.orm")
     if found is None:
@@ -61,16 +61,16 @@ def connection_of(given: object) -> Any | None:
 
 
 def shared_by(engine: Any) -> Any | None:
-    """Return the pool of *engine* if it gives one connection to all, which one job may use at a time, else None."""
+    """Return the pool of *engine* if all users share one connection, which one job may use at a time, else None."""
     return engine.pool if isinstance(engine.pool, sys.modules["sqlalchemy"].pool.StaticPool) else None
 
 
 @contextmanager
 def from_engine(engine: Any) -> Iterator[Any]:
-    """Take a connection of `sqlite3` from the pool of *engine*, and give it back at the end. Call on a worker.
+    """Take a connection of `sqlite3` from the pool of *engine*, and return it at the end. Call on a worker.
 
     Raises:
-        DatabaseUnreachable: the pool has none to give, or cannot connect.
+        DatabaseUnreachable: the pool is exhausted or cannot connect.
     """
     with _unreachable():
         taken = engine.raw_connection()
@@ -80,12 +80,12 @@ def from_engine(engine: Any) -> Iterator[Any]:
 
 @contextmanager
 def begun(connection: Any) -> Iterator[Any]:
-    """Give the connection of `sqlite3` under *connection*, which is in a transaction afterwards. Call on a worker.
+    """Return the `sqlite3` connection of *connection*, after it has begun a transaction. Call on a worker.
 
-    SQLAlchemy commits nothing where it does not know of a transaction.
+    SQLAlchemy commits only transactions that it has begun.
 
     Raises:
-        QueryFailed: it cannot begin one, or not one that its owner could commit.
+        QueryFailed: it cannot begin a transaction, or its owner could not commit it.
     """
     try:
         if not connection.in_transaction():
@@ -118,5 +118,8 @@ def _checked(connection: Any) -> Any:
 def _unreachable() -> Iterator[None]:
     try:
         yield
-    except (sys.modules["sqlalchemy"].exc.SQLAlchemyError, sqlite.library().Error) as error:  # a pool has the driver's
+    except (
+        sys.modules["sqlalchemy"].exc.SQLAlchemyError,
+        sqlite.library().Error,
+    ) as error:  # a pool raises the driver's errors
         raise DatabaseUnreachable("by SQLAlchemy", sqlite.reason_of(error)) from error

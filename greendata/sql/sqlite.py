@@ -1,11 +1,11 @@
-"""SQLite through Python's own `sqlite3`, the library that the rest of the process uses on the same files.
+"""Read from and write to SQLite with Python's own `sqlite3`, which the rest of the process uses on the same files.
 
-A second SQLite in the process, such as the one in ADBC's driver, would destroy them: locks of POSIX belong to the
-process, so neither library sees the other's, and a file that one closes drops the locks of both
+A second copy of SQLite in the process, such as the one in ADBC's driver, could corrupt these files: POSIX locks belong
+to the process, so neither copy sees the other's locks, and when one copy closes a file, the locks of both are dropped
 (sqlite.org/howtocorrupt.html, "Multiple copies of SQLite linked into the same application").
 
-`sqlite3` makes Python objects, which holds the GIL. Rows come and go in slices, and the hub has its turn between them.
-All of it is called on workers.
+`sqlite3` creates Python objects, which holds the GIL. Rows are read and written in slices, and the hub runs between
+them. Call these functions on workers.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ("MEMORY", "connect", "ingest", "is_connection", "library", "reason_of", "rows_of", "transaction")
 
-MEMORY = ":memory:"  # the path of a database that nobody else sees, and that ends with its connection
+MEMORY = ":memory:"  # the path of a private database that ends with its connection
 
-_PATIENCE = 5.0  # seconds that a writer waits for another: what sqlite3 itself does
-_FIRST = 64  # rows in the first slice
-_MOST = 500  # rows in a slice: with 700 tuples at once the garbage collector begins, 30 ms of silence in a full one
-_FEW = 1_000  # values of a converter that become a part at once: 16 000 Decimals take 12 ms, and hold the GIL
-_TOGETHER = 32  # slices whose values become columns at once: with 4 a seventh more time goes into making parts of them
-_INFERRED = 10_000  # rows that decide on the types of a stream's columns, at least
+_BUSY_TIMEOUT = 5.0  # seconds that a writer waits for another one: the default of sqlite3
+_FIRST_ROWS = 64  # rows in the first slice
+_MAX_ROWS = 500  # rows in a slice: 700 tuples at once start the garbage collector, and a full collection takes 30 ms
+_CONVERTED_VALUES = 1_000  # converted values in one Series: 16 000 Decimals take 12 ms with the GIL held
+_SLICES = 32  # slices that become one Series: with 4 of them, building the Series takes a seventh more time
+_INFERRED = 10_000  # the fewest rows that decide the types of a stream's columns
 _STRICT_SINCE = (3, 37)  # the version of SQLite
 _SAVEPOINT = "greendata_write"
 _KINDS = {
@@ -52,7 +52,7 @@ _KINDS = {
     str: pl.String(),
     bytes: pl.Binary(),
     type(None): pl.Null(),
-}  # what sqlite3 hands out
+}  # the types that sqlite3 returns
 _CONVERTED = {
     bool: pl.Boolean(),
     dt.date: pl.Date(),
@@ -60,43 +60,45 @@ _CONVERTED = {
     dt.time: pl.Time(),
     dt.timedelta: pl.Duration("us"),
     Decimal: pl.Decimal(38, 0),
-}  # what the converters of a connection may make of it, besides that
+}  # further types that the converters of a connection may return
 _NAMES = {type(dtype): kind.__name__ for kind, dtype in (*_KINDS.items(), *_CONVERTED.items())}
-_NOT_UTF8 = re.compile(r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)")  # sqlite3's words, 200 bytes
+_NOT_UTF8 = re.compile(
+    r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)"
+)  # sqlite3's message, of up to 200 bytes
 _TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
 _LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
-_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer of the same digits
+_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer with the same digits
 
 
 def is_connection(given: object) -> bool:
-    """True for a connection of `sqlite3`. Safe from any thread."""
+    """Return True for a connection of `sqlite3`. Safe from any thread."""
     return isinstance(given, library().Connection)
 
 
 def connect(path: str, *, may_create: bool) -> Connection:
-    """A connection to the file at *path*, or to a new database in memory.
+    """Connect to the file at *path*, or to a new database in memory.
 
     Raises:
-        sqlite3.Error: it cannot be opened.
+        sqlite3.Error: the file cannot be opened.
     """
     mode = "rwc" if may_create else "rw"
     uri = "file::memory:" if path == MEMORY else f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
     made: Connection = library().connect(
-        uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
     return made
 
 
 @contextmanager
 def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Iterator[None]:
-    """What the block does is one transaction if *is_ours*, or if the connection commits by itself.
+    """Run the block as one transaction if *is_ours*, or if the connection is in autocommit mode.
 
-    In the caller's transaction nothing is committed. Where the caller has begun none yet, a write begins it: with
-    IMMEDIATE, since only then SQLite waits for another writer instead of giving up at once. A connection of ours that
-    an engine of SQLAlchemy has made with ``autocommit=False`` is always in one.
+    A transaction of the caller is not committed. If the caller has not begun one, a write begins it with IMMEDIATE,
+    since otherwise SQLite does not wait for another writer but fails at once. A connection that an engine of SQLAlchemy
+    made with ``autocommit=False`` is always in a transaction.
 
     Raises:
-        QueryFailed: the database refuses the beginning or the commit.
+        QueryFailed: the database rejects the start of the transaction or the commit.
     """
     with _sqlite_errors("BEGIN"):
         has_begun = connection.in_transaction
@@ -111,13 +113,13 @@ def transaction(connection: Connection, *, writes: bool, is_ours: bool) -> Itera
         if is_ours or not in_callers:
             _end(connection, "COMMIT", has_begun)
     except BaseException:
-        with suppress(QueryFailed):  # SQLite has rolled back by itself; what went wrong before says why
+        with suppress(QueryFailed):  # SQLite has already rolled back, and the first error says why
             _end(connection, "ROLLBACK", has_begun)
         raise
 
 
 def _end(connection: Connection, verb: str, is_implicit: bool) -> None:  # noqa: FBT001
-    """Execute *verb*; where `sqlite3` has begun the transaction, it is to know of the end, since it begins another."""
+    """Execute *verb*. If `sqlite3` began the transaction, it has to end it, so that it begins the next one."""
     if not is_implicit:
         _execute(connection, verb)
         return
@@ -133,11 +135,11 @@ def rows_of(
     overrides: Mapping[str, Any],
     batch_rows: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """What *sql* returns: frames of at least *batch_rows* rows, but for the last, or one of all.
+    """Yield the result of *sql* in frames of at least *batch_rows* rows, except the last; in one frame if it is None.
 
     Raises:
-        QueryFailed: SQLite refuses the statement, or fails in it.
-        ColumnUnreadable: a column's values are not of one type, or no Unicode.
+        QueryFailed: SQLite rejects the statement, or fails while it executes.
+        ColumnUnreadable: a column's values have different types, or are not Unicode.
     """
     names: Sequence[str] = ()
     with (
@@ -157,71 +159,71 @@ def rows_of(
         columns = [_Column(name, overrides.get(name)) for name in names]
         wanted = None if batch_rows is None else max(batch_rows, _INFERRED)
         height, is_first = 0, True
-        for count in _slices(cursor, columns, canceller, sql):
+        for count in _fetch_slices(cursor, columns, canceller, sql):
             height += count
             if wanted is not None and height >= wanted:
-                yield frame_of([column.taken() for column in columns])
+                yield frame_of([column.take() for column in columns])
                 height, is_first, wanted = 0, False, batch_rows
         if height or is_first:
-            yield frame_of([column.taken() for column in columns])
+            yield frame_of([column.take() for column in columns])
 
 
 class _Column:
-    """One column of a result, in parts as they come. One worker at a time."""
+    """One column of a result, collected in parts. One worker at a time uses it."""
 
     def __init__(self, name: str, override: Any) -> None:
         self._name = name
         self._override = override
         self._dtype: Any = override
-        self._values: list[Any] = []  # of the last slices: a Series of a few costs as much as one of thousands
+        self._values: list[Any] = []  # of the last slices: a Series of few values costs as much as one of thousands
         self._parts: list[pl.Series] = []
 
     def add(self, values: Iterable[Any]) -> None:
-        """Take the values of a slice."""
+        """Add the values of a slice."""
         self._values.extend(values)
 
-    def pack(self, pace: _SlicePacer) -> None:
-        """Make parts of the values of the last slices."""
+    def pack(self, pacer: _SlicePacer) -> None:
+        """Convert the values of the last slices to Series."""
         values, self._values = self._values, []
-        size = max(1, len(values) if _kind(values) in _KINDS else _FEW)
+        size = max(1, len(values) if _kind(values) in _KINDS else _CONVERTED_VALUES)
         for start in range(0, len(values), size):
             part = self._part(values[start : start + size])
             if self._parts and self._parts[-1].dtype == part.dtype:
-                self._parts[-1].append(part)  # one object for all: thousands would wake the garbage collector
+                self._parts[-1].append(part)  # one object, since thousands would start the garbage collector
             else:
                 self._parts.append(part)
-            pace.rest()
+            pacer.yield_if_due()
 
     def _part(self, values: Sequence[Any]) -> pl.Series:
         kind = _kind(values)
         dtype = _KINDS.get(kind)
         if dtype is None:
             return self._converted(values)
-        if kind is float and not _are_floats(values):  # an integer among them would be taken without a word
+        if kind is float and not _are_floats(values):  # Polars would convert an integer among floats silently
             return self._mixed(values)
         try:
             return pl.Series(self._name, values, dtype=dtype, strict=True)
-        except TypeError:  # they are of several types
+        except TypeError:  # the values have several types
             return self._mixed(values)
-        except UnicodeEncodeError as error:  # of a text_factory
-            raise ColumnUnreadable(self._name, "holds text that is no UTF-8") from error
+        except UnicodeEncodeError as error:  # the text comes from a text_factory
+            raise ColumnUnreadable(self._name, "holds text that is not UTF-8") from error
 
     def _converted(self, values: Sequence[Any]) -> pl.Series:
-        """Of what a converter of the connection has made."""
+        """Return a Series of values that a converter of the connection has returned."""
         kinds = {type(value) for value in values} - {type(None)}
         if unknown := kinds - _CONVERTED.keys() - _KINDS.keys():
             name = min(kind.__name__ for kind in unknown)
-            reason = f"holds a {name}, which the connection makes of its values"
-            raise ColumnUnreadable(self._name, reason, "read what is stored: +column has no type to convert by")
+            reason = f"holds a {name}, which a converter of the connection returned"
+            raise ColumnUnreadable(self._name, reason, "select +column to read the stored values without a converter")
         if len(kinds) > 1:
             raise ColumnUnreadable(self._name, _mixed_types_reason({kind.__name__ for kind in kinds}))
         try:
-            return _made(self._name, values, *kinds)
+            return _converted_series(self._name, values, *kinds)
         except (TypeError, ValueError, OverflowError, RuntimeError, PolarsError, PanicException) as error:
-            raise ColumnUnreadable(self._name, f"holds a {kinds.pop().__name__} that Polars has no form for") from error
+            raise ColumnUnreadable(self._name, f"holds a {kinds.pop().__name__} that Polars cannot hold") from error
 
-    def taken(self) -> pl.Series:
-        """The values since the last time, in the type of all."""
+    def take(self) -> pl.Series:
+        """Return the values since the last call, in the common type of all."""
         parts, self._parts = self._parts, []
         if self._dtype is None:
             self._dtype = self._common({part.dtype for part in parts})
@@ -235,7 +237,7 @@ class _Column:
         if kinds == {int, float} and self._override not in (pl.String, pl.Decimal):
             if all(float(value) == value for value in values if type(value) is int):
                 return pl.Series(self._name, values, dtype=pl.Float64, strict=False)
-            raise ColumnUnreadable(self._name, "holds floats, and integers that no float is equal to")
+            raise ColumnUnreadable(self._name, "holds floats, and integers that have no equal float")
         if self._override is None or self._override == pl.Binary or not kinds <= {int, float, str}:
             raise ColumnUnreadable(self._name, _mixed_types_reason({kind.__name__ for kind in kinds}))
         return pl.Series(self._name, [None if value is None else str(value) for value in values], dtype=pl.String)
@@ -251,11 +253,11 @@ class _Column:
         raise ColumnUnreadable(self._name, _mixed_types_reason({_NAMES[type(dtype)] for dtype in found}))
 
 
-def _made(name: str, values: Sequence[Any], kind: type) -> pl.Series:
-    """The series of *values*, all of *kind* or None, each as it is.
+def _converted_series(name: str, values: Sequence[Any], kind: type) -> pl.Series:
+    """Return a Series of *values*, which are all of *kind* or None, without changing one.
 
     Raises:
-        ValueError: Polars has no form for one: a time with a zone, a Decimal that is no number.
+        ValueError: Polars cannot hold a value: a time with a zone, a Decimal that is not a number.
     """
     dtype: Any = _CONVERTED[kind]
     given = [value for value in values if value is not None]
@@ -270,11 +272,11 @@ def _made(name: str, values: Sequence[Any], kind: type) -> pl.Series:
 
 
 def _mixed_types_reason(kinds: set[str]) -> str:
-    return f"holds {' and '.join(sorted(kinds))} beside each other"
+    return f"mixes {' and '.join(sorted(kinds))} values"
 
 
 def _kind(values: Sequence[Any]) -> type:
-    """The type of the first of *values* that is not None, or else None's."""
+    """Return the type of the first of *values* that is not None, or the type of None."""
     return next((type(value) for value in values if value is not None), type(None))
 
 
@@ -282,10 +284,10 @@ def _are_floats(values: Sequence[Any]) -> bool:
     return set(map(type, values)) <= {float, type(None)}
 
 
-def _slices(cursor: Cursor, columns: list[_Column], canceller: Canceller, sql: str) -> Iterator[int]:
-    """The rows, given to *columns*; how many each time."""
-    pace, height = _SlicePacer(), 0
-    for number, count in enumerate(pace.counts(), 1):
+def _fetch_slices(cursor: Cursor, columns: list[_Column], canceller: Canceller, sql: str) -> Iterator[int]:
+    """Fetch the rows into *columns*. Yield their number whenever the columns have packed them."""
+    pacer, height = _SlicePacer(), 0
+    for number, count in enumerate(pacer.counts(), 1):
         canceller.check(sql)
         with _converter_errors(sql):
             rows = cursor.fetchmany(count)
@@ -293,37 +295,37 @@ def _slices(cursor: Cursor, columns: list[_Column], canceller: Canceller, sql: s
             for column, values in zip(columns, zip(*rows, strict=True), strict=True):
                 column.add(values)
             height += len(rows)
-        if number % _TOGETHER == 0 or not rows:
+        if number % _SLICES == 0 or not rows:
             for column in columns:
-                column.pack(pace)
+                column.pack(pacer)
             yield height
             height = 0
         if not rows:
             return
-        del rows, values  # else the collector finds twice as many
+        del rows, values  # else the garbage collector finds twice as many
 
 
 class _SlicePacer:
-    """How many rows a slice is to have, so that the hub has its turn between them. One worker uses it."""
+    """Choose the number of rows in each slice, so that the hub runs often enough. One worker uses it."""
 
     def __init__(self) -> None:
-        self._rested = perf_counter()
+        self._yielded = perf_counter()
 
-    def rest(self) -> None:
-        """Give way, if it is time to."""
-        if perf_counter() - self._rested >= BUDGET:
+    def yield_if_due(self) -> None:
+        """Yield the GIL if the time budget is used up."""
+        if perf_counter() - self._yielded >= BUDGET:
             give_way()
-            self._rested = perf_counter()
+            self._yielded = perf_counter()
 
     def counts(self) -> Iterator[int]:
-        """For each slice, the number of its rows."""
-        count = _FIRST
+        """Yield the number of rows of each slice."""
+        count = _FIRST_ROWS
         while True:
             begun = perf_counter()
             yield count
             seconds = max(perf_counter() - begun, 1e-9)
-            count = max(1, min(_MOST, 2 * count, int(count * BUDGET / seconds)))
-            self.rest()
+            count = max(1, min(_MAX_ROWS, 2 * count, int(count * BUDGET / seconds)))
+            self.yield_if_due()
 
 
 def ingest(
@@ -335,12 +337,12 @@ def ingest(
     schema: str | None,
     if_exists: str,
 ) -> int:
-    """Write *frame*, which is *rows* in SQLite's types; on failure nothing of it is in the transaction.
+    """Write *rows*, which are *frame* in SQLite's types. On failure the transaction contains none of them.
 
-    Returns the number of rows that the table took: a trigger or a constraint of the table's may leave some out.
+    Returns the number of rows that the table accepted: a trigger or a constraint of the table may leave some out.
 
     Raises:
-        QueryFailed: SQLite refuses it.
+        QueryFailed: SQLite rejects the rows.
         WriteRefused: SQLite would change a value.
     """
     what, into = f"write to {table}", _quoted(table) if schema is None else f"{_quoted(schema)}.{_quoted(table)}"
@@ -355,13 +357,13 @@ def ingest(
             cursor.execute(f"DROP TABLE IF EXISTS {into}")
         columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
         declared, is_view = _table_columns(cursor, table, schema) if if_exists == "append" else ({}, False)
-        if not declared:  # SQLite would look for one to make in its main database, and for one to fill in all
+        if not declared:  # SQLite creates a table in the main database, but inserts into one of any
             cursor.execute(f"CREATE TABLE {into} ({', '.join(columns)})")
         else:
             rows = frame_of([_for_column(rows[name], frame[name], declared, table) for name in frame.columns])
         number = _insert(cursor, canceller, rows, into, what)
         canceller.check(what)
-        return rows.height if is_view else number  # what triggers of a view insert is not counted
+        return rows.height if is_view else number  # SQLite does not count the rows that triggers of a view insert
 
 
 def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str, what: str) -> int:
@@ -369,10 +371,10 @@ def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str,
     insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
     for count in _SlicePacer().counts():
         canceller.check(what)
-        if not cursor.connection.in_transaction:  # each row would be committed by itself
+        if not cursor.connection.in_transaction:  # each row would be committed separately
             raise QueryFailed(what, "the transaction was ended by another user of the connection", None)
         cursor.executemany(insert, rows.slice(start, count).rows())
-        number += max(cursor.rowcount, 0)  # it is -1 without rows
+        number += max(cursor.rowcount, 0)  # -1 without rows
         start += count
         if start >= rows.height:
             break
@@ -380,9 +382,9 @@ def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str,
 
 
 def _table_columns(cursor: Cursor, table: str, schema: str | None) -> tuple[dict[str, str], bool]:
-    """The types of the table's columns as they were written, by their names in lower case, and whether it is a view.
+    """Return the declared types of the table's columns, by their names in lower case, and whether it is a view.
 
-    SQLite knows no other letters by their case. What the ``text_factory`` of the connection does is not to be seen.
+    The names are read as bytes, so the ``text_factory`` of the connection has no effect.
     """
     query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_xinfo(?, ?)"
     described = cursor.execute(query, (table, schema)).fetchall()
@@ -395,18 +397,21 @@ def _table_columns(cursor: Cursor, table: str, schema: str | None) -> tuple[dict
         ORDER BY schema <> 'temp', schema <> 'main'
     """
     is_view, is_strict = cursor.execute(query, (table, schema)).fetchone() or (0, 0)
-    if is_strict:  # its ANY prefers no type
+    if is_strict:  # ANY in a strict table has no affinity
         found = {name: "" if kind.upper() == "ANY" else kind for name, kind in found.items()}
     return found, bool(is_view)
 
 
 def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: str) -> pl.Series:
-    """*values*, which are *given* in SQLite's types, as a column takes them without changing any.
+    """Return *values*, which are *given* in SQLite's types, so that the column stores them unchanged.
 
-    SQLite converts what it stores to the type that the column prefers (sqlite.org/datatype3.html, "Type affinity"):
-    text that looks like a number becomes one, numbers become text of 15 digits, integers in a REAL column are rounded.
+    SQLite converts a value to the affinity of its column (sqlite.org/datatype3.html, "Type affinity"): text that looks
+    like a number becomes one, numbers become text of 15 digits, and integers in a REAL column are rounded.
+
+    Raises:
+        WriteRefused: the column would change a value.
     """
-    name, values = values.name, values.alias("")  # methods of Series take a name for a pattern
+    name, values = values.name, values.alias("")  # methods of Series interpret a name as a pattern
     affinity = _affinity(declared.get(ascii_lower(name), ""))
     dtype = values.dtype
     if affinity == "TEXT" and dtype in (pl.Float32, pl.Float64):
@@ -426,14 +431,14 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
 
 
 def _same_as_number(text: pl.Series, affinity: str) -> pl.Series:
-    """True where *text* is how the number is written that SQLite makes of it."""
+    """Return True where SQLite converts *text* to a number that is written the same way."""
     number = text.cast(pl.Float64, strict=False)
     is_float = ((number.cast(pl.String) == text) & (number != number.floor())).fill_null(value=False)
     return is_float | text.str.contains(_WHOLE) if affinity == "NUMERIC" else is_float
 
 
 def _affinity(declared: str) -> str:
-    """TEXT, REAL, BLOB or NUMERIC, by the rules of SQLite; its INTEGER treats what is stored as NUMERIC does."""
+    """Return the affinity TEXT, REAL, BLOB or NUMERIC by SQLite's rules. INTEGER stores values as NUMERIC does."""
     words = declared.upper()
     if "INT" in words:
         return "NUMERIC"
@@ -451,10 +456,10 @@ def _quoted(name: str) -> str:
 
 @contextmanager
 def _savepoint(connection: Connection) -> Iterator[None]:
-    """Take back what the block did if it fails, and leave the transaction around it as it was.
+    """Undo the changes of the block if it fails, and leave the enclosing transaction as it was.
 
-    Where the savepoint is gone, since SQLite or another user of the connection has rolled back, so is what was done
-    before; what the block did after that is taken back with the transaction that it is in.
+    If SQLite or another user of the connection has rolled back, the savepoint is gone together with all earlier
+    changes. Changes that the block made after that are rolled back with their transaction.
     """
     _execute(connection, f"SAVEPOINT {_SAVEPOINT}")
     try:
@@ -464,7 +469,7 @@ def _savepoint(connection: Connection) -> Iterator[None]:
         try:
             _execute(connection, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             _execute(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
-        except QueryFailed:  # what went wrong before says why
+        except QueryFailed:  # the first error says why
             with suppress(QueryFailed):
                 _execute(connection, "ROLLBACK")
         raise
@@ -480,60 +485,60 @@ def _autocommits(connection: Any) -> bool:
 
 
 def _is_legacy(connection: Any) -> bool:
-    """True if `sqlite3` begins transactions by itself, as it does unless ``autocommit`` (Python 3.12) is set."""
+    """Return True if `sqlite3` begins transactions implicitly: unless ``autocommit`` (Python 3.12) is set."""
     found = library()
     return not hasattr(connection, "autocommit") or connection.autocommit == found.LEGACY_TRANSACTION_CONTROL
 
 
 @contextmanager
 def _sqlite_errors(sql: str, names: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
-    """Raise `QueryFailed` or `ColumnUnreadable` for what `sqlite3` raises in the block; *names* are the columns'."""
+    """Turn an error of `sqlite3` in the block into `QueryFailed` or `ColumnUnreadable`. *names* gets the columns."""
     found = library()
     try:
         yield
     except (found.Error, found.Warning) as error:
         text = str(error)
-        if told := _NOT_UTF8.match(text):
-            name = next((name for name in names() if _as_sqlite3_shows(name).startswith(told[1])), told[1])
-            raise ColumnUnreadable(name, "holds text that is no UTF-8") from error
+        if shown := _NOT_UTF8.match(text):
+            name = next((name for name in names() if _as_sqlite3_shows(name).startswith(shown[1])), shown[1])
+            raise ColumnUnreadable(name, "holds text that is not UTF-8") from error
         raise QueryFailed(sql, reason_of(error), None) from error
 
 
 @contextmanager
 def _column_name_errors(sql: str) -> Iterator[None]:
-    """Raise `QueryFailed` for a name of a column that is no UTF-8."""
+    """Raise `QueryFailed` for a column whose name is not UTF-8."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise QueryFailed(sql, "the name of a column is no UTF-8", None) from error
+        raise QueryFailed(sql, "the name of a column is not UTF-8", None) from error
 
 
 @contextmanager
 def _converter_errors(sql: str) -> Iterator[None]:
-    """Raise `QueryFailed` for what the converters or the ``text_factory`` of a connection raise in the block."""
+    """Raise `QueryFailed` if a converter or the ``text_factory`` of the connection raises in the block."""
     found = library()
     try:
         yield
     except (found.Error, found.Warning, MemoryError):
         raise
     except Exception as error:
-        reason = f"what the connection makes of its values raised {type(error).__name__}: {error}"
+        reason = f"a converter or text_factory of the connection raised {type(error).__name__}: {error}"
         raise QueryFailed(sql, reason, None) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """What *error*, of `sqlite3` or of SQLAlchemy around it, says."""
+    """Return the message of *error*, which comes from `sqlite3` or from SQLAlchemy around it."""
     text = str(getattr(error, "orig", None) or error)
     if "can only be used in that same thread" in text:
-        return "the connection is its thread's own; make it with sqlite3.connect(..., check_same_thread=False)"
+        return "only its own thread may use the connection; make it with sqlite3.connect(..., check_same_thread=False)"
     return text
 
 
 def _as_sqlite3_shows(name: str) -> str:
-    """*name* as `sqlite3` has it in its messages."""
+    """Return *name* as `sqlite3` shows it in its messages."""
     return name.encode().decode("ascii", errors="replace")
 
 
 def library() -> Any:
-    """The module `sqlite3`, imported at its first use. Safe from any thread."""
+    """Return the module `sqlite3`, imported at its first use. Safe from any thread."""
     return import_module("sqlite3")

@@ -1,6 +1,6 @@
-"""One statement on a connection: executed with bound parameters, read in batches, or fed with a frame.
+"""Execute one statement with bound parameters and read its batches, or write a frame to a table.
 
-All of it is called on workers.
+Call these functions on workers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def rows_of(
     overrides: Mapping[str, Any],
     batch_rows: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """What *sql* returns: frames of *batch_rows* rows, of any number if None; one without rows if there are none.
+    """Yield the result of *sql* in frames of *batch_rows* rows, or of any size if that is None.
 
-    Closing the iterator closes the statement, and the connection if it is ours.
+    A result without rows is one empty frame. Closing the iterator closes the statement, and the connection if
+    greendata opened it.
     """
     library = sqlite if database.kind == SQLITE else postgres
     try:
@@ -45,33 +46,33 @@ def rows_of(
 def ingest(
     database: Database, canceller: Canceller, frame: pl.DataFrame, table: str, schema: str | None, if_exists: str
 ) -> int:
-    """Write *frame* wholly or not at all; the number of rows that the table took."""
+    """Write all of *frame* or nothing. Return the number of rows that the table accepted."""
     library = sqlite if database.kind == SQLITE else postgres
     try:
         rows = stored(frame, database.kind, table)
         with database.session(writes=True) as connection:
             number: int = library.ingest(connection, canceller, frame, rows, table, schema, if_exists)
-            canceller.check(f"write to {table}")  # else it is committed although its result says that it was given up
+            canceller.check(f"write to {table}")  # else a write that was reported as given up would be committed
         return number
     finally:
         database.release()
 
 
 def _in_batches(frames: Iterator[pl.DataFrame], rows: int | None) -> Iterator[pl.DataFrame]:
-    """*frames* cut and joined to *rows* rows each, if not None; where none has rows, the first of them."""
+    """Yield *frames* again in frames of *rows* rows, unless that is None. If all are empty, yield the first."""
     first: pl.DataFrame | None = None
-    kept, held, is_empty = [], 0, True
+    buffer, buffered, is_empty = [], 0, True
     for frame in frames:
         first = frame if first is None else first
         is_empty = is_empty and not frame.height
-        kept.append(frame)
-        held += frame.height
-        while held >= (rows or 1):
-            whole = pl.concat(kept)
-            size = held if rows is None else rows
+        buffer.append(frame)
+        buffered += frame.height
+        while buffered >= (rows or 1):
+            whole = pl.concat(buffer)
+            size = buffered if rows is None else rows
             yield whole.head(size)
-            kept, held = [whole.slice(size)], held - size
-    if held:
-        yield pl.concat(kept)
+            buffer, buffered = [whole.slice(size)], buffered - size
+    if buffered:
+        yield pl.concat(buffer)
     elif is_empty and first is not None:
         yield first

@@ -1,4 +1,4 @@
-"""The tokens of a statement in PostgreSQL's SQL, as far as it takes to find its verb, its parameters and its end."""
+"""Split a statement in PostgreSQL's SQL into tokens, to find its verb, its parameters and its end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _COMMENT = re.compile(r"/\*|\*/")
 
 
 class Statement:
-    r"""A statement, without what follows its end: semicolons and comments.
+    r"""A statement without the semicolons and comments that follow its end.
 
-    A text of several statements is left as it is; PostgreSQL refuses it.
+    A text with several statements stays as it is; PostgreSQL rejects it.
 
     Attributes:
-        verb: the first word, in upper case, or the first character that is no space.
-        text: the statement; a line of its own may follow.
+        verb: the first word in upper case, or the first character that is not white space.
+        text: the statement, followed by a line break.
 
     Example:
         >>> statement = Statement("-- first\nselect $1, ';$2'; -- note")
@@ -40,23 +40,23 @@ class Statement:
 
     def __init__(self, sql: str) -> None:
         self._sql = sql
-        self._parameters: list[tuple[int, int]] = []  # where each begins and ends
+        self._parameters: list[tuple[int, int]] = []  # the start and end of each
         self._length = len(sql)
         self.verb = ""
         self._read()
 
     @property
     def parameters(self) -> int:
-        """The highest number of a parameter; 0 if there is none."""
+        """The highest number of a parameter, or 0 if there are no parameters."""
         return max((int(self._sql[begin + 1 : end]) for begin, end in self._parameters), default=0)
 
     @property
     def text(self) -> str:
-        """The statement, and the end of a line after a comment."""
+        """The statement with a line break, which ends a comment in its last line."""
         return self.with_parameters(lambda number: f"${number}")
 
     def with_parameters(self, func: Callable[[int], str]) -> str:
-        """The statement with what *func* says in the place of each parameter, of which it gets the number."""
+        """Return the statement with each parameter replaced by what *func* returns for its number."""
         parts, at = [], 0
         for begin, end in self._parameters:
             if end <= self._length:
@@ -88,7 +88,7 @@ class Statement:
             self._length = end
 
     def _after_comment(self, at: int) -> int:
-        """Where the comment ends that begins before *at*; there may be others in it."""
+        """Return the end of the comment that starts before *at*. Comments can be nested."""
         depth = 1
         while depth:
             found = _COMMENT.search(self._sql, at)

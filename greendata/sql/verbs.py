@@ -1,10 +1,10 @@
-"""Frames out of databases and into them, in the pool: SQLite through `sqlite3`, PostgreSQL through its ADBC driver.
+"""Read frames from databases and write them, in the pool: SQLite with `sqlite3`, PostgreSQL with its ADBC driver.
 
-``pip install 'greendata[sql]'`` brings the driver. A database is an address (``sqlite:///path``, a path,
-``postgresql://...``, ``host=... dbname=...``), an engine of SQLAlchemy for SQLite, or a connection of the caller's: of
-``sqlite3.connect`` with ``check_same_thread=False``, of SQLAlchemy for SQLite (or a session), or of
-``adbc_driver_postgresql.dbapi.connect``, made with `greendata.run` so that the hub goes on. A connection serves one job
-at a time.
+``pip install 'greendata[sql]'`` installs the driver. A database is an address (``sqlite:///path``, a path,
+``postgresql://...``, ``host=... dbname=...``), an engine of SQLAlchemy for SQLite, or a connection of the caller: one
+from ``sqlite3.connect`` with ``check_same_thread=False``, one of SQLAlchemy for SQLite (or a session), or one from
+``adbc_driver_postgresql.dbapi.connect``, called through `greendata.run` so that the hub keeps running. One job at a
+time can use a connection.
 """
 
 from __future__ import annotations
@@ -76,38 +76,37 @@ def read_sql(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame] | SqlBatches:
-    """What one statement returns, as a frame, or as a stream of frames of *batch_rows* rows.
+    """Execute one statement and return its rows as a frame, or as a stream of frames of *batch_rows* rows.
 
-    With an address or an engine it is one transaction, committed when all rows are read. A result that is cancelled or
-    out of time stops the statement. A statement that returns no rows gives a frame without columns. Several statements
-    are refused.
+    With an address or an engine, the statement is one transaction, which is committed when all rows are read.
+    Cancelling the result, or its deadline, stops the statement. A statement that returns no rows gives a frame without
+    columns. A query with several statements is an error.
 
-    No value is changed on the way. A type of PostgreSQL that Polars lacks is read as its text. What has no form at all
-    is an error that names the column: ``infinity``, arrays of several dimensions, numbers beside text in a column of
-    SQLite, text that is no UTF-8, an override that would round or cut off.
+    No value changes on the way. A type of PostgreSQL that Polars lacks is read as text. A value that Polars cannot hold
+    is an error that names the column: ``infinity``, arrays of several dimensions, numbers mixed with text in a column
+    of SQLite, text that is not UTF-8, an override that would round or truncate.
 
-    A connection of `sqlite3` with converters (``detect_types``) or a ``text_factory`` gives what they make: dates,
+    A connection of `sqlite3` with converters (``detect_types``) or a ``text_factory`` returns converted values: dates,
     datetimes (in UTC if they have a zone), times, timedeltas, booleans, Decimals and SQLite's own types are read, other
-    objects are refused. ``SELECT +column`` gives what is stored.
+    objects are errors. ``SELECT +column`` returns the stored values.
 
     Args:
         query: one SQL statement.
-        database: an address, an engine or a connection. ``sqlite:///`` is followed by the path, an absolute one with
-            its own slash; an SQLite file that is not there is an error. A connection of `sqlite3` has to be made with
-            ``check_same_thread=False``. Of SQLAlchemy, an engine gives a connection of its pool, and a connection or
-            a session its transaction; for PostgreSQL the address is needed.
-        params: bound by the driver, never put into the text: a sequence for ``?`` (SQLite) or ``$1`` (PostgreSQL), or a
-            mapping for SQLite's ``:name``.
-        schema_overrides: types of columns, for what a database does not tell: SQLite has no dates, booleans or
-            decimals, a column of it without values is Int64, and PostgreSQL's numeric has no bound and comes as text.
-            With String, numbers beside text become text with all their digits.
-        batch_rows: rows a frame. In SQLite the first 10 000 rows or the first batch, the larger, decide on the type of
-            a column; without *batch_rows*, all.
-        timeout: the deadline in seconds; of the whole stream with *batch_rows*.
+        database: an address, an engine or a connection. ``sqlite:///`` is followed by the path, so an absolute path
+            has four slashes; an SQLite file that does not exist is an error. A connection of `sqlite3` has to be made
+            with ``check_same_thread=False``. With SQLAlchemy, an engine provides a connection from its pool, and a
+            connection or a session provides its transaction; PostgreSQL needs the address instead.
+        params: values that the driver binds, which are never put into the text: a sequence for ``?`` (SQLite) or ``$1``
+            (PostgreSQL), or a mapping for SQLite's ``:name``.
+        schema_overrides: types of columns that the database does not know: SQLite has no dates, booleans or decimals,
+            its columns without values are Int64, and PostgreSQL's numeric is unbounded and read as text. With String,
+            numbers mixed with text become text with all their digits.
+        batch_rows: the number of rows in a frame. In SQLite the first 10 000 rows or the first batch, whichever is
+            larger, decide the type of a column; without *batch_rows*, all rows do.
+        timeout: the deadline in seconds; with *batch_rows*, for the whole stream.
 
     Raises:
-        UnknownDatabase, ConnectionBusy, BadArgument, ColumnUnwritable, ImportError: at the call; of a stream on a
-            busy connection too.
+        UnknownDatabase, ConnectionBusy, BadArgument, ColumnUnwritable, ImportError: at the call, also for a stream.
         DatabaseUnreachable, QueryFailed, ColumnUnreadable: from the result.
 
     Example:
@@ -126,7 +125,7 @@ def read_sql(
     overrides = dtypes_of({} if schema_overrides is None else schema_overrides)
     target, canceller = database_of(database, label), Canceller()
     try:
-        bound = _bound(params, target.kind)
+        bound = _bind(params, target.kind)
         start = partial(rows_of, target, canceller, query, bound, overrides, batch_rows)
         if batch_rows is not None:
             return SqlBatches(start, target, canceller, timeout=timeout, key=key, label=label)
@@ -147,26 +146,26 @@ def write_sql(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[int]:
-    """Write *frame* to *table*, wholly or not at all; the result is the number of rows that the table took.
+    """Write all rows of *frame* to *table*, or none. The result is the number of rows that the table accepted.
 
-    It is less than the frame's where a trigger, or an ``ON CONFLICT`` of the table's, leaves rows out.
+    The number is smaller than that of the frame if a trigger or an ``ON CONFLICT`` of the table leaves rows out.
 
-    With an address or an engine it is one transaction. On a connection of the caller's, or a session, nothing is
-    committed: a rollback takes the rows back. A write that fails leaves the transaction as it was in SQLite;
-    PostgreSQL's is aborted then, as by any failed statement, and all that is left is to roll it back. Names are quoted,
-    whatever they are.
+    With an address or an engine, the write is one transaction. On a connection or a session of the caller, nothing is
+    committed, and a rollback removes the rows. A write that fails leaves a transaction of SQLite as it was. In
+    PostgreSQL it aborts the transaction, as any failed statement does, and the caller has to roll it back. All names
+    are quoted.
 
-    Writers to one file of SQLite wait for each other, 5 seconds. An append looks at the types of the table: a value
-    arrives equal, or the write is refused.
+    Writers to one file of SQLite wait up to 5 seconds for each other. An append checks the types of the table: a value
+    that the table would change is an error.
 
     Args:
-        database: an address, where an SQLite file is made if need be, an engine or a connection; see `read_sql`.
-        if_exists: what to do with a table that is there; one that is not is made.
+        database: an address, an engine or a connection, see `read_sql`. An SQLite file is created if it does not exist.
+        if_exists: what to do if the table exists. A table that does not exist is created.
         schema: the schema of the table; in SQLite, the name of an attached database.
 
     Raises:
         NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
-        DatabaseUnreachable, QueryFailed: from the result; `WriteRefused`, a `QueryFailed`, where a value would change.
+        DatabaseUnreachable, QueryFailed: from the result; `WriteRefused`, a `QueryFailed`, if a value would change.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -194,11 +193,11 @@ def write_sql(
 
 
 class SqlBatches(Batches[pl.DataFrame]):
-    """A query's rows as frames, an iterator and a context manager: `Batches` over a statement of a database.
+    """An iterator over the rows of a query as frames, and a context manager: `Batches` of a database statement.
 
-    The statement, and the connection if it is ours, are closed at the end, by an error, and by leaving the block, which
-    waits for that; `close` and dropping the stream do so without waiting. A stream that is not read to its end
-    rolls its own transaction back.
+    The end of the rows, an error, and leaving the block close the statement, and the connection if greendata opened it.
+    Leaving the block waits for that; `close` and dropping the stream do not wait. A stream that is not read to its end
+    rolls back the transaction that it began.
 
     Example:
         >>> stream = read_sql("VALUES (1), (2)", "sqlite://", batch_rows=1)
@@ -213,7 +212,9 @@ class SqlBatches(Batches[pl.DataFrame]):
         super().__init__(start, timeout=timeout, key=key, label=label)
         self._target = target
         self._canceller = canceller
-        self._ends: list[Result[None]] = []  # of what may still use the connection; whoever closes, once
+        self._ends: list[
+            Result[None]
+        ] = []  # ends of jobs that may still use the connection; set once, by the thread that closes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -235,12 +236,12 @@ class SqlBatches(Batches[pl.DataFrame]):
 
 def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:
     result = pool.submit(work, timeout=timeout, key=key, label=label)
-    result.end().add_callback(target.release)  # it may never run
+    result.end().add_callback(target.release)  # the job may never run
     return _stoppable(result, canceller)
 
 
 def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
-    """*result*, whose statement is stopped where it is given up before the statement has answered."""
+    """Return *result*, and stop its statement if the result is cancelled or out of time before it is done."""
     stop = partial(_stop, result, canceller)
     if not result.add_callback(stop):
         stop()
@@ -249,11 +250,11 @@ def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
 
 def _stop(result: Result[Any], canceller: Canceller) -> None:
     if not result.successful() and canceller.request():
-        workers.aside(canceller.cancel)  # if no thread is to be had, the statement goes on, as any native call does
+        workers.aside(canceller.cancel)  # if no thread can be started, the statement runs on, as any native call does
 
 
 def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
-    """Call *func* when all of *ends* have come, in whichever thread sees it."""
+    """Call *func* when all of *ends* are done, in the thread that notices it."""
     if not ends:
         func()
     elif not ends[0].add_callback(partial(_after, ends[1:], func)):
@@ -276,7 +277,7 @@ def _check_query(query: object) -> None:
 
 
 def _check_target(table: str, schema: str | None, database: object, target: Database) -> None:
-    """Check the names of the table and its schema, and that table and database are not swapped."""
+    """Check the names of the table and the schema, and that table and database are not swapped."""
     check_name("table", "a table", table, target.kind)
     if schema is not None:
         check_name("schema", "a schema", schema, target.kind)
@@ -286,8 +287,8 @@ def _check_target(table: str, schema: str | None, database: object, target: Data
         raise BadArgument("database", MEMORY, "a file or a connection: a database in memory ends with the call")
 
 
-def _bound(params: Params | None, kind: str) -> Any:
-    """*params* as they are bound: in SQLite's own types, or checked that they can be."""
+def _bind(params: Params | None, kind: str) -> Any:
+    """Return *params* for binding: in SQLite's types, or for PostgreSQL unchanged after a check."""
     if not params:
         return ()
     row = parameters(params, kind)

@@ -1,4 +1,4 @@
-"""SQL with SQLite: frames out and in, parameters, transactions, streams, and what goes wrong."""
+"""SQL with SQLite: reading and writing frames, parameters, transactions, streams, and errors."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_file_whose_name_looks_like_a_query(tmp_path: Path) -> None:
 def test_the_type_of_a_column_is_taken_from_all_rows(file: Path) -> None:
     query = COUNTING.format(30_000).replace("SELECT i FROM", "SELECT iif(i < 29000, NULL, 'x') AS v FROM")
     assert read(query, file)["v"].null_count() == 28_999
-    with pytest.raises(ColumnUnreadable, match="column 'v' holds values that are no Int64"):
+    with pytest.raises(ColumnUnreadable, match="column 'v' holds values that cannot become Int64"):
         list(greendata.read_sql(query, file, batch_rows=1_000))
 
 
@@ -126,7 +126,7 @@ def test_parameters_are_values_whatever_they_say(value: object, file: Path) -> N
     assert count(file) == 3
 
 
-def test_named_parameters_are_told_apart_by_name(file: Path) -> None:
+def test_named_parameters_are_bound_by_name(file: Path) -> None:
     for params in ({"y": 2, "x": 1}, {":y": 2, ":x": 1}):
         assert read("SELECT :x, :y", file, params=params).row(0) == (1, 2)
     assert read("SELECT @x, $y", file, params={"@x": 1, "$y": 2}).row(0) == (1, 2)
@@ -208,7 +208,7 @@ def strict(file: Path) -> Path:
 
 
 def too_many() -> pl.DataFrame:
-    """Its last row breaks the table's rule."""
+    """The last row violates a constraint of the table."""
     return pl.DataFrame({"a": range(501)})
 
 
@@ -222,7 +222,7 @@ def test_a_write_that_fails_midway_leaves_nothing(strict: Path) -> None:
 
 def test_values_that_do_not_fit_leave_nothing(file: Path) -> None:
     frame = pl.DataFrame({"a": pl.Series([1, 2**64 - 1], dtype=pl.UInt64)})
-    with pytest.raises(WriteRefused, match="cannot write to 'u': column 'a' holds values that are no Int64"):
+    with pytest.raises(WriteRefused, match="cannot write to 'u': column 'a' holds values that cannot become Int64"):
         greendata.write_sql(frame, "u", file).get()
     assert read("SELECT name FROM sqlite_master", file)["name"].to_list() == ["t"]
 
@@ -272,7 +272,7 @@ def test_a_connection_that_commits_by_itself(strict: Path) -> None:
 
 @pytest.mark.parametrize("write", [False, True])
 def test_a_commit_that_is_refused(write: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """A constraint that is checked at the end of the transaction: the statement itself succeeds."""
+    """A deferred constraint: the statement succeeds, and the commit fails."""
     with closing(connect(tmp_path / "a.sqlite", isolation_level=None)) as connection:
         read("CREATE TABLE parent (id INTEGER PRIMARY KEY)", connection)
         read("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)", connection)

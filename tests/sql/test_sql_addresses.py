@@ -1,4 +1,4 @@
-"""Addresses of databases: which database a text names, and that no secret of it is ever shown."""
+"""Addresses of databases: which database a text names, and that its secrets are never shown."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_paths_are_paths(address: str, place: str) -> None:
 @example(password="p@ss:w/?rd#")
 @example(password="' \\' x")
 def test_no_password_is_shown_whatever_it_is(password: str) -> None:
-    """It is marked, so that it can be told from the rest of the address."""
+    """The password is marked, so that a test can find it in the rest of the address."""
     secret = f"\u2603{password}\u2603"
     escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
     for address in (
@@ -145,7 +145,7 @@ def test_no_password_is_shown_whatever_it_is(password: str) -> None:
         assert "\u2603" not in f"{place!r} {place.shown} {reason}"
 
 
-def test_arguments_that_are_swapped_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_that_are_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     swapped: list[Any] = [
         lambda: greendata.read_sql("shop.sqlite", "SELECT * FROM t"),

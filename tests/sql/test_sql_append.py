@@ -1,4 +1,4 @@
-"""An append to a table of PostgreSQL: each value arrives equal in a column of another type, or is refused."""
+"""Append to a table of PostgreSQL: each value is equal in a column of another type, or the write is an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import greendata
 from greendata import BadArgument, QueryFailed, WriteRefused
 from tests.support.databases import closing, postgres
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # conversion of values only
 
 UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
 NAMES = """int2 int4 int8 float4 float8 numeric numeric(5,2) numeric(20,0) bool text varchar varchar(3) char(4) name
@@ -48,7 +48,7 @@ VALUES: list[tuple[Any, Any]] = [
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[Any]:
-    """To a database with the table ``t``, which has a column of each type."""
+    """A connection to a database with the table ``t``, which has a column of each type."""
     columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(TYPES))
     with postgres() as address:
         for sql in (
@@ -84,7 +84,7 @@ def test_each_value_arrives_equal_or_is_refused(kind: str, connection: Any) -> N
 
 
 def is_equal(value: Any, text: str, kind: str) -> bool:
-    """True if *text* is what PostgreSQL writes for *value*, in a column of *kind*."""
+    """Return True if *text* is what PostgreSQL prints for *value* in a column of *kind*."""
     match value:
         case bool():
             return text == str(value).lower()
@@ -110,7 +110,7 @@ def is_equal(value: Any, text: str, kind: str) -> bool:
 
 
 def test_columns_without_values_fit_everywhere(connection: Any) -> None:
-    """Beside one that is converted by PostgreSQL."""
+    """Another column of the same frame is converted by PostgreSQL."""
     names = [f"c{number}" for number in range(len(TYPES))]
     for dtype in (pl.Null, pl.Int64, pl.List(pl.Int64)):
         frame = pl.DataFrame({name: pl.Series([None], dtype=dtype) for name in names})
@@ -142,7 +142,9 @@ def test_an_append_finds_the_table_that_a_statement_finds(connection: Any) -> No
     df = pl.DataFrame({"a": [1, 2]})
     for table in ("passing", "kept"):
         greendata.write_sql(df, table, connection, if_exists="append").get()
-        greendata.write_sql(df.with_columns(b=1.25), table, connection, if_exists="append").get()  # by way of another
+        greendata.write_sql(
+            df.with_columns(b=1.25), table, connection, if_exists="append"
+        ).get()  # through a staging table
         found = greendata.read_sql(f"SELECT a, b::float8 FROM {table} ORDER BY b, a", connection).get()
         assert found.rows() == [(1.0, 1.25), (2.0, 1.25), (1.0, None), (2.0, None)]
     assert greendata.read_sql("SELECT 1 FROM pg_tables WHERE schemaname = 'first'", connection).get().is_empty()
@@ -150,7 +152,7 @@ def test_an_append_finds_the_table_that_a_statement_finds(connection: Any) -> No
 
 
 def test_columns_whose_names_look_like_patterns(connection: Any) -> None:
-    name = "^x$"  # no pattern that matches itself
+    name = "^x$"  # a pattern that does not match its own text
     for number, kind in enumerate(("int2", "float8", "numeric(5,2)", "varchar(3)", "date", "timestamp(3)", "int4[]")):
         greendata.read_sql(f'CREATE TABLE "{name}{number}" ("{name}" {kind})', connection).get()
         for dtype, value in VALUES:
@@ -166,7 +168,7 @@ def test_columns_whose_names_look_like_patterns(connection: Any) -> None:
 
 @pytest.fixture(scope="module")
 def typed(connection: Any) -> Any:
-    """The connection, with types made of others."""
+    """The connection, with domains, arrays and composite types."""
     for sql in (
         "CREATE DOMAIN price AS numeric(5,2)",
         "CREATE DOMAIN paid AS price CHECK (value > 0)",
@@ -183,7 +185,7 @@ def typed(connection: Any) -> Any:
 
 
 def stored(kind: str, series: pl.Series, connection: Any) -> list[Any]:
-    """What a column of *kind* has as text after the write; no table is left."""
+    """Return the text that a column of *kind* holds after the write, and drop the table."""
     greendata.read_sql(f"CREATE TABLE one (a {kind})", connection).get()
     try:
         greendata.write_sql(series.alias("a").to_frame(), "one", connection, if_exists="append").get()
@@ -329,7 +331,7 @@ def test_more_parameters_than_the_statement_has(connection: Any) -> None:
 
 @pytest.mark.parametrize("query", ["-- nothing", "/* nothing */", ";"])
 def test_a_text_without_a_statement(query: str, connection: Any) -> None:
-    with pytest.raises(QueryFailed, match="it is no statement"):
+    with pytest.raises(QueryFailed, match="it contains no statement"):
         greendata.read_sql(query, connection).get()
     with pytest.raises(BadArgument, match="one SQL statement"):
         greendata.read_sql("  ", connection)

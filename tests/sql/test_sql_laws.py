@@ -1,4 +1,4 @@
-"""Laws of SQL: a frame comes back as it was written, or is refused and nothing of it is there."""
+"""Properties of SQL: a frame is read as it was written, or the write is an error and leaves nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import greendata
 from greendata import ColumnUnreadable, QueryFailed, WriteRefused
 from tests.support.databases import closing, postgres
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # conversion of values only
 
 DTYPES = [
     pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(), pl.Float32(),
@@ -61,7 +61,7 @@ def columns(max_size: int = 5) -> st.SearchStrategy[pl.Series]:
 
 
 def comes_back(column: pl.Series, connection: Any) -> None:
-    """What is written is read again, or there is no table."""
+    """Write a frame and check that it is read back equal, or that no table exists."""
     try:
         written = greendata.write_sql(column.to_frame(), "t", connection)
         try:
@@ -144,7 +144,7 @@ def stored(table: str, connection: Any) -> list[Any]:
 
 
 def alike(ours: Any, theirs: Any, *, is_number: bool) -> bool:
-    """True if SQLite has stored *theirs* as itself, or as a value that says the same."""
+    """Return True if SQLite stored *theirs* unchanged, or as an equal value."""
     if type(ours) is type(theirs) or (isinstance(ours, float) and isinstance(theirs, int)):
         return bool(ours == theirs)
     if isinstance(theirs, float):
@@ -159,7 +159,7 @@ def alike(ours: Any, theirs: Any, *, is_number: bool) -> bool:
 @example(moment=dt.datetime(1, 1, 1), is_zoned=False)
 @example(moment=dt.datetime(2020, 2, 29, 1, 2, 3, 120_000), is_zoned=True)
 def test_a_datetime_is_stored_as_python_writes_it(moment: dt.datetime, is_zoned: bool, lite: Any) -> None:  # noqa: FBT001
-    """So it sorts with what others have stored, and a parameter is equal to it."""
+    """So it sorts together with values that other programs store, and a parameter compares equal to it."""
     column = pl.Series("a", [moment]).dt.cast_time_unit("us")
     column = column.dt.replace_time_zone("UTC") if is_zoned else column
     try:

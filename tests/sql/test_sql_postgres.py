@@ -1,4 +1,4 @@
-"""SQL with a real PostgreSQL: its types, its transactions, and statements that are stopped on the server."""
+"""SQL with a real PostgreSQL: types, transactions, and statements that are cancelled on the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.gates import Gate
 from tests.support.natives import until
 
 ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
-LOCK = 4711  # of the advisory lock that queries wait for
+LOCK = 4711  # the advisory lock that queries wait for
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def address(server: str) -> str:
-    """The database, with the table ``t`` and nothing else."""
+    """The address of a database with the table ``t`` only."""
     read("DROP SCHEMA public CASCADE", server)
     read("CREATE SCHEMA public", server)
     greendata.write_sql(ROWS, "t", server).get()
@@ -50,7 +50,7 @@ def connection(address: str) -> Iterator[Any]:
 
 @pytest.fixture
 def locked(address: str) -> Iterator[Any]:
-    """A session that holds the lock; rolling it back lets the queries go on that wait for it."""
+    """A session that holds the lock. Rolling it back releases the queries that wait for the lock."""
     with closing(connect(address)) as holder:
         read(f"SELECT pg_advisory_xact_lock({LOCK})::text", holder)
         yield holder
@@ -132,7 +132,7 @@ def test_types_that_the_driver_would_crash_on_are_refused(address: str) -> None:
         greendata.write_sql(frame, "u", address)
     with pytest.raises(ColumnUnwritable):
         greendata.read_sql("SELECT $1", address, params=[2**70])
-    with pytest.raises(WriteRefused, match="column 'u' holds values that are no Int64"):
+    with pytest.raises(WriteRefused, match="column 'u' holds values that cannot become Int64"):
         greendata.write_sql(pl.DataFrame({"u": pl.Series([2**64 - 1], dtype=pl.UInt64)}), "u", address).get()
 
 
@@ -224,7 +224,7 @@ def test_a_rollback_takes_the_rows_back(address: str, connection: Any) -> None:
 
 
 def test_a_write_that_fails_aborts_the_callers_transaction(address: str, connection: Any) -> None:
-    """As any failed statement does in PostgreSQL: nothing of it can be committed."""
+    """A failed statement aborts a transaction of PostgreSQL, which then cannot be committed."""
     read("CREATE TABLE strict (a int8 UNIQUE CHECK (a < 500))", address)
     greendata.write_sql(ROWS, "t", connection, if_exists="append").get()
     with pytest.raises(QueryFailed, match="violates check constraint"):
@@ -296,7 +296,7 @@ def test_the_hub_goes_on_during_a_long_query(address: str, locked: Any) -> None:
 
 
 def test_the_hub_goes_on_while_rows_are_awaited(address: str, locked: Any) -> None:
-    """Here the statement has begun to answer, and the driver waits for further rows."""
+    """The statement has already returned rows, and the driver waits for more."""
     query = (
         f"SELECT g, CASE g WHEN 50000 THEN pg_advisory_xact_lock({LOCK})::text END FROM generate_series(1, 100000) g"
     )
@@ -352,7 +352,7 @@ SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client b
 
 @pytest.mark.parametrize("kind", ["int8", "numeric(5, 0)"])  # copied, and through a temporary table
 def test_a_write_that_is_given_up_midway_leaves_nothing(kind: str, address: str, locked: Any) -> None:
-    """A trigger holds the write at its first row, with the table already made or locked."""
+    """A trigger blocks the write at its first row, after the table was created or locked."""
     read(f"CREATE TABLE slow (a {kind})", address)
     read(HELD, address)
     read("CREATE TRIGGER held BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION held()", address)
@@ -406,7 +406,7 @@ def test_a_query_that_fails_says_why(address: str) -> None:
         read("SELECT 1; SELECT 2", address)
 
 
-def test_nobody_listens(address: str) -> None:
+def test_no_server_listens(address: str) -> None:
     with pytest.raises(DatabaseUnreachable, match="Connection refused"):
         read("SELECT 1", "postgresql://ann:secret@127.0.0.1:1/shop")
     with pytest.raises(DatabaseUnreachable, match='database "none" does not exist'):

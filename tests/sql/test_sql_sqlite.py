@@ -1,4 +1,4 @@
-"""SQLite beside Python's own `sqlite3` and SQLAlchemy: one library, its locks, its values, its transactions."""
+"""SQLite in a process that also uses `sqlite3` and SQLAlchemy: one library, its locks, values and transactions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_no_other_sqlite_is_loaded(file: Path) -> None:
 
 
 def test_a_lock_of_sqlite3_is_respected(file: Path) -> None:
-    """A reader and a writer wait until the greenlet that holds the file lets go of it."""
+    """A reader and a writer wait until the greenlet that holds the lock releases it."""
     with closing(connect(file, isolation_level=None)) as holder:
         greendata.run(holder.execute, "BEGIN EXCLUSIVE").get()
         greendata.run(holder.execute, "INSERT INTO t VALUES (4)").get()
@@ -80,7 +80,7 @@ def test_a_lock_of_sqlite3_is_respected(file: Path) -> None:
 
 
 def test_many_writers_wait_for_each_other(file: Path) -> None:
-    """From greenlets, and from native threads with `sqlite3` itself; none fails, and no row is lost."""
+    """Greenlets and native threads that use `sqlite3` directly write; none fails, and no row is lost."""
 
     def with_sqlite3(number: int) -> None:
         with sqlite3.connect(file, timeout=30) as connection:
@@ -113,10 +113,10 @@ def test_a_statement_that_writes_waits_too(statement: str, file: Path) -> None:
 
 def test_a_column_of_numbers_and_text_is_refused_or_text_with_all_digits(file: Path) -> None:
     big = "SELECT 9007199254740993 AS v UNION ALL SELECT 'x' UNION ALL SELECT 0.1"
-    with pytest.raises(ColumnUnreadable, match="column 'v' holds float and int and str beside each other"):
+    with pytest.raises(ColumnUnreadable, match="column 'v' mixes float and int and str values"):
         read(big, file)
     assert read(big, file, schema_overrides={"v": pl.String})["v"].to_list() == ["9007199254740993", "x", "0.1"]
-    with pytest.raises(ColumnUnreadable, match="column 'v' holds floats, and integers that no float is equal to"):
+    with pytest.raises(ColumnUnreadable, match="column 'v' holds floats, and integers that have no equal float"):
         read("SELECT 9007199254740993 AS v UNION ALL SELECT 0.5", file)
     decimals = read(
         "SELECT 9007199254740993 AS v UNION ALL SELECT 0.5", file, schema_overrides={"v": pl.Decimal(20, 1)}
@@ -125,9 +125,9 @@ def test_a_column_of_numbers_and_text_is_refused_or_text_with_all_digits(file: P
     assert read("SELECT 2 AS v UNION ALL SELECT 0.5", file)["v"].to_list() == [2.0, 0.5]
 
 
-def test_kinds_that_change_far_down_are_told_too(file: Path) -> None:
+def test_types_that_change_far_down(file: Path) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) "
-    with pytest.raises(ColumnUnreadable, match="int and str beside each other"):
+    with pytest.raises(ColumnUnreadable, match="int and str values"):
         read(f"{numbers} SELECT iif(i < 4999, i, 'x') AS v FROM n", file)
     mixed = read(f"{numbers} SELECT iif(i < 4999, i, 0.5) AS v FROM n", file)["v"]
     assert (mixed.dtype, mixed[4997], mixed[4998]) == (pl.Float64, 4998.0, 0.5)
@@ -153,13 +153,13 @@ def test_an_override_changes_no_value(query: str, dtype: Any, file: Path) -> Non
 
 
 def test_text_that_is_no_utf8_names_its_column(file: Path) -> None:
-    with pytest.raises(ColumnUnreadable, match="column 'caf\u00e9' holds text that is no UTF-8"):
+    with pytest.raises(ColumnUnreadable, match="column 'caf\u00e9' holds text that is not UTF-8"):
         read("SELECT a, CAST(x'636166e9' AS TEXT) AS \"caf\u00e9\" FROM t", file)
     assert read("SELECT CAST(x'636166e9' AS BLOB) AS b", file).item() == b"caf\xe9"
 
 
 def test_two_columns_of_one_name(file: Path) -> None:
-    with pytest.raises(ColumnUnreadable, match="column 'a' is there 2 times; give each a name of its own"):
+    with pytest.raises(ColumnUnreadable, match="column 'a' appears 2 times; give each a different name"):
         read("SELECT a, a FROM t", file)
 
 
@@ -180,7 +180,7 @@ def test_several_statements_are_refused(query: str, file: Path) -> None:
 
 
 def test_values_that_sqlite_would_change_are_refused(file: Path) -> None:
-    for values, word in (([float("nan")], "NaN"), (pl.Series([2**64 - 1], dtype=pl.UInt64), "no Int64")):
+    for values, word in (([float("nan")], "NaN"), (pl.Series([2**64 - 1], dtype=pl.UInt64), "cannot become Int64")):
         with pytest.raises(WriteRefused, match=word):
             greendata.write_sql(pl.DataFrame({"a": values}), "u", file).get()
     with pytest.raises(greendata.BadArgument, match="NaN"):
@@ -204,7 +204,7 @@ def test_the_factories_of_a_connection_stay_and_make_no_rows_here(file: Path) ->
         assert connection.row_factory is sqlite3.Row
 
 
-def test_a_connection_of_one_thread_is_told(file: Path) -> None:
+def test_a_connection_bound_to_one_thread(file: Path) -> None:
     with closing(connect(file)) as connection:
         made_here = sqlite3.connect(file)
         with pytest.raises(QueryFailed, match="check_same_thread=False"):
@@ -245,7 +245,7 @@ def test_what_a_query_changes_stays_in_the_callers_transaction(file: Path) -> No
 
 
 class MeddlesomeCursor(sqlite3.Cursor):
-    """It ends the transaction after the first rows, as a greenlet does that uses the same connection."""
+    """It ends the transaction after the first rows, as another greenlet with the same connection could."""
 
     def executemany(self, sql: str, rows: Any, /) -> sqlite3.Cursor:
         done = super().executemany(sql, rows)
@@ -273,7 +273,7 @@ def test_a_rollback_in_the_midst_of_a_write_leaves_no_half_of_it(
     with closing(connect(file, isolation_level=isolation_level, factory=Meddlesome)) as connection:
         for slices in (1, 2):
             connection.left = slices
-            if slices == 1 or rows > 64:  # else there is but one slice
+            if slices == 1 or rows > 64:  # else there is only one slice
                 with pytest.raises(QueryFailed, match=r"ended by another user|no such savepoint"):
                     greendata.write_sql(pl.DataFrame({"a": range(rows)}), "t", connection, if_exists="append").get()
             assert not connection.in_transaction
@@ -301,7 +301,7 @@ def test_a_statement_is_stopped_at_its_deadline(file: Path) -> None:
 
 
 def test_a_write_that_is_stopped_midway_leaves_nothing(file: Path) -> None:
-    """A trigger holds the write between two of its rows."""
+    """A trigger blocks the write between two rows."""
     gate = Gate()
     with closing(connect(file)) as connection:
         connection.create_function("gate", 0, gate)
@@ -441,7 +441,7 @@ def test_an_append_whatever_the_connection_makes_of_text(factory: Any, file: Pat
 
 
 def test_readers_go_on_beside_a_writer_in_wal_mode(file: Path) -> None:
-    """Each sees what was committed before it began."""
+    """Each reader sees what was committed before it began."""
     with closing(connect(file, isolation_level=None)) as writer:
         greendata.run(writer.execute, "PRAGMA journal_mode = WAL").get()
         with greendata.read_sql("SELECT a FROM t ORDER BY a", file, batch_rows=1) as stream:

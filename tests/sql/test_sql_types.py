@@ -1,4 +1,4 @@
-"""What PostgreSQL has and Polars has not: each value is read as it is, as its text, or is an error that names it."""
+"""Types that PostgreSQL has and Polars lacks: a value is read unchanged, as text, or is an error with its column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from greendata import BadArgument, ColumnUnreadable, QueryFailed
 from greendata.sql.tokenizer import Statement
 from tests.support.databases import closing, postgres
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # conversion of values only
 
 AS_TEXT = [
     "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "'12.34'::money", "'12:00+02'::timetz", "'10.0.0.1'::inet",
@@ -86,7 +86,7 @@ def test_rows_keep_their_order_when_a_column_is_read_as_text(address: str) -> No
 def test_what_a_change_returns_is_read_as_text_too(address: str) -> None:
     assert read("INSERT INTO hosts VALUES ('10.0.0.7') RETURNING *", address).item() == "10.0.0.7/32"
     assert read("UPDATE hosts SET a = $1::text::inet RETURNING a", address, params=["10.0.0.8"]).item() == "10.0.0.8/32"
-    nested = "WITH x AS (DELETE FROM hosts RETURNING a) SELECT a FROM x"  # which may stand in no other statement
+    nested = "WITH x AS (DELETE FROM hosts RETURNING a) SELECT a FROM x"  # not allowed inside another statement
     with pytest.raises(ColumnUnreadable, match="PostgreSQL's type inet"):
         read(nested, address)
     assert read("SELECT count(*) FROM hosts", address).item() == 1
@@ -124,7 +124,7 @@ def test_two_statements_are_refused(address: str) -> None:
 
 
 def test_two_columns_of_one_name(address: str) -> None:
-    with pytest.raises(ColumnUnreadable, match="column 'a' is there 2 times; give each a name of its own, with AS"):
+    with pytest.raises(ColumnUnreadable, match="column 'a' appears 2 times; give each a different name with AS"):
         read("SELECT 1 AS a, 2 AS a", address)
 
 
@@ -150,7 +150,7 @@ def test_names_that_postgresql_would_cut_off_are_refused(address: str) -> None:
 
 @pytest.fixture(scope="module")
 def others(address: str) -> dict[str, str]:
-    """Databases of other encodings, by these."""
+    """The addresses of databases with other encodings, by encoding."""
     made = {}
     for encoding in ("SQL_ASCII", "LATIN1"):
         name = encoding.lower()
@@ -182,5 +182,5 @@ def test_text_of_another_encoding_comes_and_goes_as_it_is(others: dict[str, str]
 
 def test_text_that_is_no_unicode_is_refused(others: dict[str, str]) -> None:
     for value in ("convert_from('\\xe9', 'SQL_ASCII')", "array[convert_from('\\xe9', 'SQL_ASCII')]"):
-        with pytest.raises((QueryFailed, ColumnUnreadable), match=r"invalid byte sequence|no UTF-8"):
+        with pytest.raises((QueryFailed, ColumnUnreadable), match=r"invalid byte sequence|not UTF-8"):
             read(f"SELECT {value} AS a", others["SQL_ASCII"])

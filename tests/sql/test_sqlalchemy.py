@@ -1,4 +1,4 @@
-"""SQLAlchemy's engines, connections and sessions on SQLite, and connections that convert their values."""
+"""SQLAlchemy's engines, connections and sessions with SQLite, and connections with converters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def engine(file: Path) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def memory() -> Iterator[sa.Engine]:
-    """An engine whose connection is one for all, as tests of services have it."""
+    """An engine whose users share one connection, as in tests of web services."""
     made = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
     greendata.write_sql(ROWS, "t", made).get()
     yield made
@@ -106,7 +106,7 @@ def test_what_the_engine_does_to_its_connections_holds(file: Path) -> None:
 
 def test_a_write_that_fails_leaves_nothing_and_gives_the_connection_back(engine: sa.Engine, file: Path) -> None:
     read("CREATE UNIQUE INDEX one ON t (a)", file)
-    for _ in range(20):  # more than the pool has
+    for _ in range(20):  # more than the pool holds
         with pytest.raises(QueryFailed, match="UNIQUE constraint failed"):
             append(engine, pl.DataFrame({"a": [7, 8, 1]}))
     assert count(engine) == 3
@@ -150,7 +150,7 @@ def test_a_shared_connection_serves_one_job_at_a_time(memory: sa.Engine, held: G
 def test_a_database_in_memory_of_each_connection_is_refused() -> None:
     engine = sa.create_engine("sqlite://")
     for call in (partial(greendata.read_sql, "SELECT 1"), partial(greendata.write_sql, ROWS, "t")):
-        with pytest.raises(UnknownDatabase, match=r"a database in memory each; make it with poolclass=StaticPool"):
+        with pytest.raises(UnknownDatabase, match=r"separate databases in memory; make it with poolclass=StaticPool"):
             call(engine)
 
 
@@ -165,7 +165,7 @@ def test_an_engine_that_cannot_connect(tmp_path: Path, keeps_descriptors: Callab
 
 def test_a_connection_keeps_the_callers_transaction(engine: sa.Engine, file: Path) -> None:
     with engine.connect() as connection:
-        append(connection)  # nothing was executed before
+        append(connection)  # no statement was executed before
         assert (count(connection), count(file)) == (6, 3)
         connection.commit()
         assert count(file) == 6
@@ -231,7 +231,7 @@ def test_a_connection_that_is_closed(engine: sa.Engine) -> None:
         greendata.read_sql("SELECT 1", connection)
 
 
-def test_a_connection_of_one_thread_is_told(file: Path) -> None:
+def test_a_connection_bound_to_one_thread(file: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{file}", connect_args={"check_same_thread": True})
     with engine.connect() as connection, pytest.raises(QueryFailed, match="check_same_thread=False"):
         read("SELECT 1", connection)
@@ -244,7 +244,7 @@ def test_a_connection_of_one_thread_is_told(file: Path) -> None:
 
 @pytest.fixture
 def converting(file: Path) -> Iterator[Any]:
-    """A connection with converters: those that `sqlite3` brings, and some of a service's own."""
+    """A connection with the converters of `sqlite3` and some more."""
     for name, converter in (
         ("yes", lambda text: text == b"1"),
         ("dec", lambda text: Decimal(text.decode())),
@@ -297,10 +297,10 @@ def test_converted_by_the_name_of_the_column(converting: Any) -> None:
     ("declared", "stored", "reason"),
     [
         ("greendata_id", str(uuid.UUID(int=1)), "holds a UUID, which the connection makes of its values"),
-        ("greendata_dec TEXT", "NaN", "holds a Decimal that Polars has no form for"),
-        ("greendata_dec TEXT", "1e50", "holds a Decimal that Polars has no form for"),
-        ("greendata_clock", "01:02:03+02:00", "holds a time that Polars has no form for"),
-        ("greendata_some", "d", "holds date and int beside each other"),
+        ("greendata_dec TEXT", "NaN", "holds a Decimal that Polars cannot hold"),
+        ("greendata_dec TEXT", "1e50", "holds a Decimal that Polars cannot hold"),
+        ("greendata_clock", "01:02:03+02:00", "holds a time that Polars cannot hold"),
+        ("greendata_some", "d", "mixes date and int values"),
     ],
 )
 def test_what_no_column_holds_is_refused(declared: str, stored: str, reason: str, converting: Any) -> None:
@@ -320,19 +320,19 @@ def test_times_with_and_without_a_zone_are_refused_together(converting: Any) -> 
 
 
 @pytest.mark.parametrize("first", ["x", "d", "1"])
-def test_kinds_that_change_far_down_are_told(first: str, converting: Any) -> None:
-    """Where all values of a part are of another kind than those of the part before."""
+def test_types_that_change_far_down(first: str, converting: Any) -> None:
+    """All values of a part have another type than those of the part before."""
     read("CREATE TABLE v (a greendata_some TEXT)", converting)
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)"
     read(f"{numbers} INSERT INTO v SELECT iif(i < 2500, ?, iif(i < 4500, 'd', '7')) FROM n", converting, params=[first])
-    with pytest.raises(ColumnUnreadable, match="column 'a' holds date and int beside each other"):
+    with pytest.raises(ColumnUnreadable, match="column 'a' mixes date and int values"):
         read("SELECT a FROM v", converting)
     found = read("SELECT a FROM v WHERE rowid < 4500", converting) if first != "1" else None
     assert found is None or found["a"].drop_nulls().unique().to_list() == [dt.date(2020, 1, 1)]
 
 
 def test_decimals_of_several_scales(converting: Any) -> None:
-    """Of parts that are made one after the other too."""
+    """Their parts are built one after the other."""
     read("CREATE TABLE v (a greendata_dec TEXT)", converting)
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
     read(f"{numbers} INSERT INTO v SELECT iif(i < 29000, '1.5', '0.125') FROM n", converting)
@@ -341,10 +341,12 @@ def test_decimals_of_several_scales(converting: Any) -> None:
     assert found.sum() == Decimal("1.5") * 28_999 + Decimal("0.125") * 1_001
 
 
-def test_a_converter_that_raises_is_told(converting: Any, keeps_descriptors: Callable[[], Any]) -> None:
+def test_a_converter_that_raises(converting: Any, keeps_descriptors: Callable[[], Any]) -> None:
     read("CREATE TABLE v (a greendata_wrong)", converting)
     read("INSERT INTO v VALUES (1)", converting)
-    with pytest.raises(QueryFailed, match="what the connection makes of its values raised ZeroDivisionError") as caught:
+    with pytest.raises(
+        QueryFailed, match="a converter or text_factory of the connection raised ZeroDivisionError"
+    ) as caught:
         read("SELECT a FROM v", converting)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert count(converting) == 3
@@ -356,7 +358,7 @@ def test_a_converter_that_raises_is_told(converting: Any, keeps_descriptors: Cal
         (bytes, b"caf\xe9"),
         (partial(str, encoding="latin-1"), "caf\u00e9"),
         (partial(str, encoding="ascii"), "UnicodeDecodeError"),
-        (partial(str, encoding="utf-8", errors="surrogateescape"), "no UTF-8"),
+        (partial(str, encoding="utf-8", errors="surrogateescape"), "not UTF-8"),
         (bytearray, "holds a bytearray"),
     ],
 )
@@ -373,7 +375,7 @@ def test_the_text_factory_of_a_connection(factory: Any, expected: object, file: 
 
 
 def test_what_is_written_can_be_read_by_others(converting: Any, engine: sa.Engine) -> None:
-    """By the converters of `sqlite3`, by SQLite's own functions, and compared with what they write."""
+    """The converters of `sqlite3` and SQLite's functions read it, and it compares with what they write."""
     read("CREATE TABLE v (a timestamp, d date)", converting)
     for moment in (MOMENT, MOMENT.replace(microsecond=1), dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59)):
         for unit in ("ms", "us") if moment.microsecond == 0 else ("us",):
@@ -393,7 +395,7 @@ def test_what_is_written_can_be_read_by_others(converting: Any, engine: sa.Engin
 @pytest.mark.parametrize("stored", [1582938123, 1582938123.5, 2458908.5])
 @pytest.mark.parametrize("dtype", [pl.Date(), pl.Datetime("us"), pl.Datetime("ms"), pl.Time(), pl.Duration("us")])
 def test_numbers_are_no_times(stored: float, dtype: Any, file: Path) -> None:
-    """SQLite has times as seconds or as days, and a type of Polars does not say which."""
+    """SQLite stores times as seconds or as days, and a type of Polars does not say which."""
     with pytest.raises(ColumnUnreadable, match=r"is (Int|Float)64, and cannot be"):
         read("SELECT ? AS a", file, params=[stored], schema_overrides={"a": dtype})
     query = "SELECT datetime(?, 'unixepoch') AS a"
@@ -410,7 +412,7 @@ def test_numbers_are_no_times(stored: float, dtype: Any, file: Path) -> None:
     ],
 )  # fmt: skip
 def test_text_that_would_be_another_value(text: str, dtype: Any, file: Path) -> None:
-    with pytest.raises(ColumnUnreadable, match="column 'a' holds values that are no"):
+    with pytest.raises(ColumnUnreadable, match="column 'a' holds values that cannot become"):
         read("SELECT ? AS a", file, params=[text], schema_overrides={"a": dtype})
 
 
