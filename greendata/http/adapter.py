@@ -1,8 +1,8 @@
-"""Connections that look at whom they are connected to before they say a word, and that have an absolute deadline.
+"""Connections that check the address of their peer before they send a byte, and that have an absolute deadline.
 
-A check of the name or of what it resolves to is no check: the next look-up may answer otherwise (DNS rebinding). The
-address that counts is that of the peer of the connected socket. A timeout of a socket begins anew with each byte, so a
-server that drips would never be cut off; here every read has what is left until the deadline.
+A check of the host name, or of the addresses it resolves to, is not enough: the next lookup may return others (DNS
+rebinding). So the address of the connected socket's peer is checked. A socket's timeout restarts with each byte, so a
+server that sends bytes slowly could hold a connection forever; here each read gets the time left until the deadline.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = (
     "request_deadline",
 )
 
-# The deadline of the request that this greenlet or thread makes, on time.monotonic's clock, and its seconds a read.
+# The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.
 request_deadline: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.request_deadline")
 
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # private networks of old, which Python calls global
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # formerly private networks, which Python considers global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def seconds_left() -> float:
-    """Seconds until the deadline of the request.
+    """Return the seconds until the deadline of the request.
 
     Raises:
-        TimeoutError: it has passed.
+        TimeoutError: the deadline has passed.
     """
     left = request_deadline.get()[0] - monotonic()
     if left <= 0:
@@ -54,10 +54,13 @@ def seconds_left() -> float:
 
 
 class AddressPolicy:
-    """Which addresses may be connected to: public ones, and those that *allowed* names.
+    """The addresses that may be connected to: public ones, and those in *allowed*.
 
     Args:
-        allowed: True for every address, or addresses and networks (``10.1.0.0/16``).
+        allowed: True for every address, or a list of addresses and networks (``10.1.0.0/16``).
+
+    Raises:
+        BadArgument: *allowed* is neither.
 
     Example:
         >>> policy = AddressPolicy(["10.1.0.0/16"])
@@ -73,7 +76,7 @@ class AddressPolicy:
             raise BadArgument("allow_private", allowed, "True, False, or addresses and networks") from error
 
     def allow(self, address: str) -> bool:
-        """True if *address*, of a connected peer, may be talked to."""
+        """Return True if *address*, of a connected peer, is allowed."""
         if self._all:
             return True
         ip = _embedded_ipv4(ipaddress.ip_address(address.partition("%")[0]))
@@ -83,7 +86,7 @@ class AddressPolicy:
 
 
 def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address stands for, where it stands for one."""
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if ip in _NAT64:
@@ -92,10 +95,10 @@ def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddre
 
 
 class GuardedAdapter(HTTPAdapter):
-    """The transport of a session whose connections are guarded by *policy*. Safe from any thread.
+    """The transport adapter of a session whose connections *policy* checks. Safe from any thread.
 
-    It fails closed. A request is sent, and an answer read, over a socket alone whose peer was checked, and the session
-    gets no answer that came otherwise, whichever methods requests and urllib3 call to make a connection.
+    It fails closed. Requests are sent and responses are read only over a socket whose peer was checked. The session
+    never gets another response, whichever methods requests and urllib3 use to make a connection.
     """
 
     def __init__(self, policy: AddressPolicy) -> None:
@@ -106,12 +109,12 @@ class GuardedAdapter(HTTPAdapter):
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Make the pool manager, with our kind of pools."""
+        """Create the pool manager, with pools of guarded connections."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **_options: Any) -> NoReturn:
-        """Refuse: the peer of a connection through a proxy is the proxy, which connects to whatever it is told.
+        """Raise, since a proxy connects to addresses that cannot be checked here.
 
         Raises:
             UrlRefused: always.
@@ -119,10 +122,10 @@ class GuardedAdapter(HTTPAdapter):
         raise UrlRefused(proxy, "a proxy would connect to addresses that cannot be checked here")
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """Return the response for the session, if it came over a guarded connection.
+        """Build the response for the session, if it came over a guarded connection.
 
         Raises:
-            UrlRefused: it did not. Nothing of its body is read.
+            UrlRefused: it came over another connection. Its body is not read.
         """
         if not getattr(resp, _CHECKED_ATTRIBUTE, False):
             resp.close()
@@ -146,7 +149,7 @@ class _GuardedConnection(CheckingConnection):
         with _deadline_timeout():
             super().connect()
         try:
-            self.check_peer(self.sock)  # again: it is another if urllib3 has a way to connect that we do not know
+            self.check_peer(self.sock)  # again: another version of urllib3 may connect in another way
         except BaseException:
             self.close()
             raise
@@ -184,16 +187,16 @@ def _pool_of(
     return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"policy": policy})})
 
 
-_CHECKED_ATTRIBUTE = "greendata_peer_was_checked"  # of an answer
+_CHECKED_ATTRIBUTE = "greendata_peer_was_checked"  # of a response
 _UNCHECKED = "the address that it was fetched from was not checked"
 
 
 @contextmanager
 def _deadline_timeout() -> Iterator[None]:
-    """End a look-up, the tries of several addresses, or a handshake at the deadline, where gevent does them.
+    """Limit the block to the deadline, with its name lookup, connection attempts and handshake, if sockets are patched.
 
-    A socket's own timeout begins anew with each of their steps. Unpatched there is no such means: the deadline of the
-    job in the pool holds.
+    A socket's timeout restarts with each of these steps. Without gevent's patch, only the deadline of the job in the
+    pool applies.
     """
     if not is_module_patched("socket"):
         yield
@@ -203,17 +206,17 @@ def _deadline_timeout() -> Iterator[None]:
 
 
 class _CheckedSocket:
-    """A socket whose peer was checked. Its reads end at the deadline of the request, however many bytes drip in."""
+    """A socket whose peer was checked. Its reads end at the deadline of the request, however slowly bytes arrive."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
 
     def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
-        """A reader, as http.client wants one for each answer."""
+        """Return a reader, which http.client requests for each response."""
         return io.BufferedReader(_TimedReader(self._sock, self._sock.makefile(mode, buffering=0)))
 
     def sendall(self, data: Any) -> None:
-        """Send *data*, all of it before the deadline."""
+        """Send all of *data* before the deadline."""
         self._sock.settimeout(seconds_left())
         self._sock.sendall(data)
 

@@ -1,7 +1,7 @@
-"""Frames by URL: fetched into a temporary file under guard, and read from there in the pool.
+"""Read frames from URLs: fetch the body into a temporary file through a guarded session, then read it in the pool.
 
-One rule says where the fetch runs: in a greenlet of the calling thread's hub where gevent has patched the sockets, and
-in the pool where it has not. The temporary file is removed in every case.
+If gevent has patched the sockets, the fetch runs in a greenlet of the calling thread's hub, otherwise in the pool. The
+temporary file is always removed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars knows itself
+STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")  # schemes that Polars reads directly
 _FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
-_WRITE_BYTES = 1024**2  # bytes that are written by one job
+_WRITE_BYTES = 1024**2  # bytes that one job writes
 _BYTES = ("application/octet-stream", "binary/octet-stream")
 _TYPES = {
     "read_csv": (
@@ -69,25 +69,26 @@ _TYPES = {
 
 _DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **options)``.
 
-``http`` and ``https`` are fetched through a `GuardedSession`; the object stores ``s3://``, ``gs://``, ``az://`` and so
-on go to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``, and of the guards the deadline
-alone holds for them. NDJSON without options for its reader is read as by `greendata.formats.decoders.decode`: its
-columns are those of all rows, not of the first 100 as in Polars, and no value is changed by those of other rows.
+``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``, ``gs://``
+and ``az://``, are passed to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``; of the
+limits, only the deadline applies to them. NDJSON without options for its reader is read by
+`greendata.formats.decoders.decode`: the columns are those of all rows, not of the first 100 as in Polars, and the
+values of a row do not depend on other rows.
 
 Args:
-    timeout: the deadline in seconds, of the fetch to its last byte and of the reading.
-    max_bytes: of the body, packed and unpacked.
-    allow_private: True for every address, or the addresses and networks that are allowed besides the public ones.
-    headers: sent to the host of *url*, and to no other that it redirects to.
-    model: a pydantic model that the rows must satisfy: see `greendata.formats.decoders.decode`; with options, or from
-        an object store, `greendata.validation.verbs.validate`.
+    timeout: the deadline in seconds for fetching the whole body and reading it.
+    max_bytes: the limit of the body, both compressed and decompressed.
+    allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+    headers: sent to the host of *url*, but not to another host that it redirects to.
+    model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options, or from
+        an object store, see `greendata.validation.verbs.validate`.
 
 Raises:
     UrlRefused, BadTimeout: at the call.
-    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, beside what
-        Polars raises.
-    Malformed: likewise; out of the body Polars would make a frame that no machine can hold.
-    FrameInvalid: from the result; rows that *model* refuses.
+    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
+        errors of Polars.
+    Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+    FrameInvalid: from the result; *model* rejects rows.
 
 Example:
     >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
@@ -119,7 +120,7 @@ def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
             return pool.submit(work, timeout=seconds, key=key, label=label)
         if scheme not in ("http", "https"):
             raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
-        # Here and not above: it imports ssl, which is to be patched before anything has imported it.
+        # Imported here because it imports ssl, which gevent has to patch before its first import.
         from greendata.http.session import GuardedSession
 
         session = GuardedSession(allow_private=allow_private, headers=headers)
@@ -154,7 +155,7 @@ def _read_body(
     model: type | None,
     options: dict[str, Any],
 ) -> pl.DataFrame:
-    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread: it is a disk
+    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread, since closing may block on the disk
     try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as response:
             _write_chunks(response.chunks(), file)
@@ -167,25 +168,25 @@ def _read_body(
         carry_out(file.close, label=f"close the file of {reader}").get()
 
 
-def _write_chunks(pieces: Iterator[bytes], file: IO[bytes]) -> None:
-    """Write *pieces* to *file* in the pool. It may turn the first job away, when there is little to be lost yet."""
-    kept: list[bytes] = []
+def _write_chunks(chunks: Iterator[bytes], file: IO[bytes]) -> None:
+    """Write *chunks* to *file* in the pool. A full pool rejects only the first job, when little work would be lost."""
+    buffer: list[bytes] = []
     call: Callable[..., None] = pool.call
-    for piece in pieces:
-        kept.append(piece)
-        if sum(map(len, kept)) >= _WRITE_BYTES:
-            call(_write, file, kept)
-            kept, call = [], _call_bypassing_limit
-    call(_write, file, kept)
+    for chunk in chunks:
+        buffer.append(chunk)
+        if sum(map(len, buffer)) >= _WRITE_BYTES:
+            call(_write, file, buffer)
+            buffer, call = [], _call_bypassing_limit
+    call(_write, file, buffer)
 
 
 def _call_bypassing_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``pool.call`` for what is under way."""
+    """Call *func* in the pool, past the queue limit, for a fetch that has already begun."""
     return bypassing_queue_limit(partial(pool.call, func, *args, **kwargs))
 
 
-def _write(file: IO[bytes], pieces: list[bytes]) -> None:
-    file.writelines(pieces)
+def _write(file: IO[bytes], chunks: list[bytes]) -> None:
+    file.writelines(chunks)
     file.flush()
 
 
@@ -196,9 +197,9 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
         return csv_to_model(model, pl.read_csv(path, **known).lazy(), known).collect()
     source: Path | BytesIO = path
     if reader == "read_ndjson":
-        options = {"infer_schema_length": None, **options}  # a key that comes late is one all the same
+        options = {"infer_schema_length": None, **options}  # a key that first appears late is a column too
         with path.open("rb") as file:
-            source = BytesIO(file.read()) if file.read(len(BOM)) == BOM else path  # without it
+            source = BytesIO(file.read()) if file.read(len(BOM)) == BOM else path  # Polars does not skip it
     frame: pl.DataFrame = getattr(pl, reader)(source, **options)
     return frame
 

@@ -1,7 +1,7 @@
-"""The guarded HTTP session: the one way by which greendata fetches a URL that somebody else may have chosen.
+"""The guarded HTTP session, with which greendata fetches URLs that may come from strangers.
 
-It asks no proxy, no netrc and no environment. It blocks as requests does: patched by gevent call it in a greenlet,
-unpatched in the pool (`greendata.read_csv_url` and its like choose by that rule).
+It ignores proxies, netrc and environment variables. It blocks as requests does: call it in a greenlet if gevent has
+patched the sockets, and in the pool if not. `greendata.read_csv_url` and the similar functions choose by that rule.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = (
     "Response",
 )
 
-CONNECT = 10.0  # seconds for a connection
+CONNECT = 10.0  # seconds to connect
 SILENCE = 30.0  # seconds without a byte
 REDIRECTS = 5
-_LENGTH = re.compile("[0-9]{1,18}")  # a Content-Length; what is none is passed over, as by http.client
-_CHUNK = 64 * 1024  # bytes read, and unpacked, at once
+_LENGTH = re.compile("[0-9]{1,18}")  # a Content-Length; anything else is ignored, as by http.client
+_CHUNK = 64 * 1024  # bytes read, or decompressed, at once
 _MOVED = (301, 302, 303, 307, 308)
-_HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may go to a host they were not given for
+_HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may be sent to another host after a redirect
 
 
 class Response:
-    """The answer to one request, while it is read.
+    """The response to one request, open for reading.
 
     Attributes:
-        url: where it came from, after redirects.
-        status: 200, or what the request allowed.
-        headers: of the answer, whatever the case of their names.
+        url: the URL after redirects.
+        status: 200, or another status that the request allowed.
+        headers: the headers of the response, with case-insensitive names.
     """
 
     def __init__(self, response: requests.Response, request: _Request, max_bytes: int) -> None:
@@ -68,17 +68,17 @@ class Response:
         self._max_bytes = max_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, unpacked, in pieces of 64 kB at most.
+        """Yield the decompressed body in chunks of at most 64 kB.
 
         Raises:
-            AnswerTooLarge, AnswerBroken, FetchTimeout: it is not to be had whole.
+            AnswerTooLarge, AnswerBroken, FetchTimeout: the body cannot be read completely.
         """
         size = 0
-        for piece in self._decoded_chunks():
-            size += len(piece)
+        for chunk in self._decoded_chunks():
+            size += len(chunk)
             if size > self._max_bytes:
                 raise AnswerTooLarge(self.url, self._max_bytes)
-            yield piece
+            yield chunk
 
     def _raw_chunks(self) -> Iterator[bytes]:
         announced = self.headers.get("Content-Length", "")
@@ -86,58 +86,58 @@ class Response:
         if (length or 0) > self._max_bytes:
             raise AnswerTooLarge(self.url, self._max_bytes)
         size = 0
-        while piece := self._read():
-            size += len(piece)
+        while chunk := self._read():
+            size += len(chunk)
             if size > self._max_bytes:
                 raise AnswerTooLarge(self.url, self._max_bytes)
-            yield piece
+            yield chunk
         if length is not None and size != length:
             raise AnswerBroken(self.url, f"it ends after {size} of {counted(length, 'byte')}")
 
     def _read(self) -> bytes:
         with self._request.translating_errors():
-            piece: bytes = self._raw.read(_CHUNK, decode_content=False)
-        return piece
+            chunk: bytes = self._raw.read(_CHUNK, decode_content=False)
+        return chunk
 
     def _decoded_chunks(self) -> Iterator[bytes]:
-        packing = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if packing in ("identity", ""):
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding in ("identity", ""):
             yield from self._raw_chunks()
             return
-        if packing not in ("gzip", "x-gzip"):
-            raise AnswerBroken(self.url, f"it is packed with {packing}, and gzip was asked for")
-        unpack = zlib.decompressobj(wbits=31)
-        for piece in self._raw_chunks():
-            rest = piece
-            while rest and not unpack.eof:
+        if encoding not in ("gzip", "x-gzip"):
+            raise AnswerBroken(self.url, f"it is encoded with {encoding}, but the request accepts gzip only")
+        decompressor = zlib.decompressobj(wbits=31)
+        for chunk in self._raw_chunks():
+            rest = chunk
+            while rest and not decompressor.eof:
                 with self._request.translating_errors():
-                    unpacked = unpack.decompress(rest, _CHUNK)
-                rest = unpack.unconsumed_tail
-                yield unpacked
-            if unpack.eof and (rest or unpack.unused_data):
-                raise AnswerBroken(self.url, "there is more after the end of its gzip stream")
+                    decoded = decompressor.decompress(rest, _CHUNK)
+                rest = decompressor.unconsumed_tail
+                yield decoded
+            if decompressor.eof and (rest or decompressor.unused_data):
+                raise AnswerBroken(self.url, "there is data after the end of its gzip stream")
         with self._request.translating_errors():
-            unpacked = unpack.flush()
-        yield unpacked
-        if not unpack.eof:
+            decoded = decompressor.flush()
+        yield decoded
+        if not decompressor.eof:
             raise AnswerBroken(self.url, "its gzip stream is cut short")
 
 
 class GuardedSession(Closing):
-    """HTTP for URLs that are not to be trusted; a context manager that closes its connections.
+    """An HTTP session for untrusted URLs, and a context manager that closes its connections.
 
-    Every request has a total deadline and a limit of bytes. Addresses that are not public are refused, by the address
-    that is really connected to; so are other schemes than http and https. Redirects are few and each is checked;
-    headers that were given for one host (credentials among them) do not go to another.
+    Every request has a total deadline and a limit of bytes. Connections to addresses that are not public are errors;
+    the address of the connected peer is checked. So are schemes other than http and https. The number of redirects is
+    limited, and each is checked. Headers, such as credentials, are not sent to another host.
 
     Args:
-        allow_private: True for every address, or addresses and networks that are allowed besides the public ones.
-        headers: sent with every request, to the host that it names.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        headers: sent with every request to the host of its URL.
 
     Raises:
-        BadArgument: *allow_private* is none of these.
+        BadArgument: *allow_private* is neither.
 
-    A session may be used by many greenlets; unpatched, by one job of the pool at a time.
+    Many greenlets may use a session. Without gevent's patch, one job of the pool may use it at a time.
 
     Example:
         >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as response:
@@ -159,7 +159,7 @@ class GuardedSession(Closing):
         self._session.mount("https://", adapter)
 
     def close(self) -> None:
-        """Close the connections that are kept for further requests."""
+        """Close the idle connections."""
         self._session.close()
 
     @contextmanager
@@ -173,18 +173,20 @@ class GuardedSession(Closing):
         headers: Mapping[str, str] | None = None,
         statuses: Iterable[int] = (200,),
     ) -> Iterator[Response]:
-        """GET *url*; the block reads the answer, and leaving it closes or keeps the connection.
+        """Send a GET request for *url*. The block reads the response, and its end closes or keeps the connection.
 
         Args:
-            timeout: seconds for all: redirects, headers and the body, to its last byte.
-            max_bytes: of the body, packed and unpacked.
-            accept: media types; an answer of another is an error, one without a type is taken. Any if empty.
-            headers: further ones, to the host of *url*.
-            statuses: those that are no error.
+            timeout: seconds for the whole request: redirects, headers and the complete body.
+            max_bytes: the limit of the body, both compressed and decompressed.
+            accept: media types. A response of another type is an error; one without a type is accepted. Empty
+                accepts all.
+            headers: further headers for the host of *url*.
+            statuses: the statuses that are not errors.
 
         Raises:
-            UrlRefused, FetchFailed, FetchTimeout, WrongContentType: there is no answer to be had.
-            AnswerTooLarge, AnswerBroken, FetchTimeout: in the block, while it is read; other errors there are its own.
+            UrlRefused, FetchFailed, FetchTimeout, WrongContentType: there is no usable response.
+            AnswerTooLarge, AnswerBroken, FetchTimeout: in the block, while the body is read. Other errors of the block
+                pass unchanged.
             BadTimeout, BadArgument: at once.
         """
         seconds = seconds_of(timeout)
@@ -209,14 +211,14 @@ class GuardedSession(Closing):
 
 
 class _Session(requests.Session):
-    """One that leaves redirects to `_Request`: requests parses their targets even where it does not follow them."""
+    """A session that leaves redirects to `_Request`. requests would parse their targets even without following them."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: there are no redirects here."""
+        """Return None: `_Request` follows redirects."""
 
 
 class _Request:
-    """One request on its way through redirects."""
+    """One request with its redirects."""
 
     def __init__(self, session: requests.Session, url: str, headers: dict[str, str], seconds: float) -> None:
         self.url = url
@@ -244,7 +246,7 @@ class _Request:
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """Tell of what the libraries below raise in our words. Nothing of the caller's may run inside."""
+        """Turn errors of the libraries below into greendata's. Code of the caller must not run in the block."""
         try:
             yield
         except (TimeoutError, Timeout, ReadTimeoutError) as error:
@@ -253,11 +255,11 @@ class _Request:
             if _is_timeout(error):
                 raise FetchTimeout(self.url, self._allowed()) from error
             if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
-                raise FetchFailed(self.url, f"no answer ({_reason(error)})") from error
+                raise FetchFailed(self.url, f"no response ({_reason(error)})") from error
             raise AnswerBroken(self.url, f"it is cut short or garbled ({_reason(error)})") from error
 
     def _allowed(self) -> float:
-        """The total, or how long it took until a connection or a byte did not come."""
+        """Return the total timeout, or the time until a connection or a byte failed to arrive."""
         return min(self._seconds, round(monotonic() - self._begun, 1))
 
     def _follow(self, target: str) -> None:
@@ -265,7 +267,7 @@ class _Request:
             target = urljoin(self.url, target.encode("latin-1").decode(errors="replace"))
             leaves = _origin(self.url) != _origin(target)
         except ValueError as error:
-            raise UrlRefused(self.url, "it redirects to no URL") from error
+            raise UrlRefused(self.url, "it redirects to an invalid URL") from error
         if leaves:
             self._headers = {name: value for name, value in self._headers.items() if name.lower() in _HARMLESS}
         self.url = target
@@ -280,7 +282,7 @@ def _check_url(url: str) -> None:
     try:
         scheme, host, _ = _origin(url)
     except ValueError as error:
-        raise UrlRefused(url, "it is no URL") from error
+        raise UrlRefused(url, "it is not a valid URL") from error
     if scheme not in ("http", "https") or not host:
         raise UrlRefused(url, f"expected http or https and a host, got the scheme {scheme!r}")
 

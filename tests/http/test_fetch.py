@@ -1,4 +1,4 @@
-"""The guarded session against servers that misbehave, on loopback: nothing hangs, nothing floods, nothing leaks."""
+"""The guarded session with misbehaving servers on loopback: requests end, bodies are limited, nothing leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CSV = b"a,b\n1,2\n"
 
 
 def fetch(url: str, *, allow_private: Any = LOOPBACK, **options: Any) -> bytes:
-    """The body of *url*, fetched as the rule has it: patched in this greenlet, unpatched in the pool."""
+    """Return the body of *url*, fetched in this greenlet if gevent has patched the sockets, else in the pool."""
 
     def work() -> bytes:
         with GuardedSession(allow_private=allow_private) as session, session.get(url, **options) as found:
@@ -210,7 +210,7 @@ def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
 
 
 def test_a_handshake_that_drips_is_cut_off() -> None:
-    """The head of a TLS record of 16 kB, whose bytes come one by one, each in time."""
+    """A TLS record of 16 kB arrives byte by byte, each before its timeout."""
     record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
     told = r"was not fetched within 0\.3 seconds"
     with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=told):
@@ -249,7 +249,7 @@ def test_bodies_that_are_too_large() -> None:
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "x"])
 def test_an_announced_length_that_is_none(length: str) -> None:
-    """Python's own ``int`` refuses the first two: a digit that is no decimal, and more digits than it reads."""
+    """``int`` rejects the first two: a digit that is not decimal, and more digits than its limit."""
     page = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode("latin-1") + CSV
     with serving({"/": page}) as server:
         assert fetch(server.url + "/") == CSV
@@ -300,9 +300,9 @@ def test_other_statuses() -> None:
 def test_no_answer() -> None:
     with serving({"/": b"", "/garbage": b"SSH-2.0-OpenSSH\r\n\r\n"}) as server:
         for path in ("/", "/garbage"):
-            with pytest.raises(FetchFailed, match="no answer"):
+            with pytest.raises(FetchFailed, match="no response"):
                 fetch(server.url + path)
-    with pytest.raises(FetchFailed, match="no answer"):
+    with pytest.raises(FetchFailed, match="no response"):
         fetch(server.url + "/")
 
 

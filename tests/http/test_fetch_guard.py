@@ -58,7 +58,7 @@ IBVQ8WRkXHTOmzSrgkfxE656vSz9VA+tTzGoJdvkx4/w
 def reading(
     url: str, *, prepare: Callable[[Any], object] = bool, allow_private: Any = ("127.0.0.1",), times: int = 1
 ) -> list[bytes]:
-    """Return the bodies of *url*, fetched over one session that *prepare* has had."""
+    """Return the bodies of *url*, fetched over one session that *prepare* has changed."""
 
     def work() -> list[bytes]:
         bodies = []
@@ -81,7 +81,7 @@ class TLSServer(WSGIServer):
 
 @contextmanager
 def serving_tls(tmp_path: Path, host: str) -> Iterator[tuple[str, list[str], Callable[[Any], object]]]:
-    """An HTTPS server: its URL, the paths it was asked for, and what makes a session trust it."""
+    """An HTTPS server: its URL, the requested paths, and a function that makes a session trust it."""
     for name, text in (("key.pem", KEY), ("certificate.pem", CERTIFICATE)):
         (tmp_path / name).write_text(text, encoding="ascii")
     trusted, asked = str(tmp_path / "certificate.pem"), []
@@ -103,7 +103,7 @@ def serving_tls(tmp_path: Path, host: str) -> Iterator[tuple[str, list[str], Cal
 
 @pytest.fixture
 def hookless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A urllib3 that connects without its own private methods."""
+    """Make urllib3 connect without its private methods."""
 
     def connect(self: Any) -> None:
         self.sock = socket.create_connection((self.host, self.port))
@@ -169,7 +169,7 @@ def test_a_redirect() -> None:
 
 
 def test_a_second_try_that_reaches_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server that was checked hangs up; urllib3 tries again, and the name leads elsewhere now."""
+    """The checked server closes the connection; urllib3 retries, and the name now resolves to another address."""
     with serving({"/": answer(CSV)}, host=INNER) as inner, serving({"/": lambda: iter(())}) as outer:
         targets = [(INNER, inner.port), ("127.0.0.1", outer.port)]
 
@@ -212,7 +212,7 @@ def test_a_connection_that_gets_another_socket(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_request_that_is_sent_past_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was sent cannot be taken back. Its answer is not read."""
+    """The request has been sent already, but its response is not read."""
     with serving({"/": answer(CSV)}, host=INNER) as inner:
 
         def past(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""Frames by URL: what is read, what is refused, and that no temporary file is left in any case."""
+"""Frames from URLs: what is read, what is an error, and that the temporary file is always removed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LOOPBACK = ("127.0.0.1",)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary files are made; it must be empty in the end."""
+    """A folder for temporary files, which must be empty at the end."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_rows_are_judged_by_a_model() -> None:
 
 
 def test_where_it_runs() -> None:
-    """Patched in a greenlet of this hub, unpatched on a worker."""
+    """With patched sockets it runs in a greenlet of this hub, otherwise on a worker."""
     with serving({"/a.csv": answer(ROWS.write_csv().encode())}) as server:
         result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True)
         result.get()
@@ -109,7 +109,7 @@ def test_where_it_runs() -> None:
 
 
 def test_the_hub_goes_on_while_a_server_is_slow() -> None:
-    """The server answers when a greenlet lets it."""
+    """The server responds when a greenlet releases it."""
     gate = Gate()
 
     def slow() -> Iterator[bytes]:
@@ -129,7 +129,7 @@ def test_the_hub_goes_on_while_a_server_is_slow() -> None:
 
 
 def test_what_comes_is_written_by_native_threads() -> None:
-    """The server sends the rest of the body when a job has been queued behind the workers, which are held."""
+    """All workers are held. The server sends the rest of the body once a job is in the queue."""
     body = b"a\n" + b"1\n" * 2_000_000
     with crowded() as gate:
 
@@ -230,7 +230,7 @@ def _read_from_localhost() -> None:
 
 
 def test_object_stores_go_to_polars() -> None:
-    """A bucket of one object, on loopback: the guards are for URLs of others, the store is the caller's choice."""
+    """A bucket with one object on loopback: object stores are the caller's choice and are not checked."""
     body = parquet()
 
     def head_or_get() -> Iterator[bytes]:
@@ -272,7 +272,7 @@ def test_lines_in_a_store_are_read_by_their_own_text(tmp_path: Path) -> None:
 
 
 def claims(values: int) -> bytes:
-    """A small Parquet file that says it has so many."""
+    """Return a small Parquet file that claims to have that many rows."""
     file = io.BytesIO()
     pl.DataFrame({"a": pl.repeat(1, values, dtype=pl.Int8, eager=True)}).write_parquet(file)
     return file.getvalue()
