@@ -1,9 +1,10 @@
-"""Confinement of paths: what somebody names stays inside one folder, the root.
+"""Confine paths from untrusted callers to one folder, the root.
 
-A path is refused before anything is opened: ``..``, an absolute path or a link that leads out, also one that a glob
-meets, NUL, a URL, what is no regular file. What is found is handed on with every link followed, so that a link that is
-swapped later is not looked at again, and `Sources.check` looks once more right before each run. One thing is left:
-whoever can replace a folder *inside* the root between that look and the opening. Let nobody else move folders there.
+A path is rejected before a file is opened if it contains ``..``, NUL or a URL, if it is absolute and outside of the
+root, if it or a match of its glob is a link that leads out, or if it is not a regular file. All links of the files are
+resolved at once, so replacing a link later has no effect, and `Sources.check` checks the files again right before each
+run. One gap remains: a process can replace a folder *inside* the root between that check and the opening. Do not let
+others move folders there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ("Sources", "StrPath", "resolve_sources", "resolve_target")
 StrPath = str | os.PathLike[str]
 
 _MAGIC = frozenset("*?[")
-_ENDLESS = "its links cannot be followed to an end"
+_ENDLESS = "its links form a loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class Sources:
     """The files that a path names.
 
     Attributes:
-        shown: the path as errors may name it: relative to the root.
-        paths: the files, absolute and with every link followed; without a root the path itself, as it was given.
-        root: the folder they are in, with every link followed; None if they are not confined.
+        shown: the path for error messages, relative to the root.
+        paths: the files, absolute and with all links resolved; without a root, the path as given.
+        root: the folder that confines them, with all links resolved; None without confinement.
 
     Example:
         >>> resolve_sources("data/users.parquet", None).shown
@@ -44,11 +45,11 @@ class Sources:
     root: Path | None
 
     def check(self, *, must_exist: bool = True) -> None:
-        """Make sure that the files are still where they were found. Call on a worker, right before they are opened.
+        """Check that the files are still where they were found. Call on a worker, right before they are opened.
 
         Raises:
-            PathRefused: a part of the path has become a link meanwhile.
-            FileMissing: it is gone.
+            PathRefused: a part of the path has become a link.
+            FileMissing: a file no longer exists.
         """
         if self.root is not None:
             for path in self.paths:
@@ -56,7 +57,7 @@ class Sources:
                     raise PathRefused(self.shown, "it has become a link since it was checked")
 
     def cleaned(self, text: str) -> str:
-        """*text*, an error's, without what the root is called and where it lies."""
+        """Return *text* of an error without the name and the location of the root."""
         if self.root is None:
             return text
         for path in self.paths:
@@ -65,16 +66,16 @@ class Sources:
 
 
 def resolve_sources(path: StrPath, root: StrPath | None) -> Sources:
-    """The files that *path* names: a file, a folder with all files in it, or a glob. Call on a worker.
+    """Return the files that *path* names: a file, all files in a folder, or the matches of a glob. Call on a worker.
 
     Args:
-        path: relative to *root*, or absolute and inside it. Without a root anything that Polars takes.
-        root: the folder that it must not leave.
+        path: relative to *root*, or absolute and inside it. Without a root, anything that Polars accepts.
+        root: the folder that *path* must not leave.
 
     Raises:
-        PathRefused: it leads out of the root, or cannot be a path there.
+        PathRefused: *path* leads out of the root, or is not a valid path.
         FileMissing: there is no such file.
-        BadArgument: *root* is no folder.
+        BadArgument: *root* is not a folder.
     """
     if root is None:
         return Sources(os.fspath(path), (os.fspath(path),), None)
@@ -94,11 +95,11 @@ def resolve_sources(path: StrPath, root: StrPath | None) -> Sources:
 
 
 def resolve_target(path: StrPath, root: StrPath | None) -> Sources:
-    """The one file that is to be written at *path*, which need not be there. Call on a worker.
+    """Return the file to write at *path*, which may not exist yet. Call on a worker.
 
     Raises:
-        PathRefused, BadArgument: as `sources`.
-        FileMissing: the folder it is to be in is not there.
+        PathRefused, BadArgument: as for `resolve_sources`.
+        FileMissing: the folder of the file does not exist.
     """
     top, shown = None, os.fspath(path)
     if root is None:
@@ -117,20 +118,20 @@ def resolve_target(path: StrPath, root: StrPath | None) -> Sources:
 def _folder(root: StrPath) -> Path:
     top = Path(root).resolve()
     if not top.is_dir():
-        raise BadArgument("root", os.fspath(root), "a folder that is there")
+        raise BadArgument("root", os.fspath(root), "an existing folder")
     return top
 
 
 def _relative(path: StrPath, top: Path) -> tuple[str, tuple[str, ...]]:
-    """*path* relative to *top*, as text and in parts, by its letters alone."""
+    """Return *path* relative to *top*, as text and in parts, without looking at the file system."""
     text = os.fspath(path)
     if "\0" in text:
-        raise PathRefused(text, "it has a NUL in it")
+        raise PathRefused(text, "it contains a NUL")
     if "://" in text:
         raise PathRefused(text, "it is a URL, and root= is for files")
     pure = PurePath(text)
     if ".." in pure.parts:
-        raise PathRefused(text, "it has '..' in it")
+        raise PathRefused(text, "it contains '..'")
     if pure.is_absolute():
         if not pure.is_relative_to(top):
             raise PathRefused(text, "it is absolute, and outside of the root")
@@ -139,10 +140,10 @@ def _relative(path: StrPath, top: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _inside(path: Path, top: Path, shown: str, *, must_exist: bool = True) -> Path:
-    """*path* with every link followed.
+    """Return *path* with all links resolved.
 
     Raises:
-        PathRefused: it leads out of *top*, or in a circle.
+        PathRefused: it leads out of *top*, or its links form a loop.
         FileMissing: there is no such file.
     """
     try:
@@ -151,7 +152,7 @@ def _inside(path: Path, top: Path, shown: str, *, must_exist: bool = True) -> Pa
         raise FileMissing(shown) from error
     except (OSError, RuntimeError) as error:
         raise PathRefused(shown, _ENDLESS) from error
-    if found.is_symlink():  # since Python 3.13 a path that need not be there is resolved up to the circle
+    if found.is_symlink():  # since Python 3.13, a path that may not exist is resolved up to the loop
         raise PathRefused(shown, _ENDLESS)
     if not found.is_relative_to(top):
         raise PathRefused(shown, "a link leads out of the root")
@@ -159,7 +160,7 @@ def _inside(path: Path, top: Path, shown: str, *, must_exist: bool = True) -> Pa
 
 
 def _named(top: Path, parts: tuple[str, ...], shown: str) -> Path | None:
-    """What has exactly that name, or None."""
+    """Return the file or folder with exactly that name, or None."""
     try:
         return _inside(top.joinpath(*parts), top, shown)
     except FileMissing:
@@ -167,29 +168,29 @@ def _named(top: Path, parts: tuple[str, ...], shown: str) -> Path | None:
 
 
 def _matches(top: Path, parts: tuple[str, ...], shown: str) -> set[Path]:
-    """What the glob of *parts* meets below *top*; each step is checked before it is taken.
+    """Return the matches of the glob *parts* below *top*. Each step is checked before the next one.
 
-    Step by step, and each place once: the ways that lead to one place are as many as the ``**`` make of them.
+    Each folder is visited once per part: several ``**`` would otherwise reach it in very many ways.
     """
-    places = {top}
+    folders = {top}
     for part in parts:
         if part == "**":
-            places = {below for place in places for below in _folders(place)}
+            folders = {below for folder in folders for below in _subfolders(folder)}
         else:
-            places = {_inside(found, top, shown) for place in places for found in _named_like(part, place)}
-    return places
+            folders = {_inside(found, top, shown) for folder in folders for found in _named_like(part, folder)}
+    return folders
 
 
-def _folders(place: Path) -> Iterator[Path]:
-    """*place*, and the folders below it, without links and what is hidden."""
-    yield place
-    for below in sorted(place.iterdir()) if place.is_dir() else ():
+def _subfolders(folder: Path) -> Iterator[Path]:
+    """Yield *folder* and all folders below it, except links and hidden folders."""
+    yield folder
+    for below in sorted(folder.iterdir()) if folder.is_dir() else ():
         if below.is_dir() and not below.is_symlink() and not below.name.startswith("."):
-            yield from _folders(below)
+            yield from _subfolders(below)
 
 
 def _named_like(pattern: str, folder: Path) -> Iterator[Path]:
-    """What is in *folder* by a name that *pattern* is, or meets."""
+    """Yield the entries of *folder* whose name equals *pattern* or matches it."""
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         if name == pattern or (fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))):
             yield folder / name
@@ -197,4 +198,4 @@ def _named_like(pattern: str, folder: Path) -> Iterator[Path]:
 
 def _check_regular(file: Path, shown: str) -> None:
     if not stat.S_ISREG(file.stat().st_mode):
-        raise PathRefused(shown, "it is no regular file")
+        raise PathRefused(shown, "it is not a regular file")

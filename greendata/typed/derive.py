@@ -1,7 +1,7 @@
-"""Which model the rows of a frame have after an operation, and whether a frame's columns can be a model's at all.
+"""Derive the model of a frame's rows after an operation, and check whether a frame's columns fit a model.
 
 A column that keeps its name and its type keeps its field, with constraints and validators. Any other column gets a
-field of its type. Where no column of the model is gone, the new model is a subclass of it, and so keeps all the rest.
+field of its type. If no column of the model is lost, the new model is a subclass, and keeps everything else too.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from greendata.schema.models import model_of
 
 __all__ = ("check_fit", "model_after")
 
-_CHANGERS = (BeforeValidator, PlainValidator, WrapValidator)  # they see a value before its type is looked at
+_CHANGERS = (BeforeValidator, PlainValidator, WrapValidator)  # they see a value before its type is checked
 
 
 def check_fit(schema: pl.Schema, model: type[BaseModel]) -> None:
-    """Make sure that rows with *schema* may be valid rows of *model*.
+    """Check that rows with *schema* can be valid rows of *model*.
 
-    Only what no value can mend is refused: a required column that is missing, a type of another kind. pydantic takes
-    numbers and times from text, for one, and so does the validation.
+    Only a mismatch that makes every row invalid is an error: a missing required column, or a type of another kind.
+    pydantic converts text to numbers and times, for example, and so does the validation.
 
     Raises:
-        ModelMismatch: it names all columns in question.
+        ModelMismatch: the error names all columns that do not fit.
     """
     missing: list[str] = []
     misfits: dict[str, tuple[object, object]] = {}
@@ -42,8 +42,8 @@ def check_fit(schema: pl.Schema, model: type[BaseModel]) -> None:
         source = column.source(schema)
         if source is None:
             missing += [column.name] if column.missing == "fails" else []
-        elif not _has_changers(model, column.field) and not _may_fit(schema[source], column.codec.dtype):
-            misfits[source] = schema[source], column.codec.dtype
+        elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.form.dtype):
+            misfits[source] = schema[source], column.form.dtype
     if missing or misfits:
         raise ModelMismatch(model.__name__, missing, misfits)
 
@@ -57,16 +57,16 @@ def model_after(
     computed: Collection[str] = (),
     names_all: bool = False,
 ) -> type[BaseModel]:
-    """The model of the rows after an operation.
+    """Return the model of the rows after an operation.
 
     Args:
-        verb: what the operation is called; part of the model's name.
-        model: that of the rows before.
+        verb: the name of the operation, which becomes part of the model's name.
+        model: the model of the rows before.
         before: the columns before.
         after: the columns after.
-        computed: columns that are new, whatever they are called.
-        names_all: the operation names every column that it leaves. Otherwise those that the model did not know, and
-            that are as they were, stay unknown to it.
+        computed: columns that are new even if they have the name of an old one.
+        names_all: True if the operation names every column that it keeps. Otherwise, columns that the model did not
+            know and that are unchanged stay unknown to it.
     """
     fields = {source: column.field for column in _inputs(model) if (source := column.source(before)) is not None}
     same = {name for name in before if name not in computed and after.get(name) == before[name]}
@@ -80,21 +80,21 @@ def model_after(
     by_column = dict(zip(added, made, strict=True))
     name = f"{model.__name__}.{verb}"
     if is_whole and not {field for field, _ in by_column.values()} & model.model_fields.keys():
-        return _made(name, by_column.values(), __base__=model)
+        return _create(name, by_column.values(), __base__=model)
     by_column |= {source: (field, model.model_fields[field]) for source, field in kept.items()}
     fields_in_order = [by_column[column] for column in after if column in by_column]
     validators = _validators(model, set(kept.values()))
-    return _made(name, fields_in_order, __config__=model.model_config, __validators__=validators)
+    return _create(name, fields_in_order, __config__=model.model_config, __validators__=validators)
 
 
-def _made(name: str, fields: Iterable[tuple[str, FieldInfo]], **how: Any) -> type[BaseModel]:
+def _create(name: str, fields: Iterable[tuple[str, FieldInfo]], **how: Any) -> type[BaseModel]:
     definitions: dict[str, Any] = {field: (info.annotation, copy(info)) for field, info in fields}
     made: type[BaseModel] = create_model(name, __module__=__name__, **how, **definitions)
     return made
 
 
 def _validators(model: type[BaseModel], fields: set[str]) -> dict[str, Callable[..., Any]]:
-    """The field validators of *model* that are about *fields*; those of a whole row need the whole row."""
+    """Return the field validators of *model* for *fields*. Validators of the whole row are left out."""
     found: dict[str, Callable[..., Any]] = {}
     for name, decorator in field_validators_of(model).items():
         about = [field for field in fields if field in decorator.info.fields or "*" in decorator.info.fields]
@@ -104,7 +104,7 @@ def _validators(model: type[BaseModel], fields: set[str]) -> dict[str, Callable[
 
 
 def _inputs(model: type[BaseModel]) -> list[Column]:
-    """The columns of *model* without those that it computes."""
+    """Return the columns of *model* except computed ones."""
     return [column for column in columns_of(model) if column.sources]
 
 
@@ -116,14 +116,14 @@ def _has_changers(model: type[BaseModel], name: str) -> bool:
     )
 
 
-def _may_fit(got: pl.DataType, wanted: pl.DataType) -> bool:
-    """False if no value of *got* can become one of *wanted* in pydantic's lax mode."""
+def _can_convert(got: pl.DataType, wanted: pl.DataType) -> bool:
+    """Return False if pydantic's lax mode converts no value of type *got* to type *wanted*."""
     if got == wanted or got == pl.Null or _kind(wanted) == "other":
         return True
-    return _kind(got) in _TAKEN_FROM[_kind(wanted)]
+    return _kind(got) in _CONVERTIBLE_FROM[_kind(wanted)]
 
 
-_TAKEN_FROM = {
+_CONVERTIBLE_FROM = {
     "number": {"number", "text", "bytes", "time"},
     "text": {"text", "bytes"},
     "bytes": {"text", "bytes"},

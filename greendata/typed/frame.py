@@ -1,7 +1,7 @@
-"""`Frame[Model]`: a lazy Polars frame whose rows are instances of a pydantic model, whichever way they are taken.
+"""`Frame[Model]`: a lazy Polars frame whose rows are instances of a pydantic model.
 
-Nothing is computed before it is taken; every operation is checked against the columns at once. The rows are validated
-by `collect`, `to_frame`, `to_dict`, `submit`, `stream` and every ``write_*``: there is no way out without it.
+Operations are lazy, but each is checked against the columns at once. `collect`, `to_frame`, `to_dict`, `submit`,
+`stream` and every ``write_*`` validate the rows: no method returns rows without validation.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ __all__ = ("Frame", "GroupedFrame")
 M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", bound=BaseModel)
 
-BATCH_ROWS = 50_000  # rows of a batch, some megabytes: few enough to wait for, enough that a job's cost is nothing
+BATCH_ROWS = 50_000  # rows of a batch: a few megabytes, so that a batch is quick and the cost of a job is small
 
 _bound: weakref.WeakValueDictionary[type[BaseModel], type[Frame[Any]]] = weakref.WeakValueDictionary()
 
 
 class Frame(Generic[M]):
-    """A lazy frame of rows that are *M*. ``Frame[User]`` is the class to make one from, `from_rows` and the others.
+    """A lazy frame whose rows are instances of *M*. Create one with a class method such as ``Frame[User].from_rows``.
 
-    Operations take Polars' own expressions and return another frame. Those that keep the columns keep the model;
-    `with_columns` makes a subclass of it where it adds columns; `select`, `drop`, `rename`, `join` and ``agg`` derive a
+    Operations take Polars' expressions and return another frame. Operations that keep the columns keep the model.
+    `with_columns` creates a subclass of it if it adds columns. `select`, `drop`, `rename`, `join` and ``agg`` derive a
     model in which every column that keeps its name and its type keeps its field, with constraints and field
-    validators. `as_model` binds another one. Columns that the model does not know are left out by the validation,
-    and optional ones that are missing get their defaults.
+    validators. `as_model` binds another model. The validation leaves out columns that the model does not know, and
+    fills missing optional columns with their defaults.
 
-    All methods may block the calling greenlet and never the hub; safe from any thread. Validators run each time rows
-    are taken, so they should leave alone what they have made.
+    All methods may block the calling greenlet, but never the hub. Safe from any thread. Validators run each time rows
+    are taken, so a validator should accept its own results unchanged.
 
     Attributes:
         model: the class of the rows.
         schema: the columns of the plan, before the validation.
-        plan: the lazy frame itself, whose rows nobody has validated.
-        trust: of the validation, see `greendata.validation.verbs.validate`.
+        plan: the lazy frame itself, whose rows are not validated.
+        trust: how much the validation may rely on the frame, see `greendata.validation.verbs.validate`.
 
     Example:
         >>> class User(BaseModel):
@@ -95,7 +95,7 @@ class Frame(Generic[M]):
         self._ndjson = texts  # the rows of the plan as text, or None if they have no text or an operation changed them
 
     def __class_getitem__(cls, model: Any) -> Any:
-        """The class of frames of *model*, one for each; with a type variable, what typing makes of it."""
+        """Return the class of frames of *model*, always the same one; with a type variable, a generic alias."""
         if isinstance(model, TypeVar):
             return super().__class_getitem__(model)  # type: ignore[misc]
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -107,17 +107,17 @@ class Frame(Generic[M]):
             )
         return bound
 
-    # -- in ---------------------------------------------------------------------------------------------
+    # -- construction -----------------------------------------------------------------------------------
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, object] | M], *, trust: Trust = "off") -> Self:
-        """A frame of dicts and of models, validated here and now, in slices on the hub.
+        """Make a frame of dicts and models, which are validated at once, in slices on the hub.
 
         Args:
-            trust: of the validation when rows are taken, see `greendata.validation.verbs.validate`.
+            trust: for the validation when rows are taken, see `greendata.validation.verbs.validate`.
 
         Raises:
-            FrameInvalid: rows that do not fit.
+            FrameInvalid: rows are invalid.
 
         Example:
             >>> class User(BaseModel):
@@ -130,12 +130,12 @@ class Frame(Generic[M]):
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], *, trust: Trust = "off") -> Self:
-        """A frame of columns: Python sequences, which are validated at once, or Series and arrays, which are not.
+        """Make a frame of columns: Python sequences, which are validated at once, or Series and arrays, which are not.
 
         Raises:
-            ColumnsUnequal, BadArgument: they make no frame.
-            FrameInvalid: rows that do not fit.
-            ModelMismatch: the arrays cannot be columns of the model.
+            ColumnsUnequal, BadArgument: the columns do not form a frame.
+            FrameInvalid: rows are invalid.
+            ModelMismatch: the arrays do not fit the columns of the model.
         """
         model = cls._bound_model()
         df = frame_of_columns(columns)
@@ -145,11 +145,11 @@ class Frame(Generic[M]):
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame | pl.LazyFrame, *, trust: Trust = "off") -> Self:
-        """A frame over Polars' own, eager or lazy.
+        """Make a frame of an eager or lazy frame of Polars.
 
         Raises:
-            NotAFrame: it is none.
-            ModelMismatch: its columns cannot be the model's.
+            NotAFrame: *frame* is neither.
+            ModelMismatch: the columns do not fit the model.
         """
         if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
             raise NotAFrame(frame, "LazyFrame")
@@ -160,102 +160,102 @@ class Frame(Generic[M]):
 
     @classmethod
     def from_arrow(cls, data: object, *, trust: Trust = "off") -> Self:
-        """A frame of anything with an Arrow C stream or array: a table of pyarrow, DuckDB, ADBC, another frame.
+        """Make a frame of an object with an Arrow C stream or array: of pyarrow, DuckDB, ADBC, or another frame.
 
         Raises:
-            NotArrow: it has none.
-            PlanRefused: it cannot be read.
-            ModelMismatch: its columns cannot be the model's.
+            NotArrow: *data* has neither.
+            PlanRefused: *data* cannot be read.
+            ModelMismatch: the columns do not fit the model.
         """
         cls._bound_model()
         return cls.from_frame(frame_of_arrow(data), trust=trust)
 
     @classmethod
     def scan_parquet(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
-        """A frame over a Parquet file, of which no more is read now than its schema.
+        """Scan a Parquet file. Only the schema is read now.
 
         Args:
-            path: a file, a folder of files or a glob; without a root also what else Polars takes, ``s3://...`` with
-                its ``storage_options``.
+            path: a file, a folder of files or a glob; without a root also anything else that Polars accepts, such as
+                ``s3://...`` with its ``storage_options``.
             root: the folder that *path* must not leave, see `greendata.typed.confinement`.
             trust: see `greendata.validation.verbs.validate`.
-            options: those of `polars.scan_parquet`.
+            options: keyword arguments of `polars.scan_parquet`.
 
         Raises:
-            PathRefused, FileMissing: the path.
-            UnreadableFile: it is no such file, or it is cut short.
-            ModelMismatch: its columns cannot be the model's.
+            PathRefused, FileMissing: *path* is not allowed or does not exist.
+            UnreadableFile: the file has another format, or is truncated.
+            ModelMismatch: the columns do not fit the model.
         """
         return cls._scan("parquet", path, root, trust, options)
 
     @classmethod
     def scan_csv(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
-        """A frame over a CSV file; its columns are read as what the model says. Arguments as of `scan_parquet`."""
+        """Scan a CSV file. Its columns are read in the types of the model. See `scan_parquet` for the arguments."""
         return cls._scan("csv", path, root, trust, options)
 
     @classmethod
     def scan_ndjson(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
-        """A frame over lines of JSON, each judged by its own text while it is read. Arguments as of `scan_parquet`.
+        """Scan lines of JSON and validate each line by its text while it is read. See `scan_parquet` for the arguments.
 
-        Its columns are those of the model, with their values as it coerces them: a key that a line lacks has its
-        default, and taking rows raises with all lines that fail.
+        The columns are those of the model, with the values that it converts to. A key that a line lacks gets its
+        default. Taking rows raises an error with all invalid lines.
 
-        A model with validators in Python, or with ``extra="allow"``, judges the lines when they are taken, so that its
-        code runs once. Until then the columns have the types that Polars infers from all lines; where an operation has
-        changed the frame, they are what the model judges. A line of which they would say something else than its text
-        is refused then: an integer that is rounded beside fractions, a key that it lacks and others have, where the
-        model makes something else of that than of null.
+        A model with validators in Python, or with ``extra="allow"``, validates the lines when they are taken, so that
+        its code runs once. Until then, the columns have the types that Polars infers from all lines, and after an
+        operation the model validates these columns. A line whose columns would differ from its text is then an error:
+        an integer is rounded because the column has fractions, or the line lacks a key that others have and the model
+        distinguishes that from null.
 
-        With options that name types or columns, those are Polars' own, as by `polars.scan_ndjson`.
+        With options for types or columns, the columns are those of `polars.scan_ndjson`.
         """
         return cls._scan("ndjson", path, root, trust, options)
 
     @classmethod
     def scan_ipc(cls, path: StrPath, *, root: StrPath | None = None, trust: Trust = "off", **options: Any) -> Self:
-        """A frame over an Arrow IPC file. Arguments as of `scan_parquet`."""
+        """Scan an Arrow IPC file. See `scan_parquet` for the arguments."""
         return cls._scan("ipc", path, root, trust, options)
 
     # -- operations that keep the model -----------------------------------------------------------------
 
     def filter(self, *predicates: IntoExpr | Iterable[IntoExpr], **constraints: object) -> Self:
-        """Rows for which all *predicates* hold, and whose columns are equal to the *constraints*.
+        """Keep the rows for which all *predicates* are true and whose columns equal the *constraints*.
 
-        As every operation it raises `UnknownColumn` and `PlanRefused`.
+        Every operation raises `UnknownColumn` for a missing column and `PlanRefused` for a wrong type.
         """
         equal = [column(name) == value for name, value in constraints.items()]
         held = self._reusable(predicates)
         return self._with_same_model("filter", lambda lf: lf.filter(*held, *equal))
 
     def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
-        """Rows in order; *options* as of `polars.LazyFrame.sort`."""
+        """Sort the rows. *options* are those of `polars.LazyFrame.sort`."""
         held = self._reusable((by, *more_by))
         return self._with_same_model("sort", lambda lf: lf.sort(*held, **options))
 
     def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
-        """Rows that differ, in any column or in those of *subset*, in the order in which they came."""
+        """Drop duplicate rows, compared in all columns or in those of *subset*. The order of the rows is kept."""
         names = [subset] if isinstance(subset, str) else subset and list(subset)
         columns = referred(names, self.schema)
         return self._with_same_model("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=True))
 
     def head(self, rows: int = 5) -> Self:
-        """The first *rows* rows."""
+        """Keep the first *rows* rows."""
         return self._with_same_model("head", lambda lf: lf.head(rows))
 
     limit = head
 
     def tail(self, rows: int = 5) -> Self:
-        """The last *rows* rows."""
+        """Keep the last *rows* rows."""
         return self._with_same_model("tail", lambda lf: lf.tail(rows))
 
     def slice(self, offset: int, length: int | None = None) -> Self:
-        """*length* rows from *offset* on."""
+        """Keep *length* rows from *offset* on."""
         return self._with_same_model("slice", lambda lf: lf.slice(offset, length))
 
     def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[M]:
-        """More columns, or others in the place of those of their names, if they can be the model's.
+        """Add columns, or replace columns of the same name, if the result fits the model.
 
         Raises:
-            ModelMismatch: a column of the model would get a type that it cannot have.
+            ModelMismatch: a column of the model would get a type that does not fit.
         """
         held, named_exprs = self._reusable(exprs), self._reusable_named(named)
         lf, schema = self._plan("with_columns", lambda lf: lf.with_columns(*held, **named_exprs))
@@ -264,21 +264,21 @@ class Frame(Generic[M]):
         model = model_after("with_columns", self.model, before, schema)
         return cast("Frame[M]", self._next(model, lf, schema))
 
-    # -- operations that change it ----------------------------------------------------------------------
+    # -- operations that derive a model -----------------------------------------------------------------
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
-        """These columns."""
+        """Select columns."""
         held, named_exprs = self._reusable(exprs), self._reusable_named(named)
         lf, schema = self._plan("select", lambda lf: lf.select(*held, **named_exprs))
         return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
 
     def drop(self, *columns: str) -> Frame[BaseModel]:
-        """All columns but these."""
+        """Drop columns."""
         held = self._reusable(columns)
         return self._with_derived_model("drop", lambda lf: lf.drop(*held))
 
     def rename(self, names: Mapping[str, str]) -> Frame[BaseModel]:
-        """The same columns with other names; what is renamed gets a field of its type, without constraints."""
+        """Rename columns. A renamed column gets a field of its type, without constraints."""
         return self._with_derived_model("rename", lambda lf: lf.rename(dict(names)))
 
     def join(
@@ -289,9 +289,9 @@ class Frame(Generic[M]):
         how: JoinStrategy = "inner",
         **options: Any,
     ) -> Frame[BaseModel]:
-        """Rows of both frames side by side; *options* as of `polars.LazyFrame.join`. *other* is not validated.
+        """Join with *other*, whose rows are not validated. *options* are those of `polars.LazyFrame.join`.
 
-        The order of the rows is that of this frame, unless ``maintain_order`` says otherwise.
+        The order of the rows is that of this frame, unless ``maintain_order`` is given.
         """
         lazy, schema, sources = _operand(other)
         chosen: dict[str, Any] = {"maintain_order": "left", **options}
@@ -303,44 +303,44 @@ class Frame(Generic[M]):
         )
 
     def group_by(self, *by: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> GroupedFrame:
-        """Rows in groups, for `GroupedFrame.agg`."""
+        """Group the rows for `GroupedFrame.agg`."""
         return GroupedFrame(self, by, named)
 
     def as_model(self, model: type[N]) -> Frame[N]:
-        """The same rows as *model*.
+        """Return a frame of the same rows with *model*.
 
         Raises:
-            ModelMismatch: its columns cannot be these.
+            ModelMismatch: the columns do not fit *model*.
         """
         bound = cast("type[Frame[N]]", self._unbound_class()[model])
         check_fit(self.schema, model)
         return bound(self.plan, self.schema, trust=self.trust, sources=self._sources)
 
-    # -- out: validated ---------------------------------------------------------------------------------
+    # -- validated results ------------------------------------------------------------------------------
 
     def collect(self) -> list[M]:
-        """All rows as models. The query runs in the pool; the models are made on the hub, in slices.
+        """Return all rows as models. The query runs in the pool; the models are created on the hub, in slices.
 
-        pydantic makes each of them, and so looks at every value, whatever *trust* says.
+        pydantic creates each model and so validates every value, whatever *trust* is.
 
         Raises:
-            FrameInvalid: rows that do not fit: each with its number, column, value and rule.
-            UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
+            FrameInvalid: rows are invalid. The error has the row number, column, value and rule of each failure.
+            UnreadableFile, FileMissing, PathRefused: a file cannot be read, or has changed.
         """
         rows = self._rows()
         return rows.models(self._collect_plan(rows.plan))
 
     def to_frame(self) -> pl.DataFrame:
-        """All rows as a DataFrame with the model's columns; raises what `collect` does."""
+        """Return all rows as a DataFrame with the model's columns. Raises the errors of `collect`."""
         rows = self._rows()
         return rows.frame(self._collect_plan(rows.plan))
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """All rows as lists of Python values by column, made in slices on the hub; raises what `collect` does."""
+        """Return lists of Python values by column, built in slices on the hub. Raises the errors of `collect`."""
         return to_columns(self.to_frame())
 
     def submit(self, *, timeout: float | None = None) -> Result[list[M]]:
-        """The `Result` of `collect`, at once. Cancelling it gives the query up.
+        """Return the `Result` of `collect` at once. Cancelling it cancels the query.
 
         Args:
             timeout: the deadline in seconds.
@@ -348,10 +348,10 @@ class Frame(Generic[M]):
         return in_background(self.collect, timeout=timeout)
 
     def stream(self, *, batch_size: int = BATCH_ROWS, timeout: float | None = None) -> ModelStream[M]:
-        """All rows in validated batches, while the query still runs.
+        """Return a stream of validated batches, which arrive while the query runs.
 
         Args:
-            batch_size: rows in a batch, fewer where Polars has no more at hand.
+            batch_size: the number of rows in a batch, or fewer if Polars returns fewer.
             timeout: the deadline of the whole stream in seconds.
         """
         checked_count("batch_size", batch_size)
@@ -361,23 +361,23 @@ class Frame(Generic[M]):
         return ModelStream(batches, rows, sources=self._sources)
 
     def write_parquet(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
-        """Write all rows into one Parquet file, batch by batch; returns how many there were.
+        """Write all rows to one Parquet file, batch by batch, and return their number.
 
-        The file appears when it is complete; whatever goes wrong before leaves what was there.
+        The file appears when it is complete. An error leaves an existing file unchanged.
 
         Args:
-            path: the file; its folder has to be there.
-            root: the folder that it must not leave, see `greendata.typed.confinement`.
-            options: those of `polars.DataFrame.write_parquet`.
+            path: the file. Its folder must exist.
+            root: the folder that *path* must not leave, see `greendata.typed.confinement`.
+            options: keyword arguments of `polars.DataFrame.write_parquet`.
 
         Raises:
-            PathRefused, FileMissing: the path.
+            PathRefused, FileMissing: *path* is not allowed, or its folder does not exist.
             FrameInvalid and the other errors of `collect`.
         """
         return self._write(ParquetFile, pl.DataFrame.write_parquet, path, root, options)
 
     def write_csv(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
-        """Write all rows into one CSV file; see `write_parquet`, with the options of `polars.DataFrame.write_csv`."""
+        """Write all rows to one CSV file; see `write_parquet`, with the options of `polars.DataFrame.write_csv`."""
         return self._write(CsvFile, pl.DataFrame.write_csv, path, root, options)
 
     def write_ndjson(self, path: StrPath, *, root: StrPath | None = None) -> int:
@@ -385,9 +385,9 @@ class Frame(Generic[M]):
         return self._write(NdjsonFile, pl.DataFrame.write_ndjson, path, root, {})
 
     def write_ipc(self, path: StrPath, *, root: StrPath | None = None, **options: Any) -> int:
-        """Write all rows into one Arrow IPC file; see `write_parquet`, with the options of `polars.LazyFrame.sink_ipc`.
+        """Write all rows to one Arrow IPC file; see `write_parquet`, with the options of `polars.LazyFrame.sink_ipc`.
 
-        Batches wait in files of their own beside it until the last one is there.
+        Batches are kept in separate files next to it until the last one is written.
         """
         return self._write(IpcFile, pl.LazyFrame.sink_ipc, path, root, options)
 
@@ -408,7 +408,7 @@ class Frame(Generic[M]):
         return cls(found.frame, found.schema, trust=trust, sources=(found.sources,), texts=texts)
 
     def _rows(self) -> PlanRows[M] | NdjsonRows[M]:
-        """What is taken, and what makes valid rows of it."""
+        """Return the object that has the plan to run and validates its rows."""
         if self._ndjson is not None and self.trust == "off":
             return self._ndjson
         return PlanRows(self.plan, self._row_model(), self.trust)
@@ -426,15 +426,15 @@ class Frame(Generic[M]):
         options: dict[str, Any],
     ) -> int:
         inspect.signature(polars_write).bind(None, None, **options)
-        place = pool.call(resolve_target, path, root)
-        file = kind(Path(place.paths[0]), options)
+        found = pool.call(resolve_target, path, root)
+        file = kind(Path(found.paths[0]), options)
         try:
             with self.stream() as batches:
                 for batch in batches:
                     pool.call(file.append, batch)
             if not file.rows:
                 pool.call(file.append, validate(pl.DataFrame(schema=self.schema), self.model, trust=self.trust))
-            pool.call(partial(place.check, must_exist=False))
+            pool.call(partial(found.check, must_exist=False))
             pool.call(file.finish)
         except BaseException:
             discard(file)
@@ -452,16 +452,16 @@ class Frame(Generic[M]):
 
     @classmethod
     def _unbound_class(cls) -> Any:
-        """The class that takes a model in brackets: the nearest one that is bound to none."""
+        """Return the nearest base class without a model, which ``[]`` can bind to one."""
         return next(base for base in cls.__mro__ if not hasattr(base, "model"))
 
     def _reusable(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """*exprs* for more than one use, since they are tried on no rows before; names of columns are no patterns."""
+        """Return *exprs* so that they can be used twice: for the check and for the plan. Names are not patterns."""
         held = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
         return tuple(referred(expr, self.schema) for expr in held)
 
     def _reusable_named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
-        """Likewise, of expressions that are given by keyword."""
+        """Do the same as `_reusable` for expressions that are given by keyword."""
         return {name: referred(expr, self.schema) for name, expr in exprs.items()}
 
     def _plan(
@@ -494,7 +494,7 @@ class Frame(Generic[M]):
 
 
 class GroupedFrame:
-    """Rows of a frame in groups. Get one from `Frame.group_by`.
+    """Rows of a frame in groups. `Frame.group_by` returns one.
 
     Example:
         >>> from greendata import Frame
@@ -512,7 +512,7 @@ class GroupedFrame:
         self._reusable_named = frame._reusable_named(named)
 
     def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
-        """One row for each group, in the order of their first rows; the columns computed get fields of their types."""
+        """Return one row for each group, in the order of first rows. Computed columns get fields of their types."""
         frame = self._frame
         held, named_exprs = frame._reusable(exprs), frame._reusable_named(named)
         keys = frame.select(*self._by, **self._reusable_named).schema

@@ -1,7 +1,7 @@
-"""Python objects and Arrow data on their way into a frame.
+"""Make frames of Python objects and of Arrow data.
 
-Rows and columns of Python values are validated as they come in, by pydantic itself and in slices on the hub: a frame
-cannot hold what is no valid value. Arrow data goes in as it is, off the hub.
+Rows and columns of Python values are validated when the frame is made, by pydantic and in slices on the hub, since a
+frame may not be able to hold an invalid value. Arrow data is not validated, and is converted in the pool.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ("frame_of_arrow", "frame_of_columns", "rows_of_columns")
 
 
 def frame_of_arrow(data: object) -> pl.DataFrame:
-    """A frame of anything that has an Arrow C stream or array; pyarrow is not needed.
+    """Return a frame of an object that has an Arrow C stream or array. pyarrow is not needed.
 
     Raises:
-        NotArrow: it has none.
-        PlanRefused: Polars cannot take it: a type that it does not know, a stream that breaks off; or there is text
-            in it that is no Unicode.
+        NotArrow: it has neither.
+        PlanRefused: Polars cannot read it, since it has an unknown type or the stream breaks off; or it contains text
+            that is not UTF-8.
 
     Example:
         >>> frame_of_arrow(pl.DataFrame({"a": [1, 2]})).height
@@ -42,12 +42,12 @@ def frame_of_arrow(data: object) -> pl.DataFrame:
 
 
 def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
-    """A frame of columns that are Series, NumPy or Arrow arrays; None where some are Python sequences.
+    """Return a frame of columns that are Series, NumPy or Arrow arrays, or None if some are Python sequences.
 
     Raises:
-        ColumnsUnequal: the columns have not one length.
-        BadArgument: one of them has none.
-        PlanRefused: there is text in an Arrow array that is no Unicode.
+        ColumnsUnequal: the columns have different lengths.
+        BadArgument: a column has no length.
+        PlanRefused: an Arrow array contains text that is not UTF-8.
     """
     _check_lengths(columns)
     if any(isinstance(values, list | tuple) for values in columns.values()):
@@ -59,7 +59,7 @@ def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
 
 
 def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The same values as rows, made in slices on the hub; the columns have one length."""
+    """Return the values as rows, built in slices on the hub. All columns must have the same length."""
     names = tuple(columns)
     return paced(lambda values: dict(zip(names, values, strict=True)), zip(*columns.values(), strict=True))
 
@@ -78,21 +78,21 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
 def _from_arrow(data: Any) -> pl.DataFrame:
     df = pl.DataFrame(data)
     for name, dtype in df.schema.items():
-        if (text := _with(dtype, pl.String())) != _with(dtype, pl.Binary()):
-            # Polars takes Arrow's word for it that text is Unicode, and later ends the process where it is not.
-            df.select(column(name).cast(text).cast(_with(dtype, pl.Binary())).cast(text))
+        if (text := _with_text_as(dtype, pl.String())) != _with_text_as(dtype, pl.Binary()):
+            # Polars does not check that Arrow's text is UTF-8, and other bytes crash the process later.
+            df.select(column(name).cast(text).cast(_with_text_as(dtype, pl.Binary())).cast(text))
     return df
 
 
-def _with(dtype: Any, text: pl.DataType) -> pl.DataType:
-    """*dtype* with *text* in the place of all its kinds of text."""
+def _with_text_as(dtype: Any, text: pl.DataType) -> pl.DataType:
+    """Return *dtype* with all its text types replaced by *text*."""
     match dtype:
         case pl.List():
-            return pl.List(_with(dtype.inner, text))
+            return pl.List(_with_text_as(dtype.inner, text))
         case pl.Array():
-            return pl.Array(_with(dtype.inner, text), dtype.size)
+            return pl.Array(_with_text_as(dtype.inner, text), dtype.size)
         case pl.Struct():
-            return pl.Struct([pl.Field(part.name, _with(part.dtype, text)) for part in dtype.fields])
+            return pl.Struct([pl.Field(part.name, _with_text_as(part.dtype, text)) for part in dtype.fields])
         case pl.String() | pl.Categorical() | pl.Enum():
             return text
     known: pl.DataType = dtype

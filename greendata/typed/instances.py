@@ -1,7 +1,7 @@
-"""The rows of a frame as instances of a model, and Python rows as a frame: pydantic's own doing, in slices on the hub.
+"""Convert the rows of a frame to instances of a model, and Python rows to a frame, with pydantic, in slices on the hub.
 
-Each value is seen by pydantic as the frame has it, not as a validation before has left it; so the instances are those
-of ``TypeAdapter(list[Model]).validate_python(df.to_dicts())``, whatever the validators of the model do.
+pydantic sees each value as it is in the frame, without an earlier validation. So the instances equal those of
+``TypeAdapter(list[Model]).validate_python(df.to_dicts())``, whatever the validators of the model do.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ("PlanRows", "frame_of_rows", "models_of")
 M = TypeVar("M", bound=BaseModel)
 
 
-_FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: some two milliseconds for a wide row
+_FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: about two milliseconds with wide rows
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRows(Generic[M]):
-    """What validates the rows of a plan. Call it from a greenlet: the hub turns between slices.
+    """Validate the rows of a plan. Call the methods from a greenlet: the hub runs between slices.
 
     Attributes:
-        plan: the rows.
-        model: what they are to be.
+        plan: the lazy frame of the rows.
+        model: the model of the rows.
         trust: see `greendata.validation.verbs.validate`.
     """
 
@@ -46,10 +46,10 @@ class PlanRows(Generic[M]):
     trust: Trust
 
     def frame(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The columns of the model for *rows* of the plan.
+        """Validate *rows* of the plan and return them with the columns of the model.
 
         Raises:
-            FrameInvalid: rows that do not fit.
+            FrameInvalid: rows are invalid.
 
         Example:
             >>> class User(BaseModel):
@@ -61,7 +61,7 @@ class PlanRows(Generic[M]):
         return validate(rows, self.model, trust=self.trust)
 
     def models(self, rows: pl.DataFrame) -> list[M]:
-        """The instances of the model for *rows* of the plan: `models_of` them.
+        """Return *rows* of the plan as instances of the model, see `models_of`.
 
         Example:
             >>> class User(BaseModel):
@@ -74,10 +74,10 @@ class PlanRows(Generic[M]):
 
 
 def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
-    """The rows of *df* as instances of *model*, each of them valid.
+    """Return the rows of *df* as valid instances of *model*.
 
     Raises:
-        FrameInvalid: rows that do not fit.
+        FrameInvalid: rows are invalid.
 
     Example:
         >>> class User(BaseModel):
@@ -89,15 +89,15 @@ def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
     try:
         return to_models(df, model)
     except ValidationError:
-        validate(df, model)  # tells of all failures, and of the columns they are in
+        validate(df, model)  # raises an error with all failures and their columns
         raise
 
 
 def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFrame:
-    """A frame of dicts and of instances of *model*, validated one by one.
+    """Validate dicts and instances of *model* one by one and return them as a frame.
 
     Raises:
-        FrameInvalid: rows that do not fit, or values that no column can hold.
+        FrameInvalid: rows are invalid, or a value does not fit into its column.
 
     Example:
         >>> class User(BaseModel):
@@ -107,16 +107,16 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
     """
     columns = [column for column in columns_of(model) if column.sources]
     failures = Failures()
-    take = partial(_packed, TypeAdapter(model).validate_python, columns, failures)
-    packed = paced(take, enumerate(rows))
+    take = partial(_encode, TypeAdapter(model).validate_python, columns, failures)
+    encoded = paced(take, enumerate(rows))
     if failures:
-        raise pool.call(_invalid, model, len(packed), _pieces(failures))
-    parts = range(0, max(1, len(packed)), _FRAME_ROWS)
-    return pl.concat(paced(lambda at: _frame_of(packed[at : at + _FRAME_ROWS], columns), parts))
+        raise pool.call(_invalid, model, len(encoded), _pieces(failures))
+    parts = range(0, max(1, len(encoded)), _FRAME_ROWS)
+    return pl.concat(paced(lambda at: _frame_of(encoded[at : at + _FRAME_ROWS], columns), parts))
 
 
 def _frame_of(rows: list[tuple[Any, ...]], columns: list[Column]) -> pl.DataFrame:
-    """Packed *rows* as a frame. Polars' own way from rows makes a map null."""
+    """Return encoded *rows* as a frame. Polars' own constructor from rows turns maps into null."""
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
     return pl.DataFrame(
         {
@@ -127,7 +127,7 @@ def _frame_of(rows: list[tuple[Any, ...]], columns: list[Column]) -> pl.DataFram
 
 
 def _pieces(failures: list[Failure]) -> list[pl.DataFrame]:
-    """*failures* as frames. The list is emptied, from its end: to free all of it at once is long work as well."""
+    """Convert *failures* to frames, and empty the list from its end: freeing it at once would take long."""
 
     def last(_: int, length: int) -> pl.DataFrame:
         piece = failures_of(failures[-length:])
@@ -141,24 +141,24 @@ def _invalid(model: type[BaseModel], rows: int, pieces: list[pl.DataFrame]) -> F
     return FrameInvalid.with_text(model.__name__, rows, joined(pieces))
 
 
-def _packed(
+def _encode(
     check: Callable[[Any], Any],
     columns: list[Column],
     failures: Failures,
     numbered: tuple[int, object],
 ) -> tuple[Any, ...]:
-    """The values of a row, as their columns hold them; what is wrong with them goes to *failures*."""
+    """Return the values of a row as their columns store them. Errors are added to *failures*."""
     number, row = numbered
     try:
         instance = check(row)
     except ValidationError as error:
         failures.add(error, number)
         return ()
-    packed: list[Any] = []
+    encoded: list[Any] = []
     for column in columns:
         value = getattr(instance, column.field)
         try:
-            packed.append(column.codec.encode(value))
+            encoded.append(column.form.encode(value))
         except EncodeError as unfit:
             failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
-    return tuple(packed)
+    return tuple(encoded)

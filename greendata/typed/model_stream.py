@@ -1,4 +1,4 @@
-"""`ModelStream`: the rows of a query in validated batches, while the query still runs."""
+"""`ModelStream`: the rows of a query in validated batches while the query runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ T = TypeVar("T")
 class ModelStream(Closing, Generic[M]):
     """An iterator over DataFrames of valid rows, and a context manager that stops the query.
 
-    Memory holds the batch at hand, the one in advance, and Polars' own buffer. Leaving the block, `close`, an error,
-    the end and dropping the object stop the query. One consumer at a time. Get one from `Frame.stream`.
+    Memory holds the current batch, the next one, and Polars' own buffer. Leaving the block, `close`, an error, the end
+    and dropping the object stop the query. One consumer may use it at a time. `Frame.stream` returns one.
 
     Args:
-        batches: the rows, not validated.
-        rows: what makes valid ones of these.
-        sources: the files that are read, for errors.
+        batches: the rows before the validation.
+        rows: the object that validates them.
+        sources: the files that are read, for error messages.
 
     Example:
         >>> from greendata.typed.frame import Frame
@@ -49,24 +49,24 @@ class ModelStream(Closing, Generic[M]):
         self._batches = batches
         self._rows = rows
         self._sources = sources
-        self._count = 0  # of rows given so far; the consumer's thread
-        self._busy = False  # a batch is on its way; consumers test and set it without a call between
+        self._count = 0  # rows returned so far; only the consumer's thread uses it
+        self._busy = False  # True while a batch is fetched; consumers test and set it without a call between
 
     def __iter__(self) -> ModelStream[M]:
         return self
 
     def __next__(self) -> pl.DataFrame:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            FrameInvalid: it has rows that do not fit; their numbers count from the first row of the stream.
-            UnreadableFile, FileMissing, PathRefused: a file is not what it was, or should be.
-            BatchesBusy: another greenlet asks already.
+            FrameInvalid: rows are invalid; their numbers count from the first row of the stream.
+            UnreadableFile, FileMissing, PathRefused: a file cannot be read, or has changed.
+            BatchesBusy: another greenlet is waiting for a batch.
         """
         return self._take(self._rows.frame)
 
     def models(self) -> Iterator[list[M]]:
-        """The batches as lists of models, made in slices on the hub; it raises what `__next__` does.
+        """Yield the batches as lists of models, built in slices on the hub. Raises the errors of `__next__`.
 
         Example:
             >>> from greendata.typed.frame import Frame
@@ -102,7 +102,7 @@ class ModelStream(Closing, Generic[M]):
             self.close()
             failures = error.failures.with_columns(pl.col("row") + self._count)
             raise pool.call(FrameInvalid.with_text, error.model, self._count + error.rows, failures) from error
-        except BaseException:  # the end as well
+        except BaseException:  # also at the end of the stream
             self.close()
             raise
         finally:

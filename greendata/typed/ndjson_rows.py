@@ -1,7 +1,8 @@
-"""The rows of a file of NDJSON as text, each judged once and as it stands, when it is taken.
+"""The rows of an NDJSON file as text, which are validated once, as JSON, when they are taken.
 
-Nothing is judged a second time so, as a frame of judged rows is: code of the model runs once, and a strict one takes
-from JSON what it takes from no column. What is made of rows by operations comes from `greendata.typed.ndjson_scan`.
+The rows of a validated frame would be validated a second time. Here the model's code runs once, and a strict model
+accepts values in JSON that it would not accept from a column. Frames that an operation has changed get their rows from
+`greendata.typed.ndjson_scan` instead.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class NdjsonRows(Generic[M]):
-    """What judges rows by their texts. Call it from a greenlet: the hub turns between slices.
+    """Validate rows by their text. Call the methods from a greenlet: the hub runs between slices.
 
     Attributes:
-        plan: the texts and their lines, see `greendata.typed.ndjson_scan.scan_json_lines`.
-        found: the files.
-        model: what the rows are to be.
+        plan: the lazy frame of the texts and their line numbers, see `greendata.typed.ndjson_scan.scan_json_lines`.
+        found: the files, for error messages.
+        model: the model of the rows.
     """
 
     plan: pl.LazyFrame
@@ -41,11 +42,11 @@ class NdjsonRows(Generic[M]):
     model: type[M]
 
     def frame(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The columns of the model for *rows* of the plan.
+        """Validate *rows* of the plan and return them with the columns of the model.
 
         Raises:
-            FrameInvalid: rows that do not fit.
-            UnreadableFile: a row is no JSON.
+            FrameInvalid: rows are invalid.
+            UnreadableFile: a row is not JSON.
 
         Example:
             >>> class User(BaseModel):
@@ -64,7 +65,7 @@ class NdjsonRows(Generic[M]):
         return found.good
 
     def models(self, rows: pl.DataFrame) -> list[M]:
-        """The instances of the model for *rows* of the plan; raises what `frame` does.
+        """Return *rows* of the plan as instances of the model. Raises the errors of `frame`.
 
         Example:
             >>> class User(BaseModel):
@@ -81,7 +82,7 @@ class NdjsonRows(Generic[M]):
         try:
             return gathered(some, rows.height)
         except ValidationError:
-            self.frame(rows)  # tells of all failures
+            self.frame(rows)  # raises an error with all failures
             raise
 
 

@@ -1,10 +1,10 @@
-"""Files of NDJSON as lazy frames, whose rows are compared with their own text while they are read.
+"""Scan NDJSON files as lazy frames, and check each row against its text while it is read.
 
-What a column of such a file is cannot be told before all of it was read, and what a cell was not told after. So the
-rows are judged where they come in, batch by batch, and the columns are those of the model (`scan_validated`). Rows of a
-model that runs code are not judged before they are taken, since code is to run once: their columns have the types that
-Polars infers from all rows, and a row of which a column would say something else than its text is refused
-(`scan_inferred`). All of it is for workers and for Polars' own threads, which run the query.
+The type of a column is known only when the whole file has been read, and by then the original text of a cell is lost.
+So rows are validated while they are read, batch by batch, and the columns are those of the model (`scan_validated`).
+If the model runs code, rows are validated only when they are taken, since its code should run once. Their columns have
+the types that Polars infers from all rows, and a row whose columns differ from its text is an error (`scan_inferred`).
+Workers call these functions, and Polars' own threads, which run the query.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from greendata.validation.verbs import verdict
 
 __all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_validated", "scan_json_lines", "unreadable")
 
-ROWS = 50_000  # judged at once
+ROWS = 50_000  # rows that are validated at once
 SCAN_LINES_OPTIONS = frozenset({"credential_provider", "storage_options"})  # of `polars.scan_lines`
-LINE, TEXT = "line", "text"  # the columns of texts
-COMPARED_BYTES = 1 << 16  # of rows at once: less than a millisecond of Python
+LINE, TEXT = "line", "text"  # the columns of `scan_json_lines`
+COMPARED_BYTES = 1 << 16  # bytes of rows that are compared at once: less than a millisecond of Python
 
 _NOT_BLANK = r"[^ \t\r]"
 
@@ -47,8 +47,8 @@ def scan_json_lines(places: Any, **options: Any) -> pl.LazyFrame:
     r"""Return a lazy frame of the lines (`TEXT`) that are not blank, and their numbers (`LINE`).
 
     Args:
-        places: what `polars.scan_lines` takes.
-        options: some of `SCAN_LINES_OPTIONS`.
+        places: the source argument of `polars.scan_lines`.
+        options: keyword arguments named in `SCAN_LINES_OPTIONS`.
 
     Example:
         >>> scan_json_lines(b"{}\n\n{}").collect().rows()
@@ -61,16 +61,15 @@ def scan_json_lines(places: Any, **options: Any) -> pl.LazyFrame:
 def scan_validated(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> pl.LazyFrame:
     r"""Return a lazy frame over lines of JSON in the schema of *model*.
 
-    Taking it raises FrameInvalid with the failures of all rows, those that a filter would leave out with them, or of
-    those up to the batch in which there are 10 000 failures; and
-    UnreadableFile if a line is no JSON.
+    Collecting it raises FrameInvalid with the failures of all rows, including rows that a filter leaves out. It stops
+    after the batch that reaches 10 000 failures. It raises UnreadableFile if a line is not JSON.
 
     Args:
         lines: see `scan_json_lines`.
-        found: the same files, for errors.
+        found: the same files, for error messages.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
 
     Example:
         >>> import tempfile
@@ -85,24 +84,24 @@ def scan_validated(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) 
     """
     lines.head(1).collect()
     schema = schema_of(model)
-    judged = partial(_validated_batches, lines, found, model)
-    return register_io_source(partial(_batches, judged), schema=schema, explain_name="judged NDJSON")
+    batches = partial(_validated_batches, lines, found, model)
+    return register_io_source(partial(_batches, batches), schema=schema, explain_name="validated NDJSON")
 
 
 def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> tuple[pl.LazyFrame, pl.Schema]:
-    r"""Return a lazy frame over lines of JSON in the types that Polars infers from all of them, and these.
+    r"""Return a lazy frame over lines of JSON, with the types that Polars infers from all lines, and its schema.
 
-    Taking it raises UnreadableFile, which names the line and the place in it, where a value would not be what it is in
-    the text: an integer that is rounded beside fractions, a number that is text beside strings, the first of two
-    values of one key. It does so where a key is absent and null would mean something else to the model.
+    Collecting it raises UnreadableFile, with the line and the position, if a value would differ from its text: an
+    integer is rounded because the column has fractions, a number becomes text because the column has strings, or a key
+    appears twice. It also does so if a key is absent and null has another meaning for the model.
 
     Args:
         lines: see `scan_json_lines`.
-        found: the same files, for errors.
+        found: the same files, for error messages.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnreadableFile: a line is no JSON, or there are no types for all lines.
+        FileNotFoundError: there is no such file.
+        UnreadableFile: a line is not JSON, or there is no common type for all lines.
 
     Example:
         >>> import tempfile
@@ -121,7 +120,7 @@ def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
     except PolarsError as error:
         raise UnreadableFile([found.shown], f"there is no type for all rows: {short_message(error)}") from error
     source = partial(_batches, partial(_compared_batches, lines, found, model, schema))
-    return register_io_source(source, schema=schema, explain_name="faithful NDJSON"), schema
+    return register_io_source(source, schema=schema, explain_name="compared NDJSON"), schema
 
 
 def _batches(
@@ -131,10 +130,10 @@ def _batches(
     rows: int | None,
     _batch_size: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """What Polars asks for: some *columns* of the first *rows*, of which it takes those that *predicate* is true of."""
+    """Yield what Polars requests: *columns* of the first *rows* rows, filtered by *predicate*."""
     for good in frames():
         if rows is not None:
-            good = good.head(rows)  # noqa: PLW2901 - no more of it is wanted
+            good = good.head(rows)  # noqa: PLW2901 - the whole batch is not used again
             rows -= good.height
         some = good if predicate is None else good.filter(predicate)
         yield some if columns is None else some.select(referred(columns, some.columns))
@@ -143,24 +142,24 @@ def _batches(
 
 
 def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -> Iterator[pl.DataFrame]:
-    """The rows in batches; as soon as one is invalid no more of them, but failures until `LISTED`."""
+    """Yield valid rows in batches. After the first invalid row, only collect failures, until there are `LISTED`."""
     partitioner = JsonPartitioner(model)
     names = [*schema_of(model)]
     failures: list[pl.DataFrame] = []
-    height = told = 0
+    height = failed = 0
     for numbers, texts in _rows(lines):
         try:
-            count, judged = complete_validation(partitioner(texts))
-        except InvalidJson as broken:
+            count, checked = verdict(partitioner(texts))
+        except NotJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken
-        if judged.failures.height:
-            failures.append(judged.failures.with_columns(pl.col("row") + pl.lit(height, pl.UInt32)))
-            told += judged.failures.height
+        if checked.failures.height:
+            failures.append(checked.failures.with_columns(pl.col("row") + pl.lit(height, pl.UInt32)))
+            failed += checked.failures.height
         height += count
         if not failures:
-            yield judged.good.select(referred(names, judged.good.columns))
-        if told >= LISTED:
+            yield checked.good.select(referred(names, checked.good.columns))
+        if failed >= LISTED:
             break
     if failures:
         raise FrameInvalid.with_text(model.__name__, height, joined(failures))
@@ -169,7 +168,7 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
 def _compared_batches(
     lines: pl.LazyFrame, found: Sources, model: type[BaseModel], schema: pl.Schema
 ) -> Iterator[pl.DataFrame]:
-    """The rows in batches, each compared with its text."""
+    """Yield the rows in batches, after a comparison of each row with its text."""
     columns = columns_of(model)
     for numbers, texts, df in _pieces(lines, found, schema):
         if not df.width:
@@ -190,7 +189,7 @@ def _compared_batches(
 def _pieces(
     lines: pl.LazyFrame, found: Sources, schema: pl.Schema | None
 ) -> Iterator[tuple[pl.Series, pl.Series, pl.DataFrame]]:
-    """The numbers of lines, their texts, and the frame of these, some megabytes at once."""
+    """Yield line numbers, texts of lines, and the frame of these, a few megabytes at a time."""
     for numbers, texts in _rows(lines):
         for begin, end, content in lines_of(texts):
             try:
@@ -203,13 +202,13 @@ def _pieces(
 
 
 def _rows(lines: pl.LazyFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """Batches of *lines*: the numbers of these, and their texts."""
+    """Yield *lines* in batches of line numbers and texts."""
     for batch in lines.collect_batches(chunk_size=ROWS, maintain_order=True):
         yield batch[LINE], batch[TEXT].alias("")
 
 
 def unreadable(found: Sources, line: int, reason: str) -> UnreadableFile:
-    """The error for a line of a file. It looks at the file.
+    """Return the error for a line of a file. It looks at the file.
 
     Example:
         >>> unreadable(Sources("rows.ndjson", (__file__,), None), 7, "it is no JSON")

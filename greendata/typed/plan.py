@@ -1,8 +1,8 @@
-"""Plans checked when they are built: an operation is tried on frames without rows before it is done to a frame.
+"""Check plans when they are built: an operation is tried on empty frames before it is applied to a frame.
 
-What Polars finds out from names and types alone it says when it resolves a schema; some of it (an accessor of another
-type, a comparison of text with numbers) only when it computes. So the operation is also computed, over no rows. That
-step is left out where a plan has Python functions in it, which may not be called for a check.
+Polars reports most errors of names and types when it resolves a schema, but some (an accessor of another type, a
+comparison of text with numbers) only when it runs the query. So the operation is also run on empty frames. Plans with
+Python functions skip that step, since a check must not call them.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ __all__ = ("short_message", "plan_schema")
 
 _ABOUT_TYPES = (ColumnNotFoundError, InvalidOperationError, SchemaError, StructFieldNotFoundError)
 _A_NAME = re.compile(r'"([^"]+)"')
-_PYTHON = ("python_udf", "PYTHON", "map_")  # how a plan's text shows functions of Python
+_PYTHON = ("python_udf", "PYTHON", "map_")  # Python functions in the text of a plan
 
 
 def plan_schema(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl.LazyFrame]) -> pl.Schema:
-    """The schema of what *build* makes of frames that have *schemas*. Call on a worker.
+    """Return the schema of the result of *build* for frames that have *schemas*. Call on a worker.
 
     Args:
-        verb: what the operation is called in errors.
-        schemas: that of the frame, and of every other frame that takes part.
-        build: the operation, a function of as many lazy frames.
+        verb: the name of the operation, for error messages.
+        schemas: the schemas of the frame and of the other frames that *build* takes.
+        build: the operation, a function of that many lazy frames.
 
     Raises:
-        UnknownColumn: it names a column that is not there.
-        PlanRefused: it does not go with the columns' types.
+        UnknownColumn: the operation names a column that does not exist.
+        PlanRefused: the operation does not fit the types of the columns.
 
     Example:
         >>> dict(plan_schema("select", [pl.Schema({"a": pl.Int8})], lambda lf: lf.select(pl.col("a").sum().alias("b"))))
@@ -50,12 +50,12 @@ def plan_schema(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl
         schema = lf.collect_schema()
         _dry_run(lf)
     except PolarsError as error:
-        raise _refusal(verb, error, schemas[0]) from error
+        raise _plan_error(verb, error, schemas[0]) from error
     return schema
 
 
 def short_message(error: BaseException) -> str:
-    r"""What Polars says went wrong, without the plan and the advice that it prints behind it.
+    r"""Return the message of Polars' *error* without the plan and the advice that follow it.
 
     Example:
         >>> short_message(ValueError("bad line\n\nResolved plan until failure: ..."))
@@ -67,7 +67,7 @@ def short_message(error: BaseException) -> str:
 
 
 def _dry_run(lf: pl.LazyFrame) -> None:
-    """Compute *lf*, which has no rows, and raise what it says about types; the lack of rows is no error."""
+    """Run *lf*, which has no rows, and raise errors about types. Ignore errors that come from the lack of rows."""
     if any(sign in lf.explain(optimized=False) for sign in _PYTHON):
         return
     try:
@@ -77,11 +77,11 @@ def _dry_run(lf: pl.LazyFrame) -> None:
     except ComputeError as error:
         if str(error).startswith("cannot compare"):
             raise
-    except PolarsError:  # an index out of bounds, a shape: of no rows
+    except PolarsError:  # an index out of bounds or a wrong shape, which come from the lack of rows
         return
 
 
-def _refusal(verb: str, error: PolarsError, schema: pl.Schema) -> PlanRefused:
+def _plan_error(verb: str, error: PolarsError, schema: pl.Schema) -> PlanRefused:
     name = _A_NAME.search(str(error))
     if isinstance(error, ColumnNotFoundError) and name is not None:
         return UnknownColumn(verb, name[1], schema)

@@ -1,7 +1,8 @@
-"""Files as lazy frames, read the way a model wants them. All of this reads files: workers call it.
+"""Scan files as lazy frames with the types that a model expects. These functions read files: call them on workers.
 
-The types of a CSV column and whether an NDJSON key is there at all are guesses from a file's first lines; where the
-model knows better, it is asked. What Polars says of a bad file becomes an error that names the file as its caller did.
+Polars guesses the types of CSV columns and the keys of NDJSON rows from the first lines of a file. The model repaths
+these guesses where it knows more. Errors of Polars about a bad file are replaced by errors with the path that the
+caller gave.
 """
 
 from __future__ import annotations
@@ -29,12 +30,11 @@ __all__ = ("Scan", "csv_to_model", "csv_options", "duplicate_name", "translating
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
-# Options of `polars.scan_ndjson` that say how much of a file Polars looks at and holds at once, which has no bearing on
-# rows that are judged one by one.
+# Options of `polars.scan_ndjson` for inference and memory. They have no effect on rows that are validated one by one.
 _INFERENCE_OPTIONS = frozenset({"batch_size", "infer_schema_length", "low_memory"})
 
-_DUPLICATED = "_duplicated_"  # what Polars puts between a name that is taken and a number
-# The options of `polars.scan_csv` that say where the header is and what a column.
+_DUPLICATED = "_duplicated_"  # Polars renames the second column "a" to "a_duplicated_0"
+# The options of `polars.scan_csv` that decide how the header is found and split.
 _FORM = (
     "comment_prefix",
     "encoding",
@@ -49,13 +49,13 @@ _FORM = (
 
 
 class Scan(NamedTuple):
-    """A file as a lazy frame.
+    """The result of a scan.
 
     Attributes:
         frame: the lazy frame.
-        schema: its columns.
-        sources: the files, to be checked before each run.
-        texts: the rows as text, see `greendata.typed.ndjson_rows`; None if the file has none.
+        schema: the columns of the frame.
+        sources: the files, which have to be checked before each run.
+        texts: the rows as text, see `greendata.typed.ndjson_rows`, or None for other formats and options.
     """
 
     frame: pl.LazyFrame
@@ -65,53 +65,53 @@ class Scan(NamedTuple):
 
 
 def scan(kind: Kind, path: StrPath, root: StrPath | None, model: type[BaseModel], options: dict[str, Any]) -> Scan:
-    """The lazy frame over *path*, of which no more is read than its schema.
+    """Return a lazy frame over *path*. Only the schema is read now.
 
     Args:
-        kind: which ``polars.scan_*`` reads it.
+        kind: the suffix of the ``polars.scan_*`` function to use.
         path: see `greendata.typed.confinement.resolve_sources`.
-        root: likewise.
-        model: what the rows are to be.
-        options: those of ``polars.scan_*``; they win over what the model knows.
+        root: see `greendata.typed.confinement.resolve_sources`.
+        model: the model of the rows.
+        options: keyword arguments of ``polars.scan_*``, which take precedence over the model.
 
     Raises:
-        PathRefused, FileMissing, BadArgument: the path.
-        UnreadableFile: the file is not of that kind, or is cut short.
+        PathRefused, FileMissing, BadArgument: *path* or *root* is invalid.
+        UnreadableFile: the file has another format, or is truncated.
     """
     found = resolve_sources(path, root)
     if found.root is None:
-        places: Any = path
-    elif kind == "ndjson":  # which has no glob=False
-        places = [escape(place) for place in found.paths]
+        paths: Any = path
+    elif kind == "ndjson":  # scan_ndjson has no glob=False
+        paths = [escape(path) for path in found.paths]
     else:
-        places, options = list(found.paths), {**options, "glob": False}
+        paths, options = list(found.paths), {**options, "glob": False}
     with translating_file_errors((found,)):
         if kind == "ndjson" and options.keys() <= SCAN_LINES_OPTIONS | _INFERENCE_OPTIONS:
-            lines = scan_json_lines(places, **{name: options[name] for name in options.keys() & SCAN_LINES_OPTIONS})
+            lines = scan_json_lines(paths, **{name: options[name] for name in options.keys() & SCAN_LINES_OPTIONS})
             if _can_validate_while_reading(model):
                 return Scan(scan_validated(lines, found, model), schema_of(model), found, lines)
             return Scan(*scan_inferred(lines, found, model), found, lines)
         if kind == "csv":
             options = csv_options(model, options)
-        lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(places, **options)
+        lf: pl.LazyFrame = getattr(pl, f"scan_{kind}")(paths, **options)
         schema = lf.collect_schema()
         if kind == "csv":
-            if (twice := duplicate_name(schema, lambda: _header(places, options))) is not None:
+            if (twice := duplicate_name(schema, lambda: _header(paths, options))) is not None:
                 raise UnreadableFile([found.shown], f"the name {twice!r} stands for more than one column")
             lf = csv_to_model(model, lf, options)
             schema = lf.collect_schema()
         if kind == "ndjson" and not options.keys() & {"schema", "schema_overrides", "infer_schema_length"}:
-            lf = pl.scan_ndjson(places, **options, **_ndjson_knowledge(schema, model))
+            lf = pl.scan_ndjson(paths, **options, **_ndjson_knowledge(schema, model))
             schema = lf.collect_schema()
     return Scan(lf, schema, found)
 
 
 @contextmanager
 def translating_file_errors(files: tuple[Sources, ...]) -> Iterator[None]:
-    """Have what Polars raises in the block be about *files*; without files it is left as it is.
+    """Replace errors of Polars in the block by errors about *files*. Without files, pass them on unchanged.
 
     Raises:
-        UnreadableFile, FileMissing: in the place of Polars' errors, with them as the cause.
+        UnreadableFile, FileMissing: instead of an error of Polars, which is their cause.
     """
     try:
         yield
@@ -135,15 +135,15 @@ def _cleaned(files: tuple[Sources, ...]) -> Callable[[str], str]:
 
 
 def _can_validate_while_reading(model: type[BaseModel]) -> bool:
-    """True if rows may be judged while they are read: once they are taken, they are again."""
+    """Return True if rows can be validated while they are read, even though they are validated again when taken."""
     return model.model_config.get("extra") != "allow" and not runs_code(model)
 
 
 def csv_options(model: type[BaseModel], options: dict[str, Any]) -> dict[str, Any]:
-    """Return *options* of ``polars.scan_csv``, which win, with what *model* knows of the types of columns.
+    """Return *options* of ``polars.scan_csv`` with the types of columns that *model* knows. *options* take precedence.
 
-    Integers and booleans are read as what the model has. All else is read as text, which the validation takes at its
-    word.
+    Integers and booleans are read in the type of the model. All else is read as text, so that the validation sees the
+    original text.
 
     Example:
         >>> class User(BaseModel):
@@ -156,10 +156,10 @@ def csv_options(model: type[BaseModel], options: dict[str, Any]) -> dict[str, An
 
 
 def csv_to_model(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, Any]) -> pl.LazyFrame:
-    """Return the rows of CSV in *lf* as *model* wants them: with their names, floats, decimals and binary values.
+    """Return the CSV rows of *lf* with the names, floats, decimals and binary values that *model* expects.
 
     Args:
-        options: those that it was read with, see `csv_options`.
+        options: the options that *lf* was read with, see `csv_options`.
 
     Example:
         >>> class Item(BaseModel):
@@ -169,7 +169,7 @@ def csv_to_model(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, An
     """
     if not options.keys() & {"has_header", "new_columns", "quote_char", "with_column_names"}:
         names = lf.collect_schema()
-        lf = lf.rename({raw: raw.replace('""', '"') for raw in names if '""' in raw})  # as `_raw` has it
+        lf = lf.rename({raw: raw.replace('""', '"') for raw in names if '""' in raw})  # see `_raw`
     schema = lf.collect_schema()
     changed = []
     for name, dtype in _wanted(model).items():
@@ -177,9 +177,9 @@ def csv_to_model(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, An
             continue
         text = column(name)
         if options.get("decimal_comma") and (dtype.is_float() or dtype.is_decimal()):
-            point = text.str.replace_all(".", "..", literal=True)  # which is none then
+            point = text.str.replace_all(".", "..", literal=True)  # so that it is not a number
             text = point.str.replace(",", ".", literal=True)
-        if dtype == pl.Binary:  # it is in base64, see `greendata.formats.text_encode`
+        if dtype == pl.Binary:  # base64, see `greendata.formats.text_encode`
             text = text.str.decode("base64")
         elif dtype == pl.Float64:
             text = _as_float(text)
@@ -188,11 +188,11 @@ def csv_to_model(model: type[BaseModel], lf: pl.LazyFrame, options: dict[str, An
 
 
 def duplicate_name(schema: pl.Schema, header: Callable[[], list[str | None]]) -> str | None:
-    """Return a name that stands for more than one column, which Polars renames; None if there is none.
+    """Return a name that several columns have, which Polars renames, or None.
 
     Args:
-        schema: what Polars makes of the header.
-        header: tells the names as they stand there.
+        schema: the schema that Polars returns.
+        header: a function that returns the names as the file has them.
 
     Example:
         >>> duplicate_name(pl.Schema({"a": pl.Int64, "a_duplicated_0": pl.Int64}), lambda: ["a", "a"])
@@ -204,20 +204,20 @@ def duplicate_name(schema: pl.Schema, header: Callable[[], list[str | None]]) ->
     return next((name or "" for name, count in Counter(header()).items() if count > 1), None)
 
 
-def _header(places: Any, options: dict[str, Any]) -> list[str | None]:
-    """The first record of a file, as it stands there."""
+def _header(paths: Any, options: dict[str, Any]) -> list[str | None]:
+    """Return the first record of a file without conversion."""
     form = {name: options[name] for name in _FORM if name in options}
-    head = pl.scan_csv(places, **form, has_header=False, infer_schema=False, n_rows=1)
+    head = pl.scan_csv(paths, **form, has_header=False, infer_schema=False, n_rows=1)
     return [*head.collect().row(0)]
 
 
 def _wanted(model: type[BaseModel]) -> dict[str, pl.DataType]:
-    """The dtypes of columns, under each of the names that they may have."""
-    return {source: column.codec.dtype for column in columns_of(model) for source in column.sources}
+    """Return the dtypes of the model's columns, by each of the names that a column may have."""
+    return {source: column.form.dtype for column in columns_of(model) for source in column.sources}
 
 
 def _as_float(text: pl.Expr) -> pl.Expr:
-    """The floats in *text*; an error where digits would become an infinity."""
+    """Parse *text* as floats. Digits that would overflow to infinity are an error."""
     number = text.str.strip_chars(" \t")
     number = pl.when(number != "").then(number)
     is_lost = number.cast(pl.Float64, strict=False).is_infinite() & number.str.contains("[0-9]")
@@ -225,7 +225,7 @@ def _as_float(text: pl.Expr) -> pl.Expr:
 
 
 def _raw(name: str) -> str:
-    """What Polars calls a column: it leaves a quote within quotes doubled."""
+    """Return Polars' name of the column: it does not unescape doubled quotes in a header."""
     return name.replace('"', '""')
 
 
@@ -234,14 +234,14 @@ def _is_read(dtype: pl.DataType) -> bool:
 
 
 def _ndjson_knowledge(schema: pl.Schema, model: type[BaseModel]) -> dict[str, Any]:
-    """Read on for keys that may come late; floats where floats are wanted, and integers where a float would round."""
+    """Return options that infer from all lines if keys may appear late, and that keep numbers exact for the model."""
     wanted = schema_of(model)
     numbers: dict[str, pl.DataType] = {}
     for name, dtype in wanted.items():
         if dtype.is_float() and name in schema and schema[name].is_integer():
             numbers[name] = dtype
         elif dtype.is_integer() and name in schema and schema[name].is_float():
-            numbers[name] = pl.Int64()  # and 1.0 is none, which tells more than another integer would
+            numbers[name] = pl.Int64()  # 1.0 is then an error, which is clearer than another integer
         elif isinstance(dtype, pl.Decimal) and name in schema and schema[name].is_float():
             numbers[name] = pl.String()
     late = {"infer_schema_length": None} if wanted.keys() - schema.keys() else {}

@@ -42,7 +42,7 @@ def fetch(url: str, *, allow_private: Any = LOOPBACK, **options: Any) -> bytes:
     return work() if PATCHED else greendata.run(work).get()
 
 
-# -- what comes ---------------------------------------------------------------------------------------
+# -- bodies -------------------------------------------------------------------------------------------
 
 
 def test_the_body_comes_whole() -> None:
@@ -73,7 +73,7 @@ def test_the_answer_tells_where_it_came_from() -> None:
         assert found == (server.url + "/b?x=1", 200, "7")
 
 
-# -- whom it talks to -----------------------------------------------------------------------------------
+# -- addresses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.requests == []
 
 
-# -- how long, how much -----------------------------------------------------------------------------------
+# -- limits -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_an_announced_length_that_is_none(length: str) -> None:
         assert fetch(server.url + "/") == CSV
 
 
-# -- what is wrong with it ----------------------------------------------------------------------------------
+# -- broken responses ---------------------------------------------------------------------------------------
 
 
 def test_bodies_that_are_cut_short_or_garbled() -> None:
@@ -335,7 +335,7 @@ def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContext
                     fetch(server.url + path, **options)
 
 
-# -- whose errors they are ------------------------------------------------------------------------------
+# -- errors of the block --------------------------------------------------------------------------------
 
 
 OWN = (

@@ -1,6 +1,6 @@
-"""The guard against addresses that are not public, where urllib3 and requests make connections in other ways.
+"""The guard against addresses that are not public, when urllib3 and requests make connections in other ways.
 
-Each test takes away something that the guard hooks into. Then a body may be refused that could be had, but none is read
+Each test removes a hook that the guard uses. The guard may then reject a harmless response, but it never reads a body
 over a connection whose peer was not checked.
 """
 
@@ -185,7 +185,7 @@ def test_a_second_try_that_reaches_another_peer(monkeypatch: pytest.MonkeyPatch)
         assert (len(outer.requests), inner.requests, targets) == (1, [], [])
 
 
-# -- a connection that is used again ----------------------------------------------------------------------
+# -- reused connections -----------------------------------------------------------------------------------
 
 
 def test_a_connection_that_is_kept_is_still_a_checked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_a_request_that_is_sent_past_the_connection(monkeypatch: pytest.MonkeyPa
             reading(inner.url + "/")
 
 
-# -- connections that are not ours ------------------------------------------------------------------------
+# -- other connections ------------------------------------------------------------------------------------
 
 
 def test_pools_that_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:

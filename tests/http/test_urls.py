@@ -272,7 +272,7 @@ def test_lines_in_a_store_are_read_by_their_own_text(tmp_path: Path) -> None:
 
 
 def claims(values: int) -> bytes:
-    """Return a small Parquet file that claims to have that many rows."""
+    """Return a small Parquet file that holds *values* values."""
     file = io.BytesIO()
     pl.DataFrame({"a": pl.repeat(1, values, dtype=pl.Int8, eager=True)}).write_parquet(file)
     return file.getvalue()

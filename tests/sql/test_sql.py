@@ -60,7 +60,7 @@ def count(database: object, table: str = "t") -> int:
     return int(read(f'SELECT count(*) FROM "{table}"', database).item())
 
 
-# -- out and in ---------------------------------------------------------------------------------------
+# -- writing and reading ------------------------------------------------------------------------------
 
 
 def test_every_type_comes_back_with_its_overrides(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_replace_that_fails_keeps_the_old_table(file: Path) -> None:
     assert count(file) == count(file, "v") == 3
 
 
-# -- a connection of the caller's -----------------------------------------------------------------------
+# -- connections of the caller --------------------------------------------------------------------------
 
 
 def test_a_rollback_takes_the_rows_back(file: Path, connection: Any) -> None:
@@ -430,7 +430,7 @@ def test_streams_leave_no_descriptors(
             greendata.write_sql(ROWS, "t", file).get()
 
 
-# -- the hub, the pool ------------------------------------------------------------------------------------
+# -- the hub and the pool ---------------------------------------------------------------------------------
 
 
 def test_it_runs_in_the_pool_and_the_hub_goes_on(file: Path) -> None:
@@ -460,7 +460,7 @@ def test_a_deadline_that_passes_in_the_queue(file: Path, held: Gate) -> None:
         count(file, "u")
 
 
-# -- what goes wrong ----------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 def test_a_query_that_fails_says_why(file: Path) -> None:

@@ -257,7 +257,7 @@ def test_lists_of_words_and_of_nothing_make_a_table_of_text(inner: Any, connecti
     assert_frame_equal(found, lists.cast(pl.List(pl.String)))
 
 
-# -- what tables do with rows -----------------------------------------------------------------------------
+# -- tables that leave rows out ---------------------------------------------------------------------------
 
 
 def made(connection: Any, *statements: str) -> None:

@@ -76,7 +76,7 @@ def wait_for_waiters(address: str, number: int) -> None:
     until(lambda: read(WAITING, address).item() == number)
 
 
-# -- out and in ---------------------------------------------------------------------------------------
+# -- writing and reading ------------------------------------------------------------------------------
 
 
 def test_every_type_comes_back_with_its_overrides(address: str) -> None:
@@ -394,7 +394,7 @@ def test_leaving_a_stream_stops_the_statement_it_waits_for(address: str, locked:
     del locked
 
 
-# -- what goes wrong ----------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 def test_a_query_that_fails_says_why(address: str) -> None:

@@ -194,7 +194,7 @@ def test_values_that_sqlite_would_change_are_refused(file: Path) -> None:
     assert read("SELECT * FROM old", file).row(0) == ("0815a", 2.0**53, "0.30000000000000004")
 
 
-# -- a connection of the caller's -------------------------------------------------------------------------
+# -- connections of the caller ----------------------------------------------------------------------------
 
 
 def test_the_factories_of_a_connection_stay_and_make_no_rows_here(file: Path) -> None:
@@ -376,7 +376,7 @@ def test_every_type_in_a_column_whose_name_looks_like_a_pattern(name: str, file:
                 greendata.write_sql(df, "named", file, if_exists="append").get()
 
 
-# -- what tables do with rows -----------------------------------------------------------------------------
+# -- tables that leave rows out ---------------------------------------------------------------------------
 
 
 def test_rows_that_the_table_leaves_out_are_not_counted(file: Path) -> None:

@@ -389,7 +389,7 @@ def test_what_is_written_can_be_read_by_others(converting: Any, engine: sa.Engin
     assert read("SELECT ? = datetime('2020-02-29 01:02:03')", engine, params=[MOMENT]).item() == 1
 
 
-# -- what else there is ---------------------------------------------------------------------------------
+# -- values ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stored", [1582938123, 1582938123.5, 2458908.5])

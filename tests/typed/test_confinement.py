@@ -1,4 +1,4 @@
-"""Paths inside a root: what is refused before anything is opened, what is found, and what errors may name."""
+"""Paths inside a root: which are rejected before a file is opened, which are found, and what errors may name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from greendata.typed import confinement
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with files, beside a folder that nobody may see."""
+    """A root with files, next to a folder that must not be read."""
     top = tmp_path / "root"
     for name in ("a.csv", "b.csv", "c.txt", ".hidden.csv", "deep/d.csv", "deep/er/e.csv"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def test_files_folders_and_globs(root: Path) -> None:
 
 
 def test_a_glob_of_many_stars_is_no_more_work_than_one(tmp_path: Path) -> None:
-    """Forty million ways lead to these files, by which nobody should go."""
+    """The ``**`` could match the path of these files in forty million ways."""
     folder = tmp_path.joinpath(*["d"] * 14)
     folder.mkdir(parents=True)
     (folder / "a.csv").touch()
@@ -52,7 +52,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(root: Path) -> None:
     assert found("[ab].csv", root) == ["[ab].csv"]
 
 
-def test_without_a_root_a_path_is_polars_own_business() -> None:
+def test_without_a_root_a_path_is_passed_to_polars() -> None:
     assert confinement.resolve_sources("s3://bucket/*.parquet", None).paths == ("s3://bucket/*.parquet",)
 
 
@@ -74,9 +74,9 @@ def test_without_a_root_a_path_is_polars_own_business() -> None:
         ("*ut/*.csv", "link leads out"),
         ("link.csv", "link leads out"),
         ("lin?.csv", "link leads out"),
-        ("circle", "links cannot be followed"),
-        ("pipe", "no regular file"),
-        ("pip?", "no regular file"),
+        ("circle", "links form a loop"),
+        ("pipe", "not a regular file"),
+        ("pip?", "not a regular file"),
     ],
 )
 def test_what_leads_out_is_refused(root: Path, path: str, reason: str) -> None:
@@ -89,7 +89,7 @@ def test_what_leads_out_is_refused(root: Path, path: str, reason: str) -> None:
         confinement.resolve_sources(path.format(tmp=root.parent), root)
     assert "name a file inside the root" in str(caught.value)
     assert isinstance(caught.value, ValueError)
-    if not set("*?") & set(path):  # a target is one name, and these are letters of it
+    if not set("*?") & set(path):  # a target is one file, and its name may contain these characters
         with pytest.raises(GreenDataError):
             confinement.resolve_target(path.format(tmp=root.parent), root)
 
@@ -113,7 +113,7 @@ def test_missing_files_and_roots(root: Path) -> None:
         assert isinstance(caught.value, FileMissing)
         assert str(caught.value) == f"there is no file or folder {path!r}"
     for bad in (root / "no", root / "a.csv"):
-        with pytest.raises(BadArgument, match="root must be a folder"):
+        with pytest.raises(BadArgument, match="root must be an existing folder"):
             confinement.resolve_sources("a.csv", bad)
 
 
@@ -146,7 +146,7 @@ def test_targets(root: Path) -> None:
     assert confinement.resolve_target("deep/new.csv", root).shown == "deep/new.csv"
     with pytest.raises(FileMissing, match="no file or folder 'no'"):
         confinement.resolve_target("no/new.csv", root)
-    with pytest.raises(PathRefused, match="no regular file"):
+    with pytest.raises(PathRefused, match="not a regular file"):
         confinement.resolve_target("deep", root)
 
 

@@ -1,4 +1,4 @@
-"""Typed frames: where they come from, the ways to take them, and that no way leaves the validation out."""
+"""Typed frames: how they are made, how rows are taken, and that every way validates them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_frame_is_bound_to_its_model_once() -> None:
         Frame.from_frame(GOOD)
 
 
-def test_a_bound_frame_can_be_a_class_of_ones_own() -> None:
+def test_a_bound_frame_can_be_subclassed() -> None:
     class Users(Frame[User]):
         def adults(self) -> Users:
             return self.filter(pl.col("age") >= 18)
@@ -78,7 +78,7 @@ def test_a_bound_frame_can_be_a_class_of_ones_own() -> None:
     assert type(Users.from_frame(GOOD).select("age").as_model(create_model("Age", age=(int, ...)))).__base__ is Frame
 
 
-def test_a_model_that_nobody_needs_dies_with_its_frames() -> None:
+def test_a_model_is_freed_with_its_frames() -> None:
     model = create_model("Passing", name=(str, ...))
     frame = Frame[model].from_columns({"name": ["Ann"]})  # type: ignore[valid-type]
     bound = weakref.ref(type(frame))
@@ -87,7 +87,7 @@ def test_a_model_that_nobody_needs_dies_with_its_frames() -> None:
     assert bound() is None
 
 
-# -- in -----------------------------------------------------------------------------------------------
+# -- construction -------------------------------------------------------------------------------------
 
 
 def test_from_rows_of_dicts_and_models() -> None:
@@ -187,7 +187,7 @@ def test_files_are_written_and_read(kind: str, tmp_path: Path) -> None:
 def test_an_empty_frame_is_written_and_read(kind: str, tmp_path: Path) -> None:
     frame = Frame[User].from_frame(GOOD.clear())
     assert getattr(frame, f"write_{kind}")(tmp_path / "none") == 0
-    if kind != "ndjson":  # no line, no column, where a model has validators
+    if kind != "ndjson":  # without lines there are no columns, if the model has validators
         assert getattr(Frame[User], f"scan_{kind}")(tmp_path / "none").collect() == []
 
 
@@ -296,7 +296,7 @@ def test_a_glob_in_a_name_is_no_glob_to_polars(tmp_path: Path) -> None:
     assert Frame[User].scan_ndjson("[ab].ndjson", root=tmp_path).collect() == [ANN]
 
 
-# -- out ----------------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------
 
 
 def test_four_ways_to_take_it() -> None:
@@ -328,7 +328,7 @@ WAYS: dict[str, Callable[[Frame[User], Path], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_validation_holds_in_every_way(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row numbers are those of the whole frame, and a file appears whole or not at all."""
+    """Row numbers are those of the whole frame, and a file appears complete or not at all."""
     monkeypatch.setattr(typed, "BATCH_ROWS", 1)
     path = tmp_path / "out"
     path.write_text("before")
@@ -341,7 +341,7 @@ def test_validation_holds_in_every_way(way: str, tmp_path: Path, monkeypatch: py
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_trust_is_the_frames(tmp_path: Path) -> None:
+def test_trust_is_a_property_of_the_frame(tmp_path: Path) -> None:
     trusted = Frame[User].from_frame(BAD.with_columns(nick=pl.lit("-")), trust="shape_only")
     assert trusted.to_frame().height == 3
     assert trusted.filter(pl.col("age") < 0).write_parquet(tmp_path / "a.parquet") == 1
@@ -410,7 +410,7 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path) -> N
 @pytest.mark.once("unpatched")
 @pytest.mark.guard(180)
 def test_the_type_checker_knows_the_models() -> None:
-    """``assert_type`` in a file of its own; only this file's errors count."""
+    """mypy checks a separate file with ``assert_type``; only errors of that file count."""
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     finished = run_python(["-m", "mypy", "--strict", "tests/typed/typed_names.py"], timeout=170)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -421,7 +421,7 @@ NO_UNICODE = b"\xff\xfe\xc3" * 6
 
 
 def _arrow_text(kind: pa.DataType) -> pa.Array:
-    """An Arrow array of text, one of which is none: nothing in Arrow looks at it."""
+    """An Arrow array with text that is not UTF-8: Arrow does not check it."""
     raw = pa.array([NO_UNICODE, b"ok"], pa.large_binary() if kind == pa.large_string() else pa.binary())
     return pa.Array.from_buffers(kind, 2, raw.buffers())
 

@@ -1,4 +1,4 @@
-"""Plans of typed frames: what is refused when they are built, and which model the rows have afterwards."""
+"""Plans of typed frames: which errors are raised when they are built, and which model the rows have afterwards."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_wrong_type_is_refused(wrong: str, sales: Frame[Sale]) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_only_rows_can_tell_is_no_matter_of_the_plan(sales: Frame[Sale]) -> None:
+def test_errors_that_depend_on_rows_are_not_raised_for_a_plan(sales: Frame[Sale]) -> None:
     assert sales.select(pl.col("amount").gather([0, 2])).to_dict() == {"amount": [1, 3]}
     assert sales.with_columns(number=pl.Series([1, 2, 3])).select("number").to_dict() == {"number": [1, 2, 3]}
 

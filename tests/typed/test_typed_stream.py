@@ -1,4 +1,4 @@
-"""Streams of typed frames: batches that come while the query runs, row numbers of the whole, and the end of it."""
+"""Streams of typed frames: batches that arrive while the query runs, row numbers, and how a stream ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBERS = pl.DataFrame({"a": range(10)})
 
 
 def counting(taken: list[int], ended: list[bool]) -> pl.LazyFrame:
-    """Batches of 1 000 rows without an end; *taken* has the numbers of those that Polars has asked for."""
+    """Yield batches of 1 000 rows forever. *taken* gets the number of each batch that Polars requests."""
 
     def source(*_: object) -> Iterator[pl.DataFrame]:
         try:
@@ -42,7 +42,7 @@ def counting(taken: list[int], ended: list[bool]) -> pl.LazyFrame:
 
 
 def released(ended: list[bool]) -> bool:
-    """Entering Polars frees the Python objects that its threads have let go of."""
+    """Call Polars, which frees Python objects that its threads have released."""
     pl.Series([0])
     return bool(ended)
 
@@ -60,7 +60,7 @@ def test_the_first_batch_comes_before_the_end_and_closing_stops_the_query() -> N
 
 
 def test_memory_holds_few_batches() -> None:
-    """However long the consumer takes, Polars stops asking when its own small buffer is full."""
+    """Polars stops requesting batches when its own small buffer is full, however slow the consumer is."""
     taken: list[int] = []
     ended: list[bool] = []
     with Frame[Row].from_frame(counting(taken, ended)).stream(batch_size=1_000) as stream:
@@ -92,14 +92,14 @@ def test_row_numbers_are_those_of_the_whole_frame(way: str) -> None:
     assert list(stream) == []
 
 
-def test_a_stream_says_what_it_is() -> None:
+def test_the_repr_of_a_stream() -> None:
     stream = Frame[Row].from_frame(NUMBERS).stream(batch_size=4)
     next(stream)
     assert repr(stream).startswith("<ModelStream of Row after 4 rows: <Batches 'stream of Row' open at ")
     stream.close()
 
 
-def test_two_consumers_are_one_too_many(held: Gate) -> None:
+def test_a_second_consumer_is_an_error(held: Gate) -> None:
     lf = NUMBERS.head(3).lazy().map_batches(held)
     stream = Frame[Row].from_frame(lf).stream()
     first = gevent.spawn(next, stream)
