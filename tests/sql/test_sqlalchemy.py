@@ -296,7 +296,7 @@ def test_converted_by_the_name_of_the_column(converting: Any) -> None:
 @pytest.mark.parametrize(
     ("declared", "stored", "reason"),
     [
-        ("greendata_id", str(uuid.UUID(int=1)), "holds a UUID, which the connection makes of its values"),
+        ("greendata_id", str(uuid.UUID(int=1)), "holds a UUID, which a converter of the connection returned"),
         ("greendata_dec TEXT", "NaN", "holds a Decimal that Polars cannot hold"),
         ("greendata_dec TEXT", "1e50", "holds a Decimal that Polars cannot hold"),
         ("greendata_clock", "01:02:03+02:00", "holds a time that Polars cannot hold"),
