@@ -250,7 +250,9 @@ def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
 
 def _stop(result: Result[Any], canceller: Canceller) -> None:
     if not result.successful() and canceller.request():
-        workers.aside(canceller.cancel)  # if no thread can be started, the statement runs on, as any native call does
+        workers.run_in_new_thread(
+            canceller.cancel
+        )  # if it cannot be started, the statement runs on
 
 
 def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:

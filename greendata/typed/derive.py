@@ -42,8 +42,8 @@ def check_fit(schema: pl.Schema, model: type[BaseModel]) -> None:
         source = column.source(schema)
         if source is None:
             missing += [column.name] if column.missing == "fails" else []
-        elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.form.dtype):
-            misfits[source] = schema[source], column.form.dtype
+        elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.codec.dtype):
+            misfits[source] = schema[source], column.codec.dtype
     if missing or misfits:
         raise ModelMismatch(model.__name__, missing, misfits)
 

@@ -158,7 +158,7 @@ def _encode(
     for column in columns:
         value = getattr(instance, column.field)
         try:
-            encoded.append(column.form.encode(value))
+            encoded.append(column.codec.encode(value))
         except EncodeError as unfit:
             failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
     return tuple(encoded)

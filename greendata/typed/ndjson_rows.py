@@ -56,8 +56,8 @@ class NdjsonRows(Generic[M]):
             [1, 7]
         """
         try:
-            height, found = verdict(pool.call(_partition, self.model, rows[TEXT]))
-        except NotJson as broken:
+            height, found = complete_validation(pool.call(_partition, self.model, rows[TEXT]))
+        except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken
         if found.failures.height:

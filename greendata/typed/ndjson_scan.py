@@ -31,7 +31,7 @@ from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources
 from greendata.typed.plan import short_message
-from greendata.validation.verbs import verdict
+from greendata.validation.verbs import complete_validation
 
 __all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_validated", "scan_json_lines", "unreadable")
 
@@ -149,8 +149,8 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
     height = failed = 0
     for numbers, texts in _rows(lines):
         try:
-            count, checked = verdict(partitioner(texts))
-        except NotJson as broken:
+            count, checked = complete_validation(partitioner(texts))
+        except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken
         if checked.failures.height:

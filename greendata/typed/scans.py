@@ -213,7 +213,7 @@ def _header(paths: Any, options: dict[str, Any]) -> list[str | None]:
 
 def _wanted(model: type[BaseModel]) -> dict[str, pl.DataType]:
     """Return the dtypes of the model's columns, by each of the names that a column may have."""
-    return {source: column.form.dtype for column in columns_of(model) for source in column.sources}
+    return {source: column.codec.dtype for column in columns_of(model) for source in column.sources}
 
 
 def _as_float(text: pl.Expr) -> pl.Expr:
