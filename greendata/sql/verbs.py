@@ -250,9 +250,7 @@ def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
 
 def _stop(result: Result[Any], canceller: Canceller) -> None:
     if not result.successful() and canceller.request():
-        workers.run_in_new_thread(
-            canceller.cancel
-        )  # if it cannot be started, the statement runs on
+        workers.run_in_new_thread(canceller.cancel)  # if it cannot be started, the statement runs on
 
 
 def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:

@@ -211,8 +211,8 @@ def unreadable(found: Sources, line: int, reason: str) -> UnreadableFile:
     """Return the error for a line of a file. It looks at the file.
 
     Example:
-        >>> unreadable(Sources("rows.ndjson", (__file__,), None), 7, "it is no JSON")
-        UnreadableFile('cannot read rows.ndjson: line 7: it is no JSON')
+        >>> unreadable(Sources("rows.ndjson", (__file__,), None), 7, "it is not JSON")
+        UnreadableFile('cannot read rows.ndjson: line 7: it is not JSON')
     """
     is_one = len(found.paths) == 1 and Path(found.paths[0]).is_file()
     where = f"line {line}" if is_one else f"line {line} of all its files"

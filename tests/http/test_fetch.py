@@ -204,16 +204,16 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["status", "headers", "body", "chunk", "chunk size"],
 )
 def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
-    told = r"was not fetched within 0\.3 seconds"
-    with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=told):
+    expected = r"was not fetched within 0\.3 seconds"
+    with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=expected):
         fetch(server.url + "/", timeout=0.3)
 
 
 def test_a_handshake_that_drips_is_cut_off() -> None:
     """A TLS record of 16 kB arrives byte by byte, each before its timeout."""
     record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
-    told = r"was not fetched within 0\.3 seconds"
-    with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=told):
+    expected = r"was not fetched within 0\.3 seconds"
+    with serving_unasked(record) as server, pytest.raises(FetchTimeout, match=expected):
         fetch(f"https://127.0.0.1:{server.port}/", timeout=0.3)
 
 
