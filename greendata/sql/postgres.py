@@ -159,7 +159,7 @@ def _bound(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -
     """
     if not params:
         return given.text, None
-    if given.parameters != len(params):  # the driver ignores parameters that are too many
+    if given.parameters != len(params):  # the driver ignores surplus parameters
         reason = f"the call supplies {len(params)} parameters, and the statement requires {given.parameters}"
         raise QueryFailed(given.text, reason, None)
     placeholders = dict(enumerate(map(_parameter, params), 1))
@@ -270,9 +270,7 @@ def ingest(
     if is_staged or any(column.is_staged for column in columns):
         into = f"{_quoted(found)}.{_quoted(table)}"
         return _through_staging(connection, canceller, rows, columns, table, into, what)
-    mode = (
-        "append" if found else _MODES[if_exists]
-    )  # an append to an existing table does not need the right to create one
+    mode = "append" if found else _MODES[if_exists]  # "create_append" would need the right to create a table
     options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
     if in_schema := found or schema:
         options["adbc.ingest.target_db_schema"] = in_schema

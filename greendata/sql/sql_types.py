@@ -266,13 +266,7 @@ def _parameter(name: str, value: Any, kind: str) -> pl.Series:
         return pl.Series(name, [value])
     except UnicodeEncodeError as error:
         raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        PolarsError,
-        PanicException,
-    ) as error:  # a panic comes from a Decimal that is NaN
+    except (TypeError, ValueError, OverflowError, PolarsError, PanicException) as error:  # Decimal("NaN") panics
         raise ColumnUnwritable({name: type(value).__name__}, kind) from error
 
 

@@ -118,8 +118,5 @@ def _checked(connection: Any) -> Any:
 def _unreachable() -> Iterator[None]:
     try:
         yield
-    except (
-        sys.modules["sqlalchemy"].exc.SQLAlchemyError,
-        sqlite.library().Error,
-    ) as error:  # a pool raises the driver's errors
+    except (sys.modules["sqlalchemy"].exc.SQLAlchemyError, sqlite.library().Error) as error:  # pools raise sqlite3's
         raise DatabaseUnreachable("by SQLAlchemy", sqlite.reason_of(error)) from error

@@ -62,9 +62,8 @@ _CONVERTED = {
     Decimal: pl.Decimal(38, 0),
 }  # further types that the converters of a connection may return
 _NAMES = {type(dtype): kind.__name__ for kind, dtype in (*_KINDS.items(), *_CONVERTED.items())}
-_NOT_UTF8 = re.compile(
-    r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)"
-)  # sqlite3's message, of up to 200 bytes
+# A message of sqlite3, which sqlite3 truncates to 200 bytes.
+_NOT_UTF8 = re.compile(r"(?s)Could not decode to UTF-8 column '(.*?)(?:' with text '|$)")
 _TYPES = {pl.Float32: "REAL", pl.Float64: "REAL", pl.String: "TEXT", pl.Binary: "BLOB"}  # else INTEGER
 _LOOKS_NUMERIC = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # text that becomes an integer with the same digits

@@ -212,9 +212,8 @@ class SqlBatches(Batches[pl.DataFrame]):
         super().__init__(start, timeout=timeout, key=key, label=label)
         self._target = target
         self._canceller = canceller
-        self._ends: list[
-            Result[None]
-        ] = []  # ends of jobs that may still use the connection; set once, by the thread that closes
+        # The ends of jobs that may still use the connection. Set once, by the thread that closes.
+        self._ends: list[Result[None]] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

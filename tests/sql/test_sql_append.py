@@ -142,9 +142,7 @@ def test_an_append_finds_the_table_that_a_statement_finds(connection: Any) -> No
     df = pl.DataFrame({"a": [1, 2]})
     for table in ("passing", "kept"):
         greendata.write_sql(df, table, connection, if_exists="append").get()
-        greendata.write_sql(
-            df.with_columns(b=1.25), table, connection, if_exists="append"
-        ).get()  # through a staging table
+        greendata.write_sql(df.with_columns(b=1.25), table, connection, if_exists="append").get()
         found = greendata.read_sql(f"SELECT a, b::float8 FROM {table} ORDER BY b, a", connection).get()
         assert found.rows() == [(1.0, 1.25), (2.0, 1.25), (1.0, None), (2.0, None)]
     assert greendata.read_sql("SELECT 1 FROM pg_tables WHERE schemaname = 'first'", connection).get().is_empty()

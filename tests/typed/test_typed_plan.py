@@ -74,7 +74,7 @@ WRONG: dict[str, Any] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_type_is_refused(wrong: str, sales: Frame[Sale]) -> None:
     with pytest.raises(
-        PlanRefused, match=r"\(\) cannot be plan_schema: .*; the columns are city: String, amount"
+        PlanRefused, match=r"\(\) cannot be planned: .*; the columns are city: String, amount"
     ) as caught:
         WRONG[wrong](sales)
     assert isinstance(caught.value.__cause__, pl.exceptions.PolarsError)
