@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = (
     "AddressPolicy",
     "GuardedAdapter",
-    "seconds_left",
     "request_deadline",
+    "seconds_left",
 )
 
 # The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.

@@ -22,8 +22,8 @@ from greendata.sql.addresses import Conninfo, parse_address
 from greendata.sql.sql_types import POSTGRES, SQLITE
 
 __all__ = (
-    "AlchemyEngine",
     "AlchemyConnection",
+    "AlchemyEngine",
     "Database",
     "PostgresAddress",
     "PostgresConnection",

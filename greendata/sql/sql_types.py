@@ -22,6 +22,7 @@ from greendata.schema.column_names import frame_of
 __all__ = (
     "POSTGRES",
     "SQLITE",
+    "ascii_lower",
     "check_date_range",
     "check_name",
     "check_names",
@@ -29,7 +30,6 @@ __all__ = (
     "dtypes_of",
     "exact",
     "fits_float",
-    "ascii_lower",
     "parameters",
     "stored",
 )

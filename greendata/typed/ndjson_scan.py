@@ -33,7 +33,7 @@ from greendata.typed.confinement import Sources
 from greendata.typed.plan import short_message
 from greendata.validation.verbs import complete_validation
 
-__all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_validated", "scan_json_lines", "unreadable")
+__all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_json_lines", "scan_validated", "unreadable")
 
 ROWS = 50_000  # rows that are validated at once
 SCAN_LINES_OPTIONS = frozenset({"credential_provider", "storage_options"})  # of `polars.scan_lines`

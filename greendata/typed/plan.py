@@ -22,7 +22,7 @@ from polars.exceptions import (
 
 from greendata.errors import PlanRefused, UnknownColumn
 
-__all__ = ("short_message", "plan_schema")
+__all__ = ("plan_schema", "short_message")
 
 _ABOUT_TYPES = (ColumnNotFoundError, InvalidOperationError, SchemaError, StructFieldNotFoundError)
 _A_NAME = re.compile(r'"([^"]+)"')

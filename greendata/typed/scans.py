@@ -26,7 +26,7 @@ from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, scan_inferred, scan_
 from greendata.typed.plan import short_message
 from greendata.validation.column_validation import runs_code
 
-__all__ = ("Scan", "csv_to_model", "csv_options", "duplicate_name", "translating_file_errors", "scan")
+__all__ = ("Scan", "csv_options", "csv_to_model", "duplicate_name", "scan", "translating_file_errors")
 
 Kind = Literal["parquet", "csv", "ndjson", "ipc"]
 
