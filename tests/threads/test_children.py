@@ -1,4 +1,4 @@
-"""Child processes of jobs and of functions in queries, where gevent has patched what starts them and waits for them."""
+"""Child processes of jobs and of functions in queries, where gevent has patched the functions that start and wait."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.support.processes import children_end, run_python
 
 ALL = (0, "all\n", "")
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test runs in a separate process
 
 
 @pytest.mark.parametrize("has_hub", [False, True])
-def test_a_job_starts_programs_and_is_told_how_they_end(has_hub: bool) -> None:  # noqa: FBT001
+def test_a_job_starts_programs_and_gets_their_return_codes(has_hub: bool) -> None:  # noqa: FBT001
     code = f"""
         from gevent import monkey; monkey.patch_all()
         import os, subprocess
@@ -63,7 +63,7 @@ def test_a_return_code_is_right_though_the_main_hub_has_reaped_the_child() -> No
         from tests.support.gates import Gate
 
         greendata.run(int).get()
-        subprocess.run(["true"])  # from now on the main hub reaps every child
+        subprocess.run(["true"])  # from here on the main hub reaps every child
         gate, pids = Gate(), []
 
         def start(how):
@@ -103,7 +103,7 @@ def test_a_job_forks_and_waits_for_its_child() -> None:
             child.join()
             return child.exitcode
 
-        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
+        gevent.get_hub().loop.install_sigchld()  # otherwise gevent misses a child that ends before it watches
         waits = [greendata.run(func, code) for func in (fork, process) for code in range(4)]
         waits += [gevent.spawn(fork, code) for code in range(4)]
         assert [wait.get() for wait in waits] == [0, 1, 2, 3] * 3
@@ -115,7 +115,7 @@ def test_a_job_forks_and_waits_for_its_child() -> None:
 def test_a_greenlet_forks_while_another_thread_has_the_lock_of_the_executors() -> None:
     code = """
         from gevent import monkey; monkey.patch_all()
-        from concurrent.futures import ThreadPoolExecutor, thread  # its hooks have the lock's methods of before
+        from concurrent.futures import ThreadPoolExecutor, thread  # registers fork hooks before the lock is shared
         import os
         import gevent, greendata
         from tests.support.gates import Gate
@@ -134,7 +134,7 @@ def test_a_greenlet_forks_while_another_thread_has_the_lock_of_the_executors() -
                     os._exit(3)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
+        gevent.get_hub().loop.install_sigchld()  # otherwise gevent misses a child that ends before it watches
         holder = greendata.run(hold)
         gate.wait_arrived()
         forks = [gevent.spawn(fork), greendata.run(fork)]
@@ -199,7 +199,7 @@ def test_children_of_jobs_are_waited_for_in_greenlets_and_the_other_way_round() 
         import os, subprocess
         import gevent, greendata
 
-        def start():  # it ends when its standard input does
+        def start():  # the child ends when its standard input does
             command = ["sh", "-c", "read a; echo b; exit 4"]
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -225,7 +225,7 @@ def test_children_of_jobs_are_waited_for_in_greenlets_and_the_other_way_round() 
         for begin, end in (in_job, in_greenlet), (in_greenlet, in_job), (in_job, in_job), (in_greenlet, in_greenlet):
             for how in wait, communicate:
                 process = begin(start)
-                if how is wait:  # the hub turns meanwhile, or nobody would end the child
+                if how is wait:  # only a hub that keeps running ends the child
                     gevent.spawn_later(0.01, os.write, process.stdin.fileno(), b"go\\n")
                 assert end(how, process) == 4
                 process.stdin.close()

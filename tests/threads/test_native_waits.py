@@ -1,4 +1,4 @@
-"""What gevent has patched, on threads that have no hub: they wait natively, greenlets in their hub, for each other."""
+"""Patched functions in threads without a hub: threads wait natively, greenlets in a hub, each wakes the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.processes import run_python
 
 ALL = (0, "all\n", "")
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test runs in a separate process
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -19,7 +19,7 @@ def test_a_crowd_of_jobs_greenlets_and_threads_comes_to_its_end(scene: str) -> N
 
 
 @pytest.mark.parametrize("scene", ["Lock", "Condition", "SimpleQueue", "executors", "timeouts and kills"])
-def test_so_it_does_where_workers_have_hubs(scene: str) -> None:
+def test_a_crowd_comes_to_its_end_where_workers_have_hubs(scene: str) -> None:
     assert run_python(["-m", "tests.support.crowd", scene, "hubs"]) == ALL
 
 
@@ -179,7 +179,7 @@ def test_a_thread_that_is_a_greenlet_of_another_hub_is_joined_from_anywhere() ->
         greendata.run(int).get()
         go, made = threading.Event(), []
 
-        def abroad():
+        def in_another_hub():
             hub = gevent.get_hub()
             made.append(threading.Thread(target=go.wait))
             made[0].start()
@@ -187,7 +187,7 @@ def test_a_thread_that_is_a_greenlet_of_another_hub_is_joined_from_anywhere() ->
             hub.destroy(destroy_loop=True)
             made.clear()
 
-        native.start_thread(abroad, ())
+        native.start_thread(in_another_hub, ())
         while not made or not made[0].is_alive():
             gevent.sleep(0.001)
         thread = made[0]

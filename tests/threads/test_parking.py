@@ -1,4 +1,4 @@
-"""The parking lot: whoever waits is woken, or passes the wakeup on; loops are held open where another thread has it."""
+"""The parking lot: no wakeup is lost, and a loop stays open while another thread may wake its greenlets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.wakers import WAKERS
 
 
 class Coins:
-    """Something to wait for: coins that can be taken, one each."""
+    """A resource to wait for: coins, of which each waiter takes one."""
 
     def __init__(self) -> None:
         self.lot = ParkingLot()
@@ -75,7 +75,7 @@ def test_a_wakeup_of_one_who_leaves_goes_to_the_next(error: BaseException) -> No
     first, second = gevent.spawn(wait), gevent.spawn(wait)
     until(lambda: len(coins.lot) == 2)
     first.kill(error, block=False)
-    coins.give()  # before the hub has turned, so the first is woken, and killed before it can take
+    coins.give()  # before the hub runs: the first is woken, and killed before it can take a coin
     assert len(coins.lot) == 1
     assert second.get(timeout=20)
     assert not isinstance(first.value, bool)
@@ -92,7 +92,7 @@ def test_a_timeout_that_passes_leaves_nobody_in_the_lot() -> None:
     assert not coins.lot
 
 
-def test_a_loop_with_nothing_else_to_do_goes_on_for_what_another_thread_has() -> None:
+def test_a_loop_with_nothing_else_to_do_runs_while_another_thread_has_the_resource() -> None:
     code = """
         from tests.threads.test_parking import Coins
         import gevent
@@ -104,25 +104,25 @@ def test_a_loop_with_nothing_else_to_do_goes_on_for_what_another_thread_has() ->
     assert run_python(code) == (0, "True\n", "")
 
 
-def test_a_thread_that_wakes_it_and_ends_at_that_moment_has_woken_it() -> None:
-    """Its wakeup is on its way when the hub looks whether anybody is left, and held up by a machine that is busy."""
+def test_a_wakeup_by_a_thread_that_has_ended_is_not_lost() -> None:
+    """The wakeup is pending when the hub checks for other threads. Its delivery is delayed, as on a busy machine."""
     code = """
         import sys
         from tests.threads.test_parking import Coins
         import gevent
-        from greendata.hub import waker as bridge
+        from greendata.hub import waker
         from greendata.hub import native
         from greendata.threads import parking
         from tests.support.gates import Gate
 
-        deliver, slices = bridge.HubWaker._deliver, iter([-1.0, -1.0])
+        deliver, slices = waker.HubWaker._deliver, iter([-1.0, -1.0])
 
         def deliver_late(self):
-            turn, bridge.TURN = bridge.TURN, next(slices, bridge.TURN)  # the time for it is over when it begins
+            turn, waker.TURN = waker.TURN, next(slices, waker.TURN)  # its time is over when it begins
             deliver(self)
-            bridge.TURN = turn
+            waker.TURN = turn
 
-        bridge.HubWaker._deliver = deliver_late
+        waker.HubWaker._deliver = deliver_late
         coins, gate, original = Coins(), Gate(), parking._others_may_wake
 
         def look():
@@ -139,12 +139,12 @@ def test_a_thread_that_wakes_it_and_ends_at_that_moment_has_woken_it() -> None:
     assert run_python(code) == (0, "True\n", "")
 
 
-def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
+def test_a_wait_that_no_thread_can_end_is_a_loop_exit() -> None:
     code = """
         from gevent import monkey; monkey.patch_all()
         import queue, threading, gevent, greendata
         greendata.run(int).get()
-        gevent.get_hub().threadpool.apply(int)  # its thread goes on, and so does the worker's
+        gevent.get_hub().threadpool.apply(int)  # its thread stays alive, and so does the worker
         lock = threading.Lock(); lock.acquire()
         for wait in lock.acquire, queue.Queue().get, queue.SimpleQueue().get, threading.Event().wait:
             try: wait()
@@ -155,7 +155,7 @@ def test_nobody_left_who_could_wake_it_is_a_loop_exit_as_ever() -> None:
 
 
 @pytest.mark.parametrize("start", ["result = greendata.run(gate)", "native.start_thread(gate, ())"])
-def test_so_it_is_when_the_last_one_who_could_has_not(start: str) -> None:
+def test_a_wait_is_a_loop_exit_when_the_last_thread_ends_without_a_wakeup(start: str) -> None:
     code = f"""
         from gevent import monkey; monkey.patch_all()
         import threading, gevent, greendata
@@ -183,13 +183,13 @@ def test_so_it_is_when_the_last_one_who_could_has_not(start: str) -> None:
     assert run_python(code) == (0, "True\nFalse\nLoopExit\n", "")
 
 
-@pytest.mark.skipif(PATCHED, reason="each test has a process of its own, the same in the run without patch")
+@pytest.mark.skipif(PATCHED, reason="each test runs in a separate process, which the run without patch covers")
 @pytest.mark.parametrize("waker", WAKERS)
 def test_a_main_hub_with_nothing_else_to_do_waits_for(waker: str) -> None:
     assert run_python(["-m", "tests.support.wakers", waker]) == (0, "all\n", "")
 
 
-def test_the_hub_itself_waits_for_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_greenlet_itself_waits_only_for_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "HUB_PATIENCE", 0.001)
     coins, seen = Coins(), list[type[BaseException]]()
 
@@ -225,7 +225,7 @@ def test_a_forked_child_wakes_its_own_greenlets_and_not_the_parents_threads() ->
         waiter = gevent.spawn(coins.wait)
         gevent.sleep(0)
         assert len(coins.lot) == 2
-        gevent.get_hub().loop.install_sigchld()  # else a child is missed that is gone when gevent begins to look
+        gevent.get_hub().loop.install_sigchld()  # otherwise gevent misses a child that ends before it watches
         child = gevent.os.fork()
         if not child:
             coins.give()
@@ -238,7 +238,7 @@ def test_a_forked_child_wakes_its_own_greenlets_and_not_the_parents_threads() ->
     assert run_python(code, warnings="ignore") == (0, "0\nTrue\n", "")
 
 
-def test_events_and_queues_have_the_standard_librarys_answers() -> None:
+def test_events_and_queues_behave_like_the_standard_librarys() -> None:
     event, items = Event(), SimpleQueue()
     assert event.wait(0) is False
     event.set()
