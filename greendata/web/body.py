@@ -118,5 +118,5 @@ class _Received:
 
     def incomplete(self, count: int) -> str:
         """Return the reason why the body is incomplete, of which *count* bytes were received."""
-        came = f"{counted(count, 'byte')} of it" if self.length is None else f"{count} of its {self.length} bytes"
-        return f"{came} came; it was cut short, or read before and not kept (as get_data() keeps it)"
+        count_text = f"{counted(count, 'byte')} of it" if self.length is None else f"{count} of its {self.length} bytes"
+        return f"{count_text} received; it was cut short, or read before and not cached (get_data() caches it)"

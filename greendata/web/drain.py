@@ -1,8 +1,8 @@
-"""How a server process ends: requests that are under way finish, and what takes too long is cancelled in time.
+"""The end of a server process: running requests finish, and queries that take too long are cancelled in time.
 
-A server that is told to stop gives its requests some seconds and then kills them; a query that still runs is
-killed with it, and nobody is told. So the process begins to drain when it is told to stop, and shortly before the
-end cancels what waits and what runs: each request still gets its answer, a 503, and the log gets the names.
+A server that is stopped gives its requests some seconds and then kills them. A query that still runs is killed too,
+without any report. So the process begins to drain when it is asked to stop, and cancels queued and running queries
+shortly before the end: each request still gets a response, a 503, and the log gets the names.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ REASON = "the server is shutting down"
 
 
 class Abandoned(NamedTuple):
-    """What was cancelled at the end, by label.
+    """The labels of the jobs that were cancelled at the end.
 
     Attributes:
-        running: native calls that go on until they return or the process is gone.
-        queued: jobs that never began.
+        running: native calls that continue until they return or the process ends.
+        queued: jobs that never started.
 
     Example:
         >>> Abandoned(running=("report",), queued=())
@@ -36,11 +36,11 @@ class Abandoned(NamedTuple):
     queued: tuple[str, ...]
 
 
-_drain: gevent.Greenlet[..., None] | None = None  # the main thread's hub; a fork before any request leaves it None
+_drain: gevent.Greenlet[..., None] | None = None  # used on the main thread's hub; None after a fork before any request
 
 
 def is_draining() -> bool:
-    """True once `begin` was called: the process takes no new requests, and will end. Safe from any thread.
+    """Return True once `begin` was called: the process takes no new requests, and will end. Safe from any thread.
 
     Example:
         >>> is_draining()
@@ -49,10 +49,10 @@ def is_draining() -> bool:
     return _drain is not None
 
 
-def begin(seconds: float, tell: Callable[[Abandoned], object]) -> None:
-    """Note that the process is to end, and call ``tell(abandon())`` in *seconds*. Only the first call counts.
+def begin(seconds: float, report: Callable[[Abandoned], object]) -> None:
+    """Begin the end of the process, and call ``report(abandon())`` in *seconds*. Only the first call has an effect.
 
-    Until then requests that are under way may ask for more work. Call from the hub's thread; a signal handler may.
+    Until then running requests may submit more work. Call from the hub's thread, also in a signal handler.
 
     Example:
         >>> begin(60.0, print)
@@ -61,14 +61,14 @@ def begin(seconds: float, tell: Callable[[Abandoned], object]) -> None:
         >>> reset()
     """
     global _drain
-    drain = gevent.Greenlet(_end, tell)
-    if _drain is None:  # tested and set without a call between, at which a signal handler may come in
+    drain = gevent.Greenlet(_end, report)
+    if _drain is None:  # no call between test and assignment, so that no signal handler can run there
         _drain = drain
         drain.start_later(seconds)
 
 
 def reset() -> None:
-    """Take `begin` back, if it is not too late. Call from the hub's thread."""
+    """Undo `begin`, unless the jobs are already cancelled. Call from the hub's thread."""
     global _drain
     if _drain is not None:
         _drain.kill(block=False)
@@ -76,7 +76,7 @@ def reset() -> None:
 
 
 def abandon() -> Abandoned:
-    """Close the pool, cancel all its jobs, and return which they were. Their waiters get `JobCancelled` at once.
+    """Close the pool, cancel all its jobs, and return their labels. Their waiters get `JobCancelled` at once.
 
     Call from a greenlet or a plain thread. `greendata.configure` opens the pool again.
 
@@ -95,5 +95,5 @@ def abandon() -> Abandoned:
     return Abandoned(tuple(sorted(running)), tuple(sorted(queued)))
 
 
-def _end(tell: Callable[[Abandoned], object]) -> None:
-    tell(abandon())
+def _end(report: Callable[[Abandoned], object]) -> None:
+    report(abandon())

@@ -1,9 +1,9 @@
-"""A gunicorn worker for services that compute with Polars, and its parts as hooks for a worker class of your own.
+"""A gunicorn worker for services that use Polars, and hooks for other gevent workers.
 
     gunicorn -k greendata.web.gunicorn.GreenWorker service:app
 
-It is gunicorn's gevent worker, with Polars patched and given its share of the cores. It does not start where
-Polars would hang, and what runs when it is told to stop ends before gunicorn kills it. With another class, import
+It is gunicorn's gevent worker, with Polars patched and limited to its share of the cores. It does not start if Polars
+would hang, and running requests end before gunicorn kills a worker that was asked to stop. With another class, import
 the hooks in ``gunicorn.conf.py``: ``from greendata.web.gunicorn import post_fork, post_worker_init, worker_int``.
 """
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ("GreenWorker", "post_fork", "post_worker_init", "worker_int")
 
-# Seconds before gunicorn's graceful_timeout at which queries are cancelled: up to one until gunicorn's loop sees that
-# no request is left, one at the most for native calls to return as the process exits, and one to spare.
+# Seconds before gunicorn's graceful_timeout at which queries are cancelled: up to one second until gunicorn's loop sees
+# that no request is left, at most one for native calls to return at exit, and one in reserve.
 RESERVE = 3.0
-EXIT_SHARE = 1 / 3  # of the reserve, for native calls
+EXIT_SHARE = 1 / 3  # the share of the reserve for native calls
 
 
 class GreenWorker(GeventWorker):
@@ -49,9 +49,9 @@ class GreenWorker(GeventWorker):
 
     - Polars is patched before the app is loaded: every execution yields to the hub.
     - ``POLARS_MAX_THREADS`` is this worker's share of the cores, if the environment does not set it.
-    - A worker forked from a parent that had run a query would hang: it ends, the log says why, and gunicorn stops.
-    - On SIGTERM, and at ``max_requests``, requests that are under way go on. Shortly before ``graceful_timeout``
-      their queries are cancelled, and the log names them.
+    - A worker forked from a parent that had run a query would hang. It exits, the log says why, and gunicorn stops.
+    - On SIGTERM, and at ``max_requests``, running requests continue. Shortly before ``graceful_timeout`` their queries
+      are cancelled, and the log names them.
 
     Example:
         >>> from gunicorn.config import Config
@@ -62,42 +62,42 @@ class GreenWorker(GeventWorker):
     """
 
     def init_process(self) -> None:
-        """Make this process fit for Polars, and run the worker. gunicorn calls it after the fork."""
+        """Prepare this process for Polars, and run the worker. gunicorn calls this after the fork."""
         post_fork(None, self)
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Load the app, with Polars patched before."""
+        """Patch Polars, and load the app."""
         patch_polars()
         super().load_wsgi()
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         post_worker_init(self)
         super().run()
 
     def notify(self) -> None:
-        """Tell the parent that the worker is alive; begin to drain once it is to end, for whatever reason."""
+        """Notify the parent that the worker is alive; begin to drain when the worker is to end, for any reason."""
         super().notify()
         if not self.alive:
             _begin(self)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """End at once, as gunicorn does on SIGINT and SIGQUIT, and name what was running."""
-        gevent.spawn(worker_int, self)  # out of the signal handler, as gunicorn's own part is
+        """End at once, as gunicorn does on SIGINT and SIGQUIT, and log the running queries."""
+        gevent.spawn(worker_int, self)  # outside the signal handler, as in gunicorn
         super().handle_quit(sig, frame)
 
 
 def post_fork(server: object, worker: Worker) -> None:
-    """Give Polars its share of the cores, and end a worker in which it would hang. gunicorn's hook of that name.
+    """Limit Polars to its share of the cores, and exit if it would hang. gunicorn's hook of that name.
 
     Args:
-        server: gunicorn's arbiter, which is not looked at.
-        worker: the worker that has just been forked.
+        server: gunicorn's arbiter; not used.
+        worker: the worker that was just forked.
 
     Raises:
-        SystemExit: the parent has run a query, as `PolarsForked` explains. The code is the one at which gunicorn
-            stops instead of starting the next worker.
+        SystemExit: the parent has run a query, see `PolarsForked`. The code makes gunicorn stop instead of starting
+            another worker.
     """
     if polars_has_run() or polars_was_lost():
         worker.log.error("cannot serve: %s", PolarsForked())
@@ -123,8 +123,8 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_int(worker: Worker) -> None:
-    """Cancel every query, and name it in the log. gunicorn's hook of that name, for SIGINT and SIGQUIT."""
-    _tell(worker, drain.abandon())
+    """Cancel every query, and log its label. gunicorn's hook of that name, for SIGINT and SIGQUIT."""
+    _log_abandoned(worker, drain.abandon())
 
 
 def _on_term(worker: Worker, sig: int, frame: FrameType | None) -> None:
@@ -133,7 +133,7 @@ def _on_term(worker: Worker, sig: int, frame: FrameType | None) -> None:
 
 
 def _begin(worker: Any) -> None:
-    drain.begin(max(0.0, worker.cfg.graceful_timeout - _reserve(worker)), partial(_tell, worker))
+    drain.begin(max(0.0, worker.cfg.graceful_timeout - _reserve(worker)), partial(_log_abandoned, worker))
 
 
 def _reserve(worker: Worker) -> float:
@@ -141,12 +141,12 @@ def _reserve(worker: Worker) -> float:
     return min(RESERVE, seconds / 2)
 
 
-def _tell(worker: Worker, abandoned: drain.Abandoned) -> None:
+def _log_abandoned(worker: Worker, abandoned: drain.Abandoned) -> None:
     for state, labels in zip(("running", "queued"), abandoned, strict=True):
         if labels:
-            worker.log.warning("worker %s ends and abandons %d %s: %s", worker.pid, len(labels), state, _list(labels))
+            worker.log.warning("worker %s ends and cancels %d %s: %s", worker.pid, len(labels), state, _list(labels))
 
 
 def _list(labels: tuple[str, ...]) -> str:
-    """The labels with their numbers: one line of the log, whatever the length of the queue."""
+    """Return the labels with their counts, so that a long queue is one line of the log."""
     return ", ".join(f"{label} x{labels.count(label)}" for label in dict.fromkeys(labels))

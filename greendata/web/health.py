@@ -1,4 +1,4 @@
-"""Two pages for those who watch a server: is it alive, and may it be sent requests?"""
+"""Liveness and readiness: two pages for load balancers and orchestrators."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from greendata.web.problems import problem
 
 __all__ = ("health",)
 
-LAG = 1.0  # seconds of hub lag at which no more requests are wanted: those that are here wait longer than that
-LAG_WITHIN = 5.0  # seconds that are looked back at
+LAG = 1.0  # seconds of hub lag from which the process is not ready: the requests it has wait longer than that
+LAG_WITHIN = 5.0  # seconds before now in which the worst lag counts
 
 
 def health(name: str = "health") -> Blueprint:
-    """A blueprint with ``/livez`` and ``/readyz``, for ``app.register_blueprint(health())``.
+    """Return a blueprint with ``/livez`` and ``/readyz``, for ``app.register_blueprint(health())``.
 
-    ``/livez`` is 200 while the hub turns; it asks the pool for nothing. ``/readyz`` is 503, with the reason, while
-    the queue is full, the process drains, or the hub lags by a second (known after `greendata.observe.start`).
+    ``/livez`` is 200 while the hub runs; it does not use the pool. ``/readyz`` is 503, with the reason, while
+    the queue is full, the process is shutting down, or the hub lags by a second (measured after
+    `greendata.observe.start`).
 
     Args:
-        name: of the blueprint; two of one app need two.
+        name: the name of the blueprint; two blueprints in one app need two names.
 
     Example:
         >>> from flask import Flask
@@ -39,28 +40,28 @@ def health(name: str = "health") -> Blueprint:
 
 
 def _livez() -> Response:
-    return _unstored(Response("ok\n", mimetype="text/plain"))
+    return _uncached(Response("ok\n", mimetype="text/plain"))
 
 
 def _readyz() -> Response:
     reason = _reason()
     if reason is None:
-        return _unstored(Response("ok\n", mimetype="text/plain"))
-    return _unstored(problem(503, "Not ready", reason))
+        return _uncached(Response("ok\n", mimetype="text/plain"))
+    return _uncached(problem(503, "Not ready", reason))
 
 
-def _unstored(answer: Response) -> Response:
+def _uncached(answer: Response) -> Response:
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
 def _reason() -> str | None:
-    """Why no more requests are wanted; None if they are."""
+    """Return why the process is not ready, or None if it is."""
     if drain.is_draining() or pool.shared.is_closed:
-        return "the process drains"
+        return "the process is shutting down"
     queued, bound = pool.stats().queued, pool.shared.settings.max_queue
     if queued >= bound:
-        return f"the queue is full: {counted(queued, 'job waits', 'jobs wait')}"
+        return f"the queue is full: {counted(queued, 'job is', 'jobs are')} waiting"
     observer = current()
     lag = 0.0 if observer is None else observer.probe.worst(LAG_WITHIN)
     return f"the hub lags by {lag:.1f} seconds" if lag >= LAG else None

@@ -1,4 +1,4 @@
-"""Which format an answer has: what the client accepts, what the URL says, and what there is."""
+"""The format of a response: by the client's Accept header, the URL and the available formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from greendata.formats.format import FORMATS, MEDIA_TYPES, Format, format_of
 
 __all__ = ("BY_TYPE", "acceptable", "bare", "type_of")
 
-# What else clients call them.
+# Other names that clients use.
 _ALIASES: dict[str, Format] = {
     "application/jsonl": "ndjson",
     "application/ndjson": "ndjson",
@@ -20,15 +20,15 @@ _DEFAULT: Format = "json"
 
 
 def acceptable(request: Request) -> tuple[Format, ...]:
-    """The formats that the answer to *request* may have, the best first; there is one at least.
+    """Return the formats that the response to *request* may have, the client's first choice first; at least one.
 
-    The media types that ``Accept`` names come first, by their q-values. Where it names none of ours (a browser,
-    ``*/*``), ``?format=`` decides, else the suffix of the URL's path: each alone, if the client accepts it. Then come
-    JSON and the others, as far as the client accepts them.
+    The media types that ``Accept`` names come first, by their q-values. If it names none of the available formats (a
+    browser, ``*/*``), ``?format=`` decides, otherwise the suffix of the URL's path: that format alone, if the client
+    accepts it. JSON and the others follow if the client accepts them.
 
     Raises:
-        FormatUnknown: ``?format=`` names no format.
-        NotAcceptable: the client accepts none.
+        FormatUnknown: ``?format=`` names an unknown format.
+        NotAcceptable: the client accepts none of the formats.
 
     Example:
         >>> from werkzeug.test import EnvironBuilder
@@ -56,7 +56,7 @@ def acceptable(request: Request) -> tuple[Format, ...]:
 
 
 def bare(media_type: str) -> str:
-    """*media_type* without its parameters.
+    """Return *media_type* without its parameters.
 
     Example:
         >>> bare("text/CSV; header=present")
@@ -66,7 +66,7 @@ def bare(media_type: str) -> str:
 
 
 def type_of(name: Format) -> str:
-    """The media type of a format, without parameters.
+    """Return the media type of a format, without parameters.
 
     Example:
         >>> type_of("csv")

@@ -1,6 +1,6 @@
-"""Errors as HTTP answers: a status, and problem details in JSON (RFC 9457) that tell the client what it can do.
+"""Errors as HTTP responses: a status, and problem details in JSON (RFC 9457).
 
-What the client did wrong is quoted; what went wrong on this side has its status and a title, and no more.
+An error of the client is described in detail. An error of the server has only its status and a title.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from greendata.web.scope import current_scope
 __all__ = ("answer_to", "problem")
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = (2, 6)  # seconds, the whole numbers between at random: clients that were turned away together spread out
-FAILURES = 100  # of invalid data that are listed; all are counted
-CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the log: nobody reads this answer
+RETRY_AFTER = (2, 6)  # seconds, a random whole number in this range, so that rejected clients do not return at once
+FAILURES = 100  # failures of invalid data that are listed; all are counted
+CLIENT_CLOSED_REQUEST = 499  # nginx's status, for the log: no client reads this response
 
-# What the client has done, and may read about.
-_ITS_OWN: tuple[tuple[type[GreenDataError], int, str], ...] = (
-    (FormatUnknown, 400, "There is no such format"),
+# Errors of the client, which are described in detail.
+_CLIENT_ERRORS: tuple[tuple[type[GreenDataError], int, str], ...] = (
+    (FormatUnknown, 400, "Unknown format"),
     (Malformed, 400, "The body cannot be read"),
-    (NotAcceptable, 406, "There is no format that the client accepts"),
+    (NotAcceptable, 406, "No available format is acceptable to the client"),
     (BodyTooLarge, 413, "The body is too large"),
-    (BodyUnsupported, 415, "The body is of a kind that is not read here"),
+    (BodyUnsupported, 415, "The type of the body is not supported"),
 )
 
 
 def problem(status: int, title: str, detail: str = "", **more: Any) -> Response:
-    """An answer with problem details (RFC 9457): ``application/problem+json``.
+    """Return a response with problem details (RFC 9457): ``application/problem+json``.
 
     Args:
         status: the HTTP status.
-        title: what kind of problem it is, the same each time.
-        detail: what happened this time.
-        more: further members; values that JSON can hold.
+        title: the kind of problem, always the same text.
+        detail: what happened in this case.
+        more: further members, with values for JSON.
 
     Example:
         >>> problem(503, "The server is busy").get_json(force=True)["status"]
@@ -68,23 +68,23 @@ def problem(status: int, title: str, detail: str = "", **more: Any) -> Response:
 
 
 def answer_to(error: GreenDataError) -> Response:
-    """The answer to *error*, in the request that it was raised in.
+    """Return the response to *error*. Call in the request that raised it.
 
     Raises:
-        GreenDataError: *error* itself, if it is a fault of the service: a 500 that belongs in its log.
+        GreenDataError: *error* itself, if it is an error of the service: a 500 that belongs in its log.
 
     Example:
         >>> from greendata.errors import PoolFull
         >>> answer_to(PoolFull(50, 50)).status
         '503 SERVICE UNAVAILABLE'
     """
-    for kind, status, title in _ITS_OWN:
+    for kind, status, title in _CLIENT_ERRORS:
         if isinstance(error, kind):
             return problem(status, title, _detail(error), **_members(error))
     if isinstance(error, BodyInvalid):
         return _invalid(error)
     if isinstance(error, DeadlineExceeded | ResultTimeout):
-        return problem(504, "The answer took too long")
+        return problem(504, "The response took too long")
     if isinstance(error, PoolFull):
         return _try_again("The server is busy")
     if isinstance(error, PoolClosed):
@@ -111,14 +111,14 @@ def _invalid(error: BodyInvalid) -> Response:
 
 
 def _detail(error: GreenDataError) -> str:
-    """What happened, for the client: of options of this side it hears nothing."""
+    """Return what happened, for the client, without the options of the server."""
     if isinstance(error, BodyTooLarge):
-        return f"the body has more than {counted(error.limit, 'byte')}, which is the limit; send less"
+        return f"the body is larger than the limit of {counted(error.limit, 'byte')}; send less"
     return str(error)
 
 
 def _members(error: GreenDataError) -> dict[str, Any]:
-    """What a program may want to know of the error."""
+    """Return the members with attributes of the error, for programs."""
     if isinstance(error, BodyTooLarge):
         return {"limit": error.limit}
     available = getattr(error, "available", None)

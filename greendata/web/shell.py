@@ -1,4 +1,4 @@
-"""``flask greendata status | doctor | top``: the command line, in the environment of an app."""
+"""``flask greendata status | doctor | top``: commands in the environment of an app."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from greendata.query.patching.patch import is_polars_patched
 
 __all__ = ("commands", "doctor", "status", "top")
 
-commands = AppGroup("greendata", help="Polars for greenlets: settings, health, a look at a server.")
+commands = AppGroup("greendata", help="Polars for greenlets: show settings, examine the process, watch a server.")
 
 
 @commands.command()
@@ -43,13 +43,13 @@ def doctor(workers: int | None) -> None:
 
 @commands.command()
 @click.argument("address")
-@click.option("--interval", type=click.FloatRange(0.1, 3600.0), default=1.0, help="Seconds between two looks.")
-@click.option("--once", is_flag=True, help="Print one picture and end.")
+@click.option("--interval", type=click.FloatRange(0.1, 3600.0), default=1.0, help="Seconds between two snapshots.")
+@click.option("--once", is_flag=True, help="Print one snapshot and exit.")
 def top(address: str, interval: float, *, once: bool) -> None:
     """Watch the server at ADDRESS, the URL or Unix socket of its snapshot."""
-    from greendata.observe import top as pictures  # it needs the extra `cli`, which the others do not
+    from greendata.observe import top as display  # requires the extra `cli`, unlike the other commands
 
     try:
-        pictures.watch(partial(fetch, address, {}), interval=interval, once=once)
+        display.watch(partial(fetch, address, {}), interval=interval, once=once)
     except GreenDataError as error:
         raise click.ClickException(str(error)) from error

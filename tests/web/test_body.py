@@ -120,7 +120,7 @@ def test_the_limits_of_the_call_and_of_flask_hold_too(client: FlaskClient) -> No
     large = client.post("/small", data=b"id\n1\n2\n3\n4\n", content_type="text/csv")
     assert large.status_code == 413
     told = large.get_json(force=True)
-    assert told["detail"] == "the body has more than 10 bytes, which is the limit; send less"
+    assert told["detail"] == "the body is larger than the limit of 10 bytes; send less"
     assert told["limit"] == 10
     client.application.config["MAX_CONTENT_LENGTH"] = 5
     assert client.post("/", data=b"id\n1\n2\n", content_type="text/csv").status_code == 413

@@ -143,7 +143,7 @@ def test_it_shows_the_process_that_answers(page: Page) -> None:
     assert page.text("#pid") == str(seen["pid"])
     assert page.text("footer").startswith("This page shows one worker process.")
     assert page.text("#workers") == "of 3 threads"
-    assert page.text("#no-jobs") == "Nothing runs."
+    assert page.text("#no-jobs") == "No queries are running."
     trace = until(lambda: page.browser.run("return document.querySelector('#lag-chart .trace').getAttribute('d')"))
     assert re.fullmatch(r"M[\d.]+,[\d.]+(L[\d.]+,[\d.]+)*", trace)
     assert re.fullmatch(r"[\d.]+ m?s now, [\d.]+ m?s at most", page.text("#lag-chart .reading"))
@@ -159,7 +159,7 @@ def test_a_held_query_is_in_the_list_with_its_age(page: Page) -> None:
     until(lambda: page.rows("jobs")[0][1] != age)
     assert page.text("#running") == "1"
     page.release()
-    until(lambda: page.text("#no-jobs") == "Nothing runs.")
+    until(lambda: page.text("#no-jobs") == "No queries are running.")
 
 
 def test_the_button_cancels(page: Page) -> None:
@@ -168,7 +168,7 @@ def test_the_button_cancels(page: Page) -> None:
     page.browser.driver.find_element("css selector", "#jobs button").click()
     until(lambda: page.text("#said") == "report was cancelled.")
     assert page.post("/outcome/report").startswith("JobCancelled(")
-    until(lambda: page.rows("jobs")[0][0].endswith("given up, still computing"))
+    until(lambda: page.rows("jobs")[0][0].endswith("cancelled, still computing"))
     assert page.rows("jobs")[0][2] == ""
 
 

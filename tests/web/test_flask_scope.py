@@ -259,4 +259,4 @@ def test_a_worker_that_drains_is_alive_and_not_ready(server: Server, gate: Pipe)
         assert (response.status, response.headers["Content-Type"]) == (503, "application/problem+json")
         assert int(response.headers["Retry-After"]) >= 1
     assert server.wait_end() == 0
-    assert "abandons 1 running: report x1" in server.read_log()
+    assert "cancels 1 running: report x1" in server.read_log()

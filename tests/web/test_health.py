@@ -53,7 +53,7 @@ def test_a_full_queue_is_not_ready(client: FlaskClient, held: Gate) -> None:
     jobs = [greendata.run(held)]
     held.wait_arrived()
     jobs.append(greendata.run(held))
-    assert reason(client) == "503 the queue is full: 1 job waits"
+    assert reason(client) == "503 the queue is full: 1 job is waiting"
     held.open()
     greendata.gather(*jobs).get()
     assert reason(client) == ""
@@ -61,11 +61,11 @@ def test_a_full_queue_is_not_ready(client: FlaskClient, held: Gate) -> None:
 
 def test_a_process_that_drains_is_not_ready(client: FlaskClient) -> None:
     drain.begin(60.0, print)
-    assert reason(client) == "503 the process drains"
+    assert reason(client) == "503 the process is shutting down"
     drain.reset()
     assert reason(client) == ""
     greendata.drain(0)
-    assert reason(client) == "503 the process drains"
+    assert reason(client) == "503 the process is shutting down"
 
 
 def test_a_hub_that_lags_is_not_ready(client: FlaskClient) -> None:

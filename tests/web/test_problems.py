@@ -39,13 +39,13 @@ ANSWERS = [
     (lambda: errors.PoolFull(50, 50), 503, "The server is busy"),
     (errors.PoolClosed, 503, "The server is shutting down"),
     (lambda: errors.JobCancelled("report", running=True, message=REASON), 503, "The server is shutting down"),
-    (lambda: errors.DeadlineExceeded("report", 2.0, running=True), 504, "The answer took too long"),
-    (lambda: errors.ResultTimeout(AsyncResult(), 2.0), 504, "The answer took too long"),
-    (lambda: errors.FormatUnknown("xml", ["csv"]), 400, "There is no such format"),
+    (lambda: errors.DeadlineExceeded("report", 2.0, running=True), 504, "The response took too long"),
+    (lambda: errors.ResultTimeout(AsyncResult(), 2.0), 504, "The response took too long"),
+    (lambda: errors.FormatUnknown("xml", ["csv"]), 400, "Unknown format"),
     (lambda: errors.Malformed("csv", "no header"), 400, "The body cannot be read"),
-    (lambda: errors.NotAcceptable("image/png", ["text/csv"]), 406, "There is no format that the client accepts"),
+    (lambda: errors.NotAcceptable("image/png", ["text/csv"]), 406, "No available format is acceptable to the client"),
     (lambda: errors.BodyTooLarge(10), 413, "The body is too large"),
-    (lambda: errors.BodyUnsupported("Content-Type", "a/b", []), 415, "The body is of a kind that is not read here"),
+    (lambda: errors.BodyUnsupported("Content-Type", "a/b", []), 415, "The type of the body is not supported"),
     (lambda: errors.BodyInvalid(pl.DataFrame({"row": [1]})), 422, "The data is invalid"),
 ]  # fmt: skip
 

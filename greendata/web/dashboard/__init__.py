@@ -1,4 +1,4 @@
-"""The page that shows a server at work: ``GREENDATA_DASHBOARD = True`` puts it at ``/greendata/``."""
+"""The dashboard: ``GREENDATA_DASHBOARD = True`` adds a page at ``/greendata/`` that shows the process at work."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One snapshot a second, for as many viewers as there are.
+"""One snapshot a second, for any number of viewers.
 
-Nobody makes snapshots in advance. Whoever asks when the last one is a second old makes the next, and all others get
-the bytes of that one; so nothing at all is done while nobody looks, and a viewer more costs a write a second.
+Snapshots are made on request. The first request after the last snapshot is a second old makes the next one, and all
+other requests get its bytes. So there is no work without viewers, and each further viewer costs one write a second.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from greendata.web.dashboard.picture import picture
 
 __all__ = ("Feed", "shared")
 
-SECOND = 1.0  # between two snapshots
-STREAM = 300.0  # seconds until a viewer is sent to ask again, and to show again that it may
-RETRY = 500  # milliseconds until it does
+SECOND = 1.0  # seconds between two snapshots
+STREAM = 300.0  # seconds until a viewer must connect again, and be authorized again
+RETRY = 500  # milliseconds until it connects again
 LEAST = 0.001  # seconds: a timer may fire that much early
 
 
 class Feed:
-    """The snapshots of this process, the last of them kept. The process has one, `shared`.
+    """The snapshots of this process, of which the last is kept. The process has one feed, `shared`.
 
     Attributes:
-        viewers: streams that are open.
-        made: snapshots so far.
+        viewers: the number of open streams.
+        made: the number of snapshots so far.
 
     Safe from any thread.
 
@@ -47,17 +47,17 @@ class Feed:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = native.RLock()  # guards all below; nobody switches greenlets under it
+        self._lock = native.RLock()  # guards all attributes below; no greenlet switch happens under it
         self.viewers = 0
         self.made = 0
         self._made_at = -self.interval  # on the monotonic clock
         self._stats: Stats | None = None
-        self._picture: bytes | None = None  # of these stats, once somebody has asked for it
-        self._snapshot: bytes | None = None  # likewise
-        self._pid = os.getpid()  # last: another thread of a child that sees it takes the lock that is there
+        self._picture: bytes | None = None  # made from these stats on request
+        self._snapshot: bytes | None = None  # made from these stats on request
+        self._pid = os.getpid()  # set last: another thread of a child that sees it uses the new lock
 
     def picture(self) -> bytes:
-        """What the page shows, at most a second old."""
+        """Return the state that the page shows, at most a second old."""
         with self._latest() as now:
             if self._picture is None:
                 text = picture(now, pool.shared.settings, viewers=self.viewers)
@@ -65,16 +65,16 @@ class Feed:
             return self._picture
 
     def snapshot(self) -> bytes:
-        """`greendata.observe.snapshot_json`, at most a second old."""
+        """Return `greendata.observe.snapshot_json`, at most a second old."""
         with self._latest() as now:
             if self._snapshot is None:
                 self._snapshot = snapshot_json(now).encode()
             return self._snapshot
 
     def follow(self, is_over: Callable[[], bool]) -> Generator[bytes, None, None]:
-        """The pictures as server-sent events, one a second, until *is_over* or the time is.
+        """Yield a server-sent event each second, until *is_over* returns True or the time is up.
 
-        Close it, or let go of it, and the viewer is gone.
+        Closing or dropping the generator removes the viewer.
         """
         ends = monotonic() + STREAM
         with self._viewer():
@@ -87,7 +87,7 @@ class Feed:
 
     @contextmanager
     def _latest(self) -> Iterator[Stats]:
-        """The stats of now or of up to a second ago, under the lock."""
+        """Yield stats that are at most a second old, under the lock."""
         self._check_process()
         with self._lock:
             if self._stats is None or monotonic() - self._made_at >= self.interval:
@@ -108,7 +108,7 @@ class Feed:
                 self.viewers -= 1
 
     def _check_process(self) -> None:
-        """Begin anew in a forked child: the viewers are the parent's, and its lock may be held for ever."""
+        """Reset in a forked child: the viewers are the parent's, and its lock may be held forever."""
         if self._pid != os.getpid():
             self._begin()
 

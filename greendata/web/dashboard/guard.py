@@ -1,7 +1,7 @@
-"""Who may see the page, who may press its buttons, and what a browser may do with it.
+"""Access to the page: authorization, protection of the cancel request, and security headers.
 
-A request to cancel carries the page's token twice: in a cookie that browsers send to no other site's request, and in
-a header that another site's script could not set. The page's policy allows its own files and nothing else.
+A request to cancel has the page's token twice: in a cookie that browsers do not send with requests of other sites, and
+in a header that scripts of other sites cannot set. The page's policy allows its own files and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Auth = Callable[[], bool]
 
 COOKIE = "greendata-token"
 HEADER = "X-Greendata-Token"
-_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)  # what `secrets.token_urlsafe` makes of 32 bytes
+_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)  # the form of `secrets.token_urlsafe(32)`
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -36,15 +36,15 @@ HEADERS = {
 
 
 def may_enter(auth: Auth | None) -> bool:
-    """Does *auth* say True of this request? Anything else is a no: a redirect to a login, say, is no True either.
+    """Return True if *auth* returns True for this request. Other values, such as a redirect to a login, deny access.
 
-    Without *auth* the answer is the app's debug mode.
+    Without *auth*, return True in the app's debug mode.
     """
     return current_app.debug if auth is None else auth() is True
 
 
 def give_token(page: Response) -> Response:
-    """Set the token's cookie on the page. A token that is there stays: other tabs have it."""
+    """Set the token's cookie on the page. An existing token is kept, because other tabs use it."""
     held = request.cookies.get(COOKIE, "")
     page.set_cookie(
         COOKIE,
@@ -57,7 +57,7 @@ def give_token(page: Response) -> Response:
 
 
 def bears_token() -> bool:
-    """Does this request come from the page? Its cookie and its header have the same token, and its origin is ours."""
+    """Return True if the request comes from the page: the same token in cookie and header, and the same origin."""
     held = request.cookies.get(COOKIE, "")
     shown = request.headers.get(HEADER, "")
     is_ours = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
@@ -65,6 +65,6 @@ def bears_token() -> bool:
 
 
 def harden(answer: Response) -> Response:
-    """Set the headers that every answer of the page has."""
+    """Set the security headers, which every response of the page has."""
     answer.headers.update(HEADERS)
     return answer

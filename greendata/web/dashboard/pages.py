@@ -1,11 +1,11 @@
-"""The blueprint of the page: the page itself, its stream, its snapshot, and the button that cancels.
+"""The blueprint of the dashboard: the page, its event stream, its snapshot, and the cancel request.
 
     /greendata/                 the page
-    /greendata/events           pictures of the process, one a second: server-sent events
+    /greendata/events           the state of the process once a second, as server-sent events
     /greendata/stats.json       `greendata.observe.snapshot_json`, which ``python -m greendata top`` reads
     /greendata/cancel/ID        POST: cancel a running job
 
-All of it shows the one process that answers.
+Each response shows only the process that sends it.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ __all__ = ("dashboard",)
 
 PREFIX = "/greendata"
 PAGE = Path(__file__).with_name("static") / "page.html"
-VIEWERS = 50  # streams at once: each holds a connection of the server
-STALLED = 30.0  # seconds in which a viewer must take a picture
+VIEWERS = 50  # streams at once: each occupies a connection of the server
+STALLED = 30.0  # seconds in which a viewer must receive an event
 
 
 def dashboard(auth: Auth | None) -> Blueprint:
-    """The blueprint of the page, for apps whose debug mode is on or for which *auth* speaks.
+    """Return the blueprint of the page, for apps in debug mode or with *auth*.
 
-    From the first request that a greenlet of such an app handles, its process is observed.
+    The process is observed from the first request that a greenlet of such an app handles.
 
     Args:
-        auth: called in each request to the page; only those of whom it says True see it and may cancel. It may also
-            ``abort`` with an answer of its own, say 401.
+        auth: called in each request to the page; only if it returns True may the client see the page and cancel. It
+            may also ``abort`` with another response, for example 401.
 
     Raises:
-        DashboardOpen: when it is registered: without *auth*, and the app is not in debug mode.
+        DashboardOpen: at registration, without *auth* and if the app is not in debug mode.
 
     Example:
         >>> from flask import Flask
@@ -69,7 +69,7 @@ def dashboard(auth: Auth | None) -> Blueprint:
 
     pages.record(check)
     pages.before_app_request(_observe)
-    pages.before_request(lambda: None if may_enter(auth) else problem(403, "This page is not for everybody"))
+    pages.before_request(lambda: None if may_enter(auth) else problem(403, "Access to this page is denied"))
     pages.after_request(harden)
     return pages
 
@@ -90,19 +90,19 @@ def _stats() -> Response:
 def _events() -> Response:
     if shared.viewers >= VIEWERS:
         return problem(503, "Too many viewers", f"{VIEWERS} streams are open")
-    events = Response(_watched(socket_of(request.environ)), mimetype="text/event-stream")
-    events.headers["X-Accel-Buffering"] = "no"  # nginx would keep them
+    events = Response(_stream(socket_of(request.environ)), mimetype="text/event-stream")
+    events.headers["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return events
 
 
-def _watched(client: GreenSocket | None) -> Iterator[bytes]:
-    """The stream, for a client that must keep up: one that is gone without a word must not keep its greenlet."""
-    with _hurried(client), closing(shared.follow(drain.is_draining)) as events:
+def _stream(client: GreenSocket | None) -> Iterator[bytes]:
+    """Yield the stream with a timeout on sends, so that a client that vanished does not keep its greenlet."""
+    with _send_timeout(client), closing(shared.follow(drain.is_draining)) as events:
         yield from events
 
 
 @contextmanager
-def _hurried(client: GreenSocket | None) -> Iterator[None]:
+def _send_timeout(client: GreenSocket | None) -> Iterator[None]:
     if client is None:
         yield
         return
@@ -116,7 +116,7 @@ def _hurried(client: GreenSocket | None) -> Iterator[None]:
 
 def _cancel(job_id: str) -> Response:
     if not bears_token():
-        return problem(403, "This did not come from the page", "reload it")
+        return problem(403, "The request did not come from the page", "reload the page")
     if job_id.partition(".")[0] != str(os.getpid()):
         return problem(409, "Another process answered", f"this is {os.getpid()}")
     if not observe.cancel(job_id):

@@ -1,7 +1,7 @@
-"""What the page shows of a process, as JSON: small enough to be sent every second.
+"""The state of a process that the page shows, as JSON: small enough to be sent every second.
 
-Labels and keys are there as the program named them, and errors by their type. Of data and plans there is nothing;
-texts of errors are there only if ``observe.start(keep_texts=True)`` asked for them.
+It has labels and keys as the program named them, and the types of errors. It has no data and no plans, and texts of
+errors only after ``observe.start(keep_texts=True)``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from greendata.pool.settings import Settings
 
 __all__ = ("picture",)
 
-NAME = 200  # characters of a label that are sent
-FAILURES = 10  # that are sent, of those remembered
+NAME = 200  # characters of a label that are sent, at most
+FAILURES = 10  # failures that are sent, of those in memory
 
 
 def picture(now: Stats, settings: Settings, *, viewers: int) -> str:
-    """*now* for the page.
+    """Return the stats *now* as JSON for the page.
 
-    ``history`` has a row for each second, the oldest first: its age in seconds, the worst lag of the hub in it in
-    milliseconds, and the jobs that waited and that ran at its end.
+    ``history`` has a row for each second, the oldest first: its age in seconds, the worst lag of the hub in
+    milliseconds, and the numbers of jobs that were queued and running at its end.
 
     Args:
-        settings: of the pool.
-        viewers: streams that are open.
+        settings: the settings of the pool.
+        viewers: the number of open streams.
 
     Example:
         >>> from greendata.observe import stats

@@ -1,11 +1,11 @@
-// A line over the last minutes, in SVG: the plot is stretched to the figure, its labels are text beside it.
+// A line chart of the last minutes, in SVG: the plot is stretched to the figure, and its labels are text beside it.
 
 const NS = "http://www.w3.org/2000/svg";
 const MINUTES = 5;
 const SPAN = MINUTES * 60; // seconds
-const HEIGHT = 100; // of the drawing, in its own units
+const HEIGHT = 100; // of the drawing, in units of its viewBox
 
-/** A chart at the end of `figure`; the function that draws it takes rows of [age, value] and what to say of them. */
+/** Append a chart to `figure`; return a function that draws rows of [age, value] with a reading as text. */
 export function makeChart(figure, { least, format }) {
   const svg = shape("svg", { viewBox: `0 0 ${SPAN} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
   for (const y of [0, HEIGHT / 2, HEIGHT]) {
@@ -36,7 +36,7 @@ function outline(points) {
   return `M${first},${HEIGHT}L${points.join("L")}L${last},${HEIGHT}Z`;
 }
 
-/** 1, 2 or 5 times a power of ten, not below `value`. */
+/** Return the least 1, 2 or 5 times a power of ten that is not below `value`. */
 function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * (1 - 1e-9));
@@ -53,7 +53,7 @@ function shape(name, attributes) {
 function scale(place, texts) {
   const made = document.createElement("div");
   made.className = `scale ${place}`;
-  made.setAttribute("aria-hidden", "true"); // the drawing's label says it
+  made.setAttribute("aria-hidden", "true"); // the label of the drawing has the same text
   for (const text of texts) {
     made.appendChild(document.createElement("span")).textContent = text;
   }

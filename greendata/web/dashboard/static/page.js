@@ -1,11 +1,11 @@
-// The page follows its server: one picture a second, while somebody looks.
+// Show the state of the server once a second, while the page is visible.
 
 import { makeChart } from "./chart.js";
 import { showFailures, showJobs } from "./tables.js";
 import { count, milliseconds } from "./words.js";
 
-const SILENCE = 4000; // ms without a picture until the page says so
-const PAUSE = 3000; // ms until it asks again where the browser has given up
+const SILENCE = 4000; // ms without an event until the page says so
+const PAUSE = 3000; // ms until it connects again after the browser has given up
 
 const connection = document.getElementById("connection");
 const drawLag = makeChart(document.getElementById("lag-chart"), { least: 10, format: milliseconds });
@@ -39,7 +39,7 @@ function leave() {
 
 function listen() {
   clearTimeout(silence);
-  silence = setTimeout(() => tell("lost", "No answer, trying again"), SILENCE);
+  silence = setTimeout(() => tell("lost", "No response, trying again"), SILENCE);
 }
 
 function tell(state, text) {

@@ -1,15 +1,15 @@
-// The running queries and the last failures. What comes from the server becomes text, never markup.
+// The running queries and the last failures. Values from the server become text, never markup.
 
 import { cancelJob } from "./cancel.js";
 import { age, ago } from "./words.js";
 
-const SAID = 15000; // ms that a message stays
+const SAID = 15000; // ms until a message disappears
 
 const said = document.getElementById("said");
 const jobs = table("jobs");
 const failures = table("failures");
-const rowOf = new Map(); // of the running queries, by id: a row stays, and keeps its focus, as long as its query
-let quiet = 0; // the timer that takes a message away
+const rowOf = new Map(); // rows of the running queries by id: a row stays, and keeps its focus, as long as its query
+let quiet = 0; // the timer that clears a message
 
 export function showJobs(found) {
   const ids = new Set(found.map((job) => job.id));
@@ -67,7 +67,7 @@ function jobRow(job) {
   const finish = () => {
     const hadFocus = action.contains(document.activeElement);
     action.replaceChildren();
-    label.append(element("span", "detail", "given up, still computing"));
+    label.append(element("span", "detail", "cancelled, still computing"));
     if (hadFocus) {
       focusNear(row);
     }
@@ -106,7 +106,7 @@ function failureRow() {
 function rowHead(text) {
   const made = element("th");
   made.scope = "row";
-  made.appendChild(element("span", "name", text)).title = text; // a long one is cut
+  made.appendChild(element("span", "name", text)).title = text; // a long one is truncated
   return made;
 }
 
@@ -148,6 +148,6 @@ function element(name, className = "", text = "") {
 
 function setText(node, text) {
   if (node.textContent !== text) {
-    node.textContent = text; // only then: what is selected stays selected
+    node.textContent = text; // only on change, so that a selection is kept
   }
 }

@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Numbers as text for readers.
 
 const LOCALE = "en";
 
@@ -6,7 +6,7 @@ export function count(number) {
   return number.toLocaleString(LOCALE);
 }
 
-/** Milliseconds, in seconds from one on. */
+/** Format milliseconds; from one second on, in seconds. */
 export function milliseconds(value) {
   if (value >= 1000) {
     return `${trim(value / 1000)} s`;
@@ -14,7 +14,7 @@ export function milliseconds(value) {
   return `${value < 10 ? trim(value) : Math.round(value)} ms`;
 }
 
-/** How long something has been going on, from seconds. */
+/** Format the age of a running query, given in seconds. */
 export function age(seconds) {
   if (seconds < 10) {
     return `${seconds.toFixed(1)} s`;
@@ -28,7 +28,7 @@ export function age(seconds) {
     : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-/** How long ago something was, from seconds: only as exact as anybody wants it. */
+/** Format how long ago something was, given in seconds and rounded down to one unit. */
 export function ago(seconds) {
   if (seconds < 60) {
     return `${seconds} s ago`;
