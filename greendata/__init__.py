@@ -1,12 +1,11 @@
-"""Polars for greenlets: every Polars execution in native threads, its outcome back on the hub that asked.
+"""Polars for greenlets: run every Polars execution in a native thread, and return its outcome to the calling hub.
 
     import greendata
     df = greendata.collect(lf).get(timeout=2)
 
-Importing it starts no thread, makes no hub and patches nothing. What it offers is loaded when it is first asked for:
-Polars with `collect`, pydantic with `validate`. Once the program imports Polars, its frames have the ``.green``
-namespace, a process that is forked after a query knows that no query can run there, and native threads share what
-gevent has patched.
+Importing this package starts no thread, makes no hub and patches nothing. Each name is loaded on first use: Polars
+with `collect`, pydantic with `validate`. Once the program imports Polars, its frames have the ``.green`` namespace, a
+process that is forked after a query refuses to run queries, and objects that gevent has patched work on native threads.
 """
 
 from __future__ import annotations
@@ -288,8 +287,8 @@ __all__ = (
     "write_sql",
 )
 
-# Where a name is defined; what is missing here is an error.
-_HOMES = {
+# The module that defines each public name. Names that are not listed are in greendata.errors.
+_DEFINED_IN = {
     "Batches": "greendata.query.batches",
     "Caller": "greendata.tasks.caller",
     "Chunks": "greendata.formats.encoders",
@@ -365,13 +364,13 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # to a type checker a name that is not imported above is an error
+if not TYPE_CHECKING:  # so that type checkers report names that are not imported above
 
     def __getattr__(name: str) -> object:
         if name in _MODULES:
             found = import_module(_MODULES[name])
         elif name in __all__:
-            found = getattr(import_module(_HOMES.get(name, "greendata.errors")), name)
+            found = getattr(import_module(_DEFINED_IN.get(name, "greendata.errors")), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = found

@@ -21,7 +21,7 @@ PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0, 1 if the doctor found a failure, 2 with a reason on stderr."""
+    """Run a command, and return its exit code: 0, 1 if the doctor found a failure, or 2 with a reason on stderr."""
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.command not in PARTS:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
@@ -35,21 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m greendata", description="Polars for greenlets: tools.")
+    parser = argparse.ArgumentParser(prog="python -m greendata", description="Polars for greenlets: diagnostics.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="doctor | top | demo | bench")
-    doctor = commands.add_parser("doctor", help="examine a process: is it patched, in order, of the right size?")
-    doctor.add_argument("module", nargs="?", help="imported first, for example the module of your app")
+    doctor = commands.add_parser("doctor", help="examine this process: the patches, their order, the pool")
+    doctor.add_argument("module", nargs="?", help="a module to import first, for example your app")
     doctor.add_argument("--workers", type=_count, help="server processes on this machine (default: WEB_CONCURRENCY)")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
-    top = commands.add_parser("top", help="watch a server: its queries, its queue, its hub's lag")
-    top.add_argument("address", help="the URL of its snapshot, or the path of its Unix socket")
-    top.add_argument("--header", action="append", default=[], type=_header, metavar="NAME:VALUE", help="sent along")
-    top.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two looks (default: 1)")
-    top.add_argument("--once", action="store_true", help="print one frame and end")
+    top = commands.add_parser("top", help="watch a server: its queries, its queue, the lag of its hub")
+    top.add_argument("address", help="the URL of the server's snapshot, or the path of its Unix socket")
+    top.add_argument("--header", action="append", default=[], type=_header, metavar="NAME:VALUE", help="a header")
+    top.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two snapshots (default: 1)")
+    top.add_argument("--once", action="store_true", help="print one snapshot and exit")
     top.set_defaults(run=_top)
     for name in PARTS:
-        text = f"run the {name}, in a checkout of the source; its own arguments follow"
+        text = f"run the {name} in a checkout of the source, with its own arguments"
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=_part)
     return parser
 
@@ -71,9 +71,9 @@ def _doctor(options: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _top(options: argparse.Namespace, _rest: list[str]) -> None:
-    top = importlib.import_module("greendata.observe.top")  # it needs the extra `cli`, which the doctor does not
-    look = partial(fetch, options.address, dict(options.header))
-    top.watch(look, interval=options.interval, once=options.once)
+    top = importlib.import_module("greendata.observe.top")  # requires the extra `cli`, unlike the doctor
+    snapshot = partial(fetch, options.address, dict(options.header))
+    top.watch(snapshot, interval=options.interval, once=options.once)
 
 
 def _part(options: argparse.Namespace, rest: list[str]) -> None:

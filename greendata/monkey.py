@@ -1,11 +1,11 @@
-"""Make Polars cooperative, in the manner of `gevent.monkey`: every execution yields to the hub.
+"""Make Polars cooperative, as `gevent.monkey` does for the standard library: every execution yields to the hub.
 
-After `patch_polars`, ``lf.collect()``, ``df.join(...)``, ``pl.read_parquet(...)`` and whatever else makes Polars
-compute runs in the pool when a greenlet calls it, while the hub goes on. Values, errors and warnings are
-Polars' own. In a thread without a hub, on Polars' own threads and in the hub itself, Polars runs as ever.
+After `patch_polars`, ``lf.collect()``, ``df.join(...)``, ``pl.read_parquet(...)`` and all other functions that make
+Polars compute run in the pool when a greenlet calls them, while the hub serves other greenlets. Values, errors and
+warnings are Polars' own. In a thread without a hub, on Polars' own threads and in the hub, Polars runs unpatched.
 
-With ``GREENDATA_AUTOPATCH=1`` in the environment, `gevent.monkey.patch_all` asks for the patch, through the entry point
-that gevent calls at its end, and it is made when the program imports Polars: a service needs no change of its code.
+With ``GREENDATA_AUTOPATCH=1`` in the environment, `gevent.monkey.patch_all` requests the patch through the entry point
+that gevent calls at its end. Polars is patched when the program imports it, so a service needs no change of its code.
 """
 
 from __future__ import annotations

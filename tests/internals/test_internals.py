@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import MODULES, Module
 from tests.support.private_names import Classes, foreign, is_private
+from tests.support.source_tree import MODULES, Module
 
 # The file of each library.
 HOMES = {

@@ -11,7 +11,13 @@ import polars._plr as plr
 import pytest
 from polars.lazyframe import engine_config
 
-from greendata.internals.polars import ESSENTIAL, EXECUTIONS, HANDOFFS, engine_affinity, engine_named
+from greendata.internals.polars import (
+    ESSENTIAL,
+    EXECUTIONS,
+    HANDOFFS,
+    engine_affinity,
+    engine_named,
+)
 from greendata.query.patching.function_patch import original
 
 

@@ -1,4 +1,4 @@
-"""The example service answers rightly, and the demo compares, draws, and leaves nothing behind."""
+"""The example service responds correctly, and the demo compares, draws, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ import pytest
 from flask.testing import FlaskClient
 
 from examples import flask_app
-from examples.demo import DemoError, Load, Outcome, Run, Silence, Span, draw, drive, drive_elsewhere, serving, table
+from examples.demo import (
+    DemoError,
+    Load,
+    Outcome,
+    Run,
+    Silence,
+    Span,
+    draw,
+    drive,
+    drive_elsewhere,
+    serving,
+    table,
+)
 from examples.demo.figures import quantile
 from tests.support.gates import rest
 from tests.support.processes import ROOT, run_python
@@ -42,7 +54,7 @@ def client(folder: Path) -> FlaskClient:
 @pytest.fixture
 def sales(client: FlaskClient, folder: Path) -> pl.DataFrame:
     client.get("/report")
-    (path,) = folder.iterdir()  # the one file, and no draft of it
+    (path,) = folder.iterdir()  # only the finished file, no temporary one
     return pl.read_parquet(path)
 
 
@@ -253,7 +265,7 @@ def test_a_missing_gunicorn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", [drive, drive_elsewhere])
 def test_a_server_that_is_not_there_is_reported(way: Any) -> None:
-    with socket.socket() as deaf:  # bound, so that nobody else gets the port; not listening, so that it refuses
+    with socket.socket() as deaf:  # bound, so that the port is taken; not listening, so that it refuses connections
         deaf.bind(("127.0.0.1", 0))
         with pytest.raises(DemoError, match="a client failed: ConnectionRefusedError"):
             way(Load(seconds=0.1, warmup=0.1), host="127.0.0.1", port=deaf.getsockname()[1])
@@ -261,7 +273,7 @@ def test_a_server_that_is_not_there_is_reported(way: Any) -> None:
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> dict[str, str]:
-    """An environment with small data, whose processes are known by the folder they have for temporary files."""
+    """Return an environment with small data. Its processes are recognized by their folder for temporary files."""
     for name in ("tmp", "home"):
         (tmp_path / name).mkdir()
     return {
@@ -274,7 +286,7 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
 
 
 def alive_in(surroundings: dict[str, str]) -> list[int]:
-    """The processes that were started with these surroundings and have not ended."""
+    """Return the processes that were started with this environment and have not ended."""
     mark = f"TMPDIR={surroundings['TMPDIR']}".encode()
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     return [number for number in numbers if mark in environment_of(number)]
@@ -283,7 +295,7 @@ def alive_in(surroundings: dict[str, str]) -> list[int]:
 def environment_of(process: int) -> list[bytes]:
     try:
         return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, PermissionError, ProcessLookupError):  # it has ended, or is not ours
+    except (FileNotFoundError, PermissionError, ProcessLookupError):  # it has ended, or belongs to another user
         return []
 
 
@@ -350,7 +362,7 @@ def test_a_demo_that_is_killed_takes_its_server_with_it(
 
 
 def await_end(process: int) -> None:
-    """Waits until `process`, which is no child of ours, has ended."""
+    """Wait until `process`, which is not a child of this process, has ended."""
     try:
         handle = os.pidfd_open(process)
     except ProcessLookupError:

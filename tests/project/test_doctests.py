@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and prints what it says; every name in the shop window has one."""
+"""Every example in a docstring runs and prints the expected output; every public name has an example."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import FunctionType
 import pytest
 
 import greendata
-from tests.support.house import MODULES
+from tests.support.source_tree import MODULES
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
-WINDOW = {name: getattr(greendata, name) for name in greendata.__all__}
+PUBLIC = {name: getattr(greendata, name) for name in greendata.__all__}
 SHOWN = sorted(
     name
-    for name, thing in WINDOW.items()
+    for name, thing in PUBLIC.items()
     if isinstance(thing, FunctionType) or (isinstance(thing, type) and not issubclass(thing, BaseException))
 )
 
@@ -35,5 +35,5 @@ def test_docstring_example(example: doctest.DocTest) -> None:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_every_name_in_the_window_shows_how_it_is_used(name: str) -> None:
-    assert ">>> " in (WINDOW[name].__doc__ or "")
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>> " in (PUBLIC[name].__doc__ or "")

@@ -1,4 +1,4 @@
-"""Every example is a program that runs to its end and says something; the server and the demo are tested apart."""
+"""Every example is a program that runs to its end and prints something. The server and the demo have separate tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _has_main(script: Path) -> bool:
 @pytest.mark.guard(180)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_example_runs(script: Path) -> None:
-    """A script with a ``main`` is run, any other is imported: it must start nothing by itself."""
+    """A script with a ``main`` is run. Any other is imported, and must not start anything."""
     finished = run_python(script if _has_main(script) else f"import examples.{script.stem}", timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""

@@ -1,4 +1,4 @@
-"""What a module says it offers is what it offers: ``__all__`` is a sorted tuple, and true both ways."""
+"""``__all__`` of each module is a sorted tuple of exactly the public names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.house import MODULES, Module
+from tests.support.source_tree import MODULES, Module
 
-# Floors without a word of their own (a package that only holds rooms) and the command line offer no names.
+# Packages without statements and the command line export no names.
 EXPORTING = [module for module in MODULES if module.tree.body[1:] and not module.name.endswith("__main__")]
 
 every_module = pytest.mark.parametrize("module", EXPORTING, ids=lambda module: module.name)
@@ -37,20 +37,20 @@ def test_what_is_public_is_in_all(module: Module) -> None:
 
 
 def _offered(module: Module) -> Iterator[str]:
-    """The functions and classes a module makes itself, and for a package the names it takes from its rooms.
+    """Yield the functions and classes that a module defines; for a package also those imported from its modules.
 
-    Constants are exempt: most are a room's own business, and stand without an underscore to be read.
+    Constants are exempt: most are details of a module, and have no underscore for readability.
     """
-    is_window = module.path.name == "__init__.py"
+    is_package = module.path.name == "__init__.py"
     for statement in _statements(module):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef):
             yield statement.name
-        elif is_window and isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("greendata"):
+        elif is_package and isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("greendata"):
             names = {alias.name for alias in statement.names if alias.asname is None}
-            yield from names - {"when_imported"}  # what it uses itself
+            yield from names - {"when_imported"}  # which the package only uses
 
 
 def _statements(module: Module) -> Iterator[ast.stmt]:
-    """The statements of a module, with those for type checkers."""
+    """Yield the statements of a module, including those for type checkers."""
     for statement in module.tree.body:
         yield from statement.body if isinstance(statement, ast.If) else [statement]

@@ -1,4 +1,4 @@
-"""Extras: each alone is enough for what it is for, and what needs a library that is missing names its extra."""
+"""Each extra alone suffices for its purpose, and code that needs a missing library names the extra to install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.servers import Server
 
 pytestmark = pytest.mark.once("patched")  # each test has a process of its own
 
-# The library, what needs it, what it says, and the extra.
+# The library, the code that needs it, the text of the error, and the extra.
 NEEDS = {
     "flask": ("flask", "import greendata.web.flask", "greendata.web.flask needs Flask", "flask"),
     "gunicorn": ("gunicorn", "import greendata.web.gunicorn", "greendata.web.gunicorn needs gunicorn", "gunicorn"),
@@ -57,7 +57,7 @@ def test_greendata_itself_does_without_them() -> None:
     assert finished == (0, "0\n", "")
 
 
-# What each extra is for, as a new user would try it, in an environment that has nothing else.
+# The purpose of each extra, as a new user would try it, in an environment that has nothing else.
 COMMANDS = {
     None: """
         import gevent.monkey; gevent.monkey.patch_all()

@@ -1,4 +1,4 @@
-"""The suite's own tools: a gate holds, a blocked hub is seen, a leak and a hanging program are told."""
+"""The tools of the suite: gates hold, and a blocked hub, a leak and a hanging program are detected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_hub_opens_the_gate_while_it_turns(hub_alive: Gate) -> None:
 def test_a_blocked_hub_never_opens_the_gate(hub_alive: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.gates.GUARD", 0.05)
     with pytest.raises(TimeoutError, match="did the hub stand still"):
-        hub_alive()  # in the hub's own thread: this blocks it
+        hub_alive()  # in the hub's thread: this blocks the hub
 
 
 def test_a_leaked_descriptor_is_told(
@@ -81,6 +81,6 @@ def test_a_warning_in_a_program_is_an_error() -> None:
 
 
 def test_a_program_without_greendata_stays_without_it_where_it_takes_a_gate() -> None:
-    """As the master of a gunicorn whose workers alone have greendata."""
+    """Like the master of a gunicorn in which only the workers load greendata."""
     code = "import sys, tests.support.gates; print([name for name in sys.modules if name.startswith('greendata')])"
     assert run_python(code) == (0, "[]\n", "")

@@ -1,4 +1,4 @@
-"""The suite's own guards: each kind of hidden failure, provoked in a run of pytest inside this one, is told."""
+"""The guards of the suite: each kind of hidden failure, provoked in an inner run of pytest, is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _run_inner(folder: Path, tests: str) -> Finished:
     return run_python(["-m", RUNNER, *options, str(script)], warnings="default")
 
 
-def test_hidden_failures_are_told(tmp_path: Path) -> None:
+def test_hidden_failures_are_reported(tmp_path: Path) -> None:
     finished = _run_inner(
         tmp_path,
         """

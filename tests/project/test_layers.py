@@ -1,7 +1,7 @@
-"""The architecture: which packages there are, what each may import, and which foreign libraries it knows.
+"""The architecture: the packages, what each may import, and which foreign libraries it may use.
 
-`PACKAGES` is the plan, and greendata/ARCHITECTURE.md explains it. A new package, or a new library in one, is a line
-here first.
+`PACKAGES` is the plan, and greendata/ARCHITECTURE.md explains it. A new package, or a new library in a package, is a
+line here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.house import MODULES, Module
+from tests.support.source_tree import MODULES, Module
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the plan: it imports those above it in the plan, and the foreign libraries that it names."""
+    """A package of the plan. It may import the packages above it, and the foreign libraries that it names."""
 
     name: str
     libraries: str = ""
 
 
-# Each imports only what stands above it.
+# Each package imports only packages above it.
 PACKAGES = (
     Package("startup"),
     Package("internals", "gevent polars pydantic pydantic_core requests urllib3"),
@@ -48,17 +48,17 @@ PACKAGES = (
 )
 HEIGHT = {package.name: height for height, package in enumerate(PACKAGES)}
 LIBRARIES = {package.name: set(package.libraries.split()) for package in PACKAGES}
-FILES = 15  # of one folder: more is not seen at a glance
+FILES = 15  # in one folder, at most
 
-# Parts of the standard library that have no place in the package.
+# Modules of the standard library that the package must not use, and why.
 FORBIDDEN = {
     "asyncio": "this package is for greenlets",
     "concurrent": "after monkey.patch_all its threads are greenlets; submit to the pool",
     "queue": "after monkey.patch_all it blocks greenlets, not threads; use greendata.hub.native",
     "threading": "after monkey.patch_all its locks and threads are greenlets; use greendata.hub.native",
 }
-# They change what `monkey.patch_all` has put there, for threads without a hub.
-SHARED = {
+# Exceptions: these files change what `monkey.patch_all` has patched, for threads without a hub.
+EXCEPTIONS = {
     "concurrent": {"threads.thread"},
     "queue": {"threads.locks"},
     "threading": {"threads.locks", "threads.thread"},
@@ -74,7 +74,7 @@ def test_every_file_is_in_a_package_of_the_plan(module: Module) -> None:
     assert module.place[0] in HEIGHT
 
 
-def test_a_folder_is_seen_at_a_glance() -> None:
+def test_no_folder_has_too_many_files() -> None:
     sizes = Counter(str(module.path.parent) for module in MODULES if module.path.stem != "__init__")
     assert {folder: size for folder, size in sizes.items() if size > FILES} == {}
 
@@ -92,14 +92,14 @@ def test_imports_go_down(module: Module) -> None:
 
 @every_module
 def test_foreign_libraries_are_those_of_the_plan(module: Module) -> None:
-    strangers = [
+    foreign = [
         f"line {found.line}: {found.target}"
         for found in module.imports
         if not found.for_types
         and (library := found.target.split(".")[0]) not in sys.stdlib_module_names
         and library not in {"greendata", *LIBRARIES[module.place[0]]}
     ]
-    assert not strangers
+    assert not foreign
 
 
 @every_module
@@ -109,38 +109,38 @@ def test_forbidden_parts_of_the_standard_library_stay_out(module: Module) -> Non
         for found in module.imports
         if not found.for_types
         and (library := found.target.split(".")[0]) in FORBIDDEN
-        and module.name.removeprefix("greendata.") not in SHARED.get(library, ())
+        and module.name.removeprefix("greendata.") not in EXCEPTIONS.get(library, ())
     ]
     assert not found
 
 
 def test_no_two_files_import_each_other_not_even_for_types() -> None:
     imports = {
-        module.name: {target for found in module.imports if (target := _within(found.target)) and target not in WINDOWS}
+        module.name: {target for found in module.imports if (target := _within(found.target)) and target not in PUBLIC}
         for module in MODULES
-        if module.name not in WINDOWS
+        if module.name not in PUBLIC
     }
-    assert _circles(imports) == set()
+    assert _cycles(imports) == set()
 
 
 def test_no_two_packages_import_each_other() -> None:
     imports: dict[str, set[str]] = {package.name: set() for package in PACKAGES}
     for module in MODULES:
         for found in module.imports:
-            if (target := _within(found.target)) and target not in WINDOWS and module.name not in WINDOWS:
+            if (target := _within(found.target)) and target not in PUBLIC and module.name not in PUBLIC:
                 imports[module.place[0]].add(PLACES[target])
-    assert _circles(imports) == set()
+    assert _cycles(imports) == set()
 
 
-def test_the_shop_window_holds_no_logic() -> None:
-    window = next(module for module in MODULES if module.name == "greendata")
-    docstring, *statements = window.tree.body
+def test_the_public_module_has_no_logic() -> None:
+    public = next(module for module in MODULES if module.name == "greendata")
+    docstring, *statements = public.tree.body
     assert isinstance(docstring, ast.Expr)
     loading = {
         "TYPE_CHECKING",
         "__all__",
         "__version__",
-        "_HOMES",
+        "_DEFINED_IN",
         "_MODULES",
         "__getattr__",
         "__dir__",
@@ -149,11 +149,11 @@ def test_the_shop_window_holds_no_logic() -> None:
     assert [ast.unparse(found) for found in statements if _subject(found) not in loading] == []
 
 
-WINDOWS = {"greendata"}  # it names what all others hold, and loads it when it is touched
+PUBLIC = {"greendata"}  # it names the contents of all others, and loads them on use
 
 
-def _circles(imports: Mapping[str, set[str]]) -> set[str]:
-    """Those that are part of a circle of *imports*, or import one that is."""
+def _cycles(imports: Mapping[str, set[str]]) -> set[str]:
+    """Return the modules that are part of a cycle of *imports*, or import one that is."""
     left = {name: set(targets) - {name} for name, targets in imports.items()}
     while free := [name for name, targets in left.items() if not targets & left.keys()]:
         for name in free:
@@ -162,7 +162,7 @@ def _circles(imports: Mapping[str, set[str]]) -> set[str]:
 
 
 def _subject(statement: ast.stmt) -> str | None:
-    """What is assigned, defined, tested or called; imports are of no interest."""
+    """Return the name that a statement assigns, defines, tests or calls; imports are ignored."""
     match statement:
         case ast.ImportFrom():
             return "__all__"
@@ -178,7 +178,7 @@ def _subject(statement: ast.stmt) -> str | None:
 
 
 def _within(target: str) -> str | None:
-    """The module of the package that an import of *target* runs, or None for one from elsewhere."""
+    """Return the module of greendata that an import of *target* loads, or None for other libraries."""
     if target in PLACES:
         return target
     parent = target.rpartition(".")[0]

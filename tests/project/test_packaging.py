@@ -1,4 +1,4 @@
-"""What an installed greendata promises: its metadata, its entry point, and that importing it does nothing."""
+"""An installed greendata: its metadata, its entry point, and an import without side effects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import re
 import pytest
 
 import greendata
-from tests.support.house import MODULES
 from tests.support.processes import ROOT, run_python
+from tests.support.source_tree import MODULES
 
 pytestmark = pytest.mark.once("patched")  # each test has a process of its own
 
@@ -67,7 +67,7 @@ def test_percent_signs_in_setup_cfg_only_join_extras() -> None:
 
 
 def test_importing_it_has_no_effect() -> None:
-    """Threads, hubs and functions are as they were after greendata's libraries were imported."""
+    """The import leaves threads, hubs and functions as they are after the import of its libraries alone."""
     finished = run_python(
         """
         import os, sys
@@ -78,7 +78,7 @@ def test_importing_it_has_no_effect() -> None:
             owners = polars, polars.LazyFrame, polars.DataFrame, polars.lazyframe.engine._LocalEngine
             names = {owner: {name: value for name, value in vars(owner).items() if callable(value)} for owner in owners}
             for functions in names.values():
-                functions.pop("green", None)  # the namespace, which Polars' public door puts there
+                functions.pop("green", None)  # the namespace, which Polars' public function registers
             tasks = "/proc/self/task"
             return {
                 "threads of the system": len(os.listdir(tasks)) if os.path.exists(tasks) else None,
@@ -97,7 +97,7 @@ def test_importing_it_has_no_effect() -> None:
 
 
 def test_importing_it_imports_nothing_that_waits_to_be_patched() -> None:
-    """What has imported ssl before gevent patched it keeps its own ``SSLContext``."""
+    """A module that imported ssl before gevent patched it keeps the original ``SSLContext``."""
     unwanted = ("ssl", "requests", "urllib3", "flask", "gunicorn", "rich", "prometheus_client", "adbc_driver_manager")
     code = f"import greendata, sys; print([name for name in {unwanted} if name in sys.modules])"
     assert run_python(code) == (0, "[]\n", "")

@@ -15,14 +15,14 @@ FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _snippets() -> list[tuple[int, str]]:
-    """The line each snippet begins in, and the snippet."""
+    """Return each snippet with the line in which it begins."""
     text = README.read_text(encoding="utf-8")
     return [(text.count("\n", 0, found.start(1)) + 1, found[1]) for found in FENCED.finditer(text)]
 
 
 @pytest.mark.parametrize(("line", "code"), [pytest.param(*found, id=f"line {found[0]}") for found in _snippets()])
 def test_snippet_runs(line: int, code: str) -> None:
-    at_its_line = "\n" * (line - 1) + code  # so that a traceback counts lines as README.md does
+    at_its_line = "\n" * (line - 1) + code  # so that line numbers in tracebacks are those of README.md
     finished = run_python(at_its_line)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""

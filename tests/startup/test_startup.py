@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 import greendata
-from tests.support.house import MODULES
 from tests.support.processes import run_python
+from tests.support.source_tree import MODULES
 
 pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
 
@@ -137,7 +137,7 @@ def test_type_checkers_see_what_is_loaded() -> None:
     }
     assert sorted(seen) == sorted({*greendata.__all__, *greendata._MODULES} - {"__version__"})
     for name, module in seen.items():
-        home = greendata._MODULES.get(name) or f"{greendata._HOMES.get(name, 'greendata.errors')}.{name}"
+        home = greendata._MODULES.get(name) or f"{greendata._DEFINED_IN.get(name, 'greendata.errors')}.{name}"
         assert home == f"{module}.{name}"
 
 

@@ -74,7 +74,7 @@ def test_it_is_off_unless_asked_for() -> None:
 
 
 def test_without_a_guard_it_is_refused_at_registration() -> None:
-    with pytest.raises(DashboardOpen, match=r"^GREENDATA_DASHBOARD is on in 'service', .* give GreenData") as caught:
+    with pytest.raises(DashboardOpen, match=r"^GREENDATA_DASHBOARD is on in 'service', .* pass GreenData") as caught:
         make_app(None)
     assert caught.value.app == "service"
 

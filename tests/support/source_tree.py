@@ -1,4 +1,4 @@
-"""The package seen as source: which modules there are and what each of them imports and defines."""
+"""The source of the package: its modules, and what each of them imports."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PACKAGE = ROOT / "greendata"
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, as it stands at one line of a file."""
+    """One imported module at one line of a file."""
 
     target: str
     line: int
     at_import: bool  # False for an import inside a function, which runs when the function is called
-    for_types: bool  # under ``if TYPE_CHECKING``, so for mypy alone
+    for_types: bool  # under ``if TYPE_CHECKING``, so only for type checkers
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ class Module:
 
     @property
     def name(self) -> str:
-        """The dotted name, a package's own for its ``__init__``."""
+        """The dotted name; for an ``__init__`` that of its package."""
         parts = self.path.relative_to(ROOT).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
     def place(self) -> tuple[str, str]:
-        """The package and the module or package in it; a file right in greendata is in the package ``top``."""
+        """The package, and the module or package in it; a file directly in greendata is in the package ``top``."""
         parts = self.path.relative_to(PACKAGE).with_suffix("").parts
         return ("top", parts[0]) if len(parts) == 1 else (parts[0], parts[1])
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
-        """Everything that it imports, in functions and for types too."""
+        """All imports, including those in functions and those for types."""
         return tuple(_imports(self.tree, at_import=True, for_types=False))
 
 
