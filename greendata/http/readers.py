@@ -155,7 +155,7 @@ def _read_body(
     model: type | None,
     options: dict[str, Any],
 ) -> pl.DataFrame:
-    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread, since closing may block on the disk
+    file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread
     try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as response:
             _write_chunks(response.chunks(), file)

@@ -130,14 +130,14 @@ class GuardedSession(Closing):
     the address of the connected peer is checked. So are schemes other than http and https. The number of redirects is
     limited, and each is checked. Headers, such as credentials, are not sent to another host.
 
+    Many greenlets may use a session. Without gevent's patch, one job of the pool may use it at a time.
+
     Args:
         allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
         headers: sent with every request to the host of its URL.
 
     Raises:
         BadArgument: *allow_private* is neither.
-
-    Many greenlets may use a session. Without gevent's patch, one job of the pool may use it at a time.
 
     Example:
         >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as response:
@@ -200,7 +200,7 @@ class GuardedSession(Closing):
             with request.translating_errors():
                 response = request.send()
             try:
-                yield _checked(response, request, max_bytes, tuple(accept), tuple(statuses))
+                yield _checked_response(response, request, max_bytes, tuple(accept), tuple(statuses))
             finally:
                 response.close()
         finally:
@@ -250,15 +250,15 @@ class _Request:
         try:
             yield
         except (TimeoutError, Timeout, ReadTimeoutError) as error:
-            raise FetchTimeout(self.url, self._allowed()) from error
+            raise FetchTimeout(self.url, self._timeout_used()) from error
         except (RequestException, HTTPError, zlib.error) as error:
             if _is_timeout(error):
-                raise FetchTimeout(self.url, self._allowed()) from error
-            if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_cut(error)):
+                raise FetchTimeout(self.url, self._timeout_used()) from error
+            if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_truncated(error)):
                 raise FetchFailed(self.url, f"no response ({_reason(error)})") from error
             raise AnswerBroken(self.url, f"it is cut short or garbled ({_reason(error)})") from error
 
-    def _allowed(self) -> float:
+    def _timeout_used(self) -> float:
         """Return the total timeout, or the time until a connection or a byte failed to arrive."""
         return min(self._seconds, round(monotonic() - self._begun, 1))
 
@@ -287,7 +287,7 @@ def _check_url(url: str) -> None:
         raise UrlRefused(url, f"expected http or https and a host, got the scheme {scheme!r}")
 
 
-def _checked(
+def _checked_response(
     response: requests.Response, request: _Request, max_bytes: int, accept: tuple[str, ...], statuses: tuple[int, ...]
 ) -> Response:
     if response.status_code not in statuses:
@@ -303,7 +303,7 @@ def _is_timeout(error: BaseException) -> bool:
     return any(isinstance(part, TimeoutError) for part in parts)
 
 
-def _is_cut(error: BaseException) -> bool:
+def _is_truncated(error: BaseException) -> bool:
     return any(isinstance(part, ProtocolError) for part in (error, *error.args))
 
 

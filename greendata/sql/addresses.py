@@ -75,13 +75,13 @@ class Conninfo:
         if found is None or not _HARMLESS.fullmatch(found[3] or found[4] or ""):
             self._is_parsed = False
             return "postgresql://***"
-        user, password, place, bare, query = found.groups()
+        user, password, host_and_path, bare, query = found.groups()
         shown = "postgresql://"
         if user is not None:
             shown += user if password is None else f"{user}:***"
             shown += "@"
             self._secrets.append(password or "")
-        shown += bare if place is None else place
+        shown += bare if host_and_path is None else host_and_path
         if query is not None:
             pairs = (part.partition("=") for part in query.split("&"))
             shown += "?" + "&".join(self._shown_pair(name, value) for name, _, value in pairs)

@@ -65,7 +65,7 @@ class Canceller:
 
     @contextmanager
     def running(self, cancel: Callable[[], object], sql: str) -> Iterator[None]:
-        """Make *cancel*, which must not raise, the way to stop what the block runs. Call on a worker.
+        """Let *cancel*, which must not raise, stop the statement that the block executes. Call on a worker.
 
         Raises:
             QueryFailed: the job was given up.

@@ -26,7 +26,7 @@ from greendata.hub.contexts import contextmanager
 from greendata.schema.column_names import frame_of
 from greendata.sql.arrow_c_stream import ArrowReader, Field, fields_of
 from greendata.sql.canceller import Canceller
-from greendata.sql.sql_types import POSTGRES, check_date_range, check_names, exact, parameters
+from greendata.sql.sql_types import POSTGRES, cast_exact, check_date_range, check_names, parameters
 from greendata.sql.tokenizer import Statement
 
 __all__ = ("check_encoding", "ingest", "rows_of")
@@ -106,7 +106,7 @@ def rows_of(
     given = Statement(sql)
     if not given.verb:
         raise QueryFailed(sql, "it contains no statement", None)
-    query, bound = _bound(given, params)
+    query, bound = _bind_params(given, params)
     fields = _describe(connection, canceller, query, bound, sql)
     names = check_names([field.name for field in fields])
     if unknown := sorted(overrides.keys() - set(names)):
@@ -123,13 +123,13 @@ def rows_of(
         if batch_rows is not None:
             options["adbc.postgresql.batch_size_hint_bytes"] = str(_BATCH_BYTES)
         statement.set_options(**options)
-        _set(statement, query, bound)
+        _prepare(statement, query, bound)
         stream, _ = statement.execute_query()
         try:
             with ArrowReader(stream) as reader:
-                yield _read(reader.empty(), dimension_checks, overrides)
+                yield _finish_frame(reader.empty(), dimension_checks, overrides)
                 for frame in reader.frames():
-                    yield _read(frame, dimension_checks, overrides)
+                    yield _finish_frame(frame, dimension_checks, overrides)
         finally:
             stream.release()
 
@@ -137,7 +137,7 @@ def rows_of(
 def _describe(connection: Any, canceller: Canceller, query: str, bound: pl.DataFrame | None, sql: str) -> list[Field]:
     """Return the columns that the result of *query* will have."""
     with _statement(connection, canceller, sql) as statement:
-        _set(statement, query, bound)
+        _prepare(statement, query, bound)
         schema = statement.execute_schema()
         try:
             return fields_of(schema.address)
@@ -145,14 +145,14 @@ def _describe(connection: Any, canceller: Canceller, query: str, bound: pl.DataF
             schema.release()
 
 
-def _set(statement: Any, query: str, bound: pl.DataFrame | None) -> None:
+def _prepare(statement: Any, query: str, bound: pl.DataFrame | None) -> None:
     statement.set_sql_query(query)
     if bound is not None:
         statement.prepare()
         statement.bind_stream(bound)
 
 
-def _bound(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[str, pl.DataFrame | None]:
+def _bind_params(given: Statement, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[str, pl.DataFrame | None]:
     """Return the text of the statement and one row with its parameters.
 
     The statement itself converts values that the driver lacks a type for, or would bind with the wrong type.
@@ -194,7 +194,9 @@ def _unreadable(field: Field) -> ColumnUnreadable:
 
 def _query_as_text(verb: str, query: str, fields: list[Field], dimension_checks: Mapping[str, str]) -> str:
     """Return *query* with its columns cast to types that Arrow has, and a check of each array's dimensions."""
-    chosen = [f"{_converted(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)]
+    chosen = [
+        f"{_cast_expression(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)
+    ]
     for number, field in enumerate(fields):
         if field.name in dimension_checks:
             chosen.append(f"array_ndims(c{number}) > 1 AS {_quoted(dimension_checks[field.name])}")
@@ -206,7 +208,7 @@ def _query_as_text(verb: str, query: str, fields: list[Field], dimension_checks:
     raise _unreadable(next(field for field in fields if field.inner or not _is_plain(field)))
 
 
-def _converted(field: Field, column: str) -> str:
+def _cast_expression(field: Field, column: str) -> str:
     if field.form == "tin" or (field.inner and field.inner.form == "tin"):
         raise _unreadable(field)
     if field.inner is not None:
@@ -216,7 +218,9 @@ def _converted(field: Field, column: str) -> str:
     return column if _is_plain(field) else f"{column}::text"
 
 
-def _read(frame: pl.DataFrame, dimension_checks: Mapping[str, str], overrides: Mapping[str, Any]) -> pl.DataFrame:
+def _finish_frame(
+    frame: pl.DataFrame, dimension_checks: Mapping[str, str], overrides: Mapping[str, Any]
+) -> pl.DataFrame:
     """Return *frame* without the dimension checks, and with its columns cast to the types of *overrides*.
 
     Raises:
@@ -228,7 +232,7 @@ def _read(frame: pl.DataFrame, dimension_checks: Mapping[str, str], overrides: M
     kept = [series for series in frame if series.name not in dimension_checks.values()]
     for series in kept:
         check_date_range(series, POSTGRES)
-    return frame_of([exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
+    return frame_of([cast_exact(s, overrides[s.name]) if s.name in overrides else s for s in kept])
 
 
 def check_encoding(connection: Any) -> None:
@@ -311,7 +315,7 @@ def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _C
     if series.null_count() == len(series):  # every type has null, and text can be cast to every type
         return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
     try:
-        column = _matched(series.alias(""), target)
+        column = _match_type(series.alias(""), target)
     except ColumnUnreadable as error:
         raise WriteRefused(table, series.name, f"{error.reason}, and is {target.shown} in the table") from error
     if column is None:
@@ -320,10 +324,10 @@ def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _C
     return replace(column, values=column.values.alias(series.name))
 
 
-def _matched(series: pl.Series, target: _ColumnType) -> _Column | None:
+def _match_type(series: pl.Series, target: _ColumnType) -> _Column | None:
     kind, dtype = target.kind, series.dtype
     if kind in _NUMBERS:
-        return _Column(exact(series, _NUMBERS[kind])) if dtype.is_numeric() else None
+        return _Column(cast_exact(series, _NUMBERS[kind])) if dtype.is_numeric() else None
     if kind == "numeric":
         if not dtype.is_numeric():
             return None
@@ -333,12 +337,12 @@ def _matched(series: pl.Series, target: _ColumnType) -> _Column | None:
         digits = series.cast(pl.Float64).cast(pl.String) if dtype.is_float() else series
         return _Column(digits, target, is_staged=True)
     if kind in _SAME:
-        return _Column(_whole(series, target)) if isinstance(dtype, _SAME[kind]) else None
+        return _Column(_check_precision(series, target)) if isinstance(dtype, _SAME[kind]) else None
     if kind in _TIMES:
         is_same = isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) == (kind == "timestamp")
-        return _Column(_whole(series, target)) if is_same else None
+        return _Column(_check_precision(series, target)) if is_same else None
     if isinstance(dtype, pl.List):
-        return _matched_list(series, target)
+        return _match_list_type(series, target)
     if dtype != pl.String or target.typtype not in _TEXT_INPUT_TYPTYPES or target.inner_typtype:
         return None
     if target.modifier == -1 and kind in _TEXTS:
@@ -346,7 +350,7 @@ def _matched(series: pl.Series, target: _ColumnType) -> _Column | None:
     return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.typtype == "c")
 
 
-def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
+def _match_list_type(series: pl.Series, target: _ColumnType) -> _Column | None:
     if not target.inner_typtype:
         return None
     inner, given = target.kind.removeprefix("_"), series.dtype.inner  # type: ignore[attr-defined]
@@ -355,7 +359,7 @@ def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
         return _Column(series.cast(pl.List(pl.String)), target, is_staged=True)
     if target.modifier == -1:
         if inner in _NUMBERS and given.is_numeric():
-            return _Column(exact(series, pl.List(_NUMBERS[inner])), target)
+            return _Column(cast_exact(series, pl.List(_NUMBERS[inner])), target)
         if (inner in ("text", "varchar") and given == pl.String) or (inner == "bool" and given == pl.Boolean):
             return _Column(series, target)
     if inner == "numeric" and given.is_integer():
@@ -365,7 +369,7 @@ def _matched_list(series: pl.Series, target: _ColumnType) -> _Column | None:
     return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_typtype not in "ber")
 
 
-def _whole(series: pl.Series, target: _ColumnType) -> pl.Series:
+def _check_precision(series: pl.Series, target: _ColumnType) -> pl.Series:
     """Return *series* if its fractions of a second fit the column, which would round finer ones."""
     if target.modifier == -1:
         return series
@@ -408,7 +412,7 @@ def _through_staging(
     options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
     _copy(connection, canceller, rows, options, what)
     source = f"pg_temp.{staging}"
-    checks = [(column.values.name, check) for column in columns if (check := _check(column))]
+    checks = [(column.values.name, check) for column in columns if (check := _lossy_condition(column))]
     if checks:
         counts = ", ".join(f"count(*) FILTER (WHERE {check}) AS c{n}" for n, (_, check) in enumerate(checks))
         changed = _fetch_frame(connection, canceller, f"SELECT {counts} FROM {source}", what).row(0)
@@ -429,7 +433,7 @@ def _through_staging(
     return number
 
 
-def _check(column: _Column) -> str | None:
+def _lossy_condition(column: _Column) -> str | None:
     """Return an SQL condition that holds for values that the table's type would change, or None."""
     target, name = column.target, _quoted(column.values.name)
     if target is None or not column.is_staged:

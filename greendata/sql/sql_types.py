@@ -23,15 +23,15 @@ __all__ = (
     "POSTGRES",
     "SQLITE",
     "ascii_lower",
+    "cast_exact",
     "check_date_range",
     "check_name",
     "check_names",
     "check_writable",
     "dtypes_of",
-    "exact",
+    "encode_frame",
     "fits_float",
     "parameters",
-    "stored",
 )
 
 SQLITE, POSTGRES = "SQLite", "PostgreSQL"
@@ -130,42 +130,42 @@ def _is_supported(dtype: Any, kind: str) -> bool:
     return isinstance(dtype, pl.Duration)
 
 
-def stored(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
+def encode_frame(frame: pl.DataFrame, kind: str, table: str) -> pl.DataFrame:
     """Return *frame*, which passed `check_writable`, in the types that the database accepts. Call on a worker.
 
     Raises:
         WriteRefused: a value does not fit.
 
     Example:
-        >>> stored(pl.DataFrame({"a": ["x"]}, schema={"a": pl.Enum(["x"])}), "SQLite", "t").dtypes
+        >>> encode_frame(pl.DataFrame({"a": ["x"]}, schema={"a": pl.Enum(["x"])}), "SQLite", "t").dtypes
         [String]
     """
-    done = []
+    result = []
     for series in frame:
         try:
-            done.append(_stored(series.alias(""), kind).alias(series.name))
+            result.append(_encode_series(series.alias(""), kind).alias(series.name))
         except ColumnUnreadable as error:
             raise WriteRefused(table, series.name, error.reason) from error
-    return frame_of(done)
+    return frame_of(result)
 
 
-def _stored(series: pl.Series, kind: str) -> pl.Series:
+def _encode_series(series: pl.Series, kind: str) -> pl.Series:
     dtype = series.dtype
     if isinstance(dtype, _AS_TEXT):
         return series.cast(pl.String)
     if isinstance(dtype, pl.UInt64):
-        return exact(series, pl.Int64())  # the largest integer type of both databases
+        return cast_exact(series, pl.Int64())  # the largest integer type of both databases
     check_date_range(series, kind)
     if kind == SQLITE:
         return _sqlite_form(series)
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, _AS_TEXT):
         return series.cast(pl.List(pl.String))
     if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.UInt64):
-        return exact(series, pl.List(pl.Int64))
+        return cast_exact(series, pl.List(pl.Int64))
     if isinstance(dtype, pl.Datetime):
-        return exact(series, pl.Datetime("us", dtype.time_zone))
+        return cast_exact(series, pl.Datetime("us", dtype.time_zone))
     if isinstance(dtype, pl.Duration):
-        return exact(series, pl.Duration("us"))
+        return cast_exact(series, pl.Duration("us"))
     if isinstance(dtype, pl.Time) and (series.to_physical() % 1000 != 0).any():
         raise ColumnUnreadable(series.name, "holds fractions of a microsecond, which PostgreSQL does not have")
     return series
@@ -237,7 +237,7 @@ def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataF
     if not isinstance(params, Mapping):
         values: Iterable[tuple[str, Any]] = ((str(number), value) for number, value in enumerate(params))
     elif kind == SQLITE:
-        values = [(_bare(name), value) for name, value in params.items()]
+        values = [(_parameter_name(name), value) for name, value in params.items()]
         if len(dict(values)) < len(params):
             raise BadArgument("params", sorted(params), "of different names; :a, @a and $a are the same")
     else:
@@ -245,12 +245,12 @@ def parameters(params: Sequence[Any] | Mapping[str, Any], kind: str) -> pl.DataF
     row = frame_of([_parameter(name, value, kind) for name, value in values])
     check_writable(row.schema, kind)
     try:
-        return stored(row, kind, "the statement")
+        return encode_frame(row, kind, "the statement")
     except WriteRefused as error:
         raise BadArgument("params", error.column, f"of values that {kind} can hold: one {error.reason}") from error
 
 
-def _bare(name: object) -> str:
+def _parameter_name(name: object) -> str:
     if not isinstance(name, str) or not name.removeprefix(name[:1] if name.startswith(_PREFIXES) else ""):
         raise BadArgument("params", name, "a mapping whose keys are names")
     return name[1:] if name.startswith(_PREFIXES) else name
@@ -277,7 +277,7 @@ def _as_text(value: Any) -> Any:
 def check_date_range(values: pl.Series, kind: str) -> None:
     """Check that dates, datetimes and lists of them are in the range of both the database of *kind* and Polars.
 
-    PostgreSQL's driver adds the years from 1970 to 2000 to infinity as well, which overflows to some other date.
+    PostgreSQL's driver adds the years from 1970 to 2000 to infinity as well, so that it overflows to some other date.
 
     Raises:
         ColumnUnreadable: a value is out of range.
@@ -293,7 +293,7 @@ def check_date_range(values: pl.Series, kind: str) -> None:
         raise ColumnUnreadable(column, "holds infinity, or a time outside the range that can be stored and shown")
 
 
-def exact(series: pl.Series, dtype: Any) -> pl.Series:
+def cast_exact(series: pl.Series, dtype: Any) -> pl.Series:
     """Cast *series* to *dtype* without changing a value. Call on a worker.
 
     Numbers are not cast to times, since their epoch and unit are unknown. Times with a zone are not cast to times
@@ -303,7 +303,7 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         ColumnUnreadable: a value would change, or cannot be cast to *dtype*.
 
     Example:
-        >>> exact(pl.Series("a", ["2024-02-29"]), pl.Date()).item()
+        >>> cast_exact(pl.Series("a", ["2024-02-29"]), pl.Date()).item()
         datetime.date(2024, 2, 29)
     """
     if series.dtype == dtype:
@@ -315,16 +315,16 @@ def exact(series: pl.Series, dtype: Any) -> pl.Series:
         if not _can_become(series.dtype, dtype):
             raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}")
         if isinstance(series.dtype, pl.String) and dtype in (pl.Date, pl.Time, pl.Datetime, pl.Decimal):
-            done = _parse_text(series, dtype)
-            same = done.null_count() == series.null_count()
+            result = _parse_text(series, dtype)
+            same = result.null_count() == series.null_count()
         else:
-            done = series.cast(dtype, strict=False)
-            same = _is_same(series, done)
+            result = series.cast(dtype, strict=False)
+            same = _is_unchanged(series, result)
     except (PolarsError, PanicException) as error:
         raise ColumnUnreadable(name, f"is {series.dtype}, and cannot be {dtype}") from error
     if not same:
         raise ColumnUnreadable(name, f"holds values that cannot become {dtype} unchanged")
-    return done.alias(name)
+    return result.alias(name)
 
 
 def _can_become(old: Any, new: Any) -> bool:
@@ -341,17 +341,17 @@ def _can_become(old: Any, new: Any) -> bool:
     return isinstance(old, _TEMPORAL) == isinstance(new, _TEMPORAL)
 
 
-def _is_same(series: pl.Series, done: pl.Series) -> bool:
-    if done.null_count() != series.null_count():
+def _is_unchanged(series: pl.Series, result: pl.Series) -> bool:
+    if result.null_count() != series.null_count():
         return False
-    if done.dtype.is_float() and isinstance(series.dtype, pl.String | pl.Decimal):
-        return bool(_kept_digits(series.cast(pl.String), done).all())
+    if result.dtype.is_float() and isinstance(series.dtype, pl.String | pl.Decimal):
+        return bool(_has_same_digits(series.cast(pl.String), result).all())
     if isinstance(series.dtype, pl.String):  # text is parsed, as a number or a category
         return True
-    return bool(done.cast(series.dtype, strict=False).eq_missing(series).all())
+    return bool(result.cast(series.dtype, strict=False).eq_missing(series).all())
 
 
-def _kept_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
+def _has_same_digits(text: pl.Series, floats: pl.Series) -> pl.Series:
     """Return True where *floats* print with the same digits as *text*: always if it has up to 15 digits, or 6."""
     is_named = ~floats.is_finite() & text.str.contains("(?i)inf|nan")
     return is_named | (floats.is_finite() & (_digits(text) == _digits(floats.cast(pl.String))))

@@ -29,7 +29,7 @@ from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import BUDGET, give_way
 from greendata.schema.column_names import frame_of
 from greendata.sql.canceller import Canceller
-from greendata.sql.sql_types import ascii_lower, check_names, exact, fits_float
+from greendata.sql.sql_types import ascii_lower, cast_exact, check_names, fits_float
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Cursor
@@ -199,11 +199,11 @@ class _Column:
         if dtype is None:
             return self._converted(values)
         if kind is float and not _are_floats(values):  # Polars would convert an integer among floats silently
-            return self._mixed(values)
+            return self._mixed_series(values)
         try:
             return pl.Series(self._name, values, dtype=dtype, strict=True)
         except TypeError:  # the values have several types
-            return self._mixed(values)
+            return self._mixed_series(values)
         except UnicodeEncodeError as error:  # the text comes from a text_factory
             raise ColumnUnreadable(self._name, "holds text that is not UTF-8") from error
 
@@ -225,13 +225,13 @@ class _Column:
         """Return the values since the last call, in the common type of all."""
         parts, self._parts = self._parts, []
         if self._dtype is None:
-            self._dtype = self._common({part.dtype for part in parts})
-        runs = [exact(part.rechunk(), self._dtype) for part in parts]
+            self._dtype = self._common_dtype({part.dtype for part in parts})
+        runs = [cast_exact(part.rechunk(), self._dtype) for part in parts]
         if len(runs) == 1:
             return runs[0]
         return pl.concat([pl.Series(self._name, [], dtype=self._dtype), *runs], rechunk=True)
 
-    def _mixed(self, values: Sequence[Any]) -> pl.Series:
+    def _mixed_series(self, values: Sequence[Any]) -> pl.Series:
         kinds = {type(value) for value in values} - {type(None)}
         if kinds == {int, float} and self._override not in (pl.String, pl.Decimal):
             if all(float(value) == value for value in values if type(value) is int):
@@ -241,7 +241,7 @@ class _Column:
             raise ColumnUnreadable(self._name, _mixed_types_reason({kind.__name__ for kind in kinds}))
         return pl.Series(self._name, [None if value is None else str(value) for value in values], dtype=pl.String)
 
-    def _common(self, dtypes: Iterable[Any]) -> Any:
+    def _common_dtype(self, dtypes: Iterable[Any]) -> Any:
         found = {dtype for dtype in dtypes if dtype != pl.Null}
         if len(found) <= 1:
             return next(iter(found), pl.Int64())  # a column without values
@@ -417,7 +417,7 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
         return values.cast(pl.Float64).cast(pl.String).alias(name)  # all digits
     if affinity == "REAL" and dtype.is_integer():
         try:
-            exact(values, pl.Float64())
+            cast_exact(values, pl.Float64())
         except ColumnUnreadable as error:
             raise WriteRefused(table, name, "holds integers that the table's REAL would round") from error
     if affinity in ("REAL", "NUMERIC") and dtype == pl.String:

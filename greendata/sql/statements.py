@@ -14,7 +14,7 @@ import polars as pl
 from greendata.sql import postgres, sqlite
 from greendata.sql.canceller import Canceller
 from greendata.sql.databases import Database
-from greendata.sql.sql_types import SQLITE, stored
+from greendata.sql.sql_types import SQLITE, encode_frame
 
 __all__ = ("ingest", "rows_of")
 
@@ -49,7 +49,7 @@ def ingest(
     """Write all of *frame* or nothing. Return the number of rows that the table accepted."""
     library = sqlite if database.kind == SQLITE else postgres
     try:
-        rows = stored(frame, database.kind, table)
+        rows = encode_frame(frame, database.kind, table)
         with database.session(writes=True) as connection:
             number: int = library.ingest(connection, canceller, frame, rows, table, schema, if_exists)
             canceller.check(f"write to {table}")  # else a write that was reported as given up would be committed

@@ -129,7 +129,7 @@ def read_sql(
         start = partial(rows_of, target, canceller, query, bound, overrides, batch_rows)
         if batch_rows is not None:
             return SqlBatches(start, target, canceller, timeout=timeout, key=key, label=label)
-        return _submit(partial(_whole, start), target, canceller, timeout, key, label)
+        return _submit(partial(_read_all, start), target, canceller, timeout, key, label)
     except BaseException:
         target.release()
         raise
@@ -227,19 +227,19 @@ class SqlBatches(Batches[pl.DataFrame]):
         super()._stop(reading)
         if self._ending is not None or not self._source.is_open:
             self._ends = [end for end in (reading_end, self._ending) if end is not None]
-            _after(self._ends, self._target.release)
+            _call_after(self._ends, self._target.release)
 
     def _fetch(self) -> Result[pl.DataFrame | None]:
-        return _stoppable(super()._fetch(), self._canceller)
+        return _with_cancellation(super()._fetch(), self._canceller)
 
 
 def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:
     result = pool.submit(work, timeout=timeout, key=key, label=label)
     result.end().add_callback(target.release)  # the job may never run
-    return _stoppable(result, canceller)
+    return _with_cancellation(result, canceller)
 
 
-def _stoppable(result: Result[Any], canceller: Canceller) -> Result[Any]:
+def _with_cancellation(result: Result[Any], canceller: Canceller) -> Result[Any]:
     """Return *result*, and stop its statement if the result is cancelled or out of time before it is done."""
     stop = partial(_stop, result, canceller)
     if not result.add_callback(stop):
@@ -252,15 +252,15 @@ def _stop(result: Result[Any], canceller: Canceller) -> None:
         workers.run_in_new_thread(canceller.cancel)  # if it cannot be started, the statement runs on
 
 
-def _after(ends: list[Result[None]], func: Callable[[], object]) -> None:
+def _call_after(ends: list[Result[None]], func: Callable[[], object]) -> None:
     """Call *func* when all of *ends* are done, in the thread that notices it."""
     if not ends:
         func()
-    elif not ends[0].add_callback(partial(_after, ends[1:], func)):
-        _after(ends[1:], func)
+    elif not ends[0].add_callback(partial(_call_after, ends[1:], func)):
+        _call_after(ends[1:], func)
 
 
-def _whole(start: Any) -> pl.DataFrame:
+def _read_all(start: Any) -> pl.DataFrame:
     frames: Iterator[pl.DataFrame] = start()
     return pl.concat(list(frames))
 

@@ -223,13 +223,13 @@ class Frame(Generic[M]):
         Every operation raises `UnknownColumn` for a missing column and `PlanRefused` for a wrong type.
         """
         equal = [column(name) == value for name, value in constraints.items()]
-        held = self._reusable(predicates)
-        return self._with_same_model("filter", lambda lf: lf.filter(*held, *equal))
+        reusable = self._reusable(predicates)
+        return self._with_same_model("filter", lambda lf: lf.filter(*reusable, *equal))
 
     def sort(self, by: IntoExpr | Iterable[IntoExpr], *more_by: IntoExpr, **options: Any) -> Self:
         """Sort the rows. *options* are those of `polars.LazyFrame.sort`."""
-        held = self._reusable((by, *more_by))
-        return self._with_same_model("sort", lambda lf: lf.sort(*held, **options))
+        reusable = self._reusable((by, *more_by))
+        return self._with_same_model("sort", lambda lf: lf.sort(*reusable, **options))
 
     def unique(self, subset: str | Iterable[str] | None = None, *, keep: UniqueKeepStrategy = "any") -> Self:
         """Drop duplicate rows, compared in all columns or in those of *subset*. The order of the rows is kept."""
@@ -257,25 +257,25 @@ class Frame(Generic[M]):
         Raises:
             ModelMismatch: a column of the model would get a type that does not fit.
         """
-        held, named_exprs = self._reusable(exprs), self._reusable_named(named)
-        lf, schema = self._plan("with_columns", lambda lf: lf.with_columns(*held, **named_exprs))
+        reusable, named_exprs = self._reusable(exprs), self._reusable_named(named)
+        lf, schema = self._plan("with_columns", lambda lf: lf.with_columns(*reusable, **named_exprs))
         check_fit(schema, self.model)
         before = pl.Schema({name: schema[name] for name in self.schema})
         model = model_after("with_columns", self.model, before, schema)
-        return cast("Frame[M]", self._next(model, lf, schema))
+        return cast("Frame[M]", self._bind(model, lf, schema))
 
     # -- operations that derive a model -----------------------------------------------------------------
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """Select columns."""
-        held, named_exprs = self._reusable(exprs), self._reusable_named(named)
-        lf, schema = self._plan("select", lambda lf: lf.select(*held, **named_exprs))
-        return self._next(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
+        reusable, named_exprs = self._reusable(exprs), self._reusable_named(named)
+        lf, schema = self._plan("select", lambda lf: lf.select(*reusable, **named_exprs))
+        return self._bind(model_after("select", self.model, self.schema, schema, names_all=True), lf, schema)
 
     def drop(self, *columns: str) -> Frame[BaseModel]:
         """Drop columns."""
-        held = self._reusable(columns)
-        return self._with_derived_model("drop", lambda lf: lf.drop(*held))
+        reusable = self._reusable(columns)
+        return self._with_derived_model("drop", lambda lf: lf.drop(*reusable))
 
     def rename(self, names: Mapping[str, str]) -> Frame[BaseModel]:
         """Rename columns. A renamed column gets a field of its type, without constraints."""
@@ -457,8 +457,8 @@ class Frame(Generic[M]):
 
     def _reusable(self, exprs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return *exprs* so that they can be used twice: for the check and for the plan. Names are not patterns."""
-        held = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
-        return tuple(referred(expr, self.schema) for expr in held)
+        reusable = (list(expr) if isinstance(expr, Iterator) else expr for expr in exprs)
+        return tuple(referred(expr, self.schema) for expr in reusable)
 
     def _reusable_named(self, exprs: Mapping[str, Any]) -> dict[str, Any]:
         """Do the same as `_reusable` for expressions that are given by keyword."""
@@ -484,9 +484,9 @@ class Frame(Generic[M]):
     ) -> Frame[BaseModel]:
         lf, schema = self._plan(verb, build, *others)
         model = model_after(verb, self.model, self.schema, schema, computed=computed)
-        return self._next(model, lf, schema, sources)
+        return self._bind(model, lf, schema, sources)
 
-    def _next(
+    def _bind(
         self, model: type[BaseModel], lf: pl.LazyFrame, schema: pl.Schema, sources: tuple[Sources, ...] = ()
     ) -> Frame[BaseModel]:
         bound = cast("type[Frame[BaseModel]]", self._unbound_class()[model])
@@ -509,21 +509,21 @@ class GroupedFrame:
     def __init__(self, frame: Frame[Any], by: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         self._frame = frame
         self._by = frame._reusable(by)
-        self._reusable_named = frame._reusable_named(named)
+        self._by_named = frame._reusable_named(named)
 
     def agg(self, *exprs: IntoExpr | Iterable[IntoExpr], **named: IntoExpr) -> Frame[BaseModel]:
         """Return one row for each group, in the order of first rows. Computed columns get fields of their types."""
         frame = self._frame
-        held, named_exprs = frame._reusable(exprs), frame._reusable_named(named)
-        keys = frame.select(*self._by, **self._reusable_named).schema
+        reusable, named_exprs = frame._reusable(exprs), frame._reusable_named(named)
+        keys = frame.select(*self._by, **self._by_named).schema
 
         def build(lf: pl.LazyFrame) -> pl.LazyFrame:
-            return lf.group_by(*self._by, maintain_order=True, **self._reusable_named).agg(*held, **named_exprs)
+            return lf.group_by(*self._by, maintain_order=True, **self._by_named).agg(*reusable, **named_exprs)
 
         lf, schema = frame._plan("agg", build)
         computed = schema.keys() - keys.keys()
         model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
-        return frame._next(model, lf, schema)
+        return frame._bind(model, lf, schema)
 
 
 def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...]]:

@@ -114,7 +114,7 @@ def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
         ...     lf.collect()["age"].to_list()
         [1.0, 2.0]
     """
-    heads = [pl.DataFrame(schema=df.schema) for _, _, df in _pieces(lines, found, None)]
+    heads = [pl.DataFrame(schema=df.schema) for _, _, df in _line_frames(lines, found, None)]
     try:
         schema = pl.concat(heads, how="diagonal_relaxed").schema if heads else pl.Schema()
     except PolarsError as error:
@@ -133,7 +133,7 @@ def _batches(
     """Yield what Polars requests: *columns* of the first *rows* rows, filtered by *predicate*."""
     for good in frames():
         if rows is not None:
-            good = good.head(rows)  # noqa: PLW2901 - the whole batch is not used again
+            good = good.head(rows)  # noqa: PLW2901 - the uncut batch is not needed again
             rows -= good.height
         some = good if predicate is None else good.filter(predicate)
         yield some if columns is None else some.select(referred(columns, some.columns))
@@ -147,7 +147,7 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
     names = [*schema_of(model)]
     failures: list[pl.DataFrame] = []
     height = failed = 0
-    for numbers, texts in _rows(lines):
+    for numbers, texts in _line_batches(lines):
         try:
             count, checked = complete_validation(partitioner(texts))
         except InvalidJson as broken:
@@ -170,7 +170,7 @@ def _compared_batches(
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows in batches, after a comparison of each row with its text."""
     columns = columns_of(model)
-    for numbers, texts, df in _pieces(lines, found, schema):
+    for numbers, texts, df in _line_frames(lines, found, schema):
         if not df.width:
             raise unreadable(found, numbers[0], "no row of the file has a key, and no frame has rows without columns")
         step = max(1, df.height * COMPARED_BYTES // max(1, int(texts.str.len_bytes().sum())))
@@ -186,11 +186,11 @@ def _compared_batches(
         yield df
 
 
-def _pieces(
+def _line_frames(
     lines: pl.LazyFrame, found: Sources, schema: pl.Schema | None
 ) -> Iterator[tuple[pl.Series, pl.Series, pl.DataFrame]]:
     """Yield line numbers, texts of lines, and the frame of these, a few megabytes at a time."""
-    for numbers, texts in _rows(lines):
+    for numbers, texts in _line_batches(lines):
         for begin, end, content in lines_of(texts):
             try:
                 df = read_ndjson(content, schema)
@@ -201,14 +201,14 @@ def _pieces(
             yield numbers[begin:end], texts[begin:end], df
 
 
-def _rows(lines: pl.LazyFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
+def _line_batches(lines: pl.LazyFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
     """Yield *lines* in batches of line numbers and texts."""
     for batch in lines.collect_batches(chunk_size=ROWS, maintain_order=True):
         yield batch[LINE], batch[TEXT].alias("")
 
 
 def unreadable(found: Sources, line: int, reason: str) -> UnreadableFile:
-    """Return the error for a line of a file. It looks at the file.
+    """Return the error for a line of a file. Looks at the file system, so call it on a worker.
 
     Example:
         >>> unreadable(Sources("rows.ndjson", (__file__,), None), 7, "it is not JSON")
