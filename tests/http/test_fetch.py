@@ -248,7 +248,7 @@ def test_bodies_that_are_too_large() -> None:
 
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "x"])
-def test_an_announced_length_that_is_none(length: str) -> None:
+def test_an_invalid_content_length(length: str) -> None:
     """``int`` rejects the first two: a digit that is not decimal, and more digits than its limit."""
     page = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode("latin-1") + CSV
     with serving({"/": page}) as server:

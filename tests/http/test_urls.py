@@ -78,7 +78,7 @@ class Reading(BaseModel):
     b: str | None = "none"
 
 
-def test_rows_are_judged_by_a_model() -> None:
+def test_rows_are_validated_by_a_model() -> None:
     lines = b'{"a": 9007199254740993}\n{"a": 2.0, "b": null}\n'
     pages = {
         "/a.ndjson": answer(lines, "application/x-ndjson"),
@@ -108,7 +108,7 @@ def test_where_it_runs() -> None:
     assert result.is_native is not PATCHED
 
 
-def test_the_hub_goes_on_while_a_server_is_slow() -> None:
+def test_the_hub_runs_while_a_server_is_slow() -> None:
     """The server responds when a greenlet releases it."""
     gate = Gate()
 

@@ -433,7 +433,7 @@ def test_streams_leave_no_descriptors(
 # -- the hub and the pool ---------------------------------------------------------------------------------
 
 
-def test_it_runs_in_the_pool_and_the_hub_goes_on(file: Path) -> None:
+def test_it_runs_in_the_pool_while_the_hub_runs(file: Path) -> None:
     with crowded():
         assert count(file) == 3
     with crowded():
@@ -488,7 +488,7 @@ def test_a_file_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"this is a text, and long enough to be looked at" * 30)
     with pytest.raises((DatabaseUnreachable, QueryFailed), match="not a database"):

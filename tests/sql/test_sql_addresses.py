@@ -94,7 +94,7 @@ def test_an_address_of_postgresql_makes_no_file_and_shows_no_secret(
 
 
 @pytest.mark.parametrize("address", NEITHER)
-def test_what_is_no_address_is_refused_at_the_call(
+def test_invalid_addresses_are_errors_at_the_call(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

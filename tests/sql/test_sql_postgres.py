@@ -283,7 +283,7 @@ def test_a_query_that_fails_midway(address: str) -> None:
 # -- the hub, stopping ------------------------------------------------------------------------------------
 
 
-def test_the_hub_goes_on_during_a_long_query(address: str, locked: Any) -> None:
+def test_the_hub_runs_during_a_long_query(address: str, locked: Any) -> None:
     """The query waits for a lock that only a greenlet releases."""
 
     def release() -> None:
@@ -295,7 +295,7 @@ def test_the_hub_goes_on_during_a_long_query(address: str, locked: Any) -> None:
     ticker.get()
 
 
-def test_the_hub_goes_on_while_rows_are_awaited(address: str, locked: Any) -> None:
+def test_the_hub_runs_while_rows_are_awaited(address: str, locked: Any) -> None:
     """The statement has already returned rows, and the driver waits for more."""
     query = (
         f"SELECT g, CASE g WHEN 50000 THEN pg_advisory_xact_lock({LOCK})::text END FROM generate_series(1, 100000) g"

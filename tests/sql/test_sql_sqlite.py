@@ -152,7 +152,7 @@ def test_an_override_changes_no_value(query: str, dtype: Any, file: Path) -> Non
         read(f"{query} AS v", file, schema_overrides={"v": dtype})
 
 
-def test_text_that_is_no_utf8_names_its_column(file: Path) -> None:
+def test_text_that_is_not_utf8_names_its_column(file: Path) -> None:
     with pytest.raises(ColumnUnreadable, match="column 'caf\u00e9' holds text that is not UTF-8"):
         read("SELECT a, CAST(x'636166e9' AS TEXT) AS \"caf\u00e9\" FROM t", file)
     assert read("SELECT CAST(x'636166e9' AS BLOB) AS b", file).item() == b"caf\xe9"
@@ -353,7 +353,7 @@ def test_an_append_to_a_table_that_is_not_in_the_main_database(file: Path) -> No
 
 
 @pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("-Infinity"), [Decimal("NaN")]])
-def test_a_decimal_that_is_no_number_is_refused_as_a_parameter(value: Any, file: Path) -> None:
+def test_a_decimal_that_is_not_a_number_is_rejected_as_a_parameter(value: Any, file: Path) -> None:
     with pytest.raises(ColumnUnwritable):
         greendata.read_sql("SELECT ?", file, params=[value])
 
@@ -476,7 +476,7 @@ def test_a_connection_that_may_only_read(file: Path) -> None:
         assert not connection.in_transaction
 
 
-def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no database, and long enough to be looked at" * 30)
     before = path.read_bytes()

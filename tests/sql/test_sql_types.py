@@ -180,7 +180,7 @@ def test_text_of_another_encoding_comes_and_goes_as_it_is(others: dict[str, str]
         read("SELECT chr(233)", connection)
 
 
-def test_text_that_is_no_unicode_is_refused(others: dict[str, str]) -> None:
+def test_text_that_is_not_unicode_is_rejected(others: dict[str, str]) -> None:
     for value in ("convert_from('\\xe9', 'SQL_ASCII')", "array[convert_from('\\xe9', 'SQL_ASCII')]"):
         with pytest.raises((QueryFailed, ColumnUnreadable), match=r"invalid byte sequence|not UTF-8"):
             read(f"SELECT {value} AS a", others["SQL_ASCII"])

@@ -71,7 +71,7 @@ def count(database: object) -> int:
 # -- engines ------------------------------------------------------------------------------------------
 
 
-def test_an_engine_reads_and_writes_in_a_transaction_of_its_own(engine: sa.Engine, file: Path) -> None:
+def test_an_engine_reads_and_writes_in_a_new_transaction(engine: sa.Engine, file: Path) -> None:
     assert (append(engine), count(engine), count(file)) == (3, 6, 6)
     with greendata.read_sql("SELECT a FROM t", engine, batch_rows=2) as stream:
         assert [batch.height for batch in stream] == [2, 2, 2]
@@ -394,7 +394,7 @@ def test_what_is_written_can_be_read_by_others(converting: Any, engine: sa.Engin
 
 @pytest.mark.parametrize("stored", [1582938123, 1582938123.5, 2458908.5])
 @pytest.mark.parametrize("dtype", [pl.Date(), pl.Datetime("us"), pl.Datetime("ms"), pl.Time(), pl.Duration("us")])
-def test_numbers_are_no_times(stored: float, dtype: Any, file: Path) -> None:
+def test_numbers_are_not_cast_to_times(stored: float, dtype: Any, file: Path) -> None:
     """SQLite stores times as seconds or as days, and a type of Polars does not say which."""
     with pytest.raises(ColumnUnreadable, match=r"is (Int|Float)64, and cannot be"):
         read("SELECT ? AS a", file, params=[stored], schema_overrides={"a": dtype})

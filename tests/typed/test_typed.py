@@ -290,7 +290,7 @@ def test_a_file_that_becomes_a_link_is_not_read(tmp_path: Path) -> None:
             take()
 
 
-def test_a_glob_in_a_name_is_no_glob_to_polars(tmp_path: Path) -> None:
+def test_polars_does_not_expand_a_glob_in_a_name(tmp_path: Path) -> None:
     (tmp_path / "[ab].ndjson").write_text('{"name":"Ann","age":41}\n')
     (tmp_path / "a.ndjson").write_text('{"name":"Bob","age":17}\n')
     assert Frame[User].scan_ndjson("[ab].ndjson", root=tmp_path).collect() == [ANN]
@@ -417,12 +417,12 @@ def test_the_type_checker_knows_the_models() -> None:
     assert (ROOT / "tests" / "typed" / "typed_names.py").exists()
 
 
-NO_UNICODE = b"\xff\xfe\xc3" * 6
+NOT_UNICODE = b"\xff\xfe\xc3" * 6
 
 
 def _arrow_text(kind: pa.DataType) -> pa.Array:
     """An Arrow array with text that is not UTF-8: Arrow does not check it."""
-    raw = pa.array([NO_UNICODE, b"ok"], pa.large_binary() if kind == pa.large_string() else pa.binary())
+    raw = pa.array([NOT_UNICODE, b"ok"], pa.large_binary() if kind == pa.large_string() else pa.binary())
     return pa.Array.from_buffers(kind, 2, raw.buffers())
 
 
@@ -438,7 +438,7 @@ def _arrow_text(kind: pa.DataType) -> pa.Array:
     ],
     ids=lambda array: str(array.type),
 )
-def test_text_from_arrow_that_is_no_unicode_is_refused(array: pa.Array) -> None:
+def test_text_from_arrow_that_is_not_unicode_is_rejected(array: pa.Array) -> None:
     model = greendata.model_of({"a": pl.Int64})
     with pytest.raises(PlanRefused, match="utf"):
         Frame[model].from_arrow(pa.table({"a": array}))  # type: ignore[valid-type]
