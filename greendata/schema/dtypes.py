@@ -54,6 +54,6 @@ def rebuilt(value: pl.Expr, dtype: Dtype) -> pl.Expr:
     if isinstance(given, map_type):
         keys = value.list.eval(pl.element().struct.field("key"))
         has_duplicates = keys.list.n_unique() < keys.list.len()
-        none_has = (has_duplicates.cast(pl.Int16) * -1).cast(pl.UInt8) == 0  # the cast of -1 makes the query fail
-        return pl.when(none_has).then(value.cast(given))
+        is_distinct = (has_duplicates.cast(pl.Int16) * -1).cast(pl.UInt8) == 0  # the cast of -1 makes the query fail
+        return pl.when(is_distinct).then(value.cast(given))
     return rebuilt(value, given.ext_storage()).ext.to(given) if isinstance(given, _EXTENSION) else value

@@ -33,11 +33,11 @@ from greendata.validation.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.validation.trust import shape_failures
 
 __all__ = (
+    "Classified",
     "Part",
     "Partitioned",
     "Partitioner",
     "Plan",
-    "Classified",
     "assign",
     "in_base64",
     "numbered",
@@ -46,7 +46,7 @@ __all__ = (
 MODELS = ("dataclass", "model", "typed-dict")  # nodes that carry their own configuration
 ACCEPTED = f"accepted {uuid4()}"
 MANY = 200  # undecided rows; for these, pydantic takes as long as a second query
-ENOUGH = 2 * LISTED  # undecided rows; of more than these, some are examined first, in case `LISTED` of them fail
+ENOUGH = 2 * LISTED  # undecided rows; if there are more, the first of them are classified alone: `LISTED` may fail
 
 
 class Part(NamedTuple):

@@ -32,15 +32,15 @@ from greendata.schema.failures import (
 )
 
 __all__ = (
-    "PLACE",
     "Good",
-    "VALIDATOR",
+    "PLACE",
     "RowValidator",
     "SURELY_INVALID",
+    "VALIDATOR",
     "Validated",
     "Validator",
-    "validate_rows",
     "take_rows",
+    "validate_rows",
 )
 
 NONE = pl.DataFrame(schema=FAILURES)

@@ -5,6 +5,16 @@ in the pool finds the rows that are certainly valid, and their values. pydantic 
 slices (`greendata.validation.row_validation`). Of the accepted rows, pydantic sees only the columns that no query can
 check, such as those with a validator (`greendata.validation.column_validation`).
 
+::
+
+    the caller's greenlet                     a worker of the pool
+    ---------------------                     --------------------
+    filter_valid(frame, model)      --->      Partitioner: one query classifies the rows
+    validate_rows: pydantic, in     <---      Partitioned: accepted rows, undecided rows
+    slices; the hub runs between
+    them                            --->      _merged: valid rows and failures, in order
+    Filtered(good, failures)        <---
+
 Three things differ, because a frame is not a list of dicts:
 
 - A dict, or a tuple of different types, may come as its column holds it.
@@ -30,7 +40,7 @@ from greendata.validation.partitioner import Partitioned, Partitioner, assign
 from greendata.validation.row_validation import Validated, validate_rows
 from greendata.validation.trust import trusted
 
-__all__ = ("Filtered", "Trust", "filter_valid", "own_validate", "validate", "complete_validation")
+__all__ = ("Filtered", "Trust", "complete_validation", "filter_valid", "own_validate", "validate")
 
 Trust = Literal["off", "shape_only", "strict"]
 

@@ -1,4 +1,4 @@
-"""The law: any text is the name of a column, or of a field of a struct, through every door; none is a pattern."""
+"""Any text is a name of a column or of a struct field, in every function that takes names, and never a pattern."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import greendata
 from greendata import Frame
 from greendata.formats.format import FORMATS, Format
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # tests values only, which do not depend on patching
 
 ODD = (
     "",
@@ -76,7 +76,7 @@ def _nulls(df: pl.DataFrame) -> pl.DataFrame:
 @QUICK
 @given(names=NAMES)
 @example(names=list(ODD))
-def test_columns_that_are_no_fields(names: list[str]) -> None:
+def test_columns_that_are_not_fields(names: list[str]) -> None:
     df = frame([name for name in names if name != "id"]).with_columns(id=pl.Series(["1", " 2 "]))
 
     def model(extra: str) -> type[BaseModel]:
@@ -150,7 +150,7 @@ def _renamed(names: list[str], old: str) -> list[str]:
     return ["a new name" if name == old else name for name in names]
 
 
-def test_patterns_are_still_patterns_where_no_column_is_called_so() -> None:
+def test_a_pattern_that_is_not_a_column_name_stays_a_pattern() -> None:
     rows = Frame[greendata.model_of({"ab": pl.Int64, "ac": pl.Int64, "b": pl.Int64})].from_columns(  # type: ignore[misc]
         {"ab": [1], "ac": [2], "b": [3]}
     )

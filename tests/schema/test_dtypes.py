@@ -1,4 +1,4 @@
-"""Maps and extension types, which Polars has from 2.1 on: in every format, and in models."""
+"""Maps and extension types, which are new in Polars 2.1: in every format, and in models."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_maps_have_models(name: str) -> None:
     assert_frame_equal(again.plan.collect(), df)
 
 
-def test_values_in_maps_are_judged() -> None:
+def test_values_in_maps_are_validated() -> None:
     model = greendata.model_of({"m": pl.Map(pl.String, pl.Int8)})
     df = pl.DataFrame({"m": pl.Series([{"a": 1}, {"a": 300}], dtype=pl.Map(pl.String, pl.Int64))})
     good, failures = greendata.filter_valid(df, model)
@@ -76,7 +76,7 @@ def test_values_in_maps_are_judged() -> None:
         greendata.to_models(far, greendata.model_of(far.schema))
 
 
-def test_a_key_twice_is_malformed() -> None:
+def test_a_duplicate_key_is_malformed() -> None:
     body = b'[{"m": [{"key": "a", "value": 1}, {"key": "a", "value": 2}]}]'
     with pytest.raises(Malformed):
         greendata.decode(body, "json", schema=pl.Schema({"m": pl.Map(pl.String, pl.Int64)}))

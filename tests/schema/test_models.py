@@ -1,4 +1,4 @@
-"""pydantic models as Polars schemas and back, for every type that a user would write."""
+"""Polars schemas of pydantic models, and models of schemas, for every type that a user would write."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_model_that_contains_itself_has_no_column() -> None:
         greendata.schema_of(Node)
 
 
-def test_columns_are_called_as_the_alias_that_comes_in() -> None:
+def test_columns_have_the_name_of_the_validation_alias() -> None:
     class Person(BaseModel):
         model_config = ConfigDict(alias_generator=str.upper, populate_by_name=True)
         a: int
@@ -181,7 +181,7 @@ def test_columns_are_called_as_the_alias_that_comes_in() -> None:
     assert greendata.schema_of(Person).names() == ["A", "bee", "sea", "dee"]
 
 
-def test_aliases_that_are_no_columns() -> None:
+def test_aliases_that_cannot_be_columns() -> None:
     class Deep(BaseModel):
         a: int = Field(validation_alias=AliasPath("x", 0))
 
@@ -199,7 +199,7 @@ def test_aliases_that_are_no_columns() -> None:
     assert isinstance(caught.value, ValueError)
 
 
-def test_computed_fields_go_out() -> None:
+def test_computed_fields_are_columns() -> None:
     class Box(BaseModel):
         side: int
 
@@ -215,7 +215,7 @@ def test_computed_fields_go_out() -> None:
 
 
 @pytest.mark.parametrize("thing", [int, "User", None, Place(zipCode="1", number=1), list[int], Tags], ids=repr)
-def test_what_is_no_model(thing: Any) -> None:
+def test_what_is_not_a_model(thing: Any) -> None:
     with pytest.raises(NotAModel, match="expected a pydantic model class"):
         greendata.schema_of(thing)
 
@@ -230,7 +230,7 @@ def test_forward_references_are_resolved() -> None:
     assert greendata.validate(pl.DataFrame({"place": [{"zipCode": "1", "number": 2}]}), Late).height == 1
 
 
-# -- and back -------------------------------------------------------------------------------------------
+# -- models of schemas ----------------------------------------------------------------------------------
 
 NO_FIELD = (pl.Object, pl.Extension)
 
@@ -257,7 +257,7 @@ NAMES = (
 )
 
 
-def test_columns_that_no_field_can_be_called() -> None:
+def test_columns_whose_names_cannot_be_field_names() -> None:
     schema = pl.Schema(dict.fromkeys(NAMES, pl.Int64))
     model = greendata.model_of(schema, "Odd")
     assert model.__name__ == "Odd"
@@ -272,7 +272,7 @@ def test_a_dtype_without_a_type() -> None:
             greendata.model_of({"a": dtype})
 
 
-def test_a_mapping_of_dtype_classes_will_do() -> None:
+def test_a_mapping_of_dtype_classes_is_accepted() -> None:
     model = greendata.model_of({"a": pl.UInt8, "b": pl.List(pl.Int16)})
     assert greendata.schema_of(model) == pl.Schema({"a": pl.UInt8, "b": pl.List(pl.Int16)})
     assert not greendata.filter_valid(pl.DataFrame({"a": [256], "b": [[1]]}), model).good.height

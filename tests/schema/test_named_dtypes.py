@@ -1,4 +1,4 @@
-"""Types in a dtype that their annotation names: what goes in comes out, or does not fit."""
+"""Types stored in a dtype that their annotation names: each value comes back unchanged, or does not fit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from greendata import Frame
 from greendata.errors import FrameInvalid, NoColumnForm
 from greendata.formats.format import FORMATS
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # tests values only, which do not depend on patching
 
 
 class Colour(Enum):
@@ -142,7 +142,7 @@ def test_what_goes_into_text_comes_out(kind: Any, values: st.SearchStrategy[Any]
     for format in FORMATS:
         body = b"".join(greendata.encode(df, format))
         if (kind is Any or "str" in str(kind)) and format in ("json", "ndjson"):
-            continue  # a string may be the number that is one of its own, and JSON has the word
+            continue  # JSON holds the stored text, which may be read as a string instead of a number
         assert_frame_equal(greendata.decode(body, format, model=model), df)
 
 
@@ -167,7 +167,7 @@ def test_what_columns_of_text_look_like() -> None:
     assert cell(Inner, {"x": 5}) == '{"x":5,"y":null}'
 
 
-def test_text_from_elsewhere_is_what_pydantic_takes_it_for() -> None:
+def test_text_from_other_programs_is_validated_by_pydantic() -> None:
     def value(kind: Any, text: str) -> Any:
         model = create_model("Model", f=(Annotated[kind, pl.String], ...))
         return Frame[model].from_columns({"f": pl.Series([text])}).collect()[0].f  # type: ignore[valid-type, attr-defined]
@@ -199,7 +199,7 @@ def test_text_from_elsewhere_is_what_pydantic_takes_it_for() -> None:
         (datetime, pl.Date, [], [datetime(2024, 1, 1)]),
     ],
 )
-def test_other_dtypes_hold_what_comes_back(kind: Any, dtype: Any, good: list[Any], bad: list[Any]) -> None:
+def test_other_dtypes_hold_values_that_come_back(kind: Any, dtype: Any, good: list[Any], bad: list[Any]) -> None:
     model = create_model("Model", f=(Annotated[kind, dtype], ...))
     for value in good:
         rows = Frame[model].from_rows([{"f": value}])  # type: ignore[valid-type]
@@ -242,7 +242,7 @@ def test_what_pydantic_decodes_is_decoded_once(kind: Any, plain: str) -> None:
         assert_frame_equal(greendata.decode(body, format, model=model), df)  # type: ignore[arg-type]
 
 
-def test_types_that_cannot_be_coded_are_refused_by_name() -> None:
+def test_types_that_cannot_be_encoded_are_rejected_by_name() -> None:
     class Odd:
         pass
 

@@ -1,4 +1,4 @@
-"""Columns apart: a field that needs Python is judged alone, and the other columns of its row stay in the query."""
+"""Column validation: a field that needs Python is validated alone; the other columns of its row stay in the query."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.laws import holds
 
 
 def whole_rows(model: type[BaseModel], df: pl.DataFrame) -> int:
-    """How many rows pydantic makes an instance of *model* from, valid ones: it gives each its private attributes."""
+    """Return how many valid rows pydantic makes an instance of *model* from: each one gets its private attributes."""
     made: list[None] = []
 
     class Counted(model):  # type: ignore[misc, valid-type]
@@ -62,8 +62,8 @@ FRAME = pl.DataFrame({"id": ["1", "2", " 3 ", "x"], "name": ["a", "b", "c", "d"]
 # -- what passes through Python -------------------------------------------------------------------------
 
 
-def test_only_rows_with_another_doubt_are_judged_as_a_whole() -> None:
-    assert whole_rows(Order, FRAME) == 1  # the third; the last one is not valid
+def test_only_rows_undecided_in_another_column_are_validated_as_a_whole() -> None:
+    assert whole_rows(Order, FRAME) == 1  # the third row; the last row is invalid
     assert whole_rows(Order, FRAME.head(2)) == 0
     assert whole_rows(Order, FRAME.with_columns(pl.col("id").cast(pl.Binary))) == 0  # bytes have no rule for an int
 
@@ -113,7 +113,7 @@ def test_a_default_that_pydantic_makes() -> None:
     assert failures.select("row", "column", "value").rows() == [(0, "checked", "1"), (1, "checked", "1")]
 
 
-def test_a_nested_value_is_judged_apart() -> None:
+def test_a_nested_value_has_a_column_check() -> None:
     class Outer(BaseModel):
         id: int
         inner: Order
@@ -126,7 +126,7 @@ def test_a_nested_value_is_judged_apart() -> None:
     assert found.filter(row=1)["column"].to_list() == ["inner.number", "orders.0.number"]
 
 
-# -- where it takes the whole row -----------------------------------------------------------------------
+# -- what needs the whole row ---------------------------------------------------------------------------
 
 
 def after_id(value: int, info: ValidationInfo) -> int:
@@ -152,12 +152,12 @@ NEEDY = (
     Ordered,
     create_model("OfOne", __base__=Order, number=(Informed, ...)),
     create_model("OfSome", __base__=Order, numbers=(list[Annotated[int, BeforeValidator(after_id)]], [])),
-    create_model("OfDeep", __base__=Order, deep=(list[Deep], [])),  # it is given what is in the nested row alone
+    create_model("OfDeep", __base__=Order, deep=(list[Deep], [])),  # its validator receives only the nested row
 )
 
 
 @pytest.mark.parametrize("model", NEEDY)
-def test_what_looks_at_the_rest_of_the_row_needs_it(model: type[BaseModel]) -> None:
+def test_code_that_reads_the_rest_of_the_row_needs_it(model: type[BaseModel]) -> None:
     df = pl.DataFrame({"id": [1, 2], "name": ["a", "b"], "number": [2, 4], "numbers": [[1], [2, 3]]})
     df = df.with_columns(pl.concat_list(pl.struct(x="id")).alias("deep"))
     assert whole_rows(model, df) == 2
@@ -167,7 +167,7 @@ def test_code_after_the_fields_needs_the_row() -> None:
     assert greendata.validate(FRAME.head(1), Posted)["number"].to_list() == [3]
 
 
-def test_a_column_too_many_or_too_few_fails_beside_the_failures_of_the_others() -> None:
+def test_a_forbidden_or_missing_column_fails_in_addition_to_other_failures() -> None:
     class Closed(Order, extra="forbid"):
         pass
 
@@ -193,7 +193,7 @@ def test_validators_are_called_row_by_row_and_once_for_each_value() -> None:
     assert calls == [(name, value) for value in range(5_000) for name in ("a", "c")]
 
 
-def test_what_a_validator_raises_beside_comes_out_of_the_first_row() -> None:
+def test_other_errors_of_a_validator_are_raised_for_the_first_row() -> None:
     def divide(value: int) -> int:
         raise ZeroDivisionError(value)
 
@@ -204,30 +204,30 @@ def test_what_a_validator_raises_beside_comes_out_of_the_first_row() -> None:
         greendata.validate(pl.DataFrame({"a": [" 2 ", "1"], "b": [7, 8]}), model)
 
 
-@pytest.mark.parametrize("asked", [PydanticOmit, PydanticUseDefault])
-def test_a_validator_that_asks_for_what_its_field_has_not(asked: type[Exception]) -> None:
-    """pydantic's answer differs between its versions, and is asked of the row."""
+@pytest.mark.parametrize("error", [PydanticOmit, PydanticUseDefault])
+def test_a_validator_that_asks_for_what_its_field_lacks(error: type[Exception]) -> None:
+    """The result differs between versions of pydantic, so the whole row is validated."""
 
     def ask(value: int) -> int:
         if value == 2:
-            raise asked()
+            raise error()
         return value
 
     model = create_model("Model", a=(int, ...), b=(Annotated[int, BeforeValidator(ask)], ...))
     by_row = create_model("Model", __base__=model, c=(Informed, 0))
     df = pl.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]})
-    assert _said(df, model) == _said(df.with_columns(c=0), by_row)
+    assert _result(df, model) == _result(df.with_columns(c=0), by_row)
 
 
-def _said(df: pl.DataFrame, model: type[BaseModel]) -> Any:
+def _result(df: pl.DataFrame, model: type[BaseModel]) -> Any:
     try:
         found = greendata.filter_valid(df, model)
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:  # noqa: BLE001 - compares errors of any class
         return type(error), str(error)
     return found.good["b"].to_list(), found.failures.rows()
 
 
-def test_failures_are_called_by_the_name_that_the_column_came_under() -> None:
+def test_failures_name_the_column_that_the_values_came_from() -> None:
     class Named(BaseModel):
         model_config = ConfigDict(populate_by_name=True)
         a: Even = Field(validation_alias=AliasChoices("first", "second"))
@@ -257,7 +257,7 @@ def test_a_value_that_its_column_cannot_hold_fails_only_in_a_valid_row() -> None
     assert failures.select("row", "column", "rule").rows() == [(0, "b", "value_error"), (1, "a", "column_form")]
 
 
-def test_values_that_python_cannot_hold_are_not_judged() -> None:
+def test_values_that_python_cannot_hold_are_not_validated() -> None:
     day = create_model("Day", id=(int, ...), day=(Annotated[Any, pl.Date, AfterValidator(lambda day: day)], ...))
     days = pl.Series([0, 10**7, None], dtype=pl.Int32).cast(pl.Date)
     good, failures = greendata.filter_valid(pl.DataFrame({"id": [1, 2, 3], "day": days}), day)
@@ -273,7 +273,7 @@ def test_extra_columns_are_kept_with_their_rows() -> None:
     assert good.rows() == [(1, "a", 2, 0), (3, "c", 4, 2)]
 
 
-def test_frames_without_rows_and_models_of_such_fields_alone() -> None:
+def test_frames_without_rows_and_models_with_such_fields_only() -> None:
     only = create_model("Only", number=(Even, 4), made=(int, Field(default_factory=int.__call__)))
     assert greendata.validate(FRAME.clear(), Order).schema == greendata.schema_of(Order)
     assert greendata.validate(pl.DataFrame(height=2), only).rows() == [(4, 0), (4, 0)]

@@ -1,4 +1,4 @@
-"""Rows that fail by the thousand: what is told of them is bounded, and what is valid is found all the same."""
+"""Thousands of failing rows: the number of listed failures is limited, and all valid rows are still found."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Even(BaseModel):
     @field_validator("id")
     @classmethod
     def look(cls, value: int) -> int:
-        asked.append(value)
+        validated.append(value)
         if value % 2:
             raise ValueError("odd")
         return value
 
 
-asked: list[int] = []
+validated: list[int] = []
 
 
 @pytest.fixture(autouse=True)
-def nobody_asked() -> None:
-    asked.clear()
+def no_values_validated() -> None:
+    validated.clear()
 
 
 def test_each_invalid_row_has_a_line_and_the_first_have_all_their_failures() -> None:
@@ -62,7 +62,7 @@ def test_each_invalid_row_has_a_line_and_the_first_have_all_their_failures() -> 
     assert f"only the first {LISTED} failures are listed" in failures["message"][-1]
 
 
-def test_a_frame_is_not_judged_to_its_end_where_enough_rows_fail() -> None:
+def test_validation_of_a_frame_stops_when_enough_rows_fail() -> None:
     df = pl.DataFrame({"id": [-1] * ROWS})
     with pytest.raises(FrameInvalid) as caught:
         greendata.validate(df, User)
@@ -77,19 +77,19 @@ def test_a_frame_is_not_judged_to_its_end_where_enough_rows_fail() -> None:
     )
 
 
-def test_a_validator_is_called_for_all_rows_only_where_all_are_to_be_found() -> None:
+def test_a_validator_is_called_for_all_rows_only_if_all_valid_rows_are_wanted() -> None:
     df = pl.DataFrame({"id": range(2 * ROWS)})
     with pytest.raises(FrameInvalid, match="rows are not checked"):
         greendata.validate(df, Even)
-    assert LISTED < len(asked) < 5 * LISTED
-    asked.clear()
+    assert LISTED < len(validated) < 5 * LISTED
+    validated.clear()
     good, failures = greendata.filter_valid(df, Even)
     assert good["id"].to_list() == [*range(0, 2 * ROWS, 2)]
     assert failures["row"].to_list() == [*range(1, 2 * ROWS, 2)]
-    assert asked == [*range(2 * ROWS)]
+    assert validated == [*range(2 * ROWS)]
 
 
-def test_a_missing_column_is_told_of_each_row_in_one_line() -> None:
+def test_a_missing_column_is_listed_once_per_row() -> None:
     df = pl.DataFrame({"name": ["a"] * ROWS})
     good, failures = greendata.filter_valid(df, User)
     assert not good.height
@@ -111,21 +111,21 @@ def test_a_missing_column_is_told_of_each_row_in_one_line() -> None:
         ("ndjson", b'{"id":"x"}\n' * ROWS),
     ],
 )
-def test_bodies_of_nothing_but_failures(format: Any, content: bytes) -> None:
+def test_bodies_in_which_every_row_fails(format: Any, content: bytes) -> None:
     with pytest.raises(FrameInvalid) as caught:
         decode(content, format, model=User)
     assert LISTED <= caught.value.failures.height < 3 * LISTED
     assert caught.value.failures["rule"][-1] == "unchecked"
 
 
-def test_a_file_is_not_read_to_its_end_where_enough_rows_fail(tmp_path: Path) -> None:
+def test_reading_of_a_file_stops_when_enough_rows_fail(tmp_path: Path) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_bytes(b"1\n" * ROWS)
     with pytest.raises(FrameInvalid, match="rows are not checked"):
         greendata.Frame[User].scan_ndjson(path).to_frame()
 
 
-def test_rows_of_python_have_a_line_each() -> None:
+def test_rows_of_python_objects_have_a_line_each() -> None:
     with pytest.raises(FrameInvalid) as caught:
         greendata.Frame[User].from_rows({"id": -number} for number in range(ROWS))
     assert caught.value.failures["row"].to_list() == [*range(1, ROWS)]
@@ -146,7 +146,7 @@ ODD = st.sampled_from(["", " ", " 7", "7 ", "1 000", "\u00a07", "\x1f7", "\u0663
 @given(data=st.data(), strict=st.sampled_from((None, True, False)))
 @settings(max_examples=25)
 def test_odd_values_of_one_column(kind: str, data: st.DataObject, *, strict: bool | None) -> None:
-    """The verdict of wider rules is that of pydantic."""
+    """Wider rules decide as pydantic does."""
     annotation = data.draw(st.sampled_from(LEAVES[kind]))
     texts = data.draw(st.lists(st.none() | ODD | st.text(max_size=6), min_size=1, max_size=8))
     with pytest.MonkeyPatch.context() as patch:
@@ -157,7 +157,7 @@ def test_odd_values_of_one_column(kind: str, data: st.DataObject, *, strict: boo
 @pytest.mark.parametrize("kind", LEAVES)
 @given(data=st.data(), strict=st.sampled_from((None, True, False)))
 @settings(max_examples=25)
-def test_what_is_not_listed_is_as_valid_or_invalid_as_before(
+def test_the_limit_of_listed_failures_does_not_change_what_is_valid(
     kind: str, data: st.DataObject, *, strict: bool | None
 ) -> None:
     annotation = data.draw(st.sampled_from(LEAVES[kind]))
@@ -184,7 +184,7 @@ def test_what_is_not_listed_is_as_valid_or_invalid_as_before(
             assert_frame_equal(greendata.validate(df, model, strict=strict), good)
 
 
-LONG = "k" * 100_000  # what each failure, and each row made out of columns, would repeat
+LONG = "k" * 100_000  # a name that each failure, and each row made from columns, would repeat
 
 
 class Closed(BaseModel):
@@ -192,7 +192,7 @@ class Closed(BaseModel):
     a: int = 0
 
 
-def test_a_name_that_is_all_of_a_body_is_cut_in_the_failures() -> None:
+def test_a_very_long_name_is_shortened_in_the_failures() -> None:
     model = create_model("Named", k=(int, Field(alias=LONG)))
     for content, checked in ((f"{LONG}\n" + "x\n" * ROWS, model), (f"a,{LONG}\n" + "1,2\n" * ROWS, Closed)):
         with pytest.raises(FrameInvalid) as caught:
@@ -203,7 +203,7 @@ def test_a_name_that_is_all_of_a_body_is_cut_in_the_failures() -> None:
 
 
 @pytest.mark.parametrize("model", [Closed, User])
-def test_rows_that_would_be_nothing_but_a_name_are_not_made(model: type[BaseModel]) -> None:
+def test_rows_that_would_consist_of_names_are_not_made(model: type[BaseModel]) -> None:
     content = f'{{"a":[{",".join("1" * 2000)}],"{LONG}":[{",".join("2" * 2000)}]}}'.encode()
     with pytest.raises(Malformed, match=r"the names of its columns alone are more than .* send rows"):
         decode(content, "json", model=model)

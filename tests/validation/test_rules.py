@@ -1,4 +1,4 @@
-"""Rules judge what is usual without pydantic; what they are accepted of is held to the law in test_validation_laws."""
+"""Rules accept common values without pydantic. test_validation_laws compares their decisions with pydantic's."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def partitioned(df: pl.DataFrame, model: type[BaseModel]) -> Partitioned:
 
 
 def undecided(found: Partitioned) -> list[int]:
-    """The rows that pydantic is asked about as a whole."""
+    """Return the rows that pydantic validates as a whole."""
     return found.assigned.filter(pl.col(VALIDATOR) == 0)[ROW_KEY].to_list()
 
 
 def accepted_rows(found: Partitioned) -> pl.DataFrame:
-    """The rows that need no pydantic."""
+    """Return the rows that the query accepts."""
     (part,) = found.parts
     return part.accepted
 
 
 def accepted(annotation: Any, *values: Any, dtype: Any = None, **config: Any) -> list[Any]:
-    """The values of one column that need no pydantic."""
+    """Return the values of one column that the query accepts."""
     model = create_model("Model", __config__=config or None, a=(annotation, ...))
     found = accepted_rows(partitioned(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), model))
-    return found["a"].to_list() if "a" in found.columns else []  # it is validated apart
+    return found["a"].to_list() if "a" in found.columns else []  # the column has a column check
 
 
 UUID_TEXT = "123e4567-e89b-42d3-a456-426614174000"
@@ -129,7 +129,7 @@ def test_lengths_and_letters_follow_the_configuration() -> None:
     assert accepted(int, "1", strict=True) == []
 
 
-def test_what_only_pydantic_can_tell() -> None:
+def test_values_that_only_pydantic_can_validate() -> None:
     undecided: Iterator[tuple[Any, Any]] = iter(
         [
             (int, " 1 "),
@@ -149,7 +149,7 @@ def test_what_only_pydantic_can_tell() -> None:
         assert greendata.validate(pl.DataFrame({"a": [value]}), model).height == 1
 
 
-def test_a_pattern_of_pythons_engine_is_pythons() -> None:
+def test_a_pattern_for_the_engine_of_python_is_left_to_pydantic() -> None:
     lookahead = create_model(
         "Model", __config__=ConfigDict(regex_engine="python-re"), a=(Annotated[str, Field(pattern="^(?=a)")], ...)
     )
@@ -165,7 +165,7 @@ def test_bounds_that_no_column_holds() -> None:
     assert greendata.validate(pl.DataFrame({"a": [1]}), huge)["a"].to_list() == [1]
 
 
-def test_only_the_doubtful_rows_go_to_pydantic() -> None:
+def test_only_undecided_rows_go_to_pydantic() -> None:
     model = create_model("Model", a=(int, ...), b=(str, "b"))
     found = partitioned(pl.DataFrame({"a": ["1", " 2 ", "x", None, "5"]}), model)
     assert accepted_rows(found)["a"].to_list() == [1, 5]
@@ -173,13 +173,13 @@ def test_only_the_doubtful_rows_go_to_pydantic() -> None:
     assert undecided(found) == [1, 2, 3]
 
 
-def test_a_column_of_nulls_alone() -> None:
+def test_a_column_of_nulls_only() -> None:
     assert accepted(int | None, None, dtype=pl.Null) == [None]
     assert accepted(Inner | None, None, dtype=pl.Null) == [None]
     assert accepted(int, None, dtype=pl.Null) == []
 
 
-def test_values_that_python_cannot_hold_are_no_rows_for_pydantic() -> None:
+def test_values_that_python_cannot_hold_do_not_go_to_pydantic() -> None:
     days = pl.Series("on", [[0], [10**7], None], dtype=pl.List(pl.Int32)).cast(pl.List(pl.Date))
     model = create_model("Model", on=(list[date], ...))
     found = partitioned(days.to_frame(), model)
@@ -206,7 +206,7 @@ def test_a_validator_needs_its_column_alone() -> None:
     ]
 
 
-def test_what_stands_alone_is_given_nothing_of_the_row() -> None:
+def test_what_stands_alone_receives_nothing_of_the_row() -> None:
     def function(kind: str) -> dict[str, Any]:
         return {"type": "function-plain", "function": {"type": kind, "function": abs}}
 

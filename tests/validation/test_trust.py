@@ -1,4 +1,4 @@
-"""How much is looked at: pydantic's strict mode, the three degrees of trust, and models that look for themselves."""
+"""How much is checked: pydantic's strict mode, the levels of trust, and models with their own validate method."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_trust_makes_nothing_row_by_row() -> None:
 
 
 class Own:
-    """As patito, dataframely and pandera have it."""
+    """A model with a validate method, as in patito, dataframely and pandera."""
 
     @classmethod
     def validate(cls, df: pl.DataFrame) -> pl.DataFrame:

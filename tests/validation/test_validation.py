@@ -1,4 +1,4 @@
-"""validate and filter_valid as their users meet them: what comes back, what fails and how it is told."""
+"""validate and filter_valid as users see them: what they return, what fails, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_frame_without_columns() -> None:
 # -- columns --------------------------------------------------------------------------------------------
 
 
-def test_a_missing_column_fails_in_every_row_beside_the_other_failures() -> None:
+def test_a_missing_column_fails_in_every_row_in_addition_to_other_failures() -> None:
     good, failures = greendata.filter_valid(pl.DataFrame({"id": [1, -1, 3]}), User)
     assert not good.height
     assert good.schema == greendata.schema_of(User)
@@ -116,7 +116,7 @@ def test_a_missing_column_fails_in_every_row_beside_the_other_failures() -> None
     ]
 
 
-def test_columns_of_nobody() -> None:
+def test_columns_that_belong_to_no_field() -> None:
     df = pl.DataFrame({"a": ["1", "2", "x"], "more": [[1], [2], [3]]})
 
     class Ignore(BaseModel):
@@ -178,7 +178,7 @@ def test_a_column_comes_in_under_any_of_its_names() -> None:
     assert greendata.validate(both, Person)["fullName"].to_list() == ["yes"]
 
 
-# -- values that pydantic takes and a column does not ---------------------------------------------------
+# -- values that pydantic accepts and a column cannot hold ----------------------------------------------
 
 
 def test_values_that_do_not_fit_their_column_fail() -> None:
@@ -224,7 +224,7 @@ class Pair(BaseModel):
 
 
 def turned(kind: Any, into: Any) -> type[BaseModel]:
-    """A model whose field *a* is of a kind, and into which a validator puts something else."""
+    """Return a model with a field *a* of a given type, for which a validator returns a value of another type."""
     return create_model("Turned", a=(Annotated[kind, PlainValidator(lambda _: into)], ...))
 
 
@@ -239,7 +239,7 @@ def turned(kind: Any, into: Any) -> type[BaseModel]:
         (dict[str, int], [1], "list is not a mapping"),
     ],
 )
-def test_a_validator_that_puts_something_in_the_place_of_many_values(kind: Any, into: Any, reason: str) -> None:
+def test_a_validator_that_replaces_a_value_of_many_elements(kind: Any, into: Any, reason: str) -> None:
     failures = greendata.filter_valid(pl.DataFrame({"a": [1]}), turned(kind, into)).failures
     assert failures.select("row", "column", "rule", "message").rows() == [(0, "a", "column_form", reason)]
 
@@ -254,10 +254,10 @@ def test_aware_times_come_in_utc() -> None:
     assert failures["rule"].to_list() == ["timezone_aware"]
 
 
-# -- code of the user's ---------------------------------------------------------------------------------
+# -- user code ------------------------------------------------------------------------------------------
 
 
-def test_validators_judge_change_and_see_whole_rows() -> None:
+def test_validators_reject_change_and_see_whole_rows() -> None:
     class Range(BaseModel):
         low: int
         high: int = 10
@@ -296,7 +296,7 @@ def test_a_validator_of_the_raw_row_sees_every_column() -> None:
     assert greendata.validate(pl.DataFrame({"a": [1], "b": [2]}), Sum)["total"].to_list() == [3]
 
 
-def test_what_a_validator_raises_beside_comes_out() -> None:
+def test_other_errors_of_a_validator_are_raised() -> None:
     class Broken(BaseModel):
         a: int
 
@@ -340,7 +340,7 @@ def test_bad_arguments() -> None:
             func(FRAME, User, trust="full")  # type: ignore[operator]
 
 
-def test_what_the_query_raises_comes_out() -> None:
+def test_an_error_of_the_query_is_raised() -> None:
     with pytest.raises(pl.exceptions.ColumnNotFoundError):
         greendata.validate(FRAME.lazy().select("none"), User)
 
@@ -348,13 +348,13 @@ def test_what_the_query_raises_comes_out() -> None:
 # -- the hub --------------------------------------------------------------------------------------------
 
 
-def test_the_hub_turns_while_the_query_runs(hub_alive: Gate) -> None:
+def test_the_hub_runs_greenlets_during_the_query(hub_alive: Gate) -> None:
     assert greendata.validate(gated(hub_alive, GOOD), User).height == 2
 
 
-@pytest.mark.parametrize("verdict", [greendata.validate, greendata.filter_valid])
-def test_the_hub_turns_between_slices_of_rows_in_python(verdict: Callable[..., Any]) -> None:
-    """The validator sees a greenlet get on while the rows are judged, so the hub turned between two of them."""
+@pytest.mark.parametrize("validate", [greendata.validate, greendata.filter_valid])
+def test_the_hub_runs_greenlets_between_slices_of_rows(validate: Callable[..., Any]) -> None:
+    """The validator sees that another greenlet makes progress between two rows."""
     turns: list[int] = []
     seen: list[int] = []
 
@@ -373,12 +373,12 @@ def test_the_hub_turns_between_slices_of_rows_in_python(verdict: Callable[..., A
             gevent.sleep(0)
 
     ticker = gevent.spawn(tick)
-    verdict(pl.DataFrame({"a": range(2_000)}), Slow)
+    validate(pl.DataFrame({"a": range(2_000)}), Slow)
     ticker.kill()
     assert len(set(seen)) > 1
 
 
-def test_failures_of_many_slices_are_told_in_order() -> None:
+def test_failures_of_many_slices_are_listed_in_order() -> None:
     class Picky(BaseModel):
         a: int
 
@@ -401,7 +401,7 @@ def test_failures_of_many_slices_are_told_in_order() -> None:
     assert caught.value.failures["row"].to_list() == failures["row"].to_list()
 
 
-def test_dates_of_a_column_that_python_needs_to_judge() -> None:
+def test_dates_of_a_column_that_only_python_can_validate() -> None:
     class Dated(BaseModel):
         on: Annotated[date, Field(strict=False)]
 
@@ -415,8 +415,8 @@ class Lists(BaseModel):
     b: int = 0
 
 
-def test_a_row_with_failures_without_number_tells_how_many() -> None:
-    """To tell each takes time that nothing divides; a hundred kilobytes of body would stop the hub for long."""
+def test_a_row_with_too_many_failures_has_their_number() -> None:
+    """pydantic lists all errors of a row without a pause, so a body of 100 kB could block the hub for long."""
     df = pl.DataFrame({"a": [["1"], ["x"] * (ITEMISED + 1), ["y"] * 3]})
     good, failures = greendata.filter_valid(df, Lists)
     assert good["a"].to_list() == [[1]]
@@ -427,27 +427,27 @@ def test_a_row_with_failures_without_number_tells_how_many() -> None:
 
 
 @pytest.mark.parametrize("validator", [None, lambda value: value])
-def test_a_value_that_is_too_large_to_be_judged_in_python(validator: Any) -> None:
-    """What a query is sure of may be as large as it likes; with a validator a column is judged by itself."""
+def test_a_value_that_is_too_large_for_pydantic(validator: Any) -> None:
+    """A value that a query accepts may have any size. With a validator, the column has a column check."""
 
-    class Judged(Lists):
+    class Checked(Lists):
         if validator is not None:
             look = field_validator("a")(validator)
 
-    sure = pl.DataFrame({"a": [[1] * (ELEMENTS + 1), [2]], "b": ["x", "7"]})
-    good, failures = greendata.filter_valid(sure, Judged)
+    accepted = pl.DataFrame({"a": [[1] * (ELEMENTS + 1), [2]], "b": ["x", "7"]})
+    good, failures = greendata.filter_valid(accepted, Checked)
     assert good["b"].to_list() == [7]
     assert failures.select("row", "column", "rule").row(0) == (0, "a", "column_form")
-    doubtful = sure.with_columns(pl.col("a").cast(pl.List(pl.Float64)), b=pl.lit(1))
-    good, failures = greendata.filter_valid(doubtful, Judged)
+    undecided = accepted.with_columns(pl.col("a").cast(pl.List(pl.Float64)), b=pl.lit(1))
+    good, failures = greendata.filter_valid(undecided, Checked)
     assert (good["a"].to_list(), failures["row"].to_list()) == ([[2]], [0]) if validator else good.height == 2
     nested = pl.DataFrame({"a": [[["x"] * ELEMENTS]]})
-    assert "has more than 65536 elements" in greendata.filter_valid(nested, Judged).failures["message"][0]
-    fitting = greendata.filter_valid(doubtful.with_columns(pl.col("a").list.head(ELEMENTS)), Judged)
-    assert fitting.failures.height == 0
+    assert "has more than 65536 elements" in greendata.filter_valid(nested, Checked).failures["message"][0]
+    small = greendata.filter_valid(undecided.with_columns(pl.col("a").list.head(ELEMENTS)), Checked)
+    assert small.failures.height == 0
 
 
-def test_the_text_of_what_is_wrong_is_short() -> None:
+def test_the_text_of_an_invalid_value_is_short() -> None:
     df = pl.DataFrame({"a": [["x" * 10_000]], "b": [["y" * 10_000, "z"]]})
     _, failures = greendata.filter_valid(df, Lists)
     assert failures["value"].str.len_chars().max() == 200
@@ -455,7 +455,7 @@ def test_the_text_of_what_is_wrong_is_short() -> None:
 
 
 def test_the_text_of_the_error_is_made_on_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes a query over all failures: the error is made without it, and to show the error runs none."""
+    """Making the text takes a query over all failures, which must not run when the error is made or shown."""
     threads: list[int] = []
     made = FrameInvalid._text.func
 

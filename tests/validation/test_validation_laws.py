@@ -1,4 +1,4 @@
-"""The law: what greendata says of a frame is what pydantic says of its rows, value by value, lax and strict."""
+"""greendata and pydantic agree about every value, in lax and in strict mode: compare them on generated frames."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pydantic_core import PydanticCustomError
 
 from tests.support.laws import COLUMNS, columns, holds, model_with
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # tests values only, which do not depend on patching
 
 STRICT = st.sampled_from((None, True, False))
 
@@ -157,7 +157,7 @@ SMALL = (
 
 
 def _values(dtype: Any) -> st.SearchStrategy[Any]:
-    """A few values of a dtype, nulls among them, so that doubles and lists of good ones only are frequent."""
+    """Return a few values of a dtype, including nulls, so that duplicates and lists of valid values are frequent."""
     match dtype:
         case pl.List() | pl.Array():
             size = dtype.size if isinstance(dtype, pl.Array) else None
@@ -264,7 +264,7 @@ def test_rows_of_several_columns(data: st.DataObject, *, strict: bool | None) ->
 
 
 def _checked(value: Any) -> Any:
-    """A validator that refuses some values and changes others."""
+    """A validator that rejects some values and changes others."""
     if value in (1, "a", -1.0, [1]):
         raise ValueError("not this one")
     if value in (2, "b"):
@@ -282,7 +282,7 @@ def _wrapped(value: Any, handler: Callable[[Any], Any]) -> Any:
 
 
 def _plain(value: Any) -> int:
-    """A validator that is all of its field."""
+    """A validator that replaces the validation of its field."""
     if not isinstance(value, int):
         raise ValueError("no integer")
     return int(_checked(value))
@@ -291,7 +291,7 @@ def _plain(value: Any) -> int:
 VALIDATORS = (AfterValidator(_checked), BeforeValidator(_checked), WrapValidator(_wrapped))
 OF_INTS = (*VALIDATORS, PlainValidator(_plain))
 BY_ROW = AfterValidator(_by_row)
-JUDGED: tuple[tuple[Any, tuple[Any, ...]], ...] = (  # types, and dtypes that they may well come in
+CHECKED: tuple[tuple[Any, tuple[Any, ...]], ...] = (  # types, and dtypes of columns that may hold their values
     (int, (pl.Int64, pl.Int8, pl.String, pl.Float64)),
     (str, (pl.String,)),
     (float | None, (pl.Float64, pl.Int64)),
@@ -308,15 +308,15 @@ JUDGED: tuple[tuple[Any, tuple[Any, ...]], ...] = (  # types, and dtypes that th
 
 @st.composite
 def _fields(draw: st.DrawFn, name: str) -> tuple[Any, Any, Any]:
-    """A field with a validator, of its value or of what is in it, what stands in for it, and the dtype of a column."""
+    """Return a field with a validator for its value or for a part of it, its default, and the dtype of a column."""
     by_row = draw(st.integers(0, 9)) == 7
     of_ints = BY_ROW if by_row else draw(st.sampled_from(OF_INTS))
     of_any = BY_ROW if by_row else draw(st.sampled_from(VALIDATORS))
     number = Annotated[int, of_ints]
     deep = create_model("Deep", x=(number, ...))
-    ints = ((number, JUDGED[0][1]), (list[number], (pl.List(pl.Int64),)), (deep, (pl.Struct({"x": pl.Int64}),)))  # type: ignore[valid-type]
-    judged, dtypes = draw(st.sampled_from((*ints, *((Annotated[kind, of_any], dtypes) for kind, dtypes in JUDGED))))
-    annotation = Optional[judged] if draw(st.booleans()) else judged  # noqa: UP045 - of a type made at run time
+    ints = ((number, CHECKED[0][1]), (list[number], (pl.List(pl.Int64),)), (deep, (pl.Struct({"x": pl.Int64}),)))  # type: ignore[valid-type]
+    checked, dtypes = draw(st.sampled_from((*ints, *((Annotated[kind, of_any], dtypes) for kind, dtypes in CHECKED))))
+    annotation = Optional[checked] if draw(st.booleans()) else checked  # noqa: UP045 - of a type made at run time
     dtype = draw(st.sampled_from(dtypes) if draw(st.integers(0, 5)) else LEAF_DTYPES)
     default = draw(st.sampled_from((..., ..., ..., Field(alias=f"{name}x"), Field(1, validate_default=True), None)))
     return annotation, default, dtype
@@ -324,7 +324,7 @@ def _fields(draw: st.DrawFn, name: str) -> tuple[Any, Any, Any]:
 
 @given(data=st.data(), strict=st.sampled_from((None, None, True, False)))
 @settings(max_examples=300)
-def test_rows_with_columns_that_are_judged_apart(data: st.DataObject, *, strict: bool | None) -> None:
+def test_rows_with_column_checks(data: st.DataObject, *, strict: bool | None) -> None:
     drawn = {name: data.draw(_fields(name)) for name in data.draw(st.sampled_from(("a", "ab", "abc")))}
     fields = {name: (annotation, default) for name, (annotation, default, _) in drawn.items()}
     config = data.draw(st.sampled_from(({}, {}, {"extra": "forbid"}, {"extra": "allow"}, *CONFIGS)))
@@ -335,19 +335,19 @@ def test_rows_with_columns_that_are_judged_apart(data: st.DataObject, *, strict:
     df = pl.DataFrame({"id": data.draw(st.lists(ids, min_size=height, max_size=height))})
     for name, (_, default, dtype) in drawn.items():
         alias = getattr(default, "alias", None) or name
-        if data.draw(st.integers(0, 9)):  # the column is there
+        if data.draw(st.integers(0, 9)):  # the frame has the column
             values = data.draw(st.lists(_values(dtype), min_size=height, max_size=height))
             df = df.with_columns(pl.Series(alias if data.draw(st.integers(0, 9)) else name, values, dtype=dtype))
     holds(df, model, strict=strict)
 
 
 def _annotation(data: st.DataObject, types: tuple[Any, ...]) -> Any:
-    """One of the *types*, or it or None."""
+    """Return one of the *types*, or its union with None."""
     chosen = data.draw(st.sampled_from(types))
     return Optional[chosen] if data.draw(st.booleans()) else chosen  # noqa: UP045 - of a type made at run time
 
 
 def unseen(data: st.DataObject, series: st.SearchStrategy[pl.Series]) -> pl.Series:
-    """What is drawn, without its text: Polars 2.0 panics at that of a date beyond the year 262 143."""
+    """Draw without making the text of the value: Polars 2.0 panics for a date after the year 262 143."""
     drawn: pl.Series = data.draw(series.map(lambda values: lambda: values))()
     return drawn
