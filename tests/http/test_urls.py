@@ -33,7 +33,7 @@ from greendata.errors import (
 from greendata.formats.guards.footer import CELLS
 from greendata.http import readers as urls
 from tests.conftest import PATCHED
-from tests.pool.test_underway import full, is_idle
+from tests.pool.test_queue_limit import full, is_idle
 from tests.support.frames import crowded
 from tests.support.gates import Gate
 from tests.support.natives import until

@@ -1,4 +1,4 @@
-"""The queue: keys take turns, a key keeps its order, and threads that put, take and remove at once lose nothing."""
+"""The queue: keys take turns, a key keeps its order, and concurrent puts, takes and removes lose no item."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_keys_first_in_is_first_out(held: Gate) -> None:
     assert ran == list(range(500))
 
 
-def test_keys_that_are_done_with_are_forgotten() -> None:
+def test_keys_without_items_are_forgotten() -> None:
     queue = FairQueue[int]()
     for number in range(1000):
         queue.put(f"key {number}", number)
@@ -64,24 +64,24 @@ def test_keys_that_are_done_with_are_forgotten() -> None:
     assert (len(queue), len(queue.rotation), len(queue._key_queues)) == (0, 0, 0)
 
 
-def test_a_taker_that_ends_a_lane_does_not_end_the_next_lane_of_the_key() -> None:
-    """A put that was between two steps when its lane was closed."""
+def test_a_taker_that_retires_a_key_queue_leaves_the_next_one_of_the_key() -> None:
+    """A put was between two steps when the queue of its key was retired."""
     queue = FairQueue[str]()
     queue.put("key", "first")
     (key_queue,) = queue._key_queues[hash("key")]
-    assert queue.take() == "first"  # closes the key_queue
-    queue.waiting["late"] = key_queue  # ... which the late put had in hand already
+    assert queue.take() == "first"  # retires the key's queue
+    queue.waiting["late"] = key_queue  # the late put had found this queue before
     key_queue.items["late"] = None
     queue.rotation[key_queue] = None
-    queue.put("key", "x1")  # opens the next key_queue
+    queue.put("key", "x1")  # makes the next queue of the key
     queue.put("key", "x2")
     assert queue.take() == "late"
     queue.put("key", "x3")
     assert [queue.take() for _ in range(3)] == ["x1", "x2", "x3"]
 
 
-class Book(RuleBasedStateMachine):
-    """Any mix of put, take and remove, compared with lists in a dict."""
+class QueueMachine(RuleBasedStateMachine):
+    """Compare any sequence of put, take and remove with lists in a dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,10 +124,10 @@ class Book(RuleBasedStateMachine):
         assert sorted(self.queue.items()) == sorted(item for items in self.key_queues.values() for item in items)
 
 
-TestBook = Book.TestCase
+TestQueueMachine = QueueMachine.TestCase
 
 
-def test_threads_that_put_take_and_remove_at_once_lose_and_double_nothing() -> None:
+def test_concurrent_puts_takes_and_removes_neither_lose_nor_duplicate_items() -> None:
     queue = FairQueue[tuple[int, int]]()
     per_thread, putters = 4000, 3
     over: list[bool] = []
@@ -160,8 +160,8 @@ def test_threads_that_put_take_and_remove_at_once_lose_and_double_nothing() -> N
     assert (len(queue), len(queue.rotation)) == (0, 0)
 
 
-def test_items_of_one_thread_keep_their_order_while_a_lane_goes(make_gate: Callable[[], Gate]) -> None:
-    """The first one is on its way into a lane that is taken away; the second finds the new lane of the key."""
+def test_items_of_one_thread_keep_their_order_while_a_key_queue_is_retired(make_gate: Callable[[], Gate]) -> None:
+    """The first item is being put into a queue that is retired; the second one finds the new queue of the key."""
     halt, queue = make_gate(), FairQueue[object]()
 
     class Slow:
@@ -200,4 +200,4 @@ def test_jobs_of_many_threads_run_once_each() -> None:
     assert max(Counter(ran).values()) == 1
     now = pool.stats()
     assert (now.cancelled, now.done) == (cancelled, 2000 - cancelled)
-    assert len(ran) >= now.done  # one that was cancelled while it ran has run too
+    assert len(ran) >= now.done  # jobs cancelled while they ran are in `ran` too

@@ -1,4 +1,4 @@
-"""What goes wrong around a server: it is killed, clients say nothing, read nothing, or leave all at once."""
+"""Faults around a server: it is killed, or clients send nothing, read nothing, or disconnect all at once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 from tests.support.servers import GUARD
 from tests.support.service import Service, forget_peak, get, serving, vitals
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test starts a process
 
 WORKERS, QUEUE = 2, 50
 MANY = 40  # clients
-LONG, GROUP = 4_000_000, 20_000  # rows of a long answer, which are 110 MB and 170 MB of text, and of a batch
-READERS = 3  # slow ones
-FEW_BATCHES = 150  # MiB, less than one answer: what all slow readers together may hold, the allocator's share too
+LONG, GROUP = 4_000_000, 20_000  # rows of a long response (110 MB, as text 170 MB) and of a batch
+READERS = 3  # slow readers
+FEW_BATCHES = 150  # MiB that all slow readers together may use, allocator overhead included; less than one response
 
 Serve = Callable[..., AbstractContextManager[Service]]
 
@@ -42,7 +42,7 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_worker_that_is_killed_takes_its_requests_along_and_no_more(serve: Serve) -> None:
+def test_a_killed_server_worker_fails_its_own_requests_only(serve: Serve) -> None:
     with serve() as service, ExitStack() as stack:
         answers = [stack.enter_context(service.server.asked("/held")) for _ in range(MANY)]
         service.wait(arrived=WORKERS, queued=MANY - WORKERS)
@@ -70,9 +70,7 @@ def half_a_body(_number: int) -> bytes:
 
 
 @pytest.mark.parametrize("said", [silent, half_a_head, half_a_body])
-def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
-    serve: Serve, said: Callable[[int], bytes]
-) -> None:
+def test_incomplete_requests_occupy_no_worker_and_leave_nothing(serve: Serve, said: Callable[[int], bytes]) -> None:
     with serve() as service:
         service.ask("/report")
         before = service.vitals().descriptors
@@ -80,14 +78,14 @@ def test_clients_that_say_too_little_hold_no_worker_and_leave_nothing(
             for number in range(MANY):
                 stack.enter_context(service.server.connected(said(number)))
             service.wait_descriptors(before + MANY)
-            service.wait_steady()  # looks at the server, and is answered
+            service.wait_steady()  # sends requests to the server
             assert service.ask("/report").startswith("[")
         service.wait_descriptors(before)
         assert service.state()["pid"] == service.pid
         assert "Traceback" not in service.server.read_log()
 
 
-def test_slow_readers_hold_no_worker_and_little_memory(serve: Serve, long_file: Path) -> None:
+def test_slow_readers_occupy_no_worker_and_little_memory(serve: Serve, long_file: Path) -> None:
     with serve() as service, ExitStack() as stack:
         service.ask("/report")
         before = service.vitals()
@@ -105,7 +103,7 @@ def test_slow_readers_hold_no_worker_and_little_memory(serve: Serve, long_file: 
         service.wait_descriptors(before.descriptors)
 
 
-def test_clients_that_leave_at_once_take_their_jobs_along(serve: Serve) -> None:
+def test_jobs_of_clients_that_disconnect_are_cancelled(serve: Serve) -> None:
     with serve() as service:
         before = service.vitals().descriptors
         with ExitStack() as stack:
@@ -126,7 +124,7 @@ def test_clients_that_leave_at_once_take_their_jobs_along(serve: Serve) -> None:
 
 @contextmanager
 def reader(service: Service, path: str) -> Iterator[HTTPResponse]:
-    """An answer of which the head was read; there is little room for what is not read."""
+    """Yield a response whose head was read. The receive buffer is small."""
     with socket.socket() as connection, closing(HTTPConnection("127.0.0.1")) as client:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         connection.settimeout(GUARD)
@@ -137,7 +135,7 @@ def reader(service: Service, path: str) -> Iterator[HTTPResponse]:
 
 
 def rows_of(answer: HTTPResponse) -> int:
-    """The lines of a streamed answer, which must be whole."""
+    """Return the number of lines of a streamed response, which must be complete."""
     count = 0
     while piece := answer.read(1 << 20):
         count += piece.count(b"\n")

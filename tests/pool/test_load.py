@@ -1,4 +1,4 @@
-"""Five hundred clients at once on one worker with four threads and a queue of fifty: each gets a whole answer."""
+"""Five hundred concurrent clients, one worker with four threads and a queue of fifty: all responses are complete."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from tests.support.load import Load, drive
 from tests.support.service import serving, vitals
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test starts a process
 
 CLIENTS = 500
-REQUESTS = 3  # of each
-LOOKS = 100  # at /livez and at /readyz meanwhile
+REQUESTS = 3  # by each client
+LOOKS = 100  # requests to /livez and to /readyz meanwhile
 PATHS = ("/report", "/export", "/frames", "/brief", "/report")
-GROWTH = 48  # MiB that allocators may keep of a load that is over, once they have seen one
-ROUNDS = 4  # of the load: what it leaves behind it leaves each time, and an allocator does not
+GROWTH = 48  # MiB that allocators may keep after a load, if there was one before
+ROUNDS = 4  # of the load: a leak grows in each round, an allocator's memory does not
 
 
-def test_every_answer_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
+def test_every_response_is_complete_and_nothing_is_left(tmp_path: Path) -> None:
     with serving(tmp_path, workers=4, queue=50) as service:
         load = Load(service.server.port, PATHS, clients=CLIENTS, requests=REQUESTS)
         drive(load)

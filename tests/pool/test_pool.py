@@ -1,4 +1,4 @@
-"""The pool: submit never blocks, admission is bounded, threads are few and stay, what a job leaves is cleaned up."""
+"""The pool: submit never blocks, admission is bounded, threads are few and long-lived, jobs are cleaned up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.natives import Native, get_ident, settle_down, small_pool, un
 def test_submit_returns_while_every_worker_is_held(held: Gate) -> None:
     pool = small_pool(max_workers=2)
     results = [pool.submit(held, number) for number in range(100)]
-    assert not any(result.ready() for result in results)  # nobody has opened the gate
+    assert not any(result.ready() for result in results)  # the gate is still closed
     held.wait_arrived(2)
     now = pool.stats()
     assert (now.workers, now.running, now.queued) == (2, 2, 98)
@@ -52,7 +52,7 @@ def test_threads_start_on_first_use_carry_names_and_stay() -> None:
     assert result.worker.startswith("greendata-")
 
 
-def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
+def test_a_full_pool_rejects_jobs_and_keeps_nothing_of_them(held: Gate) -> None:
     pool = small_pool(max_workers=2, max_queue=3)
     results = [pool.submit(held, number) for number in range(5)]
     held.wait_arrived(2)
@@ -68,7 +68,7 @@ def test_a_full_pool_says_so_and_forgets(held: Gate) -> None:
     assert pool.submit(int).get() == 0
 
 
-def test_what_is_refused_is_refused_at_once() -> None:
+def test_bad_arguments_raise_at_once() -> None:
     pool = small_pool()
     waker = HubWaker.here(gevent.get_hub())
     expected = waker.expected
@@ -93,7 +93,7 @@ def test_nested_submits_run_inline_on_the_worker() -> None:
 
 
 def test_a_program_or_a_caller_may_be_named_like_threads_of_polars() -> None:
-    """The main thread has the name of the program; 15 letters of it count."""
+    """The main thread has the first 15 letters of the program's name."""
     finished = run_python(
         """
         from _thread import get_ident
@@ -110,7 +110,7 @@ def test_a_program_or_a_caller_may_be_named_like_threads_of_polars() -> None:
 
 
 def test_threads_of_a_program_that_is_named_like_polars_use_the_pool() -> None:
-    """They inherit its name; where they have a hub it goes on."""
+    """They inherit its name. A hub in such a thread keeps running."""
     finished = run_python(
         """
         from _thread import get_ident
@@ -193,7 +193,7 @@ def test_a_worker_keeps_the_hub_that_a_job_made() -> None:
     assert all(pool.submit(sleep_on_a_hub).get() is hub for _ in range(20))
 
 
-def test_what_a_job_leaves_on_its_hub_goes_on_between_jobs() -> None:
+def test_greenlets_that_a_job_leaves_on_its_hub_run_between_jobs() -> None:
     pool = small_pool(max_workers=1)
     left = pool.submit(lambda: gevent.spawn_later(0.001, int)).get()
     until(left.ready)
@@ -218,7 +218,7 @@ def sleep_on_a_hub() -> Any:
     "kind",
     [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, gevent.Timeout, gevent.GreenletExit],
 )
-def test_whatever_a_job_lets_out_arrives_once_and_the_worker_goes_on(kind: type[BaseException]) -> None:
+def test_every_kind_of_exception_arrives_once_and_the_worker_continues(kind: type[BaseException]) -> None:
     pool = small_pool(max_workers=1)
 
     def fail() -> None:
@@ -239,7 +239,7 @@ def test_configure_grows_and_shrinks(make_gate: Callable[[], Gate]) -> None:
     results = [pool.submit(first, number) for number in range(6)]
     first.wait_arrived(1)
     assert pool.configure(max_workers=4).max_workers == 4
-    first.wait_arrived(4)  # the queued ones found workers at once
+    first.wait_arrived(4)  # the queued jobs got workers at once
     pool.configure(max_workers=2)
     first.open()
     assert [result.get() for result in results] == list(range(6))
@@ -307,8 +307,8 @@ def test_statistics_add_up(held: Gate) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="priorities are a thread's on Linux alone")
-def test_polars_threads_step_back_and_nobody_else() -> None:
-    """A worker that waits for a core with the GIL in hand holds up the hub; what a job starts has its priority."""
+def test_only_polars_threads_get_a_lower_priority() -> None:
+    """A worker that has the GIL and waits for a core delays the hub; child processes of a job inherit its priority."""
     finished = run_python(
         """
         import os, subprocess, sys
@@ -339,8 +339,8 @@ def test_polars_threads_step_back_and_nobody_else() -> None:
     assert finished == (0, "0 0\n{4}\n", "")
 
 
-@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become somebody else")
-def test_a_worker_starts_where_threads_are_nicer_already() -> None:
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can change its user")
+def test_a_worker_starts_when_threads_have_a_lower_priority_already() -> None:
     finished = run_python(
         """
         import os
@@ -359,7 +359,7 @@ def test_a_worker_starts_where_threads_are_nicer_already() -> None:
     assert finished == (0, "1\n1\n", "")
 
 
-def test_a_reentrant_submit_from_a_finalizer_is_no_deadlock() -> None:
+def test_a_reentrant_submit_from_a_finalizer_does_not_deadlock() -> None:
     pool = small_pool(max_workers=2)
     late: list[Result[int]] = []
 
@@ -367,13 +367,13 @@ def test_a_reentrant_submit_from_a_finalizer_is_no_deadlock() -> None:
         def __del__(self) -> None:
             late.append(pool.submit(int, "3"))
 
-    with pool._workers.lock:  # as if it ran inside the pool's own code
+    with pool._workers.lock:  # as if the finalizer ran inside the pool
         made = Finalized()
         del made
     assert late[0].get() == 3
 
 
-def test_a_drained_pool_takes_no_more(held: Gate) -> None:
+def test_a_drained_pool_rejects_jobs(held: Gate) -> None:
     pool = small_pool(max_workers=1)
     results = [pool.submit(held, number) for number in range(3)]
     held.wait_arrived()
@@ -401,12 +401,12 @@ def test_a_drain_that_is_out_of_time_cancels_what_is_queued(held: Gate) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "deadline"])
-def test_a_drain_ends_when_the_last_queued_job_is_given_up(held: Gate, way: str) -> None:
-    """No worker is left to tell it so: here they are all lost to jobs that do not come back."""
+def test_a_drain_ends_when_the_last_queued_job_is_cancelled(held: Gate, way: str) -> None:
+    """No worker can notify it: here all are lost to jobs that do not return."""
     pool = small_pool(max_workers=1)
     running = pool.submit(held)
     held.wait_arrived()
-    hidden = pool._workers.running.popitem()  # the running job is in nobody's list: the queued one is the last
+    hidden = pool._workers.running.popitem()  # hide the running job: the queued one is the last
     queued = pool.submit(held, timeout=0.05 if way == "deadline" else None)
     draining = gevent.spawn(pool.drain)
     gevent.idle()
@@ -425,11 +425,11 @@ def test_a_drain_from_a_plain_thread_and_an_idle_pool() -> None:
     assert Pool(Settings()).drain(timeout=0) is True
 
 
-def test_stuck_jobs_cost_their_slots_and_not_the_pool(held: Gate) -> None:
+def test_stuck_jobs_occupy_their_workers_only(held: Gate) -> None:
     pool = small_pool(max_workers=2, stuck_after=0.05)
     stuck = [pool.submit(held) for _ in range(2)]
     held.wait_arrived(2)
-    rescued = pool.submit(int)  # and no submit after it
+    rescued = pool.submit(int)  # no submit follows
     assert rescued.get() == 0
     now = pool.stats()
     assert now.workers == 2
@@ -441,7 +441,7 @@ def test_stuck_jobs_cost_their_slots_and_not_the_pool(held: Gate) -> None:
     assert {pool.submit(get_ident).get() for _ in range(5)}
 
 
-def test_write_offs_are_bounded(held: Gate) -> None:
+def test_the_number_of_lost_workers_is_bounded(held: Gate) -> None:
     pool = small_pool(max_workers=2, stuck_after=0.02)
     stuck = [pool.submit(held) for _ in range(8)]
     held.wait_arrived(4)

@@ -1,4 +1,4 @@
-"""A pool in a process that gets no more threads, or no more descriptors: no job is lost, nothing stays broken."""
+"""The pool without available threads, descriptors or memory: no job is lost, and the pool recovers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _stack_size: Callable[[int], int] = get_original("_thread", "stack_size")
 
 @contextmanager
 def no_threads() -> Iterator[None]:
-    """No thread can be started in the block: there is no room for the stack that each would get."""
+    """Make starting a thread fail in the block: its stack would be too large."""
     before = _stack_size(1 << 46)
     try:
         yield
@@ -28,7 +28,7 @@ def no_threads() -> Iterator[None]:
         _stack_size(before)
 
 
-def test_a_job_that_no_thread_can_take_is_refused() -> None:
+def test_a_job_is_rejected_if_no_worker_can_start() -> None:
     pool = small_pool(max_workers=2)
     with no_threads():
         for _ in range(3):
@@ -41,7 +41,7 @@ def test_a_job_that_no_thread_can_take_is_refused() -> None:
     assert pool.submit(int).get() == 0
 
 
-def test_the_workers_that_there_are_do_the_work(held: Gate) -> None:
+def test_the_existing_workers_run_the_jobs(held: Gate) -> None:
     pool = small_pool(max_workers=3)
     first = pool.submit(held)
     held.wait_arrived()
@@ -53,28 +53,28 @@ def test_the_workers_that_there_are_do_the_work(held: Gate) -> None:
     assert pool.submit(int).get() == 0
 
 
-def test_nobody_to_look_after_stuck_jobs_is_no_refusal_and_is_tried_again(held: Gate) -> None:
+def test_a_watch_that_cannot_start_rejects_no_job_and_is_started_later(held: Gate) -> None:
     pool = small_pool(max_workers=1, stuck_after=0.02)
     stuck = pool.submit(held)
     held.wait_arrived()
     with no_threads():
         waiting = pool.submit(int)
         assert (pool.stats().queued, pool.stats().lost) == (1, 0)
-    assert pool.submit(int).get() == waiting.get() == 0  # the watch came with this one, and replaced the worker
+    assert pool.submit(int).get() == waiting.get() == 0  # this submit started the watch, which replaced the worker
     held.open()
     stuck.get()
     settle_down(pool)
 
 
-def test_a_stuck_worker_is_written_off_when_it_can_be_replaced(held: Gate) -> None:
+def test_a_stuck_worker_counts_as_lost_once_it_can_be_replaced(held: Gate) -> None:
     pool = small_pool(max_workers=1, stuck_after=600.0)
     stuck = pool.submit(held)
     held.wait_arrived()
-    waiting = pool.submit(int)  # the watch begins
+    waiting = pool.submit(int)  # starts the watch
     with no_threads():
         pool.configure(stuck_after=0.02)
         until(lambda: stuck.run_seconds > pool.settings.stuck_after)
-        pool._workers._replace_stuck()  # a look of the watch, at the right moment
+        pool._workers._replace_stuck()  # what the watch does, at the right moment
         assert (pool.stats().workers, pool.stats().lost, pool.stats().queued) == (1, 0, 1)
     assert waiting.get() == 0
     assert pool.stats().lost == 1
@@ -89,7 +89,7 @@ def test_workers_start_without_a_descriptor_to_spare() -> None:
         import os, resource
         import greendata
         from tests.support.gates import Gate
-        greendata.run(int).get()  # the bridge has what it needs
+        greendata.run(int).get()  # now the waker has its descriptors
         resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
         greendata.configure(max_workers=8)
         files = []
@@ -111,8 +111,8 @@ def test_workers_start_without_a_descriptor_to_spare() -> None:
 
 
 @pytest.mark.skipif(find_spec("_testcapi") is None, reason="this Python has no way to make an allocation fail")
-def test_one_allocation_that_fails_after_a_job_costs_no_worker() -> None:
-    """Whichever it is: the waiter is told, and the next job runs."""
+def test_a_failed_allocation_after_a_job_ends_no_worker() -> None:
+    """Whichever allocation fails, the waiter is notified and the next job runs."""
     finished = run_python(
         """
         import _testcapi, os, sys

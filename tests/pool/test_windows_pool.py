@@ -1,4 +1,4 @@
-"""What happens between two steps of the pool: a job is submitted while it is drained, and who waits for its end."""
+"""Events between two steps of the pool: submits during a drain, signal handlers, finalizers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.windows import at, before
 
 
 class SlowKey:
-    """A key that holds the submit when the queue sorts by it."""
+    """A key whose hash holds the submit at a gate."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -28,8 +28,8 @@ class SlowKey:
         return 1
 
 
-def test_a_job_that_comes_to_the_queue_of_a_drained_pool_is_turned_away(held: Gate) -> None:
-    """`drain` has told that all came to its end: nothing runs after that."""
+def test_a_job_that_reaches_the_queue_of_a_drained_pool_is_rejected(held: Gate) -> None:
+    """`drain` has reported that all jobs finished: nothing may run after that."""
     pool, ran = small_pool(), []
     submitting = Native(lambda: pool.submit(ran.append, 1, key=SlowKey(held)))
     held.wait_arrived()
@@ -42,7 +42,7 @@ def test_a_job_that_comes_to_the_queue_of_a_drained_pool_is_turned_away(held: Ga
     assert ran == []
 
 
-def test_a_signal_handler_that_submits_while_the_first_worker_starts_brings_no_second_one_for_good() -> None:
+def test_a_signal_handler_that_submits_while_the_first_worker_starts_adds_no_lasting_second_one() -> None:
     pool, results = small_pool(max_workers=1), []
     started = native.start_thread_watched.__code__
     sys.setprofile(at("c_return", "start_new_thread", started, lambda: results.append(pool.submit(int))))
@@ -54,7 +54,7 @@ def test_a_signal_handler_that_submits_while_the_first_worker_starts_brings_no_s
 
 @pytest.mark.parametrize("allocations", range(4))
 def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callable[[], Gate], allocations: int) -> None:
-    """Whoever lists them may make the collector start, and a finalizer lets the workers run."""
+    """Listing them may start a garbage collection, in which a finalizer lets the workers run."""
     pool, gates = small_pool(max_workers=24), [make_gate() for _ in range(24)]
     for gate in gates:
         pool.submit(gate)
@@ -67,7 +67,7 @@ def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callabl
             while len(pool._workers.running) > left:
                 native.sleep(0.001)
 
-    spare = [(number, None) for number in range(5_000)]  # the interpreter keeps pairs for the next who needs some
+    spare = [(number, None) for number in range(5_000)]  # uses up the tuples that the interpreter keeps for reuse
     gc.collect()
     thresholds = gc.get_threshold()
     gc.callbacks.append(finalize)
@@ -82,7 +82,7 @@ def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callabl
     assert len(gates) < 24
 
 
-def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate) -> None:
+def test_a_drain_ends_though_it_saw_a_job_that_is_rejected(held: Gate) -> None:
     pool = small_pool()
 
     def submit() -> None:
@@ -100,7 +100,7 @@ def test_a_drain_that_saw_a_job_which_is_turned_away_comes_to_its_end(held: Gate
     assert draining.get() is True
 
 
-def test_who_drains_goes_on_when_the_pool_is_opened_again(make_gate: Callable[[], Gate]) -> None:
+def test_a_drain_ends_when_the_pool_is_reopened(make_gate: Callable[[], Gate]) -> None:
     runs, queued = make_gate(), make_gate()
     pool = small_pool(max_workers=1)
     pool.submit(runs)
@@ -112,4 +112,4 @@ def test_who_drains_goes_on_when_the_pool_is_opened_again(make_gate: Callable[[]
     assert [greenlet.get() for greenlet in draining] == [False, False]
     runs.open()
     queued.open()
-    assert result.get() == 42  # it came later, and is none of theirs
+    assert result.get() == 42  # submitted after the drains

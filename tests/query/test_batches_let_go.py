@@ -16,7 +16,7 @@ from greendata.pool import pool
 from greendata.pool.cleanup import carry_out
 from greendata.sql import databases
 from tests.pool.test_pool_threads import no_threads
-from tests.pool.test_underway import full, is_idle
+from tests.pool.test_queue_limit import full, is_idle
 from tests.support.databases import closing
 from tests.support.natives import get_ident, until
 

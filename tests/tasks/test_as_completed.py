@@ -1,4 +1,4 @@
-"""`as_completed`: each result when it is there, from a container or from a generator that submits as it goes."""
+"""`as_completed`: each result when it is ready, from a container or from a generator that submits on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeGate = Callable[[], Gate]
 
 
 class Noted(gevent.Greenlet):
-    """A greenlet that notes in which thread it is killed."""
+    """A greenlet that records in which thread it is killed."""
 
     def kill(self, *args: Any, **options: Any) -> None:
         killed_in.append(get_ident())
@@ -33,8 +33,8 @@ class Noted(gevent.Greenlet):
 killed_in: list[int] = []
 
 
-def test_a_generator_that_is_closed_in_another_thread_kills_in_its_own() -> None:
-    """Its finalizer runs wherever the garbage collector does."""
+def test_an_iterator_closed_in_another_thread_kills_greenlets_in_their_own() -> None:
+    """Its finalizer runs in the thread in which the garbage collector runs."""
     sleeping = Noted.spawn(gevent.sleep, 60)
     stream = as_completed([submit(int), sleeping], cancel_unfinished=True)
     next(stream)
@@ -47,11 +47,11 @@ def test_a_generator_that_is_closed_in_another_thread_kills_in_its_own() -> None
 def test_results_come_in_the_order_of_their_completion(make_gate: MakeGate) -> None:
     gates = [make_gate() for _ in range(3)]
     jobs = [submit(gate, number) for number, gate in enumerate(gates)]
-    arriving = as_completed(jobs)
+    completed = as_completed(jobs)
     for number in (2, 0, 1):
         gates[number].open()
-        assert next(arriving).get() == number
-    assert next(arriving, None) is None
+        assert next(completed).get() == number
+    assert next(completed, None) is None
 
 
 def test_failures_and_cancellations_arrive_too(held: Gate) -> None:
@@ -66,13 +66,13 @@ def test_greenlets_arrive_too() -> None:
     assert list(as_completed(greenlets)) == greenlets[::-1]
 
 
-def test_a_result_that_comes_twice_arrives_once() -> None:
+def test_a_duplicate_result_is_yielded_once() -> None:
     job = submit(int)
     assert list(as_completed([job, job])) == [job]
     assert list(as_completed([])) == []
 
 
-def test_a_generator_is_asked_only_for_what_there_is_room_for(make_gate: MakeGate) -> None:
+def test_a_generator_is_at_most_max_concurrent_ahead(make_gate: MakeGate) -> None:
     gates: list[Gate] = []
 
     def jobs() -> Iterator[Result[object]]:
@@ -80,26 +80,26 @@ def test_a_generator_is_asked_only_for_what_there_is_room_for(make_gate: MakeGat
             gates.append(make_gate())
             yield submit(gates[-1], number)
 
-    arriving = as_completed(jobs(), max_concurrent=2)
+    completed = as_completed(jobs(), max_concurrent=2)
     assert gates == []
     for number in range(5):
         gevent.spawn(lambda: gates[0].open() if len(gates) == 1 else gates[-2].open())
         if number == 4:
             gates[-1].open()
-        arrived = next(arriving)
+        arrived = next(completed)
         assert len(gates) <= number + 2
         assert arrived.successful()
     assert len(gates) == 5
-    assert next(arriving, None) is None
+    assert next(completed, None) is None
 
 
-def test_an_endless_generator_is_no_trouble() -> None:
+def test_an_endless_generator() -> None:
     def jobs() -> Iterator[Result[int]]:
         while True:
             yield submit(int)
 
-    with closing(as_completed(jobs(), max_concurrent=3)) as arriving:  # type: ignore[type-var]
-        assert [next(arriving).get() for _ in range(20)] == [0] * 20
+    with closing(as_completed(jobs(), max_concurrent=3)) as completed:  # type: ignore[type-var]
+        assert [next(completed).get() for _ in range(20)] == [0] * 20
 
 
 def test_a_generator_that_raises_ends_it_with_that_error(held: Gate) -> None:
@@ -107,28 +107,28 @@ def test_a_generator_that_raises_ends_it_with_that_error(held: Gate) -> None:
         yield submit(held, "before")
         raise LookupError("no more pages")
 
-    arriving = as_completed(jobs())
+    completed = as_completed(jobs())
     held.open()
-    assert next(arriving).get() == "before"
+    assert next(completed).get() == "before"
     with pytest.raises(LookupError, match="no more pages"):
-        next(arriving)
+        next(completed)
     with pytest.raises(LookupError, match="at once"):
         next(as_completed(fail(LookupError("at once")) for _ in range(1)))
 
 
-def test_closing_leaves_the_unfinished_alone(held: Gate) -> None:
+def test_closing_does_not_cancel_unfinished_results(held: Gate) -> None:
     jobs = [submit(int), submit(held, "went on")]
-    with closing(as_completed(jobs)) as arriving:  # type: ignore[type-var]
-        assert next(arriving) is jobs[0]
+    with closing(as_completed(jobs)) as completed:  # type: ignore[type-var]
+        assert next(completed) is jobs[0]
     assert not jobs[1].ready()
     held.open()
     assert jobs[1].get() == "went on"
 
 
-def test_closing_cancels_the_unfinished_when_asked(held: Gate) -> None:
+def test_closing_cancels_unfinished_results_on_request(held: Gate) -> None:
     jobs: list[Any] = [submit(int), submit(held), gevent.spawn(forever)]
-    with closing(as_completed(jobs, cancel_unfinished=True)) as arriving:
-        assert next(arriving) is jobs[0]
+    with closing(as_completed(jobs, cancel_unfinished=True)) as completed:
+        assert next(completed) is jobs[0]
     assert jobs[1].cancelled()
     jobs[2].join()
     held.open()
@@ -149,11 +149,11 @@ def test_in_a_thread_without_a_hub(make_gate: MakeGate) -> None:
     jobs = [submit(gate, number) for number, gate in enumerate(gates)]
 
     def ask() -> list[object]:
-        arriving = as_completed(jobs)
+        completed = as_completed(jobs)
         gates[1].open()
-        first = next(arriving).get()
+        first = next(completed).get()
         gates[0].open()
-        return [first, next(arriving).get()]
+        return [first, next(completed).get()]
 
     assert in_a_plain_thread(ask) == [1, 0]
 
@@ -177,10 +177,10 @@ def test_items_are_checked() -> None:
 
 def test_none_does_not_end_it_silently() -> None:
     jobs = [submit(int), None, submit(int)]
-    arriving = as_completed(jobs)  # type: ignore[type-var]
-    assert next(arriving) is jobs[0]  # type: ignore[comparison-overlap]
+    completed = as_completed(jobs)  # type: ignore[type-var]
+    assert next(completed) is jobs[0]  # type: ignore[comparison-overlap]
     with pytest.raises(NotAResult):
-        next(arriving)
+        next(completed)
 
 
 def test_it_does_not_wait_for_itself() -> None:

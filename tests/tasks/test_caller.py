@@ -111,7 +111,7 @@ def test_to_thread_uses_the_one_pool(caller: Caller, make_gate: Callable[[], Gat
     assert len(set(held.arrived)) <= most
 
 
-def test_a_worker_whose_job_was_given_up_gets_no_other_before_it_is_done(caller: Caller, held: Gate) -> None:
+def test_a_worker_with_an_abandoned_job_gets_no_other_job(caller: Caller, held: Gate) -> None:
     with one_worker():
         late = caller.to_thread(held)
         held.wait_arrived()
@@ -152,19 +152,19 @@ def test_errors_keep_traceback_and_cause(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), gevent.Timeout(), GeneratorExit()])
-def test_what_is_no_exception_is_wrapped(caller: Caller, error: BaseException) -> None:
+def test_a_base_exception_is_wrapped(caller: Caller, error: BaseException) -> None:
     with pytest.raises(JobAborted) as caught:
         caller.call_soon(fail, error).get()
     assert caught.value.__cause__ is error
 
 
-def test_ctrl_c_that_strikes_in_a_call_reaches_the_program(caller: Caller) -> None:
+def test_ctrl_c_in_a_call_reaches_the_program(caller: Caller) -> None:
     with raised(KeyboardInterrupt):
         caller.call_soon(fail, KeyboardInterrupt())
         forever()
 
 
-def test_cancel_kills_the_greenlet_and_tells_why(caller: Caller) -> None:
+def test_cancel_kills_the_greenlet_and_gives_the_reason(caller: Caller) -> None:
     cleaned = Event()
 
     def work() -> None:
@@ -272,30 +272,30 @@ def test_a_deadline_that_is_never_reached_changes_nothing(caller: Caller) -> Non
         caller.call_later(seconds, forever).cancel()
 
 
-def test_first_set_wins_and_links_can_be_taken_back(caller: Caller) -> None:
-    told: list[object] = []
+def test_first_set_wins_and_links_can_be_removed(caller: Caller) -> None:
+    notified: list[object] = []
     call = caller.call_soon(forever)
-    call.rawlink(told.append)
+    call.rawlink(notified.append)
     call.rawlink(fail)
     call.unlink(fail)
     call.set("mine")  # type: ignore[arg-type]
     call.set("late")  # type: ignore[arg-type]
     assert call.get() == "mine"
     call.end().get(timeout=60)
-    assert told == [call]
+    assert notified == [call]
 
 
-def test_errors_of_links_keep_their_traceback_and_stop_nobody(caller: Caller, hub_errors: list[str]) -> None:
+def test_errors_of_links_keep_their_traceback_and_stop_no_other_link(caller: Caller, hub_errors: list[str]) -> None:
     def broken_link(_: object) -> None:
         fail(LookupError("in a link"))
 
-    told: list[object] = []
+    notified: list[object] = []
     call = caller.call_soon(int)
     call.rawlink(broken_link)
-    call.rawlink(told.append)
+    call.rawlink(notified.append)
     assert call.get() == 0
     gevent.idle()
-    assert told == [call]
+    assert notified == [call]
     printed = hub_errors.pop()
     assert "in broken_link" in printed
     assert "LookupError: in a link" in printed

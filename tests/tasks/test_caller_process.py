@@ -1,4 +1,4 @@
-"""`Caller` and the process: its threads never keep it, and a forked child has callers of its own."""
+"""`Caller` and the process: its threads do not keep the process alive, and a forked child has separate callers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import PATCHED
 from tests.support.processes import run_python
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 EXIT = """
     {patch}
@@ -25,7 +25,7 @@ EXIT = """
 
 
 @pytest.mark.parametrize(("end", "code"), [("", 0), ("raise SystemExit(3)", 3)])
-def test_callers_never_keep_the_process(end: str, code: int) -> None:
+def test_callers_never_keep_the_process_alive(end: str, code: int) -> None:
     patch = "from gevent import monkey; monkey.patch_all()" if PATCHED else ""
     finished = run_python(EXIT.format(patch=patch, end=end))
     assert (finished.returncode, finished.stdout, finished.stderr) == (code, "0\n", "")
@@ -36,7 +36,7 @@ def test_a_forked_child_has_its_own_callers() -> None:
         """
         import os, gevent
         from greendata.tasks.caller import Caller
-        home, side = Caller.current(), Caller.new()
+        current, side = Caller.current(), Caller.new()
         pending = side.call_soon(gevent.sleep, 3600)
         service = side.service(lambda service: service.stopping.wait())
         side.__enter__()
@@ -44,8 +44,8 @@ def test_a_forked_child_has_its_own_callers() -> None:
         if pid == 0:
             side.__exit__(None, None, None)
             print(type(service.started.exception).__name__)
-            print(home.is_stopped, side.is_stopped, type(pending.exception).__name__, Caller.all())
-            print(Caller.current() is home, Caller.current().call_soon(int).get())
+            print(current.is_stopped, side.is_stopped, type(pending.exception).__name__, Caller.all())
+            print(Caller.current() is current, Caller.current().call_soon(int).get())
             os.sys.stdout.flush()
             os._exit(0)
         os.waitpid(pid, 0)

@@ -1,4 +1,4 @@
-"""`Caller.queue_call` and `Caller.service`: calls that never overlap, and functions that run until told to stop."""
+"""`Caller.queue_call` and `Caller.service`: calls that never overlap, and functions that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_queues_of_different_functions_run_side_by_side(caller: Caller) -> None:
 
 
 class Same:
-    """Equal to every other, as far as hash and == go."""
+    """A callable with the same hash as all others, and equal to them."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -56,7 +56,7 @@ class Same:
         return leave.wait()
 
 
-def test_queues_are_told_apart_by_identity(caller: Caller) -> None:
+def test_queues_are_distinguished_by_identity(caller: Caller) -> None:
     leave, now = Event(), Event()
     now.set()
     one, two = Same(), Same()
@@ -74,7 +74,7 @@ def test_queues_are_told_apart_by_identity(caller: Caller) -> None:
         call.get()
 
 
-def test_a_queue_goes_on_after_a_failure_and_a_cancellation(caller: Caller) -> None:
+def test_a_queue_continues_after_a_failure_and_a_cancellation(caller: Caller) -> None:
     def work(step: Callable[[], object]) -> object:
         return step()
 

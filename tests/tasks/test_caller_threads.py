@@ -1,4 +1,4 @@
-"""`Caller` across threads: which one, from where, threads of their own, children, and how they end."""
+"""`Caller` across threads: how callers are found, calls from any thread, new threads, children, and stopping."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ tenant: ContextVar[str] = ContextVar("tenant")
 
 @pytest.fixture
 def side() -> Iterator[Caller]:
-    """A caller with a thread of its own, which is stopped after the test."""
+    """A caller with a new thread, which is stopped after the test."""
     side = Caller.new(name="side")
     yield side
     side.stop().get(timeout=60)
 
 
 @pytest.fixture
-def home() -> Iterator[Caller]:
+def current() -> Iterator[Caller]:
     """The caller of this thread, which is stopped after the test."""
-    home = Caller.current()
-    yield home
-    home.stop().get(timeout=60)
+    current = Caller.current()
+    yield current
+    current.stop().get(timeout=60)
 
 
-# -- which one ----------------------------------------------------------------------------------------
+# -- finding callers ----------------------------------------------------------------------------------------
 
 
-def test_there_is_one_caller_a_thread(home: Caller, side: Caller) -> None:
-    assert Caller.current() is home
-    assert Caller.main() is home
-    assert home.id == native.get_ident()
+def test_there_is_one_caller_a_thread(current: Caller, side: Caller) -> None:
+    assert Caller.current() is current
+    assert Caller.main() is current
+    assert current.id == native.get_ident()
     assert side.call_soon(Caller.current).get() is side
-    assert side.call_soon(Caller.main).get() is home
+    assert side.call_soon(Caller.main).get() is current
     assert side.call_soon(native.get_ident).get() == side.id
     assert Caller.get(side.id) is side
     assert Caller.get(0) is None
-    assert set(Caller.all()) == {home, side}
+    assert set(Caller.all()) == {current, side}
 
 
-def test_a_thread_of_its_own_carries_the_name(side: Caller) -> None:
+def test_a_new_thread_has_the_name_of_the_caller(side: Caller) -> None:
     assert side.name == "side"
     assert side.call_soon(native.this_thread_name).get() in ("side", "")
     assert "side" in repr(side)
@@ -63,7 +63,7 @@ def test_a_thread_of_its_own_carries_the_name(side: Caller) -> None:
 
 
 def test_workers_have_no_caller() -> None:
-    with pytest.raises(NoCaller, match=r"no hub runs in a worker thread; take Caller.current\(\) on the hub's thread"):
+    with pytest.raises(NoCaller, match=r"no hub runs in a worker thread; call Caller.current\(\) on the hub's thread"):
         submit(Caller.current).get()
 
 
@@ -75,19 +75,23 @@ def test_the_main_threads_caller_must_have_been_made() -> None:
 # -- from any thread ----------------------------------------------------------------------------------
 
 
-def test_a_worker_calls_the_hub_and_waits_for_the_answer(home: Caller) -> None:
+def test_a_worker_calls_the_hub_and_waits_for_the_answer(current: Caller) -> None:
     def work() -> list[object]:
-        answers = [home.call_soon(gevent.get_hub), home.call_direct(gevent.get_hub), home.queue_call(gevent.get_hub)]
+        answers = [
+            current.call_soon(gevent.get_hub),
+            current.call_direct(gevent.get_hub),
+            current.queue_call(gevent.get_hub),
+        ]
         return [answer.get(timeout=60) for answer in answers]
 
     assert submit(work).get() == [gevent.get_hub()] * 3
 
 
-def test_a_function_inside_a_query_calls_the_hub(home: Caller) -> None:
+def test_a_function_inside_a_query_calls_the_hub(current: Caller) -> None:
     seen: list[int] = []
 
     def report(value: int) -> int:
-        home.call_soon(seen.append, value).get(timeout=60)
+        current.call_soon(seen.append, value).get(timeout=60)
         return value * 10
 
     lf = pl.LazyFrame({"a": [1, 2, 3]}).select(pl.col("a").map_elements(report, return_dtype=pl.Int64))
@@ -95,11 +99,11 @@ def test_a_function_inside_a_query_calls_the_hub(home: Caller) -> None:
     assert sorted(seen) == [1, 2, 3]
 
 
-def test_a_thousand_calls_from_another_thread_end_in_order(home: Caller) -> None:
+def test_a_thousand_calls_from_another_thread_end_in_order(current: Caller) -> None:
     order: list[int] = []
 
     def work() -> None:
-        kinds: list[Callable[..., Result[None]]] = [home.call_soon, home.call_direct, home.queue_call]
+        kinds: list[Callable[..., Result[None]]] = [current.call_soon, current.call_direct, current.queue_call]
         calls = [kinds[number % 3](order.append, number) for number in range(1000)]
         for call in calls:
             call.get(timeout=60)
@@ -165,11 +169,11 @@ def test_a_call_waits_for_native_work_without_blocking_its_thread(side: Caller, 
     assert first.get() == 1
 
 
-def test_a_plain_thread_calls_and_waits(home: Caller) -> None:
-    assert in_a_plain_thread(lambda: home.call_soon(native.get_ident).get(timeout=60)) == native.get_ident()
+def test_a_plain_thread_calls_and_waits(current: Caller) -> None:
+    assert in_a_plain_thread(lambda: current.call_soon(native.get_ident).get(timeout=60)) == native.get_ident()
 
 
-# -- threads of their own, and how they end -----------------------------------------------------------
+# -- new threads, and how they end -----------------------------------------------------------
 
 
 def test_children_are_found_by_name_and_stop_with_their_parent(side: Caller) -> None:
@@ -186,7 +190,7 @@ def test_children_are_found_by_name_and_stop_with_their_parent(side: Caller) -> 
     assert not {side, child, grandchild} & set(Caller.all())
 
 
-def test_greenlets_that_ask_at_once_get_the_same_child(side: Caller) -> None:
+def test_concurrent_greenlets_get_the_same_child(side: Caller) -> None:
     found = [gevent.spawn(side.child, "one") for _ in range(5)]
     assert len({greenlet.get() for greenlet in found}) == 1
 
@@ -230,7 +234,7 @@ def test_a_call_may_be_the_last_user_of_its_own_caller() -> None:
     side.stopped.get(timeout=60)
 
 
-def test_an_idle_caller_stops_by_itself_and_a_used_one_does_not() -> None:
+def test_an_idle_caller_stops_and_a_used_one_does_not() -> None:
     used = soon_idle(Caller.__enter__)
     with used:
         Caller.new(idle_after=0.1).stopped.get(timeout=60)
@@ -240,9 +244,9 @@ def test_an_idle_caller_stops_by_itself_and_a_used_one_does_not() -> None:
     assert used.stopped.ready()
 
 
-def test_a_busy_caller_is_not_idle(home: Caller) -> None:
+def test_a_busy_caller_is_not_idle(current: Caller) -> None:
     leave = gevent.event.Event()
-    busy = soon_idle(lambda caller: caller.call_soon(lambda: home.call_soon(leave.wait).get()))
+    busy = soon_idle(lambda caller: caller.call_soon(lambda: current.call_soon(leave.wait).get()))
     Caller.new(idle_after=0.1).stopped.get(timeout=60)
     assert not busy.is_stopped
     leave.set()
@@ -250,7 +254,7 @@ def test_a_busy_caller_is_not_idle(home: Caller) -> None:
 
 
 def soon_idle(use: Callable[[Caller], object]) -> Caller:
-    """A caller that will soon be idle unless *use* keeps it busy."""
+    """Return a caller that will soon be idle unless *use* keeps it busy."""
     while True:
         caller = Caller.new(idle_after=0.02)
         with suppress(CallerStopped):  # idle already, on a slow machine
@@ -265,7 +269,7 @@ def test_a_child_keeps_its_idle_parent() -> None:
     parent.stopped.get(timeout=60)
 
 
-def test_stopping_gives_up_on_what_will_not_end() -> None:
+def test_stopping_does_not_wait_for_greenlets_that_refuse_to_end() -> None:
     side = Caller.new()
     gate = Gate()
 
@@ -291,16 +295,16 @@ def test_a_stopped_thread_leaves_no_descriptor(keeps_descriptors: Callable[[], A
                 side.child("child").call_soon(gevent.sleep, 0).get()
 
 
-def test_a_caller_whose_thread_is_gone_refuses_calls() -> None:
+def test_a_caller_whose_thread_has_ended_rejects_calls() -> None:
     orphan = in_a_plain_thread(Caller.current)
-    while orphan in Caller.all():  # the thread ends a moment after it has handed over its caller
+    while orphan in Caller.all():  # the thread ends a moment after it has returned its caller
         gevent.sleep(0.001)
     with pytest.raises(CallerStopped):
         orphan.call_soon(int)
     orphan.stop().get(timeout=60)
 
 
-def test_a_thread_that_ends_fails_the_calls_it_has_not_made() -> None:
+def test_a_thread_that_ends_fails_its_pending_calls() -> None:
     def work() -> tuple[Caller, Caller, list[Result[Any]]]:
         caller = Caller.current()
         child = caller.child("child")
@@ -316,7 +320,7 @@ def test_a_thread_that_ends_fails_the_calls_it_has_not_made() -> None:
     child.stopped.get(timeout=60)
 
 
-def test_a_caller_whose_hub_is_gone_refuses_calls() -> None:
+def test_a_caller_whose_hub_was_destroyed_rejects_calls() -> None:
     def destroy() -> Caller:
         caller = Caller.current()
         gevent.get_hub().destroy(destroy_loop=True)

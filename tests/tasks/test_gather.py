@@ -1,4 +1,4 @@
-"""`gather`, `wait` and `shield`: many results at once, and one of its own."""
+"""`gather`, `wait` and `shield`: many results at once, and one that cancelling does not reach."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_gather_takes_greenlets_and_async_results() -> None:
     assert gathered.get() == ["greenlet", "answer", "job"]
 
 
-def test_gather_fails_with_the_first_failure_and_the_others_go_on(held: Gate) -> None:
+def test_gather_fails_with_the_first_failure_and_the_others_continue(held: Gate) -> None:
     error = ValueError("first")
     other = submit(held, "other")
     gathered = gather(other, submit(fail, error))
@@ -53,7 +53,7 @@ def test_gather_can_return_the_errors() -> None:
     assert gather(submit(fail, error), submit(int), return_exceptions=True).get() == [error, 0]
 
 
-def test_cancelling_what_was_gathered_cancels_the_work(held: Gate) -> None:
+def test_cancelling_the_gathered_result_cancels_the_work(held: Gate) -> None:
     done, job = submit(int), submit(held)
     done.get()
     gathered = gather(done, job)
@@ -76,7 +76,7 @@ def test_cancelling_from_another_thread_kills_greenlets_in_their_own(held: Gate)
     held.open()
 
 
-def test_giving_up_the_wait_cancels_nothing(held: Gate) -> None:
+def test_a_timeout_of_the_wait_cancels_nothing(held: Gate) -> None:
     job = submit(held, 1)
     gathered = gather(job)
     with pytest.raises(ResultTimeout):
@@ -175,7 +175,7 @@ def test_a_shield_follows_its_result(held: Gate) -> None:
     assert shield(followers[0]).get() == 3
 
 
-def test_cancelling_a_shield_lets_the_work_go_on(held: Gate) -> None:
+def test_cancelling_a_shield_lets_the_work_continue(held: Gate) -> None:
     job = submit(held, 3)
     follower = shield(job)
     assert follower.cancel("not mine to stop")
@@ -197,7 +197,7 @@ def test_a_cancelled_result_cancels_its_followers(held: Gate) -> None:
 
 
 @pytest.mark.parametrize("use", [gather, lambda item: wait([item]), shield])
-def test_only_what_can_be_waited_for(use: Callable[[Any], object]) -> None:
+def test_other_objects_are_rejected(use: Callable[[Any], object]) -> None:
     for thing in (None, 3, int):
         with pytest.raises(NotAResult, match="expected a Result, an AsyncResult or a Greenlet"):
             use(thing)
@@ -228,11 +228,11 @@ def test_wait_checks_its_arguments() -> None:
 @pytest.mark.parametrize("use", [gather, lambda item: wait([item])])
 def test_a_job_does_not_wait_for_itself(use: Callable[[Any], object]) -> None:
     with Group(on_error="collect") as group:
-        jobs = [group.spawn(lambda: _refused(use)), group.run(lambda: _refused(use))]
+        jobs = [group.spawn(lambda: _error_text(use)), group.run(lambda: _error_text(use))]
     assert ["it is the caller itself" in job.get() for job in jobs] == [True, True]
 
 
-def _refused(use: Callable[[Any], object]) -> str:
+def _error_text(use: Callable[[Any], object]) -> str:
     with pytest.raises(WaitsForItself) as caught:
         use(current_job())
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""`Group`: a block that waits for what was started in it, and ends it where one fails."""
+"""`Group`: a block that waits for the members started in it, and cancels them when one fails."""
 
 from __future__ import annotations
 
@@ -148,11 +148,11 @@ def test_a_greenlet_that_fails_with_a_cancelled_job_is_a_failure(held: Gate, hub
         job.cancel("by somebody else")
         forever()
     assert [str(error) for error in caught.value.exceptions] == [str(job.exception)]
-    assert "by somebody else" in hub_errors.pop()  # gevent tells of every greenlet that fails
+    assert "by somebody else" in hub_errors.pop()  # gevent prints the error of every failed greenlet
     held.open()
 
 
-def test_a_greenlet_that_ends_with_no_exception_is_a_failure_too(hub_errors: list[str]) -> None:
+def test_a_greenlet_that_ends_with_a_base_exception_is_a_failure_too(hub_errors: list[str]) -> None:
     own = gevent.Timeout(None)
     with raised() as caught, Group() as group:
         greenlet = group.add(gevent.spawn(fail, own))
@@ -164,7 +164,7 @@ def test_a_greenlet_that_ends_with_no_exception_is_a_failure_too(hub_errors: lis
     hub_errors.clear()
 
 
-def test_collecting_lets_the_others_go_on_and_raises_all() -> None:
+def test_collecting_lets_the_others_continue_and_raises_all() -> None:
     with raised() as caught, Group(on_error="collect") as group:
         group.spawn(fail, ValueError("a"))
         group.run(fail, KeyError("b"))
@@ -183,7 +183,7 @@ def test_an_error_in_the_block_cancels_the_members() -> None:
     assert "the block failed" in str(idle.exception)
 
 
-def test_what_is_no_exception_passes_through() -> None:
+def test_a_base_exception_passes_through() -> None:
     idle: list[Result[None]] = []
     stop = gevent.Timeout(0.001)
     with raised(gevent.Timeout) as caught, stop, Group() as group:
@@ -238,7 +238,7 @@ def test_a_group_adopts_what_its_context_submits(held: Gate) -> None:
     assert "5 done" in repr(group)
 
 
-def test_a_failure_of_what_a_member_left_behind_is_found() -> None:
+def test_a_failure_of_a_job_that_a_member_left_behind_is_raised() -> None:
     def careless() -> None:
         submit(fail, ValueError("nobody looks"))
 
@@ -248,7 +248,7 @@ def test_a_failure_of_what_a_member_left_behind_is_found() -> None:
         assert [str(error) for error in caught.value.exceptions] == ["nobody looks"]
 
 
-def test_a_worker_failure_deep_inside_is_found() -> None:
+def test_a_failure_of_a_nested_job_is_raised() -> None:
     def careless() -> None:
         submit(fail, ValueError("inline"))
 
@@ -277,19 +277,19 @@ def test_after_the_block_nothing_is_adopted(held: Gate) -> None:
 # -- results that are submitted in the block ------------------------------------------------------------
 
 
-def test_a_request_around_is_told_and_a_group_around_is_not() -> None:
-    told: list[Any] = []
-    token = on_submit.set(told.append)
+def test_an_outer_request_registers_results_and_an_outer_group_does_not() -> None:
+    registered: list[Any] = []
+    token = on_submit.set(registered.append)
     try:
         with greendata.Group(adopt=True), greendata.Group(adopt=True, on_error="collect", label="inner") as inner:
             results = [greendata.run(int), inner.run(int), inner.spawn(int)]
-        assert on_submit.get() == told.append
+        assert on_submit.get() == registered.append
     finally:
         on_submit.reset(token)
-    assert set(results) <= set(told)
+    assert set(results) <= set(registered)
 
 
-def test_a_failure_that_is_dealt_with_inside_is_none_of_the_group_around() -> None:
+def test_a_failure_handled_inside_does_not_reach_the_outer_group() -> None:
     with greendata.Group(adopt=True) as outer:
         with pytest.raises(ExceptionGroup, match="inner: 1 failure"), greendata.Group(adopt=True, label="inner"):
             greendata.run(int, "x")

@@ -1,4 +1,4 @@
-"""`Group` at its ends: cancelled, out of time, nested, shielded, and used where it cannot be."""
+"""How a `Group` ends: cancelled, out of time, nested, shielded; and wrong use."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_call_of_a_caller_is_a_member_until_its_greenlet_is_dead() -> None:
         assert careful.cleaned_in == [side.id]
 
 
-def test_cancelled_by_two_threads_at_once_the_block_is_interrupted_once() -> None:
+def test_two_threads_that_cancel_at_once_interrupt_the_block_once() -> None:
     careful = Careful()
     with Group() as group:
         group.cancel()
@@ -100,7 +100,7 @@ def test_a_timeout_interrupts_the_block() -> None:
         forever()
 
 
-def test_a_timeout_names_a_greenlet_that_will_not_die() -> None:
+def test_a_timeout_names_a_greenlet_that_does_not_end() -> None:
     leave = gevent.event.Event()
 
     def stubborn() -> None:
@@ -154,7 +154,7 @@ def test_a_nested_failure_comes_out_nested() -> None:
     assert idle.cancelled()
 
 
-def test_the_outer_groups_end_is_the_inner_groups_end() -> None:
+def test_the_end_of_the_outer_group_ends_the_inner_group() -> None:
     idle: list[Result[None]] = []
     with raised() as caught, Group() as outer, Group() as inner:
         idle.append(inner.spawn(forever))
@@ -236,7 +236,7 @@ def test_a_group_that_is_being_cancelled_takes_no_members() -> None:
     assert late.cancelled()
 
 
-def test_a_worker_that_comes_too_late_kills_no_greenlet_itself() -> None:
+def test_a_late_worker_leaves_killing_a_greenlet_to_the_hub() -> None:
     careful = Careful()
     late = gevent.spawn(careful)
     gevent.idle()
@@ -248,7 +248,7 @@ def test_a_worker_that_comes_too_late_kills_no_greenlet_itself() -> None:
     assert careful.cleaned_in == [native.get_ident()]
 
 
-def test_greenlets_of_another_thread_are_no_members() -> None:
+def test_greenlets_of_another_thread_are_rejected() -> None:
     with Caller.new() as side:
         foreign = side.call_soon(gevent.spawn, forever).get()
         with (
@@ -266,7 +266,7 @@ def test_another_thread_may_add_a_greenlet_of_the_groups_own() -> None:
     assert greenlet.value == "done"
 
 
-def test_a_greenlet_is_no_member_of_its_own_group() -> None:
+def test_the_greenlet_of_the_block_is_rejected() -> None:
     def work() -> str:
         with Group() as group, pytest.raises(WaitsForItself):
             group.add(gevent.getcurrent())  # type: ignore[type-var]
@@ -275,7 +275,7 @@ def test_a_greenlet_is_no_member_of_its_own_group() -> None:
     assert gevent.spawn(work).get() == "left"
 
 
-def test_members_must_be_what_they_should() -> None:
+def test_other_objects_are_rejected() -> None:
     with raised() as caught, Group(on_error="collect") as group:
         with pytest.raises(NotCallable):
             group.spawn(3)  # type: ignore[arg-type]
@@ -290,7 +290,7 @@ def test_members_must_be_what_they_should() -> None:
     assert all(isinstance(error, GreenDataError) for error in caught.value.exceptions)
 
 
-def test_a_kill_counts_though_a_timeout_came_before(held: Gate) -> None:
+def test_a_kill_replaces_an_earlier_timeout(held: Gate) -> None:
     went_on: list[str] = []
 
     def block() -> None:
@@ -300,7 +300,7 @@ def test_a_kill_counts_though_a_timeout_came_before(held: Gate) -> None:
 
     greenlet = gevent.spawn(block)
     held.wait_arrived()
-    gevent.sleep(0.01)  # the timeout strikes, and the shield waits on
+    gevent.sleep(0.01)  # the timeout is raised, and the shielded group continues to wait
     greenlet.kill(block=False)
     gevent.sleep(0)
     held.open()

@@ -1,4 +1,4 @@
-"""One load for all that need the same thing at once: who runs it, who waits, and what each of them is told."""
+"""`single_flight`: which caller starts the load, which callers wait, and the outcome that each of them gets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.natives import Native
 
 
 class Load:
-    """A load that waits for `go`, and counts how often it is begun."""
+    """A load that waits for `go`, and counts how often it has begun."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.begun: list[tuple[Any, ...]] = []
@@ -47,14 +47,14 @@ class Load:
 
 
 def outcome_of(func: Callable[[], Any]) -> Any:
-    """What it returns or raises: a greenlet that fails would be printed by the hub."""
+    """Return what *func* returns or raises: the hub would print the error of a greenlet that fails."""
     try:
         return func()
-    except BaseException as error:  # noqa: BLE001 - whatever it is
+    except BaseException as error:  # noqa: BLE001 - any error is an outcome
         return error
 
 
-def test_all_that_come_while_it_runs_share_one_load() -> None:
+def test_concurrent_callers_share_one_load() -> None:
     load = Load()
     callers = [gevent.spawn(load.shared, "a") for _ in range(30)]
     load.wait_begun()
@@ -63,7 +63,7 @@ def test_all_that_come_while_it_runs_share_one_load() -> None:
     assert {id(caller.get()) for caller in callers} == {id(load.begun[0])}
     assert len(load.begun) == 1
     load.shared("a")
-    assert len(load.begun) == 2  # nothing is kept
+    assert len(load.begun) == 2  # the value is not stored
 
 
 def test_a_cache_around_it_loads_once() -> None:
@@ -81,7 +81,7 @@ def test_a_cache_around_it_loads_once() -> None:
     ("one", "other"),
     [(("a",), ("b",)), ((1,), (1.0,)), ((1,), (True,)), ((), ("a",)), (("a", "b"), ("b", "a"))],
 )
-def test_other_arguments_are_another_load(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+def test_other_arguments_start_another_load(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
     load = Load()
     callers = [gevent.spawn(load.shared, *arguments) for arguments in (one, other, one, other)]
     callers += [gevent.spawn(load.shared, name=arguments[:1] and arguments[0]) for arguments in (one, other)]
@@ -92,7 +92,7 @@ def test_other_arguments_are_another_load(one: tuple[Any, ...], other: tuple[Any
     assert [caller.get()[:-1] for caller in callers[:2]] == [one, other]
 
 
-def test_the_order_of_named_arguments_is_of_no_account() -> None:
+def test_the_order_of_named_arguments_does_not_matter() -> None:
     load = Load()
     callers = [gevent.spawn(load.shared, a=1, b=2), gevent.spawn(load.shared, b=2, a=1)]
     load.wait_begun()
@@ -101,7 +101,7 @@ def test_the_order_of_named_arguments_is_of_no_account() -> None:
     assert len(load.begun) == 1
 
 
-def test_an_error_is_told_to_all_and_not_kept() -> None:
+def test_an_error_is_raised_in_all_callers_and_not_stored() -> None:
     load = Load(error := ValueError("no such file"))
     callers = [gevent.spawn(outcome_of, load.shared) for _ in range(3)]
     load.wait_begun()
@@ -113,7 +113,7 @@ def test_an_error_is_told_to_all_and_not_kept() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_caller_that_is_killed_takes_the_load_from_nobody(first: bool) -> None:  # noqa: FBT001
+def test_killing_a_caller_does_not_end_the_load(first: bool) -> None:  # noqa: FBT001
     load = Load()
     callers = [gevent.spawn(load.shared) for _ in range(3)]
     load.wait_begun()
@@ -123,7 +123,7 @@ def test_a_caller_that_is_killed_takes_the_load_from_nobody(first: bool) -> None
     assert len(load.begun) == 1
 
 
-def test_the_load_goes_on_when_nobody_waits_any_more() -> None:
+def test_the_load_continues_without_waiters() -> None:
     load = Load()
     caller = gevent.spawn(load.shared)
     load.wait_begun()
@@ -162,7 +162,7 @@ def test_each_caller_has_its_own_deadline_and_the_load_none() -> None:
     assert seen == [(None, None)]
 
 
-def test_a_request_that_is_over_leaves_the_load_to_the_others(held: Gate) -> None:
+def test_a_request_that_has_ended_leaves_the_load_to_the_others(held: Gate) -> None:
     begun: list[str] = []
     app = Flask("service")
     app.config["GREENDATA_REQUEST_TIMEOUT"] = 60
@@ -191,7 +191,7 @@ def test_a_request_that_is_over_leaves_the_load_to_the_others(held: Gate) -> Non
     assert begun == ["service"]
 
 
-def test_a_scope_that_ends_gives_up_the_wait_and_not_the_load() -> None:
+def test_a_scope_that_ends_cancels_the_wait_and_not_the_load() -> None:
     load = Load()
     adopted: list[greendata.Result[Any]] = []
     token = on_submit.set(adopted.append)
@@ -222,7 +222,7 @@ def test_native_threads_and_greenlets_share_a_load(held: Gate) -> None:
         return held(begun[0])
 
     def join() -> object:
-        on_submit.set(joined.append)  # told of each that waits
+        on_submit.set(joined.append)  # called for each caller that waits
         return load()
 
     first = Native(load)
@@ -275,7 +275,7 @@ def test_jobs_share_a_load_that_one_of_them_runs(held: Gate) -> None:
     assert caller.get() == "loaded"
 
 
-def test_who_loads_does_not_wait_for_itself() -> None:
+def test_a_recursive_load_raises() -> None:
     @single_flight
     def load(depth: int) -> int:
         return load(depth)
@@ -293,7 +293,7 @@ def test_who_loads_does_not_wait_for_itself() -> None:
     assert factorial(5) == 120
 
 
-def test_what_is_no_exception_is_told_to_the_others_too(held: Gate) -> None:
+def test_a_base_exception_reaches_the_others_too(held: Gate) -> None:
     @single_flight
     def load() -> object:
         held()
@@ -311,9 +311,9 @@ def test_what_is_no_exception_is_told_to_the_others_too(held: Gate) -> None:
         first.join()
 
 
-def test_a_key_that_changes_meanwhile_leaves_no_flight_behind() -> None:
+def test_a_key_that_cannot_be_hashed_again_leaves_no_flight_behind() -> None:
     class Fickle:
-        """Hashes in one place, and not in another."""
+        """An argument that can be hashed only once."""
 
         hashed = 0
 
@@ -334,13 +334,13 @@ def test_a_key_that_changes_meanwhile_leaves_no_flight_behind() -> None:
 
 def test_methods_share_by_their_object() -> None:
     class Shop:
-        """It has a load."""
+        """A class with a method that is loaded once."""
 
         begun = 0
 
         @single_flight
         def load(self) -> int:
-            """What it costs."""
+            """Return the price."""
             type(self).begun += 1
             gevent.idle()
             return id(self)
@@ -349,7 +349,7 @@ def test_methods_share_by_their_object() -> None:
     callers = [gevent.spawn(shop.load), gevent.spawn(shop.load), gevent.spawn(other.load)]
     assert [caller.get() for caller in callers] == [id(shop), id(shop), id(other)]
     assert Shop.begun == 2
-    assert Shop.load.__doc__ == "What it costs."
+    assert Shop.load.__doc__ == "Return the price."
 
 
 def test_the_hub_itself_runs_the_function() -> None:

@@ -1,7 +1,7 @@
-"""An exception is raised at each single step of a worker: every waiter is told, and the next job runs.
+"""An exception is raised at each single step of a worker: every waiter is notified, and the next job runs.
 
-Code of the user may raise in any thread, at any moment (``PyThreadState_SetAsyncExc``): limits of time do it to the
-thread that runs a job, and may come after the job.
+User code may raise an exception in any thread at any moment (``PyThreadState_SetAsyncExc``). Time limits do that in the
+thread that runs a job, and may be late: after the job.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from tests.support.gates import Gate, rest
 from tests.support.natives import Native, settle_down, small_pool
 from tests.support.windows import Interruption
 
-LIMIT = 60.0  # seconds: a guard, after which somebody stands still
+LIMIT = 60.0  # seconds: a guard against threads that never continue
 WORKERS_FILE = Workers.put.__code__.co_filename
 
 
-# After these the interpreter looks whether another thread has raised something.
+# After these instructions the interpreter checks for exceptions raised by other threads.
 WINDOWS = ("RESUME", "CALL", "JUMP_BACKWARD")
 
 
 class Strike:
-    """Interrupts the first thread that is started for *entry*, at one window of it, and again some calls later."""
+    """Raise an exception in the first thread started for *entry*, at one of its windows, and again some calls later."""
 
     def __init__(self, entry: Callable[..., object], step: int, again: int) -> None:
         self.remaining, self.again = step, again
         self._entry = entry
         self._is_due = True
-        self._last: dict[FrameType, str] = {}  # the instruction of each frame
+        self._last: dict[FrameType, str] = {}  # the last instruction of each frame
 
     def start_thread(self, func: Callable[..., object], args: tuple[object, ...]) -> int:
-        """`native.start_thread`."""
+        """Replace `native.start_thread`."""
         entry = getattr(getattr(func, "func", None), "__func__", None)
         if not self._is_due or entry is not self._entry:
             return start_thread(func, args)
@@ -76,7 +76,7 @@ class Strike:
         return self._look
 
     def _look_again(self, frame: FrameType, kind: str, _: object) -> None:
-        is_closed = frame.f_code.co_name == "<genexpr>"  # where an exception is told and goes no further
+        is_closed = frame.f_code.co_name == "<genexpr>"  # exceptions in it are printed and ignored
         if frame.f_code.co_filename == WORKERS_FILE and not is_closed and kind in ("call", "c_call", "return"):
             self.again -= 1
             if not self.again:
@@ -88,7 +88,7 @@ start_thread = native.start_thread
 
 
 def outcome(result: Result[int]) -> object:
-    """What *result* is, as a greenlet and as a plain thread see it."""
+    """Return the outcome of *result*, which a greenlet and a plain thread must see alike."""
 
     def see() -> object:
         try:
@@ -103,15 +103,15 @@ def outcome(result: Result[int]) -> object:
 
 
 def dismiss(pool: Pool) -> None:
-    """End the worker of *pool*, which nobody needs any more."""
+    """End the worker of *pool*."""
     while pool._workers.workers:
         if pool._workers._tokens.empty():
-            pool._workers._tokens.put("end")  # again, if it was struck when it took this
+            pool._workers._tokens.put("end")  # again, if it was interrupted when it took the token
         rest()
 
 
 def strikes(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again: int) -> Iterator[None]:
-    """Have each window of *entry* struck in its turn; every third one if it is struck twice."""
+    """Interrupt *entry* at each window in turn, or at every third one if it is interrupted twice."""
     step = 1
     while True:
         strike = Strike(entry, step, again)

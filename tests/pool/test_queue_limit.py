@@ -1,4 +1,4 @@
-"""A full queue turns away what is new; what has begun goes on: streams, bodies, answers that are half sent."""
+"""A full queue rejects new work and admits the jobs of work that has begun: streams, bodies, half-sent responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIECES = 10
 
 
 def made() -> Iterator[pl.DataFrame]:
-    """Frames that queries make, each when it is wanted."""
+    """Yield frames, each made by a query when it is asked for."""
     for number in range(PIECES):
         yield greendata.collect(ROWS.lazy().slice(number * len(ROWS) // PIECES, len(ROWS) // PIECES)).get()
 
@@ -39,15 +39,15 @@ STREAMS: dict[str, Callable[[], Iterator[Any]]] = {
     "a body of a frame": lambda: encode(ROWS, "csv"),
     "a body of a query": lambda: encode(ROWS.lazy(), "csv"),
     "a body of batches": lambda: encode(greendata.batches(ROWS.lazy(), maintain_order=True), "csv"),
-    "an answer": lambda: answered(ROWS.lazy()),
-    "an answer of queries": lambda: answered(made()),
+    "a response": lambda: answered(ROWS.lazy()),
+    "a response of queries": lambda: answered(made()),
 }
 every_stream = pytest.mark.parametrize("start", STREAMS.values(), ids=STREAMS.keys())
 
 
 @contextmanager
 def full() -> Iterator[Gate]:
-    """One worker, which is held at the gate, and one job that waits, which is all that may."""
+    """Fill the pool: one worker, which is held at the gate, and one waiting job, which is the limit."""
     before = greendata.configure()
     greendata.configure(max_workers=1, max_queue=1)
     gate = Gate()
@@ -68,10 +68,10 @@ def is_idle() -> bool:
 
 
 @every_stream
-def test_what_has_begun_goes_on(start: Callable[[], Iterator[Any]]) -> None:
+def test_work_that_has_begun_continues(start: Callable[[], Iterator[Any]]) -> None:
     stream = start()
     pieces = [next(stream)]
-    until(is_idle)  # the batch in advance is there
+    until(is_idle)  # the prefetched batch is ready
     with full() as gate:
         rest = gevent.spawn(list, stream)
         until(lambda: greendata.stats().queued > 1 or rest.ready())
@@ -83,7 +83,7 @@ def test_what_has_begun_goes_on(start: Callable[[], Iterator[Any]]) -> None:
 
 
 @every_stream
-def test_what_has_not_begun_is_turned_away(start: Callable[[], Iterator[Any]]) -> None:
+def test_new_work_is_rejected(start: Callable[[], Iterator[Any]]) -> None:
     with full(), pytest.raises(PoolFull):
         next(start())
 
@@ -100,7 +100,7 @@ def test_a_stream_is_closed_in_a_full_pool_too() -> None:
     assert ended == ["ended"]
 
 
-def test_it_is_only_what_goes_on_that_is_let_in() -> None:
+def test_only_jobs_of_work_that_has_begun_are_admitted() -> None:
     stream = greendata.batches(ROWS.lazy(), chunk_size=1000)
     next(stream)
     until(is_idle)
