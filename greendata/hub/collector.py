@@ -31,7 +31,7 @@ __all__ = ("deferred", "run_deferred")
 
 DEFERRED = 2_000_000_011  # objects: more than a slice ever creates, and a number that no user chooses
 SHARE = 50  # full collections get 1/50, or 2 percent, of the time that slices take
-FIRST = 0.05  # seconds: the assumed duration of the first full collection
+FIRST_COST = 0.05  # seconds: the assumed duration of the first full collection
 NEVER = inf  # objects
 
 
@@ -51,9 +51,9 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         try:
-            if gc.get_count()[0] - before > _limit():
+            if gc.get_count()[0] - before > _threshold():
                 gc.collect(1)
-                _put_off(perf_counter() - begun)
+                _postpone(perf_counter() - begun)
         finally:
             _deferring.pop(native.get_ident(), None)
             _restore()
@@ -67,15 +67,15 @@ def run_deferred() -> None:
     Example:
         >>> run_deferred()
     """
-    global _worked, _cost, _full
-    if _worked < SHARE * _cost or _limit() == NEVER:
+    global _slice_seconds, _cost, _full_collections
+    if _slice_seconds < SHARE * _cost or _threshold() == NEVER:
         return
-    _worked, known = 0.0, _full
-    _full = gc.get_stats()[2]["collections"]
-    if known == _full:  # Python has run none in the meantime
+    _slice_seconds, known = 0.0, _full_collections
+    _full_collections = gc.get_stats()[2]["collections"]
+    if known == _full_collections:  # Python has run none in the meantime
         begun = perf_counter()
         gc.collect()
-        _cost, _full = perf_counter() - begun, _full + 1
+        _cost, _full_collections = perf_counter() - begun, _full_collections + 1
 
 
 def _defer() -> None:
@@ -93,26 +93,26 @@ def _restore() -> None:
         gc.set_threshold(*_thresholds)
 
 
-def _limit() -> float:
+def _threshold() -> float:
     """Return how many objects count as many: the user's threshold, or `NEVER` if collection is switched off."""
     found = gc.get_threshold()[0]
     limit = _thresholds[0] if found == DEFERRED else found
     return limit if limit and gc.isenabled() else NEVER
 
 
-def _put_off(seconds: float) -> None:
+def _postpone(seconds: float) -> None:
     """Put off the next full collection after a slice of *seconds*, if half of the way to it has passed.
 
     Python runs one when the collections of the middle generation since the last one exceed the third threshold.
     Freezing and unfreezing resets that count. It also moves all objects to the oldest generation, but there are no
     young objects at this point.
     """
-    global _worked, _is_left_alone
-    _worked += seconds
-    if _is_left_alone or gc.get_count()[2] < gc.get_threshold()[2] / 2:
+    global _slice_seconds, _has_frozen
+    _slice_seconds += seconds
+    if _has_frozen or gc.get_count()[2] < gc.get_threshold()[2] / 2:
         return
-    _is_left_alone = gc.get_freeze_count() > 0
-    if not _is_left_alone:
+    _has_frozen = gc.get_freeze_count() > 0
+    if not _has_frozen:
         deque(map(call, (gc.freeze, gc.unfreeze)), maxlen=0)  # one step for other threads
 
 
@@ -127,8 +127,8 @@ def _after_fork_in_child() -> None:
 # Any thread reads and writes these, one C call each. A race between two threads loses no more than one slice's time.
 _deferring: dict[int, None] = {}  # idents of the threads that are in a slice
 _thresholds = gc.get_threshold()  # the user's, while the current first one is DEFERRED
-_worked = 0.0  # seconds of slices that created many objects, since the last full collection
-_cost = FIRST  # seconds that the last one took
-_full = -1  # the number of full collections of this process, when it was last read
-_is_left_alone = False  # permanent: the process has frozen objects, and counting them traverses each
+_slice_seconds = 0.0  # seconds of slices that created many objects, since the last full collection
+_cost = FIRST_COST  # seconds that the last one took
+_full_collections = -1  # the number of full collections of this process, when it was last read
+_has_frozen = False  # permanent: the process has frozen objects, and counting them traverses each
 os.register_at_fork(after_in_child=_after_fork_in_child)

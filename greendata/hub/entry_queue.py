@@ -15,7 +15,7 @@ from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("EntryQueue",)
 
-_A_MOMENT = 1e-6  # seconds; any timer makes the loop poll before the rest, so its length does not matter
+_POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll before the rest, so its length does not matter
 
 
 class EntryQueue:
@@ -95,7 +95,7 @@ class EntryQueue:
                 entries.popleft()()
         finally:
             if entries:  # not a notify: a loop with nothing else to wait for would end before it
-                self._timer = self.hub.loop.timer(_A_MOMENT)
+                self._timer = self.hub.loop.timer(_POLL_DELAY)
                 self._timer.start(weakly(self._deliver))
 
     def __repr__(self) -> str:

@@ -64,12 +64,12 @@ class LogRouter(Closing):
         """
         if native.get_ident() == self._thread:
             return False
-        noted = handler, record
-        self._records.append(noted)
+        entry = handler, record
+        self._records.append(entry)
         self._waker.notify(self._number)
         if self._is_closed:  # read after the append; `close` sets it first and then logs what was appended
             with suppress(ValueError):  # the record is being logged
-                self._records.remove(noted)
+                self._records.remove(entry)
                 return False
         return True
 

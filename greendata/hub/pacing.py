@@ -21,10 +21,10 @@ from greendata.internals.gevent import get_hub_if_exists
 __all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
 
 BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
-_A_MOMENT = 1e-6  # seconds; any timer makes the loop poll, so its length does not matter
-_AN_INSTANT = 5e-5  # seconds; longer than a thread takes to wake up
-_FIRST = 64  # items in the first slice; few enough that even wide rows keep the budget
-_GROWTH = 2  # a slice has at most this many times the items of the one before, which may have been fast by chance
+_POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll, so its length does not matter
+_GIL_PAUSE = 5e-5  # seconds; longer than a thread takes to wake up
+_FIRST_LENGTH = 64  # items in the first slice; few enough that even wide rows keep the budget
+_MAX_GROWTH = 2  # a slice has at most this many times the items of the one before, which may have been fast by chance
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ def breathe() -> None:
     if hub is None:
         give_way()
     elif getcurrent() is not hub:
-        gevent.sleep(_A_MOMENT)
+        gevent.sleep(_POLL_DELAY)
 
 
 def give_way() -> None:
@@ -55,7 +55,7 @@ def give_way() -> None:
     Example:
         >>> give_way()
     """
-    native.sleep(_AN_INSTANT)
+    native.sleep(_GIL_PAUSE)
 
 
 def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET) -> list[R]:
@@ -113,7 +113,7 @@ def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float =
 
 
 def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept: bool) -> Iterator[R]:
-    start, length = 0, _FIRST
+    start, length = 0, _FIRST_LENGTH
     while start < count:
         if not (start and is_kept):
             run_deferred()
@@ -127,7 +127,7 @@ def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept
         if start < count:
             del done
             breathe()
-            length = max(1, int(length * min(_GROWTH, budget / max(seconds, 1e-9))))
+            length = max(1, int(length * min(_MAX_GROWTH, budget / max(seconds, 1e-9))))
 
 
 def _slice(func: Callable[[T], R], source: Iterator[T], done: list[R], budget: float) -> bool:

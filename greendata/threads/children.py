@@ -9,7 +9,7 @@ The wait runs where the child was started. If it is called elsewhere, the call i
                                       waited for in the main hub      waited for in a native thread
                                       --------------------------      -----------------------------
     started by a greenlet of the      its hub waits, as in gevent     the thread sends the call to the
-    main hub                                                            main hub, and blocks
+    main hub                                                            main hub, and waits
     started by a native thread        the greenlet starts a native    the thread calls waitpid()
                                         thread that calls waitpid()
 
@@ -48,7 +48,7 @@ __all__ = ("share_children",)
 
 T = TypeVar("T")
 
-PATIENCE = 10.0  # seconds to wait for the status of a reaped child; the main hub records it in the same iteration
+STATUS_TIMEOUT = 10.0  # seconds to wait for the status of a reaped child; the main hub records it in the same iteration
 
 
 def share_children() -> None:
@@ -65,7 +65,7 @@ def share_children() -> None:
     for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp"):
         if is_object_patched("os", name):
             natively = getattr(gevent.os, f"{name}_gevent", None) or get_original("os", name)
-            setattr(os, name, _either(getattr(os, name), natively))
+            setattr(os, name, _choose_by_thread(getattr(os, name), natively))
     if is_object_patched("os", "waitpid"):
         os.waitpid = _waitpid
         os.system = _system
@@ -74,7 +74,7 @@ def share_children() -> None:
 def _new(kind: type, *_args: Any, **_kwargs: Any) -> Any:
     """Return a new instance of *kind*. In a native thread its class also inherits from Python's `Popen`, first."""
     if _waits_in_main_hub():
-        _note_all()
+        _record_all()
         return object.__new__(kind)
     return object.__new__(_native_kind(kind))
 
@@ -120,7 +120,7 @@ class _Popen(_NativePopen, _GreenPopen):  # type: ignore[misc]
         return code
 
 
-def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Callable[..., Any]:
+def _choose_by_thread(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of `os` that starts a child with *in_greenlet* or *natively*, depending on the thread.
 
     Both return the child's process id, or a tuple that begins with it.
@@ -129,7 +129,7 @@ def _either(in_greenlet: Callable[..., Any], natively: Callable[..., Any]) -> Ca
     @wraps(in_greenlet)
     def start(*args: Any, **kwargs: Any) -> Any:
         if _waits_in_main_hub():
-            _note_all()
+            _record_all()
             return in_greenlet(*args, **kwargs)
         with _starting() as begun:
             started = natively(*args, **kwargs)
@@ -220,7 +220,7 @@ def _wait_for(pid: int, options: int) -> tuple[int, int]:
     try:
         ended = _native_waitpid(pid, options)
     except ChildProcessError:  # the main hub has reaped it
-        if _watcher is None or pid not in _children or not _lot.wait(lambda: pid in _statuses, PATIENCE):
+        if _watcher is None or pid not in _children or not _lot.wait(lambda: pid in _statuses, STATUS_TIMEOUT):
             raise
         ended = pid, _statuses[pid]
     if ended[0]:
@@ -238,22 +238,22 @@ def _starting() -> Iterator[Callable[[int], None]]:
         yield (lambda pid: _children.add(pid) if pid else None)  # the id is 0 in the child itself
     finally:
         _starts.discard(token)
-        noted = list(_statuses)  # read before `_starts`: no child of a later start is in it
-        for pid in noted if not _starts else ():
+        recorded = list(_statuses)  # read before `_starts`: no child of a later start is in it
+        for pid in recorded if not _starts else ():
             if pid not in _children:
                 _statuses.pop(pid, None)
 
 
-def _note_all() -> None:
+def _record_all() -> None:
     """Make the main hub record the end of each child. Call in its thread, before it starts its first child."""
     global _watcher
     loop = hub_here().loop
     if _watcher is None or _watcher.loop is not loop:
         _watcher = loop.child(0, ref=False)
-        _watcher.start(_note, _watcher)
+        _watcher.start(_record, _watcher)
 
 
-def _note(watcher: Any) -> None:
+def _record(watcher: Any) -> None:
     if _starts or watcher.rpid in _children:
         _statuses[watcher.rpid] = watcher.rstatus
         _lot.wake_all()

@@ -340,7 +340,7 @@ def _others_may_wake() -> bool:
     if any(is_busy() for is_busy in _busy_checks):
         return True
     frames = sys._current_frames()
-    others = sys._current_exceptions().keys() - {native.get_ident()}  # includes threads that have not begun
+    others = sys._current_exceptions().keys() - {native.get_ident()}  # also new threads: on 3.11 once the OS runs them
     return any(not _is_idle(frames.get(thread)) for thread in others)
 
 

@@ -77,16 +77,16 @@ def _wait(self: Any, watcher: Any, timeout_exc: BaseException | None = None) -> 
     if hub is None:
         if not _is_ready(self.fileno(), event, self.timeout):
             raise TimeoutError("timed out") if timeout_exc is None else timeout_exc
-    elif _adopt(self, hub):
+    elif _assign_hub(self, hub):
         watcher = get_write_watcher(self) if event == WRITE else get_read_watcher(self)
         wait_on_socket(self, watcher, timeout_exc)
     else:
         _wait_on_other_hub(self, hub, event, timeout_exc)
 
 
-def _adopt(self: Any, hub: Any) -> bool:
+def _assign_hub(self: Any, hub: Any) -> bool:
     """Give *hub* to a socket that has none; return False if the socket belongs to another hub."""
-    with _adopting:
+    with _assigning:
         if self.hub is _NO_HUB or self.hub.loop is None:
             descriptor = self.fileno()
             set_watchers(self, hub.loop.io(descriptor, READ), hub.loop.io(descriptor, WRITE))
@@ -222,7 +222,7 @@ class _NoWatcher:
 
 
 _NO_HUB = _NoHub()
-_adopting = native.allocate_lock()  # held while a socket gets its hub
+_assigning = native.allocate_lock()  # held while a socket gets its hub
 _in_greenlet = socket_methods()  # gevent's own
 _poll_in_greenlet: Any = gevent.select.poll.poll
 _close_in_greenlet: Any = getattr(gevent.os, "close", None)

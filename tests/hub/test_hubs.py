@@ -124,7 +124,7 @@ def test_a_plain_thread_leaves_no_descriptor(
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not show when a thread has ended")
-def test_a_hub_that_was_there_before_is_its_owners() -> None:
+def test_an_existing_hub_is_left_to_its_owner() -> None:
     hubs: list[Hub] = []
 
     def thread() -> None:
