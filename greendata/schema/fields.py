@@ -213,7 +213,7 @@ def _of_class(annotation: Any, metadata: Sequence[Any], where: str, inside: tupl
             return leaf_codec(pl.String(), as_text=True)
     if kind in {*LISTS, *SETS, *DICTS}:
         return _container(annotation, kind, where, inside)
-    raise NoColumnForm(where, annotation, "it is none of the types that columns hold")
+    raise NoColumnForm(where, annotation, "it is none of the types that columns can hold")
 
 
 def _container(annotation: Any, kind: type, where: str, inside: tuple[type, ...]) -> ColumnCodec:
@@ -264,7 +264,7 @@ def _choices(annotation: Any, values: list[Any], where: str) -> ColumnCodec:
     if kinds == {str}:
         return leaf_codec(pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
     if len(kinds) != 1 or not kinds <= LEAVES.keys():
-        raise NoColumnForm(where, annotation, "its values are of several types, or of none that columns hold")
+        raise NoColumnForm(where, annotation, "its values are of several types, or of a type that columns cannot hold")
     return leaf_codec(LEAVES[kinds.pop()])
 
 

@@ -25,7 +25,7 @@ ELEMENTS = 1 << 16  # of one value: pydantic validates it without a pause, at a 
 
 BEYOND = "Python has no date, time or timedelta for the value"
 NANOSECONDS = 1000  # in a microsecond
-LARGE = f"it takes pydantic to judge the value, and it has more than {ELEMENTS} elements"
+LARGE = f"only pydantic can validate the value, and it has more than {ELEMENTS} elements"
 
 
 def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
@@ -33,7 +33,7 @@ def obstacles(name: str, dtype: Dtype) -> Iterator[tuple[str, pl.Expr]]:
 
     Example:
         >>> [reason[:11] for reason, _ in obstacles("a", pl.List(pl.Date()))]
-        ['Python has ', 'it takes py']
+        ['Python has ', 'only pydant']
     """
     readable = is_readable(column(name), dtype)
     if readable is not None:

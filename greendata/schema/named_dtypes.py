@@ -105,10 +105,10 @@ class NamedDtypeCodec(ColumnCodec):
         except ValidationError:  # text that is not the JSON of such a value
             return encoded
         except ValueError:
-            return _NoBase64(encoded)
+            return _NotBase64(encoded)
 
 
-class _NoBase64:
+class _NotBase64:
     """Text that is not base64, in a column of bytes. pydantic would accept a plain string as bytes."""
 
     def __init__(self, text: str) -> None:

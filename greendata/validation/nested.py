@@ -50,7 +50,7 @@ def rule_of_field(
         fields: the node of the model's fields.
         column: the column of the field.
         expr: returns the values of a column by its name.
-        dtypes: the columns that there are, with their dtypes.
+        dtypes: the dtypes of the columns that the frame has.
     """
     source = column.source(dtypes)
     if source is not None:
@@ -68,7 +68,7 @@ def resolved(node: Node, context: Context) -> Node:
 
 
 def is_plain(node: Node) -> bool:
-    """Return True for a node of a model that runs no user code as a whole and takes its fields from a dict."""
+    """Return True for a model that takes its fields from a dict, without its own ``__init__`` or post-init code."""
     if node["type"] != "model" or node["schema"]["type"] != "model-fields":
         return False
     model: type[BaseModel] = node["cls"]

@@ -12,8 +12,8 @@ from greendata.schema.failures import FAILURES, ROW_KEY, Failure, failures_of, n
 
 __all__ = ("shape_failures", "trusted")
 
-MADE = "Field required: its default is made row by row, which trust='off' does"
-COMPUTED = "Field required: it is computed row by row, which trust='off' does"
+MADE = "Field required: its default is made row by row, which needs trust='off'"
+COMPUTED = "Field required: it is computed row by row, which needs trust='off'"
 
 
 def trusted(

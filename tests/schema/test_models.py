@@ -69,7 +69,7 @@ class Tags(RootModel[list[str]]):
 
 UserId = NewType("UserId", int)
 
-FORMS: list[tuple[Any, pl.DataType]] = [
+DTYPES: list[tuple[Any, pl.DataType]] = [
     (int, pl.Int64()),
     (float, pl.Float64()),
     (bool, pl.Boolean()),
@@ -127,13 +127,13 @@ FORMS: list[tuple[Any, pl.DataType]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "dtype"), FORMS, ids=lambda case: str(case)[:40])
+@pytest.mark.parametrize(("annotation", "dtype"), DTYPES, ids=lambda case: str(case)[:40])
 def test_every_type_has_its_column(annotation: Any, dtype: pl.DataType) -> None:
     model = create_model("Model", a=(annotation, ...))
     assert greendata.schema_of(model) == pl.Schema({"a": dtype})
 
 
-FORMLESS: list[tuple[Any, str]] = [
+WITHOUT_COLUMN: list[tuple[Any, str]] = [
     (Any, "none of the types"),
     (object, "none of the types"),
     (int | str, "one of several types"),
@@ -148,7 +148,7 @@ FORMLESS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "reason"), FORMLESS, ids=lambda case: str(case)[:40])
+@pytest.mark.parametrize(("annotation", "reason"), WITHOUT_COLUMN, ids=lambda case: str(case)[:40])
 def test_a_type_without_a_column_names_the_field(annotation: Any, reason: str) -> None:
     inner = create_model("Inner", deep=(annotation, ...))
     model = create_model("Outer", fine=(int, 0), nested=(list[inner], ...))  # type: ignore[valid-type]
