@@ -35,7 +35,8 @@ _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Float16: pl.Float64(),
     pl.Float32: pl.Float64(),
 }
-_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)  # Polars' NDJSON reader is strict
+# The dtypes of numbers that Polars' NDJSON reader reads, with an error for numbers that do not fit.
+_READ = (pl.Int32, pl.Int64, pl.Int128, pl.UInt32, pl.UInt64, pl.Float64)
 _INFINITY = r"(?i)^[+-]?inf(inity)?$"
 
 ColumnCodec = Callable[[pl.DataType], pl.DataType]

@@ -1,4 +1,4 @@
-"""Many frames, one Arrow stream: what Polars and pyarrow read, and what is refused before Polars reads it."""
+"""One Arrow stream of many frames: Polars and pyarrow read it, and invalid streams are rejected before Polars."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def test_one_stream_of_many_frames(count: int) -> None:
     check_stream(content)
 
 
-def test_plainly_joined_streams_are_cut_and_ours_are_not() -> None:
+def test_concatenated_streams_are_rejected() -> None:
     file = io.BytesIO()
     FRAME.write_ipc_stream(file)
     joined = file.getvalue() * 2
-    assert pl.read_ipc_stream(joined).height == FRAME.height  # half of it, without a word
+    assert pl.read_ipc_stream(joined).height == FRAME.height  # Polars drops half of it without an error
     with pytest.raises(Malformed, match="come after the end mark; streams cannot be concatenated"):
         check_stream(joined)
 
@@ -64,7 +64,7 @@ categories = st.lists(st.none() | st.sampled_from("abcdefghij"), max_size=5)
 
 
 @given(st.lists(categories, min_size=1, max_size=5))
-def test_categories_of_every_batch_are_its_own(batches: list[list[str | None]]) -> None:
+def test_each_batch_keeps_its_categories(batches: list[list[str | None]]) -> None:
     kinds = {"c": pl.Categorical, "e": pl.Enum(list("abcdefghij")), "l": pl.List(pl.Categorical)}
     frames = [
         pl.DataFrame({"c": values, "e": values, "l": [[value, value] for value in values]}, schema=kinds)
@@ -93,7 +93,7 @@ def test_a_stream_that_is_cut_short_anywhere() -> None:
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_a_claim_that_would_end_the_process(compression: str) -> None:
+def test_oversized_buffers_are_rejected(compression: str) -> None:
     file = io.BytesIO()
     pl.DataFrame({"a": range(1000)}).write_ipc_stream(file, compression=compression)  # type: ignore[arg-type]
     content = file.getvalue()
@@ -105,7 +105,7 @@ def test_a_claim_that_would_end_the_process(compression: str) -> None:
             check_stream(content.replace(honest, struct.pack("<q", claim)))
 
 
-def test_a_column_of_nulls_that_costs_nothing() -> None:
+def test_huge_columns_of_nulls_are_rejected() -> None:
     content = stream(pl.DataFrame({"n": [None] * 77}))
     length, claim = struct.pack("<q", 77), struct.pack("<q", arrow_check.NODE_ROWS + 1)
     with pytest.raises(Malformed, match="a column of 268435457 values"):
@@ -132,7 +132,7 @@ def test_fields_too_many() -> None:
         check_stream(sink.getvalue())
 
 
-def test_other_things_that_are_no_stream() -> None:
+def test_content_that_is_not_a_stream() -> None:
     file = io.BytesIO()
     FRAME.write_ipc(file)
     content = stream(FRAME)

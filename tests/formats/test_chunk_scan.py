@@ -1,4 +1,4 @@
-"""Texts are looked at in windows, and no window cuts a record in two."""
+"""Text is scanned in chunks, and the result does not depend on where the chunks end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ contents = strategies.lists(strategies.sampled_from([b"\n", b'"', b"a", b"!", b"
 
 
 def records_of(content: bytes, *, quoted: bool) -> list[bytes]:
-    """The records, one byte after the other."""
+    """Return the records of *content*, found byte by byte."""
     found, record, is_open = [], b"", False
     for byte in (content[at : at + 1] for at in range(len(content))):
         record += byte
@@ -63,7 +63,7 @@ def test_where_a_quote_is_open(content: bytes) -> None:
 
 
 @given(content=contents, begin=strategies.integers(0, 20))
-def test_what_windows_hold(content: bytes, begin: int) -> None:
+def test_counts_and_offsets_across_chunks(content: bytes, begin: int) -> None:
     begin = min(begin, len(content))
     assert chunk_scan.count(content, b"a", begin) == content.count(b"a", begin)
     assert chunk_scan.line_end(content, begin) == (content.find(b"\n", begin) + 1 or len(content))

@@ -1,4 +1,4 @@
-"""What stands in a CSV file is what comes out of it, or it is refused: by scans, decoders and readers of URLs."""
+"""Scans, decoders and readers of URLs return exactly the values in a CSV file, or reject it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scanned(path: Path, text: str, **options: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 400, " 1e999"])
-def test_digits_that_a_float_has_no_number_for_are_refused(tmp_path: Path, text: str) -> None:
+def test_numbers_too_large_for_a_float_are_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(UnreadableFile, match="would be infinite"):
         scanned(tmp_path / "a.csv", f"size\n1.5\n{text}\n")
     frame = Frame[Row].scan_csv(tmp_path / "a.csv").filter(pl.col("size") > 0)
@@ -52,14 +52,14 @@ def test_floats_are_read_as_before(tmp_path: Path) -> None:
     ("header", "name"),
     [("number,size,size", "'size'"), ("size,x,x", "'x'"), ("size,,", "''"), ('size,"a,b","a,b"', "'a,b'")],
 )
-def test_a_name_for_two_columns_is_refused(tmp_path: Path, header: str, name: str) -> None:
+def test_a_name_for_two_columns_is_rejected(tmp_path: Path, header: str, name: str) -> None:
     with pytest.raises(UnreadableFile, match=f"the name {name} stands for more than one column"):
         scanned(tmp_path / "a.csv", f"{header}\n1,2,3\n")
     with pytest.raises(UnreadableFile, match="stands for more than one column"):
         scanned(tmp_path / "a.csv", f"# first\n{header}\n1,2,3\n", skip_rows=1)
 
 
-def test_a_name_that_looks_like_one_of_two_is_taken(tmp_path: Path) -> None:
+def test_a_name_that_looks_like_a_duplicate_is_accepted(tmp_path: Path) -> None:
     assert scanned(tmp_path / "a.csv", "size,size_duplicated_0\n1,2\n") == [(None, 1.0, None, None)]
 
 
@@ -76,11 +76,11 @@ def test_a_decimal_comma(tmp_path: Path) -> None:
         scanned(tmp_path / "a.csv", "price\n1.234,5\n", **options)
 
 
-def test_a_column_that_comes_under_another_of_its_names_is_text_as_well(tmp_path: Path) -> None:
+def test_a_column_with_an_alias_is_text_as_well(tmp_path: Path) -> None:
     assert scanned(tmp_path / "a.csv", "zip\n00501\n") == [(None, None, None, "00501")]
 
 
-def test_options_do_not_take_away_what_the_model_knows() -> None:
+def test_the_types_of_the_model_hold_with_options_too() -> None:
     digits = "0.12345678901234567"
     with serving({"/a.csv": answer(f"zip;price\n00501;{digits}\n".encode(), "text/csv")}) as server:
         url = server.url + "/a.csv"
@@ -99,7 +99,7 @@ def test_options_do_not_take_away_what_the_model_knows() -> None:
         (["1e300", "-inf", "NaN"], pl.Float64(), [1e300, float("-inf"), float("nan")]),
     ],
 )
-def test_types_are_inferred_that_hold_the_numbers(cells: list[str], dtype: pl.DataType, values: list[Any]) -> None:
+def test_inferred_types_hold_the_numbers_exactly(cells: list[str], dtype: pl.DataType, values: list[Any]) -> None:
     for name in ("a", "^a$"):
         series = decode("\n".join([name, *cells]).encode(), "csv")[name]
         assert series.dtype == dtype
@@ -110,7 +110,7 @@ def test_types_are_inferred_that_hold_the_numbers(cells: list[str], dtype: pl.Da
     st.lists(st.integers(-(10**20), 10**20).map(str) | st.sampled_from(["1.5", "-0.25", "1e3", "1e400"]), min_size=1)
 )
 @settings(max_examples=100)
-def test_integers_keep_their_digits_whatever_stands_beside_them(cells: list[str]) -> None:
+def test_integers_keep_their_digits_beside_other_values(cells: list[str]) -> None:
     values = decode("\n".join(["a", *cells]).encode(), "csv")["a"].to_list()
     assert [Decimal(str(value)) if isinstance(value, str) else Decimal(value) for value in values] == [
         *map(Decimal, cells)

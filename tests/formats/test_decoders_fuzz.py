@@ -1,4 +1,4 @@
-"""Whatever bytes come, in whatever format: a frame or our error, and the process goes on."""
+"""For any bytes in any format, `decode` returns a frame or raises Malformed, and the process survives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.format import FORMATS, Format
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # values only: patching makes no difference
 
 every_format = pytest.mark.parametrize("format", FORMATS)
 
@@ -25,7 +25,7 @@ ROWS = 40
 FLAT = pl.DataFrame(
     {
         "i": range(ROWS),
-        "s": [f'text "{number % 7}", more of it than a view has room for' for number in range(ROWS)],
+        "s": [f'text "{number % 7}", longer than what a view stores inline' for number in range(ROWS)],
         "n": [None] * ROWS,
         "b": [True, None] * (ROWS // 2),
         "d": [datetime(2024, 1, 1)] * ROWS,
@@ -40,7 +40,7 @@ NESTED = FLAT.with_columns(
 
 
 def valid(format: Format) -> list[bytes]:
-    """Bodies of a format, in every form that it has."""
+    """Return valid bodies of a format, in every variant."""
     df = FLAT if format == "csv" else NESTED
     bodies = [b"".join(encode(parts, format)) for parts in ([df], [df.head(1), df])]
     if format == "json":
@@ -117,7 +117,7 @@ def test_any_words(format: Format, content: bytes, schema: pl.Schema | None) -> 
 
 
 def mutated(body: bytes, chance: random.Random, words: tuple[bytes, ...]) -> bytes:
-    """*body*, cut short or with some places written over, taken out or put in."""
+    """Return *body* truncated, or with some bytes overwritten, removed or inserted."""
     if chance.random() < 0.15:
         return body[: chance.randrange(len(body))]
     changed = bytearray(body)

@@ -1,4 +1,4 @@
-"""Bodies that nest too deep are refused before a parser reads them, wherever the brackets stand."""
+"""Bodies that nest too deep are rejected before a parser reads them, wherever the brackets are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from greendata.errors import Malformed
 from greendata.formats.guards import depth
 from greendata.formats.guards.depth import DEPTH, reject_deep_document, reject_deep_lines
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # values only: patching makes no difference
 
 LISTS = ("[", "]")
 OBJECTS = ('{"a":', "}")
@@ -40,7 +40,7 @@ def levels_of(value: Any) -> int:
     return 1 + max(map(levels_of, value), default=0) if isinstance(value, list) else 0
 
 
-def is_refused(check: Callable[[bytes], None], content: bytes) -> bool:
+def is_rejected(check: Callable[[bytes], None], content: bytes) -> bool:
     try:
         check(content)
     except Malformed:
@@ -79,7 +79,7 @@ def test_the_line_is_named_and_lines_before_it_hide_nothing() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 4])
 @given(value=documents)
 def test_as_the_standard_parser_sees_it(chunk: int, limit: int, value: Any) -> None:
-    """What is within the limit is never refused; what is more than thrice as deep always is."""
+    """A value within the limit is never rejected; a value more than three times as deep always is."""
     content = json.dumps(value).encode()
     levels = levels_of(value)
     with pytest.MonkeyPatch.context() as patch:
@@ -87,6 +87,6 @@ def test_as_the_standard_parser_sees_it(chunk: int, limit: int, value: Any) -> N
         patch.setattr(depth, "DEPTH", limit)
         for check in (reject_deep_document, reject_deep_lines):
             if levels <= limit:
-                assert not is_refused(check, content)
+                assert not is_rejected(check, content)
             elif levels > 3 * limit:
-                assert is_refused(check, content)
+                assert is_rejected(check, content)

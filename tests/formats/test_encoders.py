@@ -1,4 +1,4 @@
-"""Frames to bytes and back: every format, at the edges, over batches, and when something goes wrong on the way."""
+"""Encoding and decoding: every format, edge cases, many batches, and errors on the way."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def body(source: object, format: Format, **options: object) -> bytes:
 
 @every_format
 @pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
-def test_what_is_encoded_is_decoded(format: Format, df: pl.DataFrame) -> None:
+def test_frames_survive_a_round_trip(format: Format, df: pl.DataFrame) -> None:
     if format == "csv" and df is NESTED:
         pytest.skip("CSV has no form for nested columns")
     assert_frame_equal(decode(body(df, format), format, schema=df.schema), df)
@@ -123,7 +123,7 @@ def test_a_query_without_rows_keeps_its_schema(format: Format) -> None:
     ),
     cut=st.integers(0, 6),
 )
-def test_frames_of_every_type_come_back(df: pl.DataFrame, cut: int) -> None:
+def test_frames_of_every_type_survive_a_round_trip(df: pl.DataFrame, cut: int) -> None:
     df = df.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None)) if _has_far_years(df) else df
     parts = [df.slice(0, cut), df.slice(cut)]
     for format in ("arrow", "parquet"):
@@ -163,7 +163,7 @@ nested = {pl.List(kind): st.lists(st.none() | some, max_size=3) for kind, some i
 
 @settings(max_examples=150)
 @given(st.data())
-def test_text_comes_back_to_the_last_digit(data: st.DataObject) -> None:
+def test_text_keeps_every_digit(data: st.DataObject) -> None:
     format = data.draw(st.sampled_from(TEXT))
     kinds = cells if format == "csv" else cells | nested
     chosen = data.draw(st.lists(st.sampled_from(list(kinds)), min_size=1, max_size=4))
@@ -203,18 +203,18 @@ def test_csv_has_one_header_and_is_what_every_parser_reads() -> None:
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
-def test_formulas_are_defused_where_asked(first: str) -> None:
+def test_formulas_are_escaped_on_request(first: str) -> None:
     df = pl.DataFrame({f"{first}name": [f'{first}cmd("x"),;1', "safe=1"], "n": [-1, -2], "c": ["-a", "b"]})
     df = df.with_columns(pl.col("c").cast(pl.Categorical))
     text = body(df, "csv", escape_formulas=True).decode()
     header, *rows = csv.reader(io.StringIO(text, newline=""))
     assert header == [f"'{first}name", "n", "c"]
     assert rows == [[f'\'{first}cmd("x"),;1', "-1", "'-a"], ["safe=1", "-2", "b"]]
-    assert text.endswith('"safe=1",-2,"b"\n')  # all text in quotes: a semicolon may be a separator too
+    assert text.endswith('"safe=1",-2,"b"\n')  # all text is quoted, since a semicolon may be a separator too
     assert f"'{first}" not in body(df, "csv").decode()
 
 
-def test_two_names_may_be_the_same_once_defused() -> None:
+def test_two_names_may_be_the_same_once_escaped() -> None:
     df = pl.DataFrame({"=a": [1], "'=a": [2]})
     assert body(df, "csv", escape_formulas=True) == b'"\'=a","\'=a"\n1,2\n'
 
@@ -230,7 +230,7 @@ def test_chunks_are_bounded(format: Format) -> None:
 
 
 @every_format
-def test_a_chunk_is_there_before_the_next_batch_is_asked_for(format: Format) -> None:
+def test_a_chunk_is_ready_before_the_next_batch_is_requested(format: Format) -> None:
     asked: list[int] = []
 
     def batches() -> Iterator[pl.DataFrame]:
@@ -257,7 +257,7 @@ def test_a_consumer_that_stops_stops_the_query(format: Format) -> None:
         assert next(chunks)
     while not ended:
         rest()
-        pl.Series([0])  # entering Polars frees the Python objects that its threads have let go of
+        pl.Series([0])  # a call into Polars frees Python objects that its threads have released
     assert list(chunks) == []
 
 
@@ -269,7 +269,7 @@ def test_a_consumer_that_never_began_closes_its_source() -> None:
             return self
 
         def __next__(self) -> pl.DataFrame:
-            raise AssertionError("nobody asked")
+            raise AssertionError("no frame was requested")
 
         def close(self) -> None:
             closed.append(1)
@@ -282,7 +282,7 @@ def test_a_consumer_that_never_began_closes_its_source() -> None:
 
 
 @every_format
-def test_a_late_error_comes_up(format: Format) -> None:
+def test_a_late_error_is_raised(format: Format) -> None:
     closed: list[int] = []
 
     def batches() -> Iterator[pl.DataFrame]:
@@ -300,7 +300,7 @@ def test_a_late_error_comes_up(format: Format) -> None:
     assert list(chunks) == []
 
 
-def test_a_query_that_fails_late_comes_up() -> None:
+def test_a_late_error_of_a_query_is_raised() -> None:
     def fail_late(number: object) -> object:
         return 1 // (number - 5)  # type: ignore[operator]
 
@@ -318,7 +318,7 @@ MISMATCHES: dict[str, tuple[pl.DataFrame, str]] = {
 
 @every_format
 @pytest.mark.parametrize(("other", "text"), MISMATCHES.values(), ids=MISMATCHES.keys())
-def test_a_batch_that_differs_is_told_by_its_difference(format: Format, other: pl.DataFrame, text: str) -> None:
+def test_the_error_for_another_schema_names_the_difference(format: Format, other: pl.DataFrame, text: str) -> None:
     first = pl.DataFrame({"a": [1], "b": ["x"]})
     with pytest.raises(FrameMismatch, match=text) as caught:
         body([first, other], format)
@@ -391,7 +391,7 @@ def test_closing_frees_a_consumer_that_waits(held: Gate) -> None:
     held.open()
 
 
-def test_closing_while_the_source_is_asked() -> None:
+def test_closing_while_the_source_is_running() -> None:
     closed: list[int] = []
     gate = gevent.event.Event()
 
@@ -424,7 +424,7 @@ def test_media_types_and_suffixes() -> None:
 
 
 @pytest.mark.parametrize("format", ["json", "ndjson", "arrow", "parquet"])
-def test_models_with_dicts_and_tuples_come_back(format: Format) -> None:
+def test_models_with_dicts_and_tuples_survive_a_round_trip(format: Format) -> None:
     class Inner(BaseModel):
         counts: dict[str, int]
         at: datetime = datetime(2024, 1, 1)
@@ -446,4 +446,4 @@ def test_models_with_dicts_and_tuples_come_back(format: Format) -> None:
     assert Frame[Whole].from_frame(found).collect() == rows
     if format in ("json", "ndjson"):
         with pytest.raises(FrameInvalid, match="dict_type"):
-            decode(body(df.drop("o"), format), format, model=Whole)  # no default is taken for null
+            decode(body(df.drop("o"), format), format, model=Whole)  # null is not replaced by a default

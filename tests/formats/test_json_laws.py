@@ -1,4 +1,4 @@
-"""The law of JSON: what greendata says of a body is what ``Model.model_validate_json`` says of each of its rows."""
+"""Rows of JSON are valid exactly if ``Model.model_validate_json`` accepts them, and have the values that it returns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from greendata.validation.column_validation import runs_code
 from greendata.validation.verbs import validate
 from tests.support.laws import TEXTS
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # values only: patching makes no difference
 
 
 class Colour(Enum):
@@ -355,7 +355,7 @@ space = st.sampled_from(("", "", " ", "\t", "\r"))
 
 @st.composite
 def rows(draw: st.DrawFn, model: type[BaseModel]) -> str:
-    """A row of the model: mostly one that its programs write, or with something else in the place of a value."""
+    """Generate a row for the model: mostly a regular one, sometimes with values or keys changed."""
     regular = REGULAR.get(model, ("1", "2", "3", "4"))
     members = [(key, value) for key, value in zip("abcd", regular, strict=False)]
     for _ in range(draw(st.integers(0, 3))):
@@ -380,8 +380,8 @@ def rows(draw: st.DrawFn, model: type[BaseModel]) -> str:
     return "{" + ",".join(written) + "}"
 
 
-def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
-    """The valid frame, or all failures; neither if a row is no JSON."""
+def expected_by_pydantic(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """Return the valid frame, or all failures; two times None if a row is not JSON."""
     columns = columns_of(model)
     failures: list[Failure] = []
     values: list[list[Any]] = [[] for _ in columns]
@@ -409,7 +409,7 @@ def law(texts: list[str], model: type[BaseModel]) -> tuple[pl.DataFrame | None, 
     ), None
 
 
-def verdict_of(content: bytes, format: Format, model: type[BaseModel]) -> tuple[Any, Any]:
+def outcome_of(content: bytes, format: Format, model: type[BaseModel]) -> tuple[Any, Any]:
     try:
         return decode(content, format, model=model), None
     except FrameInvalid as invalid:
@@ -418,11 +418,11 @@ def verdict_of(content: bytes, format: Format, model: type[BaseModel]) -> tuple[
         return None, None
 
 
-def agrees(texts: list[str], model: type[BaseModel]) -> None:
-    """Assert that a body of these rows is judged by the law, as JSON and as NDJSON."""
-    good, failures = law(texts, model)
+def assert_agrees(texts: list[str], model: type[BaseModel]) -> None:
+    """Assert that `decode` agrees with pydantic about a body of these rows, as JSON and as NDJSON."""
+    good, failures = expected_by_pydantic(texts, model)
     for format, content in (("json", f"[{','.join(texts)}]"), ("ndjson", "\n".join(texts))):
-        found, failed = verdict_of(content.encode(), format, model)  # type: ignore[arg-type]
+        found, failed = outcome_of(content.encode(), format, model)  # type: ignore[arg-type]
         assert (found is None, failed is None) == (good is None, failures is None), (found, failed, good, failures)
         if good is not None:
             assert_frame_equal(found.select(good.columns), good, check_exact=True)
@@ -433,10 +433,10 @@ def agrees(texts: list[str], model: type[BaseModel]) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @given(data=st.data())
 @settings(max_examples=60)
-def test_each_row_is_judged_by_its_own_text(model: type[BaseModel], data: st.DataObject) -> None:
+def test_each_row_is_validated_by_its_own_text(model: type[BaseModel], data: st.DataObject) -> None:
     some = data.draw(st.lists(rows(model), max_size=5))
     times = data.draw(st.sampled_from((1, 1, 1, 2)))
-    agrees(some * times, model)
+    assert_agrees(some * times, model)
 
 
 ODD = (
@@ -454,33 +454,33 @@ ODD = (
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 200])
-def test_one_row_that_differs_costs_no_other_its_values(odd: str, count: int) -> None:
+def test_one_different_row_changes_no_other(odd: str, count: int) -> None:
     for at in {0, count // 2, 62 % count, count - 1}:
         some = [f'{{"a": {number}, "b": {number / 7}, "c": "{number}", "d": null}}' for number in range(count)]
         some[at] = odd
-        agrees(some, Plain)
+        assert_agrees(some, Plain)
 
 
 def test_rows_of_many_shapes() -> None:
-    """More of them than are looked for, each of several rows, in turns."""
+    """Interleave more shapes than are tried, each of several rows."""
     shapes = [dict.fromkeys(f"k{number}" for number in range(start, 14)) for start in range(14)]
     some = [json.dumps({**shapes[number % 14], "a": number, "b": number / 3}) for number in range(200)]
-    agrees(some, Plain)
-    agrees([text.replace('"a"', '"e"') for text in some], Closed)
-    agrees([text.replace("null", "{}" if number % 2 else "[[]]") for number, text in enumerate(some)], Plain)
+    assert_agrees(some, Plain)
+    assert_agrees([text.replace('"a"', '"e"') for text in some], Closed)
+    assert_agrees([text.replace("null", "{}" if number % 2 else "[[]]") for number, text in enumerate(some)], Plain)
 
 
 @pytest.mark.parametrize("model", [Plain, Nested, Lists, Closed, Careful, Dicts])
 @given(data=st.data())
 @settings(max_examples=30)
-def test_columns_are_judged_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
+def test_columns_are_validated_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(("a", "b", "c", "d", "x")), unique=True, max_size=4))
     height = data.draw(st.integers(0, 4))
     cells = {name: [data.draw(tokens) for _ in range(height)] for name in names}
     written = ", ".join(f'"{name}" : [{" , ".join(values)}]' for name, values in cells.items())
     pairs = [[f'"{name}":{cells[name][row]}' for name in names] for row in range(height if names else 0)]
-    good, failures = law([f"{{{','.join(members)}}}" for members in pairs], model)
-    found, failed = verdict_of(f"{{{written}}}".encode(), "json", model)
+    good, failures = expected_by_pydantic([f"{{{','.join(members)}}}" for members in pairs], model)
+    found, failed = outcome_of(f"{{{written}}}".encode(), "json", model)
     if good is not None:
         assert_frame_equal(found.select(good.columns), good, check_exact=True)
     if failures is not None:
@@ -502,7 +502,7 @@ def test_extra_keys_are_kept_where_the_model_allows_them() -> None:
 
 @pytest.mark.parametrize("size", [1, 3_000])
 def test_extra_keys_are_read_from_all_rows_at_once_and_fields_are_not(size: int) -> None:
-    """However many megabytes there are, and whatever stands in a field."""
+    """Test bodies of many megabytes, and fields of several kinds."""
     pad = "x" * 2_000
     large = 9007199254740993
     for one, other, values in ((str(large), "1.5", [large, Decimal("1.5")]), ("1", '"x"', ["1", "x"])):
@@ -523,7 +523,7 @@ def test_extra_keys_are_read_from_all_rows_at_once_and_fields_are_not(size: int)
 
 
 def test_defaults_that_are_null_have_their_own_types() -> None:
-    """Polars takes them for one, where other columns have it look for what is common to expressions."""
+    """Polars would treat them as one when it eliminates common subexpressions."""
     found = decode(b'[{"c": "YQ==", "d": "P1D"}, {"a": 1}]', "json", model=Leaves)
     assert found.schema == pl.Schema({column.name: column.codec.dtype for column in columns_of(Leaves)})
     assert validate(pl.DataFrame({"c": ["YQ=="], "d": ["P1D"]}), Leaves).schema == found.schema
@@ -543,7 +543,7 @@ def test_no_rows_are_valid_rows() -> None:
     assert decode(b"[{}, {}]", "json", model=Open).height == 2
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     for format, content in (("json", b'[{"a": 1}]'), ("json", b'{"a": [1]}'), ("ndjson", b'{"a": 1}\n')):
         assert decode(b"\xef\xbb\xbf" + content, format, model=Closed)["a"].to_list() == [1]  # type: ignore[arg-type]
 
@@ -567,20 +567,20 @@ def test_a_byte_order_mark_is_passed_over() -> None:
         ("ndjson", b'{"a":1}\n\xff\n', 2, "it is not UTF-8"),
     ],
 )
-def test_the_line_of_what_is_no_json(format: Format, content: bytes, line: int | None, reason: str) -> None:
+def test_the_line_of_invalid_json(format: Format, content: bytes, line: int | None, reason: str) -> None:
     with pytest.raises(Malformed) as caught:
         decode(content, format, model=Closed)
     assert reason in str(caught.value)
     assert caught.value.line == line
 
 
-def test_a_row_that_is_no_object_is_a_failure_of_that_row() -> None:
+def test_a_row_that_is_not_an_object_is_a_failure_of_that_row() -> None:
     with pytest.raises(FrameInvalid) as caught:
         decode(b'[{"a": 1}, 5, null]', "json", model=Closed)
     assert caught.value.failures.select("row", "rule").rows() == [(1, "model_type"), (2, "model_type")]
 
 
-def test_a_row_of_too_many_elements_is_not_asked_about() -> None:
+def test_a_row_of_too_many_elements_is_a_failure() -> None:
     row = '{"a": 1, "c": {"a": 1, "e": [%s]}}' % ("1," * 70_000 + "1.0")
     with pytest.raises(FrameInvalid) as caught:
         decode(f'{{"a": 2}}\n{row}'.encode(), "ndjson", model=Closed)
@@ -622,14 +622,14 @@ def test_bytes_are_in_base64_as_encode_writes_them(format: Format) -> None:
 @pytest.mark.parametrize("model", [*MODELS, Kept])
 @given(data=st.data())
 @settings(max_examples=30)
-def test_lines_of_a_file_are_judged_by_their_own_text(
+def test_lines_of_a_file_are_validated_by_their_own_text(
     model: type[BaseModel], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Or are refused: for a model that runs code, if no frame has all of them as they are."""
+    """For a model that runs code, they may be rejected instead, if a frame would change some value."""
     some = data.draw(st.lists(rows(model), max_size=5))
     path = tmp_path_factory.mktemp("lines") / "rows.ndjson"
     path.write_text("\ufeff" + "\n\n".join(some), encoding="utf-8")
-    good, failures = law(some, model)
+    good, failures = expected_by_pydantic(some, model)
     try:
         frame = Frame[model].scan_ndjson(path)  # type: ignore[valid-type]
     except UnreadableFile:
@@ -651,7 +651,7 @@ def test_lines_of_a_file_are_judged_by_their_own_text(
 
 
 def valid_of(frame: Frame[Any]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
-    """The rows of *frame*, or its failures; neither if a row is refused unread."""
+    """Return the rows of *frame*, or its failures; two times None if the file is rejected before validation."""
     try:
         return frame.to_frame(), None
     except FrameInvalid as invalid:
@@ -660,7 +660,7 @@ def valid_of(frame: Frame[Any]) -> tuple[pl.DataFrame | None, pl.DataFrame | Non
         return None, None
 
 
-def test_failures_in_all_batches_of_a_file_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failures_in_all_batches_of_a_file_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ndjson_scan, "ROWS", 10)
     path = tmp_path / "rows.ndjson"
     path.write_text("".join(f'{{"a": {number if number % 33 else "null"}}}\n' for number in range(100)))
@@ -677,7 +677,7 @@ def test_failures_in_all_batches_of_a_file_are_told(monkeypatch: pytest.MonkeyPa
     assert frame.head(1).select("a").collect()[0].a == 1
 
 
-def test_a_file_whose_validators_would_run_twice_is_judged_once(tmp_path: Path) -> None:
+def test_validators_run_once_for_a_file(tmp_path: Path) -> None:
     class Split(BaseModel):
         a: Annotated[list[int], BeforeValidator(lambda text: text.split(","))]
 
@@ -686,7 +686,7 @@ def test_a_file_whose_validators_would_run_twice_is_judged_once(tmp_path: Path) 
     assert Frame[Split].scan_ndjson(path).collect() == [Split(a="1,2")]
 
 
-def test_a_model_that_waits_for_its_names_is_completed_before_its_code_is_looked_for() -> None:
+def test_a_model_with_a_deferred_build_is_completed_first() -> None:
     class Late(BaseModel):
         model_config = ConfigDict(defer_build=True)
         a: Annotated[list[int], BeforeValidator(lambda text: text.split(","))]
@@ -695,15 +695,15 @@ def test_a_model_that_waits_for_its_names_is_completed_before_its_code_is_looked
     assert not runs_code(create_model("Plain", __config__=ConfigDict(defer_build=True), a=(int, ...)))
 
 
-def test_what_nests_deeper_than_its_column_has_no_shape() -> None:
-    """The pattern of a value doubles with each of its levels."""
+def test_values_that_nest_deeper_than_their_column() -> None:
+    """They have no shape, since the pattern of a value doubles with each level."""
     deep = "[" * 40 + "]" * 40
-    agrees([f'{{"a": 1, "b": {deep}}}', '{"a": 2}', f'{{"a": {deep}}}', f'{{"z": {deep}, "a": 3}}'], Plain)
-    agrees([f'{{"a": 1, "z": {deep}}}'] * 3, Plain)
+    assert_agrees([f'{{"a": 1, "b": {deep}}}', '{"a": 2}', f'{{"a": {deep}}}', f'{{"z": {deep}, "a": 3}}'], Plain)
+    assert_agrees([f'{{"a": 1, "z": {deep}}}'] * 3, Plain)
 
 
 @pytest.mark.parametrize("format", ["json", "ndjson"])
-def test_rows_with_keys_of_their_own_are_no_frame_of_nulls(format: Format) -> None:
+def test_rows_with_too_many_different_keys_are_rejected(format: Format) -> None:
     class Open(BaseModel):
         model_config = ConfigDict(extra="allow")
         a: int
@@ -718,7 +718,7 @@ def test_rows_with_keys_of_their_own_are_no_frame_of_nulls(format: Format) -> No
 
 @given(st.integers(1, 5), st.integers(0, 4), st.data())
 @settings(max_examples=60)
-def test_many_columns_are_zipped_as_few_are(width: int, height: int, data: st.DataObject) -> None:
+def test_many_columns_give_the_same_rows_as_few(width: int, height: int, data: st.DataObject) -> None:
     texts = st.sampled_from(TEXTS)
     values = st.recursive(st.none() | st.integers() | texts, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
     columns = data.draw(
@@ -745,11 +745,11 @@ def test_an_object_of_very_many_columns() -> None:
 
 
 class Digits(str):
-    """A number of JSON, as it is written."""
+    """A JSON number, as it is written."""
 
 
-def says(cell: Any, value: Any) -> bool:
-    """True if *cell* of a frame is the *value* of JSON: to the last digit, as a float the nearest, or its text."""
+def is_value(cell: Any, value: Any) -> bool:
+    """Return True if *cell* has the JSON *value*: exactly, as the nearest float, or as its text."""
     if isinstance(value, Digits):
         if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal | str):
             return False
@@ -762,9 +762,11 @@ def says(cell: Any, value: Any) -> bool:
     if isinstance(value, bool):
         return cell is value or cell == str(value).lower()
     if isinstance(value, list):
-        return isinstance(cell, list) and len(cell) == len(value) and all(map(says, cell, value))
+        return isinstance(cell, list) and len(cell) == len(value) and all(map(is_value, cell, value))
     if isinstance(value, dict):
-        return isinstance(cell, dict) and {*value} <= {*cell} and all(says(cell[key], value.get(key)) for key in cell)
+        return (
+            isinstance(cell, dict) and {*value} <= {*cell} and all(is_value(cell[key], value.get(key)) for key in cell)
+        )
     return bool(cell == value)
 
 
@@ -787,7 +789,7 @@ mixed = st.recursive(
     st.sampled_from(("rows", "lines", "columns")),
 )
 @settings(max_examples=400)
-def test_a_frame_without_a_model_says_what_json_says_or_is_refused(some: list[str], form: str) -> None:
+def test_a_frame_without_a_model_has_the_values_of_the_json_or_is_rejected(some: list[str], form: str) -> None:
     rows = [json.loads(row, parse_int=Digits, parse_float=Digits) for row in some]
     try:
         if form == "columns":
@@ -801,7 +803,7 @@ def test_a_frame_without_a_model_says_what_json_says_or_is_refused(some: list[st
         return
     assert found.height == len(rows)
     cells = found.to_dicts() if found.width else [{} for _ in rows]
-    assert all(map(says, cells, rows)), found
+    assert all(map(is_value, cells, rows)), found
 
 
 @pytest.mark.parametrize(
@@ -819,12 +821,12 @@ def test_a_frame_without_a_model_says_what_json_says_or_is_refused(some: list[st
         ("ndjson", '{"a": ["s", {"x": 1}]}', r"line 1: a\.1: \{'x': 1\} would become"),
     ],
 )
-def test_what_would_become_another_kind_is_named(format: Format, body: str, reason: str) -> None:
+def test_values_that_would_be_converted_are_named(format: Format, body: str, reason: str) -> None:
     with pytest.raises(Malformed, match=reason):
         decode(body.encode(), format)
 
 
-class NamedDtypeCodec(BaseModel):
+class Various(BaseModel):
     a: list[int] | None = None
     b: dict[str, int | None] = {}
     c: int | None = 7
@@ -843,43 +845,43 @@ class NamedDtypeCodec(BaseModel):
         (("{}",), "line 1: no row of the file has a key"),
     ],
 )
-def test_lines_that_no_frame_has_as_they_are_are_judged_as_text_or_refused(
+def test_lines_that_a_frame_would_change_are_validated_as_text_or_rejected(
     lines: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_text("\n".join(lines))
-    frame = Frame[NamedDtypeCodec].scan_ndjson(path)
-    good, failures = law([line for line in lines if line], NamedDtypeCodec)
+    frame = Frame[Various].scan_ndjson(path)
+    good, failures = expected_by_pydantic([line for line in lines if line], Various)
     found, failed = valid_of(frame)
     assert (found is None) is (good is None)
     if found is not None and good is not None:
         assert_frame_equal(found, good)
     if failed is not None and failures is not None:
         assert {*failed.rows()} == {*failures.rows()}
-    for changed in (frame.filter(pl.lit(value=True)), frame.with_columns(z=pl.lit(1)), frame.as_model(NamedDtypeCodec)):
+    for changed in (frame.filter(pl.lit(value=True)), frame.with_columns(z=pl.lit(1)), frame.as_model(Various)):
         with pytest.raises(UnreadableFile, match=reason):
             changed.to_frame()
 
 
-def test_integers_beside_fractions_in_a_file_are_exact_or_refused_by_name(
+def test_integers_beside_fractions_in_a_file_are_exact_or_rejected_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "rows.ndjson"
     for lines in ('{"a": [9007199254740993, 1.0]}', '{"a": [9007199254740993]}\n{"a": [1.0]}'):
         path.write_text(lines)
-        for frame in (Frame[NamedDtypeCodec].scan_ndjson(path), Frame[NamedDtypeCodec].scan_ndjson(path).head(5)):
+        for frame in (Frame[Various].scan_ndjson(path), Frame[Various].scan_ndjson(path).head(5)):
             assert frame.to_dict()["a"][0][0] == 9007199254740993
-    monkeypatch.setattr(ndjson_scan, "ROWS", 1)  # and so no batch has both
-    frame = Frame[NamedDtypeCodec].scan_ndjson(path)
+    monkeypatch.setattr(ndjson_scan, "ROWS", 1)  # so that no batch has both
+    frame = Frame[Various].scan_ndjson(path)
     assert frame.to_dict()["a"] == [[9007199254740993], [1]]
     with pytest.raises(UnreadableFile, match=r"line 1: a\.0: 9007199254740993 would become 9007199254740992\.0"):
         frame.head(5).to_frame()
 
 
-def test_code_runs_once_for_each_row_of_a_file_that_is_taken(tmp_path: Path) -> None:
+def test_validators_run_once_for_each_row_of_a_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_text('{"a": [1], "e": 250}\n{"e": 300.0}\n{"c": 1}\n')
-    frame = Frame[NamedDtypeCodec].scan_ndjson(path, batch_size=2)
+    frame = Frame[Various].scan_ndjson(path, batch_size=2)
     assert [row.e for row in frame.collect()] == [2.5, 3.0, 1.0]
     assert frame.to_dict() == {
         "a": [[1], None, None],
@@ -901,7 +903,7 @@ def test_code_runs_once_for_each_row_of_a_file_that_is_taken(tmp_path: Path) -> 
         assert caught.value.failures.select("row", "column").rows() == [(1, "e")]
 
 
-def test_no_integer_is_rounded_beside_floats_in_what_is_no_field_or_in_a_file(tmp_path: Path) -> None:
+def test_integers_beside_floats_keep_their_digits_in_extra_keys_and_files(tmp_path: Path) -> None:
     found = decode(b'[{"z": 9007199254740993}, {"z": 1.5}]', "json", model=Kept)
     assert found["z"].to_list() == [9007199254740993, Decimal("1.5")]
     path = tmp_path / "rows.ndjson"
@@ -945,11 +947,11 @@ DICT_KEYS, DICT_VALUES = st.sampled_from(KEYS.split()), st.sampled_from(VALUES.s
 @pytest.mark.parametrize("model", [Ints, Floats, Texts, Days, Mixed])
 @given(data=st.data())
 @settings(max_examples=60)
-def test_dicts_are_judged_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
-    """Each has keys of its own, and still they are read together."""
+def test_dicts_are_validated_row_by_row(model: type[BaseModel], data: st.DataObject) -> None:
+    """The keys differ from row to row, and all rows are read together even so."""
     usual = data.draw(st.lists(DICT_VALUES, min_size=1, max_size=2))
     values = st.sampled_from(usual) | DICT_VALUES if data.draw(st.booleans()) else st.sampled_from(usual)
     pairs = st.lists(st.tuples(DICT_KEYS, values), max_size=4)
     objects = pairs.map(lambda some: "{ " + " , ".join(f"{key} :{value}" for key, value in some) + "}")
     rows = data.draw(st.lists(objects | st.just("null"), min_size=1, max_size=8))
-    agrees([f'{{"m" : {row}}}' for row in rows], model)
+    assert_agrees([f'{{"m" : {row}}}' for row in rows], model)

@@ -1,4 +1,4 @@
-"""Objects with so many members that a parser takes minutes are refused, wherever they stand; all others are taken."""
+"""Objects with so many members that a parser would take minutes are rejected; all others are accepted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from greendata.formats.guards import members
 from greendata.formats.guards.members import MEMBERS, reject_many_members
 from greendata.formats.guards.size_guard import reject_unsafe_file
 
-pytestmark = pytest.mark.once("patched")  # values, and what is made of them
+pytestmark = pytest.mark.once("patched")  # values only: patching makes no difference
 
 SCHEMA = pl.Schema({"a": pl.Int64})
 
@@ -29,21 +29,21 @@ def many(number: int, member: bytes = b'"a":1') -> bytes:
 @pytest.mark.parametrize("schema", [None, SCHEMA])
 @pytest.mark.parametrize("member", [b'"a":1', b'"a":{}', b'"a":[{"b":[1,2]},"\\\\"]', b'"a":"{,\\"["'])
 @pytest.mark.parametrize("around", [b"%s", b'{"x":1,"y":{"z":[[%s,1],2]},"a":3}'])
-def test_an_object_of_too_many_members_is_refused(schema: pl.Schema | None, member: bytes, around: bytes) -> None:
+def test_an_object_of_too_many_members_is_rejected(schema: pl.Schema | None, member: bytes, around: bytes) -> None:
     large = around.replace(b"%s", many(MEMBERS + 300, member))
     for content, format in ((b'[{"a":1},' + large + b"]", "json"), (b'{"a":1}\n' + large, "ndjson")):
         with pytest.raises(Malformed, match=f"an object in it has more than {MEMBERS} members"):
             decode(content, format, schema=schema)
 
 
-def test_a_file_with_an_object_of_too_many_members_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_an_object_of_too_many_members_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "rows.ndjson"
     path.write_bytes(many(MEMBERS + 300))
     with pytest.raises(Malformed, match="members"):
         reject_unsafe_file(path, "ndjson", {"schema": SCHEMA})
 
 
-def test_many_objects_and_long_arrays_are_taken() -> None:
+def test_many_objects_and_long_arrays_are_accepted() -> None:
     rows = b",".join([b'{"a":1}'] * (2 * MEMBERS))
     assert decode(b"[" + rows + b"]", "json").height == 2 * MEMBERS
     assert decode(b'{"a":[' + b",".join([b"1"] * 2 * MEMBERS) + b'],"b":[' + rows + b"]}", "json").width == 2
@@ -73,7 +73,9 @@ def test_members_are_those_that_a_parser_finds(documents: list[Any], chunk: int)
         patch.setattr(members, "SCAN_BYTES", chunk)
         patch.setattr(members, "MEMBERS", 0)
         patch.setattr(members, "_MANY", 2)
-        patch.setattr(members, "_LARGE", rf"\{{(?:,*{members._SIGN}){{2}}")  # four commas, six where they come in parts
+        patch.setattr(
+            members, "_LARGE", rf"\{{(?:,*{members._SIGN}){{2}}"
+        )  # four commas, or six if they are in several chunks
         try:
             reject_many_members(content, "ndjson")
             found = False

@@ -1,4 +1,4 @@
-"""Parquet that claims more than it holds is refused before Polars believes it. Most files here are made by hand."""
+"""Parquet files that declare implausible sizes are rejected before Polars reads them. Most files here are handmade."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def struct(*fields: Field) -> bytes:
 
 
 def page(data: bytes, values: int, *, unpacked: int | None = None, packed: int | None = None, kind: int = 0) -> bytes:
-    """A data page of version 1 (*kind* 0), a dictionary (2) or a data page of version 2 (3)."""
+    """Return a data page of version 1 (*kind* 0), a dictionary page (2) or a data page of version 2 (3)."""
     head = {0: 5, 2: 7, 3: 8}[kind], STRUCT, struct(integer(1, values, I32), integer(2, 0, I32))
     sizes = len(data) if unpacked is None else unpacked, len(data) if packed is None else packed
     return struct(integer(1, kind, I32), integer(2, sizes[0], I32), integer(3, sizes[1], I32), head) + data
 
 
 def file(*written: bytes, values: int = 1, begin: int = 4, width: int = 0, size: int | None = None) -> bytes:
-    """A file of one column: of integers, or of values of *width* bytes."""
+    """Return a file with one column: of integers, or of values of *width* bytes."""
     body = MAGIC + b"".join(written)
     kind = integer(1, 7 if width else 1, I32)
     element = struct(kind, *([integer(2, width, I32)] if width else []), text(4, b"a"))
@@ -76,7 +76,7 @@ def file(*written: bytes, values: int = 1, begin: int = 4, width: int = 0, size:
 PLAIN = page(b"\1\0\0\0", 1)
 
 
-def test_a_file_by_hand_is_let_pass() -> None:
+def test_handmade_files_are_accepted() -> None:
     check_file(file(PLAIN))
     check_file(file(page(b"\1\0\0\0", 1, kind=2), PLAIN))
     check_file(file(page(bytes(16), 1), width=16))
@@ -103,12 +103,12 @@ def test_a_file_by_hand_is_let_pass() -> None:
         (file(b"\xff" * 40), "the header of a page cannot be read"),
     ],
 )
-def test_claims_that_are_refused(content: bytes, reason: str) -> None:
+def test_sizes_above_the_limits_are_rejected(content: bytes, reason: str) -> None:
     with pytest.raises(Malformed, match=reason):
         decode(content, "parquet")
 
 
-def test_text_that_was_packed_by_the_thousand() -> None:
+def test_highly_compressed_text() -> None:
     one = io.BytesIO()
     pl.DataFrame({"a": ["x" * (1 << 25)]}).write_parquet(one, compression="zstd")
     groups, body = RowGroups(), bytearray(MAGIC)
@@ -130,7 +130,7 @@ def test_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(file.getvalue(), "parquet")
 
 
-def test_what_encode_writes_is_let_pass() -> None:
+def test_files_that_encode_writes_are_accepted() -> None:
     for df in (
         pl.DataFrame(),
         pl.DataFrame(schema={"a": pl.Int8, "b": pl.List(pl.String)}),
@@ -141,8 +141,8 @@ def test_what_encode_writes_is_let_pass() -> None:
     assert decode(b"".join(encode(constant, "parquet")), "parquet").height == 3_000_000
 
 
-def test_numbers_that_do_not_end() -> None:
-    """What they stand for grows with each of their bytes, and so does the time that the next one takes."""
+def test_endless_numbers() -> None:
+    """Without a limit, the number would grow with each byte, and each byte would take longer than the one before."""
     endless = bytes((1 << 4 | I32,)) + b"\xff" * 10_000 + b"\x01\0"
     content = MAGIC + endless + len(endless).to_bytes(4, "little") + MAGIC
     with pytest.raises(Malformed, match="its footer cannot be read"):
@@ -153,7 +153,7 @@ def test_numbers_that_do_not_end() -> None:
     assert Skimmer(largest).number(1) == -(2**63)
 
 
-def test_a_footer_that_is_read_is_written_alike() -> None:
+def test_footers_survive_a_round_trip() -> None:
     frame = pl.DataFrame({"a": [1, None], "b": ["x", "y"], "c": [[1.5], []], "d": [{"e": True}, {"e": None}]})
     for rows in (frame, frame.head(0), pl.concat([frame] * 20).with_columns(pl.all().name.suffix("2"))):
         out = io.BytesIO()

@@ -1,7 +1,6 @@
-"""The law of values: of every dtype, unit and zone, through every format and every door, nothing is changed.
+"""Values of every dtype, unit and zone survive every format and every call unchanged, or raise an error of greendata.
 
-What goes in comes out, or it is refused by an error of ours. What Python has not (nanoseconds, far years) stays in
-columns and is refused where Python values are made of it.
+Values that Python cannot hold (nanoseconds, far years) survive in columns. Converting them to Python values raises.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from greendata import Frame
 from greendata.errors import FrameInvalid, GreenDataError, Malformed
 from greendata.formats.format import FORMATS, Format
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # values only: patching makes no difference
 
 QUICK = settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ZONES = ("UTC", "Europe/Paris", "Asia/Kathmandu", "America/New_York", "Africa/Monrovia")
 DAY = 86_400
-SECONDS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # in ticks
+SECONDS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks in a second
 FIRST, LAST = (
     int((moment - datetime(1970, 1, 1)).total_seconds()) for moment in (datetime.min, datetime(9999, 12, 31))
 )
@@ -56,10 +55,10 @@ def _decimals(precision: int, scale: int) -> st.SearchStrategy[pl.Series]:
 
 
 def _moments(unit: Any, zone: str | None) -> st.SearchStrategy[pl.Series]:
-    """In the years that Python has, in every zone; of nanoseconds all that there are."""
+    """Generate all nanoseconds, or else the years that Python supports, in every zone."""
     ticks = SECONDS[unit]
     low, high = (-(2**63), 2**63 - 1) if unit == "ns" else ((FIRST + DAY) * ticks, (LAST - DAY) * ticks)
-    days = DAY * ticks if zone and unit == "ns" else 0  # for the local time
+    days = DAY * ticks if zone and unit == "ns" else 0  # leave space for the local time
     return _made(pl.Datetime(unit, zone), _whole(low + days, high - days), out_of=pl.Int64)
 
 
@@ -113,13 +112,13 @@ def _in_structs(series: pl.Series) -> pl.DataFrame:
 
 
 def _unchanged(found: pl.DataFrame, df: pl.DataFrame) -> None:
-    """Assert that frames are the same to the last bit; NaN is NaN."""
+    """Assert that two frames are identical; NaN equals NaN."""
     assert found.schema == df.schema
     assert found.equals(df), (found, df)
 
 
 def _as_in_json(series: pl.Series, format: str) -> pl.Series:
-    """What JSON has not is null there."""
+    """Return *series* with null for values that JSON does not have."""
     if format in ("json", "ndjson") and series.dtype.is_float():
         return pl.select(pl.when(series.is_finite()).then(series).alias("a")).to_series()
     return series
@@ -150,7 +149,7 @@ def test_formats_with_a_model(name: str, data: st.DataObject) -> None:
         body = b"".join(greendata.encode(_flat(series), format))
         df = _flat(_as_in_json(series, format))
         is_cut = series.dtype.is_temporal() and format in TEXT[:2] and _has_nanoseconds(series)  # pydantic reads JSON
-        with suppress(FrameInvalid):  # a duration that Python has not
+        with suppress(FrameInvalid):  # a duration that Python cannot hold
             found = greendata.decode(body, format, model=greendata.model_of(df.schema))
             if not is_cut:
                 _unchanged(found, df)
@@ -191,13 +190,13 @@ def test_frames(name: str, data: st.DataObject) -> None:
 def test_files(kind: str, name: str, tmp_path: Path, data: st.DataObject) -> None:
     series = data.draw(COLUMNS[name].map(lambda found: lambda: found))()
     model = greendata.model_of(_flat(series).schema)
-    with suppress(FrameInvalid):  # a duration that Python has not
+    with suppress(FrameInvalid):  # a duration that Python cannot hold
         getattr(Frame[model].from_frame(_flat(series)), f"write_{kind}")(tmp_path / "file")  # type: ignore[valid-type]
         scanned = getattr(Frame[model], f"scan_{kind}")(tmp_path / "file")  # type: ignore[valid-type]
         _unchanged(scanned.to_frame(), _flat(_as_in_json(series, kind)))
 
 
-# -- text that is a value of no column, or of this one: exactly that, or Malformed -----------------------
+# -- text as a value: exactly that value, or Malformed ----------------------------------------------
 
 NUMBERS = st.from_regex(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 SHORT = st.decimals(allow_nan=False, allow_infinity=False).map(str)
@@ -212,7 +211,7 @@ SPANS = st.from_regex(
 
 
 def _read(text: str, dtype: pl.DataType, format: Format) -> pl.Series | None:
-    """The column that text becomes; None if it is refused."""
+    """Return the column with this text as its value, or None if it is rejected."""
     body = {"csv": f"a,b\n{text},1\n", "json": f'[{{"a":"{text}"}}]', "ndjson": f'{{"a":"{text}"}}\n'}[format]
     try:
         return greendata.decode(body.encode(), format, schema=pl.Schema({"a": dtype}))["a"]
@@ -285,7 +284,7 @@ def test_text_of_spans(format: Format, text: str, unit: Any) -> None:
     assert found.to_physical().item() == (-total if text.startswith("-") else total) * SECONDS[unit]
 
 
-def test_far_years_are_told_wherever_python_values_are_made() -> None:
+def test_far_years_are_reported_wherever_python_values_are_made() -> None:
     for series in (
         pl.Series("a", [-800_000, 2**31 - 1], dtype=pl.Int32).cast(pl.Date),
         pl.Series("a", [-(2**63), 2**62]).cast(pl.Datetime("us", "Europe/Paris")),
@@ -296,7 +295,7 @@ def test_far_years_are_told_wherever_python_values_are_made() -> None:
         df = series.to_frame()
         model = greendata.model_of(df.schema)
         rows = Frame[model].from_frame(df, trust="strict")  # type: ignore[valid-type]
-        doors: tuple[Callable[[], object], ...] = (
+        calls: tuple[Callable[[], object], ...] = (
             rows.collect,
             rows.to_dict,
             lambda df=df: greendata.to_dicts(df),  # type: ignore[misc]
@@ -305,9 +304,9 @@ def test_far_years_are_told_wherever_python_values_are_made() -> None:
             lambda df=df, model=model: greendata.validate(df, model),  # type: ignore[misc]
             lambda rows=rows: [*rows.stream().models()],  # type: ignore[misc]
         )
-        for door in doors:
+        for call in calls:
             with pytest.raises(FrameInvalid, match="Python has no"):
-                door()
+                call()
         spare = df.with_columns(id=1)
         assert len(greendata.to_models(spare, greendata.model_of({"id": pl.Int64}))) == df.height
         with suppress(GreenDataError):

@@ -52,7 +52,8 @@ _MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
 _FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
 _MARK = "\x01"  # never occurs unescaped in JSON
 OVERLAP = 64  # bytes to scan after a chunk, for a number that begins in it
-_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or a backslash
+# A pair of surrogates, or an escaped backslash, which may precede text that looks like a surrogate.
+_PAIR = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
