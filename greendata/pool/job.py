@@ -99,7 +99,7 @@ class Job:
         self.result: Result[Any] = Result(label)
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
         self.seconds = 0.0  # the timeout behind the deadline, of the job or a block around it; set before queueing
-        self.returned = False  # no worker has it, or will have it; written by the thread that removes it
+        self.returned = False  # no worker has or will have it; written by the worker, or by the thread that cancels it
         self._pool = pool
         self._waker: HubWaker | None = None  # set before it is queued
         self._number = 0  # written on the owning hub's thread; the worker reads
@@ -169,7 +169,7 @@ class Job:
         else:
             waker.notify(self._number)
 
-    def drop(self) -> None:
+    def unbind(self) -> None:
         """Undo `bind`, however far it got, for a job that was not admitted. Call on the submitting thread."""
         if self._waker is not None:
             self._release_waker(self._waker)

@@ -213,7 +213,7 @@ class Pool:
         """Undo the submit of *job* that *error* interrupted; return False if a worker has the job."""
         if not self._workers.undo_put(job):
             return False
-        job.drop()
+        job.unbind()
         if isinstance(error, PoolClosed):
             self._rejected += 1
         self._check_drained()  # a drain may have seen it in the queue

@@ -18,7 +18,7 @@ awake as there is use for:
    -----------------            ------                            --------------
    queue.put(job)
    token "wake"      ------->   takes a job; more are waiting:
-                                token "stand by"      -------->   sleeps STANDBY_INTERVAL
+                                token "standby"       -------->   sleeps STANDBY_INTERVAL
                                 runs the job, records the hub
                                 runs the next one ...             wakes the recorded hubs
                                                                   fewer than QUICK_JOBS done? takes a job
@@ -68,7 +68,7 @@ QUICK_JOBS = 4  # jobs in a STANDBY_INTERVAL, 125 us each: at this rate no secon
 
 HUB_CLOSE_TIMEOUT = 1.0  # seconds that an exiting process waits for the hubs of workers; it takes milliseconds
 
-_WAKE, _STANDBY, _END = "wake", "stand by", "end"
+_WAKE, _STANDBY, _END = "wake", "standby", "end"
 _STACK = 20_480  # bytes; greenlet saves a few pages of the stack at a switch
 _OBJECTS = range(1000, 1010)  # each number above 256 is a new object
 _WATCH_INTERVAL = 1.0  # seconds between two looks at waiting jobs: the longest delay after a lost wakeup

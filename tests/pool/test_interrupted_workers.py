@@ -32,7 +32,7 @@ WORKERS_FILE = Workers.put.__code__.co_filename
 WINDOWS = ("RESUME", "CALL", "JUMP_BACKWARD")
 
 
-class Strike:
+class Interrupter:
     """Raise an exception in the first thread started for *entry*, at one of its windows, and again some calls later."""
 
     def __init__(self, entry: Callable[..., object], step: int, again: int) -> None:
@@ -110,14 +110,14 @@ def dismiss(pool: Pool) -> None:
         rest()
 
 
-def strikes(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again: int) -> Iterator[None]:
+def interruptions(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again: int) -> Iterator[None]:
     """Interrupt *entry* at each window in turn, or at every third one if it is interrupted twice."""
     step = 1
     while True:
-        strike = Strike(entry, step, again)
-        monkeypatch.setattr(native, "start_thread", strike.start_thread)
+        interrupter = Interrupter(entry, step, again)
+        monkeypatch.setattr(native, "start_thread", interrupter.start_thread)
         yield
-        if strike.remaining > 0:
+        if interrupter.remaining > 0:
             return
         step += 3 if again else 1
 
@@ -125,7 +125,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object], again
 @pytest.mark.parametrize("again", [0, 1, 2, 3, 5, 8])
 def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
-    for _ in strikes(monkeypatch, Workers._serve, again):
+    for _ in interruptions(monkeypatch, Workers._serve, again):
         pool = small_pool(max_workers=1)
         outcomes = [outcome(pool.submit(int, text)) for text in "345"]
         assert sum(isinstance(each, int) for each in outcomes) >= (1 if again else 2)
@@ -141,7 +141,7 @@ def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("again", [0, 2])
 def test_the_watch_over_stuck_jobs(again: int, monkeypatch: pytest.MonkeyPatch, make_gate: Callable[[], Gate]) -> None:
-    for _ in strikes(monkeypatch, Workers._watch_stuck, again):
+    for _ in interruptions(monkeypatch, Workers._watch_stuck, again):
         pool, held = small_pool(max_workers=1, stuck_after=0.02), make_gate()
         stuck = pool.submit(held, 3)
         held.wait_arrived()
