@@ -1,4 +1,4 @@
-"""A real browser for tests of the page: Debian's chromium, driven by selenium; skipped where there is none."""
+"""A real browser for tests of the page: Debian's chromium, driven by selenium. Without it, the tests are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 
 __all__ = ("CONTRAST", "Browser", "opened_browser")
 
-# A script: the lowest contrast of a text that shows with what is behind it (WCAG 2.2), and the element it is in.
+# A script that returns the lowest contrast between a visible text and its background (WCAG 2.2), and its element.
 CONTRAST = """
 const light = (color) => {
   const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map((each) => {
@@ -47,11 +47,11 @@ class Browser:
         self.driver = driver
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What the script, a function's body, returns in the page."""
+        """Run *script*, the body of a function, in the page, and return its value."""
         return self.driver.execute_script(script, *arguments)
 
     def show_as(self, theme: str, *, width: int, height: int = 900) -> None:
-        """Be a device of that theme (``"light"``, ``"dark"``) and width, in CSS pixels."""
+        """Emulate a device with that theme (``"light"``, ``"dark"``) and width in CSS pixels."""
         features = [{"name": "prefers-color-scheme", "value": theme}]
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -59,13 +59,13 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
 
     def console(self) -> list[str]:
-        """What the page has logged since the last look, errors of the network and of its policy among it."""
+        """Return what the page has logged since the last call, including errors of the network and of its policy."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @contextmanager
 def opened_browser(folder: Path) -> Iterator[Browser]:
-    """A headless browser with a profile in *folder*."""
+    """Open a headless browser with a profile in *folder*."""
     program, controller = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or controller is None:
         pytest.skip("no browser here: Debian has it as chromium and chromium-driver")
@@ -75,7 +75,7 @@ def opened_browser(folder: Path) -> Iterator[Browser]:
     for argument in ("--headless=new", f"--user-data-dir={folder / 'profile'}", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # root has none
+        options.add_argument("--no-sandbox")  # root has no sandbox
     driver = webdriver.Chrome(options, Service(controller))
     try:
         yield Browser(driver)

@@ -1,8 +1,8 @@
-"""A crowd on what gevent has patched: jobs, greenlets of two hubs and plain threads that share it.
+"""Stress tests of objects that gevent has patched: jobs, greenlets of two hubs and plain threads share them.
 
-``python -m tests.support.crowd Lock`` patches its process, has greendata share, lets the crowd loose on a lock, with
-the interpreter switching threads as often as it can, and prints how many of the crowd came to their end. Who waits for
-ever ends the process with a dump of all threads.
+``python -m tests.support.crowd Lock`` patches its process, makes greendata share, and lets many workers use a lock,
+while the interpreter switches threads as often as it can. It prints how many workers finished. If one waits forever, the
+process ends with a dump of all threads.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CROWD = JOBS + GREENLETS + ABROAD + PLAIN
 ROUNDS = 200
 
 
-_over: list[str] = []  # what has come to its end: the scene, then the hub of the other thread
+_over: list[str] = []  # what has finished: the scene, then the hub of the other thread
 
 
 def crowd(work: Callable[[], object]) -> int:
-    """Have everyone do *work* at once; returns how many have done it. The hub of the caller turns meanwhile."""
+    """Let all workers do *work* at once, and return how many finished. The hub of the caller runs meanwhile."""
     done: list[object] = []
 
     def member() -> None:
@@ -51,9 +51,9 @@ def crowd(work: Callable[[], object]) -> int:
     def hub_of_its_own() -> None:
         for _ in range(ABROAD):
             gevent.spawn(member)
-        while not _over:  # threads that its greenlets started are greenlets of its, and others may need them
+        while not _over:  # threads that its greenlets started are its greenlets, and others may wait for them
             gevent.sleep(0.01)
-        gevent.get_hub().destroy(destroy_loop=True)  # a loop that turns while the interpreter ends can crash it
+        gevent.get_hub().destroy(destroy_loop=True)  # a loop that runs while the interpreter ends can crash it
         _over.append("the hub")
 
     for start in [hub_of_its_own] + [member] * PLAIN:
@@ -83,7 +83,7 @@ def exclusion(lock: Any) -> None:
 
 
 def passing_on(items: Any) -> None:
-    """Put and get as often; what was put is got, once."""
+    """Put and get equally often; each item is received exactly once."""
     got: list[int] = []
 
     def both() -> None:
@@ -114,13 +114,13 @@ def impatience() -> None:
     victims = [gevent.spawn(be_killed) for _ in range(5)]
     crowd(acquire)
     gevent.killall(victims)
-    assert lock.acquire(timeout=20)  # nobody has taken it along
+    assert lock.acquire(timeout=20)  # no killed worker still holds it
     assert not lock.acquire(blocking=False)
     assert not lock.acquire(timeout=0.001)
 
 
 def condition() -> None:
-    """Meet in turns: everyone waits for the last one."""
+    """Meet at a barrier: all wait for the last one."""
     meeting = threading.Barrier(CROWD)
     crowd(lambda: [meeting.wait() for _ in range(ROUNDS // 10)])
 
@@ -141,7 +141,7 @@ def event() -> None:
 
 
 def executor() -> None:
-    """Share one executor, and make executors of one's own."""
+    """Share one executor, and make separate executors."""
     with concurrent.futures.ThreadPoolExecutor(3) as shared:
 
         def submit() -> None:
@@ -153,7 +153,7 @@ def executor() -> None:
 
 
 def thread() -> None:
-    """Start threads and join them, from either side."""
+    """Start and join threads, from greenlets and from native threads."""
 
     def start() -> None:
         for _ in range(ROUNDS // 20):
@@ -193,7 +193,7 @@ def log() -> None:
 
 
 def connections() -> None:
-    """Pass connections on from one to the other: made by greenlets, by jobs and by threads."""
+    """Pass connections between greenlets, jobs and threads."""
 
     def echo(client: Any, _address: object) -> None:
         while data := client.recv(100):

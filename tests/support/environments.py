@@ -1,6 +1,7 @@
-"""Environments that have what pip would install for one extra, and nothing else, made from what is installed here.
+"""Environments with exactly the packages that pip would install for one extra, made from those installed here.
 
-Each is a virtual environment whose files are links to those of this one. So none is downloaded and it takes a second.
+Each is a virtual environment whose files are links to those of this one, so nothing is downloaded, and
+making one takes a second.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def environment(folder: Path, extra: str | None = None) -> Path:
 
 
 def required_by(name: str, extra: str | None = None) -> list[Distribution]:
-    """The distributions that ``name[extra]`` needs here, itself among them, each once."""
+    """Yield each distribution that ``name[extra]`` needs here, including itself, once."""
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [(name, frozenset({extra} if extra else ()))]
@@ -51,7 +52,7 @@ def required_by(name: str, extra: str | None = None) -> list[Distribution]:
 
 
 def _files_of(found: Distribution) -> Iterator[tuple[Path, Path]]:
-    """Each file in its package folder and where it is, without programs; of greendata, the metadata alone."""
+    """Yield each file of a distribution with its path, without programs; for greendata only the metadata."""
     ours = found.name == "greendata"
     for file in found.files or ():
         source = Path(str(found.locate_file(file)))

@@ -1,7 +1,7 @@
-"""Queries, files and schemas that wait at a gate, and a way to see that something went through the pool.
+"""Queries, files and schemas that wait at a gate, and a check that work went through the pool.
 
-What is called ``gate`` here is any function that returns its argument: a `tests.support.gates.Gate` to hold the work,
-or a function of the test's own to watch it.
+A ``gate`` here is any function that returns its argument: a `tests.support.gates.Gate` that holds the work, or a
+function of the test that observes it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Pass = Callable[[Any], Any]
 
 
 def gated(gate: Pass, df: pl.DataFrame = ROWS) -> pl.LazyFrame:
-    """*df*, once *gate* lets it pass."""
+    """Return a query that yields *df* once *gate* lets it pass."""
     return df.lazy().map_batches(gate)
 
 
 def gated_batches(gate: Pass, count: int, ended: Callable[[], object] = int) -> pl.LazyFrame:
-    """*count* batches of one row, ``a`` = 0, 1, ..., each asked of *gate* when Polars wants it.
+    """Return a query of *count* batches of one row, ``a`` = 0, 1, ..., each passed through *gate* on request.
 
-    *ended* is called when Polars lets go of the source, be it at its end or before.
+    *ended* is called when Polars releases the source, at its end or earlier.
     """
 
     def source(*_: object) -> Iterator[pl.DataFrame]:
@@ -47,7 +47,7 @@ def gated_batches(gate: Pass, count: int, ended: Callable[[], object] = int) -> 
 
 
 def gated_schema(gate: Pass) -> pl.LazyFrame:
-    """A lazy frame that asks *gate* for its schema, as one over a remote file would ask the store."""
+    """Return a lazy frame that asks *gate* for its schema, as one for a remote file asks the store."""
 
     def source(*_: object) -> Iterator[pl.DataFrame]:
         yield ROWS
@@ -77,7 +77,7 @@ class GatedFile(io.BytesIO):
 
 @contextmanager
 def one_worker() -> Iterator[None]:
-    """Leave the pool one worker inside the block."""
+    """Limit the pool to one worker inside the block."""
     before = greendata.configure().max_workers
     greendata.configure(max_workers=1)
     try:
@@ -88,7 +88,7 @@ def one_worker() -> Iterator[None]:
 
 @contextmanager
 def crowded() -> Iterator[Gate]:
-    """Proof that the block sends work to the pool and lets the hub turn meanwhile, whatever the work is.
+    """Check that the block sends work to the pool, and that the hub runs meanwhile.
 
     Every worker is held. A greenlet frees them when it sees a job queue behind them: the job of the block. If
     the block runs without the pool, or keeps the hub, the gate stays closed, and the proof fails.

@@ -1,4 +1,4 @@
-"""Doors that native code waits at and a test opens: what makes the suite independent of the clock.
+"""Gates: native code waits until a test opens them, which makes the suite independent of the clock.
 
 A `Gate` is a callable that can stand for any slow native job. It never touches a gevent object, so a
 worker thread, a Polars UDF and a plain thread may all wait at it.
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import gevent
-from gevent._hub_local import get_hub_if_exists  # not by way of greendata: programs without it come here too
+from gevent._hub_local import get_hub_if_exists  # not from greendata: programs without it use this file too
 from gevent.monkey import get_original
 
 __all__ = ("Gate", "open_from_hub", "rest", "timeout_at")
 
-GUARD = 60.0  # seconds until a forgotten gate gives up; less than the guard of a test, so that it can say so
+GUARD = 60.0  # seconds until a forgotten gate fails; less than the guard of a test, so that the failure is reported
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 _get_ident = get_original("_thread", "get_ident")
 
 
 class Gate:
-    """A closed door. Call it in a native thread to wait there; `open` it from anywhere.
+    """A closed gate. Call it in a native thread to wait there; `open` it from any thread.
 
     ``submit(gate, 42)`` is a held job: it runs from the moment a worker takes it until the test opens
     the gate, and its outcome is 42. Any number of jobs may wait at one gate; open means open for all.
@@ -31,7 +31,7 @@ class Gate:
     def __init__(self) -> None:
         self._lock = _allocate_lock()
         self._lock.acquire()
-        self._closed = [True]  # `open` pops it; others that pass hold the lock for a moment, so the lock does not tell
+        self._closed = [True]  # `open` pops it; the lock does not show it: threads that pass hold it briefly
         self._arrived: list[int] = []  # native threads append; list.append is one step under the GIL
 
     def __call__(self, value: object = None) -> object:
@@ -39,33 +39,33 @@ class Gate:
         self._arrived.append(_get_ident())
         if not self._lock.acquire(timeout=GUARD):
             raise TimeoutError(f"nobody opened the gate within {GUARD:g} seconds; did the hub stand still?")
-        self._lock.release()  # for the next one that waits here
+        self._lock.release()  # for the next waiter
         return value
 
     def open(self) -> None:
-        """Let everyone pass, now and later. Opening twice is fine."""
-        with suppress(IndexError):  # it is open already
+        """Let all calls pass, now and later. Idempotent."""
+        with suppress(IndexError):  # already open
             self._closed.pop()
             self._lock.release()
 
     @property
     def is_open(self) -> bool:
-        """True once `open` was called."""
+        """Return True once `open` was called."""
         return not self._closed
 
     @property
     def arrived(self) -> tuple[int, ...]:
-        """The idents of the native threads that came to the gate, in the order of their coming."""
+        """The idents of the native threads that arrived at the gate, in order of arrival."""
         return tuple(self._arrived)
 
     def wait_arrived(self, count: int = 1) -> None:
-        """Wait until *count* calls have come to the gate. In a greenlet this lets the hub turn."""
+        """Wait until *count* calls have arrived at the gate. In a greenlet this lets the hub run."""
         while len(self._arrived) < count:
             rest()
 
 
 def open_from_hub(gate: Gate) -> gevent.Greenlet:
-    """Start a greenlet that opens *gate* after somebody has come to it: it opens only if the hub is alive."""
+    """Start a greenlet that opens *gate* after a call has arrived at it: it opens only if the hub runs."""
 
     def ticker() -> None:
         gate.wait_arrived()
@@ -76,7 +76,7 @@ def open_from_hub(gate: Gate) -> gevent.Greenlet:
 
 @contextmanager
 def timeout_at(gate: Gate) -> Iterator[gevent.Timeout]:
-    """A `gevent.Timeout` around the block, which strikes once somebody waits at *gate*, however long that takes."""
+    """A `gevent.Timeout` around the block, which expires once a call waits at *gate*, however long that takes."""
     timeout, around = gevent.Timeout(None), gevent.getcurrent()
 
     def strike() -> None:
@@ -91,7 +91,7 @@ def timeout_at(gate: Gate) -> Iterator[gevent.Timeout]:
 
 
 def rest(seconds: float = 0.001) -> None:
-    """Let native threads run and, where the calling thread has a hub, its greenlets too."""
+    """Let native threads run, and the greenlets of the calling thread if it has a hub."""
     hub = get_hub_if_exists()
     if hub is None:
         _never.acquire(timeout=seconds)

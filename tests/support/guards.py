@@ -1,13 +1,13 @@
-"""A pytest plugin: nothing that goes wrong in a test stays hidden, and nothing waits for ever.
+"""A pytest plugin: no failure in a test stays hidden, and nothing waits forever.
 
-- An error that a hub prints (a greenlet died, a callback raised) fails the test. One that a test provokes
-  is taken from the list that the fixture `hub_errors` gives.
+- An error that a hub prints (a greenlet died, a callback raised) fails the test. A test that provokes an error
+  removes it from the list that the fixture `hub_errors` returns.
 - A job that is still queued, running or abandoned in the shared pool when a test is over fails the test.
 - A test that takes longer than its guard (120 seconds, or ``@pytest.mark.guard(seconds)``) ends the run with
   exit code 124 and the stacks of all threads and greenlets. A native thread watches, so a blocked hub is
   caught as well. Collection and the end of the process are guarded too.
 
-Unraisable exceptions, exceptions in threads and warnings are pytest's part: setup.cfg makes them errors.
+Unraisable exceptions, exceptions in threads and warnings are handled by pytest: setup.cfg makes them errors.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from tests.support.gates import rest
 __all__ = ("EXIT_CODE", "hub_errors")
 
 GUARD = 120.0  # seconds for one test with its fixtures
-EXIT_CODE = 124  # what timeout(1) says of a program that it ended
-POOL_GUARD = 10.0  # seconds for the workers to put down jobs whose outcome the test has seen already
+EXIT_CODE = 124  # the exit code of timeout(1)
+POOL_GUARD = 10.0  # seconds for the workers to finish jobs whose outcome the test has already seen
 
 _errors: list[str] = []  # what hubs printed; a hub's thread appends, the test's thread takes out
 
 
 @pytest.fixture
 def hub_errors() -> list[str]:
-    """What the hubs printed so far in this test, as text; what a test leaves in it fails the test."""
+    """The errors that hubs printed so far in this test, as text. Errors that are left in the list fail the test."""
     return _errors
 
 
@@ -51,12 +51,12 @@ class Watchdog:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._stderr = os.fdopen(os.dup(2), "w", buffering=1)  # the real one: capture is not on while configuring
+        self._stderr = os.fdopen(os.dup(2), "w", buffering=1)  # the real one: there is no capture yet
         self.watch("the start of the run", GUARD)
         get_original("_thread", "start_new_thread")(self._run, ())
 
     def watch(self, what: str, seconds: float) -> None:
-        """Forget what was watched so far; *what* may take *seconds*."""
+        """Watch *what*, which may take *seconds*, in place of the previous subject."""
         self._watched = what, seconds, time.monotonic() + seconds  # one tuple: the watchdog reads it whole
 
     def _run(self) -> None:
@@ -77,7 +77,7 @@ class Watchdog:
         if capture is not None:
             capture.suspend_global_capture(in_=True)
             print("Captured so far:", *capture.read_global_capture(), sep="\n", file=out)
-        print(f"HANG: {what}", file=out)  # once more: of a long log people see the end first
+        print(f"HANG: {what}", file=out)  # again at the end, which is seen first in a long log
 
 
 def print_greenlets(out: TextIO) -> None:
@@ -97,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     Hub.print_exception = config.stash[_print_exception]
-    sys.stdout.flush()  # the summary must be out if the process is ended
+    sys.stdout.flush()  # so that the summary is written even if the process is killed
     config.stash[_watchdog].watch("the end of the process", GUARD)
 
 
@@ -123,11 +123,11 @@ def pytest_runtest_call() -> Iterator[None]:
 def pytest_runtest_teardown() -> Iterator[None]:
     outcome = yield
     if get_hub_if_exists() is not None:
-        gevent.idle()  # what the test left in the hub's queue runs now, not in the next test
+        gevent.idle()  # runs callbacks that the test left in the hub now, and not in the next test
     _fail_on_hub_errors()
     _fail_on_busy_pool()
     if (natives := sys.modules.get("tests.support.natives")) is not None:
-        natives.dismiss_pools()  # else some hundred threads of theirs would be there at the end of the run
+        natives.dismiss_pools()  # otherwise hundreds of their threads would be left at the end of the run
     return outcome
 
 

@@ -37,7 +37,7 @@ Scan = Callable[[], pl.LazyFrame]
 
 
 def delta(folder: str) -> tuple[Scan, int]:
-    """A Delta table of several files."""
+    """Make a Delta table of several files."""
     pl.DataFrame({"a": range(700), "part": [n % 7 for n in range(700)]}).write_delta(
         folder, delta_write_options={"partition_by": ["part"]}
     )
@@ -45,7 +45,7 @@ def delta(folder: str) -> tuple[Scan, int]:
 
 
 def iceberg(folder: str) -> tuple[Scan, int]:
-    """An Iceberg table with deleted rows."""
+    """Make an Iceberg table with deleted rows."""
     from pyiceberg.catalog.sql import SqlCatalog
 
     rows = pl.DataFrame({"a": range(100)}).to_arrow()
@@ -59,7 +59,7 @@ def iceberg(folder: str) -> tuple[Scan, int]:
 
 
 def bucket(_folder: str) -> tuple[Scan, int]:
-    """A file in an object store of this process's hub, whose keys are asked for with a lock, a log and a session."""
+    """Serve a file from an object store in this process; the function for its keys uses a lock, a log and a session."""
     written = io.BytesIO()
     pl.DataFrame({"a": range(1000)}).write_parquet(written)
     data = written.getvalue()

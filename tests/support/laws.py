@@ -1,4 +1,4 @@
-"""The law of validation, and the columns that it is tried on: the verdict on a frame is pydantic's own."""
+"""The law of validation, with strategies for columns: the result for a frame is the same as pydantic's."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _some(*dtypes: Any, values: Any) -> st.SearchStrategy[pl.Series]:
 
 
 def _instants(*dtypes: pl.DataType) -> st.SearchStrategy[pl.Series]:
-    """Moments as they are, and integers as ticks, the extreme ones with them."""
+    """Datetimes, and integers as ticks, including the extremes."""
     ticks = st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**6), 10**6) | st.sampled_from((-(2**63), 2**63 - 1))
     by_tick = st.lists(st.none() | ticks, max_size=5)
     of_moments = st.lists(st.none() | st.sampled_from(MOMENTS) | st.datetimes(), max_size=5)
@@ -162,7 +162,7 @@ def _zoned(moments: pl.Series, dtype: pl.Datetime) -> pl.Series:
     return in_unit.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else in_unit
 
 
-PAIRS = tuple(  # the inside of the forms of the dicts that are tried
+PAIRS = tuple(  # the inner types of the columns for dicts
     pl.Struct({"key": key, "value": value})
     for key in (pl.String, pl.Int64)
     for value in (pl.Int64, pl.String, pl.Float64)
@@ -208,19 +208,19 @@ COLUMNS: Mapping[str, st.SearchStrategy[pl.Series]] = {
 
 @st.composite
 def columns(draw: st.DrawFn, height: int, kinds: tuple[str, ...] = tuple(COLUMNS)) -> pl.Series:
-    """A column of *height* rows, of any kind."""
+    """Draw a column of *height* rows, of any dtype."""
     found = draw(COLUMNS[draw(st.sampled_from(kinds))])
     return found.extend_constant(None, height - found.len()) if found.len() < height else found.head(height)
 
 
 @lru_cache
 def model_with(annotation: Any, **config: Any) -> type[BaseModel]:
-    """A model whose one field, ``a``, is of this type."""
+    """Return a model with one field, ``a``, of this type."""
     return create_model("Model", __config__=config or None, a=(annotation, ...))
 
 
 def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = None) -> None:
-    """Assert that our verdict on *df* is pydantic's on its dicts: which fields of rows fail and why, and all values."""
+    """Assert that *df* validates as its dicts do in pydantic: the same failures with the same reasons, the same values."""
     ours = greendata.filter_valid(df, model, strict=strict)
     assert ours.good.schema.items() >= greendata.schema_of(model).items()
     told = {*ours.failures.filter(pl.col("rule") != "column_form").select("row", "column", "rule", "message").rows()}
@@ -228,10 +228,10 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
     readable = df.filter(
         ~pl.int_range(pl.len()).is_in(unfit.filter(pl.col("message").str.contains("Python has no"))["row"].implode())
     )
-    if readable.height < df.height:  # pydantic cannot be asked about the others
+    if readable.height < df.height:  # the other rows cannot be passed to pydantic
         return holds(readable, model, strict=strict)
     if not df.height:
-        assert set(ours.failures["row"]) <= {None}  # the columns alone are judged
+        assert set(ours.failures["row"]) <= {None}  # only whole columns are checked
         return None
     forms = greendata.schema_of(model)
     dicts = [{name: _natural(value, forms.get(name)) for name, value in row.items()} for row in df.to_dicts()]
@@ -255,7 +255,7 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
 
 
 def _natural(value: Any, form: pl.DataType | None) -> Any:
-    """A value in a column form of ours as Python has it: of a dict's pairs a dict, of a tuple's struct a tuple."""
+    """Return a stored value as a Python value: the pairs of a dict as a dict, the struct of a tuple as a tuple."""
     if isinstance(form, pl.Struct) and isinstance(value, dict) and [*value] == [*dict(form)] and "field_0" in value:
         return tuple(value.values())
     is_of_pairs = isinstance(form, pl.List) and form.inner in PAIRS
@@ -278,13 +278,13 @@ def _failures(
 
 
 def name_of(field: FieldInfo, name: str) -> str:
-    """The column of a field."""
+    """Return the column of a field."""
     alias = field.validation_alias or name
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)
 
 
 def plain(value: Any) -> Any:
-    """A valid value as a column has it."""
+    """Return a valid value as it is stored in a column."""
     match value:
         case Enum():
             return value.value
@@ -304,7 +304,7 @@ def plain(value: Any) -> Any:
 
 
 def _fits(value: Any, dtype: pl.DataType) -> bool:
-    """True if a column holds the value, as far as one value of its own tells."""
+    """Return True if a column of one value holds the value."""
     if isinstance(value, datetime) and (value.tzinfo is None) is not (dtype.time_zone is None):  # type: ignore[attr-defined]
         return False
     try:
@@ -326,6 +326,6 @@ def _alike(mine: Any, theirs: Any) -> bool:
     if isinstance(theirs, dict):
         return mine.keys() == theirs.keys() and all(_alike(mine[key], item) for key, item in theirs.items())
     if isinstance(theirs, datetime) and isinstance(mine, datetime) and theirs.tzinfo and mine.tzinfo:
-        return mine.astimezone(UTC) == theirs.astimezone(UTC)  # in one zone: others take ambiguous times for unequal
+        return mine.astimezone(UTC) == theirs.astimezone(UTC)  # in UTC: between zones, ambiguous times are unequal
     same_kind = type(mine) is type(theirs) or isinstance(theirs, str)
     return same_kind and (mine == theirs or (mine != mine and theirs != theirs))

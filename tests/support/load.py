@@ -1,4 +1,4 @@
-"""Many HTTP clients at once, as greenlets of one process of their own, and what became of every request.
+"""Many concurrent HTTP clients, as greenlets of a separate process, and the outcome of every request.
 
 `drive` starts the process. A client asks for its paths in turn, each time on a connection of its own, and reads to the
 end. It has an answer only if that is whole: as long as it says, or with its last chunk.
@@ -21,13 +21,13 @@ from tests.support.processes import ROOT
 
 __all__ = ("Load", "Outcome", "drive")
 
-PIECE = 1 << 18  # bytes read at once
-SPREAD = 1.0  # seconds over which clients that pause begin
+PIECE = 1 << 18  # bytes in one read
+SPREAD = 1.0  # seconds over which the start of clients with pauses is spread
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Who asks for what, and how often.
+    """The clients of one load: their path, number and rate.
 
     Attributes:
         port: of the server, on loopback.
@@ -52,7 +52,7 @@ class Load:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the clients saw.
+    """The responses and failures that the clients saw.
 
     Attributes:
         statuses: how often each path had each status: ``{"/report": {"200": 10}}``.
@@ -70,7 +70,7 @@ class Outcome:
 
     @property
     def by_status(self) -> dict[str, int]:
-        """How often each status was answered, whatever the path."""
+        """Return the number of responses with each status, over all paths."""
         total: Counter[str] = Counter()
         for counts in self.statuses.values():
             total.update(counts)
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def drive(*loads: Load) -> list[Outcome]:
-    """Do *loads* at the same time, each from a process of its own."""
+    """Run *loads* at the same time, each in a separate process."""
     command = [sys.executable, "-m", __name__]
     started: list[subprocess.Popen[str]] = []
     try:
@@ -94,7 +94,7 @@ def drive(*loads: Load) -> list[Outcome]:
 
 
 class Clients:
-    """The greenlets of one load. All of them write into one outcome."""
+    """The greenlets of one load. All write into one outcome."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -102,7 +102,7 @@ class Clients:
         self._ends = monotonic() + load.seconds
 
     def run(self) -> Outcome:
-        """Ask until all is asked."""
+        """Send requests until all are sent."""
         gevent.joinall([gevent.spawn(self._ask_all, number) for number in range(self.load.clients)], raise_error=True)
         return self.outcome
 
@@ -117,7 +117,7 @@ class Clients:
             gevent.sleep(max(0.0, min(pause, self._ends - monotonic())))
 
     def _ask(self, path: str) -> float:
-        """One request; the seconds to wait after it."""
+        """Send one request, and return the seconds to wait after it."""
         begun = monotonic()
         try:
             with gevent.Timeout(self.load.guard, TimeoutError("no whole answer in time")):
@@ -144,7 +144,7 @@ class Clients:
 
 
 def fetch(port: int, path: str) -> tuple[bytes, int, bool]:
-    """The head of the answer to one GET, the length of its body, and whether that is whole. The body is not kept."""
+    """Return the head of the response to a GET, the length of its body, and whether it is complete. Drop the body."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         received = b""
@@ -162,7 +162,7 @@ def fetch(port: int, path: str) -> tuple[bytes, int, bool]:
 
 
 def header(head: bytes, name: bytes) -> bytes | None:
-    """The value of a header, or None."""
+    """Return the value of a header, or None."""
     for line in head.split(b"\r\n")[1:]:
         found, _, value = line.partition(b":")
         if found.strip().lower() == name:

@@ -1,4 +1,4 @@
-"""The service that load and faults are put on: reports, streams, queries out of time, and what became of them."""
+"""The service for tests with load and faults: reports, streams, expired queries, and the outcomes of its jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("app",)
 SALES = pl.select(
     store=pl.int_range(200_000) * 7919 % 200, price=pl.int_range(200_000) * 31 % 10_007 / 100, day=pl.int_range(200_000)
 )
-BATCHES, ROWS = 5, 10_000  # of a streamed answer: a few chunks
+BATCHES, ROWS = 5, 10_000  # of a streamed response: a few chunks
 
 app = Flask(__name__)
 green = GreenData(app)
@@ -29,7 +29,7 @@ outcomes: list[str] = []
 
 @app.get("/report")
 def report() -> Response:
-    """Some milliseconds of work."""
+    """Work for some milliseconds."""
     stores = SALES.lazy().group_by("store").agg(pl.col("price").sum().round(2), typical=pl.col("price").median())
     return jsonify(stores.sort("store").collect().to_dicts())
 
@@ -37,19 +37,19 @@ def report() -> Response:
 @app.get("/brief")
 @green.deadline(0.02)
 def brief() -> Response:
-    """The same, and no time for it once others wait."""
+    """Work as `report`, with a deadline that expires if other jobs are queued."""
     return report()
 
 
 @app.get("/export")
 def export() -> Response:
-    """A stream of several chunks, each a job of its own."""
+    """Stream several chunks, each made by a separate job."""
     return respond(SALES.lazy().head(BATCHES * ROWS).with_columns(pl.col("price") * 2), "ndjson")
 
 
 @app.get("/frames")
 def frames() -> Response:
-    """Frames that queries of their own make, while they are sent."""
+    """Stream frames that separate queries make during the response."""
 
     def made() -> Iterator[pl.DataFrame]:
         for number in range(BATCHES):
@@ -60,7 +60,7 @@ def frames() -> Response:
 
 @app.get("/held")
 def held() -> str:
-    """A native job that waits at the gate, and what became of it."""
+    """Run a native job that waits at the gate, and record its outcome."""
     try:
         number = greendata.run(gate, 1, label="held").get()
     except greendata.GreenDataError as error:
@@ -72,7 +72,7 @@ def held() -> str:
 
 @app.get("/long")
 def long() -> Response:
-    """All rows of a Parquet file."""
+    """Stream all rows of a Parquet file."""
     return respond(pl.scan_parquet(request.args["path"]), "ndjson")
 
 
@@ -82,7 +82,7 @@ class Row(pydantic.BaseModel):
 
 @app.post("/rows")
 def rows() -> str:
-    """The number of rows in the body."""
+    """Return the number of rows in the body."""
     return str(body(Row).height)
 
 
@@ -95,7 +95,7 @@ def opened() -> str:
 
 @app.get("/state")
 def state() -> Response:
-    """What runs in this process, and what became of the jobs that were held."""
+    """Return the state of this process, and the outcomes of the held jobs."""
     stats = greendata.stats()
     return jsonify(
         pid=os.getpid(),

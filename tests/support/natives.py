@@ -1,4 +1,4 @@
-"""Native threads for tests: code that runs outside the test's own thread and reports back to it."""
+"""Native threads for tests: code that runs outside the thread of the test and returns its outcome to it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = (
     "until",
 )
 
-# Seconds, tried in turn by what needs a timeout that passes while work runs: on a busy machine the first ones may pass
-# before it has begun.
+# Seconds, tried in turn for a timeout that must expire while work runs: on a busy machine the first ones may expire
+# before it has started.
 TIMEOUTS = (0.05, 0.5, 5.0, 50.0)
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 
 
 class Native(Generic[T]):
-    """``func(*args)`` in a native thread of its own, begun at once. A hub that it makes is destroyed at its end."""
+    """Run ``func(*args)`` in a new native thread, at once. A hub that it makes is destroyed at the end."""
 
     def __init__(self, func: Callable[..., T], *args: Any) -> None:
         self._outcome: list[tuple[T | None, BaseException | None]] = []
@@ -54,7 +54,7 @@ class Native(Generic[T]):
         self._outcome.append(outcome)
 
     def join(self) -> T:
-        """Wait for its end, letting the hub turn, and return what it returned or raise what it raised."""
+        """Wait for the end while the hub runs, and return the value of the function or raise its error."""
         until(lambda: self._outcome)
         value, error = self._outcome[0]
         if error is not None:
@@ -63,30 +63,30 @@ class Native(Generic[T]):
 
 
 def in_a_plain_thread(func: Callable[[], T]) -> T:
-    """What *func* returns in a native thread that has no hub."""
+    """Return the value of *func* in a native thread without a hub."""
     return Native(func).join()
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Let threads and greenlets run until *condition* holds; the test's guard ends it if it never does."""
+    """Let threads and greenlets run until *condition* holds; the guard of the test ends the wait."""
     while not condition():
         rest()
 
 
 def at_home(result: Result[T]) -> Result[T]:
-    """*result*, once its hub has taken in what became of it: ``get`` may find the outcome before it is counted."""
+    """Return *result* once its hub has processed the outcome: ``get`` may return before the outcome is counted."""
     until(lambda: result.is_delivered)
     return result
 
 
 def small_pool(**settings: Any) -> Pool:
-    """A pool of its own, with the defaults changed by *settings*; its threads end with the test."""
+    """Make a separate pool, with *settings* in place of defaults; its threads end with the test."""
     _pools.append(Pool(Settings().changed(**settings)))
     return _pools[-1]
 
 
 def dismiss_pools() -> None:
-    """End the threads of all pools that were made here; what waits there is cancelled, what runs comes to its end."""
+    """End the threads of all pools made here: queued jobs are cancelled, running ones finish."""
     while _pools:
         pool = _pools.pop()
         pool.drain(0)
@@ -95,11 +95,11 @@ def dismiss_pools() -> None:
 
 
 def dismiss(pool: Pool) -> None:
-    """Leave *pool*, in which nothing waits, without a thread, as it was before its first job."""
+    """End all threads of *pool*, which has no queued jobs, as before its first job."""
     workers = pool._workers
     while workers.lock._is_owned():  # type: ignore[attr-defined]
-        workers.lock.release()  # a test interrupts where no signal handler does: after __enter__, before its block
-    while workers.workers or workers.lost:  # also one that has just begun
+        workers.lock.release()  # a test interrupts where no signal handler can: between __enter__ and the block
+    while workers.workers or workers.lost:  # also one that has just started
         for worker in list(workers.workers):
             worker.lost = True
             workers._tokens.put("wake")
@@ -114,7 +114,7 @@ def settle_down(pool: Pool) -> None:
 
 
 def expiring(start: Callable[[float], Result[T]], held: Gate) -> Result[T]:
-    """What *start* gives for a timeout that passes while its work waits at *held*, and not before it came there."""
+    """Return the result of *start* for a timeout that expires while the work waits at *held*, and not before."""
     for timeout in TIMEOUTS:
         before = len(held.arrived)
         result = start(timeout)

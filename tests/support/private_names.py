@@ -85,9 +85,9 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, classes: Classes, defined: set[str], parameters: set[str]) -> None:
         self.uses: list[Use] = []
         self._classes = classes
-        self._defined = defined  # by the classes of this file
-        self._parameters = parameters  # of the functions of this file
-        self._inside: list[str] = []  # the classes round the node
+        self._defined = defined  # names that the classes of this file define
+        self._parameters = parameters  # parameters of the functions of this file
+        self._inside: list[str] = []  # the classes around the node
         self._modules: set[str] = set()  # names of modules that are imported
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:

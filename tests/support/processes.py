@@ -1,4 +1,4 @@
-"""Python programs in a process of their own: for what only a whole process can show, and under a guard."""
+"""Python programs in separate processes with a time limit, for tests of whole processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run_python(
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as overdue:
-        process.send_signal(signal.SIGABRT)  # faulthandler answers with the stack of every thread
+        process.send_signal(signal.SIGABRT)  # faulthandler prints the stack of every thread
         stdout, stderr = process.communicate()
         raise AssertionError(f"still running after {timeout:g} seconds\n{stdout}\n{stderr}") from overdue
     finally:

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback that behave as told, badly too: raw bytes out, in native threads of their own."""
+"""HTTP servers on loopback that send given bytes, also invalid ones, from native threads."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _sleep: Any = get_original("time", "sleep")
 
 
 class Server:
-    """One that listens. Attributes: ``url`` up to the path, ``port``, and the ``requests`` it got, as text."""
+    """A listening server. Attributes: ``url`` up to the path, ``port``, and the ``requests`` it got, as text."""
 
     def __init__(self, host: str, respond: Callable[[str], Iterator[bytes]]) -> None:
         self.requests: list[str] = []
-        self._open: set[Any] = set()  # connections; each is added by the listener and taken out by its own thread
+        self._open: set[Any] = set()  # connections; the listener adds each one, and its thread removes it
         self._respond = respond
-        self._listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)  # of C: nothing there is patched
+        self._listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)  # the C class, which is not patched
         self._listener.bind((host, 0))
         self._listener.listen(50)
         self.port: int = self._listener.getsockname()[1]
@@ -51,7 +51,7 @@ class Server:
 
     def _talk(self, connection: Any) -> None:
         try:
-            with suppress(OSError), closing(connection):  # the client has gone
+            with suppress(OSError), closing(connection):  # the client has left
                 self._answer(connection)
         finally:
             self._open.discard(connection)
@@ -70,7 +70,7 @@ class Server:
 def answer(
     body: bytes = b"", content_type: str = "text/csv", status: str = "200 OK", length: int | None = None, **headers: str
 ) -> bytes:
-    """A whole answer, as it goes over the wire."""
+    """Return a complete response as bytes."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", "Connection: close"]
     lines += [f"Content-Type: {content_type}"] if content_type else []
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -79,7 +79,7 @@ def answer(
 
 @contextmanager
 def serving(pages: dict[str, bytes | Callable[[], Iterator[bytes]]], host: str = "127.0.0.1") -> Iterator[Server]:
-    """A server whose paths answer with bytes, or with what a function yields."""
+    """Run a server whose paths respond with bytes, or with the chunks that a function yields."""
 
     def respond(path: str) -> Iterator[bytes]:
         page = pages.get(path.partition("?")[0], answer(status="404 Not Found"))
@@ -94,7 +94,7 @@ def serving(pages: dict[str, bytes | Callable[[], Iterator[bytes]]], host: str =
 
 @contextmanager
 def serving_unasked(page: Callable[[], Iterator[bytes]]) -> Iterator[Server]:
-    """A server that answers whoever connects, before there is a request."""
+    """Run a server that responds to each connection before a request arrives."""
 
     class Hasty(Server):
         def _answer(self, connection: Any) -> None:
@@ -109,7 +109,7 @@ def serving_unasked(page: Callable[[], Iterator[bytes]]) -> Iterator[Server]:
 
 
 def drip(begin: bytes) -> Callable[[], Iterator[bytes]]:
-    """*begin*, and then a byte every 20 ms, for ever."""
+    """Yield *begin*, and then a byte every 20 ms, forever."""
 
     def dripping() -> Iterator[bytes]:
         yield begin

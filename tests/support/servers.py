@@ -1,4 +1,4 @@
-"""A real gunicorn on loopback, and pipes at which its native jobs wait: for what only a whole server can show."""
+"""A real gunicorn on loopback, and pipes at which its native jobs wait, for tests of whole servers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.processes import ROOT
 
 __all__ = ("GUARD", "ROUTED", "Pipe", "Server")
 
-_close = get_original("os", "close")  # gevent's waits for the next turn of a hub, which may come late
-# The control socket would be left in the home folder of who runs this; gunicorn 23 has none.
+_close = get_original("os", "close")  # gevent's version waits for the next loop of a hub, which may be late
+# The control socket would be left in the home folder of the user; gunicorn 23 has none.
 NO_CONTROL = ["--no-control-socket"] if "control_socket_disable" in make_settings() else []
-GUARD = 60.0  # seconds for one answer, and for a server to come up or go down
+GUARD = 60.0  # seconds for one response, and for a server to start or stop
 
-# A service, to be put behind a module with ROUTES: paths, and functions whose outcome is the answer.
+# A service, appended to a module with ROUTES: paths, and functions that return the response.
 ROUTED = """
 def app(environ, start_response):
     try:
@@ -47,7 +47,7 @@ class Pipe:
         self._end: int | None = None
 
     def wait_arrived(self) -> None:
-        """Wait until somebody reads."""
+        """Wait until a job reads."""
         while self._end is None:
             try:
                 self._end = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
@@ -57,12 +57,12 @@ class Pipe:
                 rest()
 
     def open(self) -> None:
-        """Let whoever reads go on."""
+        """Let the readers continue."""
         self.wait_arrived()
         self.close()
 
     def let_pass(self) -> None:
-        """Let those go on that read now, be it nobody."""
+        """Let the current readers continue, if there are any."""
         _close(os.open(self.path, os.O_RDWR))
 
     def close(self) -> None:
@@ -110,30 +110,30 @@ class Server:
             )
 
     def ask(self, path: str, **headers: str) -> str:
-        """What the server answers; fails after the guard."""
+        """Return the response of the server; fail after the guard."""
         with self.asked(path, **headers) as answer:
             return answer().read().decode()
 
     @contextmanager
     def asked(self, path: str, **headers: str) -> Iterator[Callable[[], HTTPResponse]]:
-        """A request that is on its way; the function that is handed out waits for the answer."""
+        """Send a request, and yield a function that waits for the response."""
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=GUARD)) as connection:
             connection.request("GET", path, headers={"Connection": "close", **headers})
             yield connection.getresponse
 
     @contextmanager
     def connected(self, request: bytes) -> Iterator[socket.socket]:
-        """A bare connection on which *request* was sent."""
+        """Open a plain connection, and send *request* on it."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=GUARD) as connection:
             connection.sendall(request)
             yield connection
 
     def read_log(self) -> str:
-        """What the server has said so far."""
+        """Return the log of the server so far."""
         return self.log.read_text(encoding="utf-8")
 
     def wait_log(self, text: str) -> None:
-        """Wait until the log has *text*, or the server is gone."""
+        """Wait until the log has *text*, or the server has ended."""
         while text not in self.read_log() and self.process.poll() is None:
             rest(0.01)
         assert text in self.read_log()
@@ -143,13 +143,13 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """End it now, whatever it does."""
+        """Kill the server."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         self.wait_end()
 
     def wait_end(self) -> int:
-        """The code with which it ends; it is killed after the guard."""
+        """Wait for the end, and return the exit code; kill the server after the guard."""
         try:
             return self.process.wait(GUARD)
         finally:

@@ -1,4 +1,4 @@
-"""A server that load and faults are put on: `tests.support.load_app` under gunicorn, and what its one worker holds."""
+"""A server for tests with load and faults: `tests.support.load_app` under gunicorn, and the resources of its worker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ("Service", "Vitals", "forget_peak", "get", "serving", "vitals", "work
 
 GREEN = ("-k", "greendata.web.gunicorn.GreenWorker")
 SOURCE = "from tests.support.load_app import app\n"
-STEADY = 20  # looks at a server in a row that find the same
+STEADY = 20  # consecutive checks of a server with the same result
 
 
 class Vitals(NamedTuple):
-    """What a process holds.
+    """The resources of a process.
 
     Attributes:
         memory: resident, in MiB.
@@ -36,7 +36,7 @@ class Vitals(NamedTuple):
 
 
 def vitals(pid: int) -> Vitals:
-    """Those of process *pid*, as Linux tells them."""
+    """Return the resources of process *pid*, as Linux reports them."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     memory, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
@@ -44,34 +44,34 @@ def vitals(pid: int) -> Vitals:
 
 
 def forget_peak(pid: int) -> None:
-    """Begin anew with the peak of process *pid* (proc(5), clear_refs)."""
+    """Reset the memory peak of process *pid* (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
 def worker_of(server: Server) -> int:
-    """The process that serves, the only child of *server* that has answered."""
+    """Return the worker process, the only child of *server*, after a response."""
     pid = server.process.pid
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
 
 
 def get(path: str) -> bytes:
-    """A request for *path*, the only one on its connection."""
+    """Return a request for *path*, the only one on its connection."""
     return f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The server, and the process that serves."""
+    """The server and its worker process."""
 
     server: Server
     pid: int
 
     def ask(self, path: str) -> str:
-        """The body of an answer. When it is here, the server holds nothing of the request any more."""
+        """Return the body of a response, after the server has released the request."""
         return _body(self.server, path)
 
     def state(self) -> dict[str, Any]:
-        """What the service says of itself, see `tests.support.load_app.state`."""
+        """Return the state of the service, see `tests.support.load_app.state`."""
         found: dict[str, Any] = json.loads(self.ask("/state"))
         return found
 
@@ -81,7 +81,7 @@ class Service:
             rest()
 
     def wait_steady(self) -> None:
-        """Wait until nothing runs or waits, and no more jobs get done."""
+        """Wait until no jobs run or wait, and the number of finished jobs is stable."""
         looks: list[int] = []
         while len(looks) < STEADY:
             found = self.state()
@@ -91,7 +91,7 @@ class Service:
             rest()
 
     def vitals(self) -> Vitals:
-        """Those of the process at rest. What it opens for a moment, to read /proc say, does not count."""
+        """Return the resources of the idle process, without descriptors that are open only briefly (/proc)."""
         looks = []
         for _ in range(STEADY):
             looks.append(vitals(self.pid))
@@ -99,7 +99,7 @@ class Service:
         return looks[-1]._replace(descriptors=min(look.descriptors for look in looks))
 
     def wait_descriptors(self, count: int) -> None:
-        """Wait until as many are open."""
+        """Wait until *count* connections are open."""
         while vitals(self.pid).descriptors != count:
             rest()
 
@@ -118,5 +118,5 @@ def serving(folder: Path, *, workers: int, queue: int) -> Iterator[Service]:
 
 def _body(server: Server, path: str) -> str:
     with server.connected(get(path)) as connection:
-        received = b"".join(iter(partial(connection.recv, 1 << 16), b""))  # to the end: the server has closed its side
+        received = b"".join(iter(partial(connection.recv, 1 << 16), b""))  # until the server has closed its side
     return received.partition(b"\r\n\r\n")[2].decode()

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose in tests of groups and callers, and how it is caught."""
+"""Deliberate failures for tests of groups and callers, and a way to catch them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ("Careful", "Raised", "fail", "forever", "raised", "until_running")
 
 
 class Raised:
-    """What came out of a block, once it has."""
+    """The error that left a block, after it has."""
 
     value: Any
 
 
 class Careful:
-    """A call that waits until it is killed, and then takes its time to clean up.
+    """A call that waits until it is killed, and whose cleanup then waits.
 
     Attributes:
         cleaned_in: the native threads in which it has cleaned up.
@@ -40,7 +40,7 @@ class Careful:
 
 @contextmanager
 def raised(kind: type[BaseException] = ExceptionGroup) -> Iterator[Raised]:
-    """Catch the *kind* of error that must come out of the block: `pytest.raises` for one of many lines."""
+    """Catch the *kind* of error that must leave the block: `pytest.raises` for blocks of many lines."""
     found = Raised()
     try:
         yield found
@@ -56,11 +56,11 @@ def fail(error: BaseException) -> NoReturn:
 
 
 def forever() -> None:
-    """Wait until somebody kills the greenlet."""
+    """Wait until the greenlet is killed."""
     gevent.sleep(3600)
 
 
 def until_running(result: Any) -> None:
-    """Let the hub turn until somebody runs *result*."""
+    """Let the hub run until *result* is running."""
     while result.status == "queued":
         gevent.sleep(0.001)

@@ -1,4 +1,4 @@
-"""A main hub that has nothing else to do waits for what another thread gives it.
+"""An idle main hub waits for work from other threads.
 
 ``python -m tests.support.wakers "a cancelled job"`` patches its process and waits in the main hub once for each kind of
 lock, event and queue. What wakes it is held at a gate, which opens when the hub has asked twice whether somebody is
@@ -31,34 +31,34 @@ Wake = Callable[[], object]
 
 
 def cancelled(gate: Gate, wake: Wake) -> None:
-    """A job goes on though its result is settled."""
+    """A job continues although its result is set."""
     result = greendata.run(passing(gate, wake))
     gate.wait_arrived()
     assert result.cancel()
 
 
 def cancelled_later(gate: Gate, wake: Wake) -> None:
-    """It holds the loop open until then."""
+    """It keeps the loop open until then."""
     result = greendata.run(passing(gate, wake))
     gate.wait_arrived()
     gevent.spawn_later(0.02, result.cancel)
 
 
 def expired(gate: Gate, wake: Wake) -> None:
-    """A job goes on though its time is over."""
-    result = greendata.run(passing(gate, wake), timeout=60)  # which is not to pass before it has begun
+    """A job continues after its deadline."""
+    result = greendata.run(passing(gate, wake), timeout=60)  # long enough that the job starts before it expires
     gate.wait_arrived()
     result.expire()
 
 
 def of_a_thread(gate: Gate, wake: Wake) -> None:
-    """A job that no hub waits for."""
+    """A job without a waiting hub."""
     native.start_thread(greendata.run, (passing(gate, wake),))
     gate.wait_arrived()
 
 
 def queued(gate: Gate, wake: Wake) -> None:
-    """It waits for its turn, behind another."""
+    """A job that is queued behind another."""
     greendata.configure(max_workers=1)
     of_a_thread(gate, lambda: None)
     native.start_thread(greendata.run, (wake,))
@@ -67,7 +67,7 @@ def queued(gate: Gate, wake: Wake) -> None:
 
 
 def of_a_caller(gate: Gate, wake: Wake) -> None:
-    """A greenlet of another hub, which nobody waits for."""
+    """A greenlet of another hub, without a waiter."""
 
     def begin() -> None:
         gevent.spawn(gevent.get_hub().threadpool.apply, passing(gate, wake))
@@ -76,17 +76,17 @@ def of_a_caller(gate: Gate, wake: Wake) -> None:
 
 
 def in_a_thread(gate: Gate, wake: Wake) -> None:
-    """A native thread that may not have begun."""
+    """A native thread that may not have started."""
     native.start_thread(passing(gate, wake), ())
 
 
 def in_a_later_thread(gate: Gate, wake: Wake) -> None:
-    """The last greenlet starts it."""
+    """The last greenlet starts the thread."""
     gevent.spawn_later(0.02, in_a_thread, gate, wake)
 
 
 def passing(gate: Gate, wake: Wake) -> Callable[[], None]:
-    """Pass the gate and wake who waits."""
+    """Pass the gate and wake the waiter."""
 
     def work() -> None:
         gate()
@@ -109,7 +109,7 @@ WAKERS: dict[str, Callable[[Gate, Wake], None]] = {
 
 def main(waker: str) -> None:
     """Wait for everything once."""
-    greendata.run(int).get()  # what is made from now on is shared
+    greendata.run(int).get()  # objects that are made from now on are shared
     lock, event, condition, barrier = threading.Lock(), threading.Event(), threading.Condition(), threading.Barrier(2)
     items: Any = queue.Queue()
     bare: Any = queue.SimpleQueue()

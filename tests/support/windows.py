@@ -1,4 +1,4 @@
-"""Windows between two steps of a thread: a test has something happen there that else happens there once in a million.
+"""Race windows: a test makes an event happen between two steps of a thread, which otherwise is very rare.
 
 A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` tells of each
 call in the thread that sets it, whatever is patched, so what a test does there is done in the very place.
@@ -23,7 +23,7 @@ Hook = Callable[[FrameType, str, Any], None]
 
 
 def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook:
-    """A hook for `sys.setprofile`, which has *act* called once, in the thread that sets it.
+    """Return a hook for `sys.setprofile` that calls *act* once, in the thread that sets it.
 
     Args:
         event: "c_call" or "c_return" of the built-in *name*, or "call" or "return" of the function *name*.
@@ -43,7 +43,7 @@ def at(event: str, name: str, code: CodeType, act: Callable[[], object]) -> Hook
 
 
 def before(line: str, func: Callable[..., object], act: Callable[[], object]) -> Hook:
-    """A hook for `sys.settrace`, which has *act* called once, before the line of *func* that reads *line*."""
+    """Return a hook for `sys.settrace` that calls *act* once, before the line of *func* with the text *line*."""
     lines, first = inspect.getsourcelines(func)
     number = first + [each.strip() for each in lines].index(line)
 
@@ -59,13 +59,13 @@ def before(line: str, func: Callable[..., object], act: Callable[[], object]) ->
 
 
 def in_hub(hub: Any, hook: Hook) -> None:
-    """Set *hook* for what the hub itself does, from its next turn on."""
+    """Set *hook* for the hub's greenlet, from its next loop on."""
     hub.loop.run_callback(sys.setprofile, hook)
 
 
 @contextmanager
 def in_workers(hook: Hook) -> Iterator[None]:
-    """Leave the pool two workers inside the block, and set *hook* for what they do."""
+    """Limit the pool to two workers inside the block, and set *hook* in them."""
     before = greendata.configure().max_workers
     greendata.configure(max_workers=2)
     try:
@@ -91,11 +91,11 @@ def _in_both(hook: Hook | None) -> None:
 
 
 class Interruption(Exception):
-    """What a signal handler raises."""
+    """The exception that a signal handler raises."""
 
 
 def interrupted(act: Callable[[], object]) -> Iterator[int]:
-    """Do *act* again and again, each time with an `Interruption` one step later, until it comes to its end.
+    """Repeat *act*, each time with an `Interruption` one step later, until it finishes without one.
 
     A step is an instruction of the interpreter in a function of the package that *act* calls in this thread. Yields the
     number of the step after each time: what must hold then is for the caller to look at.
@@ -120,7 +120,7 @@ def _raising_at(step: int) -> Iterator[None]:
         nonlocal left
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
-        frame.f_trace = look  # Python 3.13 heeds the next for a frame that is traced
+        frame.f_trace = look  # in Python 3.13 this has an effect only for a traced frame
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if kind == "opcode":
             left -= 1
