@@ -1,7 +1,7 @@
-"""A crawl: from one page along its links, a few pages at a time, until there is no new one; what they say is one frame.
+"""A crawler: follow the links from one page, a few pages at a time, and collect the contents in one frame.
 
-Pages of strangers are fetched by `GuardedSession`: a total time and a size for each, and no way into the own network
-but where it is allowed. A page that cannot be had is a row of the frame, and not the end of the crawl.
+`GuardedSession` fetches untrusted pages: it limits the time and the size of each, and refuses private addresses unless
+they are allowed. A page that cannot be fetched becomes a row of the frame, and does not end the crawl.
 """
 
 # ruff: noqa: E402 - patching comes before the imports that it patches
@@ -29,11 +29,11 @@ __all__ = ("crawl", "main")
 ARTICLES = 60
 AT_ONCE = 8
 MAX_PAGES = 500
-MAX_BYTES = 1 << 20  # of a page
+MAX_BYTES = 1 << 20  # in one page
 
 
 class Page(NamedTuple):
-    """What a page says."""
+    """The contents of a page."""
 
     url: str
     title: str | None
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def crawl(start: str, *, allow_private: Iterable[str] = ()) -> pl.DataFrame:
-    """Every page that links from *start* lead to, in the order of their URLs: ``url, title, price, error``."""
+    """Return every page that is reachable from *start*, sorted by URL: ``url, title, price, error``."""
     pages: list[Page] = []
     known, fresh = {start}, [start]
     with GuardedSession(allow_private=allow_private) as session, greendata.Group(timeout=60, label="crawl") as group:
@@ -71,7 +71,7 @@ def crawl(start: str, *, allow_private: Iterable[str] = ()) -> pl.DataFrame:
 
 
 def fetch(session: GuardedSession, url: str) -> Page:
-    """The page at *url*, or why there is none."""
+    """Return the page at *url*, or a page with the error."""
     try:
         with session.get(url, timeout=10, max_bytes=MAX_BYTES, accept=["text/html"]) as answer:
             text = b"".join(answer.chunks()).decode(errors="replace")
@@ -105,7 +105,7 @@ class Reader(HTMLParser):
 
 
 def shop(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """The shop: a WSGI application that takes its time. Pages link to the next ones, and one link is broken."""
+    """Serve the shop: a slow WSGI application. Pages link to the next ones, and one link is broken."""
     gevent.sleep(0.01)
     number = int(environ["PATH_INFO"].strip("/") or 0)
     if number > ARTICLES:

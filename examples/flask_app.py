@@ -1,9 +1,9 @@
-"""A report service as one finds it: plain Flask and plain Polars over one Parquet file.
+"""A typical report service: plain Flask and plain Polars over one Parquet file.
 
-What is greendata's here is the extension: a deadline for requests, an end for the queries of clients that have left,
-the export streamed in the format that the client wants, and two pages for whoever watches the server.
+greendata's extension adds a deadline for requests, cancels the queries of clients that have left, streams the export in
+the format that the client wants, and adds two health pages.
 
-The file is made on first use, in the folder that `SALES_DATA` names (else `examples/data`), with `SALES_ROWS` rows.
+The file is made on first use, in the folder that `SALES_DATA` names (default: `examples/data`), with `SALES_ROWS` rows.
 """
 
 __all__ = ("app", "create_app", "report", "sales_file")
@@ -27,7 +27,7 @@ STORES = 200
 PRODUCTS = 5_000
 FIRST_DAY = date(2024, 1, 1)
 DAYS = 730
-MOST_ROWS = 1_000  # of one answer in JSON
+MOST_ROWS = 1_000  # in one JSON response
 TIMEOUT = 30  # seconds for the queries of a request
 
 REVENUE = pl.col("price") * pl.col("quantity")
@@ -37,7 +37,7 @@ green = GreenData()
 
 
 def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
-    """The service over `folder`; what is left out comes from the environment."""
+    """Return the service over `folder`; defaults come from the environment."""
     service = Flask(__name__)
     service.config["SALES_DATA"] = Path(folder or os.environ.get("SALES_DATA") or FOLDER)
     service.config["SALES_ROWS"] = rows or int(os.environ.get("SALES_ROWS") or ROWS)
@@ -56,14 +56,14 @@ def ping() -> Response:
 
 @routes.get("/report", endpoint="report")
 def report_view() -> Response:
-    """The stores and quarters that earned most."""
+    """Return the stores and quarters with the highest revenue."""
     top = whole_number("top", default=20, low=1, high=MOST_ROWS)
     return jsonify(report(top).collect().to_dicts())
 
 
 @routes.get("/search")
 def search() -> Response:
-    """The largest sales of one store, of one day where `day=` names it."""
+    """Return the largest sales of one store, or of one of its days if `day=` is given."""
     store = whole_number("store", low=0, high=STORES - 1)
     limit = whole_number("limit", default=50, low=1, high=MOST_ROWS)
     sales = pl.read_parquet(sales_file()).filter(pl.col("store") == store)
@@ -77,7 +77,7 @@ def search() -> Response:
 @routes.get("/export")
 @green.deadline(600)
 def export() -> Response:
-    """Every sale of one store, or of all, in the format that `Accept` or `format=` names."""
+    """Stream every sale of one store, or of all, in the format that `Accept` or `format=` names."""
     sales = pl.scan_parquet(sales_file())
     if "store" in request.args:
         sales = sales.filter(pl.col("store") == whole_number("store", low=0, high=STORES - 1))
@@ -85,7 +85,7 @@ def export() -> Response:
 
 
 def report(top: int) -> pl.LazyFrame:
-    """The query behind `/report`: heavy on purpose, every row takes part."""
+    """Return the query behind `/report`, which is deliberately heavy: it uses every row."""
     return (
         pl.scan_parquet(sales_file())
         .group_by("store", pl.col("day").dt.truncate("1q").alias("quarter"))
@@ -102,7 +102,7 @@ def report(top: int) -> pl.LazyFrame:
 
 
 def sales_file() -> Path:
-    """Where the sales are; they are made now if they are not there yet."""
+    """Return the path of the sales file, which is made if it does not exist."""
     folder: Path = current_app.config["SALES_DATA"]
     rows: int = current_app.config["SALES_ROWS"]
     path = folder / f"sales-{rows}.parquet"
@@ -111,9 +111,9 @@ def sales_file() -> Path:
     return path
 
 
-@greendata.single_flight  # one maker in a process; between processes the rename decides
+@greendata.single_flight  # one call in a process; between processes the rename decides
 def make_sales(path: Path, rows: int) -> None:
-    """Write the sales beside `path` and rename them into place, so that nobody ever reads half a file."""
+    """Write the sales beside `path` and rename the file, so that an incomplete file is never read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
@@ -124,7 +124,7 @@ def make_sales(path: Path, rows: int) -> None:
 
 
 def invent_sales(rows: int) -> pl.DataFrame:
-    """`rows` rows of sales, the same ones every time: hashes of the row's number stand in for chance."""
+    """Return `rows` rows of sales. They are the same every time: hashes of row numbers replace random numbers."""
 
     def up_to(limit: int, seed: int) -> pl.Expr:
         return pl.int_range(rows, dtype=pl.UInt64).hash(seed) % limit
@@ -140,18 +140,18 @@ def invent_sales(rows: int) -> pl.DataFrame:
 
 
 def whole_number(name: str, *, low: int, high: int, default: int | None = None) -> int:
-    """The query parameter `name`; the answer is 400 unless it is a whole number from `low` to `high`."""
+    """Return the query parameter `name`, or respond with 400 unless it is a whole number from `low` to `high`."""
     text = request.args.get(name)
     if text is None and default is not None:
         return default
-    # `isdecimal` alone would let the digits of other scripts through, and their like.
+    # `isdecimal` alone would accept digits of other scripts.
     if text is None or not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
         abort(400, f"{name}: got {text!r}, expected a whole number from {low} to {high}")
     return int(text)
 
 
 def iso_day(name: str) -> date | None:
-    """The query parameter `name` as a day; the answer is 400 unless it reads like 2024-01-31."""
+    """Return the query parameter `name` as a day, or respond with 400 unless it has the form 2024-01-31."""
     text = request.args.get(name)
     if text is None:
         return None

@@ -1,7 +1,7 @@
-"""The pages of an HTTP API into one frame: a few fetched at a time, each parsed as it arrives, summed up off the hub.
+"""Read the pages of an HTTP API into one frame: fetch a few at a time, parse each on arrival, aggregate in the pool.
 
-`as_completed` takes from a generator that starts the next fetch only when there is room for it, and the `Group` around
-it sees to it that none is left behind: not after an error, not after the timeout.
+`as_completed` takes fetches from a generator, and starts the next one only when another has finished. The `Group`
+around it cancels the remaining fetches after an error or the timeout.
 """
 
 # ruff: noqa: E402 - patching comes before the imports that it patches
@@ -26,7 +26,7 @@ import greendata
 __all__ = ("main", "pages")
 
 PAGES = 40
-ROWS = 250  # of a page
+ROWS = 250  # in a page
 AT_ONCE = 8
 
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def pages(url: str) -> pl.DataFrame:
-    """Every page of the API in one frame, in the order of the pages."""
+    """Return every page of the API in one frame, in the order of the pages."""
     session = requests.Session()
     first = fetch(session, url, 1)
     frames = {1: pl.DataFrame(first["rows"])}
@@ -55,8 +55,8 @@ def pages(url: str) -> pl.DataFrame:
     return pl.concat(frames[number] for number in sorted(frames))
 
 
-def fetch(session: requests.Session, url: str, number: int) -> dict:  # type: ignore[type-arg]  # what JSON holds
-    """Page *number*: its rows, and how many pages there are."""
+def fetch(session: requests.Session, url: str, number: int) -> dict:  # type: ignore[type-arg]  # JSON
+    """Return page *number*: its rows, and the number of pages."""
     answer = session.get(url, params={"page": number}, timeout=10)
     answer.raise_for_status()
     page: dict = answer.json()  # type: ignore[type-arg]
@@ -64,7 +64,7 @@ def fetch(session: requests.Session, url: str, number: int) -> dict:  # type: ig
 
 
 def api(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """The API: a WSGI application that takes its time."""
+    """Serve the API: a slow WSGI application."""
     number = int(parse_qs(environ["QUERY_STRING"])["page"][0])
     gevent.sleep(0.01)
     rows = [

@@ -1,6 +1,6 @@
-"""A Parquet file becomes pydantic models: checked when the plan is built, validated when the rows are taken.
+"""Read a Parquet file as pydantic models: columns are checked when the plan is built, rows when they are read.
 
-The file lies in a folder that no path may leave. While it is read and its rows become models, the hub goes on.
+The path is confined to a folder. The hub runs while the file is read and its rows become models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("Sale", "main", "write_sales")
 
 
 class Sale(BaseModel):
-    """One sale, as the shops report it."""
+    """One sale, as reported by the shops."""
 
     day: date
     city: str
@@ -28,7 +28,7 @@ class Sale(BaseModel):
 
 
 class Total(BaseModel):
-    """What a city has sold."""
+    """The sales of a city."""
 
     city: str
     amount: float
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def write_sales(path: Path) -> None:
-    """2 500 sales, of which two have no valid amount."""
+    """Write 2 500 sales, of which two have an invalid amount."""
     amounts = [float(number % 90 + 1) for number in range(2_500)]
     amounts[700] = amounts[1_400] = -1.0
     days = [date(2026, 1, 1) + timedelta(days=number % 365) for number in range(2_500)]
@@ -69,7 +69,7 @@ def write_sales(path: Path) -> None:
 
 
 def best_cities(sales: Frame[Sale]) -> list[tuple[str, float, int]]:
-    """The two cities that have sold most."""
+    """Return the two cities with the highest sales."""
     totals = sales.filter(pl.col("amount") > 0).group_by("city").agg(pl.col("amount").sum(), sales=pl.len())
     rows = totals.as_model(Total).sort("amount", descending=True).head(2).collect()
     return [(row.city, row.amount, row.sales) for row in rows]

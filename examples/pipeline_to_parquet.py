@@ -1,10 +1,10 @@
 """A pipeline of three stages that ends in one Parquet file, with a progress bar.
 
-Sensors are asked for their readings, twenty at a time; what they answer becomes rows, and the rows a file whose
-row groups are written as they come: memory holds a few frames, however many sensors there are. The sensors here
-are a gevent server on the loopback that takes its time, so the example needs no network.
+Twenty sensors at a time are asked for their readings. The readings become rows, and the rows become a file whose row
+groups are written one by one: memory holds a few frames, for any number of sensors. The sensors here are a slow gevent
+server on loopback, so the example needs no network.
 
-Run it: ``python examples/pipeline_to_parquet.py``. It needs the extra ``progress``.
+Run it with ``python examples/pipeline_to_parquet.py``. It requires the extra ``progress``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA = {"sensor": pl.Int32, "hour": pl.Int8, "celsius": pl.Float64}
 
 
 def answer(connection: socket.socket, _: object) -> None:
-    """Be the sensors: one line with a number comes in, one line with its readings goes out."""
+    """Simulate the sensors: read a line with a number, and write a line with its readings."""
     with connection, connection.makefile("rw") as line:
         sensor = int(line.readline())
         gevent.sleep(0.01)
@@ -38,7 +38,7 @@ def answer(connection: socket.socket, _: object) -> None:
 
 
 def ask(sensor: int, address: tuple[str, int]) -> tuple[int, list[float]]:
-    """The readings of one sensor. It waits for the network, so it runs in greenlets."""
+    """Return the readings of one sensor. This waits for the network, so it runs in greenlets."""
     with socket.create_connection(address) as connection, connection.makefile("rw") as line:
         line.write(f"{sensor}\n")
         line.flush()
@@ -46,14 +46,14 @@ def ask(sensor: int, address: tuple[str, int]) -> tuple[int, list[float]]:
 
 
 def rows(reading: tuple[int, list[float]]) -> Iterator[dict[str, Any]]:
-    """A row for each hour. It is cheap, so it runs inline."""
+    """Yield a row for each hour. This is cheap, so it runs inline."""
     sensor, hours = reading
     for hour, celsius in enumerate(hours):
         yield {"sensor": sensor, "hour": hour, "celsius": celsius}
 
 
 def main() -> None:
-    """Ask all sensors, write one file, and look into it."""
+    """Ask all sensors, write one file, and query it."""
     with StreamServer(("127.0.0.1", 0), answer) as server, tempfile.TemporaryDirectory() as folder:
         server.start()
         address = ("127.0.0.1", server.server_port)

@@ -1,4 +1,4 @@
-"""A function inside a Polars query, on a native thread, asks the hub for an HTTP fetch and moves a progress bar there.
+"""A function inside a Polars query asks the hub, from a native thread, to fetch by HTTP and to update a progress bar.
 
 Polars calls `Rates.of` on a worker, where there are no greenlets. Through a `Caller` it has the hub do both: the fetch
 runs in a greenlet with cooperative sockets, and the bar is drawn by the one thread that may draw it.
@@ -40,13 +40,13 @@ class Rates:
         self._bar = bar
 
     def of(self, currency: str) -> float:
-        """The rate of *currency*. Called by Polars, on a worker."""
+        """Return the rate of *currency*. Called by Polars, on a worker."""
         rate = self._hub.call_soon(self._fetch, currency).get(timeout=10)
         self._hub.call_soon(self._bar.update)
         return rate
 
     def _fetch(self, currency: str) -> float:
-        """Ask the service. Called in a greenlet."""
+        """Request the rate from the service. Called in a greenlet."""
         answer = requests.get(f"{self._url}/rate/{currency}", timeout=5)
         answer.raise_for_status()
         return float(answer.text)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def exchange(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """The HTTP service: a WSGI application."""
+    """Serve the rates: a WSGI application."""
     currency = environ["PATH_INFO"].rpartition("/")[2]
     status = "200 OK" if currency in RATES else "404 Not Found"
     start_response(status, [("Content-Type", "text/plain")])

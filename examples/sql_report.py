@@ -1,4 +1,4 @@
-"""A report from SQLite while the hub goes on: a load that is one transaction, a query with parameters, a stream.
+"""A report from SQLite while the hub runs: a load in one transaction, a query with parameters, a stream.
 
 The caller's own connection is the caller's transaction: what was written on it is gone after a rollback.
 """
@@ -24,7 +24,7 @@ BEST = "SELECT city, sum(amount) AS amount FROM sales WHERE amount >= :least GRO
 
 
 def main() -> None:
-    """Load, report and try, with a greenlet that ticks meanwhile."""
+    """Load, report and roll back, while a greenlet ticks."""
     ticks: list[int] = []
     ticker = gevent.spawn(tick, ticks)
     with tempfile.TemporaryDirectory() as folder:
@@ -37,26 +37,26 @@ def main() -> None:
 
 
 def tick(ticks: list[int]) -> None:
-    """Count the turns of the hub."""
+    """Count the loops of the hub."""
     while True:
         ticks.append(len(ticks))
         gevent.sleep(0.001)
 
 
 def load(database: Path) -> int:
-    """Write the sales, wholly or not at all, and count them in batches."""
+    """Write the sales, completely or not at all, and count them in batches."""
     greendata.write_sql(SALES, "sales", database).get()
     with greendata.read_sql("SELECT sale FROM sales", database, batch_rows=10_000) as batches:
         return sum(batch.height for batch in batches)
 
 
 def report(database: Path, *, least: float) -> pl.DataFrame:
-    """The three cities that sold most, counting sales of *least* and more."""
+    """Return the three cities with the highest sales, counting sales of at least *least*."""
     return greendata.read_sql(BEST, database, params={"least": least}, timeout=10).get()
 
 
 def try_prices(database: Path) -> float:
-    """What the sales would sum up to at twice the prices; the table stays as it is."""
+    """Return the sum of the sales at twice the prices, without changing the table."""
     connection = greendata.run(partial(sqlite3.connect, database, check_same_thread=False)).get()
     try:
         dearer = SALES.with_columns(pl.col("amount") * 2)

@@ -1,7 +1,7 @@
-"""Frames loaded into two SQLite tables at once: each load is one job of the pool and one transaction.
+"""Load frames into two SQLite tables at once: each load is one job of the pool and one transaction.
 
-sqlite3 would block the hub for as long as a statement takes; on a worker it does not. If one load fails, the `Group`
-cancels the other, and what was not committed is not there.
+sqlite3 blocks its thread during a statement; on a worker this does not block the hub. If one load fails, the `Group`
+cancels the other, and nothing that was not committed is stored.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def load(database: Path, table: str, frame: pl.DataFrame) -> int:
-    """Make *table* of *frame*, wholly or not at all; returns the number of its rows. Called on a worker."""
+    """Create *table* from *frame*, completely or not at all, and return the number of its rows. Called on a worker."""
     columns = ", ".join(f'"{name}" {TYPES[type(dtype)]}' for name, dtype in frame.schema.items())
     values = ", ".join("?" * frame.width)
     with closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level="IMMEDIATE")) as connection, connection:
@@ -54,7 +54,7 @@ def load(database: Path, table: str, frame: pl.DataFrame) -> int:
 
 
 def query(database: Path) -> pl.DataFrame:
-    """The three cities that sold most."""
+    """Return the three cities with the highest sales."""
     statement = """
         SELECT city, sum(amount) AS amount FROM sales JOIN stores USING (store)
         GROUP BY city ORDER BY amount DESC, city LIMIT 3

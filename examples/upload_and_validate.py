@@ -1,7 +1,7 @@
-"""An upload is validated: the answer is how many rows there were, or 422 with every row that is wrong, and why.
+"""Validate an upload: respond with the number of rows, or with 422 and the reason for every invalid row.
 
-`body` reads what the client sends (CSV and NDJSON here) within a limit, off the hub, and holds it against the model.
-Its errors are answers already; the view has only the good case.
+`body` reads the upload (CSV and NDJSON here) up to a limit, in the pool, and validates it against the model. The
+extension turns its errors into responses, so the view handles only the good case.
 """
 
 # ruff: noqa: E402 - patching comes before the imports that it patches
@@ -39,7 +39,7 @@ class Customer(BaseModel):
 
 
 def main() -> None:
-    """Serve it on loopback, and send a good upload, one with bad values, one that is cut short, one too large."""
+    """Serve on loopback, and send a good upload, one with invalid values, a truncated one, and a large one."""
     with WSGIServer(("127.0.0.1", 0), create_app(), log=None) as server:
         server.start()
         url = f"http://127.0.0.1:{server.server_port}/customers"
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def create_app() -> Flask:
-    """A service with one view."""
+    """Return a service with one view."""
     app = Flask(__name__)
     app.config["GREENDATA_MAX_BODY"] = 1 << 20  # bytes
     GreenData(app)
@@ -64,11 +64,11 @@ def create_app() -> Flask:
 
 
 def upload(url: str, text: str, headers: dict[str, str]) -> None:
-    """Send *text* and print what the service says to it."""
+    """Send *text* and print the response."""
     answer = requests.post(url, data=text, headers=headers, timeout=10)
-    said = answer.json()
-    print(answer.status_code, *(said[name] for name in ("customers", "title", "detail") if name in said))
-    for failure in said.get("failures", ()):
+    found = answer.json()
+    print(answer.status_code, *(found[name] for name in ("customers", "title", "detail") if name in found))
+    for failure in found.get("failures", ()):
         print("   ", "row {row}, {column}: got {value}: {message}".format(**failure))
 
 

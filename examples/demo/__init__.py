@@ -1,4 +1,4 @@
-"""The demo's parts, which the bench uses too: a server to run, a load to put on it, the figures, and their picture."""
+"""The parts of the demo, also used by the benchmarks: a server, a load, the measurements and their picture."""
 
 __all__ = (
     "DemoError",

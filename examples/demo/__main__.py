@@ -1,4 +1,4 @@
-"""`python -m examples.demo`: the same service and the same load twice, plainly and with greendata, side by side."""
+"""`python -m examples.demo`: compare the same service under the same load, without and with greendata."""
 
 __all__ = ("main",)
 
@@ -22,11 +22,11 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (("plain", {}), ("greendata",
 
 
 class Stopped(Exception):
-    """A signal asked the demo to end; the number is the argument."""
+    """A signal asked the demo to end; the argument is its number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo and returns the exit code: 0, 1 with a reason on stderr, or 128 and the signal that ended it."""
+    """Run the demo, and return the exit code: 0, 1 with a reason on stderr, or 128 and the signal that ended it."""
     options = parsed(arguments)
     load = Load(options.seconds, options.warmup, options.report_clients, options.ping_clients)
     try:
@@ -65,7 +65,7 @@ def compare(load: Load, *, asked: list[int], port: int, picture: Path) -> None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list instead of raising just anywhere: what was started is always stopped."""
+    """Collect SIGINT and SIGTERM in a list instead of raising anywhere, so that the server is always stopped."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -80,7 +80,7 @@ def ended_by_signals() -> Iterator[list[int]]:
 
 
 def require_greendata() -> None:
-    """Without its entry point the second server would be as plain as the first."""
+    """Raise if greendata's entry point is missing: the second server would run without greendata, too."""
     found = importlib.metadata.entry_points(group="gevent.plugins.monkey.did_patch_all")
     if "greendata" not in found.names:
         raise DemoError("greendata is not installed here: `make demo` installs it, or `pip install -e .`")
@@ -89,11 +89,11 @@ def require_greendata() -> None:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = Load()
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
-    parser.add_argument("--seconds", type=positive, default=defaults.seconds, help="of load on each server")
-    parser.add_argument("--warmup", type=positive, default=defaults.warmup, help="seconds of load before, not counted")
+    parser.add_argument("--seconds", type=positive, default=defaults.seconds, help="seconds of load on each server")
+    parser.add_argument("--warmup", type=positive, default=defaults.warmup, help="seconds of load before that")
     parser.add_argument("--report-clients", type=at_least_one, default=defaults.report_clients)
     parser.add_argument("--ping-clients", type=at_least_one, default=defaults.ping_clients)
-    parser.add_argument("--port", type=port_number, default=0, help="of loopback; a free one where not given")
+    parser.add_argument("--port", type=port_number, default=0, help="a port on loopback (default: any free port)")
     parser.add_argument("--picture", type=Path, default=Path("demo.svg"), help="the file to write")
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""The child of `drive_elsewhere`: the order comes as JSON in the first argument, the outcome goes as JSON to stdout."""
+"""The child process of `drive_elsewhere`: take the load as JSON argument, write the outcome to stdout."""
 
 __all__ = ("main",)
 

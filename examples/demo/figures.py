@@ -1,4 +1,4 @@
-"""What the parts hand to each other: a load, its outcome, the hub's silences, and the figures read from them.
+"""The data that the parts exchange: a load, its outcome, the silences of the hub, and figures computed from them.
 
 Every moment is a second of CLOCK_MONOTONIC, which all processes of one machine share.
 """
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the text says why and what to do."""
+    """The demo cannot continue; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is put on a server: closed loops of reports, and of pings with a pause between two."""
+    """The load on a server: closed loops of reports, and of pings with pauses."""
 
     seconds: float = 7.0
-    warmup: float = 1.0  # seconds of the same load before anything counts
+    warmup: float = 1.0  # seconds of the same load before the measurement
     report_clients: int = 4
     ping_clients: int = 2
     report_path: str = "/report"
     ping_path: str = "/ping"
-    ping_pause: float = 0.01  # seconds; pings probe the server and should not be its work
+    ping_pause: float = 0.01  # seconds; pings probe the server and should not load it
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One request of one client, from before it was sent until its answer was read."""
+    """One request of one client, from before it was sent until its response was read."""
 
     client: int
     began: float
@@ -42,7 +42,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the clients saw between `began` and `ended`: every request that shares a moment with that window."""
+    """The requests of the clients that overlap the window between `began` and `ended`."""
 
     began: float
     ended: float
@@ -54,7 +54,7 @@ class Outcome:
         return self.ended - self.began
 
     def ping_seconds(self, share: float) -> float:
-        """The latency that `share` of the pings did not exceed; 1.0 asks for the worst.
+        """Return the latency that `share` of the pings did not exceed; 1.0 for the worst.
 
         A client sends its next ping after the answer to its last, so a silent server is asked less often: this errs in
         favour of the server that blocks.
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def reports_per_second(self) -> float:
-        """Reports by the share of each that lay within the window: whole ones would be too few to compare."""
+        """Return the number of reports, each counted by its share within the window, because they are few."""
         return sum(self._share_within(report) for report in self.reports) / self.seconds
 
     def _share_within(self, span: Span) -> float:
@@ -73,7 +73,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """The hub should have woken a greenlet at `due`, and did so at `woke`."""
+    """A delay of the hub: it should have woken a greenlet at `due`, and did so at `woke`."""
 
     due: float
     woke: float
@@ -85,7 +85,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One server under one load: what its clients saw, and what its hub did meanwhile."""
+    """One server under one load: the outcome for its clients, and the silences of its hub."""
 
     name: str
     outcome: Outcome
@@ -93,13 +93,13 @@ class Run:
 
     @property
     def longest_silence(self) -> float:
-        """Seconds; of the silences that touch the window."""
+        """Return the longest silence that overlaps the window, in seconds."""
         touching = (s.seconds for s in self.silences if s.woke > self.outcome.began and s.due < self.outcome.ended)
         return max(touching, default=0.0)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed.
+    """Return the smallest of `values` that at least `share` of them do not exceed.
 
     >>> quantile([5.0, 1.0, 3.0], 0.5)
     3.0

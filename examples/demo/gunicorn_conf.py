@@ -1,4 +1,4 @@
-"""The demo's gunicorn settings, and the watch it keeps on the hub of a worker from outside the app.
+"""The gunicorn settings of the demo, and its measurement of a worker's hub from outside the app.
 
 A greenlet sleeps a millisecond at a time and notes how late it wakes. gunicorn runs this file by its path, in the
 arbiter, before gevent patches anything: it imports the standard library and gevent alone.
@@ -13,17 +13,17 @@ from collections.abc import Iterable
 
 import gevent
 
-control_socket_disable = True  # it would leave a socket in the user's home
+control_socket_disable = True  # it would leave a socket in the user's home folder
 graceful_timeout = 5
 loglevel = "warning"
 
 TICK = 0.001  # seconds
-BUCKET = 0.01  # seconds; of each only the longest silence is kept
+BUCKET = 0.01  # seconds; only the longest silence of each is kept
 FLUSH = 0.25  # seconds between two writes of the file
 
 
 def post_worker_init(worker: object) -> None:
-    """Runs in the worker, patched and with the app loaded, before it serves."""
+    """Start the measurement in the worker, after patching and loading the app, before it serves."""
     if os.environ.get("GREENDATA_AUTOPATCH") == "1":
         from greendata.monkey import is_polars_patched
 
@@ -41,11 +41,11 @@ def watch(path: str, owner: int) -> None:
             for due, woke in longest_silences(FLUSH):
                 lines.write(f"{due:.6f} {woke:.6f}\n")
             lines.flush()
-    os.kill(os.getppid(), signal.SIGTERM)  # nobody else is left to stop the arbiter
+    os.kill(os.getppid(), signal.SIGTERM)  # no other process is left to stop the arbiter
 
 
 def longest_silences(seconds: float) -> Iterable[tuple[float, float]]:
-    """The longest silence of each bucket of time, for `seconds`."""
+    """Yield the longest silence of each bucket of time, for `seconds`."""
     longest: dict[float, tuple[float, float]] = {}
     end = time.monotonic() + seconds
     woke = 0.0
@@ -64,6 +64,6 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it lives, as another user
+    except PermissionError:  # it runs as another user
         return True
     return True

@@ -1,6 +1,6 @@
-"""The load: clients in native threads of a process of their own, each asking again once it is answered.
+"""The load: clients in native threads of a separate process, each sending the next request after a response.
 
-`drive` is the load itself; `drive_elsewhere` has it done by a child process.
+`drive` runs the load; `drive_elsewhere` runs it in a child process.
 """
 
 __all__ = ("drive", "drive_elsewhere", "fetch")
@@ -19,8 +19,8 @@ from typing import Any
 from examples.demo.figures import DemoError, Load, Outcome, Span
 
 TOP = Path(__file__).parents[2]
-ANSWER_TIMEOUT = 60.0  # seconds; a blocked server is what the load is there to see, a dead one is not
-PROGRESS = 0.1  # seconds between two looks at the clients
+ANSWER_TIMEOUT = 60.0  # seconds; the load measures blocked servers, and fails for dead ones
+PROGRESS = 0.1  # seconds between two checks of the clients
 
 
 class Client:
@@ -42,7 +42,7 @@ class Client:
             self.failure = error
 
     def ask(self, host: str, port: int) -> Span:
-        """One request on a connection of its own, as from a proxy.
+        """Send one request on a new connection, as a proxy does.
 
         On a kept connection the next request can be there before a blocking server has looked at anybody else.
         """
@@ -55,7 +55,7 @@ class Client:
 
 
 def drive(load: Load, *, host: str, port: int, tick: Callable[[], None] = lambda: None) -> Outcome:
-    """Puts `load` on a server from threads of this process, and returns what the clients saw.
+    """Run `load` on a server from threads of this process, and return the outcome.
 
     Args:
         tick: called many times a second meanwhile; what it raises ends the call, and the clients at their own pace.
@@ -86,7 +86,7 @@ def raise_failure(clients: list[Client]) -> None:
 
 
 def fetch(host: str, port: int, path: str, *, timeout: float = ANSWER_TIMEOUT) -> tuple[int, bytes]:
-    """Status and body of one GET; raises OSError or HTTPException where there is no answer."""
+    """Return status and body of a GET; raise OSError or HTTPException without a response."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
@@ -97,12 +97,12 @@ def fetch(host: str, port: int, path: str, *, timeout: float = ANSWER_TIMEOUT) -
 
 
 def touching(began: float, ended: float, clients: list[Client]) -> tuple[Span, ...]:
-    """The spans that share a moment with the window: one that outlasts it is what a blocking server makes of a ping."""
+    """Return the spans that overlap the window, including those that outlast it, as on a blocked server."""
     return tuple(span for client in clients for span in client.spans if span.ended > began and span.began < ended)
 
 
 def drive_elsewhere(load: Load, *, host: str, port: int, tick: Callable[[], None] = lambda: None) -> Outcome:
-    """The same from a child process, so that clients and server do not share one interpreter.
+    """Run `load` from a child process, so that clients and server do not share one interpreter.
 
     Args:
         tick: called many times a second meanwhile; what it raises ends the load.
@@ -118,7 +118,7 @@ def drive_elsewhere(load: Load, *, host: str, port: int, tick: Callable[[], None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C in the terminal reaches its owner, who ends it
+        start_new_session=True,  # Ctrl-C in the terminal reaches its parent, which ends it
     ) as child:
         try:
             said, complaint = talk_to_the_end(child, tick)

@@ -1,4 +1,4 @@
-"""The picture of two runs, as SVG made by hand: the hub's silences over time, the queries as bands below them.
+"""The picture of two runs as SVG: the silences of the hub over time, and the queries as bands below them.
 
 Both halves have the same scales. A silence is a bar as wide as it lasted and as high as its length, which is drawn on a
 logarithmic scale.
@@ -19,8 +19,8 @@ PLOT = 150  # height of the lags of one half
 LANE, LANE_GAP = 11, 3
 TITLE = 40  # above the lags of a half
 FOOT = 58  # below the bands of a half: ticks and their unit
-FLOOR = 0.001  # seconds; what is shorter stays on the base line
-CEILING = 0.1  # seconds; the top of the scale where no silence was longer
+FLOOR = 0.001  # seconds; shorter silences stay on the base line
+CEILING = 0.1  # seconds; the top of the scale if no silence was longer
 MOST_SECONDS = 15  # labels below one half
 GAP = 1.0  # units of the drawing; between one long silence and the next
 NARROWEST = 1.2  # units of the drawing; a bar has at least this width
@@ -36,7 +36,7 @@ STYLE = """
 
 
 def draw(runs: Sequence[Run], *, title: str = "One gevent worker, the same load twice") -> str:
-    """An SVG document with one half for each of `runs`, from the top.
+    """Return an SVG document with one part for each of `runs`, from the top.
 
     Raises:
         ValueError: there is no run to draw.
@@ -60,25 +60,25 @@ def draw(runs: Sequence[Run], *, title: str = "One gevent worker, the same load 
 
 
 class Scale:
-    """Seconds to units of the drawing, the same for every half."""
+    """Convert seconds to units of the drawing, by the same scale for every part."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.seconds = max(run.outcome.seconds for run in runs)
         self.ceiling = next_step(max([CEILING, *(run.longest_silence for run in runs)]))
 
     def x(self, seconds: float) -> float:
-        """From the left edge; what lies outside the window is drawn at its border."""
+        """Return the distance from the left edge; times outside the window are drawn at its border."""
         share = min(max(seconds / self.seconds, 0.0), 1.0)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, silence: float) -> float:
-        """Upwards is less; 0 is the top of the plot."""
+        """Return the distance from the top of the plot."""
         height = math.log(max(silence, FLOOR) / FLOOR) / math.log(self.ceiling / FLOOR)
         return PLOT * (1.0 - height)
 
 
 def half(run: Run, scale: Scale) -> str:
-    """One run: its name and figures, the grid, the lags, the bands, and the seconds below."""
+    """Draw one run: its name and figures, the grid, the lags, the bands, and the seconds below."""
     reports = run.outcome.reports_per_second
     summary = f"longest silence {duration(run.longest_silence)}, {reports:.2f} reports a second"
     if run.outcome.pings:
@@ -99,7 +99,7 @@ def half(run: Run, scale: Scale) -> str:
 
 
 def bars(run: Run, scale: Scale) -> str:
-    """Every silence of the window as one path of boxes."""
+    """Draw every silence of the window as one path of boxes."""
     boxes = []
     for silence in run.silences:
         if silence.seconds <= FLOOR or silence.woke <= run.outcome.began or silence.due >= run.outcome.ended:
@@ -111,7 +111,7 @@ def bars(run: Run, scale: Scale) -> str:
 
 
 def bands(outcome: Outcome, scale: Scale) -> str:
-    """Every report from its request to its answer, a lane for each client; neighbours differ in shade."""
+    """Draw every report from request to response, in one lane per client; neighbours differ in shade."""
     seen: dict[int, int] = {}
     shapes = [
         f'<text class="mild" x="{LEFT - 8}" y="{bands_height(outcome) / 2 + 6:.0f}" text-anchor="end">reports</text>'
@@ -133,7 +133,7 @@ def bands_height(outcome: Outcome) -> int:
 
 
 def grid(scale: Scale, bottom: float) -> str:
-    """Lines and labels: lengths of silence at the left, seconds of the run below."""
+    """Draw lines and labels: lengths of silence at the left, seconds of the run below."""
     shapes = []
     for silence in decades(scale.ceiling):
         y = scale.y(silence)
@@ -161,19 +161,19 @@ def legend(title: str) -> str:
 
 
 def next_step(silence: float) -> float:
-    """The first of 1, 2, 5, 10, 20, ... milliseconds and so on that is no less than `silence`."""
+    """Return the first of 1, 2, 5, 10, 20, ... milliseconds that is not less than `silence`."""
     decade = 10.0 ** math.floor(math.log10(silence))
     return next(step * decade for step in (1, 2, 5, 10) if step * decade >= silence * 0.999999)
 
 
 def decades(ceiling: float) -> Iterable[float]:
-    """The floor and every tenfold of it up to `ceiling`."""
+    """Yield the bottom of the scale and each power of ten times it, up to `ceiling`."""
     count = math.floor(math.log10(ceiling / FLOOR) + 1e-9) + 1
     return (FLOOR * 10**power for power in range(count))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader likes them: `840 us`, `2.1 ms`, `12 ms`, `1.9 s`.
+    """Format seconds: `840 us`, `2.1 ms`, `12 ms`, `1.9 s`.
 
     >>> duration(0.0021), duration(1.87)
     ('2.1 ms', '1.9 s')

@@ -1,4 +1,4 @@
-"""One line that tells how far the demo is: redrawn in place on a terminal, a few plain lines elsewhere."""
+"""A progress line of the demo: redrawn in place on a terminal, a few plain lines elsewhere."""
 
 __all__ = ("Progress",)
 
@@ -10,7 +10,7 @@ REDRAW = 0.1  # seconds between two drawings on a terminal
 
 
 class Progress:
-    """Told what goes on, many times a second; says it as often as the reader wants to know."""
+    """Receive the state many times a second, and print it less often."""
 
     def __init__(self, stream: TextIO, *, expected: float) -> None:
         self.stream = stream
@@ -20,7 +20,7 @@ class Progress:
         self.stage_began = 0.0
 
     def tell(self, name: str, stage: str) -> None:
-        """The run `name` is at `stage`."""
+        """Show that the run `name` is at `stage`."""
         now = time.monotonic()
         if self.said != (name, stage):
             self.said = (name, stage)
@@ -34,7 +34,7 @@ class Progress:
             self.stream.flush()
 
     def clear(self) -> None:
-        """Takes the line away, so that other text can follow."""
+        """Clear the line, so that other text can follow."""
         if self.stream.isatty():
             self.stream.write("\r\x1b[K")
             self.stream.flush()

@@ -1,4 +1,4 @@
-"""One measured run: a server started, warmed, loaded from another process, and stopped."""
+"""One measured run: start a server, warm it up, load it from another process, and stop it."""
 
 __all__ = ("measure",)
 
@@ -21,12 +21,12 @@ def measure(
     port: int = 0,
     tick: Callable[[str], None] = lambda stage: None,
 ) -> Run:
-    """Runs `app` and puts `load` on it, wherever it happens to listen.
+    """Run `app` on any port, and put `load` on it.
 
     Args:
-        name: of the run, in the table and in the picture.
-        env: goes on top of this process's environment for the server.
-        tick: called many times a second with what is going on; what it raises ends the run.
+        name: the name of the run in the table and in the picture.
+        env: variables for the server, in addition to this process's environment.
+        tick: called with the state many times a second; an error that it raises ends the run.
 
     Raises:
         DemoError: the server or the load failed; the text has the end of the server's stderr.
@@ -43,10 +43,10 @@ def measure(
 
 
 def ask_once(server: Server, path: str) -> None:
-    """The first report makes the data where there is none, and is no part of the load."""
+    """Request the first report, which makes missing data and is not part of the load."""
     try:
         status, _ = fetch(server.host, server.port, path)
     except (OSError, http.client.HTTPException) as error:
         raise DemoError(f"the first report failed: {error!r}") from error
     if status != http.client.OK:
-        raise DemoError(f"the first report was answered with {status}")
+        raise DemoError(f"the response to the first report was {status}")

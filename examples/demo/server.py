@@ -23,14 +23,14 @@ HOST = "127.0.0.1"
 TOP = Path(__file__).parents[2]
 SETTINGS = Path(__file__).with_name("gunicorn_conf.py")
 BACKLOG = 128
-POLL = 0.05  # seconds between two looks at a server that starts or stops
+POLL = 0.05  # seconds between two checks of a server that starts or stops
 STOP_GRACE = 8.0  # seconds; above the graceful timeout in the settings file
-TAIL = 15  # lines of a dead server's stderr that are shown
+TAIL = 15  # lines of a dead server's stderr that an error shows
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. Its files are gone once its `with` block is left."""
+    """A running server. Its files are removed when the `with` block is left."""
 
     host: str
     port: int
@@ -39,17 +39,17 @@ class Server:
     stderr: Path
 
     def silences(self) -> tuple[Silence, ...]:
-        """What the watch on the hub has written so far; a line that is still being written is left out."""
+        """Return the silences written so far, without a line that is still being written."""
         whole = self.watched.read_text("ascii").rpartition("\n")[0].splitlines()
         moments = (line.split() for line in whole)
         return tuple(Silence(float(due), float(woke)) for due, woke in moments)
 
     def tail(self) -> str:
-        """The end of what the server said on stderr."""
+        """Return the end of the server's stderr."""
         return "\n".join(self.stderr.read_text("utf-8", "replace").splitlines()[-TAIL:])
 
     def check(self) -> None:
-        """Raises DemoError once the server has died."""
+        """Raise DemoError if the server has died."""
         code = self.process.poll()
         if code is not None:
             raise DemoError(f"the server died with code {code}; its stderr ends with:\n{self.tail()}")
@@ -65,7 +65,7 @@ def serving(
     boot_timeout: float = 60.0,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Server]:
-    """Serves `app` from `gunicorn -k gevent`, and stops it when the block is left in any way.
+    """Serve `app` with `gunicorn -k gevent`, and stop it when the block is left.
 
     Args:
         app: module and name, as gunicorn takes it.
@@ -86,7 +86,7 @@ def serving(
         process = start(app, listener, env=surroundings, workers=workers, stderr=stderr)
         try:
             server = Server(HOST, listener.getsockname()[1], process, watched, stderr)
-            listener.close()  # from here on a dead server refuses connections
+            listener.close()  # so that a dead server refuses connections
             wait_for_answer(server, boot_timeout, tick)
             yield server
         finally:
@@ -94,7 +94,7 @@ def serving(
 
 
 def listening(port: int) -> socket.socket:
-    """A listening socket for the server to inherit: a port that was merely found free could be gone by then."""
+    """Return a listening socket for the server to inherit: a port that was only found free could be taken by then."""
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,14 +102,14 @@ def listening(port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise DemoError(f"port {port} of {HOST} is not free ({error}): name another one, or 0 for any") from error
+        raise DemoError(f"port {port} of {HOST} is not free ({error}): give another, or 0 for any port") from error
     return listener
 
 
 def start(
     app: str, listener: socket.socket, *, env: Mapping[str, str], workers: int, stderr: Path
 ) -> subprocess.Popen[bytes]:
-    """gunicorn in a session of its own: Ctrl-C in the terminal reaches its owner, who stops it."""
+    """Start gunicorn in a new session: Ctrl-C in the terminal reaches the parent, which stops it."""
     options = ["-k", "gevent", "-w", str(workers), "-c", str(SETTINGS), "--bind", f"fd://{listener.fileno()}"]
     with stderr.open("wb") as said:
         return subprocess.Popen(
@@ -131,7 +131,7 @@ def wait_for_answer(server: Server, timeout: float, tick: Callable[[], None]) ->
         tick()
         server.check()
         if time.monotonic() > deadline:
-            raise DemoError(f"the server did not answer within {timeout} seconds; its stderr:\n{server.tail()}")
+            raise DemoError(f"the server did not respond within {timeout} seconds; its stderr:\n{server.tail()}")
         time.sleep(POLL)
 
 
@@ -143,7 +143,7 @@ def answers(server: Server) -> bool:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends `process` and its group: politely, and after some seconds, or when interrupted here, by force."""
+    """End `process` and its group: by SIGTERM, and by SIGKILL after some seconds or when interrupted here."""
     try:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -153,7 +153,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of the group that `process` leads."""
+    """Kill the remaining processes of the group that `process` leads."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -19,10 +19,10 @@ COLUMN = 16
 
 
 def table(plain: Run, green: Run) -> str:
-    """One line a figure: of the first run, of the second, and the second as a multiple of the first.
+    """Return a line for each figure: of the first run, of the second, and the ratio of the second to the first.
 
     Raises:
-        ValueError: no ping was answered in one of the runs.
+        ValueError: one of the runs has no responses to pings.
     """
     lines = [line("", plain.name, green.name, "ratio"), "-" * (LABEL + 3 * COLUMN)]
     for label, shape, figure in ROWS:

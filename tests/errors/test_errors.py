@@ -1,4 +1,4 @@
-"""The errors of the hub floor: each text, each attribute and each parent, as their users meet them."""
+"""Errors of the hub, the pool and their users: the text, the attributes and the base classes of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def raised(provoke: Callable[[], object], kind: type[BaseException]) -> BaseExce
     return caught.value
 
 
-def test_everything_has_the_root_and_a_page_in_the_tree() -> None:
+def test_every_error_has_the_root_and_is_in_the_tree() -> None:
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, GreenDataError)

@@ -1,4 +1,4 @@
-"""Errors that are copied and pickled, as process pools, `multiprocessing` and Celery do with them."""
+"""Copies and pickles of errors, as process pools, `multiprocessing` and Celery make them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.processes import ROOT, run_python
 
 
 class Stubborn:
-    """It pickles, and fails where it is loaded."""
+    """An object that can be pickled, and fails to load."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return int, ("no number",)
 
 
 class Nameless(GreenDataError, LookupError):
-    """An error of a user's own, which takes what it likes."""
+    """An error of a user, with a different signature."""
 
     def __init__(self, *, shop: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ THINGS: st.SearchStrategy[Any] = st.one_of(
     st.integers(),
     st.lists(st.integers(), max_size=3),
     st.sampled_from([int, len, ValueError("x"), pl.Int64]),
-    st.builds(lambda: lambda: 0),  # whose code is nowhere
+    st.builds(lambda: lambda: 0),  # a function that cannot be imported
     st.just(sys.__stderr__),
     st.builds(gevent.get_hub),
     st.builds(Stubborn),
@@ -90,7 +90,7 @@ def made(kind: type[GreenDataError]) -> st.SearchStrategy[GreenDataError]:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     by_place = [arguments(kind, found) for found in parameters if found.kind is found.POSITIONAL_OR_KEYWORD]
     by_name = {found.name: arguments(kind, found) for found in parameters if found.kind is found.KEYWORD_ONLY}
-    by_name.pop("armed", None)  # which takes a timer of the waiting greenlet
+    by_name.pop("armed", None)  # it needs a timer of the waiting greenlet
     return st.builds(kind, *by_place, **by_name)
 
 
@@ -129,7 +129,7 @@ def test_every_error_arrives(kind: type[GreenDataError], data: st.DataObject) ->
 
 
 def same(after: object, before: object) -> bool:
-    """Whether an attribute arrived: equal, of the same form where it knows no equality, or replaced as a whole."""
+    """Return True if an attribute arrived: equal, of the same type if it cannot be compared, or an `Unpicklable`."""
     if isinstance(after, Unpicklable):
         return True
     if isinstance(after, pl.DataFrame) and isinstance(before, pl.DataFrame):
@@ -154,7 +154,7 @@ def test_attributes_that_can_be_pickled_are() -> None:
 
 
 def test_what_cannot_be_pickled_or_loaded_leaves_its_representation() -> None:
-    func = lambda: 0  # noqa: E731 - it has no name to be found by
+    func = lambda: 0  # noqa: E731 - it needs a function without a name
     assert pickled(errors.ServiceEnded("mail", func)).value == Unpicklable(repr(func))
     assert repr(pickled(errors.ServiceEnded("mail", Stubborn())).value) == "<unpicklable: Stubborn>"
 
@@ -192,7 +192,7 @@ def test_an_error_that_holds_itself_arrives() -> None:
 
 
 def test_process_pools_go_on(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"  # a process that is spawned imports it
+    program = tmp_path / "program.py"  # a spawned process imports it
     program.write_text(
         textwrap.dedent(
             """
@@ -208,7 +208,7 @@ def test_process_pools_go_on(tmp_path: Path) -> None:
             def invalid(_):
                 greendata.validate({"x": 1}, int)
 
-            def told(call):
+            def outcome(call):
                 try:
                     return call()
                 except Exception as error:
@@ -217,9 +217,9 @@ def test_process_pools_go_on(tmp_path: Path) -> None:
             if __name__ == "__main__":
                 spawn = multiprocessing.get_context("spawn")
                 with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                    print([told(pool.submit(work, 0).result) for work in (late, impatient, invalid, abs)])
+                    print([outcome(pool.submit(work, 0).result) for work in (late, impatient, invalid, abs)])
                 with spawn.Pool(1) as pool:
-                    print([told(pool.apply_async(work, (0,)).get) for work in (late, impatient, invalid, abs)])
+                    print([outcome(pool.apply_async(work, (0,)).get) for work in (late, impatient, invalid, abs)])
             """
         ),
         encoding="utf-8",

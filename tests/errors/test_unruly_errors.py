@@ -1,4 +1,4 @@
-"""Errors as users write them, which refuse attributes or have no text: each reaches its waiter as it is."""
+"""Errors of users that refuse attributes or have no text: each reaches its waiter unchanged."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.natives import settle_down, small_pool
 
 @dataclass(frozen=True)
 class Frozen(Exception):
-    """Refuses attributes, and so notes and a traceback that is assigned."""
+    """Refuse attributes, and so notes and an assigned traceback."""
 
     code: int = 7
 
 
 class Mute(Exception):
-    """Has no text and no representation, is false, and cannot be hashed."""
+    """Have no text and no ``repr``, be false, and be unhashable."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -53,7 +53,7 @@ class Mute(Exception):
 
 
 class Closed(Exception):
-    """Gives its traceback to nobody, and takes none."""
+    """Raise at each access to the traceback."""
 
     def with_traceback(self, trace: object) -> Any:
         raise TypeError("no traceback")
@@ -66,7 +66,7 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class FrozenExit(BaseException):
-    """No `Exception`."""
+    """Not an `Exception`."""
 
     code: int = 7
 
@@ -123,7 +123,7 @@ def on_done(fail: Callable[..., Any]) -> None:
 
 
 def twice(fail: Callable[..., Any]) -> None:
-    """The second error is a note of the first."""
+    """The second error becomes a note of the first."""
     list(stages.map(fail, [1], on_done=fail))
 
 
@@ -166,7 +166,7 @@ def test_an_error_reaches_its_waiter_as_it_is(way: str, kind: type[Exception]) -
     raised: list[type[BaseException]] = []
     try:
         WAYS[way](fail_with(kind))
-    except BaseException as error:  # noqa: BLE001 - pytest.raises would ask it for its text
+    except BaseException as error:  # noqa: BLE001 - pytest.raises would call str() on it
         raised.append(type(error))
     assert raised == [kind]
     assert greendata.run(int, "3").get() == 3

@@ -220,7 +220,7 @@ def model_with(annotation: Any, **config: Any) -> type[BaseModel]:
 
 
 def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = None) -> None:
-    """Assert that *df* validates as its dicts do in pydantic: the same failures with the same reasons, the same values."""
+    """Assert that *df* validates as its dicts do in pydantic: the same failures, reasons and values."""
     ours = greendata.filter_valid(df, model, strict=strict)
     assert ours.good.schema.items() >= greendata.schema_of(model).items()
     told = {*ours.failures.filter(pl.col("rule") != "column_form").select("row", "column", "rule", "message").rows()}
