@@ -83,7 +83,7 @@ def _connection(address: str) -> tuple[HTTPConnection, str, dict[str, str]]:
     if Path(address).is_socket():
         return _UnixConnection(address), PATH, {}
     raise BadArgument(
-        "address", without_secrets(address), "an http or https URL, or the path of a Unix socket that is there"
+        "address", without_secrets(address), "an http or https URL, or the path of an existing Unix socket"
     )
 
 

@@ -25,7 +25,7 @@ from greendata.hub.checks import checked_count
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.locks import native_locks
 from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
-from greendata.query.patching.function_patch import diverted_for, missing_for
+from greendata.query.patching.function_patch import is_patched, missing_functions
 from greendata.query.patching.polars_threads import VARIABLE as THREADS_VARIABLE
 from greendata.query.patching.polars_threads import available_cores
 from greendata.startup.autopatch import VARIABLE, asks_for_patch, value_at_patch_all
@@ -178,7 +178,7 @@ def _early_imports() -> Iterator[tuple[str, str]]:
 
 def _locks() -> Finding | None:
     """Find native locks of the program. If Polars is patched, a greenlet that waits for one blocks its hub."""
-    if not is_module_patched("threading") and not diverted_for("the pool"):
+    if not is_module_patched("threading") and not is_patched("the pool"):
         return None
     names = native_locks()
     if not names:
@@ -194,10 +194,10 @@ def _locks() -> Finding | None:
 
 
 def _polars_patched() -> Finding:
-    if missing := missing_for("the pool"):
+    if missing := missing_functions("the pool"):
         text = f"this Polars lacks {', '.join(missing)}; what has taken their place blocks the hub, the rest yields"
         return Finding("Polars patch", Verdict.WARN, text)
-    if diverted_for("the pool"):
+    if is_patched("the pool"):
         return Finding("Polars patch", Verdict.OK, "every Polars execution yields to the hub")
     text = f"plain Polars calls block the hub; greendata's verbs do not. {_why_not_patched()}"
     return Finding("Polars patch", Verdict.WARN, text)
@@ -209,7 +209,7 @@ def _native_waits() -> Finding | None:
     if sharing.are_off():
         text = (
             f"off, by {sharing.VARIABLE}: a lock, a log handler or a connection that native threads share with "
-            "greenlets parks them for ever"
+            "greenlets blocks them for ever"
         )
         return Finding("native waits", Verdict.WARN, text)
     when = "" if sharing.are_shared() else ", from the first job on"

@@ -38,7 +38,7 @@ def native_locks() -> list[str]:
         True
     """
     modules = {name: _attributes(module) for name, module in list(sys.modules.items())}
-    programs = {name for name, attributes in modules.items() if _is_the_programs(name, attributes)}
+    programs = {name for name, attributes in modules.items() if _belongs_to_program(name, attributes)}
     found: dict[int, str] = {}
     for module in sorted(programs):
         for name, value in modules[module].items():
@@ -47,7 +47,7 @@ def native_locks() -> list[str]:
     return sorted(found.values())
 
 
-def _is_the_programs(name: str, attributes: dict[str, Any]) -> bool:
+def _belongs_to_program(name: str, attributes: dict[str, Any]) -> bool:
     package = name.partition(".")[0]
     if package == "__main__":
         return True

@@ -96,7 +96,7 @@ class Metrics:
         self._set_gauges()
         registry = self._registry
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            _forget_the_dead(Path(folder))
+            _remove_dead_processes(Path(folder))
             registry = CollectorRegistry()
             registry.register(_Processes(Path(folder)))
         encode, content_type = choose_encoder(accept)
@@ -191,7 +191,7 @@ def _is_filled(file: Path) -> bool:
         return False
 
 
-def _forget_the_dead(folder: Path) -> None:
+def _remove_dead_processes(folder: Path) -> None:
     """Remove the gauges of processes that have ended: a process that was killed could not do it."""
     if os.name != "posix":  # on other systems, signal 0 does not exist
         return

@@ -177,7 +177,7 @@ def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
     """
     file = Path(path)
     if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
-        raise BadArgument("path", str(path), "a file in a folder that is there and can be written to")
+        raise BadArgument("path", str(path), "a file in an existing writable folder")
     recorded = Trace(file)
     recorded.start()
     try:

@@ -15,7 +15,7 @@ from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
 from greendata.pipelines.channel import clock
 from greendata.pipelines.element import Placeholder, path_of
-from greendata.pipelines.injection import StageStatus, WorkerInfo, check_given, requested_names, selected
+from greendata.pipelines.injection import StageStatus, WorkerInfo, check_given, requested_names, select
 from greendata.pool import pool
 from greendata.pool.cleanup import shielded
 
@@ -99,7 +99,7 @@ class CallPolicy:
             status.active_workers -= 1
             raise
         try:
-            injected = selected(given, self._requested)
+            injected = select(given, self._requested)
             yield partial(self._func, **injected) if injected else self._func
         except (Exception, Timeout) as error:
             self._end(status, given, error)
@@ -119,7 +119,7 @@ class CallPolicy:
         if self._on_start is None:
             return {}
         returned: list[Any] = []
-        call = partial(self._on_start, **selected(given, self._start_requested))
+        call = partial(self._on_start, **select(given, self._start_requested))
         try:
             if self.on == "native":
                 shielded(lambda: returned.append(self.run(call)))
@@ -137,7 +137,7 @@ class CallPolicy:
         if self._on_done is None:
             return
         now = StageStatus(status.active_workers)  # a copy: workers that end later do not change it
-        done = partial(self._on_done, **selected({**given, "stage_status": now}, self._done_requested))
+        done = partial(self._on_done, **select({**given, "stage_status": now}, self._done_requested))
         try:
             shielded(partial(self.run, done))
         except (Exception, Timeout) as second:

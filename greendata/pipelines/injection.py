@@ -9,7 +9,7 @@ from typing import Any
 
 from greendata.errors import BadSignature, NotCallable
 
-__all__ = ("StageStatus", "WorkerInfo", "check_given", "requested_names", "selected")
+__all__ = ("StageStatus", "WorkerInfo", "check_given", "requested_names", "select")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _after_element(
     return parameters if first.kind is first.VAR_POSITIONAL else parameters[1:]
 
 
-def selected(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+def select(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """Return the items of *given* with one of the *names*."""
     return {name: value for name, value in given.items() if name in names}
 

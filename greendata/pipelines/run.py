@@ -82,7 +82,7 @@ class Run:
         self._downstream_window: dict[Operator, int] = {}
         self._closer: gevent.Greenlet[..., None] | None = None
         self._kept: list[Iterator[Item]] = []
-        self._survey(exit_, 0)
+        self._count_uses(exit_, 0)
         self.items = self.pull(exit_, []).items
         self.yield_timer.join()
         _live.add(self)
@@ -92,7 +92,7 @@ class Run:
 
     # -- building -----------------------------------------------------------------------------------
 
-    def _survey(self, stage: Operator, window: int) -> None:
+    def _count_uses(self, stage: Operator, window: int) -> None:
         """Count the users of each stage, and record the smallest window downstream of it (0: no order is needed)."""
         known = stage in self._uses
         self._uses[stage] = self._uses.get(stage, 0) + 1
@@ -104,7 +104,7 @@ class Run:
         for source in stage.sources:
             if known:
                 self._uses[source] -= 1  # it was counted the first time
-            self._survey(source, stage.upstream_window(window))
+            self._count_uses(source, stage.upstream_window(window))
 
     def downstream_window(self, stage: Operator) -> int:
         """Return the smallest window downstream of *stage*; 0 if no later stage needs order."""

@@ -1,7 +1,10 @@
-"""`Batches`: a query's result in pieces, while the query still runs.
+"""`Batches`: the result of a query in pieces, while the query still runs.
 
-Each batch is a job of its own. Between batches no worker is held, whatever the consumer does; Polars stops
-computing when its own small buffer is full.
+Each batch is read by a separate pool job, so a slow consumer occupies no worker between batches. Polars stops
+computing when its small internal buffer is full.
+
+    consumer    next() ──────────────► returns batch 1 ── works ── next() ► returns batch 2
+    pool        job: read batch 1 ──►┘ job: read batch 2 ───────────────►┘ job: read batch 3
 """
 
 from __future__ import annotations
@@ -25,19 +28,21 @@ T = TypeVar("T")
 
 
 class Batches(Closing, Generic[T]):
-    """An iterator over DataFrames that leaves the hub alone, and a context manager that stops the query.
+    """An iterator over DataFrames that does not block the hub, and a context manager that stops the query.
 
-    It keeps one batch in advance; memory is bounded by that and by Polars' own buffer. Leaving the block,
-    `close`, an error, the end and dropping the object stop the query. One consumer at a time, from any thread.
-    `PoolFull` comes up at the first batch or not at all: what has begun goes on.
-    A Rust panic reaches nobody: Polars ends the stream there, as if it were complete (``collect`` raises it).
+    It reads one batch in advance. Memory is bounded by that batch and by Polars' buffer. The query stops at the end of
+    the block, at `close`, after an error, after the last batch, and when the object is dropped. There may be one
+    consumer at a time, in any thread.
+
+    `PoolFull` is raised for the first batch or not at all: a stream that has started can finish.
+    A Rust panic is not reported: Polars ends the stream there as if it were complete. ``collect`` does raise it.
 
     Args:
-        start: returns Polars' iterator of batches, or one over what is made of them; called, and asked for each
-            batch, on a worker.
-        timeout: the deadline of the whole stream in seconds, from now.
-        key: for fairness, see `greendata.pool.pool.Pool.submit`.
-        label: what its jobs are called.
+        start: returns Polars' iterator of batches, or an iterator over converted batches. It is called, and its
+            iterator is advanced, on a worker.
+        timeout: the deadline of the whole stream, in seconds from now.
+        key: for fair queueing, see `greendata.pool.pool.Pool.submit`.
+        label: the label of its jobs.
 
     Raises:
         BadTimeout: *timeout* is negative or NaN.
@@ -58,15 +63,15 @@ class Batches(Closing, Generic[T]):
         label: str = "batches",
     ) -> None:
         self._source = _Source(start)
-        self._limit = nearest(seconds_of(timeout))
+        self._deadline = nearest(seconds_of(timeout))
         self._key = key
         self._label = label
-        self._next: Result[T | None] | None = None  # the batch in advance; the consumer's thread
-        self._waiting = False  # a consumer waits; consumers test and set it without a call between
-        self._asking = False  # the consumer submits what `close` cannot see yet; the consumer's thread
-        self._letting_go = native.allocate_lock()  # whoever acquires it lets go of the source; any thread
+        self._next: Result[T | None] | None = None  # the batch that is read in advance; set by the consumer's thread
+        self._waiting = False  # a consumer waits; tested and set without a call in between, so no thread can switch
+        self._requesting = False  # a job is being submitted that `close` cannot see yet; the consumer's thread sets it
+        self._releasing = native.allocate_lock()  # the thread that acquires it releases the source
         self._closed = False
-        self._ending: Result[None] | None = None  # done when the source was let go of; whoever closes
+        self._closing: Result[None] | None = None  # done when the source is closed; set by the thread that releases it
 
     def __iter__(self) -> Batches[T]:
         return self
@@ -78,14 +83,14 @@ class Batches(Closing, Generic[T]):
             raise StopIteration
         self._waiting = True
         try:
-            reading = self._next
-            if reading is None:
-                reading = bypassing_queue_limit(self._ask) if self._source.is_open else self._ask()
-            batch = reading.get()
+            next_batch = self._next
+            if next_batch is None:
+                next_batch = bypassing_queue_limit(self._request_next) if self._source.is_open else self._request_next()
+            batch = next_batch.get()
             self._next = None
             if batch is not None and not self._closed:
-                with suppress(PoolFull):  # then without one in advance
-                    self._ask()
+                with suppress(PoolFull):  # no batch is read in advance then
+                    self._request_next()
         except BaseException:
             self.close()
             raise
@@ -97,7 +102,7 @@ class Batches(Closing, Generic[T]):
         return batch
 
     def close(self) -> None:
-        """Stop the query; nothing happens if it has stopped. A consumer that waits gets `JobCancelled`.
+        """Stop the query. Idempotent. A consumer that waits gets `JobCancelled`.
 
         Never blocks. Safe from any thread.
         """
@@ -105,18 +110,18 @@ class Batches(Closing, Generic[T]):
             return
         self._closed = True
         self._source.closing = True
-        if not self._asking:  # else the consumer lets go, once it has asked
-            self._let_go()
+        if not self._requesting:  # otherwise the consumer releases the source after it has submitted the job
+            self._release()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The whole stream as an Arrow C stream, for consumers that pull it natively: they wait on their own.
+        """Return the whole stream as an Arrow C stream. Its consumer pulls natively, and blocks while it waits.
 
         Raises:
-            BatchesSpent: it has been begun, or closed.
+            BatchesSpent: the stream was started or closed before.
         """
         if self._closed or self._next is not None or self._source.is_open:
             raise BatchesSpent
@@ -127,60 +132,60 @@ class Batches(Closing, Generic[T]):
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
         return f"<Batches {self._label!r} {state} at {id(self):#x}>"
 
-    def _ask(self) -> Result[T | None]:
-        """Have the next batch read."""
-        self._asking = True
+    def _request_next(self) -> Result[T | None]:
+        """Submit the job that reads the next batch, and return its result."""
+        self._requesting = True
         try:
-            self._next = reading = self._fetch()
+            self._next = next_batch = self._submit_read()
         finally:
-            self._asking = False
-            if self._closed:  # looked at when it has asked; `close` does it the other way round
-                self._let_go()
+            self._requesting = False
+            if self._closed:  # `close` sets this before it tests `_requesting`; so one of the two threads releases
+                self._release()
         if self._closed:
-            reading.cancel()
-        return reading
+            next_batch.cancel()
+        return next_batch
 
-    def _let_go(self) -> None:
-        if self._letting_go.acquire(False):
-            reading, self._next = self._next, None
-            self._stop(reading)
+    def _release(self) -> None:
+        if self._releasing.acquire(False):
+            next_batch, self._next = self._next, None
+            self._stop(next_batch)
 
-    def _stop(self, reading: Result[T | None] | None) -> None:
-        if reading is not None:
-            reading.cancel()
+    def _stop(self, next_batch: Result[T | None] | None) -> None:
+        if next_batch is not None:
+            next_batch.cancel()
         if self._source.is_open:
-            with suppress(PolarsForked):  # the query is the parent's, and stops there
-                self._ending = carry_out(self._source.close, label=f"close {self._label}")
+            with suppress(PolarsForked):  # the query belongs to the parent process, and stops there
+                self._closing = carry_out(self._source.close, label=f"close {self._label}")
 
-    def _fetch(self) -> Result[T | None]:
-        with within(self._limit):
+    def _submit_read(self) -> Result[T | None]:
+        with within(self._deadline):
             return pool.submit(self._source.read, key=self._key, label=self._label)
 
 
 class _Source:
-    """Polars' iterator. Native threads alone touch it: dropping it takes Polars milliseconds, a rollback longer."""
+    """Polars' iterator. Only native threads use it: dropping it takes milliseconds, and a database rollback longer."""
 
     def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
         self._start: Callable[[], Any] | None = start
         self._batches: Any = None
-        self.closing = False  # any thread sets it: from then on no read starts the query, or keeps it
+        self.closing = False  # set by any thread; after that no read starts the query or keeps it
 
     @property
     def is_open(self) -> bool:
-        """True if there may be a query to stop. Safe from any thread."""
+        """True if there may be a running query. Safe from any thread."""
         return self._start is None
 
     def read(self) -> Any:
-        """The next batch, or None at the end."""
+        """Return the next batch, or None at the end."""
         batches = self._opened()
         return None if batches is None else next(batches, None)
 
     def export(self, requested_schema: object | None) -> object:
-        """The stream as an Arrow C stream."""
+        """Return the stream as an Arrow C stream."""
         return self._opened().__arrow_c_stream__(requested_schema)
 
     def close(self) -> None:
-        """Drop the iterator, which stops the query; a read that is on its way drops it when it returns."""
+        """Drop the iterator, which stops the query. A read that still runs drops it when it returns."""
         self._batches = None
 
     def _opened(self) -> Any:

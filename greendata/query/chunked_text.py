@@ -1,8 +1,10 @@
-"""Frames as text, in slices: Polars holds the GIL while it hands over text in memory, and the hub with it.
+"""Write frames as text in slices, because Polars holds the GIL, and so blocks the hub, while it returns text.
 
-``df.write_ndjson()`` and ``df.write_json()`` of 600 000 rows silence the hub for 50 to 100 ms. Here the rows become
-objects by an expression, or lines by a sink, a few slices at once on all cores, and each slice is handed over by
-itself: that takes half of the time and silences the hub for 2 ms. All of it is for workers.
+``df.write_ndjson()`` and ``df.write_json()`` of 600 000 rows block the hub for 50 to 100 ms. The functions here
+process a few slices in parallel on all cores: an expression makes JSON objects of the rows, or a sink makes CSV lines.
+Each slice is returned separately. That takes half of the time, and blocks the hub for 2 ms.
+
+Call these functions from workers.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import polars as pl
 
 __all__ = ("SLICE_BYTES", "csv_lines", "json_lists", "json_text", "ndjson_lines", "ndjson_text", "slices")
 
-SLICE_BYTES = 1 << 19  # of columns in memory, which is about what they are as text: a copy of it is 0.2 ms of the GIL
-JSON_ROWS = 5_000  # at most, however narrow they are: names of columns make the text three times as long
-CSV_ROWS = 10_000  # likewise; to begin with a slice takes longer
-AT_ONCE = 4  # slices: their text, and no more, is in memory; with 8 no less time is taken
+SLICE_BYTES = 1 << 19  # bytes in memory, about the same as text; copying them holds the GIL for 0.2 ms
+JSON_ROWS = 5_000  # most rows in a slice: with column names, narrow rows are three times as long as text
+CSV_ROWS = 10_000  # most rows in a slice; more than for JSON, because each slice costs more
+PARALLEL_SLICES = 4  # slices whose text is in memory; 8 are not faster
 
 
 def ndjson_text(df: pl.DataFrame) -> str:
-    r"""What ``df.write_ndjson()`` returns.
+    r"""Return the same text as ``df.write_ndjson()``.
 
     Example:
         >>> ndjson_text(pl.DataFrame({"a": [1, 2]}))
@@ -33,7 +35,7 @@ def ndjson_text(df: pl.DataFrame) -> str:
 
 
 def json_text(df: pl.DataFrame) -> str:
-    """What ``df.write_json()`` returns.
+    """Return the same text as ``df.write_json()``.
 
     Example:
         >>> json_text(pl.DataFrame({"a": [1, 2]}))
@@ -43,46 +45,48 @@ def json_text(df: pl.DataFrame) -> str:
 
 
 def ndjson_lines(df: pl.DataFrame) -> Iterator[bytes]:
-    r"""Newline-delimited JSON, one object a row.
+    r"""Yield newline-delimited JSON, with one object for each row.
 
     Example:
         >>> list(ndjson_lines(pl.DataFrame({"a": [1]})))
         [b'{"a":1}\n']
     """
-    return _objects(df, between="\n", behind="\n")
+    return _json_objects(df, separator="\n", end="\n")
 
 
 def json_lists(df: pl.DataFrame) -> Iterator[bytes]:
-    """JSON objects, one a row, with commas between and no brackets around.
+    """Yield JSON objects, one for each row, with commas between them but without the enclosing brackets.
 
     Example:
         >>> list(json_lists(pl.DataFrame({"a": [1, 2]})))
         [b'{"a":1},{"a":2}']
     """
-    return _objects(df, between=",", behind="")
+    return _json_objects(df, separator=",", end="")
 
 
 def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
-    r"""CSV without its header; with *quote_text* whatever is no number stands in quotes.
+    r"""Yield CSV lines without a header. With *quote_text*, all values except numbers are quoted.
 
     Example:
         >>> list(csv_lines(pl.DataFrame({"a": [1], "b": ["x"]}), quote_text=True))
         [b'1,"x"\n']
     """
     style: Literal["non_numeric", "necessary"] = "non_numeric" if quote_text else "necessary"
-    for some in _some(df, CSV_ROWS):
+    for some in _groups(df, CSV_ROWS):
         files = [BytesIO() for _ in some]
         sinks = [
             piece.lazy().sink_csv(file, include_header=False, quote_style=style, lazy=True)
             for piece, file in zip(some, files, strict=True)
         ]
-        pl.collect_all(sinks, engine="streaming")  # the engine that runs sinks side by side
+        pl.collect_all(sinks, engine="streaming")  # the engine that runs sinks in parallel
         for file in files:
-            yield file.getvalue()  # which is no copy
+            yield file.getvalue()  # returns the buffer without a copy
 
 
 def slices(df: pl.DataFrame, size: int, *, rows: int) -> Iterator[pl.DataFrame]:
-    """*df* in slices of about *size* bytes in memory and at most *rows* rows; one slice if it has no rows.
+    """Return *df* in slices of about *size* bytes in memory and at most *rows* rows.
+
+    A frame without rows gives one slice.
 
     Example:
         >>> [piece.height for piece in slices(pl.DataFrame({"a": range(5)}), 1 << 20, rows=2)]
@@ -94,22 +98,22 @@ def slices(df: pl.DataFrame, size: int, *, rows: int) -> Iterator[pl.DataFrame]:
     return df.iter_slices(max(1, min(rows, int(size / max(a_row, 1.0)))))
 
 
-def _objects(df: pl.DataFrame, *, between: str, behind: str) -> Iterator[bytes]:
+def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[bytes]:
     if not df.height:
-        df.write_ndjson()  # which raises what it has against the types; nothing else asks for it
+        df.write_ndjson()  # raises an error for unsupported types
         return
     if not df.width:
-        yield (between.join(["{}"] * df.height) + behind).encode()
+        yield (separator.join(["{}"] * df.height) + end).encode()
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
-    text = (an_object.str.join(between) + behind).cast(pl.Binary)
-    for some in _some(df, JSON_ROWS):
+    text = (an_object.str.join(separator) + end).cast(pl.Binary)
+    for some in _groups(df, JSON_ROWS):
         for done in pl.collect_all([piece.lazy().select(text) for piece in some], engine="in-memory"):
             lines: bytes = done.item()
             yield lines
 
 
-def _some(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:
+def _groups(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:
     pieces = slices(df, SLICE_BYTES, rows=rows)
-    while some := list(islice(pieces, AT_ONCE)):
+    while some := list(islice(pieces, PARALLEL_SLICES)):
         yield some

@@ -1,4 +1,4 @@
-"""`GreenEngine`: Polars' own plug-in point, with the greenlet waiting and the hub going on."""
+"""`GreenEngine`: a Polars engine that blocks the calling greenlet but not the hub."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class GreenEngine(pl.Engine):
     """A Polars engine that runs another one in the pool.
 
     ``lf.collect(engine=GreenEngine())`` blocks the calling greenlet and not the hub;
-    ``lf.collect_async(gevent=True, engine=GreenEngine())`` returns a `Result`. As the engine affinity
-    (``pl.Config.set_engine_affinity``, process-wide) it serves every call that names no engine.
+    ``lf.collect_async(gevent=True, engine=GreenEngine())`` returns a `Result`. If it is set
+    as the process-wide engine affinity (``pl.Config.set_engine_affinity``), it serves every call without an engine.
 
-    Arguments are passed through as they come, so that an engine of any Polars 2 is served. Errors are the
-    inner engine's own. Safe from any thread; in one without a hub it runs inline.
+    Arguments are passed through unchanged, so the engines of every Polars 2 release work. Errors are those of the
+    inner engine. Safe from any thread; in a thread without a hub the query runs inline.
 
     Args:
-        inner: the engine that computes: a name, or any `polars.Engine`. "auto" is what Polars would take:
-            its engine affinity, else its default.
+        inner: the engine that computes: a name, or any `polars.Engine`. "auto" is the engine that Polars would use:
+            its engine affinity, or else its default.
 
     Raises:
-        BadEngine: *inner* is no engine.
+        BadEngine: *inner* is not an engine.
 
     Example:
         >>> lf = pl.LazyFrame({"a": [1, 2, 3]})
@@ -60,7 +60,7 @@ class GreenEngine(pl.Engine):
 
     @property
     def name(self) -> str:
-        """The inner engine's name, marked: Polars puts its own engine in the place of one named "auto"."""
+        """The inner engine's name with a prefix, because Polars replaces an engine that is named "auto"."""
         return f"green {self.inner.name}"
 
     @property
@@ -72,7 +72,7 @@ class GreenEngine(pl.Engine):
         return f"GreenEngine({self._inner!r})"
 
     def collect(self, lf: pl.LazyFrame, **options: Any) -> Any:
-        """See `polars.Engine.collect`. A background query is handed out by the inner engine as it is."""
+        """See `polars.Engine.collect`. A background query is returned by the inner engine unchanged."""
         if options.get("background"):
             return self.inner.collect(lf, **options)
         collect: Callable[..., Any] = self.inner.collect
@@ -87,21 +87,21 @@ class GreenEngine(pl.Engine):
         return pool.call(self.inner.execute, lf, **options)
 
     def collect_async(self, lf: pl.LazyFrame, *, gevent: bool = False, **options: Any) -> Any:
-        """A `Result` of the frame; an awaitable from the inner engine where ``gevent=False``."""
+        """Return a `Result` of the frame, or with ``gevent=False`` the awaitable of the inner engine."""
         if not gevent:
             return self.inner.collect_async(lf, gevent=False, **options)
         return pool.submit(partial(self.inner.collect, lf, **options), label="collect")
 
     def collect_all_async(self, lfs: Iterable[pl.LazyFrame], *, gevent: bool = False, **options: Any) -> Any:
-        """A `Result` of the frames; an awaitable from the inner engine where ``gevent=False``."""
+        """Return a `Result` of the frames, or with ``gevent=False`` the awaitable of the inner engine."""
         if not gevent:
             return self.inner.collect_all_async(lfs, gevent=False, **options)
         return pool.submit(partial(self.inner.collect_all, list(lfs), **options), label="collect_all")
 
     def collect_batches(self, lf: pl.LazyFrame, **options: Any) -> Any:
-        """The frame in `Batches`."""
+        """Return the frame in `Batches`."""
         inner = self.inner
-        if inner.name == "auto":  # which does not stream; Polars makes the same choice
+        if inner.name == "auto":  # "auto" does not stream; Polars makes the same choice
             inner = engine_of("streaming")
         return Batches(partial(inner.collect_batches, lf, **options))
 
@@ -121,10 +121,10 @@ for _name in [name for name in vars(pl.Engine) if name.startswith("sink_")]:
 
 
 def engine_of(engine: object) -> pl.Engine:
-    """The engine of that name, or the engine itself.
+    """Return the engine with the name *engine*, or *engine* itself if it is one.
 
     Raises:
-        BadEngine: it is neither.
+        BadEngine: *engine* is neither.
     """
     if isinstance(engine, pl.Engine):
         return engine

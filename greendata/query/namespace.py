@@ -1,4 +1,4 @@
-"""The ``.green`` namespace: ``lf.green.collect()`` is ``greendata.collect(lf)``, and so for every verb."""
+"""The ``.green`` namespace: ``lf.green.collect()`` is ``greendata.collect(lf)``, and the same for every verb."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class _Namespace(Generic[F]):
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in self._verbs:
-            raise AttributeError(f"{name!r} is no verb of {type(self).__name__}; it has {', '.join(self._verbs)}")
-        verbs = import_module("greendata.query.verbs")  # not before: every program that imports Polars comes here
+            raise AttributeError(f"{name!r} is not a verb of {type(self).__name__}; it has {', '.join(self._verbs)}")
+        verbs = import_module(
+            "greendata.query.verbs"
+        )  # imported late: every program that imports Polars loads this module
         return partial(getattr(verbs, name), self._frame)
 
     def __dir__(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""Rows as Python objects: dicts, pydantic models, lists of values.
+"""Convert rows to Python objects: dicts, pydantic models, lists of values.
 
-Making objects holds the GIL in whatever thread it is done. So it is done in the calling greenlet, in slices of
-about a millisecond (`greendata.hub.pacing`), and the hub polls between them.
+Creating objects holds the GIL in any thread. So it is done in the calling greenlet, in slices of about a millisecond
+(`greendata.hub.pacing`), and the hub polls between them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from greendata.schema.limits import is_readable, unreadable
 
 __all__ = ("rows_for", "to_columns", "to_dicts", "to_models")
 
-_OWN_TYPES = frozenset(get_args(ErrorType))  # of pydantic; all others come from validators of the user
+_PYDANTIC_TYPES = frozenset(get_args(ErrorType))  # pydantic's error types; all others come from validators of the user
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -34,11 +34,11 @@ Rows = Callable[[int, int], list[dict[str, Any]]]
 
 
 def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
-    """``df.to_dicts()``, in slices: the calling greenlet waits, the hub goes on.
+    """Return ``df.to_dicts()``, computed in slices: the calling greenlet waits, and the hub continues.
 
     Raises:
-        NotAFrame: *df* is no DataFrame.
-        FrameInvalid: a value that Python has not, such as a date of the year 10 000.
+        NotAFrame: *df* is not a DataFrame.
+        FrameInvalid: Python cannot represent a value, for example a date in the year 10 000.
 
     Example:
         >>> to_dicts(pl.DataFrame({"a": [1, 2]}))
@@ -48,14 +48,14 @@ def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
-    """The rows as *model*: what ``TypeAdapter(list[model]).validate_python(df.to_dicts())`` gives, in slices.
+    """Return ``TypeAdapter(list[model]).validate_python(df.to_dicts())``, computed in slices.
 
-    A dict and a tuple may be in their column's form, as in a frame that was validated.
+    Dicts and tuples may be encoded as in the columns of a validated frame.
 
     Raises:
-        NotAFrame: *df* is no DataFrame.
-        FrameInvalid: a value that Python cannot hold to the last digit, such as a date of the year 10 000.
-        pydantic.ValidationError: rows that pydantic refuses, those of the first slice that has any; each location
+        NotAFrame: *df* is not a DataFrame.
+        FrameInvalid: Python cannot represent a value exactly, for example a date in the year 10 000.
+        pydantic.ValidationError: pydantic rejects rows. Only the first slice with such rows is reported; each location
             begins with the row's index in *df*.
 
     Example:
@@ -70,11 +70,11 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
 
 
 def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
-    """``df.to_dict(as_series=False)``, in slices.
+    """Return ``df.to_dict(as_series=False)``, computed in slices.
 
     Raises:
-        NotAFrame: *df* is no DataFrame.
-        FrameInvalid: a value that Python has not, such as a date of the year 10 000.
+        NotAFrame: *df* is not a DataFrame.
+        FrameInvalid: Python cannot represent a value, for example a date in the year 10 000.
 
     Example:
         >>> to_columns(pl.DataFrame({"a": [1, 2], "b": ["x", None]}))
@@ -86,10 +86,10 @@ def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
 
 
 def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
-    """What makes the rows of *df* from one on, so many, as *model* takes them.
+    """Return a function of a start and a length that returns these rows of *df*, decoded for *model*.
 
     Raises:
-        FrameInvalid: a value that Python cannot hold to the last digit.
+        FrameInvalid: Python cannot represent a value exactly.
 
     Example:
         >>> class Point(BaseModel):
@@ -98,7 +98,7 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         [{'xy': (1, 'a')}]
     """
     columns: tuple[Column, ...] = ()
-    with suppress(NoColumnForm, DuplicateColumn, NotAModel):  # no frame is in its columns' form then
+    with suppress(NoColumnForm, DuplicateColumn, NotAModel):  # there are no columns to decode then
         columns = columns_of(model)
     failures = _unreadable(df)
     if failures.height and columns and model.model_config.get("extra", "ignore") == "ignore":
@@ -106,14 +106,14 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         df, failures = df.drop(referred(spare, spare)), failures.filter(~pl.col("column").is_in(spare))
     if failures.height:
         raise pool.call(FrameInvalid.with_text, model.__name__, df.height, failures)
-    unpackers = decoders_of(columns, df.schema)
-    return partial(_unpacked, df, unpackers) if unpackers else partial(_dicts, df)
+    decoders = decoders_of(columns, df.schema)
+    return partial(_decoded, df, decoders) if decoders else partial(_dicts, df)
 
 
-def _unpacked(
-    df: pl.DataFrame, unpackers: list[tuple[str, Callable[[Any], Any]]], start: int, length: int
+def _decoded(
+    df: pl.DataFrame, decoders: list[tuple[str, Callable[[Any], Any]]], start: int, length: int
 ) -> list[dict[str, Any]]:
-    return [row | {name: unpack(row[name]) for name, unpack in unpackers} for row in _dicts(df, start, length)]
+    return [row | {name: decode(row[name]) for name, decode in decoders} for row in _dicts(df, start, length)]
 
 
 def _dicts(df: pl.DataFrame, start: int, length: int) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ def _models(rows: Rows, validate: Callable[[Any], list[M]], start: int, length: 
 
 
 def _shifted(error: ValidationError, start: int) -> ValidationError:
-    """The same failures, with row indices that count from the head of the frame."""
+    """Return *error* with row indices that count from the start of the frame."""
     details = [_detail(line, start) for line in error.errors(include_url=False)]
     return ValidationError.from_exception_data(error.title, details)
 
@@ -142,7 +142,7 @@ def _detail(line: Any, start: int) -> InitErrorDetails:
     detail = InitErrorDetails(type=line["type"], loc=(row + start, *rest), input=line["input"])
     if "ctx" in line:
         detail["ctx"] = line["ctx"]
-    if line["type"] not in _OWN_TYPES:
+    if line["type"] not in _PYDANTIC_TYPES:
         detail["type"] = PydanticCustomError(line["type"], line["msg"], line.get("ctx"))
     return detail
 
@@ -154,7 +154,7 @@ def _frame(df: object) -> pl.DataFrame:
 
 
 def _readable(df: object, kind: str) -> pl.DataFrame:
-    """*df*, if Python has what is in it; at what it has not, Polars panics."""
+    """Return *df*, or raise if Python cannot represent a value, at which Polars would panic."""
     frame = _frame(df)
     failures = _unreadable(frame, exactly=False)
     if failures.height:
@@ -165,4 +165,4 @@ def _readable(df: object, kind: str) -> pl.DataFrame:
 def _unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
     if any(is_readable(pl.element(), dtype, exactly=exactly) is not None for dtype in df.dtypes):
         return pool.call(partial(unreadable, exactly=exactly), df)
-    return pl.DataFrame()  # of most frames it takes no query to know
+    return pl.DataFrame()  # most frames need no query to find out

@@ -1,15 +1,15 @@
 """The verbs: Polars' own names and keyword arguments, each returning a `Result` at once.
 
-Every verb takes three arguments more than its Polars namesake:
+Every verb takes three more arguments than the Polars function of that name:
 
-- ``timeout``: the deadline in seconds, queue wait and run time together; of it and the deadlines of
-  `greendata.deadline` blocks around the call, the nearest counts. It fails the result with `DeadlineExceeded`.
-- ``key``: jobs of different keys take turns (a tenant, a route).
-- ``label``: what the job is called in errors and statistics; the verb's name if None.
+- ``timeout``: the deadline in seconds, for queue wait and run time together. If the call is inside `greendata.deadline`
+  blocks, the nearest deadline counts. When it passes, the result fails with `DeadlineExceeded`.
+- ``key``: jobs with different keys, for example tenants or routes, take turns.
+- ``label``: the name of the job in errors and statistics; the verb's name if None.
 
-Every verb raises at the call: `NotAFrame`, `BadEngine`, `BadTimeout` and TypeError for an argument that Polars
-does not have, with nothing queued; `PoolFull` and `PoolClosed`; `PolarsForked`. What Polars raises comes from the
-result. A cancelled or expired sink leaves behind what Polars has written by then. Safe from any thread.
+Every verb raises these errors when it is called, and then no job is queued: `NotAFrame`, `BadEngine`, `BadTimeout`,
+TypeError for an argument that Polars does not have, `PoolFull`, `PoolClosed` and `PolarsForked`. Errors of Polars are
+raised by the result. A sink that is cancelled or expires leaves what Polars has written by then. Safe from any thread.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def run(
 ) -> Result[T]:
     """Run ``func(*args, **kwargs)`` in the pool.
 
-    *func* runs in a native thread, with the caller's context variables. It must not touch greenlets; if it
-    takes arguments named timeout, key or label, bind them with `functools.partial`.
+    *func* runs in a native thread, with the caller's context variables. It must not use greenlets. If it takes
+    arguments named timeout, key or label, bind them with `functools.partial`.
 
     Raises:
-        NotCallable: *func* is no callable.
+        NotCallable: *func* is not callable.
 
     Example:
         >>> run(sorted, [3, 1, 2], reverse=True).get(timeout=5)
@@ -136,7 +136,7 @@ def collect_all(
     label: str | None = None,
     **options: Any,
 ) -> Result[list[pl.DataFrame]]:
-    """Collect several frames as one job, with what they share computed once: `polars.collect_all`.
+    """Collect several frames as one job with `polars.collect_all`, which computes common parts once.
 
     Example:
         >>> lf = pl.LazyFrame({"a": [1, 2, 3]})
@@ -157,10 +157,12 @@ def batches(
     label: str | None = None,
     **options: Any,
 ) -> Batches[pl.DataFrame]:
-    """The result of *lf* in batches, while it is computed; see `Batches`. ``timeout`` is for the whole stream.
+    """Return the result of *lf* in batches while it is computed; see `Batches`.
+
+    ``timeout`` applies to the whole stream.
 
     Args:
-        options: those of `polars.LazyFrame.collect_batches`: ``chunk_size`` (rows), ``maintain_order``, ``engine``.
+        options: as for `polars.LazyFrame.collect_batches`: ``chunk_size`` (rows), ``maintain_order``, ``engine``.
 
     Example:
         >>> with batches(pl.LazyFrame({"a": range(10)}), chunk_size=5) as stream:
@@ -180,7 +182,7 @@ def explain(
     label: str | None = None,
     **options: Any,
 ) -> Result[str]:
-    """The query plan of *lf*, which may read files: ``lf.explain(**options)`` in the pool.
+    """Return the query plan of *lf*: ``lf.explain(**options)`` in the pool, because it may read files.
 
     Example:
         >>> "FILTER" in explain(pl.LazyFrame({"a": [1]}).filter(pl.col("a") > 1)).get(timeout=5)
@@ -192,7 +194,7 @@ def explain(
 def collect_schema(
     lf: pl.LazyFrame, *, timeout: float | None = None, key: Hashable = None, label: str | None = None
 ) -> Result[pl.Schema]:
-    """The schema of *lf*, which may read files: ``lf.collect_schema()`` in the pool.
+    """Return the schema of *lf*: ``lf.collect_schema()`` in the pool, because it may read files.
 
     Example:
         >>> dict(collect_schema(pl.LazyFrame({"a": [1]})).get(timeout=5))
@@ -270,12 +272,12 @@ def read_database_uri(
 ) -> Result[pl.DataFrame]:
     """Read what *query* selects: ``polars.read_database_uri(query, uri, **options)`` in the pool.
 
-    Its engines bring a SQLite of their own, which destroys files that `sqlite3` in the same process writes: for SQLite
-    take `read_sql`.
+    Polars' database engines contain another copy of SQLite. It corrupts files that `sqlite3` writes in the same
+    process, so use `read_sql` for SQLite.
 
     Example:
-        >>> nobody_there = read_database_uri("SELECT 1", "postgresql://127.0.0.1:1/none", timeout=5)
-        >>> nobody_there.wait() is None, nobody_there.successful()
+        >>> refused = read_database_uri("SELECT 1", "postgresql://127.0.0.1:1/none", timeout=5)
+        >>> refused.wait() is None, refused.successful()
         (True, False)
     """
     _check(pl.read_database_uri, "read_database_uri", {name: options[name] for name in options if name != "engine"})
@@ -305,7 +307,7 @@ def write_ndjson(
     label: str | None = None,
     **options: Any,
 ) -> Result[str | None]:
-    r"""``df.write_ndjson(file, **options)`` in the pool; text in memory is made in slices, for the hub's sake.
+    r"""Run ``df.write_ndjson(file, **options)`` in the pool. Text in memory is made in slices, to keep the hub running.
 
     Example:
         >>> write_ndjson(pl.DataFrame({"a": [1]})).get(timeout=5)
@@ -325,7 +327,7 @@ def write_json(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[str | None]:
-    """``df.write_json(file)`` in the pool; text in memory is made in slices, for the hub's sake.
+    """Run ``df.write_json(file)`` in the pool. Text in memory is made in slices, to keep the hub running.
 
     Example:
         >>> write_json(pl.DataFrame({"a": [1]})).get(timeout=5)
@@ -378,7 +380,7 @@ def _eager(df: object) -> pl.DataFrame:
 
 
 def _check(polars_function: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
-    """Raise what Polars would raise for an argument it does not have, but at the call."""
+    """Raise, at the call, the error that Polars raises for an argument that it does not have."""
     if not options.keys() <= (known := _parameters(polars_function)):
         raise TypeError(f"{name}() got an unexpected keyword argument {sorted(options.keys() - known)[0]!r}")
     if "engine" in options:

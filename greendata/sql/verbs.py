@@ -225,12 +225,12 @@ class SqlBatches(Batches[pl.DataFrame]):
     def _stop(self, reading: Result[pl.DataFrame | None] | None) -> None:
         reading_end = None if reading is None else reading.end()
         super()._stop(reading)
-        if self._ending is not None or not self._source.is_open:
-            self._ends = [end for end in (reading_end, self._ending) if end is not None]
+        if self._closing is not None or not self._source.is_open:
+            self._ends = [end for end in (reading_end, self._closing) if end is not None]
             _call_after(self._ends, self._target.release)
 
-    def _fetch(self) -> Result[pl.DataFrame | None]:
-        return _with_cancellation(super()._fetch(), self._canceller)
+    def _submit_read(self) -> Result[pl.DataFrame | None]:
+        return _with_cancellation(super()._submit_read(), self._canceller)
 
 
 def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:

@@ -1,4 +1,4 @@
-"""Private names of other libraries: each library's stand in one file, and nothing else of the package knows them."""
+"""The private names of each other library are used in one file only."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def inherited(module: Module) -> Iterator[tuple[int, str]]:
         for inner in ast.walk(node):
             name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "name", None)
             if isinstance(name, str) and name in theirs:
-                yield inner.lineno, name  # type: ignore[attr-defined]  # both kinds have one
+                yield inner.lineno, name  # type: ignore[attr-defined]  # both node types have one
 
 
 def unnamed_bases(node: ast.ClassDef, namespace: dict[str, Any]) -> Iterator[type]:
-    """Yield the bases of a class that is made inside a function, with theirs."""
+    """Yield the bases, direct and indirect, of a class that is defined inside a function."""
     for base in node.bases:
         root, *path = ast.unparse(base).split(".")
         found = namespace.get(root)
@@ -91,11 +91,11 @@ def is_ours(base: type) -> bool:
 
 @cache
 def private_names_of(base: type) -> set[str]:
-    """Return the private names of a class, and of what its methods, if they are in Python, give to an instance."""
+    """Return the private names of a class, and of the instance attributes that its Python methods set."""
     names = set(vars(base))
     try:
         source = ast.parse(dedent(getsource(base)))
-    except (OSError, TypeError):  # it is compiled
+    except (OSError, TypeError):  # a compiled class
         source = ast.Module([], [])
     names |= {
         inner.attr

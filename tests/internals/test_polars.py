@@ -1,4 +1,4 @@
-"""Every name of Polars' native classes, sorted by what it costs the hub. A new Polars with a new name fails here.
+"""Classify every name of Polars' native classes by its cost for the hub. A new name in a new Polars fails here.
 
 The remedy: see what the function does. If it computes, reads, writes or waits, it is an execution, and belongs in
 `greendata.internals.polars`, from where the patch sends it to the pool. If not, add it to `CHEAP`.
@@ -29,7 +29,7 @@ NUMBERS = words("f16 f32 f64 i8 i16 i32 i64 i128 u8 u16 u32 u64 u128")
 
 # What stays on the caller's thread, by class; "" has the functions of the module.
 CHEAP: dict[str, set[str]] = {
-    # They add to a plan, and compute nothing.
+    # These extend a plan, and compute nothing.
     "PyLazyFrame": words(
         """
         _node_name _retained_parquet_footers bottom_k cache cast cast_all clone count drop drop_nans drop_nulls
@@ -44,8 +44,8 @@ CHEAP: dict[str, set[str]] = {
         """
     ),
     "PyLazyGroupBy": words("agg having head map_groups tail"),
-    # They are ready at once, or take a pass over the data at most. Some convert into Python objects, as `row_tuples`
-    # does: they hold the GIL, so that another thread would be of no use to the hub.
+    # These return at once, or after at most one pass over the data. Some convert to Python objects, like `row_tuples`:
+    # they hold the GIL, so running them in another thread would not help the hub.
     "PyDataFrame": words(
         """
         _export_columns _import_columns _row_encode _to_metadata add add_df as_str clear clone columns div div_df
@@ -77,7 +77,7 @@ CHEAP: dict[str, set[str]] = {
     | {f"{verb}_{kind}" for verb in words("eq neq lt lt_eq gt gt_eq") for kind in (*NUMBERS, "decimal", "str")}
     | {f"{verb}_{kind}" for verb in words("get new new_opt apply_ufunc") for kind in NUMBERS},
     "PyInProcessQuery": words("cancel fetch"),
-    # They build a plan. EXPLAIN and DELETE alone resolve a schema on the way, under a lock of the context.
+    # These build a plan. Only EXPLAIN and DELETE resolve a schema, while they hold a lock of the context.
     "PySQLContext": words(
         """
         catalog_ddl catalog_tables default_catalog execute execute_with_catalog_tables get_tables new register
@@ -85,7 +85,7 @@ CHEAP: dict[str, set[str]] = {
         """
     ),
     "PyCatalogClient": words("init_classes new scan_table type_json_to_polars_type"),
-    # Expressions, plans, concatenation without a copy, settings. The assertions of `polars.testing` are for tests.
+    # Expressions, plans, concatenation without a copy, settings, and the assertions of `polars.testing`.
     "": words(
         """
         _bench_parquet_metadata_bincode_size _estimate_memory_usage _get_dtype_max _get_dtype_min
@@ -110,7 +110,7 @@ CHEAP: dict[str, set[str]] = {
 
 
 def names_of(owner: str) -> set[str]:
-    """Return the names of a native class, or of the module's functions, that the Polars in place has."""
+    """Return the names in a native class, or of the module's functions, of the installed Polars."""
     if owner:
         return {name for name in vars(getattr(plr, owner)) if not name.startswith("__")}
     functions = {name for name, found in vars(plr).items() if callable(found) and not isinstance(found, type)}
@@ -118,7 +118,7 @@ def names_of(owner: str) -> set[str]:
 
 
 def of_owner(owner: str, names: tuple[str, ...]) -> set[str]:
-    """Return those of *names* that are of *owner*, without the path to it."""
+    """Return those of *names* that belong to *owner*, without the path."""
     if not owner:  # a function may be patched where Polars' Python code has it, under a name of its own
         return {path.removeprefix("_") for name in names if "." not in (path := name.partition(":")[2])}
     prefix = f"polars._plr:{owner}."

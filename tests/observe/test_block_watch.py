@@ -14,7 +14,7 @@ import pytest
 import greendata
 from greendata.errors import BadArgument
 from greendata.observe import Block, HubBlockedWarning, warn_on_block, watch_blocks
-from greendata.query.patching.function_patch import diverted_for
+from greendata.query.patching.function_patch import is_patched
 from tests.conftest import run_python
 from tests.support.gates import rest
 from tests.support.natives import Native, until
@@ -226,9 +226,9 @@ def test_blocks_may_overlap_and_the_last_one_ends_it() -> None:
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert diverted_for("warnings")
+    assert is_patched("warnings")
     second.__exit__(None, None, None)
-    assert not diverted_for("warnings")
+    assert not is_patched("warnings")
     assert type(pl._plr.PyLazyFrame.collect).__name__ == "method_descriptor"
 
 

@@ -124,7 +124,7 @@ def test_a_module_that_cannot_be_imported(tmp_path: Path, source: str, text: str
         (["top"], "the following arguments are required: address"),
         (["top", "nowhere", "--interval", "0"], "expected seconds from 0.1 to 3600"),
         (["top", "nowhere", "--header", "nonsense"], "expected NAME:VALUE"),
-        (["top", "/nowhere"], "the path of a Unix socket that is there, got '/nowhere'"),
+        (["top", "/nowhere"], "the path of an existing Unix socket, got '/nowhere'"),
         (["top", "http://[::1"], "address must be a URL"),
         (["top", "http://127.0.0.1:99999"], "address must be a URL"),
         (["top", "http:///x"], "a URL with a host"),

@@ -161,7 +161,7 @@ def test_a_drained_pool_takes_no_trace_away(tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_is_refused_at_the_call(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "out.json"):
-        with pytest.raises(BadArgument, match="path must be a file in a folder that is there"), trace(path):
+        with pytest.raises(BadArgument, match="path must be a file in an existing writable folder"), trace(path):
             pytest.fail("the block was entered")
     assert not jobs.listeners
 

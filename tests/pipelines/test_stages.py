@@ -1,4 +1,4 @@
-"""Pipelines: the names and keywords, the pipe, sharing, injection, and how stages of every kind go together."""
+"""Pipelines: names and keywords, the pipe operator, sharing, injection, and combinations of all kinds of stages."""
 
 from __future__ import annotations
 

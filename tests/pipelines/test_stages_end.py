@@ -1,4 +1,4 @@
-"""How a pipeline ends: whatever ends it, no worker is left and every ``on_done`` has run."""
+"""However a pipeline ends, all workers have ended and every ``on_done`` has run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.processes import run_python
 
 
 class Watched:
-    """An endless pipeline of every kind of stage that keeps a list of who has started and who is done."""
+    """An endless pipeline of all kinds of stages that records which workers have started and which have ended."""
 
     def __init__(self, **last: Any) -> None:
         self.started: list[str] = []
@@ -44,7 +44,7 @@ class Watched:
 
 
 def every_greenlet_of_a_pipeline() -> list[Any]:
-    """All that are not dead, found without the help of the pipelines."""
+    """Return all greenlets that are not dead, found without the pipelines."""
     gc.collect()
     greenlets = [found for found in gc.get_objects() if type(found) is gevent.Greenlet and not found.dead]
     return [found for found in greenlets if "greendata.pipelines" in found._run.__module__]

@@ -1,4 +1,4 @@
-"""Errors in pipelines: the function's own object with the element's index, the policies, timeouts, bad input."""
+"""Errors in pipelines: the function's exception with the element's index, the policies, timeouts, bad input."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_the_policy_raises_ends_the_pipeline() -> None:
 
 
 def test_a_timeout_is_for_the_function_alone() -> None:
-    """Twelve instant elements behind a consumer that takes its time: none is out of time."""
+    """Twelve fast elements and a slow consumer: no element times out."""
     stream = iter(stages.map(lambda x: x, range(12), timeout=0.001, maxsize=1))
     got = []
     for element in stream:
@@ -305,7 +305,7 @@ def _waiting(value: int) -> int:
     ],
 )
 def test_a_timeout_around_the_loop_ends_it(stage_of: Any, on_error: Any) -> None:
-    """Also where the function of an inline stage waits, and elements are skipped over which it fails."""
+    """Test an inline stage whose function waits, and which skips the elements for which it fails."""
     with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as around:
         for _ in stage_of(on_error=on_error):
             pass

@@ -1,4 +1,4 @@
-"""Pipelines and the hub: sockets and timers get their turn, and who has nothing to do costs nothing."""
+"""Pipelines and the hub: sockets and timers are served, and idle greenlets cost nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.processes import run_python
 @pytest.mark.parametrize("on", ["greenlet", "inline"])
 @pytest.mark.parametrize("kind", [stages.map, stages.filter, stages.flat_map, stages.each])
 def test_the_hub_polls_while_trivial_functions_run(kind: Any, on: Any) -> None:
-    """The source ends when a timer has rung: if the loop does not poll, it never does."""
+    """The source ends when a timer fires, which never happens if the loop does not poll."""
     rung: list[str] = []
     timer = gevent.spawn_later(0.001, rung.append, "rung")
     source = itertools.takewhile(lambda _: not rung, itertools.count())
@@ -47,7 +47,7 @@ def test_an_idle_pipeline_does_not_turn_the_loop() -> None:
 
 
 def test_workers_work_at_the_same_time() -> None:
-    """Each waits for the others: with one less at work they would wait for ever."""
+    """Each worker waits for the others; with one worker less they would wait for ever."""
     here: list[int] = []
     everybody = Event()
 
@@ -79,7 +79,7 @@ def test_elements_come_before_the_source_ends() -> None:
 
 
 def test_an_endless_source_keeps_the_window_only() -> None:
-    """As memory: the elements that are alive at any time, over many windows."""
+    """Memory use: the number of elements alive at any time, over many windows."""
     finished = run_python("""
         import gc, itertools
         from greendata.pipelines import stages

@@ -1,4 +1,4 @@
-"""The laws of pipelines, as properties: order, nothing lost or doubled, bounds on running ahead."""
+"""Property tests of pipelines: order, no element lost or duplicated, limits on reading ahead."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from greendata.pipelines import stages
 from greendata.pipelines.run import workers
 from greendata.pipelines.stages import Stage
 
-EXAMPLES = 60  # a pipeline with native stages costs a millisecond an element
+EXAMPLES = 60  # a pipeline with native stages takes a millisecond for each element
 
 
 class Spoilt(Exception):
-    """What the functions below raise."""
+    """The error that the functions below raise."""
 
 
 def jumble(x: int) -> None:
-    """Let others overtake: some elements wait for a turn of the hub, or for two."""
+    """Let elements overtake each other: some wait for one or two iterations of the hub."""
     for _ in range(x % 3):
         gevent.sleep(0)
 
 
 @dataclass(frozen=True)
 class Link:
-    """One stage and what it is in plain Python."""
+    """A stage and its equivalent in plain Python."""
 
     kind: str
     on: Any
     workers: int
     maxsize: int
-    spoils: int = 0  # every so many-th element raises; 0: none
+    spoils: int = 0  # every element at a multiple of this raises; 0: none
 
     def func(self, x: int) -> Any:
         if self.on == "greenlet":
@@ -173,7 +173,7 @@ def test_whatever_ends_a_run_every_worker_is_gone_and_done(
         )
     ENDS[end](stages.ordered(source, window=window), count)
     gevent.idle()
-    while workers() or done.total() < started.total():  # native ones take their time
+    while workers() or done.total() < started.total():  # native workers end later
         gevent.idle()
     assert done == started
     assert all(started[number] <= link.workers for number, link in enumerate(chain))
@@ -277,7 +277,7 @@ def test_no_stage_runs_ahead_by_more_than_its_bound(first: int, second: int, max
 @given(chains, windows)
 @settings(max_examples=EXAMPLES)
 def test_ordered_keeps_within_its_window(chain: list[Link], window: int) -> None:
-    """While the first element is held up, no more than a window of the source is read and kept."""
+    """While the first element is held, no more than a window of the source is read and kept."""
     chain = [link for link in chain if link.kind == "map"]
     door = gevent.event.Event()
     read = itertools.count()

@@ -1,4 +1,4 @@
-"""Pipelines that end in frames and files, and the progress bar."""
+"""Pipelines with frames and files as sinks, and the progress bar."""
 
 from __future__ import annotations
 
@@ -176,4 +176,4 @@ def test_progress_draws_a_bar_with_the_total(capsys: pytest.CaptureFixture[str])
     assert "pages: 100%" in drawn
     assert "7/7" in drawn
     assert "rows: 6it" in drawn
-    assert tqdm.tqdm.monitor is None  # no thread was left behind
+    assert tqdm.tqdm.monitor is None  # no thread was started

@@ -1,4 +1,4 @@
-"""Batches: they come while the query runs, no faster than they are taken, and the query ends with its consumer."""
+"""Batches: they arrive while the query runs, only as fast as they are consumed; the query ends with its consumer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.frames import ROWS, crowded, gated, gated_batches, one_worker
 from tests.support.gates import Gate, rest, timeout_at
 from tests.support.natives import TIMEOUTS
 
-MANY = 1000  # batches of a query that shall not come to its end
-AHEAD = 50  # batches that Polars and we may compute beyond what was taken; 8 with two cores
+MANY = 1000  # batches of a query that should not reach its end
+AHEAD = 50  # batches that may be computed ahead of the consumer; 8 with two cores
 
 ESCAPES = (ValueError, SystemExit, KeyboardInterrupt, gevent.Timeout, gevent.GreenletExit, GeneratorExit)
 
 
 class Query:
-    """A query of `MANY` batches that tells how far it came and when Polars let go of it."""
+    """A query of `MANY` batches that records its progress and when Polars released it."""
 
     def __init__(self, held_at: dict[int, Gate] | None = None) -> None:
         self.asked = 0
@@ -39,10 +39,10 @@ class Query:
         return greendata.batches(gated_batches(self._compute, MANY, self._ended.release), chunk_size=1, **options)
 
     def wait_stopped(self) -> None:
-        """Return when the query is over; it was stopped if it never came to its last batch."""
+        """Wait until the query has ended. It was stopped if it never reached its last batch."""
         while self._ended.locked():
             rest()
-            pl.Series([0])  # entering Polars frees the Python objects that its threads have let go of
+            pl.Series([0])  # a call of Polars frees the Python objects that its threads have released
         assert self.asked < MANY
 
     def _compute(self, number: int) -> int:
@@ -54,7 +54,7 @@ class Query:
 
 @pytest.fixture
 def start(make_gate: Callable[[], Gate]) -> Iterator[Callable[..., tuple[Query, Gate]]]:
-    """A function that makes a query and the gate that holds it at the batch of that number."""
+    """Return a function that makes a query, and the gate that holds it at the batch with a number."""
 
     def make(held_at: int) -> tuple[Query, Gate]:
         gate = make_gate()
@@ -220,7 +220,7 @@ def test_closing_while_polars_makes_the_iterator_drops_it(held: Gate) -> None:
     held.wait_arrived()
     stream.close()
     consumer.get()
-    while greendata.stats().running + greendata.stats().queued > 1:  # the held job stays, the closing one goes
+    while greendata.stats().running + greendata.stats().queued > 1:  # the held job stays, the closing job ends
         rest()
     held.open()
     while greendata.stats().running:

@@ -1,4 +1,4 @@
-"""Batches that are closed or dropped let go of their source in a native thread, whatever the pool is up to."""
+"""Batches that are closed or dropped release their source in a native thread, in every state of the pool."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE
 
 @contextmanager
 def filled() -> Iterator[Callable[[], None]]:
-    """A pool that is full; called, it lets its worker go."""
+    """Fill the pool; yield a function that releases its worker."""
     with full() as gate:
         yield gate.open
 
 
 @contextmanager
 def emptied() -> Iterator[Callable[[], None]]:
-    """A full pool; called, it cancels all that waits, as a drain does and the page may."""
+    """Fill the pool; yield a function that cancels all waiting jobs, as `drain` and the dashboard do."""
 
     def cancel() -> None:
         for job in pool.pending():
@@ -45,7 +45,7 @@ def emptied() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def drained() -> Iterator[Callable[[], None]]:
-    """A pool that takes no more work."""
+    """Drain the pool, so that it accepts no more work."""
     greendata.drain()
     try:
         yield lambda: None
@@ -83,7 +83,7 @@ def test_the_source_ends_in_a_native_thread(
 
     streams = [greendata.Batches(source)]
     next(streams[0])
-    until(is_idle)  # the batch in advance is there
+    until(is_idle)  # the batch is read in advance
     with state() as go:
         end(streams)
         assert get_ident() not in ended_in

@@ -1,4 +1,4 @@
-"""Text in slices is, to the letter, the text that Polars writes in one piece."""
+"""Text that is made in slices is exactly the text that Polars writes at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import greendata
 from greendata.query import chunked_text
 from greendata.query.chunked_text import json_text, ndjson_text
 
-pytestmark = pytest.mark.once("unpatched")  # values, and what is made of them
+pytestmark = pytest.mark.once("unpatched")  # values only; no greenlets
 
-SHORT = 3  # rows of a slice in these tests: boundaries fall into frames of a handful of rows
+SHORT = 3  # rows of a slice in these tests, so that small frames have several slices
 
 # What JSON cannot hold; Polars refuses them in one piece as well.
 NO_JSON = (pl.Object, pl.Binary)
@@ -87,7 +87,7 @@ def test_a_frame_of_many_slices_of_the_real_length(monkeypatch: pytest.MonkeyPat
 
 
 def _outcome(write: Callable[[], str]) -> str | type[PolarsError]:
-    """The text, or the kind of error where Polars has no JSON for a type."""
+    """Return the text, or the type of the error if Polars has no JSON for a data type."""
     try:
         return write()
     except PolarsError as error:

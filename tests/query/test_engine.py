@@ -1,4 +1,4 @@
-"""GreenEngine at Polars' own plug-in point: every method, every inner engine, every way to name it."""
+"""GreenEngine as an engine of Polars: every method, every inner engine, every way to select it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SINKS = ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
 
 
 class Recorder(pl.Engine):
-    """A user's own engine: it collects in memory and notes in which thread."""
+    """An engine of a user, which collects in memory and records the thread."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -48,7 +48,7 @@ class Recorder(pl.Engine):
 
 @pytest.fixture
 def affinity() -> Iterator[Callable[[Any], object]]:
-    """Sets the engine affinity, which is the process's; it is as before when the test is over."""
+    """Set the process-wide engine affinity, and restore it after the test."""
     with pl.Config():
         yield pl.Config.set_engine_affinity
 

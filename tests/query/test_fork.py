@@ -1,4 +1,4 @@
-"""After a fork in a process where Polars has run, every execution is refused at once; before, nothing is."""
+"""After a fork of a process in which Polars has run, every execution raises at once. Without a query none does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from greendata.query.patching import fork_guard
 from tests.support.processes import run_python
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process
 
 # Runs one piece of work in a forked child, which leaves its answer in a file.
 IN_CHILD = """
@@ -68,7 +68,7 @@ QUERIES = {
 SETUPS = {
     "unpatched": "pl.select(1)",
     "patched Polars": "gevent.get_hub(); greendata.patch_polars(); pl.select(1)",
-    # gevent watches SIGCHLD from its first fork on, and misses a child that is gone by then: so it is told before.
+    # gevent watches SIGCHLD from its first fork on and misses children that ended before, so start watching first.
     "all patched": "from gevent import monkey; monkey.patch_all(); greendata.patch_polars(); pl.select(1);"
     "gevent.get_hub().loop.install_sigchld()",
     "after a verb": "greendata.run(pl.select, 1).get()",
@@ -108,7 +108,7 @@ class Tasks:
         self.pauses += 1
 
 
-UNKNOWN = dict.fromkeys(range(-1000, 0), "python")  # more than this process has
+UNKNOWN = dict.fromkeys(range(-1000, 0), "python")  # more threads than this process has
 NAMED = UNKNOWN | {-1: "polars-0"}
 
 
@@ -332,8 +332,8 @@ def test_a_polars_that_lacks_some_functions_is_refused_as_far_as_it_goes() -> No
 def test_a_child_that_imports_polars_itself_is_beyond_doubt() -> None:
     code = """
 import greendata, polars as pl
-from greendata.query.patching.function_patch import diverted_for
-print(diverted_for("refusal"), told(lambda: pl.select(7).item()))
+from greendata.query.patching.function_patch import is_patched
+print(is_patched("a fork"), told(lambda: pl.select(7).item()))
 """
     fresh = LATE.replace("import polars as pl\n", "").format(setup="pass") + code + "end()\n"
     assert run_python(fresh) == (0, "False gave 7\n", "")

@@ -1,4 +1,4 @@
-"""The patch: every execution goes through the pool while the hub turns, and all else is as Polars has it."""
+"""The patch: every execution runs in the pool while the hub keeps running, and all else is unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.natives import TIMEOUTS
 
 
 def written(write: Callable[[io.BytesIO], object]) -> bytes:
-    """Return what *write* puts into a file."""
+    """Return what *write* writes to a file."""
     file = io.BytesIO()
     write(file)
     return file.getvalue()
@@ -98,20 +98,20 @@ SINKS = ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
 
 @pytest.fixture
 def patched() -> Iterator[None]:
-    """Polars is patched during the test."""
+    """Patch Polars during the test."""
     greendata.patch_polars()
     yield
     greendata.unpatch_polars()
 
 
 def plainly(work: Callable[[], object]) -> object:
-    """What *work* gives without the patch."""
+    """Return the result of *work* without the patch."""
     assert not greendata.is_polars_patched()
     return work()
 
 
 def patchedly(work: Callable[[], object]) -> object:
-    """What *work* gives under the patch, having gone through the pool."""
+    """Return the result of *work* with the patch, and assert that it ran in the pool."""
     greendata.patch_polars()
     try:
         with crowded():
@@ -137,7 +137,7 @@ def assert_same(ours: Any, own: Any) -> None:
 
 
 def in_place() -> dict[str, object]:
-    """The functions of the seam, as their owners hold them."""
+    """Return the patched functions as raw attributes of their owners."""
     found: dict[str, object] = {}
     for name in EXECUTIONS + HANDOFFS:
         owner, attribute = place_of(name)
@@ -146,7 +146,7 @@ def in_place() -> dict[str, object]:
 
 
 def place_of(name: str) -> tuple[Any, str]:
-    """Return the owner of a function of the seam, and what it is called there."""
+    """Return the owner of a patched function, and its attribute name."""
     module, _, path = name.partition(":")
     owner: Any = __import__(module, fromlist=["_"])
     *parents, attribute = path.split(".")
@@ -195,7 +195,7 @@ def test_where_another_function_is_missing_the_rest_is_patched(full_name: str, m
     with crowded():
         KEYS.lazy().collect()
     successor = vars(plr.PyLazyFrame)["clone"]
-    setattr(owner, name, successor)  # one that comes later is not touched
+    setattr(owner, name, successor)  # a later replacement is not changed
     greendata.unpatch_polars()
     assert vars(owner)[name] is successor
 
@@ -256,7 +256,7 @@ def test_readers_and_writers_go_through_the_pool(name: str, tmp_path: Path) -> N
     patchedly(lambda: getattr(KEYS, f"write_{name}")(file))
     own = io.BytesIO()
     getattr(KEYS, f"write_{name}")(own)
-    if name != "avro":  # which marks every file with a random number
+    if name != "avro":  # Avro files contain a random number
         assert file.read_bytes() == own.getvalue()
     assert_same(patchedly(lambda: getattr(pl, f"read_{name}")(file)), KEYS)
 

@@ -1,4 +1,4 @@
-"""Under the patch, errors and warnings are those that Polars gives without it."""
+"""With the patch, errors and warnings are the same as without it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.frames import ROWS, gated_batches
 
 
 class OwnError(Exception):
-    """An error of a user's own module."""
+    """An error defined in a user's module."""
 
 
 def failing(kind: type[BaseException]) -> Callable[[object], object]:
@@ -62,7 +62,7 @@ WARNING: dict[str, Callable[[], object]] = {
 
 
 def outcome(work: Callable[[], object]) -> tuple[object, ...]:
-    """What came out of *work*: the error's type, its text, the last line of its traceback, what it came from."""
+    """Return the type, text, last traceback line and cause of the error that *work* raises."""
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - any at all
         work()
     error = caught.value
@@ -78,7 +78,7 @@ def outcome(work: Callable[[], object]) -> tuple[object, ...]:
 
 
 def under_the_patch(work: Callable[[], object]) -> object:
-    gevent.get_hub()  # without one nothing would leave the thread
+    gevent.get_hub()  # without a hub everything would run in this thread
     greendata.patch_polars()
     try:
         return work()

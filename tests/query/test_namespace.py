@@ -1,4 +1,4 @@
-"""``lf.green`` and ``df.green``: doors to the same verbs, with every argument."""
+"""``lf.green`` and ``df.green`` have the same verbs, with every argument."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EAGER = ("write_csv", "write_ipc", "write_json", "write_ndjson", "write_parquet"
 
 
 def green(frame: pl.LazyFrame | pl.DataFrame) -> Any:
-    """The namespace, of which Polars' annotations know nothing."""
+    """Return the namespace, which is missing in Polars' annotations."""
     return getattr(frame, "green")  # noqa: B009
 
 
@@ -59,9 +59,9 @@ def test_the_hub_goes_on(hub_alive: Gate) -> None:
 
 
 def test_an_unknown_verb_is_told_with_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"'colect' is no verb of GreenLazyFrame; it has batches, collect, "):
+    with pytest.raises(AttributeError, match=r"'colect' is not a verb of GreenLazyFrame; it has batches, collect, "):
         green(ROWS.lazy()).colect()
-    with pytest.raises(AttributeError, match=r"'collect' is no verb of GreenFrame; it has write_csv, "):
+    with pytest.raises(AttributeError, match=r"'collect' is not a verb of GreenFrame; it has write_csv, "):
         green(ROWS).collect()
 
 

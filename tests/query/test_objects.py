@@ -1,4 +1,4 @@
-"""Rows to objects: what pydantic and Polars give, in slices that leave the hub its turns."""
+"""Rows to objects: the results of pydantic and Polars, made in slices between which the hub runs."""
 
 from __future__ import annotations
 

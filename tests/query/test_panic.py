@@ -1,4 +1,4 @@
-"""A panic in Polars' Rust code is an error like another, and the pool goes on."""
+"""A panic in Polars' Rust code is raised like any other error, and the pool continues."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ for engine in ("in-memory", "streaming"):
     except PanicException as panic:
         print("patched", panic.__cause__, panic.__context__)
 print([right.collect().height for _ in range(8)])
-until(lambda: not greendata.stats().running)  # who waits may know of the outcome before it is counted
+until(lambda: not greendata.stats().running)  # a waiter may get the outcome before it is counted
 print(greendata.stats().failed, greendata.stats().running, greendata.stats().abandoned)
 """
 
 
 @pytest.fixture(autouse=True)
 def _usable_afterwards(capfd: pytest.CaptureFixture[str]) -> object:
-    """Whatever the panic, each worker answers; what Rust's panic hook prints is Rust's own."""
+    """Each worker responds after any panic. The output comes from Rust's panic hook."""
     yield
     capfd.readouterr()
     workers = greendata.configure().max_workers

@@ -1,4 +1,4 @@
-"""Every verb: Polars' own values and keyword arguments, its own deadline, key and label, and the hub that goes on."""
+"""Every verb: Polars' values and keyword arguments, deadline, key and label, and a hub that keeps running."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ every_verb = pytest.mark.parametrize("name", HELD)
 
 @pytest.fixture(autouse=True)
 def _connectorx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver for databases that asks the test for the rows: connectorx itself needs a database."""
+    """A stand-in for connectorx, which needs a database: it gets the rows from the test."""
     module = ModuleType("connectorx")
     module.__version__ = "0.4.4"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "connectorx", module)

@@ -1,4 +1,4 @@
-"""What happens between two steps of a stream of batches and of a statement: each is stopped, wherever it was."""
+"""Races between two steps of a stream of batches or of a statement: each is stopped at any point."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FRAME = pl.DataFrame({"a": [1, 2, 3]})
 
 
 def take_one(stream: Batches[pl.DataFrame], asked: Gate) -> pl.DataFrame:
-    """The next batch; *asked* holds who takes it when the read is submitted and nobody else knows of it."""
-    sys.setprofile(at("return", "submit", Batches._fetch.__code__, asked))
+    """Return the next batch; *asked* holds the consumer after it has submitted the read, before it stores the result."""
+    sys.setprofile(at("return", "submit", Batches._submit_read.__code__, asked))
     return next(stream)
 
 
 def close_while_asking(stream: Batches[pl.DataFrame], asked: Gate, reading: Gate) -> None:
-    """Close *stream* when a read of it was submitted and has begun, and its consumer knows nothing of that yet."""
+    """Close *stream* after a read was submitted and has started, before its consumer has stored the result."""
     consuming = Native(take_one, stream, asked)
     asked.wait_arrived()
     reading.wait_arrived()
@@ -60,9 +60,9 @@ def test_a_connection_is_kept_for_a_read_that_nobody_else_knows_of(
     with closing(made) as connection, in_workers(at("call", "_slices", sqlite.rows_of.__code__, reading)):
         stream = greendata.read_sql("VALUES (1), (2)", connection, batch_rows=1)
         close_while_asking(stream, asked, reading)
-        assert stream._ending is not None
-        stream._ending.get()
-        assert databases._claims  # the statement has it
+        assert stream._closing is not None
+        stream._closing.get()
+        assert databases._claims  # the statement still uses the connection
         reading.open()
         until(lambda: not databases._claims)
 

@@ -1,4 +1,4 @@
-"""How the patch gets on in a process: through gevent's entry point, and before or after `patch_all`."""
+"""How the patch is applied in a process: by gevent's entry point, and before or after `patch_all`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.processes import ROOT, run_python
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process
 
 # A query whose function waits for a greenlet: it answers only if Polars is patched.
 PROOF = """
@@ -97,7 +97,7 @@ def take_away():
     import polars._plr as plr
     del plr.PyLazyFrame.{name}
 
-when_imported("polars", take_away)  # it comes before the patch, as a Polars would that has no such function
+when_imported("polars", take_away)  # called before the patch, to simulate a Polars without that function
 monkey.patch_all()
 """
 

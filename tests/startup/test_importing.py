@@ -1,4 +1,4 @@
-"""Functions that wait for a module to be imported: with other hooks, failures and threads about."""
+"""Functions that wait for a module to be imported, together with other import hooks, failures and threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import run_python
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a package that nobody has imported."""
+    """Return the name of a package that has not been imported."""
     package = tmp_path / "awaited_package"
     package.mkdir()
     (package / "__init__.py").write_text("from awaited_package import part\nvalue = part.value\n", encoding="utf-8")
@@ -108,7 +108,7 @@ def test_a_function_that_fails_fails_the_import_and_is_called_at_the_next(module
 
 def test_a_finder_that_asks_all_the_others_is_no_circle(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Nosy:
-        """As naive as finders get: it asks each finder but itself."""
+        """A naive finder: it calls every other finder."""
 
         def find_spec(self, name: str, path: object = None, target: object = None) -> object:
             for finder in sys.meta_path:

@@ -1,4 +1,4 @@
-"""What a program pays for greendata before it uses it: which modules are loaded, and when."""
+"""The start-up cost of greendata: which modules are loaded, and when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import greendata
 from tests.support.processes import run_python
 from tests.support.source_tree import MODULES
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process
 
 WINDOW = next(module for module in MODULES if module.name == "greendata")
 START = ("greendata.startup", "greendata.startup.autopatch", "greendata.startup.importing")
@@ -121,8 +121,8 @@ def test_the_import_of_polars_is_the_moment_of_the_patch() -> None:
 from gevent import monkey; monkey.patch_all()
 assert "polars" not in sys.modules
 from polars import LazyFrame
-from greendata.query.patching.function_patch import diverted_for
-print(diverted_for("the pool"), type(sys.modules["polars"].__loader__).__name__)
+from greendata.query.patching.function_patch import is_patched
+print(is_patched("the pool"), type(sys.modules["polars"].__loader__).__name__)
 """
     assert lines_of(code, {"GREENDATA_AUTOPATCH": "1"}) == ["True SourceFileLoader"]
 

@@ -1,4 +1,4 @@
-"""Polars' own functions, diverted into the pool; and what a fork does to them."""
+"""Patches of Polars' native functions: to run them in the pool, and to make them raise after a fork."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

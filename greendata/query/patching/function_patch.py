@@ -1,8 +1,10 @@
-"""The seam: the native functions in which Polars computes, and how to put something before them.
+"""Patch the native functions in which Polars computes.
 
-Polars' Python code is a thin layer over classes of a Rust extension, and these classes take attributes. So the
-seam lies at the native boundary: all of Polars' own Python code (engines, deprecations, the stack levels of its
-warnings) runs on the caller's greenlet as ever, and the native call alone goes elsewhere.
+Polars' Python code is a thin layer over the classes of a Rust extension, and attributes of these classes can be set.
+So the patches wrap the native functions. All of Polars' Python code (engines, deprecations, the stack levels of its
+warnings) still runs in the caller's greenlet, and only the native call runs elsewhere.
+
+    pl.LazyFrame.collect()  ─►  outermost patch  ─►  patches, last applied first  ─►  innermost patch  ─►  Rust
 """
 
 from __future__ import annotations
@@ -19,21 +21,21 @@ from greendata.errors import SeamMissing
 from greendata.errors.plural import counted
 from greendata.internals.polars import ESSENTIAL
 
-__all__ = ("FunctionPatch", "diverted_for", "missing_for", "original")
+__all__ = ("FunctionPatch", "is_patched", "missing_functions", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class FunctionPatch:
-    """A set of native functions, and what one purpose puts before them.
+    """A patch of a set of native functions, for one purpose.
 
-    Several seams may be diverted at once, and restored in any order. Of two that divert the same function, the one
-    that was diverted last is called first. One with ``innermost=True`` is called last, where the function runs, and
-    one with ``outermost=True`` is called first, where the caller is.
+    Several patches may be applied at once, and undone in any order. If two patches wrap the same function, the one
+    that was applied last is called first. A patch with ``innermost=True`` is called last, in the thread where the
+    function runs. A patch with ``outermost=True`` is called first, in the caller's greenlet.
 
     Args:
-        names: of the functions.
-        purpose: what `diverted_for` asks for.
+        names: the names of the functions.
+        purpose: the purpose, by which `is_patched` finds the patch.
 
     Example:
         >>> seen = []
@@ -49,22 +51,22 @@ class FunctionPatch:
     ) -> None:
         self.purpose = purpose
         self.names = names
-        self.wrap: Wrap | None = None  # while diverted
-        self._there: tuple[str, ...] = ()  # those of the names that the Polars in place has; set by `_divert`
+        self.wrap: Wrap | None = None  # while the patch is applied
+        self._present: tuple[str, ...] = ()  # those of the names that the installed Polars has; set by `_apply`
         self._rank = outermost - innermost
 
     @property
     def is_applied(self) -> bool:
-        """True between `divert` and `restore`."""
+        """True between `apply` and `undo`."""
         return self.wrap is not None
 
     def apply(self, wrap: Wrap) -> None:
-        """Put ``wrap(func)`` in the place of every function that the Polars in place has.
+        """Replace every function that the installed Polars has by ``wrap(func)``.
 
-        A function that it lacks is a `RuntimeWarning`, unless it is one of the few that every query goes through.
+        A missing function gives a `RuntimeWarning`.
 
         Raises:
-            SeamMissing: the Polars in place lacks some of those; nothing was put in place.
+            SeamMissing: a function is missing that every query uses. Nothing was replaced.
         """
         missing = [name for name in self.names if _look_up(name) is None]
         needed = [name for name in missing if name in ESSENTIAL]
@@ -79,57 +81,57 @@ class FunctionPatch:
         self._apply(wrap)
 
     def apply_to_existing(self, wrap: Wrap) -> None:
-        """Put ``wrap(func)`` in the place of every function that the Polars in place has, and say nothing of others."""
+        """Replace every function that the installed Polars has by ``wrap(func)``, without a warning for the others."""
         self._apply(wrap)
 
     def _apply(self, wrap: Wrap) -> None:
         self.undo()
-        self._there = tuple(name for name in self.names if _look_up(name) is not None)
+        self._present = tuple(name for name in self.names if _look_up(name) is not None)
         self.wrap = wrap
-        _diverted.append(self)
-        _diverted.sort(key=lambda patch: patch._rank)  # which keeps the order of equals
-        self._put_in_place()
+        _applied.append(self)
+        _applied.sort(key=lambda patch: patch._rank)  # the sort is stable
+        self._replace_functions()
 
     def undo(self) -> None:
-        """Put the functions back; nothing happens if they are in place."""
+        """Restore the functions. Idempotent."""
         if self.wrap is not None:
             self.wrap = None
-            _diverted.remove(self)
-            self._put_in_place()
+            _applied.remove(self)
+            self._replace_functions()
 
-    def _put_in_place(self) -> None:
-        for name in self._there:
+    def _replace_functions(self) -> None:
+        for name in self._present:
             place = _look_up(name)
             assert place is not None
             owner, attribute, found = place
             first = _originals.setdefault(name, found)
-            layers = [patch.wrap for patch in _diverted if patch.wrap is not None and name in patch._there]
-            setattr(owner, attribute, _layered(first, owner, layers) if layers else _originals.pop(name))
+            layers = [patch.wrap for patch in _applied if patch.wrap is not None and name in patch._present]
+            setattr(owner, attribute, _with_layers(first, owner, layers) if layers else _originals.pop(name))
 
 
-def diverted_for(purpose: str) -> bool:
-    """True while a seam of that purpose is diverted.
+def is_patched(purpose: str) -> bool:
+    """Return True while a patch with that purpose is applied.
 
     Example:
-        >>> diverted_for("an example")
+        >>> is_patched("an example")
         False
     """
-    return any(patch.purpose == purpose for patch in _diverted)
+    return any(patch.purpose == purpose for patch in _applied)
 
 
-def missing_for(purpose: str) -> list[str]:
-    """Return the functions that a seam of that purpose has not put in place, since the Polars in place lacks them.
+def missing_functions(purpose: str) -> list[str]:
+    """Return the functions that a patch with that purpose could not replace, because the installed Polars lacks them.
 
     Example:
-        >>> missing_for("an example")
+        >>> missing_functions("an example")
         []
     """
-    found = (patch for patch in _diverted if patch.purpose == purpose)
-    return [name for patch in found for name in patch.names if name not in patch._there]
+    found = (patch for patch in _applied if patch.purpose == purpose)
+    return [name for patch in found for name in patch.names if name not in patch._present]
 
 
 def original(name: str) -> Callable[..., Any] | None:
-    """The function of that name as Polars has it, whatever stands before it; None if there is no such thing.
+    """Return the unpatched function of that name, or None if Polars has no such function.
 
     Example:
         >>> original("polars._plr:PyLazyFrame.collect_schema").__name__
@@ -139,8 +141,8 @@ def original(name: str) -> Callable[..., Any] | None:
     return None if place is None else _originals.get(name, place[2])
 
 
-def _layered(found: Any, owner: Any, layers: list[Wrap]) -> Any:
-    """*found*, as the owner holds it, with the layers before it: the last one is called first."""
+def _with_layers(found: Any, owner: Any, layers: list[Wrap]) -> Any:
+    """Return *found*, an attribute of *owner*, wrapped by *layers*; the last one is called first."""
     is_static = isinstance(found, staticmethod)
     native: Callable[..., Any] = found.__get__(None, owner) if is_static else found
     func = native
@@ -150,7 +152,7 @@ def _layered(found: Any, owner: Any, layers: list[Wrap]) -> Any:
 
 
 def _look_up(name: str) -> tuple[Any, str, Any] | None:
-    """The owner, the attribute and the object as the owner holds it; None if there is no such thing."""
+    """Return the owner, the attribute name and the raw attribute, or None if there is no such function."""
     module, _, path = name.partition(":")
     try:
         owner: Any = import_module(module)
@@ -162,5 +164,5 @@ def _look_up(name: str) -> tuple[Any, str, Any] | None:
     return None if attribute not in vars(owner or object) else (owner, attribute, vars(owner)[attribute])
 
 
-_diverted: list[FunctionPatch] = []  # innermost first
-_originals: dict[str, Any] = {}  # by name, while something stands before them: as their owners hold them
+_applied: list[FunctionPatch] = []  # innermost first
+_originals: dict[str, Any] = {}  # the raw attributes by name, while they are patched

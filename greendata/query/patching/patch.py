@@ -1,4 +1,4 @@
-"""The patch: Polars' own functions, sent through the pool when a greenlet calls them. See `greendata.monkey`."""
+"""The patch that runs Polars' functions in the pool when a greenlet calls them. See `greendata.monkey`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from greendata.internals.polars import EXECUTIONS
 from greendata.pool import pool
-from greendata.query.patching import fork_guard  # noqa: F401 - its hooks tell a forked child that Polars' threads are gone
+from greendata.query.patching import fork_guard  # noqa: F401 - its fork hooks are needed
 from greendata.query.patching.function_patch import FunctionPatch
 from greendata.threads import sharing
 
@@ -18,15 +18,15 @@ _patch = FunctionPatch(EXECUTIONS, "the pool")
 
 
 def patch_polars() -> None:
-    """Make every Polars execution yield to the hub. Idempotent; before or after `patch_all`, as you like.
+    """Make every Polars execution yield to the hub. Idempotent. Call it before or after `patch_all`.
 
     Each execution becomes a switch point: another greenlet may run between ``df.filter(...)`` and the next line.
 
-    A function that the Polars in place lacks, since it is newer than this greendata, is a `RuntimeWarning`. What has
-    taken its place runs as without the patch.
+    If the installed Polars is newer than this greendata and lacks one of the functions, a `RuntimeWarning` is issued.
+    Functions that have replaced it are not patched.
 
     Raises:
-        SeamMissing: it lacks one of the few that every query goes through; nothing was patched.
+        SeamMissing: Polars lacks a function that every query uses. Nothing was patched.
 
     Example:
         >>> patch_polars()
@@ -36,11 +36,11 @@ def patch_polars() -> None:
     """
     sharing.share()
     if not _patch.is_applied:
-        _patch.apply(_through_the_pool)
+        _patch.apply(_submit_to_pool)
 
 
 def unpatch_polars() -> None:
-    """Take the patch back. Idempotent; executions that are on their way come to their end.
+    """Remove the patch. Idempotent. Executions that have started continue to their end.
 
     Example:
         >>> unpatch_polars()
@@ -49,7 +49,7 @@ def unpatch_polars() -> None:
 
 
 def is_polars_patched() -> bool:
-    """True between `patch_polars` and `unpatch_polars`.
+    """Return True between `patch_polars` and `unpatch_polars`.
 
     Example:
         >>> is_polars_patched()
@@ -58,7 +58,7 @@ def is_polars_patched() -> bool:
     return _patch.is_applied
 
 
-def _through_the_pool(func: Callable[..., Any]) -> Callable[..., Any]:
+def _submit_to_pool(func: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(func)
     def run_in_the_pool(*args: Any, **kwargs: Any) -> Any:
         return pool.call(func, *args, **kwargs)

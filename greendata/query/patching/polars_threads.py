@@ -1,4 +1,4 @@
-"""How many threads Polars takes for itself, where several processes share the cores of one machine."""
+"""Limit the number of Polars threads if several processes share the cores of one machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from greendata.query.patching.fork_guard import polars_has_run
 __all__ = ("VARIABLE", "available_cores", "limit_polars_threads", "share_of_cores")
 
 VARIABLE = "POLARS_MAX_THREADS"
-FEWEST = 2  # with one thread Polars can wait for itself
+FEWEST = 2  # with one thread Polars can deadlock
 
 
 def share_of_cores(processes: int) -> int:
-    """The number of threads for each of *processes* that share the cores this process may run on.
+    """Return the number of threads for each of *processes* that share the cores of this process.
 
     Example:
         >>> share_of_cores(10_000)
@@ -25,7 +25,7 @@ def share_of_cores(processes: int) -> int:
 
 
 def available_cores() -> int:
-    """The number of cores that this process may run on.
+    """Return the number of cores that this process may run on.
 
     Example:
         >>> available_cores() >= 1
@@ -35,10 +35,10 @@ def available_cores() -> int:
 
 
 def limit_polars_threads(count: int) -> bool:
-    """Have Polars start *count* threads with its first query, unless the environment says how many.
+    """Have Polars start *count* threads with its first query, unless the environment sets a number.
 
-    False if Polars has started them already. Polars reads the variable when it is imported, and again when it
-    is told to, until then.
+    Return False if Polars has started its threads already. Until then Polars reads the variable when it is imported,
+    and again on request.
 
     Example:
         >>> import os
