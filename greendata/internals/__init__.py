@@ -1,4 +1,4 @@
-"""Private names of other libraries that greendata depends on: one file for each library, and nowhere else."""
+"""The private names of other libraries that greendata uses. Each library has one file, and no other file uses them."""
 
 from greendata.startup.importing import modules_of as _modules_of
 

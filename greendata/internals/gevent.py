@@ -1,8 +1,8 @@
-"""The private names of gevent that greendata depends on: all of them, and in no other file.
+"""The private names of gevent that greendata uses. No other file uses private names of gevent.
 
-`get_hub_if_exists` is asked for on every way through the package, so it is here as gevent has it, and costs what it
-costs there. All others belong to what `greendata.threads.sharing` replaces. They are looked up when they are asked
-for: `gevent.socket` and `gevent.thread` import more than a program without sockets and threads needs.
+`get_hub_if_exists` is called on every code path, so it is gevent's function itself, without a wrapper. All other names
+are for `greendata.threads.sharing`. They are looked up when they are called, because `gevent.socket` and
+`gevent.thread` import more than a program without sockets and threads needs.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ get_write_watcher: Callable[[Any], Any] = attrgetter("_write_event")
 
 
 def set_watchers(sock: Any, read: object, write: object) -> None:
-    """Give the gevent socket these watchers, or None for none."""
+    """Set the watchers of the gevent socket *sock*; None removes a watcher."""
     sock._read_event = read
     sock._write_event = write
 
 
 class SocketMethods(NamedTuple):
-    """Methods of gevent's sockets, for all kinds of them.
+    """Methods that all classes of gevent sockets share.
 
     Attributes:
-        wait: for one of the socket's watchers.
-        connect: to an address, without the checks of the public method.
+        wait: waits for one of the socket's watchers.
+        connect: connects to an address, without the checks of the public method.
         shutdown: the public method.
-        close: with the watchers.
+        close: closes the socket and its watchers.
     """
 
     wait: Callable[..., Any]
@@ -64,7 +64,7 @@ class SocketMethods(NamedTuple):
 
 
 def socket_methods() -> SocketMethods:
-    """Return the methods that are in place now."""
+    """Return the current methods."""
     from gevent._socketcommon import SocketMixin  # type: ignore[import-not-found]
 
     return SocketMethods(
@@ -76,7 +76,7 @@ def socket_methods() -> SocketMethods:
 
 
 def replace_socket_methods(methods: SocketMethods) -> None:
-    """Put *methods* in the place of those of every gevent socket, also of one that is there already."""
+    """Replace the methods of all gevent sockets, including existing ones, by *methods*."""
     from gevent._socketcommon import SocketMixin
 
     SocketMixin._wait = methods.wait
@@ -86,7 +86,7 @@ def replace_socket_methods(methods: SocketMethods) -> None:
 
 
 def replace_socket_hub(get_hub: Callable[[], Any]) -> None:
-    """Have gevent's sockets and `gevent.select` call *get_hub* for the hub of the thread that makes a socket."""
+    """Have gevent's sockets and `gevent.select` call *get_hub* for the hub of the calling thread."""
     import gevent.select
     from gevent import _socket3, _socketcommon  # type: ignore[attr-defined]
 
@@ -96,7 +96,7 @@ def replace_socket_hub(get_hub: Callable[[], Any]) -> None:
 
 
 def resolve_address(sock: Any, address: Any) -> Any:
-    """Return *address* with its host looked up, for the native socket *sock*."""
+    """Return *address* with its host name resolved, for the native socket *sock*."""
     from gevent._socketcommon import _resolve_addr
 
     return _resolve_addr(sock, address)
@@ -110,11 +110,13 @@ get_loop_of_child: Callable[[Any], Any] = attrgetter("_loop")  # of a `gevent.su
 # -- threads ------------------------------------------------------------------------------------------------
 
 
-WHERE_THREADS_WAIT = frozenset({"gevent._threading", "gevent._monitor"})  # modules where gevent's threads wait for work
+WHERE_THREADS_WAIT = frozenset(
+    {"gevent._threading", "gevent._monitor"}
+)  # modules in which gevent's threads wait for work
 
 
 def thread_handle() -> type[Any]:
-    """Return the class of what a greenlet is joined by that is a `threading.Thread`, from Python 3.13 on."""
+    """Return the class of the handles by which threads that are greenlets are joined, from Python 3.13 on."""
     from gevent.thread import _ThreadHandle  # type: ignore[import-not-found]
 
     found: type[Any] = _ThreadHandle
@@ -122,12 +124,12 @@ def thread_handle() -> type[Any]:
 
 
 def set_greenlet(handle: Any, greenlet: object) -> None:
-    """Let the handle of a thread be that of *greenlet*."""
+    """Make *handle*, the handle of a thread, refer to *greenlet*."""
     handle._set_greenlet(greenlet)
 
 
 def thread_lock_setter() -> Callable[[Any], None] | None:
-    """Return the method that makes the lock by which a thread is joined, or None: from Python 3.13 on there is none."""
+    """Return the method that creates the lock by which a thread is joined, or None from Python 3.13 on."""
     from gevent.threading import Thread  # type: ignore[import-not-found]
 
     return getattr(Thread, "_set_tstate_lock", None)

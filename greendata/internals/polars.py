@@ -1,13 +1,13 @@
-"""The private names of Polars that greendata depends on: all of them, and in no other file.
+"""The private names of Polars that greendata uses. No other file uses private names of Polars.
 
-A function that Polars renames is missing here, and a test sorts every name of the installed version's native classes,
-so that a new one is noticed. What each list is for:
+A test classifies every name of the installed version's native classes, so renamed and new functions are noticed. The
+lists are:
 
-- `ESSENTIAL`: every query goes through one of these. Without them the patch would patch nothing.
-- `EXECUTIONS`: these compute, read or write. The patch sends them to the pool; it can do without one of them.
-- `HANDOFFS`: these return at once and compute elsewhere. They need not leave the hub, but they hang after a fork.
+- `ESSENTIAL`: every query uses one of these. Without them the patch would have no effect.
+- `EXECUTIONS`: these compute, read or write. The patch runs them in the pool. Some of them may be missing.
+- `HANDOFFS`: these return at once and compute elsewhere. They do not block the hub, but they hang after a fork.
 
-The functions look names up when they are called, so that a missing one fails there and not at import.
+The functions look names up when they are called, so a missing name raises there and not at import.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ESSENTIAL = (
     "polars._plr:PyLazyFrame.collect_batches",
     "polars._plr:collect_all",
     "polars.lazyframe.engine:_CollectBatches.__next__",
-    # Resolving a schema may read files and ask object stores; many operations do it on the way.
+    # Resolving a schema may read files and object stores; many operations do it implicitly.
     COLLECT_SCHEMA,
 )
 
 EXECUTIONS = (
     *ESSENTIAL,
-    # So may resolving a plan.
+    # Resolving a plan may do so too.
     "polars._plr:PyLazyFrame.describe_optimized_plan",
     "polars._plr:PyLazyFrame.describe_optimized_plan_tree",
     "polars._plr:PyLazyFrame.describe_plan",
@@ -48,7 +48,7 @@ EXECUTIONS = (
     "polars._plr:explain_all",
     # Waiting for a query that was started with collect(background=True).
     "polars._plr:PyInProcessQuery.fetch_blocking",
-    # Eager readers and writers with a native function of their own.
+    # Eager readers and writers with a separate native function.
     "polars._plr:PyDataFrame.deserialize_binary",
     "polars._plr:PyDataFrame.deserialize_json",
     "polars._plr:PyDataFrame.read_avro",
@@ -59,13 +59,13 @@ EXECUTIONS = (
     "polars._plr:PyDataFrame.write_avro",
     "polars._plr:PyDataFrame.write_ipc_stream",
     "polars._plr:PyDataFrame.write_json",
-    "polars._plr:PyLazyFrame.deserialize_binary",  # a plan carries the frames that it begins with
+    "polars._plr:PyLazyFrame.deserialize_binary",  # a plan contains its source frames
     "polars._plr:PyLazyFrame.deserialize_json",
     "polars._plr:PyLazyFrame.serialize_binary",
     "polars._plr:PyLazyFrame.serialize_json",
     "polars.io.database._utils:_read_sql_adbc",
     "polars.io.database._utils:_read_sql_connectorx",
-    "polars.io.ipc.functions:_read_ipc_schema",  # Polars has taken these two from their module by name
+    "polars.io.ipc.functions:_read_ipc_schema",  # Polars has imported these two functions by name
     "polars.io.parquet.functions:_read_parquet_metadata",
     # Requests to a catalog, over the network.
     "polars._plr:PyCatalogClient.create_catalog",
@@ -79,8 +79,8 @@ EXECUTIONS = (
     "polars._plr:PyCatalogClient.list_catalogs",
     "polars._plr:PyCatalogClient.list_namespaces",
     "polars._plr:PyCatalogClient.list_tables",
-    # Eager operations with a native function of their own, where they cost more than a pass over the column,
-    # and those that call the user's function: switching greenlets inside a Rust frame must not happen here.
+    # Eager operations with a separate native function that cost more than one pass over the column, and those that
+    # call a function of the user: greenlets must not switch inside a Rust frame.
     "polars._plr:PyDataFrame.group_by_map_groups",
     "polars._plr:PyDataFrame.hash_rows",
     "polars._plr:PyDataFrame.is_duplicated",
@@ -111,7 +111,7 @@ HANDOFFS = (
 
 
 def engine_affinity() -> str:
-    """Return the name of the engine that ``engine="auto"`` stands for where no engine object was set for it.
+    """Return the name of the engine that ``engine="auto"`` means, if no engine object was set.
 
     Example:
         >>> engine_affinity()
@@ -126,7 +126,7 @@ def engine_named(name: str) -> pl.Engine:
     """Return Polars' engine of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such engine.
 
     Example:
         >>> engine_named("streaming").name
@@ -138,7 +138,7 @@ def engine_named(name: str) -> pl.Engine:
 
 
 def native_plan(lf: pl.LazyFrame) -> Any:
-    """Return the native object behind *lf*, or None if this Polars keeps it under another name.
+    """Return the native object of *lf*, or None if this Polars stores it under another name.
 
     Example:
         >>> type(native_plan(pl.LazyFrame())).__name__

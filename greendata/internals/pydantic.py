@@ -1,9 +1,10 @@
-"""What greendata knows of pydantic's insides: private attributes of models, and how core schemas are put together.
+"""The internals of pydantic that greendata uses: private attributes of models, and the structure of core schemas.
 
-A core schema is a tree of dicts, the nodes, each with a ``type``. `pydantic_core.core_schema` documents the nodes, but
-not that a model's is kept, nor which of a node's keys hold further nodes. What the rules read off single nodes is in
-`greendata.validation.rules` and `greendata.validation.nested`: there a node with a key that they do not know has no
-rule, and pydantic judges its values. A test sorts all types of nodes that the installed version has.
+A core schema is a tree of dicts, the nodes, each with a ``type``. `pydantic_core.core_schema` documents the nodes. It
+does not document that a model keeps its schema, nor which keys of a node contain further nodes.
+
+The rules for single nodes are in `greendata.validation.rules` and `greendata.validation.nested`. A node with an unknown
+key has no rule there, and pydantic validates its values. A test classifies all node types of the installed version.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = (
     "validator_of",
 )
 
-# Keys of nodes that hold no further nodes: what is in there only looks like one, a default value for example.
+# Keys whose values are not nodes even if they look like one, for example a default value.
 _OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})
 
 
 def core_schema_of(model: type[BaseModel]) -> Any:
-    """Return the core schema that *model* validates by. The model must be complete, see `BaseModel.model_rebuild`.
+    """Return the core schema of *model*. The model must be complete, see `BaseModel.model_rebuild`.
 
     Example:
         >>> from pydantic import BaseModel
@@ -45,7 +46,7 @@ def core_schema_of(model: type[BaseModel]) -> Any:
 
 
 def validates(model: type[BaseModel]) -> Callable[..., Any]:
-    """Return what makes an instance of *model* of a value, as ``model_validate`` does after a few calls more.
+    """Return the function that validates a value as *model*: ``model_validate`` with fewer calls.
 
     Example:
         >>> from pydantic import BaseModel
@@ -58,7 +59,7 @@ def validates(model: type[BaseModel]) -> Callable[..., Any]:
 
 
 def field_validators_of(model: type[BaseModel]) -> Mapping[str, Decorator[FieldValidatorDecoratorInfo]]:
-    """Return the field validators of *model* by the names of their functions: each has ``func`` and ``info``.
+    """Return the field validators of *model* by function name; each has ``func`` and ``info``.
 
     Example:
         >>> from pydantic import BaseModel, field_validator
@@ -74,9 +75,9 @@ def field_validators_of(model: type[BaseModel]) -> Mapping[str, Decorator[FieldV
 
 
 def validator_of(core: Any, config: Any = None) -> SchemaValidator:
-    """Return what validates by a core schema, and by nothing else.
+    """Return a validator for exactly the core schema *core*.
 
-    pydantic 2.12 and later have a model's own validator stand for it, whatever the schema says of it.
+    pydantic 2.12 and later would use the prebuilt validator of a model in its place, even for a changed schema.
 
     Example:
         >>> validator_of({"type": "int"}).validate_python("3")
@@ -84,12 +85,12 @@ def validator_of(core: Any, config: Any = None) -> SchemaValidator:
     """
     try:
         return SchemaValidator(core, config, _use_prebuilt=False)
-    except TypeError:  # an older one, which has no such thing
+    except TypeError:  # an older pydantic without prebuilt validators
         return SchemaValidator(core, config)
 
 
 def type_of(part: Any) -> str | None:
-    """Return the type of a node, or None for a part of a core schema that is none: a list, or a mapping of fields.
+    """Return the type of a node, or None for a part of a core schema that is not a node: a list or a dict of fields.
 
     Example:
         >>> type_of({"type": "int"}), type_of({"type": {"type": "int"}}), type_of([])
@@ -100,7 +101,7 @@ def type_of(part: Any) -> str | None:
 
 
 def holds_parts(part: Mapping[str, Any], key: str) -> bool:
-    """True if what *part* of a core schema has under *key* may be a further part.
+    """Return True if the value of *key* in *part* of a core schema may be a further part.
 
     Example:
         >>> holds_parts({"type": "default", "schema": {}, "default": {}}, "default")
@@ -110,7 +111,7 @@ def holds_parts(part: Mapping[str, Any], key: str) -> bool:
 
 
 def parts_of(part: Any) -> Iterator[Any]:
-    """Yield the parts of a core schema that are right inside *part*.
+    """Yield the parts of a core schema that *part* directly contains.
 
     Example:
         >>> list(parts_of({"type": "nullable", "schema": {"type": "int"}, "metadata": {}}))

@@ -1,7 +1,7 @@
-"""The private name of urllib3 that greendata depends on.
+"""The private name of urllib3 that greendata uses.
 
-Nothing public comes between the moment a socket is connected and a TLS handshake. A urllib3 that does without this
-name is no danger: `greendata.http.adapter` looks at each socket again before it sends a request or reads an answer.
+There is no public hook between the connection of a socket and the TLS handshake. A urllib3 without this name is still
+safe: `greendata.http.adapter` checks each socket again before it sends a request or reads a response.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ("CheckingConnection",)
 
 
 class CheckingConnection(HTTPConnection):
-    """A connection that looks at the peer of its socket before the first byte is sent."""
+    """A connection that checks the peer of its socket before the first byte is sent."""
 
     @abstractmethod
     def check_peer(self, sock: Any) -> None:
-        """Raise if the peer of the connected *sock* may not be talked to."""
+        """Raise if the peer of the connected *sock* is not allowed."""
 
     def _new_conn(self) -> Any:
         sock = super()._new_conn()

@@ -1,1 +1,1 @@
-"""Start-up: what greendata does before it is used, which is next to nothing."""
+"""Start-up code: lazy imports, and the patch of Polars on request of the environment."""

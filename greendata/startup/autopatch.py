@@ -1,8 +1,8 @@
-"""gevent's entry point: have Polars patched when the program imports it, if the environment asks for it.
+"""The entry point for gevent: patch Polars when the program imports it, if an environment variable is set.
 
-gevent calls `autopatch` at the end of every `patch_all`, in any program of an environment that has greendata. So it
-looks at one variable and imports nothing. If the variable asks for the patch, it has native threads share what gevent
-has patched, before the program makes its queues, and waits for the program to import Polars.
+gevent calls `autopatch` at the end of every `patch_all`, in every program of an environment that contains greendata. So
+`autopatch` reads one variable and imports nothing. If the variable is set, it first makes gevent's patched locks usable
+from native threads, before the program creates its queues. Then it waits for the program to import Polars.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ VARIABLE = "GREENDATA_AUTOPATCH"
 YES = ("1", "true", "yes", "on")
 NO = ("", "0", "false", "no", "off")
 
-_value: str | None = None  # of the variable, when patch_all was over; any thread reads
+_value: str | None = None  # of the variable at the end of patch_all; read by any thread
 
 
 def autopatch(_event: object = None) -> None:
-    """Patch Polars when it is imported, or now, if ``GREENDATA_AUTOPATCH`` says so.
+    """Patch Polars when it is imported, or now if it is imported already, if ``GREENDATA_AUTOPATCH`` is set.
 
-    The words are 1, true, yes, on and 0, false, no, off, in capitals or not; an empty value counts as not set. Any
-    other is a `RuntimeWarning`, and Polars is not patched.
+    The values are 1, true, yes, on and 0, false, no, off, in upper or lower case. An empty value counts as not set. For
+    any other value a `RuntimeWarning` is issued and Polars is not patched.
 
     Example:
         >>> autopatch()
@@ -36,7 +36,7 @@ def autopatch(_event: object = None) -> None:
     _value = os.environ.get(VARIABLE, "")
     asked = asks_for_patch(_value)
     if asked or "greendata.threads.sharing" in sys.modules:
-        import_module("greendata.threads.sharing").share()  # with native threads, of which there will be some
+        import_module("greendata.threads.sharing").share()  # with native threads
     if asked:
         when_imported("polars", _patch)
     elif asked is None:
@@ -47,7 +47,7 @@ def autopatch(_event: object = None) -> None:
 
 
 def asks_for_patch(value: str) -> bool | None:
-    """Return what a value of the variable means, or None if it means nothing.
+    """Return True or False for a value of the variable, or None if it is not a valid value.
 
     Example:
         >>> asks_for_patch("on"), asks_for_patch("No"), asks_for_patch("maybe")
@@ -58,7 +58,7 @@ def asks_for_patch(value: str) -> bool | None:
 
 
 def value_at_patch_all() -> str | None:
-    """Return the value the variable had when `patch_all` was over, or None if `patch_all` has not called us.
+    """Return the value of the variable at the end of `patch_all`, or None if `autopatch` was not called.
 
     Example:
         >>> value_at_patch_all() in (None, "")

@@ -1,11 +1,13 @@
 """Call a function when a module has been imported, without importing it.
 
-greendata adds something to Polars: the ``.green`` namespaces, the fork guard, on request the patch. A program that
-never imports Polars must not pay for it, so the addition waits for the program's own import.
+greendata adds code to Polars: the ``.green`` namespaces, the fork guard and, on request, the patch. A program that
+never imports Polars should not pay for this. So the code runs when the program imports Polars.
 
-A finder at the head of `sys.meta_path` answers for the awaited names only. It lets the other finders find the module
-and wraps the loader that they return. The wrapper puts the real loader back before the module's code runs, so that
-the module, its spec and its resources look as they would without us.
+A finder at the start of `sys.meta_path` handles the awaited names only. It lets the other finders find the module, and
+wraps the loader that they return. The wrapper restores the real loader before the module's code runs. So the module,
+its spec and its resources look as usual.
+
+    import polars ─► _Finder ─► the other finders ─► _Notifier around the real loader ─► the module's code ─► func()
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ("is_being_imported", "modules_of", "when_imported")
 
-# By module. Any thread appends, and takes from the front: each function is taken once, by whichever thread is first.
+# By module. Any thread appends, and removes from the front, so that each function is called by one thread only.
 _awaited: dict[str, list[Callable[[], object]]] = {}
 
 
 def when_imported(name: str, func: Callable[[], object]) -> None:
-    """Call *func* once, right after the module *name* is imported; now, if it is already.
+    """Call *func* once, right after the module *name* is imported, or now if it is imported already.
 
-    The import has not returned to its caller by then, so nobody sees the module without what *func* does to it. An
-    exception of *func* fails that import, as one of the module's own code would; the next attempt calls it again.
+    *func* runs before the import statement returns, so no code sees the module without the changes of *func*. An
+    exception of *func* fails the import, as an exception in the module's code does. The next import calls *func* again.
 
     Example:
         >>> when_imported("sys", lambda: print("it is here"))
@@ -42,12 +44,12 @@ def when_imported(name: str, func: Callable[[], object]) -> None:
         sys.meta_path.insert(0, _finder)
     _awaited.setdefault(name, []).append(func)
     if name in sys.modules:
-        import_module(name)  # another thread may be in the middle of it
+        import_module(name)  # waits if another thread is importing it
         _notify(name)
 
 
 def is_being_imported(name: str) -> bool:
-    """True while the code of the module *name* runs, and the functions that wait for its end.
+    """Return True while the code of the module *name* runs, or the functions of `when_imported`.
 
     Example:
         >>> is_being_imported("sys")
@@ -57,9 +59,9 @@ def is_being_imported(name: str) -> bool:
 
 
 def modules_of(package: str) -> Callable[[str], object]:
-    """Return the ``__getattr__`` of a *package* whose modules are loaded when they are first asked for.
+    """Return a ``__getattr__`` for *package* that imports its modules on first access.
 
-    So ``greendata.pool.pool`` works after a plain ``import greendata``, although that loads little.
+    So ``greendata.pool.pool`` works after a plain ``import greendata``, which loads only a few modules.
 
     Example:
         >>> modules_of("greendata.hub")("native").__name__
@@ -86,10 +88,12 @@ def _notify(name: str) -> None:
 
 
 class _Finder:
-    """Finds what is awaited by means of the other finders."""
+    """Finds the awaited modules with the help of the other finders."""
 
     def __init__(self) -> None:
-        self._finding: set[tuple[int, str]] = set()  # by thread; a finder that asks us back gets no answer
+        self._finding: set[tuple[int, str]] = (
+            set()
+        )  # thread and name; avoids endless recursion if a finder searches again
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -98,14 +102,14 @@ class _Finder:
             return None
         self._finding.add((get_ident(), name))
         try:
-            spec = self._ask_the_others(name, path, target)
+            spec = self._find_with_others(name, path, target)
         finally:
             self._finding.discard((get_ident(), name))
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = cast("Loader", _Notifier(cast("Loader", spec.loader)))
         return spec
 
-    def _ask_the_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    def _find_with_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         for finder in tuple(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
@@ -115,7 +119,7 @@ class _Finder:
 
 
 class _Notifier:
-    """A loader that tells of the module once its code has run; what else is asked of it, the real one answers."""
+    """A loader that calls the waiting functions after the module's code has run. Wraps the real loader."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
