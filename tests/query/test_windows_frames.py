@@ -23,7 +23,7 @@ FRAME = pl.DataFrame({"a": [1, 2, 3]})
 
 
 def take_one(stream: Batches[pl.DataFrame], asked: Gate) -> pl.DataFrame:
-    """Return the next batch; *asked* holds the consumer after it has submitted the read, before it stores the result."""
+    """Return the next batch; *asked* holds the consumer after it has submitted the read, before storing the result."""
     sys.setprofile(at("return", "submit", Batches._submit_read.__code__, asked))
     return next(stream)
 
@@ -57,7 +57,7 @@ def test_a_connection_is_kept_for_a_read_that_nobody_else_knows_of(
 ) -> None:
     asked, reading = make_gate(), make_gate()
     made = sqlite3.connect(tmp_path / "a.sqlite", check_same_thread=False)
-    with closing(made) as connection, in_workers(at("call", "_slices", sqlite.rows_of.__code__, reading)):
+    with closing(made) as connection, in_workers(at("call", "_fetch_slices", sqlite.rows_of.__code__, reading)):
         stream = greendata.read_sql("VALUES (1), (2)", connection, batch_rows=1)
         close_while_asking(stream, asked, reading)
         assert stream._closing is not None
