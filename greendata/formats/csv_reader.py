@@ -71,7 +71,7 @@ def read_csv(
         check_writable(schema, "csv")
         missing = sorted(schema.keys() - set(names))
         if missing:
-            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_listed(missing)}", line=1)
+            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_join_names(missing)}", line=1)
     if not names:
         return pl.DataFrame()
     read_as = schema
@@ -116,11 +116,11 @@ def _names(header: bytes) -> list[str]:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         stand = counted(len(twice), "name stands", "names stand")
-        raise Malformed("csv", f"{stand} for more than one column: {_listed(twice)}", line=1)
+        raise Malformed("csv", f"{stand} for more than one column: {_join_names(twice)}", line=1)
     return names
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     some = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
     return some + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 

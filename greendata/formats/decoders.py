@@ -140,14 +140,14 @@ def content_of(source: Source, max_bytes: int) -> bytes:
             raise BodyTooLarge(max_bytes)
         return source
     content = BytesIO()
-    breath = perf_counter() + BUDGET
+    next_pause = perf_counter() + BUDGET
     for piece in _pieces(source, max_bytes + 1):
         content.write(piece)
         if content.tell() > max_bytes:
             raise BodyTooLarge(max_bytes)
-        if perf_counter() >= breath:
+        if perf_counter() >= next_pause:
             breathe()
-            breath = perf_counter() + BUDGET
+            next_pause = perf_counter() + BUDGET
     return content.getvalue()
 
 

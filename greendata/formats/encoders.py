@@ -108,7 +108,7 @@ class Chunks(Closing):
     ) -> None:
         limit = nearest(seconds_of(timeout))
         self._label = label
-        self._made: deque[bytes] = deque()  # only the consumer touches it
+        self._ready: deque[bytes] = deque()  # only the consumer touches it
         self._waiting = False  # consumers test and set it without a call in between
         self._closed = False
         self._parts: Batches[list[bytes]] | _Frames
@@ -129,9 +129,9 @@ class Chunks(Closing):
             raise ChunksBusy
         self._waiting = True
         try:
-            if not self._made and not self._closed:
-                self._made.extend(next(self._parts, ()))
-            chunk = self._made.popleft() if self._made else b""
+            if not self._ready and not self._closed:
+                self._ready.extend(next(self._parts, ()))
+            chunk = self._ready.popleft() if self._ready else b""
         except BaseException:
             self._closed = True
             raise
@@ -162,7 +162,7 @@ class Chunks(Closing):
         return f"<Chunks {self._label!r} {state} at {id(self):#x}>"
 
     def _release(self) -> None:
-        self._made.clear()
+        self._ready.clear()
         self._parts.close()
 
 
@@ -189,7 +189,7 @@ class _Frames:
     def __next__(self) -> list[bytes]:
         self._busy = True
         try:
-            while not self._closed and (prefetch := self._prefetch or self._take()) is not None:
+            while not self._closed and (prefetch := self._prefetch or self._next_frame()) is not None:
                 part: list[bytes] | None = bypassing_queue_limit(_next, prefetch) if self._begun else _next(prefetch)
                 self._begun = True
                 if part:
@@ -214,7 +214,7 @@ class _Frames:
         if not self._busy or isinstance(self._frames, Batches):
             self._close_frames()
 
-    def _take(self) -> _Prefetch | None:
+    def _next_frame(self) -> _Prefetch | None:
         """Return the parts of the next frame, or of the end of the body; None if none are left or this was closed."""
         frames = self._frames
         if frames is None:

@@ -97,22 +97,22 @@ def _reject(content: Content, begin: int, end: int, line: int | None, effort: _E
     """Raise Malformed if the document from *begin* to *end*, which is on *line*, nests too deep."""
     is_open, left = False, b""  # whether it is within a string; the brackets that are not closed yet
     while begin < end:
-        chunk = _unbroken(content[begin : min(begin + SCAN_BYTES, end)], is_last=begin + SCAN_BYTES >= end)
+        chunk = _without_open_escape(content[begin : min(begin + SCAN_BYTES, end)], is_last=begin + SCAN_BYTES >= end)
         begin += len(chunk)
         unescaped = chunk.replace(b"\\\\", b"").replace(b'\\"', b"")
         parts = unescaped.translate(None, _BUT_STRUCTURE).split(b'"')
-        left = _strip((left + b"".join(parts[is_open::2])).translate(_ONE_KIND), line, effort)
+        left = _strip_pairs((left + b"".join(parts[is_open::2])).translate(_ONE_KIND), line, effort)
         is_open ^= len(parts) % 2 == 0
         give_way()
 
 
-def _unbroken(chunk: bytes, *, is_last: bool) -> bytes:
+def _without_open_escape(chunk: bytes, *, is_last: bool) -> bytes:
     """Return *chunk* without a final backslash that escapes the next character."""
     backslashes = len(chunk) - len(chunk.rstrip(b"\\"))
     return chunk if is_last or backslashes % 2 == 0 else chunk[:-1]
 
 
-def _strip(brackets: bytes, line: int | None, effort: _Effort | None) -> bytes:
+def _strip_pairs(brackets: bytes, line: int | None, effort: _Effort | None) -> bytes:
     """Remove the pairs from *brackets*, which are all square, level by level from the innermost; return the rest."""
     for level in range(1, DEPTH + 1):
         stripped = brackets.replace(b"[]", b"")

@@ -20,7 +20,7 @@ CELLS = 1 << 28  # values that a file may declare: a million equal values can be
 DEPTH = 64  # of nested columns
 FOOTER_BYTES = 1 << 23  # at most: a footer is skimmed in Python, at one second for 3 MiB
 ENCRYPTED = b"PARE"  # the last bytes of a file whose footer is encrypted
-TURN = 20  # columns of a row group to skim before the GIL is released: half a millisecond
+PAUSE_EVERY = 20  # columns of a row group to skim before the GIL is released: half a millisecond
 
 # The fields, as parquet.thrift numbers them.
 _SCHEMA, _ROW_GROUPS = 2, 4  # of the footer
@@ -94,7 +94,7 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
             columns = footer.size()
             for column in range(columns):
                 chunks.append(_chunk(footer))
-                if column % TURN == 0:
+                if column % PAUSE_EVERY == 0:
                     give_way()
         else:
             footer.skip(kind)

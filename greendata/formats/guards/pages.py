@@ -25,7 +25,7 @@ UNPACKED_ALWAYS = 1 << 28  # bytes after decompression that are always accepted
 UNPACKED_A_BYTE = 1 << 10  # more for each byte of the file: repetitive text shrinks to a thousandth at best
 UNPACKED_MOST = 1 << 31  # bytes, at most
 MORE = 16  # a file larger than UNPACKED_MOST / MORE may expand to MORE times its size
-TURN = 50  # headers to read before the GIL is released
+PAUSE_EVERY = 50  # headers to read before the GIL is released
 
 # The fields of a page header, as parquet.thrift numbers them.
 _UNPACKED, _PACKED = 2, 3
@@ -68,7 +68,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
         while at < end:
             at, count, size = _page(content, at)
             pages, values, unpacked = pages + 1, values + count, unpacked + max(size, count * chunk.width)
-            if pages % TURN == 0:
+            if pages % PAUSE_EVERY == 0:
                 give_way()
             if pages > PAGES or values > VALUES or unpacked > bound:
                 reason = f"its {pages} pages claim {values} values and {unpacked} bytes: above the limit"

@@ -22,12 +22,12 @@ class CellMismatch(Exception):
     """A cell of a frame differs from its value in JSON. Raised and caught within greendata only."""
 
 
-def compare(row: Any, had: Mapping[str, Any], columns: Sequence[Column] | None) -> None:
-    """Raise CellMismatch if the cells *had* of a row of a frame differ from the JSON object *row*.
+def compare(row: Any, cells: Mapping[str, Any], columns: Sequence[Column] | None) -> None:
+    """Raise CellMismatch if *cells*, a row of a frame, differ from the JSON object *row*.
 
     Args:
         row: the parsed JSON object.
-        had: the cells, by name.
+        cells: the cells, by name.
         columns: the columns of a model, or None. With a model, a string must not stand for a number or a boolean, and
             null must not stand for an absent key, unless the model's default for that key is None. Without a model,
             both are allowed.
@@ -38,8 +38,8 @@ def compare(row: Any, had: Mapping[str, Any], columns: Sequence[Column] | None) 
         Traceback (most recent call last):
         greendata.formats.json.cells.CellMismatch: a: True would become 1.0 beside other values
     """
-    if row != had or columns is None:  # True == 1
-        _compare_members(row, had, columns or (), "", is_open=True, is_text=columns is None)
+    if row != cells or columns is None:  # True == 1
+        _compare_members(row, cells, columns or (), "", is_open=True, is_text=columns is None)
 
 
 def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_open: bool, is_text: bool) -> None:
@@ -57,30 +57,30 @@ def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_
         _compare_members(value, cell, columns, place, is_open=is_open or is_model, is_text=is_text)
     elif isinstance(value, list) and isinstance(cell, list) and len(value) == len(cell):
         inner = form.items if isinstance(form, ListCodec) else None
-        for at, (item, had) in enumerate(zip(value, cell, strict=True)):
-            _compare(item, had, inner, f"{place}.{at}", is_open=is_open, is_text=is_text)
+        for at, (item, inner_cell) in enumerate(zip(value, cell, strict=True)):
+            _compare(item, inner_cell, inner, f"{place}.{at}", is_open=is_open, is_text=is_text)
     elif not (_is_same(value, cell) or (is_text and _is_text_of(value, cell))):
         raise CellMismatch(f"{place}: {_shown(value)} would become {_shown(cell)} beside other values")
 
 
 def _compare_members(
     row: Mapping[str, Any],
-    had: Mapping[str, Any],
+    cells: Mapping[str, Any],
     columns: Sequence[Column],
     place: str,
     *,
     is_open: bool,
     is_text: bool,
 ) -> None:
-    """Raise CellMismatch if the cells *had* differ from the members of the JSON object *row*."""
+    """Raise CellMismatch if *cells* differ from the members of the JSON object *row*."""
     known = {source: column for column in columns for source in column.sources}
-    for key in {**had, **row}:
+    for key in {**cells, **row}:
         column = known.get(key)
         inside = f"{place}.{key}" if place else key
         if key in row:
             form = None if column is None else column.codec
-            _compare(row[key], had.get(key), form, inside, is_open=is_open and column is None, is_text=is_text)
-        elif had[key] is not None or not (is_open if column is None else _is_null_without(column)):
+            _compare(row[key], cells.get(key), form, inside, is_open=is_open and column is None, is_text=is_text)
+        elif cells[key] is not None or not (is_open if column is None else _is_null_without(column)):
             raise CellMismatch(f"{inside}: the key is absent, and null in a frame that has it in other rows")
 
 

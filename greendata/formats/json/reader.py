@@ -182,9 +182,9 @@ def _verified(
     for begin in range(0, df.height, step):
         rows = (_without(ignored, from_json(text)) for text in texts.slice(begin, step).to_list())
         cells = seen.slice(begin, step).to_dicts() if seen.width else [{}] * min(step, df.height - begin)
-        for row, (value, had) in enumerate(zip(rows, cells, strict=True), begin):
+        for row, (value, row_cells) in enumerate(zip(rows, cells, strict=True), begin):
             try:
-                compare(value, had, None)
+                compare(value, row_cells, None)
             except CellMismatch as mismatch:
                 line = line_of(content, format, row)
                 raise Malformed(format, str(mismatch), line=line, row=None if line else row) from mismatch

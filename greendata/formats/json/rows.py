@@ -207,7 +207,7 @@ def _split_list(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
     inner = TEXT.str.strip_prefix(brackets[0]).str.strip_suffix(brackets[1])
     found = (
         text.select(TEXT.str.len_bytes().alias("whole"), inner)
-        .select("whole", TEXT.str.len_bytes().alias("inner"), _found(item).alias("items"), _between(item))
+        .select("whole", TEXT.str.len_bytes().alias("inner"), _matches(item).alias("items"), _replaced(item))
         .with_columns(TEXT.str.contains(_LIST).alias("is_list"))
         .collect(engine="in-memory")
     )
@@ -220,11 +220,11 @@ def _split_list(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
     return found["items"].explode(empty_as_null=False).alias("")
 
 
-def _found(item: str) -> pl.Expr:
+def _matches(item: str) -> pl.Expr:
     return TEXT.str.extract_all(item)
 
 
-def _between(item: str) -> pl.Expr:
+def _replaced(item: str) -> pl.Expr:
     return TEXT.str.replace_all(item, "v")
 
 
@@ -239,14 +239,14 @@ def _list_error(inner: pl.LazyFrame, between: pl.Series, item: str) -> Malformed
     if left in '{["':
         return Malformed("json", f"the value that begins with {left} has no end, or nests too deep", line=line)
     expected = "a value" if good.strip().endswith(",") or not good.strip() else "a comma or the end"
-    got = _evaluate(inner, _found(item).list.get(number)).item() if left == "v" else left
+    got = _evaluate(inner, _matches(item).list.get(number)).item() if left == "v" else left
     return Malformed("json", f"expected {expected}, got {got[:50]}", line=line)
 
 
 def _newlines(inner: pl.LazyFrame, number: int, item: str = _VALUE) -> int:
     """Return the number of lines that end before the item of this *number* in a list."""
-    between = _evaluate(inner, _between(item).str.split("v")).explode().head(number + 1)
-    items = _evaluate(inner, _found(item)).explode(empty_as_null=False).head(number)
+    between = _evaluate(inner, _replaced(item).str.split("v")).explode().head(number + 1)
+    items = _evaluate(inner, _matches(item)).explode(empty_as_null=False).head(number)
     return sum(sum(text.str.count_matches("\n", literal=True).to_list()) for text in (between, items))
 
 
