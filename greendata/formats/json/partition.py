@@ -8,7 +8,6 @@ mostly has one shape. pydantic validates the text of all other rows, and of valu
 There is one difference from pydantic: bytes are in base64, as `encode` writes them, unless the model sets
 ``val_json_bytes``.
 
-```
                                rows as text
                                     |
               same shape?   yes     |     no
@@ -20,7 +19,6 @@ There is one difference from pydantic: bytes are in base64, as `encode` writes t
      +-------+-------------+                               |
      v                     v                               v
    accepted            undecided  -------------->  pydantic, row by row
-```
 """
 
 from __future__ import annotations

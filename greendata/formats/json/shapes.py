@@ -83,7 +83,7 @@ STRING = _Scalar(_STRING, pl.String())
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed(Kind):
+class _Array(Kind):
     """Arrays of values of one kind."""
 
     items: Kind
@@ -107,7 +107,7 @@ class _Listed(Kind):
 
     def generalized(self, known: Kind | None) -> Kind:
         """See `Kind.generalized`."""
-        return _Listed(self.items.generalized(known.items)) if isinstance(known, _Listed) else self
+        return _Array(self.items.generalized(known.items)) if isinstance(known, _Array) else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Shape(Kind):
 
     def of_columns(self) -> Shape:
         """Return the shape of an object that has, for each key, an array of such values."""
-        return Shape(tuple((key, _Listed(kind, may_be_null=False)) for key, kind in self.fields))
+        return Shape(tuple((key, _Array(kind, may_be_null=False)) for key, kind in self.fields))
 
     def generalized(self, known: Kind | None) -> Shape:
         """See `Kind.generalized`."""
@@ -230,7 +230,7 @@ def kind_of(dtype: Dtype) -> Kind:
         case pl.List(inner=pl.Struct()):  # it may be a dict with unknown keys
             return NULL
         case pl.List() | pl.Array():
-            return _Listed(kind_of(dtype.inner))
+            return _Array(kind_of(dtype.inner))
     return STRING
 
 
@@ -317,7 +317,7 @@ def _kind(value: Any, levels: int) -> Kind:
         case _Pairs():
             return _shape(value, levels)
     none: Kind = NULL
-    return _Listed(reduce(_common, (_kind(item, levels - 1) for item in value), none))
+    return _Array(reduce(_common, (_kind(item, levels - 1) for item in value), none))
 
 
 def _shape(pairs: Iterable[tuple[str, Any]], levels: int) -> Shape:
@@ -333,8 +333,8 @@ def _common(a: Kind, b: Kind) -> Kind:
         return a
     if a is NULL or (a is INTEGER and b is NUMBER):
         return b
-    if isinstance(a, _Listed) and isinstance(b, _Listed):
-        return _Listed(_common(a.items, b.items))
+    if isinstance(a, _Array) and isinstance(b, _Array):
+        return _Array(_common(a.items, b.items))
     if isinstance(a, Shape) and isinstance(b, Shape) and [*dict(a.fields)] == [*dict(b.fields)]:
         kinds = zip(a.fields, b.fields, strict=True)
         return Shape(tuple((key, _common(one, other)) for (key, one), (_, other) in kinds))
