@@ -138,13 +138,13 @@ class BlockWatch(Closing):
                 self._sampler_pid = os.getpid()
             else:
                 self._start_sampler()
-        silence = lag + self._probe.interval
-        if silence < self.threshold:
+        seconds = lag + self._probe.interval
+        if seconds < self.threshold:
             self._seen.clear()
             return
         stack = self._seen.pop() if self._seen else ()
         locations = tuple(SourceLocation(code.co_filename, line, code.co_name) for code, line in reversed(stack))
-        block = Block(time(), silence, str(user_location(locations) or "a call that kept the GIL"), locations)
+        block = Block(time(), seconds, str(user_location(locations) or "a call that kept the GIL"), locations)
         self._blocks.append(block)
         gevent.spawn(self._on_block, block)  # the callback may wait for a lock, which the hub itself must not
 

@@ -195,7 +195,7 @@ def test_executions_in_the_pool_give_no_warning(caught: list[warnings.WarningMes
     assert caught == []
 
 
-def test_the_patch_in_the_hub_itself_runs_inline_and_is_named(caught: list[warnings.WarningMessage]) -> None:
+def test_the_patch_in_the_hub_itself_runs_inline_and_warns(caught: list[warnings.WarningMessage]) -> None:
     seen: list[int] = []
     greendata.patch_polars()
     try:

@@ -34,7 +34,7 @@ def findings(before: str = "", **env: str | None) -> dict[str, dict[str, Any]]:
 PATCH = "from gevent import monkey\nmonkey.patch_all()\n"
 
 
-def test_an_unpatched_process_is_told_of_both_patches() -> None:
+def test_an_unpatched_process_gets_a_finding_for_both_patches() -> None:
     found = findings()
     assert found["gevent patch"]["verdict"] == found["Polars patch"]["verdict"] == "warn"
     assert "not patched: socket" in found["gevent patch"]["text"]
@@ -42,7 +42,7 @@ def test_an_unpatched_process_is_told_of_both_patches() -> None:
     assert "order of imports" not in found
 
 
-def test_a_process_as_it_should_be_is_well() -> None:
+def test_a_correct_process_has_no_failures() -> None:
     found = findings(PATCH + "import greendata; greendata.patch_polars()\n")
     assert {finding["verdict"] for finding in found.values()} == {"ok"}
     assert "polars " in found["versions"]["text"]
@@ -100,7 +100,7 @@ def test_a_child_of_a_process_where_polars_ran_is_lost() -> None:
     assert "--preload" in found["text"]
 
 
-def test_a_process_where_polars_ran_is_told_not_to_fork() -> None:
+def test_a_process_where_polars_ran_is_warned_not_to_fork() -> None:
     found = findings("import polars as pl\npl.select(1)\n")["fork"]
     assert found["verdict"] == "ok"
     assert "Polars has run here" in found["text"]

@@ -95,7 +95,7 @@ def test_labels_are_bounded(metrics: Metrics) -> None:
     assert sum(name == "greendata_jobs_total" for name, _ in found) == LABELS + 1
 
 
-def test_nobody_has_to_ask_for_them_to_be_written() -> None:
+def test_they_are_written_without_a_request() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     greendata.run(int, label="report").get(timeout=10)

@@ -86,7 +86,7 @@ def test_a_handler_that_fails_keeps_no_record_back(kept: Kept, hub_errors: list[
     assert "provoked" in hub_errors.pop()
 
 
-def test_a_job_comes_home_while_a_trace_is_told(tmp_path: Path) -> None:
+def test_a_job_finishes_while_a_trace_is_written(tmp_path: Path) -> None:
     with trace(tmp_path / "a.json") as seen:
         at_home(greendata.run(int, label="first"))
         events = seen.events()

@@ -31,7 +31,7 @@ def test_each_function_gives_what_its_name_says() -> None:
     assert list(stages.concat([])) == []
 
 
-def test_each_and_run_are_for_what_they_do() -> None:
+def test_each_and_run_are_for_side_effects() -> None:
     seen: list[int] = []
     assert list(stages.each(seen.append, [1, 2])) == []
     assert stages.each(seen.append, [3], run=True) is None
@@ -153,7 +153,7 @@ def test_get_gives_the_list_and_submit_a_result() -> None:
         stage.get(block=False)
 
 
-def test_get_in_time_or_the_run_is_ended() -> None:
+def test_get_ends_the_run_at_the_timeout() -> None:
     ended: list[str] = []
     stage = stages.map(lambda _: Event().wait(), [1], on_done=lambda: ended.append("done"))
     with pytest.raises(greendata.ResultTimeout):

@@ -78,14 +78,14 @@ def test_an_error_of_the_source_says_how_far_it_came() -> None:
 
 
 @every_place
-def test_skip_drops_the_element_and_a_function_is_told(on: Any) -> None:
-    told: list[tuple[type, int]] = []
+def test_skip_drops_the_element_and_a_function_is_called(on: Any) -> None:
+    calls: list[tuple[type, int]] = []
     skipped = stages.map(lambda x: 6 // x, [3, 0, 2], on_error="skip", on=on)
     assert sorted(skipped) == [2, 3]
-    dropped = stages.map(lambda x: 6 // x, [3, 0, 2], on_error=lambda e, x: told.append((type(e), x)), on=on)
+    dropped = stages.map(lambda x: 6 // x, [3, 0, 2], on_error=lambda e, x: calls.append((type(e), x)), on=on)
     assert sorted(dropped) == [2, 3]
     assert list(stages.ordered(dropped)) == [2, 3]
-    assert told == [(ZeroDivisionError, 0)] * 2
+    assert calls == [(ZeroDivisionError, 0)] * 2
 
 
 @every_place
@@ -218,7 +218,7 @@ def test_two_greenlets_cannot_share_an_iterator() -> None:
         ({"on_done": lambda element_index: None}, BadSignature),
     ],
 )
-def test_bad_options_are_told_at_the_call(options: dict[str, Any], error: type[Exception]) -> None:
+def test_bad_options_are_rejected_at_the_call(options: dict[str, Any], error: type[Exception]) -> None:
     for kind in (stages.map, stages.filter, stages.flat_map, stages.each):
         with pytest.raises(error):
             kind(abs, [1], **options)
@@ -235,7 +235,7 @@ def test_a_bad_timeout_of_get_runs_nothing(timeout: Any) -> None:
     assert not calls
 
 
-def test_a_function_that_cannot_be_called_is_told_at_the_call() -> None:
+def test_a_function_that_cannot_be_called_is_rejected_at_the_call() -> None:
     with pytest.raises(NotCallable):
         stages.map(3, [1])  # type: ignore[call-overload]
     with pytest.raises(BadSignature, match="takes no positional argument"):
@@ -245,7 +245,7 @@ def test_a_function_that_cannot_be_called_is_told_at_the_call() -> None:
     assert list(stages.map(lambda x, y=2, *rest, z=3, **more: x + y + z, [1])) == [6]
 
 
-def test_what_on_start_does_not_return_is_told_before_the_first_element() -> None:
+def test_what_on_start_does_not_return_is_reported_before_the_first_element() -> None:
     calls: list[int] = []
 
     def work(x: int, session: str) -> None:
@@ -258,7 +258,7 @@ def test_what_on_start_does_not_return_is_told_before_the_first_element() -> Non
     assert not calls
 
 
-def test_a_source_that_is_no_iterable_is_told_at_the_call() -> None:
+def test_a_source_that_is_not_iterable_is_rejected_at_the_call() -> None:
     for bad in (3, None, abs):
         for make in (
             lambda source: stages.map(abs, source),
@@ -274,7 +274,7 @@ def test_a_source_that_is_no_iterable_is_told_at_the_call() -> None:
                 make(bad)
 
 
-def test_bad_sizes_are_told_at_the_call() -> None:
+def test_bad_sizes_are_rejected_at_the_call() -> None:
     with pytest.raises(BadArgument, match="window must be a whole number >= 1, got 0"):
         stages.ordered([1], window=0)
     with pytest.raises(BadArgument):

@@ -300,7 +300,7 @@ def test_an_endless_child_streams_through_ordered(workers: int) -> None:
 
 
 @pytest.mark.parametrize("on", ["greenlet", "inline"])
-def test_a_branch_that_gives_nothing_holds_nobody_up(on: Any) -> None:
+def test_a_branch_without_elements_does_not_block_the_others(on: Any) -> None:
     shared = stages.map(lambda x: x, range(200), workers=2, maxsize=1)
     nothing = stages.flat_map(lambda x: (), shared, workers=2, maxsize=1, on=on)
     both = stages.concat([nothing, stages.map(lambda x: x, shared, workers=2, maxsize=1)])

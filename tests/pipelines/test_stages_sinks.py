@@ -21,7 +21,7 @@ from greendata.pipelines.stages import Written
 from tests.support.gates import Gate
 
 
-def test_batch_gathers_rows_into_frames() -> None:
+def test_batch_collects_rows_into_frames() -> None:
     frames = list(range(5) | stages.map(lambda n: {"n": n, "s": str(n)}) | stages.batch(rows=2))
     assert [frame.height for frame in frames] == [2, 2, 1]
     assert pl.concat(frames).rows() == [(n, str(n)) for n in range(5)]

@@ -313,7 +313,7 @@ def test_a_query_that_is_wrong_fails_at_the_first() -> None:
 
 
 @pytest.mark.parametrize("options", [{"chunk_sise": 1}, {"engine": "warp"}, {"timeout": -1}, {"timeout": "2"}])
-def test_bad_input_is_told_at_the_call(options: dict[str, Any]) -> None:
+def test_bad_input_is_rejected_at_the_call(options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         greendata.batches(ROWS.lazy(), **options)
 

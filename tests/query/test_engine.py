@@ -71,7 +71,7 @@ def test_engines_by_name_and_by_object(inner: Any, hub_alive: Gate) -> None:
 
 
 @pytest.mark.parametrize("engine", ["warp", None, 3, pl.InMemoryEngine])
-def test_no_engine_is_told_at_once(engine: Any) -> None:
+def test_an_object_that_is_not_an_engine_is_rejected_at_once(engine: Any) -> None:
     with pytest.raises(BadEngine, match=r"'auto', 'in-memory', 'streaming', 'gpu' or a polars\.Engine, got "):
         GreenEngine(engine)
 
@@ -141,7 +141,7 @@ def test_async_results_come_from_the_pool() -> None:
         assert_frame_equal(result.get(), ROWS)
 
 
-def test_what_a_function_lets_out_is_told_of_an_async_result() -> None:
+def test_an_exception_of_a_function_is_raised_by_an_async_result() -> None:
     result: Any = ROWS.lazy().map_batches(exit).collect_async(gevent=True, engine=GreenEngine())
     with pytest.raises(JobAborted) as caught:
         result.get()
@@ -171,7 +171,7 @@ def test_errors_are_those_of_the_inner_engine() -> None:
 # -- engines that are not here, and a user's own ------------------------------------------------------
 
 
-def test_a_gpu_engine_tells_what_polars_tells() -> None:
+def test_a_gpu_engine_raises_the_error_of_polars() -> None:
     with pytest.raises(ModuleNotFoundError, match="GPU engine requested") as own:
         ROWS.lazy().collect(engine=pl.GPUEngine())
     with pytest.raises(ModuleNotFoundError) as ours:
@@ -181,7 +181,7 @@ def test_a_gpu_engine_tells_what_polars_tells() -> None:
         ROWS.lazy().collect(engine=GreenEngine("gpu"))
 
 
-def test_a_remote_engine_tells_what_polars_tells() -> None:
+def test_a_remote_engine_raises_the_error_of_polars() -> None:
     def outcome(make: Callable[[], Any]) -> tuple[type[BaseException], str]:
         with pytest.raises((ImportError, RuntimeError)) as caught:
             ROWS.lazy().collect(engine=make())

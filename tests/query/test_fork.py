@@ -23,7 +23,7 @@ import greendata
 
 lf, df = pl.LazyFrame({{"a": [1, 2]}}), pl.DataFrame({{"a": [1, 2]}})
 
-def told(work):
+def outcome(work):
     try:
         return f"gave {{work()}}"
     except BaseException as error:
@@ -34,7 +34,7 @@ def in_child(work):
         child = os.fork()
         if not child:
             with open(answer.name, "w") as file:
-                file.write(told(work))
+                file.write(outcome(work))
             os._exit(0)
         os.waitpid(child, 0)
         return answer.read().decode()
@@ -91,9 +91,9 @@ def test_every_execution_in_the_child_is_refused_with_the_remedy(setup: str) -> 
 
 
 class Tasks:
-    """What the system tells of threads, in the place of `greendata.hub.native`: look by look, the last one for ever.
+    """Replaces `greendata.hub.native`: returns the given threads call by call, and the last ones from then on.
 
-    The numbers are of no threads that are there: what is asked of the system for one of them has no answer.
+    The thread ids do not exist, so the system has no further data about these threads.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: dict[int, str]) -> None:
@@ -216,7 +216,7 @@ sys.stdout.flush()
 if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
-def told(work):
+def outcome(work):
     try:
         return f"gave {{work()}}"
     except BaseException as error:
@@ -245,14 +245,14 @@ def late(code: str, setup: str) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize("query", LATE_QUERIES)
 def test_no_query_before_the_fork_is_never_taken_for_one(query: str) -> None:
-    code = f"import greendata\nfor _ in range(2): print(told(lambda: {LATE_QUERIES[query]}))\n"
+    code = f"import greendata\nfor _ in range(2): print(outcome(lambda: {LATE_QUERIES[query]}))\n"
     answer = "gave ok" if query == "the doctor" else "gave 7"
     assert late(code, NEVER_RAN) == ([answer] * 2, "")
 
 
 @pytest.mark.parametrize("query", LATE_QUERIES)
 def test_a_query_before_the_fork_is_seen_by_a_child_that_loads_greendata_late(query: str) -> None:
-    code = f"import greendata\nfor _ in range(2): print(told(lambda: {LATE_QUERIES[query]}))\n"
+    code = f"import greendata\nfor _ in range(2): print(outcome(lambda: {LATE_QUERIES[query]}))\n"
     lines, log = late(code, "pl.select(1)")
     assert lines == ["gave fail" if query == "the doctor" else "PolarsForked"] * 2
     assert log.count("this process was forked after its parent had run") == (
@@ -280,7 +280,7 @@ def parquet(tmp_path: Path) -> Path:
     [("schema", "pass"), ("schema", "import greendata"), ("plan", "pass"), ("read_parquet_schema", "pass")],
 )
 def test_a_schema_read_before_the_fork_is_as_bad_as_a_query(schema: str, guard: str, parquet: Path) -> None:
-    code = f"import greendata\nprint(told(lambda: pl.read_parquet('{parquet}').item()))\n"
+    code = f"import greendata\nprint(outcome(lambda: pl.read_parquet('{parquet}').item()))\n"
     lines, log = late(code, f"{guard}; {SCHEMAS[schema].format(path=parquet)}")
     assert lines == ["PolarsForked"]
     assert log.count("this process was forked after its parent had run") == 1
@@ -300,22 +300,22 @@ def test_the_runtime_of_another_library_is_no_reason_to_refuse(
         "after a patch": f"(__import__('gevent').get_hub(), greendata.patch_polars(), {read})[2]",
         "in a job": f"greendata.run(lambda: {read}).get(timeout=60)",
     }
-    code = f"import greendata\nfor _ in range(2): print(told(lambda: {work[use]}))\n"
+    code = f"import greendata\nfor _ in range(2): print(outcome(lambda: {work[use]}))\n"
     assert late(code, f"{guard}; {other}") == (["gave 7", "gave 7"], "")
 
 
-def test_threads_that_polars_has_in_the_child_are_seen_whoever_started_them() -> None:
-    code = "import greendata; pl.thread_pool_size(); print(told(lambda: pl.select(7).item()))\n"
+def test_threads_that_polars_has_in_the_child_are_seen_however_they_were_started() -> None:
+    code = "import greendata; pl.thread_pool_size(); print(outcome(lambda: pl.select(7).item()))\n"
     assert late(code, "pass") == (["gave 7"], "")
 
 
-def test_a_child_of_a_child_that_does_not_know_yet() -> None:
+def test_a_child_of_an_undecided_child() -> None:
     code = """
 import greendata
 grandchild = os.fork()
 if grandchild:
     end(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
-print(told(lambda: pl.select(7).item()))
+print(outcome(lambda: pl.select(7).item()))
 """
     assert late(code, "pass")[0] == ["gave 7"]
     assert late(code, "pl.select(1)")[0] == ["PolarsForked"]
@@ -323,17 +323,17 @@ print(told(lambda: pl.select(7).item()))
 
 def test_a_polars_that_lacks_some_functions_is_refused_as_far_as_it_goes() -> None:
     lacking = "del pl._plr.PyLazyFrame.to_dot, pl._plr.PyDataFrame.is_unique"
-    code = "import greendata\nprint(told(lambda: pl.select(7).item()))\n"
+    code = "import greendata\nprint(outcome(lambda: pl.select(7).item()))\n"
     assert late(code, f"import polars._plr; {lacking}; pl.select(1)")[0] == ["PolarsForked"]
     assert late(code, f"import greendata; {lacking}; pl.select(1)")[0] == ["PolarsForked"]
     assert late(code, f"import polars._plr; {lacking}") == (["gave 7"], "")
 
 
-def test_a_child_that_imports_polars_itself_is_beyond_doubt() -> None:
+def test_a_child_that_imports_polars_itself_needs_no_check() -> None:
     code = """
 import greendata, polars as pl
 from greendata.query.patching.function_patch import is_patched
-print(is_patched("a fork"), told(lambda: pl.select(7).item()))
+print(is_patched("a fork"), outcome(lambda: pl.select(7).item()))
 """
     fresh = LATE.replace("import polars as pl\n", "").format(setup="pass") + code + "end()\n"
     assert run_python(fresh) == (0, "False gave 7\n", "")

@@ -155,7 +155,7 @@ def place_of(name: str) -> tuple[Any, str]:
     return owner, attribute
 
 
-def test_it_is_put_on_once_and_taken_off_to_the_last_object() -> None:
+def test_it_is_applied_once_and_undone_completely() -> None:
     before = in_place()
     assert not greendata.is_polars_patched()
     greendata.patch_polars()

@@ -104,15 +104,15 @@ def test_what_polars_raises(name: str) -> None:
 
 @pytest.mark.parametrize("name", WARNING)
 def test_what_polars_warns_of(name: str) -> None:
-    def told() -> list[tuple[type[Warning], str]]:
+    def warned() -> list[tuple[type[Warning], str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             WARNING[name]()
         return [(each.category, str(each.message)) for each in caught]
 
-    own = told()
+    own = warned()
     assert own
-    assert under_the_patch(told) == own
+    assert under_the_patch(warned) == own
 
 
 def test_an_interrupted_wait_leaves_polars_usable() -> None:

@@ -58,7 +58,7 @@ def test_the_hub_goes_on(hub_alive: Gate) -> None:
     assert_frame_equal(green(gated(hub_alive)).collect().get(), ROWS)
 
 
-def test_an_unknown_verb_is_told_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_verb_lists_the_known_ones() -> None:
     with pytest.raises(AttributeError, match=r"'colect' is not a verb of GreenLazyFrame; it has batches, collect, "):
         green(ROWS.lazy()).colect()
     with pytest.raises(AttributeError, match=r"'collect' is not a verb of GreenFrame; it has write_csv, "):

@@ -77,7 +77,7 @@ def test_frames_without_columns_or_rows() -> None:
     assert to_columns(pl.DataFrame({"a": []})) == {"a": []}
 
 
-def told(provoke: Callable[[], object]) -> ValidationError:
+def error_of(provoke: Callable[[], object]) -> ValidationError:
     with pytest.raises(ValidationError) as caught:
         provoke()
     return caught.value
@@ -104,11 +104,11 @@ def test_refused_rows_have_their_index_in_the_frame() -> None:
     df = pl.DataFrame({"id": [0] * MANY, "name": ["x"] * MANY})
     df[0, "name"] = None
     df[0, "id"] = 901
-    ours, theirs = told(lambda: to_models(df, Strict)), told(lambda: naive(df, Strict))
+    ours, theirs = error_of(lambda: to_models(df, Strict)), error_of(lambda: naive(df, Strict))
     assert str(ours) == str(theirs)
     assert ours.errors() == theirs.errors()
     late = df.with_row_index("row").select(id=pl.when(pl.col("row") == 990).then(3).otherwise(0), name="name")[1:]
-    ours, theirs = told(lambda: to_models(late, Strict)), told(lambda: naive(late, Strict))
+    ours, theirs = error_of(lambda: to_models(late, Strict)), error_of(lambda: naive(late, Strict))
     assert ours.title == theirs.title
     assert [str(error) for error in ours.errors()] == [str(error) for error in theirs.errors()]
     assert ours.errors()[0]["loc"] == (989, "id")

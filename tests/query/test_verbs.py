@@ -152,14 +152,14 @@ def test_a_bad_timeout_queues_nothing(name: str, timeout: object) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(HELD) - {"run"}))
-def test_an_unknown_keyword_is_told_at_the_call(name: str) -> None:
+def test_an_unknown_keyword_is_rejected_at_the_call(name: str) -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'colour'"):
         HELD[name](lambda value: value, colour="blue")
 
 
 @pytest.mark.parametrize("name", ["collect", "collect_all", "explain", *SINKS])
 @pytest.mark.parametrize("engine", ["warp", None, 7])
-def test_an_unknown_engine_is_told_at_the_call(name: str, engine: object) -> None:
+def test_an_unknown_engine_is_rejected_at_the_call(name: str, engine: object) -> None:
     with pytest.raises(BadEngine, match=r"'auto', 'in-memory', 'streaming', 'gpu' or a polars.Engine, got ") as caught:
         HELD[name](lambda value: value, engine=engine)
     assert caught.value.engine == engine

@@ -106,7 +106,7 @@ def test_a_function_that_fails_fails_the_import_and_is_called_at_the_next(module
     assert seen == ["called", "called", "after"]
 
 
-def test_a_finder_that_asks_all_the_others_is_no_circle(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finder_that_calls_all_the_others_does_not_recurse(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Nosy:
         """A naive finder: it calls every other finder."""
 

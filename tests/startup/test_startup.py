@@ -137,8 +137,8 @@ def test_type_checkers_see_what_is_loaded() -> None:
     }
     assert sorted(seen) == sorted({*greendata.__all__, *greendata._MODULES} - {"__version__"})
     for name, module in seen.items():
-        home = greendata._MODULES.get(name) or f"{greendata._DEFINED_IN.get(name, 'greendata.errors')}.{name}"
-        assert home == f"{module}.{name}"
+        location = greendata._MODULES.get(name) or f"{greendata._DEFINED_IN.get(name, 'greendata.errors')}.{name}"
+        assert location == f"{module}.{name}"
 
 
 def test_names_are_listed_before_they_are_loaded() -> None:
