@@ -32,7 +32,7 @@ FAILURES = pl.Schema(
     {"row": pl.UInt32(), "column": pl.String(), "value": pl.String(), "rule": pl.String(), "message": pl.String()}
 )
 ROW_KEY = f"row {uuid4()}"  # no column of a user can have this name
-TOGETHER = 64  # frames per concatenation, which then takes less than a millisecond
+CONCAT_FRAMES = 64  # frames per concatenation, which then takes less than a millisecond
 TEXT = 200  # characters kept of a value
 NAME = 1000  # characters kept of a column name: in untrusted input one name may be as long as the body
 ITEMISED = 1000  # failures listed per row
@@ -85,8 +85,8 @@ def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
     """
     parts = []
     while pieces:
-        parts.append(pl.concat(pieces[:TOGETHER], rechunk=True))
-        del pieces[:TOGETHER]
+        parts.append(pl.concat(pieces[:CONCAT_FRAMES], rechunk=True))
+        del pieces[:CONCAT_FRAMES]
         give_way()
     return pl.concat(parts)
 

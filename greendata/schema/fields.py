@@ -116,6 +116,7 @@ def _fields(model: type[BaseModel], where: str, inside: tuple[type, ...]) -> tup
 
 
 def _unique(model: type[BaseModel], columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return *columns*, or raise DuplicateColumn if two fields share a name or an alias."""
     fields: dict[str, list[str]] = {}
     for column in columns:
         for name in {column.name, *column.sources}:
@@ -127,6 +128,7 @@ def _unique(model: type[BaseModel], columns: tuple[Column, ...]) -> tuple[Column
 
 
 def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> tuple[str, ...]:
+    """Return the column names that may hold a field, in the order in which pydantic looks for them."""
     config = model.model_config
     alias = info.validation_alias
     by_name = alias is None or config.get("validate_by_name") or config.get("populate_by_name")
@@ -143,6 +145,7 @@ def _sources(model: type[BaseModel], name: str, info: FieldInfo, path: str) -> t
 def _default(
     model: type[BaseModel], info: FieldInfo, codec: ColumnCodec
 ) -> tuple[Literal["fails", "fixed", "made"], Any]:
+    """Return `Column.missing` and `Column.default` for a field."""
     if info.is_required():
         return "fails", None
     factory = info.default_factory
@@ -168,7 +171,7 @@ def _codec(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[t
     named = next((tag for tag in metadata if _is_dtype(tag)), None)
     if named is not None:
         others = tuple(tag for tag in metadata if not _is_dtype(tag))
-        return _named(annotation, others, named() if isinstance(named, type) else named, where, inside)
+        return _codec_with_dtype(annotation, others, named() if isinstance(named, type) else named, where, inside)
     if (plain := _alias_of(annotation)) is not None:
         return _codec(plain, metadata, where, inside)
     origin, args = get_origin(annotation), get_args(annotation)
@@ -278,7 +281,7 @@ def _decimal(metadata: Sequence[Any]) -> pl.Decimal:
     return pl.Decimal(min(max(digits or DIGITS, places, 1), DIGITS), min(places, DIGITS))
 
 
-def _named(
+def _codec_with_dtype(
     annotation: Any, metadata: Sequence[Any], dtype: pl.DataType, where: str, inside: tuple[type, ...]
 ) -> ColumnCodec:
     """Return the codec for an annotation whose metadata names *dtype*."""
@@ -292,14 +295,14 @@ def _named(
             _codec(arg, (tag,), where, inside) for arg, tag in zip(args, (dtype.key, dtype.value), strict=True)
         )
         return PairsCodec(dtype, keys, values)
-    if dtype == pl.String and (plain is str or _own(plain, metadata, where, inside) == dtype):
+    if dtype == pl.String and (plain is str or _default_dtype(plain, metadata, where, inside) == dtype):
         return _codec(plain, metadata, where, inside)
     if dtype.is_nested():
         codec = _codec(plain, metadata, where, inside)
         if codec.dtype != dtype:
             raise NoColumnForm(where, annotation, f"its dtype is {codec.dtype}, not {dtype}")
         return codec
-    if plain in _own_kinds(dtype):
+    if plain in _types_held_by(dtype):
         return leaf_codec(dtype)
     try:
         return named_codec(plain, metadata, dtype)
@@ -315,7 +318,9 @@ def _plain(annotation: Any) -> Any:
     return _plain(members[0]) if get_origin(annotation) in UNIONS and len(members) == 1 else annotation
 
 
-def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]) -> pl.DataType | None:
+def _default_dtype(
+    annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[type, ...]
+) -> pl.DataType | None:
     """Return the dtype that a type has if its metadata names none, or None if no column can hold it."""
     try:
         return _codec(annotation, metadata, where, inside).dtype
@@ -323,7 +328,7 @@ def _own(annotation: Any, metadata: Sequence[Any], where: str, inside: tuple[typ
         return None
 
 
-def _own_kinds(dtype: pl.DataType) -> Set[Any]:
+def _types_held_by(dtype: pl.DataType) -> Set[Any]:
     """Return the types whose values a column of *dtype* holds unchanged, or rejects with `EncodeError`."""
     if dtype == pl.Decimal:
         return {Decimal}

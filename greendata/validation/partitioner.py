@@ -280,7 +280,7 @@ def assign(some: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series
     """Return which validator checks which rows, as a frame for `greendata.validation.row_validation.validate_rows`.
 
     Args:
-        some: the index of a validator, row numbers, and the places of these rows in the validator's frame.
+        some: tuples of the index of a validator, row numbers, and the places of these rows in its frame.
         rejected: the numbers of the rows that are certainly invalid.
     """
     assigned = [

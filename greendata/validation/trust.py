@@ -61,6 +61,7 @@ def _source(column: Column, dtypes: Mapping[str, Dtype]) -> str | None:
 
 
 def _missing_values(columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[Failure]:
+    """Yield a failure for each missing column whose values pydantic would have to make."""
     for column in columns:
         if sources[column.name] is None and (not column.sources or column.missing == "made"):
             yield None, column.name, None, "missing", MADE if column.sources else COMPUTED
@@ -76,12 +77,14 @@ def _wrong_dtypes(
 
 
 def _selected(column: Column, source: str | None) -> pl.Expr:
+    """Return the values of a column of the model: those of its source, or its default."""
     if source is not None:
         return by_name(source).alias(column.name)
     return column.constant().alias(column.name)
 
 
 def _nulls(df: pl.DataFrame, columns: Sequence[Column], sources: Mapping[str, str | None]) -> Iterator[pl.DataFrame]:
+    """Yield the failures of each column that has nulls and may not have them."""
     for column in columns:
         source = sources[column.name]
         if source is None or column.nullable or not df[source].null_count():
