@@ -173,7 +173,7 @@ def test_the_limit_of_listed_failures_does_not_change_what_is_valid(
         patch.setattr(partitioner, "ENOUGH", 1)
         for module in (partitioner, verbs, row_validation):
             patch.setattr(module, "LISTED", 1)
-        patch.setattr("greendata.hub.pacing._FIRST", 1)
+        patch.setattr("greendata.hub.pacing._FIRST_LENGTH", 1)
         bounded = greendata.filter_valid(df, model, strict=strict)
         assert_frame_equal(bounded.good, good)
         assert bounded.failures["row"].unique().to_list() == failures["row"].unique().to_list()
