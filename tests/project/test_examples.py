@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.processes import ROOT, run_python
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test starts a process
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 

@@ -12,7 +12,7 @@ from tests.support.environments import environment
 from tests.support.processes import children_end, run_python
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 # The library, the code that needs it, the text of the error, and the extra.
 NEEDS = {

@@ -14,7 +14,7 @@ import greendata
 from tests.support.processes import ROOT, run_python
 from tests.support.source_tree import MODULES
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 DISTRIBUTION = importlib.metadata.distribution("greendata")
 

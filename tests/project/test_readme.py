@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.processes import ROOT, run_python
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 README = ROOT / "README.md"
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

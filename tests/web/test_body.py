@@ -1,4 +1,4 @@
-"""Bodies of requests: what is read, by which rule, and what is refused with which status."""
+"""Bodies of requests: the formats that are read, and the status of each error."""
 
 from __future__ import annotations
 

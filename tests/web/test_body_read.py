@@ -1,4 +1,4 @@
-"""Bodies that others read too, and bodies that are cut short: whole or refused, whatever the server and the order."""
+"""Bodies that the app reads too, and bodies that are cut short: read completely or refused, on every server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = [{"id": 1}, {"id": 2}]
 
 
 class Item(BaseModel):
-    """A row of what is sent."""
+    """A row of the upload."""
 
     id: int
 
@@ -149,7 +149,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def answer_to(server: Server, headers: str, sent: bytes, *, path: str = "/", ends: bool = False) -> tuple[int, Any]:
-    """The answer to a POST, after which the client may end its side, and listen."""
+    """Return the response to a POST, after which the client may close its sending side."""
     head = f"POST {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Type: text/csv\r\n{headers}\r\n\r\n"
     with server.connected(head.encode() + sent) as client:
         if ends:

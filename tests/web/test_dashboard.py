@@ -1,4 +1,4 @@
-"""The page's server side: who may see it, who may press its buttons, and what its browser is told."""
+"""The server side of the page: access, cancel requests, and security headers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_app(auth: Callable[[], bool] | None = lambda: True, *, debug: bool = Fa
 
 @pytest.fixture(autouse=True)
 def _feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Feed]:
-    """A feed of the test's own that is always up to date, and no observer after it."""
+    """Use a separate feed that is always up to date, and stop observing after the test."""
     feed = Feed(0.0)
     monkeypatch.setattr(pages, "shared", feed)
     yield feed
@@ -55,7 +55,7 @@ def client() -> FlaskClient:
 
 
 def get(client: FlaskClient, path: str) -> TestResponse:
-    """The head of an answer; the rest, which may go on, is let go of."""
+    """Return the head of a response, and close the rest, which may be endless."""
     answer = client.get(f"/greendata{path}")
     answer.close()
     return answer
@@ -143,7 +143,7 @@ def test_answers_of_the_app_itself_are_left_alone(client: FlaskClient) -> None:
 
 
 class Links(HTMLParser):
-    """What a page refers to, and what stands inline in it."""
+    """Collect the references and the inline code of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ def test_it_is_found_under_a_prefix_too(client: FlaskClient) -> None:
 
 @pytest.fixture
 def job(held: Gate) -> Iterator[str]:
-    """The id of a running job."""
+    """Return the id of a running job."""
     result = greendata.run(held, label="report")
     held.wait_arrived()
     yield observe.running()[0].id
@@ -207,12 +207,12 @@ def test_the_button_cancels(client: FlaskClient, job: str, caplog: pytest.LogCap
         assert cancel(client, job, **{HEADER: token_of(client)}) == 204
     assert observe.running()[0].abandoned
     assert caplog.messages == [f"dashboard: job {job} was cancelled"]
-    assert cancel(client, job, **{HEADER: token_of(client)}) == 404  # it is settled
+    assert cancel(client, job, **{HEADER: token_of(client)}) == 404  # it has an outcome
 
 
 @pytest.mark.parametrize("shown", ["", "x", "A" * 43, "é" * 43])
 def test_without_its_token_it_does_nothing(client: FlaskClient, job: str, shown: str) -> None:
-    assert cancel(client, job, **{HEADER: shown}) == 403  # not even the page was loaded
+    assert cancel(client, job, **{HEADER: shown}) == 403  # the page was not loaded
     token_of(client)
     assert cancel(client, job) == 403
     assert cancel(client, job, **{HEADER: shown}) == 403
@@ -243,7 +243,7 @@ def test_what_does_not_run_here_is_told_apart(client: FlaskClient) -> None:
 
 def test_the_token_stays_in_its_browser_and_on_its_page(client: FlaskClient) -> None:
     token = token_of(client)
-    assert token_of(client) == token  # other tabs have it
+    assert token_of(client) == token  # other tabs use it
     assert token_of(make_app().test_client()) != token
     answer = client.get("/greendata/", base_url="https://localhost")
     attributes = answer.headers["Set-Cookie"].split("; ")[1:]
@@ -285,8 +285,8 @@ def fail(_: object = None) -> Any:
 
 
 def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskClient) -> None:
-    gevent.get_hub()  # as a server of greenlets has
-    client.get("/")  # from the first request on it is observed
+    gevent.get_hub()  # a server of greenlets has one
+    client.get("/")  # observation starts with the first request
     cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
     greendata.collect(cards).get()
     greendata.collect(cards.map_batches(fail)).wait()
@@ -297,7 +297,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
 
 
 def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
-    observe.start(keep_texts=True)  # the page's own start comes too late for that
+    observe.start(keep_texts=True)  # the page would start without it
     at_home(greendata.run(fail, label="report"))
     [failure] = first_picture(client)["failures"]
     assert failure["text"] == "secret: cake of mine"

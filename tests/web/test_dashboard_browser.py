@@ -1,4 +1,4 @@
-"""The page in a real browser, before a real gunicorn: what somebody who watches a server sees and does."""
+"""The page in a real browser with a real gunicorn: what a viewer sees and does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.browsers import CONTRAST, Browser, opened_browser
 from tests.support.gates import rest
 from tests.support.servers import GUARD, Server
 
-pytestmark = pytest.mark.once("patched")  # each test has a process of its own
+pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 SERVICE = """
 import greendata
@@ -70,7 +70,7 @@ class Page:
         self._gate = gate
 
     def post(self, path: str) -> str:
-        """Ask the service for something, past the browser."""
+        """Send a request to the service without the browser."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=GUARD)
         connection.request("POST", quote(path), headers={"Connection": "close"})
         return connection.getresponse().read().decode()
@@ -79,7 +79,7 @@ class Page:
         return str(self.browser.run("return document.querySelector(arguments[0]).innerText", selector))
 
     def rows(self, table: str) -> list[list[str]]:
-        """The texts of the table's cells, row by row."""
+        """Return the texts of the table's cells, row by row."""
         script = "return [...arguments[0].tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))"
         found: list[list[str]] = self.browser.run(script, self.browser.driver.find_element("id", table))
         return found
@@ -88,7 +88,7 @@ class Page:
         ActionChains(self.browser.driver).send_keys(key).perform()
 
     def focused(self) -> str:
-        """The name that the focused element has for those who cannot see it."""
+        """Return the accessible name of the focused element."""
         return str(self.browser.run("return document.activeElement.getAttribute('aria-label') ?? ''"))
 
     def release(self) -> None:
@@ -99,7 +99,7 @@ class Page:
 
 
 def until(condition: Callable[[], T]) -> T:
-    """Wait for what the condition returns, once it is something."""
+    """Wait until the condition returns a true value, and return it."""
     while not (found := condition()):
         rest(0.05)
     return found
@@ -128,7 +128,7 @@ def browser(folder: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server, folder: Path) -> Iterator[Page]:
-    """The page, live; what a test holds is released after it, and the page has logged nothing."""
+    """Open the page. After the test, release held jobs, and check that the page has logged nothing."""
     opened = Page(browser, server, folder / "gate")
     browser.show_as("light", width=WIDE)
     browser.driver.get(opened.address)
@@ -152,7 +152,7 @@ def test_it_shows_the_process_that_answers(page: Page) -> None:
 def test_a_held_query_is_in_the_list_with_its_age(page: Page) -> None:
     page.post(f"/hold/{NASTY}")
     [[label, age, action]] = until(lambda: page.rows("jobs"))
-    assert label == f"{NASTY}\ntenant 7"  # text, whatever it looks like
+    assert label == f"{NASTY}\ntenant 7"  # shown as text, not as markup
     assert page.browser.driver.title == "greendata"
     assert re.fullmatch(r"\d+(\.\d)? s", age)
     assert action == "Cancel"
@@ -183,7 +183,7 @@ def test_it_works_by_keyboard_alone(page: Page) -> None:
     assert page.focused() == "Cancel second"
     page.press(Keys.ENTER)
     until(lambda: "JobCancelled" in page.post("/outcome/second"))
-    until(lambda: page.focused() == "Cancel first")  # the focus goes on to a button that is there
+    until(lambda: page.focused() == "Cancel first")  # the focus moves to a remaining button
     page.press(Keys.SPACE)
     until(lambda: "JobCancelled" in page.post("/outcome/first"))
     until(lambda: page.browser.run("return document.activeElement.id") == "jobs-title")

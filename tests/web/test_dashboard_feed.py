@@ -23,7 +23,7 @@ from tests.support.gates import rest
 from tests.support.natives import in_a_plain_thread
 from tests.support.servers import Server
 
-LONG = 3600.0  # seconds: a test is over before
+LONG = 3600.0  # seconds, longer than any test
 
 
 def never() -> bool:
@@ -42,7 +42,7 @@ def test_viewers_share_the_snapshots() -> None:
     streams = [feed.follow(never) for _ in range(10)]
     firsts = {b"".join(islice(stream, 2)) for stream in streams}
     assert len(firsts) == 1
-    waiting = [gevent.spawn(next, stream) for stream in streams]  # for a second that is long
+    waiting = [gevent.spawn(next, stream) for stream in streams]  # for a very long second
     rest()
     assert not any(greenlet.ready() for greenlet in waiting)
     assert (feed.viewers, feed.made) == (10, 1)
@@ -57,7 +57,7 @@ def test_many_viewers_cost_one_snapshot_an_interval() -> None:
     gevent.joinall(watching, raise_error=True)
     seconds = monotonic() - began
     assert feed.made <= 1 + seconds / feed.interval
-    assert all(len(greenlet.value) == 11 for greenlet in watching)  # the first line, and ten pictures
+    assert all(len(greenlet.value) == 11 for greenlet in watching)  # the first line, and ten events
     assert feed.viewers == 0
 
 
@@ -164,7 +164,7 @@ REQUEST = b"GET /greendata/events HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eD
 
 
 def pictures(connection: socket.socket) -> Iterator[dict[str, int]]:
-    """What a viewer sees. The chunks of the transfer are the events."""
+    """Yield the events of a viewer, which are the chunks of the transfer."""
     with connection.makefile("rb") as lines:
         for line in lines:
             if line.startswith(b"data: "):
@@ -196,7 +196,7 @@ def test_viewers_that_leave_are_noticed(server: Server) -> None:
 
 @green
 def test_top_reads_it(server: Server) -> None:
-    server.ask("/")  # it is up: who looks on does not wait for long
+    server.ask("/")  # the server is up, so viewers do not wait long
     assert fetch(f"http://x:open@127.0.0.1:{server.port}")["jobs"] == []
 
 
@@ -216,7 +216,7 @@ def test_a_viewer_that_does_not_read_loses_its_place(server: Server) -> None:
     server.ask("/fail")
     with server.connected(REQUEST) as reads, socket.socket() as stalled:
         seen = pictures(reads)
-        next(seen)  # it watches before the other comes, and so sees it come, however soon that one has lost its place
+        next(seen)  # it watches before the other connects, and so sees it, however soon that one is dropped
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect(("127.0.0.1", server.port))
         stalled.sendall(REQUEST)

@@ -1,4 +1,4 @@
-"""The button of the page with three workers of a real gunicorn: a query is cancelled in whichever worker it runs."""
+"""Cancel requests with three workers of a real gunicorn: a query is cancelled in any worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.gates import rest
 from tests.support.processes import children_end
 from tests.support.servers import GUARD, Pipe, Server
 
-pytestmark = [children_end, pytest.mark.once("patched")]  # each test has a process of its own
+pytestmark = [children_end, pytest.mark.once("patched")]  # each test starts a process
 
 WORKERS = 3
 TOKEN = "x" * 43
@@ -47,7 +47,7 @@ def held():
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     arguments = ["-k", "greendata.web.gunicorn.GreenWorker", "-w", str(WORKERS), "--graceful-timeout", "2"]
-    arguments += ["--timeout", "300"]  # gunicorn kills a worker that stands still for longer, were it stopped
+    arguments += ["--timeout", "300"]  # gunicorn kills workers that do not respond for longer, even stopped ones
     started = Server(tmp_path, SERVICE, arguments, {})
     yield started
     started.stop()
@@ -61,7 +61,7 @@ def gate(tmp_path: Path) -> Iterator[Pipe]:
 
 
 def press(server: Server, job: str) -> int:
-    """The answer to the button, as one connection of the browser gets it."""
+    """Return the status of a cancel request on one connection."""
     headers = {"Connection": "close", "Cookie": f"greendata-token={TOKEN}", "X-Greendata-Token": TOKEN}
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=GUARD)) as connection:
         connection.request("POST", f"/greendata/cancel/{job}", headers=headers)
@@ -69,7 +69,7 @@ def press(server: Server, job: str) -> int:
 
 
 def workers_of(server: Server) -> list[int]:
-    """The processes of the workers, once all have said that they boot."""
+    """Return the processes of the workers, once all have logged that they boot."""
     while server.read_log().count("Booting worker") < WORKERS:
         rest()
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
@@ -78,7 +78,7 @@ def workers_of(server: Server) -> list[int]:
 
 @contextmanager
 def alone(worker: int, workers: list[int]) -> Iterator[None]:
-    """In the block *worker* gets all new connections, since the others stand still."""
+    """Stop the other workers inside the block, so that *worker* gets all new connections."""
     others = [pid for pid in workers if pid != worker]
     for pid in others:
         os.kill(pid, signal.SIGSTOP)

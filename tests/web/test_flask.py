@@ -1,4 +1,4 @@
-"""The extension: its manner, its configuration, and what a request hands down to its queries."""
+"""The extension: its registration, its configuration, and what queries inherit from their request."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_what_is_gathered_is_kept_with_it(held: Gate, nested: bool) -> None:  # 
 
 
 class Customer:
-    """What a proxy stands for: known by its name."""
+    """The object behind a proxy, identified by its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""Contexts inside a request: which of them ends its queries, and which deadline holds where."""
+"""Contexts inside a request: which of them ends its queries, and which deadline applies."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_the_first_of_two_streams_that_ends_does_not_end_the_other(held: Gate) -
 
 
 class Report(MethodView):
-    """Views with a deadline each, and one without."""
+    """Views with different deadlines, and one without."""
 
     @GreenData.deadline(100)
     def get(self) -> str:
@@ -219,7 +219,7 @@ class Report(MethodView):
 
 @GreenData.deadline(200)
 class Marked(MethodView):
-    """All of its methods have one deadline."""
+    """A view with one deadline for all methods."""
 
     def get(self) -> str:
         return tens_left()
@@ -244,14 +244,14 @@ def test_a_websocket_has_no_deadline_unless_its_view_has_one() -> None:
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     for path in ("/talk", "/brief", "/plain"):
         app.test_client().get(path, headers=upgrade)
-    assert said == ["none", "10"]  # the header alone gives nobody a view without a deadline
+    assert said == ["none", "10"]  # the header alone does not remove the deadline
     assert app.test_client().get("/plain").text == ""
     assert said[2:] == ["5"]
 
 
 @contextmanager
 def client_of(scope_of: Callable[[GreenSocket], Scope]) -> Iterator[tuple[Scope, socket.socket]]:
-    """A scope that looks at a client, and the client's end."""
+    """Return a scope that watches a client, and the client's socket."""
     with closing(GreenSocket(*_kinds())) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -303,5 +303,5 @@ def test_a_connection_that_is_closed_already_is_not_looked_at(held: Gate) -> Non
         served.close()
         scope.enter(seconds=None)
         held.open()
-        assert greendata.run(held, 1).get() == 1  # what has taken the connection over, a websocket, may have closed it
+        assert greendata.run(held, 1).get() == 1  # a websocket that took over the connection may have closed it
         scope.leave()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.servers import Pipe, Server
 
-pytestmark = pytest.mark.once("unpatched")  # each test has a process of its own
+pytestmark = pytest.mark.once("unpatched")  # each test starts a process
 
 # Every view waits natively at a pipe that the test opens, but for /state, which tells what became of the others.
 SERVICE = """
@@ -125,7 +125,7 @@ def other(tmp_path: Path) -> Iterator[Pipe]:
 
 @pytest.fixture(params=WORKERS, ids=["gunicorn", "pywsgi"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """The service, on gunicorn's own HTTP server and on gevent's."""
+    """Run the service on gunicorn's HTTP server and on gevent's."""
     (tmp_path / "gunicorn.conf.py").write_text(HOOKS, encoding="utf-8")
     started = Server(tmp_path, SERVICE, ["-k", request.param, "--graceful-timeout", "2"], {})
     yield started
@@ -133,7 +133,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 def outcome(server: Server) -> str:
-    """What became of the first request that noted it, once it has."""
+    """Wait until a request has noted its outcome, and return it."""
     while not (found := json.loads(server.ask("/state"))["outcomes"]):
         pass
     return str(found[0])
@@ -198,7 +198,7 @@ def test_a_request_that_is_out_of_time_gives_its_query_up(server: Server, gate: 
         assert response.status == 504
         assert response.headers["Content-Type"] == "application/problem+json"
     assert outcome(server).startswith("DeadlineExceeded: ")
-    while json.loads(server.ask("/state"))["running"]:  # on a busy machine the query may not have begun in its time
+    while json.loads(server.ask("/state"))["running"]:  # on a busy machine the query may start late
         gate.let_pass()
 
 
@@ -232,7 +232,7 @@ def test_a_late_error_leaves_the_body_unfinished(server: Server) -> None:
 
 
 def old(path: str) -> bytes:
-    """A request as nginx sends it to a server behind it, unless it is told otherwise."""
+    """Send a request as nginx does to upstream servers by default."""
     return f"GET {path} HTTP/1.0\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
 
 

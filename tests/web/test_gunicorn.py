@@ -1,4 +1,4 @@
-"""A real gunicorn with its gevent workers: preloading, several workers, and a service that goes on serving."""
+"""A real gunicorn with its gevent workers: preloading, several workers, and a service that keeps serving."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.gates import rest
 from tests.support.processes import children_end
 from tests.support.servers import ROUTED, Server
 
-pytestmark = [children_end, pytest.mark.once("unpatched")]  # each test has a process of its own
+pytestmark = [children_end, pytest.mark.once("unpatched")]  # each test starts a process
 
 # /held answers once /open was asked for, by the same worker, so one that stands still never answers it.
 SERVICE = """
@@ -40,7 +40,7 @@ ROUTES = {{"/ping": os.getpid, "/held": held, "/open": opened, "/total": total}}
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts gunicorn on a free port; it is stopped when the test is over."""
+    """Return a function that starts gunicorn on a free port; it is stopped after the test."""
     started: list[Server] = []
 
     def start(*arguments: str, at_import: str = "", **env: str) -> Server:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.processes import children_end, run_python
 from tests.support.servers import ROUTED, Pipe, Server
 
-pytestmark = [children_end, pytest.mark.once("patched")]  # each test has a process of its own
+pytestmark = [children_end, pytest.mark.once("patched")]  # each test starts a process
 
 # /held and /stuck wait natively at a pipe that the test opens; /held is plain Polars.
 SERVICE = """
@@ -54,7 +54,7 @@ Serve = Callable[..., Server]
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Pipe]:
-    """The pipe that a held request waits at."""
+    """The pipe at which a held request waits."""
     pipe = Pipe(tmp_path / "gate")
     yield pipe
     pipe.close()
@@ -62,7 +62,7 @@ def gate(tmp_path: Path) -> Iterator[Pipe]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """A function that starts gunicorn on a free port; it is stopped when the test is over."""
+    """Return a function that starts gunicorn on a free port; it is stopped after the test."""
     started: list[Server] = []
     (tmp_path / "gunicorn.conf.py").write_text(HOOKS, encoding="utf-8")
 
@@ -113,7 +113,7 @@ def test_the_share_is_set_where_the_environment_says_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize("way", WAYS)
 def test_preloading_with_a_query_stops_gunicorn_and_says_why(serve: Serve, way: tuple[str, ...]) -> None:
     server = serve(*way, "--preload", "--workers", "3", at_import="pl.select(1)")
-    assert server.wait_end() in (4, 1)  # the latter where a second worker ends while gunicorn stops for the first
+    assert server.wait_end() in (4, 1)  # 1 if a second worker ends while gunicorn stops for the first
     assert "cannot serve: this process was forked after its parent had run a Polars query" in server.read_log()
     assert "App failed to load" in server.read_log()
 

@@ -1,4 +1,4 @@
-"""The two pages for those who watch a server."""
+"""The liveness and readiness pages."""
 
 from __future__ import annotations
 
@@ -110,5 +110,5 @@ def test_what_is_abandoned_is_named(held: Gate) -> None:
 
 
 def _sleep_natively(seconds: float) -> None:
-    """Hold the hub up."""
+    """Block the hub."""
     gevent.monkey.get_original("time", "sleep")(seconds)

@@ -1,4 +1,4 @@
-"""Errors as answers: the status of each, what the client is told, and whose handler comes first."""
+"""Errors as responses: the status and text of each, and the precedence of handlers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_went_wrong_inside_is_not_told() -> None:
 
 
 class TenantFull(errors.PoolFull):
-    """A service's own kind of a full pool."""
+    """A service's subclass of PoolFull."""
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -107,7 +107,7 @@ def test_a_subclass_without_a_handler_has_its_parents_answer() -> None:
 
 @pytest.fixture
 def told() -> Iterator[list[BaseException]]:
-    """What listeners to Flask's signal of failures are told."""
+    """Collect the errors that Flask's signal reports."""
     heard: list[BaseException] = []
 
     def hear(_: Flask, exception: BaseException, **__: object) -> None:
@@ -152,7 +152,7 @@ def test_who_handles_the_error_tells_of_it(told: list[BaseException], caplog: py
 
 
 def swallowing(app: Flask, resource: Callable[[], object]) -> None:
-    """What Flask-RESTful and Flask-RESTX do: all exceptions of a view are a 500, and the app is not asked."""
+    """Act as Flask-RESTful and Flask-RESTX: turn all exceptions of a view into a 500, without the handlers of the app."""
 
     def handle(error: Exception) -> tuple[str, int, dict[str, str]]:
         got_request_exception.send(app, exception=error)
@@ -184,7 +184,7 @@ def asked(
     first: bool,
     handled: type[Exception] | None = None,
 ) -> TestResponse:
-    """The answer of a resource that raises, in an app with such an extension."""
+    """Return the response of a resource that raises, in an app with such an extension."""
 
     def resource() -> object:
         raise make()
@@ -208,7 +208,7 @@ def cross_origin(answer: Response) -> Response:
     return answer
 
 
-@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.filterwarnings("ignore")  # of these extensions
 @pytest.mark.parametrize("extend", EXTENSIONS)
 @pytest.mark.parametrize("first", [False, True])
 def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
@@ -224,7 +224,7 @@ def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
         assert ("Retry-After" in answer.headers) == (status == 503)
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert answer.headers.getlist("Set-Cookie") == ["seen=1; Path=/"]
-        assert [type(error) for error in told] == [type(make())]  # by the extension, and once
+        assert [type(error) for error in told] == [type(make())]  # reported by the extension, and only once
     assert asked(extend, lambda: TenantFull(1, 1), first=first, handled=errors.PoolFull).text == "mine: TenantFull"
     for fault in (errors.PolarsForked(), ValueError("theirs"), errors.JobAborted("report", SystemExit(3))):
         assert asked(extend, lambda fault=fault: fault, first=first).status_code == 500  # type: ignore[misc]

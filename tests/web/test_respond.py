@@ -1,4 +1,4 @@
-"""Frames as answers: which format, which headers, what a reader makes of the body, and errors before the first byte."""
+"""Frames as responses: format, headers and body, and errors before the first byte."""
 
 from __future__ import annotations
 
