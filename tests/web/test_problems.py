@@ -152,7 +152,7 @@ def test_who_handles_the_error_tells_of_it(told: list[BaseException], caplog: py
 
 
 def swallowing(app: Flask, resource: Callable[[], object]) -> None:
-    """Act as Flask-RESTful and Flask-RESTX: turn all exceptions of a view into a 500, without the handlers of the app."""
+    """Turn all exceptions of a view into a 500 without the handlers of the app, as Flask-RESTful and Flask-RESTX do."""
 
     def handle(error: Exception) -> tuple[str, int, dict[str, str]]:
         got_request_exception.send(app, exception=error)
