@@ -1,7 +1,7 @@
 """A function inside a Polars query asks the hub, from a native thread, to fetch by HTTP and to update a progress bar.
 
-Polars calls `Rates.of` on a worker, where there are no greenlets. Through a `Caller` it has the hub do both: the fetch
-runs in a greenlet with cooperative sockets, and the bar is drawn by the one thread that may draw it.
+Polars calls `Rates.of` on a worker, where there are no greenlets. Through a `Caller` it asks the hub to do both:
+the fetch runs in a greenlet with cooperative sockets, and only the hub's thread draws the bar.
 """
 
 # ruff: noqa: E402 - patching comes before the imports that it patches

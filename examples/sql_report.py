@@ -1,6 +1,6 @@
 """A report from SQLite while the hub runs: a load in one transaction, a query with parameters, a stream.
 
-The caller's own connection is the caller's transaction: what was written on it is gone after a rollback.
+A connection that the caller passes keeps the caller's transaction: a rollback undoes the writes.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def compare(load: Load, *, asked: list[int], port: int, picture: Path) -> None:
     )
 
     def tick(name: str, stage: str) -> None:
-        progress.tell(name, stage)
+        progress.update(name, stage)
         if asked:
             raise Stopped(asked[0])
 

@@ -44,7 +44,7 @@ class Client:
     def ask(self, host: str, port: int) -> Span:
         """Send one request on a new connection, as a proxy does.
 
-        On a kept connection the next request can be there before a blocking server has looked at anybody else.
+        On a kept connection the next request can arrive before a blocking server has looked at other clients.
         """
         began = time.monotonic()
         status, body = fetch(host, port, self.path)

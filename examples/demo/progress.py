@@ -19,7 +19,7 @@ class Progress:
         self.said: tuple[str, str] | None = None
         self.stage_began = 0.0
 
-    def tell(self, name: str, stage: str) -> None:
+    def update(self, name: str, stage: str) -> None:
         """Show that the run `name` is at `stage`."""
         now = time.monotonic()
         if self.said != (name, stage):

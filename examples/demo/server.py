@@ -68,10 +68,10 @@ def serving(
     """Serve `app` with `gunicorn -k gevent`, and stop it when the block is left.
 
     Args:
-        app: module and name, as gunicorn takes it.
-        env: goes on top of this process's environment, from which GREENDATA_AUTOPATCH is taken away.
-        port: of loopback; 0 has a free one chosen.
-        tick: called many times a second while this waits; what it raises ends the wait.
+        app: module and name, as for gunicorn.
+        env: variables in addition to this process's environment, without its GREENDATA_AUTOPATCH.
+        port: a port on loopback; 0 for any free one.
+        tick: called many times a second during waits; an error that it raises ends the wait.
 
     Raises:
         DemoError: gunicorn is missing, the port is taken, the server died or did not answer in time.

@@ -45,14 +45,14 @@ def test_hidden_failures_are_reported(tmp_path: Path) -> None:
             assert "provoked" in hub_errors.pop()
 
         def test_greenlet_dies():
-            gevent.spawn(int, "told by the hub").join()
+            gevent.spawn(int, "reported by the hub").join()
 
         def test_greenlet_dies_later():
-            gevent.spawn(int, "told after the test")
+            gevent.spawn(int, "reported after the test")
 
         def test_greenlet_dies_in_another_hub():
             def work():
-                gevent.spawn(int, "told by a second hub").join()
+                gevent.spawn(int, "reported by a second hub").join()
                 gevent.get_hub().destroy()
                 over.release()
 
@@ -62,20 +62,20 @@ def test_hidden_failures_are_reported(tmp_path: Path) -> None:
             over.acquire()
 
         def test_thread_dies():
-            thread = threading.Thread(target=int, args=("told by a thread",))
+            thread = threading.Thread(target=int, args=("reported by a thread",))
             thread.start()
             thread.join()
 
         def test_finalizer_fails():
             class Unclean:
                 def __del__(self):
-                    int("told by a finalizer")
+                    int("reported by a finalizer")
 
             Unclean()
             gc.collect()
 
         def test_warns():
-            warnings.warn("told by a warning")
+            warnings.warn("reported by a warning")
         """,
     )
     assert finished.returncode == pytest.ExitCode.TESTS_FAILED, finished
@@ -89,8 +89,8 @@ def test_hidden_failures_are_reported(tmp_path: Path) -> None:
         "test_warns",
     ]
     for source in ("the hub", "a second hub", "a thread", "a finalizer", "a warning"):
-        assert f"told by {source}" in finished.stdout
-    assert "told after the test" in finished.stdout
+        assert f"reported by {source}" in finished.stdout
+    assert "reported after the test" in finished.stdout
 
 
 def test_work_left_in_the_pool_is_told(tmp_path: Path) -> None:

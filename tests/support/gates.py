@@ -38,7 +38,7 @@ class Gate:
         """Wait natively until the gate is open, then return *value*."""
         self._arrived.append(_get_ident())
         if not self._lock.acquire(timeout=GUARD):
-            raise TimeoutError(f"nobody opened the gate within {GUARD:g} seconds; did the hub stand still?")
+            raise TimeoutError(f"the gate was not opened within {GUARD:g} seconds; was the hub blocked?")
         self._lock.release()  # for the next waiter
         return value
 

@@ -1,7 +1,7 @@
 """Many concurrent HTTP clients, as greenlets of a separate process, and the outcome of every request.
 
-`drive` starts the process. A client asks for its paths in turn, each time on a connection of its own, and reads to the
-end. It has an answer only if that is whole: as long as it says, or with its last chunk.
+`drive` starts the process. A client requests its paths in turn, each on a new connection, and reads to the end. A
+response counts only if it is complete: of the declared length, or with its last chunk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An idle main hub waits for work from other threads.
 
 ``python -m tests.support.wakers "a cancelled job"`` patches its process and waits in the main hub once for each kind of
-lock, event and queue. What wakes it is held at a gate, which opens when the hub has asked twice whether somebody is
-left who may wake it.
+lock, event and queue. Its waker is held at a gate, which opens when the hub has checked twice for threads that may
+wake it.
 """
 
 from __future__ import annotations

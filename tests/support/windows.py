@@ -1,7 +1,7 @@
 """Race windows: a test makes an event happen between two steps of a thread, which otherwise is very rare.
 
-A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` tells of each
-call in the thread that sets it, whatever is patched, so what a test does there is done in the very place.
+A thread can lose the GIL, and a signal handler or a finalizer can run, at every call. `sys.setprofile` reports
+each call in the thread that sets it, whatever is patched, so a test can act at exactly that place.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tests.support.servers import Pipe, Server
 
 pytestmark = pytest.mark.once("unpatched")  # each test starts a process
 
-# Every view waits natively at a pipe that the test opens, but for /state, which tells what became of the others.
+# Every view waits natively at a pipe that the test opens, except /state, which returns the outcomes of the others.
 SERVICE = """
 import gevent
 import greendata

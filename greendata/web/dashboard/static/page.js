@@ -20,7 +20,7 @@ function follow() {
   source = new EventSource("events");
   source.addEventListener("message", (event) => {
     show(JSON.parse(event.data));
-    tell("live", "Live");
+    showConnection("live", "Live");
     listen();
   });
   source.addEventListener("error", () => {
@@ -39,10 +39,10 @@ function leave() {
 
 function listen() {
   clearTimeout(silence);
-  silence = setTimeout(() => tell("lost", "No response, trying again"), SILENCE);
+  silence = setTimeout(() => showConnection("lost", "No response, trying again"), SILENCE);
 }
 
-function tell(state, text) {
+function showConnection(state, text) {
   if (connection.className !== state) {
     connection.className = state;
     connection.textContent = text;
@@ -55,7 +55,7 @@ function show(seen) {
     put(name, count(seen.pool[name]));
   }
   put("workers", `of ${count(seen.max_workers)} threads`);
-  put("room", `of ${count(seen.max_queue)}`);
+  put("queue-limit", `of ${count(seen.max_queue)}`);
   drawLag(column(seen.history, 1), lagReading(seen));
   drawQueue(column(seen.history, 2), queueReading(seen));
   showJobs(seen.jobs);
