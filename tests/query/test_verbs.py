@@ -168,7 +168,7 @@ def test_an_unknown_engine_is_rejected_at_the_call(name: str, engine: object) ->
 @pytest.mark.parametrize("name", ["collect", "collect_schema", "explain", "batches"])
 @pytest.mark.parametrize("frame", [ROWS, None, "lf", ROWS["a"]], ids=lambda frame: type(frame).__name__)
 def test_not_a_lazy_frame(name: str, frame: object) -> None:
-    with pytest.raises(NotAFrame, match=rf"expected a polars\.LazyFrame, got {type(frame).__name__}; df.lazy()"):
+    with pytest.raises(NotAFrame, match=rf"expected a polars\.LazyFrame, got {type(frame).__name__}; call lazy\(\)"):
         getattr(greendata, name)(frame)
 
 
