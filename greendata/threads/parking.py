@@ -70,6 +70,9 @@ HUB_PATIENCE = 0.005  # seconds
 # The time until a hub checks whether any thread may still wake its greenlets, and between later checks.
 FIRST_CHECK = 0.005  # seconds; most waits are over by then, and new threads are running
 CHECK_INTERVAL = 0.1  # seconds
+CHECKS = (
+    3  # that find nobody, one after the other, before the loop may end: Python 3.11 shows a new thread once it runs
+)
 
 native_threads: set[int] = set()  # those that run a `threading.Thread`; each adds and removes itself, any thread reads
 
@@ -293,13 +296,24 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
 class _HubWaiters:
     """The waiting greenlets of one hub, and the timer that holds its loop open for them."""
 
-    __slots__ = ("__weakref__", "_on_callback", "_on_time", "_timer", "_waiting", "entry_queue", "hub", "process")
+    __slots__ = (
+        "__weakref__",
+        "_idle_checks",
+        "_on_callback",
+        "_on_time",
+        "_timer",
+        "_waiting",
+        "entry_queue",
+        "hub",
+        "process",
+    )
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # this and the next two: set once, any thread reads
         self.entry_queue = EntryQueue.here()
         self.process = _process
         self._waiting: set[_Greenlet] = set()  # this and everything below: the hub's thread only
+        self._idle_checks = 0  # in a row
         # The main thread may wake greenlets of any other hub, so only the main hub has to check.
         self._timer = (
             hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
@@ -310,6 +324,7 @@ class _HubWaiters:
         """Hold the loop open for *waiter*. Call from the hub's thread."""
         if not self._waiting or not self._timer.ref:
             self._timer.ref = True
+            self._idle_checks = 0
             self._timer.start(self._on_time, update=False)
         self._waiting.add(waiter)
 
@@ -332,7 +347,9 @@ class _HubWaiters:
         """
         timer = self._timer
         is_last = self.hub.loop.activecnt <= timer.ref
-        timer.ref = not is_last or _others_may_wake() or not self.entry_queue.is_empty
+        may_go_on = not is_last or _others_may_wake() or not self.entry_queue.is_empty
+        self._idle_checks = 0 if may_go_on else self._idle_checks + 1
+        timer.ref = self._idle_checks < CHECKS
 
 
 def _others_may_wake() -> bool:
