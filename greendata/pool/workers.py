@@ -186,7 +186,7 @@ class Workers:
 
     def resize(self) -> None:
         """Start or retire workers after a change of the settings."""
-        _lower_priority_of_runtime(self.settings.nice)
+        self._lower_priority()
         with self.lock:
             wanted = self.settings.max_workers
             for _ in range(min(len(self.queue), wanted - len(self.workers))):
@@ -307,7 +307,17 @@ class Workers:
             del job  # before the notification: the hub must drop the last reference
             self._notify_hub(worker)
             if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime may have started threads
-                _lower_priority_of_runtime(self.settings.nice)
+                self._lower_priority()
+
+    def _lower_priority(self) -> None:
+        """Give the runtime's threads the priority that the settings ask for.
+
+        Workers and `configure` do so at the same time. One that was interrupted between reading the setting and
+        writing the priorities would overwrite a newer value, so each reads the setting again afterwards.
+        """
+        nice = -1
+        while nice != (nice := self.settings.nice):
+            _lower_priority_of_runtime(nice)
 
     def _sleep(self, worker: Worker) -> None:
         """Sleep until a token arrives, and act on it."""

@@ -339,6 +339,35 @@ def test_only_polars_threads_get_a_lower_priority() -> None:
     assert finished == (0, "0 0\n{4}\n", "")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="priorities are a thread's on Linux alone")
+def test_a_thread_that_was_interrupted_before_it_set_priorities_leaves_the_latest_setting_in_force() -> None:
+    finished = run_python(
+        """
+        import os, sys
+        import polars as pl
+        import greendata
+        from greendata.hub import native
+        from greendata.pool import workers
+        from tests.support.natives import until
+        from tests.support.windows import at
+
+        def runtime():
+            names = native.thread_names()
+            return {os.getpriority(os.PRIO_PROCESS, t) - base for t, name in names.items() if name[:7] == "polars-"}
+
+        base = os.getpriority(os.PRIO_PROCESS, 0)
+        greendata.configure(nice=1)
+        lf = pl.LazyFrame({"a": [1]}).group_by("a").len()
+        until(lambda: greendata.collect(lf).get() is not None and runtime() == {1})
+        setting = workers._lower_priority_of_runtime.__code__
+        sys.setprofile(at("c_call", "setpriority", setting, lambda: greendata.configure(nice=4)))
+        greendata.configure(nice=2)
+        print(runtime())
+        """
+    )
+    assert finished == (0, "{4}\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can change its user")
 def test_a_worker_starts_when_threads_have_a_lower_priority_already() -> None:
     finished = run_python(
