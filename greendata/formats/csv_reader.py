@@ -16,6 +16,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.errors.plural import counted
+from greendata.formats.error_texts import short_message
 from greendata.formats.guards.chunk_scan import (
     count,
     first_byte,
@@ -30,7 +31,7 @@ from greendata.formats.guards.size_guard import (
     reject_sparse,
     reject_wide,
 )
-from greendata.formats.text_decode import cast, cast_to, short_message
+from greendata.formats.text_decode import cast, cast_to
 from greendata.formats.text_encode import check_writable
 
 __all__ = ("read_csv",)

@@ -17,11 +17,11 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.errors.plural import counted
 from greendata.formats.csv_reader import read_csv
+from greendata.formats.error_texts import short_message
 from greendata.formats.format import Format
 from greendata.formats.guards.arrow_check import check_stream
 from greendata.formats.guards.footer import check_file
 from greendata.formats.json.reader import read_json, read_ndjson
-from greendata.formats.text_decode import short_message
 from greendata.schema.column_names import referred
 
 __all__ = ("read",)

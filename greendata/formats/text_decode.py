@@ -14,6 +14,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
+from greendata.formats.error_texts import format_value
 from greendata.formats.format import Format
 from greendata.schema.column_names import frame_of
 from greendata.schema.dtypes import plain_of, rebuilt
@@ -22,10 +23,7 @@ from greendata.schema.spans import UNIT_DIGITS, duration_ticks
 if TYPE_CHECKING:
     from greendata.internals.polars import TimeUnit
 
-__all__ = ("cast", "cast_to", "format_value", "native_form", "short_message", "text_form")
-
-MESSAGE_CHARS = 1000  # characters of a message of Polars that are looked at
-VALUE_CHARS = 200  # characters of a value in an error message
+__all__ = ("cast", "cast_to", "native_form", "text_form")
 
 _NARROW: dict[type[pl.DataType], pl.DataType] = {
     pl.Int8: pl.Int32(),
@@ -88,34 +86,6 @@ def cast_to(df: pl.DataFrame, schema: pl.Schema, format: Format) -> pl.DataFrame
         datetime.timedelta(days=1, seconds=2)
     """
     return frame_of([cast(df[name], dtype, format) for name, dtype in schema.items()])
-
-
-def short_message(error: BaseException) -> str:
-    r"""Return the first line of the message of *error*. In Polars' messages the other lines are hints on its options.
-
-    Example:
-        >>> short_message(ValueError("no.\n\nTry something else."))
-        'no'
-    """
-    if isinstance(error, Malformed):
-        return error.reason
-    lines = str(error)[:MESSAGE_CHARS].strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def format_value(series: pl.Series, row: int) -> str:
-    """Return the value in *row* for an error message. Polars truncates it: it may be as large as the body.
-
-    Example:
-        >>> format_value(pl.Series(["soon"]), 0), format_value(pl.Series([[1, 2]]), 0)
-        ("'soon'", 'List(Int64)')
-    """
-    value = series.slice(row, 1).alias("value")  # methods of a Series read its name as a pattern
-    if isinstance(series.dtype, pl.String):
-        value = value.str.slice(0, VALUE_CHARS)
-    return (
-        str(series.dtype)[:VALUE_CHARS] if series.dtype.is_nested() or series.dtype == pl.Binary else repr(value.item())
-    )
 
 
 def cast(series: pl.Series, dtype: pl.DataType, format: Format) -> pl.Series:

@@ -13,6 +13,7 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic_core import from_json
 
 from greendata.errors import Malformed
+from greendata.formats.error_texts import format_value, short_message
 from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte, first_failure
 from greendata.formats.guards.depth import reject_deep_document, reject_deep_lines
@@ -20,7 +21,7 @@ from greendata.formats.guards.members import reject_many_members
 from greendata.formats.guards.size_guard import collect_keys, reject_compressed, reject_sparse
 from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in
-from greendata.formats.text_decode import cast_to, format_value, native_form, short_message, text_form
+from greendata.formats.text_decode import cast_to, native_form, text_form
 from greendata.hub.pacing import give_way
 from greendata.schema.column_names import frame_of, referred
 from greendata.schema.dtypes import plain_of
