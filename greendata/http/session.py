@@ -29,8 +29,10 @@ from greendata.errors import (
     WrongContentType,
 )
 from greendata.errors.plural import counted
-from greendata.http.adapter import AddressPolicy, GuardedAdapter, request_deadline, seconds_left
+from greendata.http.adapter import GuardedAdapter
+from greendata.http.address_policy import AddressPolicy
 from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.http.timed_socket import request_deadline, seconds_left
 from greendata.hub.checks import is_count
 from greendata.hub.closing import Closing
 from greendata.hub.contexts import contextmanager

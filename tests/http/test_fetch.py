@@ -23,7 +23,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
-from greendata.http.adapter import AddressPolicy
+from greendata.http.address_policy import AddressPolicy
 from greendata.http.session import REDIRECTS, GuardedSession
 from tests.conftest import PATCHED
 from tests.support.rawservers import answer, drip, serving, serving_unasked

@@ -1,0 +1,86 @@
+"""The absolute deadline of a request, and sockets that keep it.
+
+A socket's timeout restarts with each byte, so a server that sends bytes slowly could hold a connection forever. Here
+each step of a request gets the time that is left until its deadline.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any
+
+from gevent import Timeout
+from gevent.monkey import is_module_patched
+
+from greendata.hub.contexts import contextmanager
+
+__all__ = ("TimedSocket", "limited_by_deadline", "request_deadline", "seconds_left")
+
+# The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.
+request_deadline: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.request_deadline")
+
+
+def seconds_left() -> float:
+    """Return the seconds until the deadline of the request.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    left = request_deadline.get()[0] - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+@contextmanager
+def limited_by_deadline() -> Iterator[None]:
+    """Limit the block to the deadline, with its name lookup, connection attempts and handshake, if sockets are patched.
+
+    A socket's timeout restarts with each of these steps. Without gevent's patch, only the deadline of the job in the
+    pool applies.
+    """
+    if not is_module_patched("socket"):
+        yield
+        return
+    with Timeout(seconds_left(), TimeoutError("the deadline has passed")):
+        yield
+
+
+class TimedSocket:
+    """A connected socket whose reads end at the deadline of the request, however slowly bytes arrive."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
+        """Return a reader, which http.client requests for each response."""
+        return io.BufferedReader(_TimedReader(self._sock, self._sock.makefile(mode, buffering=0)))
+
+    def sendall(self, data: Any) -> None:
+        """Send all of *data* before the deadline."""
+        self._sock.settimeout(seconds_left())
+        self._sock.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: Any, raw: Any) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(min(seconds_left(), request_deadline.get()[1]))
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
