@@ -11,10 +11,10 @@ Nothing is recorded before `start`. Importing this package has no effect.
 from __future__ import annotations
 
 from greendata.observe.block_watch import Block, BlockWatch, watch_blocks
+from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import Histogram
 from greendata.observe.inline import HubBlockedWarning, warn_on_block
 from greendata.observe.lag import LagProbe, watch_lag
-from greendata.observe.record import Failure, LabelStats
 from greendata.observe.running import RunningJob, cancel, running
 from greendata.observe.stats import Lag, Stats, snapshot_json, stats
 from greendata.observe.watch import Observer, Second, start, stop

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import gevent
 
+from greendata.observe.counters import Labels
 from greendata.observe.histogram import BOUNDS
-from greendata.observe.record import Labels, add_listener, remove_listener
+from greendata.observe.listeners import add_listener, remove_listener
 from greendata.observe.watch import Second, start
 from greendata.pool import pool
 from greendata.pool.job import Job

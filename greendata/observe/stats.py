@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from time import time
 from typing import Any
 
+from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import BOUNDS, Histogram
-from greendata.observe.record import Failure, LabelStats
 from greendata.observe.running import RunningJob, running
 from greendata.observe.watch import Second, current
 from greendata.pool import pool

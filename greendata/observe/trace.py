@@ -22,7 +22,7 @@ from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import paced, sliced
 from greendata.hub.result import Result
 from greendata.observe.lag import LagProbe
-from greendata.observe.record import add_listener, remove_listener
+from greendata.observe.listeners import add_listener, remove_listener
 from greendata.pool import pool
 from greendata.pool.cleanup import carry_out
 from greendata.pool.job import Job

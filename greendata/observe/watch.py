@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
+from greendata.observe.counters import Recorder
 from greendata.observe.lag import INTERVAL, LagProbe
-from greendata.observe.record import Recorder
 from greendata.pool import pool
 
 __all__ = ("Observer", "Second", "current", "start", "stop")

@@ -26,11 +26,12 @@ from greendata.errors import BadSetting, GreenDataError
 from greendata.hub.checks import is_count
 from greendata.hub.deadline import seconds_of
 from greendata.web.body import MAX_BODY, body
+from greendata.web.client import socket_of
 from greendata.web.dashboard import dashboard
 from greendata.web.health import health
 from greendata.web.problems import answer_to
 from greendata.web.respond import respond
-from greendata.web.scope import Scope, current_scope, keep, socket_of
+from greendata.web.scope import Scope, current_scope, keep
 from greendata.web.shell import commands
 
 __all__ = ("GreenData", "body", "health", "keep", "respond")

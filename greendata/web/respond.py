@@ -25,8 +25,9 @@ from greendata.formats.format import FORMATS, MEDIA_TYPES, SUFFIXES, Format
 from greendata.formats.text_encode import unwritable
 from greendata.hub.result import Result
 from greendata.pool.job import bypass_queue_limit
+from greendata.web.client import reset_of
 from greendata.web.negotiation import acceptable, type_of
-from greendata.web.scope import current_scope, reset_of
+from greendata.web.scope import current_scope
 
 __all__ = ("respond",)
 

@@ -11,34 +11,24 @@ not an outer one.
 
 from __future__ import annotations
 
-import _socket
-import os
-import socket
-import struct
 import weakref
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token
-from functools import partial
 from typing import Any
 
 from gevent.socket import socket as GreenSocket
 
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
-from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
-from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.job import default_key, on_submit
+from greendata.web.client import ClientWatch
 
-__all__ = ("Scope", "current_scope", "keep", "reset_of", "socket_of")
+__all__ = ("Scope", "current_scope", "keep")
 
 LEFT = "the client left"
 OVER = "the request is over"
-READABLE = 1  # libev's and libuv's flag
-
-# Where servers on gevent's sockets put the client's socket: gunicorn's gevent worker, its pywsgi worker, werkzeug.
-_KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 _scope: ContextVar[Scope | None] = ContextVar("greendata.scope", default=None)
 
@@ -67,15 +57,12 @@ class Scope:
 
     __slots__ = (
         "_block",
-        "_client",
-        "_entry_queue",
         "_holders",
-        "_hub",
         "_owners",
         "_reason",
         "_refs",
         "_tokens",
-        "_watcher",
+        "_watch",
         "is_left",
         "unhandled",
     )
@@ -87,11 +74,9 @@ class Scope:
         self._reason = ""  # set at the end; any thread writes, the first value is kept
         self._holders: list[None] = []  # the view and each of its streams; any thread, one C call each
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
-        self._hub: Any = get_hub_if_exists()
-        self._client = client if self._hub is not None else None  # the hub's thread; any thread writes None
-        self._entry_queue: EntryQueue | None = None  # the hub's thread writes it once, before it watches
-        self._watcher: Any = None  # from here on: the hub's thread only
-        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
+        # The request's greenlet sets it, and any thread drops it at the end: it refers to the scope.
+        self._watch = None if client is None else ClientWatch(client, self._on_left)
+        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []  # from here on: the request's greenlet only
         self._block: AbstractContextManager[float] | None = None
 
     def enter(self, *, seconds: float | None) -> None:
@@ -152,8 +137,8 @@ class Scope:
         self._refs.add(weakref.ref(result, self._refs.discard))
         if self._reason:
             result.cancel(self._reason)
-        elif self._client is not None and self._watcher is None and get_hub_if_exists() is self._hub:
-            self._watch(self._client)
+        elif (watch := self._watch) is not None:
+            watch.start()
 
     def keep(self, result: Result[Any]) -> None:
         """Release *result* and the results that it gathers, so that they outlive the request. Safe from any thread."""
@@ -173,43 +158,17 @@ class Scope:
 
     def end(self) -> None:
         """Cancel pending results and stop watching the client. Idempotent. Safe from any thread."""
-        self._client = None
         self.cancel(OVER)
-        if get_hub_if_exists() is self._hub:
-            self._unwatch()
-        elif self._entry_queue is not None:  # for example, the garbage collector closed a stream on a worker
-            self._entry_queue.post(self._unwatch)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
 
     def _set(self, variable: ContextVar[Any], value: object) -> None:
         self._tokens.append((variable, variable.set(value)))
 
-    def _watch(self, client: GreenSocket) -> None:
-        if client.fileno() < 0:  # closed by the server, or by code that took the connection over
-            self._client = None
-            return
-        self._entry_queue = EntryQueue.here()
-        self._watcher = self._hub.loop.io(client.fileno(), READABLE)
-        self._watcher.start(self._on_readable)
-
-    def _unwatch(self) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.close()
-
-    def _on_readable(self) -> None:
-        """Handle a readable socket: the client has sent something, or has left. Called in the hub."""
-        client = self._client
-        if client is None:
-            return
-        descriptor = client.fileno()
-        self._unwatch()
-        if descriptor < 0:  # the server has closed it, and its number may have been reused
-            self._client = None
-        elif _has_left(descriptor):
-            self.is_left = True
-            self.cancel(LEFT)
-        else:  # an unread body or the next request: until it is read, the end cannot be detected
-            self._client = None
+    def _on_left(self) -> None:
+        self.is_left = True
+        self.cancel(LEFT)
 
 
 def current_scope() -> Scope | None:
@@ -241,53 +200,3 @@ def keep(result: Result[Any]) -> Result[Any]:
     if scope is not None:
         scope.keep(result)
     return result
-
-
-def socket_of(environ: dict[str, Any]) -> GreenSocket | None:
-    """Return the client's socket if the server provides it and it can be watched, which TLS prevents; else None.
-
-    Example:
-        >>> socket_of({}) is None
-        True
-    """
-    found = _socket_in(environ)
-    return found if isinstance(found, GreenSocket) and not hasattr(found, "context") else None
-
-
-def reset_of(environ: dict[str, Any]) -> Callable[[], object] | None:
-    """Return a function that resets the connection if only its end marks the end of the response; otherwise None.
-
-    In HTTP/1.0, which nginx by default speaks to its upstream servers, half a response would end as a whole one does.
-
-    Example:
-        >>> reset_of({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
-        True
-    """
-    found = _socket_in(environ)
-    if found is None or environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
-        return None
-    return partial(_reset, found)
-
-
-def _reset(client: Any) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()  # before the server ends the response by a shutdown
-
-
-def _socket_in(environ: dict[str, Any]) -> Any:
-    found = next(filter(None, map(environ.get, _KEYS)), None)
-    if found is None:  # gevent.pywsgi keeps it in the file from which the body is read
-        reader = getattr(environ.get("wsgi.input"), "rfile", None)
-        found = getattr(getattr(reader, "raw", None), "_sock", None)
-    return found
-
-
-def _has_left(descriptor: int) -> bool:
-    """Return True if the peer has closed the connection. A duplicate descriptor avoids waiting in gevent."""
-    with closing(_socket.socket(fileno=os.dup(descriptor))) as client:
-        try:
-            return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:  # reset
-            return True

@@ -182,7 +182,7 @@ PROGRAM = """
     from greendata import run
     from greendata.hub import native
     from greendata.pool.job import Job
-    from greendata.observe.record import add_listener
+    from greendata.observe.listeners import add_listener
     from tests.hub.test_interrupted import Alarm, Interruption
     from tests.support.windows import at, in_hub
 

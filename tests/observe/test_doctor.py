@@ -152,7 +152,7 @@ NAMES = ["by_name[...]", "cache.lock", "making", "many[...]", "ready", "room", "
 
 
 def test_locks_of_the_program_that_were_made_too_early_are_named() -> None:
-    code = "from greendata.observe.locks import native_locks; print(native_locks())\n"
+    code = "from greendata.observe.doctor.locks import native_locks; print(native_locks())\n"
     finished = run_python(EARLY + PATCH + code, warnings="ignore")
     assert ast.literal_eval(finished.stdout) == sorted(f"__main__.{name}" for name in NAMES)
     assert run_python(PATCH + EARLY + code, warnings="ignore").stdout == "[]\n"

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 import greendata
 from greendata import observe
+from greendata.observe.counters import LABELS
 from greendata.observe.histogram import BOUNDS
 from greendata.observe.metrics import Metrics
-from greendata.observe.record import LABELS
 from greendata.pool import job as jobs
 from tests.conftest import Gate, run_python
 from tests.support.natives import at_home, until

@@ -11,8 +11,8 @@ import pytest
 import greendata
 from greendata import observe
 from greendata.errors import BadArgument, JobCancelled
+from greendata.observe.counters import FAILURES, LABELS
 from greendata.observe.histogram import BOUNDS, Durations
-from greendata.observe.record import FAILURES, LABELS
 from greendata.pool import job as jobs
 from tests.conftest import Gate, run_python
 from tests.support.frames import one_worker

@@ -250,15 +250,15 @@ def test_a_websocket_has_no_deadline_unless_its_view_has_one() -> None:
 
 
 @contextmanager
-def client_of(scope_of: Callable[[GreenSocket], Scope]) -> Iterator[tuple[Scope, socket.socket]]:
-    """Return a scope that watches a client, and the client's socket."""
+def client_of(scope_of: Callable[[GreenSocket], Scope]) -> Iterator[tuple[Scope, socket.socket, GreenSocket]]:
+    """Return a scope that watches a client, the client's socket, and the server's end of it."""
     with closing(GreenSocket(*_kinds())) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         with closing(GreenSocket(*_kinds())) as client:
             client.connect(listener.getsockname())
             with closing(listener.accept()[0]) as served:
-                yield scope_of(served), client
+                yield scope_of(served), client, served
 
 
 def _kinds() -> tuple[int, int]:
@@ -266,13 +266,15 @@ def _kinds() -> tuple[int, int]:
 
 
 def test_a_scope_that_ends_in_a_worker_stops_looking_on_its_own_hub(held: Gate) -> None:
-    with client_of(Scope) as (scope, client):
+    with client_of(Scope) as (scope, client, _):
         scope.enter(seconds=None)
+        watch = scope._watch
         pending = greendata.run(held)
-        assert scope._watcher is not None
+        assert watch is not None
+        assert watch._watcher is not None
         keep(greendata.run(scope.end)).get()
         assert pending.cancelled()
-        while scope._watcher is not None:
+        while watch._watcher is not None:
             rest()
         scope.leave()
         client.close()
@@ -282,13 +284,12 @@ def test_a_scope_that_ends_in_a_worker_stops_looking_on_its_own_hub(held: Gate) 
 
 
 def test_a_server_that_closes_the_connection_before_the_end_is_no_departure(held: Gate) -> None:
-    with client_of(Scope) as (scope, client):
+    with client_of(Scope) as (scope, client, served):
         scope.enter(seconds=None)
         pending = greendata.run(held, 1)
-        served = scope._client
-        assert served is not None
+        assert scope._watch is not None
         served.close()
-        scope._on_readable()
+        scope._watch._on_readable()
         assert not scope.is_left
         held.open()
         assert pending.get() == 1
@@ -297,9 +298,7 @@ def test_a_server_that_closes_the_connection_before_the_end_is_no_departure(held
 
 
 def test_a_connection_that_is_closed_already_is_not_looked_at(held: Gate) -> None:
-    with client_of(Scope) as (scope, _):
-        served = scope._client
-        assert served is not None
+    with client_of(Scope) as (scope, _, served):
         served.close()
         scope.enter(seconds=None)
         held.open()

@@ -25,10 +25,10 @@ from greendata.hub.contexts import contextmanager
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.watch import current
 from greendata.web import drain
+from greendata.web.client import socket_of
 from greendata.web.dashboard.feed import shared
 from greendata.web.dashboard.guard import Auth, bears_token, give_token, harden, may_enter
 from greendata.web.problems import problem
-from greendata.web.scope import socket_of
 
 __all__ = ("dashboard",)
 

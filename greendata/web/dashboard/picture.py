@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from greendata.observe.record import Failure
+from greendata.observe.counters import Failure
 from greendata.observe.running import RunningJob
 from greendata.observe.stats import Stats
 from greendata.pool.settings import Settings

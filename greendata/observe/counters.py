@@ -1,4 +1,4 @@
-"""Record finished jobs: outcomes, wait and run times by label, and the last failures.
+"""Count finished jobs: outcomes, wait and run times by label, and the last failures.
 
 A job is recorded by the hub that submitted it, when the outcome arrives there and before its waiters continue. So code
 that has a result finds it in the counters.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -24,10 +23,10 @@ from greendata.hub import native
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.observe.histogram import Durations, Histogram
-from greendata.pool import job as jobs
+from greendata.observe.listeners import add_listener, remove_listener
 from greendata.pool.job import Job
 
-__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "add_listener", "remove_listener")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder")
 
 LABELS = 100  # labels with separate counters; the limit bounds the memory if labels contain identifiers
 OTHER = "other"  # the label of all others
@@ -185,31 +184,3 @@ class Recorder:
         """Reset in a forked child: the counters are those of the parent, and the lock may be held for ever."""
         if self._pid != os.getpid():
             self._begin()
-
-
-_changing = native.RLock()  # guards `jobs.listeners`
-
-
-def add_listener(listener: Callable[[Job], object]) -> None:
-    """Call *listener* with each finished job, in the hub that submitted the job. Idempotent.
-
-    The listener must not raise and must not wait: the job's waiters continue after it.
-    """
-    with _changing:
-        if listener not in jobs.listeners:
-            jobs.listeners = (*jobs.listeners, listener)
-
-
-def remove_listener(listener: Callable[[Job], object]) -> None:
-    """Stop calling *listener*. Idempotent."""
-    with _changing:
-        jobs.listeners = tuple(each for each in jobs.listeners if each != listener)
-
-
-def _after_fork_in_child() -> None:
-    """Replace the lock: a thread of the parent may have held it at the fork."""
-    global _changing
-    _changing = native.RLock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

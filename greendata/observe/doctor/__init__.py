@@ -23,7 +23,7 @@ from gevent.monkey import get_original, is_module_patched
 
 from greendata.hub.checks import checked_count
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.observe.locks import native_locks
+from greendata.observe.doctor.locks import native_locks
 from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
 from greendata.query.patching.function_patch import is_patched, missing_functions
 from greendata.query.patching.polars_threads import VARIABLE as THREADS_VARIABLE
