@@ -167,9 +167,9 @@ def _hub_for(bootstrap: Any) -> Any:
     """Return the hub in which the thread is to run as a greenlet, or None for a native thread."""
     thread: Any = getattr(bootstrap, "__self__", None)
     if getattr(thread, "_target", None) is executors._worker:
-        items = thread._args[1]  # the queue that it will read
-        if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
-            return items.hub
+        for items in thread._args:  # the queue that it will read is the second of them, from Python 3.14 on the third
+            if isinstance(items, gevent.queue.SimpleQueue) and items.hub.loop is not None:
+                return items.hub
     return hub_here() if hub_runs_here() else None
 
 

@@ -136,6 +136,21 @@ def test_an_executor_that_was_made_before_greendata_was_imported_serves_jobs_too
     assert run_python(code) == ALL
 
 
+def test_an_executor_that_was_made_before_greendata_was_imported_has_its_threads_in_the_hub_of_its_queue() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import concurrent.futures
+        early = concurrent.futures.ThreadPoolExecutor(3)
+        import gevent, greendata
+
+        def use():
+            return early.submit(gevent.get_hub).result()
+
+        print(greendata.run(use).get() is gevent.get_hub(), use() is gevent.get_hub())
+    """
+    assert run_python(code) == (0, "True True\n", "")
+
+
 def test_locks_that_were_made_earlier_are_shared_and_conditions_over_them() -> None:
     code = """
         from gevent import monkey; monkey.patch_all()
