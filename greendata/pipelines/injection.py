@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def requested_names(
     if not callable(func):
         raise NotCallable(func)
     try:
-        parameters = list(inspect.signature(func).parameters.values())
+        parameters = list(_parameters_of(func).values())
     except ValueError:  # a builtin without a signature
         return frozenset()
     if has_element:
@@ -74,6 +75,15 @@ def requested_names(
     if missing:
         raise BadSignature(func, missing, known)
     return frozenset(named if is_open else named.keys() & set(known))
+
+
+def _parameters_of(func: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of *func*. From Python 3.14 on its annotations may name what only type checkers import."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(func, annotation_format=Format.FORWARDREF).parameters
+    return inspect.signature(func).parameters
 
 
 def _after_element(
@@ -97,6 +107,6 @@ def check_given(func: Callable[..., Any], requested: frozenset[str], given: dict
         BadSignature: an argument without a default is missing.
     """
     if missing := requested - given.keys():
-        parameters = inspect.signature(func).parameters
+        parameters = _parameters_of(func)
         if needs := {name for name in missing if parameters[name].default is inspect.Parameter.empty}:
             raise BadSignature(func, needs, given)

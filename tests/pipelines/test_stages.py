@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from contextvars import ContextVar
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_what_is_asked_for_by_name_is_injected(on: Any) -> None:
     assert len(ended) == (1 if on == "inline" else 2)
     assert sorted(left for left, _, _ in ended) == list(range(len(ended)))
     assert [done for left, _, done in ended if not left] == [True]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before Python 3.14 an annotation must exist at run time")
+def test_what_is_asked_for_by_name_is_injected_though_annotations_exist_for_type_checkers_only() -> None:
+    names: dict[str, Any] = {}
+    source = (
+        "def work(x: Some, element_index: Other) -> More: return x, element_index\ndef end(stage_status: Some): pass"
+    )
+    exec(compile(source, "<functions>", "exec", dont_inherit=True), names)
+    assert list(stages.map(names["work"], "a", on_done=names["end"])) == [("a", (0,))]
 
 
 def test_the_element_index_is_the_path_through_every_flat_map() -> None:
