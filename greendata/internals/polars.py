@@ -17,10 +17,31 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 if TYPE_CHECKING:
+    from polars._typing import ArrowSchemaExportable as ArrowSchemaExportable
+    from polars._typing import ColumnNameOrSelector as ColumnNameOrSelector
+    from polars._typing import CsvEncoding as CsvEncoding
+    from polars._typing import CsvQuoteStyle as CsvQuoteStyle
+    from polars._typing import DbReadEngine as DbReadEngine
+    from polars._typing import EngineType as EngineType
+    from polars._typing import ExplainFormat as ExplainFormat
+    from polars._typing import FileSource as FileSource
     from polars._typing import IntoExpr as IntoExpr
+    from polars._typing import IpcCompression as IpcCompression
+    from polars._typing import JoinBuildSide as JoinBuildSide
     from polars._typing import JoinStrategy as JoinStrategy
+    from polars._typing import JoinValidation as JoinValidation
+    from polars._typing import MaintainOrderJoin as MaintainOrderJoin
+    from polars._typing import ParallelStrategy as ParallelStrategy
+    from polars._typing import ParquetCompression as ParquetCompression
+    from polars._typing import ParquetMetadata as ParquetMetadata
+    from polars._typing import PolarsDataType as PolarsDataType
+    from polars._typing import SchemaDefinition as SchemaDefinition
+    from polars._typing import SchemaDict as SchemaDict
+    from polars._typing import StorageOptionsDict as StorageOptionsDict
+    from polars._typing import SyncOnCloseMethod as SyncOnCloseMethod
     from polars._typing import TimeUnit as TimeUnit
     from polars._typing import UniqueKeepStrategy as UniqueKeepStrategy
+    from polars.io.partition import SinkedPathsCallback as SinkedPathsCallback
 
 __all__ = ("COLLECT_SCHEMA", "ESSENTIAL", "EXECUTIONS", "HANDOFFS", "engine_affinity", "engine_named", "native_plan")
 

@@ -1,10 +1,14 @@
-"""The ``.green`` namespace: ``lf.green.collect()`` is ``greendata.collect(lf)``, and the same for every verb."""
+"""The ``.green`` namespace: ``lf.green.collect()`` is ``greendata.collect(lf)``, and the same for every verb.
+
+Type checkers do not know the namespace, as they know none that is registered with Polars: to them ``lf.green`` is an
+error. ``greendata.collect(lf)`` is checked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 import polars as pl
@@ -23,10 +27,9 @@ class _Namespace(Generic[F]):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in self._verbs:
             raise AttributeError(f"{name!r} is not a verb of {type(self).__name__}; it has {', '.join(self._verbs)}")
-        verbs = import_module(
-            "greendata.query.verbs"
-        )  # imported late: every program that imports Polars loads this module
-        return partial(getattr(verbs, name), self._frame)
+        # Imported late: every program that imports Polars loads this module.
+        verbs = import_module("greendata.query.verbs")
+        return MethodType(getattr(verbs, name), self._frame)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._verbs]
@@ -34,7 +37,7 @@ class _Namespace(Generic[F]):
 
 @pl.api.register_lazyframe_namespace("green")
 class GreenLazyFrame(_Namespace[pl.LazyFrame]):
-    """The verbs of a lazy frame.
+    """The verbs of a lazy frame, as ``lf.green``. Type checkers do not know it; use ``greendata.collect(lf)`` for them.
 
     Example:
         >>> pl.LazyFrame({"a": [1, 2]}).green.collect(engine="streaming").get(timeout=5).height
@@ -55,7 +58,7 @@ class GreenLazyFrame(_Namespace[pl.LazyFrame]):
 
 @pl.api.register_dataframe_namespace("green")
 class GreenFrame(_Namespace[pl.DataFrame]):
-    """The verbs of a frame.
+    """The verbs of a frame, as ``df.green``. Type checkers do not know it; use ``greendata.write_csv(df)`` for them.
 
     Example:
         >>> pl.DataFrame({"a": [1]}).green.write_json().get(timeout=5)

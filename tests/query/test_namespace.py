@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from inspect import signature
 from typing import Any
 
 import polars as pl
@@ -34,7 +35,7 @@ def test_it_shows_its_verbs(frame: Any, names: tuple[str, ...]) -> None:
     public = [name for name in dir(green(frame)) if not name.startswith("_")]
     assert public == sorted(names)
     for name in names:
-        assert getattr(green(frame), name).func is getattr(verbs, name)
+        assert getattr(green(frame), name).__func__ is getattr(verbs, name)
 
 
 def test_every_verb_of_a_frame_is_there() -> None:
@@ -70,3 +71,9 @@ def test_bad_input_is_the_verbs_own_error() -> None:
         green(ROWS.lazy()).collect(engine="warp")
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         green(ROWS).write_csv(colour="blue")
+
+
+def test_help_shows_the_verbs_own_arguments() -> None:
+    of_verb, of_frame = signature(verbs.sink_csv), signature(green(ROWS.lazy()).sink_csv)
+    assert list(of_frame.parameters) == list(of_verb.parameters)[1:]
+    assert green(ROWS.lazy()).sink_csv.__doc__ == verbs.sink_csv.__doc__

@@ -186,7 +186,7 @@ def test_a_sink_wants_a_lazy_frame(name: str) -> None:
 @pytest.mark.parametrize("name", WRITES)
 def test_a_writer_wants_a_frame(name: str) -> None:
     with pytest.raises(NotAFrame, match=r"expected a polars.DataFrame, got LazyFrame; collect the LazyFrame first"):
-        getattr(greendata, name)(ROWS.lazy())
+        getattr(greendata, name)(ROWS.lazy(), io.BytesIO())
 
 
 @pytest.mark.parametrize("thing", [None, 3, "len", ROWS], ids=lambda thing: type(thing).__name__)

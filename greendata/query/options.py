@@ -1,0 +1,106 @@
+"""The options of a verb, as they are passed on to the installed Polars.
+
+The verbs have the parameters and defaults of the newest Polars that they were written for. An option is passed on only
+if it differs from the default of the *installed* Polars. So a verb works with a Polars that does not have the option
+yet, or no longer, and its defaults are those in its own signature whatever Polars is installed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import polars as pl
+
+from greendata.errors import NotAFrame
+from greendata.hub.result import Result
+from greendata.pool import pool
+from greendata.query.engine import engine_of
+
+__all__ = ("eager", "lazy", "options_for", "submitted")
+
+OWN = ("timeout", "key", "label")  # the parameters of every verb that are not Polars'
+
+
+def submitted(
+    verb: Callable[..., Any], polars_function: Callable[..., Any], given: dict[str, Any], *args: Any
+) -> Result[Any]:
+    """Submit ``polars_function(*args, **options)`` to the pool and return the `Result`.
+
+    Args:
+        verb: the verb that is called. Its keyword-only parameters are the options, and timeout, key and label.
+        polars_function: the function or method of Polars that does the work.
+        given: the arguments of the verb by name, that is, ``locals()`` at its beginning.
+        args: the positional arguments of *polars_function*.
+
+    Raises:
+        TypeError: an option that the installed Polars does not have. Here and below, nothing was queued.
+        BadEngine: the option ``engine``, if there is one, is not an engine.
+        BadTimeout, PoolFull, PoolClosed, PolarsForked: as for `greendata.pool.pool.Pool.submit`.
+    """
+    options = options_for(verb, polars_function, given)
+    work = partial(polars_function, *args, **options)
+    return pool.submit(work, timeout=given["timeout"], key=given["key"], label=given["label"] or verb.__name__)
+
+
+def options_for(
+    verb: Callable[..., Any], polars_function: Callable[..., Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options in *given* that differ from the defaults of *polars_function*.
+
+    The arguments and errors are those of `submitted`.
+
+    Example:
+        >>> def head(lf, *, n=10, engine="auto", timeout=None): ...
+        >>> options_for(head, lambda *, n=5: None, {"n": 10, "engine": "auto", "timeout": 3})
+        {'n': 10}
+    """
+    options = {}
+    for name, (default, is_known) in _defaults(verb, getattr(polars_function, "__func__", polars_function)).items():
+        value = given[name]
+        if value is default:
+            continue
+        if not is_known:
+            raise TypeError(
+                f"{verb.__name__}({name}=) needs a newer Polars than {pl.__version__}: pip install -U polars"
+            )
+        if name == "engine" and default == "auto":  # the engine of `read_database_uri` is a library
+            engine_of(value)
+        options[name] = value
+    return options
+
+
+@lru_cache
+def _defaults(verb: Callable[..., Any], polars_function: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+    """Return the default of each option, and whether the installed Polars has it."""
+    theirs = inspect.signature(polars_function).parameters
+    own = {
+        name: parameter.default
+        for name, parameter in inspect.signature(verb).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in OWN
+    }
+    return {name: (theirs[name].default, True) if name in theirs else (default, False) for name, default in own.items()}
+
+
+def lazy(lf: object) -> pl.LazyFrame:
+    """Return *lf*, a LazyFrame.
+
+    Raises:
+        NotAFrame: *lf* is something else.
+    """
+    if not isinstance(lf, pl.LazyFrame):
+        raise NotAFrame(lf, "LazyFrame")
+    return lf
+
+
+def eager(df: object) -> pl.DataFrame:
+    """Return *df*, a DataFrame.
+
+    Raises:
+        NotAFrame: *df* is something else.
+    """
+    if not isinstance(df, pl.DataFrame):
+        raise NotAFrame(df, "DataFrame")
+    return df
