@@ -23,7 +23,7 @@ from polars.exceptions import PolarsError
 from greendata.errors import ColumnUnreadable
 from greendata.schema.column_names import frame_of
 
-__all__ = ("ArrowReader", "ArrowStream", "Field", "fields_of")
+__all__ = ("ArrowReader", "DriverStream", "Field", "fields_of")
 
 _ARRAY, _SCHEMA_NAME = b"arrow_array", b"arrow_schema"  # the name of a capsule must outlive it
 _STORED = {b"u": b"z", b"U": b"Z", b"ttu": b"l"}  # Arrow's formats of text and times, and those of their storage
@@ -31,7 +31,7 @@ _TIME = "ttu"
 _TYPE = b"POSTGRESQL:type"
 
 
-class ArrowStream(Protocol):
+class DriverStream(Protocol):
     """A stream that a driver returned. Its owner still has to release it."""
 
     @property
@@ -125,7 +125,7 @@ class ArrowReader:
         OSError: the producer failed; the error has its message.
     """
 
-    def __init__(self, stream: ArrowStream) -> None:
+    def __init__(self, stream: DriverStream) -> None:
         self._at = _Stream.from_address(stream.address)
         self._address = stream.address
         self._schema = _Schema()

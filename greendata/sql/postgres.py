@@ -27,6 +27,7 @@ from greendata.schema.column_names import frame_of
 from greendata.sql.arrow_c_stream import ArrowReader, Field, fields_of
 from greendata.sql.canceller import Canceller
 from greendata.sql.sql_types import POSTGRES, cast_exact, check_date_range, check_names, parameters
+from greendata.sql.table import Table, quoted
 from greendata.sql.tokenizer import Statement
 
 __all__ = ("check_encoding", "ingest", "rows_of")
@@ -194,12 +195,10 @@ def _unreadable(field: Field) -> ColumnUnreadable:
 
 def _query_as_text(verb: str, query: str, fields: list[Field], dimension_checks: Mapping[str, str]) -> str:
     """Return *query* with its columns cast to types that Arrow has, and a check of each array's dimensions."""
-    chosen = [
-        f"{_cast_expression(field, f'c{number}')} AS {_quoted(field.name)}" for number, field in enumerate(fields)
-    ]
+    chosen = [f"{_cast_expression(field, f'c{number}')} AS {quoted(field.name)}" for number, field in enumerate(fields)]
     for number, field in enumerate(fields):
         if field.name in dimension_checks:
-            chosen.append(f"array_ndims(c{number}) > 1 AS {_quoted(dimension_checks[field.name])}")
+            chosen.append(f"array_ndims(c{number}) > 1 AS {quoted(dimension_checks[field.name])}")
     columns, names = ", ".join(chosen), ", ".join(f"c{number}" for number in range(len(fields)))
     if verb in _ROWS:
         return f"SELECT {columns} FROM ({query}) AS q ({names})"
@@ -247,15 +246,7 @@ def check_encoding(connection: Any) -> None:
         raise QueryFailed("a statement on the connection", reason, None)
 
 
-def ingest(
-    connection: Any,
-    canceller: Canceller,
-    frame: pl.DataFrame,
-    rows: pl.DataFrame,
-    table: str,
-    schema: str | None,
-    if_exists: str,
-) -> int:
+def ingest(connection: Any, canceller: Canceller, frame: pl.DataFrame, rows: pl.DataFrame, table: Table) -> int:
     """Write *rows* and return the number of rows that the table accepted. A failure aborts the transaction.
 
     Rows that the driver cannot copy into the table's columns are copied to a temporary table, from which PostgreSQL
@@ -265,20 +256,19 @@ def ingest(
         QueryFailed: PostgreSQL rejects the rows.
         WriteRefused: a column of the table would change a value.
     """
-    what = f"write to {table}"
     found, is_staged, declared = "", False, dict[str, _ColumnType]()
-    if if_exists == "append":
-        found, is_staged, declared = _table_columns(connection, canceller, table, schema, what)
+    if table.if_exists == "append":
+        found, is_staged, declared = _table_columns(connection, canceller, table)
     columns = [_for_column(series, declared.get(series.name), table) for series in rows]
     rows = frame_of([column.values for column in columns])
     if is_staged or any(column.is_staged for column in columns):
-        into = f"{_quoted(found)}.{_quoted(table)}"
-        return _through_staging(connection, canceller, rows, columns, table, into, what)
-    mode = "append" if found else _MODES[if_exists]  # "create_append" would need the right to create a table
-    options = {"adbc.ingest.target_table": table, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
-    if in_schema := found or schema:
+        into = f"{quoted(found)}.{quoted(table.name)}"
+        return _through_staging(connection, canceller, rows, columns, table, into)
+    mode = "append" if found else _MODES[table.if_exists]  # "create_append" would need the right to create a table
+    options = {"adbc.ingest.target_table": table.name, "adbc.ingest.mode": f"adbc.ingest.mode.{mode}"}
+    if in_schema := found or table.schema:
         options["adbc.ingest.target_db_schema"] = in_schema
-    _copy(connection, canceller, rows, options, what)
+    _copy(connection, canceller, rows, options, table.task)
     return rows.height
 
 
@@ -304,7 +294,7 @@ class _Column:
     is_checked: bool = False  # compare as text, since the type's input may round or truncate
 
 
-def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _Column:
+def _for_column(series: pl.Series, target: _ColumnType | None, table: Table) -> _Column:
     """Return *series* in the type that the driver needs for a column of type *target*.
 
     Raises:
@@ -317,10 +307,10 @@ def _for_column(series: pl.Series, target: _ColumnType | None, table: str) -> _C
     try:
         column = _match_type(series.alias(""), target)
     except ColumnUnreadable as error:
-        raise WriteRefused(table, series.name, f"{error.reason}, and is {target.shown} in the table") from error
+        raise WriteRefused(table.name, series.name, f"{error.reason}, and is {target.shown} in the table") from error
     if column is None:
         reason = f"is {target.shown} in the table and {series.dtype} in the frame; cast it before the write"
-        raise WriteRefused(table, series.name, reason)
+        raise WriteRefused(table.name, series.name, reason)
     return replace(column, values=column.values.alias(series.name))
 
 
@@ -381,34 +371,31 @@ def _check_precision(series: pl.Series, target: _ColumnType) -> pl.Series:
     return series
 
 
-def _table_columns(
-    connection: Any, canceller: Canceller, table: str, schema: str | None, what: str
-) -> tuple[str, bool, dict[str, _ColumnType]]:
+def _table_columns(connection: Any, canceller: Canceller, table: Table) -> tuple[str, bool, dict[str, _ColumnType]]:
     """Return the table's schema, whether it needs a staging table, and the types of its columns.
 
     A table that does not exist has an empty schema and no columns. A lock keeps the columns as they are until the
     transaction ends. A name without a schema is looked up as in a statement: first among the temporary tables, then in
     the search path.
     """
-    name = f"quote_ident({_literal(table)})"
-    if schema is not None:
-        name = f"quote_ident({_literal(schema)}) || '.' || {name}"
-    found = _fetch_frame(connection, canceller, _TABLE.format(name), what)
+    name = f"quote_ident({_literal(table.name)})"
+    if table.schema is not None:
+        name = f"quote_ident({_literal(table.schema)}) || '.' || {name}"
+    found = _fetch_frame(connection, canceller, _TABLE.format(name), table.task)
     if not found.height:
         return "", False, {}
     found_schema, is_staged, is_table = found.row(0)
     if is_table:
-        _fetch_frame(
-            connection, canceller, f"LOCK TABLE {_quoted(found_schema)}.{_quoted(table)} IN ROW EXCLUSIVE MODE", what
-        )
-    rows = _fetch_frame(connection, canceller, _TYPES.format(f"to_regclass({name})"), what).rows()
+        lock = f"LOCK TABLE {quoted(found_schema)}.{quoted(table.name)} IN ROW EXCLUSIVE MODE"
+        _fetch_frame(connection, canceller, lock, table.task)
+    rows = _fetch_frame(connection, canceller, _TYPES.format(f"to_regclass({name})"), table.task).rows()
     return found_schema, is_staged, {column: _ColumnType(*rest) for column, *rest in rows}
 
 
 def _through_staging(
-    connection: Any, canceller: Canceller, rows: pl.DataFrame, columns: list[_Column], table: str, into: str, what: str
+    connection: Any, canceller: Canceller, rows: pl.DataFrame, columns: list[_Column], table: Table, into: str
 ) -> int:
-    staging = f"greendata_{secrets.token_hex(8)}"
+    staging, what = f"greendata_{secrets.token_hex(8)}", table.task
     options = {"adbc.ingest.target_table": staging, "adbc.ingest.temporary": "true"}
     _copy(connection, canceller, rows, options, what)
     source = f"pg_temp.{staging}"
@@ -420,10 +407,10 @@ def _through_staging(
             if number:
                 shown = next(c.target.shown for c in columns if c.target and c.values.name == name)
                 raise WriteRefused(
-                    table, name, f"holds {counted(number, 'value')} that {shown} in the table would change"
+                    table.name, name, f"holds {counted(number, 'value')} that {shown} in the table would change"
                 )
-    names = ", ".join(_quoted(column.values.name) for column in columns)
-    values = ", ".join(_quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
+    names = ", ".join(quoted(column.values.name) for column in columns)
+    values = ", ".join(quoted(c.values.name) + (f"::{c.target.bare}" if c.target else "") for c in columns)
     # COPY sets identity columns too.
     insert = f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
     with _statement(connection, canceller, what) as statement:
@@ -435,7 +422,7 @@ def _through_staging(
 
 def _lossy_condition(column: _Column) -> str | None:
     """Return an SQL condition that holds for values that the table's type would change, or None."""
-    target, name = column.target, _quoted(column.values.name)
+    target, name = column.target, quoted(column.values.name)
     if target is None or not column.is_staged:
         return None
     if column.is_checked:
@@ -485,11 +472,6 @@ def _statement(connection: Any, canceller: Canceller, sql: str) -> Iterator[Any]
         raise QueryFailed(sql, str(error).strip(), error.sqlstate) from error
     except OSError as error:
         raise QueryFailed(sql, str(error.strerror).strip(), None) from error
-
-
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
 
 
 def _literal(text: str) -> str:

@@ -30,6 +30,7 @@ from greendata.hub.pacing import BUDGET, give_way
 from greendata.schema.column_names import frame_of
 from greendata.sql.canceller import Canceller
 from greendata.sql.sql_types import ascii_lower, cast_exact, check_names, fits_float
+from greendata.sql.table import Table, quoted
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Cursor
@@ -327,15 +328,7 @@ class _SlicePacer:
             self.yield_if_due()
 
 
-def ingest(
-    connection: Connection,
-    canceller: Canceller,
-    frame: pl.DataFrame,
-    rows: pl.DataFrame,
-    table: str,
-    schema: str | None,
-    if_exists: str,
-) -> int:
+def ingest(connection: Connection, canceller: Canceller, frame: pl.DataFrame, rows: pl.DataFrame, table: Table) -> int:
     """Write *rows*, which are *frame* in SQLite's types. On failure the transaction contains none of them.
 
     Returns the number of rows that the table accepted: a trigger or a constraint of the table may leave some out.
@@ -344,7 +337,8 @@ def ingest(
         QueryFailed: SQLite rejects the rows.
         WriteRefused: SQLite would change a value.
     """
-    what, into = f"write to {table}", _quoted(table) if schema is None else f"{_quoted(schema)}.{_quoted(table)}"
+    what = table.task
+    into = ".".join(quoted(name) for name in (table.schema, table.name) if name is not None)
     with (
         _sqlite_errors(what),
         _savepoint(connection),
@@ -352,10 +346,10 @@ def ingest(
         canceller.running(connection.interrupt, what),
     ):
         cursor.row_factory = None
-        if if_exists == "replace":
+        if table.if_exists == "replace":
             cursor.execute(f"DROP TABLE IF EXISTS {into}")
-        columns = (f"{_quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
-        declared, is_view = _table_columns(cursor, table, schema) if if_exists == "append" else ({}, False)
+        columns = (f"{quoted(name)} {_TYPES.get(type(dtype), 'INTEGER')}" for name, dtype in rows.schema.items())
+        declared, is_view = _table_columns(cursor, table) if table.if_exists == "append" else ({}, False)
         if not declared:  # SQLite creates a table in the main database, but inserts into one of any
             cursor.execute(f"CREATE TABLE {into} ({', '.join(columns)})")
         else:
@@ -366,7 +360,7 @@ def ingest(
 
 
 def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str, what: str) -> int:
-    names, marks = ", ".join(map(_quoted, rows.columns)), ", ".join("?" * rows.width)
+    names, marks = ", ".join(map(quoted, rows.columns)), ", ".join("?" * rows.width)
     insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
     for count in _SlicePacer().counts():
         canceller.check(what)
@@ -380,13 +374,13 @@ def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str,
     return number
 
 
-def _table_columns(cursor: Cursor, table: str, schema: str | None) -> tuple[dict[str, str], bool]:
+def _table_columns(cursor: Cursor, table: Table) -> tuple[dict[str, str], bool]:
     """Return the declared types of the table's columns, by their names in lower case, and whether it is a view.
 
     The names are read as bytes, so the ``text_factory`` of the connection has no effect.
     """
     query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_xinfo(?, ?)"
-    described = cursor.execute(query, (table, schema)).fetchall()
+    described = cursor.execute(query, (table.name, table.schema)).fetchall()
     found = {ascii_lower(name.decode()): kind.decode() for name, kind in described}
     if not found or library().sqlite_version_info < _STRICT_SINCE:
         return found, False
@@ -395,13 +389,13 @@ def _table_columns(cursor: Cursor, table: str, schema: str | None) -> tuple[dict
         WHERE lower(name) = lower(?) AND lower(schema) = lower(coalesce(?, schema))
         ORDER BY schema <> 'temp', schema <> 'main'
     """
-    is_view, is_strict = cursor.execute(query, (table, schema)).fetchone() or (0, 0)
+    is_view, is_strict = cursor.execute(query, (table.name, table.schema)).fetchone() or (0, 0)
     if is_strict:  # ANY in a strict table has no affinity
         found = {name: "" if kind.upper() == "ANY" else kind for name, kind in found.items()}
     return found, bool(is_view)
 
 
-def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: str) -> pl.Series:
+def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str], table: Table) -> pl.Series:
     """Return *values*, which are *given* in SQLite's types, so that the column stores them unchanged.
 
     SQLite converts a value to the affinity of its column (sqlite.org/datatype3.html, "Type affinity"): text that looks
@@ -419,13 +413,13 @@ def _for_column(values: pl.Series, given: pl.Series, declared: Mapping[str, str]
         try:
             cast_exact(values, pl.Float64())
         except ColumnUnreadable as error:
-            raise WriteRefused(table, name, "holds integers that the table's REAL would round") from error
+            raise WriteRefused(table.name, name, "holds integers that the table's REAL would round") from error
     if affinity in ("REAL", "NUMERIC") and dtype == pl.String:
         is_number = values.str.contains(_LOOKS_NUMERIC)
         kept = fits_float(given.alias("")) if isinstance(given.dtype, pl.Decimal) else _same_as_number(values, affinity)
         if (is_number & ~kept).any():
             reason = f"holds text that the table's {affinity} would make another number, or another text"
-            raise WriteRefused(table, name, reason)
+            raise WriteRefused(table.name, name, reason)
     return values.alias(name)
 
 
@@ -446,11 +440,6 @@ def _affinity(declared: str) -> str:
     if not words or "BLOB" in words:
         return "BLOB"
     return "REAL" if any(word in words for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
-
-
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
 
 
 @contextmanager

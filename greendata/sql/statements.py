@@ -15,6 +15,7 @@ from greendata.sql import postgres, sqlite
 from greendata.sql.canceller import Canceller
 from greendata.sql.databases import Database
 from greendata.sql.sql_types import SQLITE, encode_frame
+from greendata.sql.table import Table
 
 __all__ = ("ingest", "rows_of")
 
@@ -43,16 +44,14 @@ def rows_of(
         database.release()
 
 
-def ingest(
-    database: Database, canceller: Canceller, frame: pl.DataFrame, table: str, schema: str | None, if_exists: str
-) -> int:
+def ingest(database: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
     """Write all of *frame* or nothing. Return the number of rows that the table accepted."""
     library = sqlite if database.kind == SQLITE else postgres
     try:
-        rows = encode_frame(frame, database.kind, table)
+        rows = encode_frame(frame, database.kind, table.name)
         with database.session(writes=True) as connection:
-            number: int = library.ingest(connection, canceller, frame, rows, table, schema, if_exists)
-            canceller.check(f"write to {table}")  # else a write that was reported as given up would be committed
+            number: int = library.ingest(connection, canceller, frame, rows, table)
+            canceller.check(table.task)  # else a write that was reported as given up would be committed
         return number
     finally:
         database.release()

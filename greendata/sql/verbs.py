@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import polars as pl
 
@@ -29,10 +29,11 @@ from greendata.sql.databases import Database, SqliteAddress, database_of
 from greendata.sql.sql_types import SQLITE, check_name, check_writable, dtypes_of, parameters
 from greendata.sql.sqlite import MEMORY
 from greendata.sql.statements import ingest, rows_of
+from greendata.sql.table import IfExists, Table
 
 __all__ = ("SqlBatches", "read_sql", "write_sql")
 
-IF_EXISTS = ("fail", "append", "replace")
+IF_EXISTS: tuple[IfExists, ...] = get_args(IfExists)
 
 Params = Sequence[object] | Mapping[str, object]
 
@@ -185,7 +186,7 @@ def write_sql(
     try:
         _check_target(table, schema, database, target)
         check_writable(frame.schema, target.kind)
-        work = partial(ingest, target, canceller, frame.clone(), table, schema, if_exists)
+        work = partial(ingest, target, canceller, frame.clone(), Table(table, schema, if_exists))
         return _submit(work, target, canceller, timeout, key, label)
     except BaseException:
         target.release()
