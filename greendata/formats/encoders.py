@@ -25,7 +25,7 @@ from greendata.formats.format import Format, format_of
 from greendata.formats.text_encode import check_writable
 from greendata.formats.writers import CHUNKS_PER_JOB, Body, Parts, writer_of
 from greendata.hub.closing import Closing
-from greendata.hub.deadline import Limit, nearest, seconds_of, within
+from greendata.hub.deadline import Limit, nearest_limit, seconds_of, within
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
@@ -106,7 +106,7 @@ class Chunks(Closing):
         key: Hashable,
         label: str,
     ) -> None:
-        limit = nearest(seconds_of(timeout))
+        limit = nearest_limit(seconds_of(timeout))
         self._label = label
         self._ready: deque[bytes] = deque()  # only the consumer touches it
         self._waiting = False  # consumers test and set it without a call in between

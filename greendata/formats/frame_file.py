@@ -22,7 +22,7 @@ from greendata.formats.text_encode import encode_text
 from greendata.formats.writers import writer_of
 from greendata.hub import native
 from greendata.pool import pool
-from greendata.pool.cleanup import shielded
+from greendata.pool.cleanup import run_uninterrupted
 
 __all__ = ("CsvFile", "FrameFile", "IpcFile", "NdjsonFile", "ParquetFile", "discard")
 
@@ -198,7 +198,7 @@ class IpcFile(FrameFile):
 
 def discard(file: FrameFile) -> None:
     """Discard *file* on a worker, even if the calling greenlet is being killed."""
-    shielded(partial(_discard, file))
+    run_uninterrupted(partial(_discard, file))
 
 
 def _discard(file: FrameFile) -> None:

@@ -27,7 +27,7 @@ from greendata.hub.deadline import deadline, seconds_of
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool, workers
-from greendata.pool.cleanup import carry_out
+from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
 from greendata.tasks.caller import Caller
 from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, TEXT, scan_json_lines
@@ -165,7 +165,7 @@ def _read_body(
             return bypassing_queue_limit(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
         return _validated(_call_bypassing_limit(_read_file, reader, path, model, options), model)
     finally:
-        carry_out(file.close, label=f"close the file of {reader}").get()
+        run_to_completion(file.close, label=f"close the file of {reader}").get()
 
 
 def _write_chunks(chunks: Iterator[bytes], file: IO[bytes]) -> None:

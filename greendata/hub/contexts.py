@@ -12,21 +12,21 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ("Block", "contextmanager")
+__all__ = ("GeneratorContext", "contextmanager")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Block(ContextDecorator, Generic[T]):
+class GeneratorContext(ContextDecorator, Generic[T]):
     """A context manager over a generator; see `contextmanager`. As a decorator it wraps each call in a new block."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._generator: Generator[T, None, None] = make()
 
-    def _recreate_cm(self) -> Block[T]:
-        return Block(self._make)
+    def _recreate_cm(self) -> GeneratorContext[T]:
+        return GeneratorContext(self._make)
 
     def __enter__(self) -> T:
         return next(self._generator)
@@ -51,7 +51,7 @@ class Block(ContextDecorator, Generic[T]):
         raise RuntimeError(f"{self._generator!r} did not stop after its block raised")
 
 
-def contextmanager(func: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
+def contextmanager(func: Callable[P, Iterator[T]]) -> Callable[P, GeneratorContext[T]]:
     """Turn *func*, a generator function that yields once, into a context manager.
 
     Example:
@@ -68,7 +68,7 @@ def contextmanager(func: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
     """
 
     @wraps(func)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Block[T]:
-        return Block(partial(func, *args, **kwargs))
+    def make(*args: P.args, **kwargs: P.kwargs) -> GeneratorContext[T]:
+        return GeneratorContext(partial(func, *args, **kwargs))
 
     return make

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from greendata.errors import BadTimeout
 from greendata.hub.contexts import contextmanager
 
-__all__ = ("Limit", "current_deadline", "deadline", "forget", "nearest", "seconds_of", "within")
+__all__ = ("Limit", "clear_deadline", "current_deadline", "deadline", "nearest_limit", "seconds_of", "within")
 
 
 class Limit(NamedTuple):
@@ -59,14 +59,14 @@ def deadline(seconds: float) -> Iterator[float]:
     checked = seconds_of(seconds)
     if checked is None:
         raise BadTimeout(seconds)
-    limit = nearest(checked)
+    limit = nearest_limit(checked)
     with within(limit):
         yield math.inf if limit is None else limit.until
 
 
 @contextmanager
 def within(limit: Limit | None) -> Iterator[None]:
-    """Set a deadline like `deadline`, from a limit that `nearest` returned earlier.
+    """Set a deadline like `deadline`, from a limit that `nearest_limit` returned earlier.
 
     Example:
         >>> with within(Limit(until=10.0, seconds=5.0)), within(None), within(Limit(until=20.0, seconds=1.0)):
@@ -81,14 +81,14 @@ def within(limit: Limit | None) -> Iterator[None]:
         _limit.reset(token)
 
 
-def forget() -> None:
+def clear_deadline() -> None:
     """Remove the deadline from the current context.
 
     Example:
         >>> from contextvars import copy_context
         >>> with deadline(5.0):
         ...     context = copy_context()
-        >>> context.run(forget)
+        >>> context.run(clear_deadline)
         >>> context.run(current_deadline) is None
         True
     """
@@ -101,7 +101,7 @@ def current_deadline() -> float | None:
     return None if limit is None else limit.until
 
 
-def nearest(seconds: float | None) -> Limit | None:
+def nearest_limit(seconds: float | None) -> Limit | None:
     """Return the nearer of *seconds* from now and the deadline of the blocks around the caller; None without either."""
     around = _limit.get()
     if seconds is None or math.isinf(seconds):

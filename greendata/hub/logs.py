@@ -57,10 +57,10 @@ class LogRouter(Closing):
         me = weakref.WeakMethod(self._listen)
         os.register_at_fork(after_in_child=lambda: (listen := me()) is not None and listen())
 
-    def takes(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
-        """Return True if the record goes to the hub, so that the caller must not handle it. Safe from any thread.
+    def route(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        """Send the record to the hub, which handles it in a greenlet. Return False if the caller must handle it.
 
-        In a thread other than the hub's it appends the record and notifies the hub, which handles it in a greenlet.
+        That is so in the hub's thread, and after `close`. Safe from any thread.
         """
         if native.get_ident() == self._thread:
             return False
@@ -111,7 +111,7 @@ class _RouterFilter(logging.Filter):
         handler.addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not self._router.takes(self.handler, record)
+        return not self._router.route(self.handler, record)
 
 
 def _all_handlers() -> tuple[logging.Handler, ...]:

@@ -18,7 +18,7 @@ from greendata.hub import native
 from greendata.hub.collector import deferred, run_deferred
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("BUDGET", "breathe", "gathered", "give_way", "paced", "sliced")
+__all__ = ("BUDGET", "breathe", "gathered", "paced", "release_gil", "sliced")
 
 BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
 _POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll, so its length does not matter
@@ -33,27 +33,26 @@ R = TypeVar("R")
 def breathe() -> None:
     """Let the loop poll once, so that sockets and timers that are ready, and the greenlets they wake, run first.
 
-    In a thread without a hub, call `give_way`, so that other hubs can run. In the hub greenlet itself, do
-    nothing.
+    In a thread without a hub, call `release_gil`, so that other hubs can run. In the hub greenlet itself, do nothing.
 
     Example:
         >>> breathe()
     """
     hub = get_hub_if_exists()
     if hub is None:
-        give_way()
+        release_gil()
     elif getcurrent() is not hub:
         gevent.sleep(_POLL_DELAY)
 
 
-def give_way() -> None:
+def release_gil() -> None:
     """Release the GIL so that other threads can run. For workers, between slices of Python work.
 
     Without it the interpreter takes the GIL from a thread only after 5 ms, and the hub is blocked for that time. To
     release it and request it again at once does not help, because the hub needs some microseconds to wake up.
 
     Example:
-        >>> give_way()
+        >>> release_gil()
     """
     native.sleep(_GIL_PAUSE)
 

@@ -24,7 +24,7 @@ from greendata.hub.result import Result
 from greendata.observe.lag import LagProbe
 from greendata.observe.listeners import add_listener, remove_listener
 from greendata.pool import pool
-from greendata.pool.cleanup import carry_out
+from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import Job
 
 __all__ = ("Trace", "trace")
@@ -95,7 +95,7 @@ class Trace:
             body += part, b",\n"
         body[-1] = b"\n]}\n"
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}-{id(self):x}.unfinished")
-        carry_out(partial(_write_file, self.path, unfinished, body), label="write the trace").get()
+        run_to_completion(partial(_write_file, self.path, unfinished, body), label="write the trace").get()
 
     def events(self) -> Iterator[Event]:
         """Yield the events in the trace's format. Times are in microseconds since the start of the trace."""

@@ -17,7 +17,7 @@ from greendata.pipelines.channel import clock
 from greendata.pipelines.element import Placeholder, path_of
 from greendata.pipelines.injection import StageStatus, WorkerInfo, check_given, requested_names, select
 from greendata.pool import pool
-from greendata.pool.cleanup import shielded
+from greendata.pool.cleanup import run_uninterrupted
 
 __all__ = (
     "Budget",
@@ -122,7 +122,7 @@ class CallPolicy:
         call = partial(self._on_start, **select(given, self._start_requested))
         try:
             if self.on == "native":
-                shielded(lambda: returned.append(self.run(call)))
+                run_uninterrupted(lambda: returned.append(self.run(call)))
             else:
                 returned.append(call())
         except GreenletExit:
@@ -139,7 +139,7 @@ class CallPolicy:
         now = StageStatus(status.active_workers)  # a copy: workers that end later do not change it
         done = partial(self._on_done, **select({**given, "stage_status": now}, self._done_requested))
         try:
-            shielded(partial(self.run, done))
+            run_uninterrupted(partial(self.run, done))
         except (Exception, Timeout) as second:
             if error is None:
                 raise

@@ -17,12 +17,12 @@ from greendata.hub.result import Result
 from greendata.pool import pool, workers
 from greendata.pool.job import bypassing_queue_limit
 
-__all__ = ("carry_out", "shielded")
+__all__ = ("run_to_completion", "run_uninterrupted")
 
 T = TypeVar("T")
 
 
-def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
+def run_to_completion(func: Callable[[], T], *, label: str) -> Result[T]:
     """Start ``func()`` in a native thread under all circumstances, and return its result at once.
 
     It runs in the pool, even if the queue is full, in an empty context: no request and no deadline can end it. If the
@@ -33,7 +33,7 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
         PolarsForked: in a forked child there is nothing to clean up: it belongs to the parent.
 
     Example:
-        >>> carry_out(list, label="close").get(timeout=5)
+        >>> run_to_completion(list, label="close").get(timeout=5)
         []
     """
     outcome: Result[T] = Result(label)
@@ -64,7 +64,7 @@ def carry_out(func: Callable[[], T], *, label: str) -> Result[T]:
     return outcome
 
 
-def shielded(func: Callable[[], Any]) -> None:
+def run_uninterrupted(func: Callable[[], Any]) -> None:
     """Call *func* in a new greenlet and wait until it has finished, even while the caller is being killed.
 
     Raises:

@@ -13,7 +13,7 @@ from greenlet import getcurrent
 from greendata.errors import JobAborted
 from greendata.errors.notes import without_frame
 from greendata.hub import native
-from greendata.hub.deadline import nearest
+from greendata.hub.deadline import nearest_limit
 from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -107,7 +107,7 @@ class Job:
 
     def bind(self, waker: HubWaker | None, seconds: float | None) -> None:
         """Set the owning hub and the deadline. Call on the submitting thread."""
-        limit = nearest(seconds)
+        limit = nearest_limit(seconds)
         self.result.bind(self, waker)
         if waker is not None:
             self._number = waker.number()

@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import native
 from greendata.hub.closing import Closing
-from greendata.hub.deadline import nearest, seconds_of, within
+from greendata.hub.deadline import nearest_limit, seconds_of, within
 from greendata.hub.result import Result
 from greendata.pool import pool
-from greendata.pool.cleanup import carry_out
+from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
 
 __all__ = ("Batches",)
@@ -63,7 +63,7 @@ class Batches(Closing, Generic[T]):
         label: str = "batches",
     ) -> None:
         self._source = _Source(start)
-        self._deadline = nearest(seconds_of(timeout))
+        self._deadline = nearest_limit(seconds_of(timeout))
         self._key = key
         self._label = label
         self._next: Result[T | None] | None = None  # the batch that is read in advance; set by the consumer's thread
@@ -155,7 +155,7 @@ class Batches(Closing, Generic[T]):
             next_batch.cancel()
         if self._source.is_open:
             with suppress(PolarsForked):  # the query belongs to the parent process, and stops there
-                self._closing = carry_out(self._source.close, label=f"close {self._label}")
+                self._closing = run_to_completion(self._source.close, label=f"close {self._label}")
 
     def _submit_read(self) -> Result[T | None]:
         with within(self._deadline):

@@ -9,7 +9,7 @@ from uuid import uuid4
 import polars as pl
 from pydantic import ValidationError
 
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = (
     "BEYOND_LISTED",
@@ -87,7 +87,7 @@ def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
     while pieces:
         parts.append(pl.concat(pieces[:CONCAT_FRAMES], rechunk=True))
         del pieces[:CONCAT_FRAMES]
-        give_way()
+        release_gil()
     return pl.concat(parts)
 
 

@@ -26,7 +26,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.hub.contexts import contextmanager
-from greendata.hub.pacing import BUDGET, give_way
+from greendata.hub.pacing import BUDGET, release_gil
 from greendata.schema.column_names import frame_of
 from greendata.sql.canceller import Canceller
 from greendata.sql.sql_types import ascii_lower, cast_exact, check_names, fits_float
@@ -314,7 +314,7 @@ class _SlicePacer:
     def yield_if_due(self) -> None:
         """Yield the GIL if the time budget is used up."""
         if perf_counter() - self._yielded >= BUDGET:
-            give_way()
+            release_gil()
             self._yielded = perf_counter()
 
     def counts(self) -> Iterator[int]:

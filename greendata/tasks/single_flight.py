@@ -26,7 +26,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 from greenlet import getcurrent
 
 from greendata.errors import DeadlineExceeded, JobAborted, NotCallable, ResultTimeout, WaitsForItself
-from greendata.hub.deadline import forget, nearest
+from greendata.hub.deadline import clear_deadline, nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
@@ -191,7 +191,7 @@ class _Flights(Generic[T]):
 def _detach() -> None:
     """Remove the request and the deadline from the current context."""
     on_submit.set(None)
-    forget()
+    clear_deadline()
 
 
 def _outcome_of(result: Result[T]) -> T:
@@ -199,7 +199,7 @@ def _outcome_of(result: Result[T]) -> T:
     follower = shield(result)
     if (register := on_submit.get()) is not None:
         register(follower)
-    limit = nearest(None)
+    limit = nearest_limit(None)
     try:
         return follower.get(timeout=None if limit is None else max(0.0, limit.until - monotonic()))
     except ResultTimeout as late:

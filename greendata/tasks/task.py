@@ -19,7 +19,7 @@ from greenlet import getcurrent, greenlet
 from greendata.errors import JobAborted, JobCancelled, NotCallable
 from greendata.errors.notes import without_frame
 from greendata.hub import native
-from greendata.hub.deadline import nearest
+from greendata.hub.deadline import nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
@@ -98,7 +98,7 @@ class Task(Generic[T]):
         self.on_end = on_end  # called once, on the hub's thread, when the greenlet has ended
         copied = copy_context() if context is None else context.copy()
         self.call: TaskResult[T] = TaskResult(name_of(func), copied, metadata or {})
-        limit = nearest(None)
+        limit = nearest_limit(None)
         self.deadline = None if limit is None else limit.until
         self.seconds = 0.0 if limit is None else limit.seconds
         self._entry_queue = entry_queue

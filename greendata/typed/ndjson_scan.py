@@ -24,7 +24,7 @@ from greendata.errors import FrameInvalid, Malformed, UnreadableFile
 from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.partition import InvalidJson, JsonPartitioner, lines_of
 from greendata.formats.json.reader import read_ndjson
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import referred
 from greendata.schema.failures import LISTED, joined
 from greendata.schema.fields import columns_of
@@ -182,7 +182,7 @@ def _compared_batches(
                     compare(row, had, columns)
                 except CellMismatch as mismatch:
                     raise unreadable(found, numbers[at], str(mismatch)) from mismatch
-            give_way()
+            release_gil()
         yield df
 
 

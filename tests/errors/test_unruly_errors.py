@@ -20,7 +20,7 @@ from greendata.hub.deadline import current_deadline
 from greendata.hub.pacing import paced
 from greendata.observe.inline import warn_on_block
 from greendata.observe.trace import trace
-from greendata.pool.cleanup import shielded
+from greendata.pool.cleanup import run_uninterrupted
 from greendata.pool.pool import call
 from tests.support.natives import settle_down, small_pool
 
@@ -141,7 +141,7 @@ WAYS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "udf": in_udf,
     "gather": lambda fail: greendata.gather(greendata.run(fail)).get(),
     "shield": lambda fail: greendata.shield(greendata.run(fail)).get(),
-    "shielded": shielded,
+    "run_uninterrupted": run_uninterrupted,
     "flight": lambda fail: greendata.single_flight(fail)(),
     "greenlets": lambda fail: list(stages.map(fail, [1])),
     "native": lambda fail: list(stages.map(fail, [1], on="native")),

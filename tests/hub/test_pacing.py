@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 
 from greendata.hub import native
-from greendata.hub.pacing import breathe, gathered, give_way, paced, sliced
+from greendata.hub.pacing import breathe, gathered, paced, release_gil, sliced
 
 
 def test_timers_that_are_due_run_between_slices() -> None:
@@ -72,7 +72,7 @@ def test_a_thread_that_gives_way_is_passed_by_the_hub() -> None:
 
     def work() -> None:
         while not turns:
-            give_way()
+            release_gil()
         over.append(1)
 
     native.start_thread(work, ())

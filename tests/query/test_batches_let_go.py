@@ -13,7 +13,7 @@ import pytest
 
 import greendata
 from greendata.pool import pool
-from greendata.pool.cleanup import carry_out
+from greendata.pool.cleanup import run_to_completion
 from greendata.sql import databases
 from tests.pool.test_pool_threads import no_threads
 from tests.pool.test_queue_limit import full, is_idle
@@ -111,5 +111,5 @@ def test_a_connection_comes_back(
 def test_without_any_thread_it_is_done_here() -> None:
     ended_in: list[int] = []
     with drained(), no_threads():
-        assert carry_out(lambda: ended_in.append(get_ident()), label="close").get(block=False) is None
+        assert run_to_completion(lambda: ended_in.append(get_ident()), label="close").get(block=False) is None
     assert ended_in == [get_ident()]

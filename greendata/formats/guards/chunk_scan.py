@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from mmap import mmap
 from typing import NamedTuple
 
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = (
     "Content",
@@ -158,7 +158,7 @@ def _scan_ranges(begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of the chunks from *begin* to *end*, and release the GIL between them."""
     for start in range(begin, end, SCAN_BYTES):
         if start > begin:
-            give_way()
+            release_gil()
         yield start, min(start + SCAN_BYTES, end)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, line_end
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = ("DEPTH", "reject_deep_document", "reject_deep_lines")
 
@@ -72,7 +72,7 @@ def reject_deep_lines(content: Content, *, inferred: bool = False) -> None:
             end = line_end(content, begin)
             _reject(content, begin, end, line, effort)
             begin, line = end, line + 1
-        give_way()
+        release_gil()
 
 
 def reject_deep_document(content: bytes, *, inferred: bool = False) -> None:
@@ -103,7 +103,7 @@ def _reject(content: Content, begin: int, end: int, line: int | None, effort: _E
         parts = unescaped.translate(None, _BUT_STRUCTURE).split(b'"')
         left = _strip_pairs((left + b"".join(parts[is_open::2])).translate(_ONE_KIND), line, effort)
         is_open ^= len(parts) % 2 == 0
-        give_way()
+        release_gil()
 
 
 def _without_open_escape(chunk: bytes, *, is_last: bool) -> bytes:

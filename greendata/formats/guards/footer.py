@@ -12,7 +12,7 @@ from greendata.formats.guards.chunk_scan import Content
 from greendata.formats.guards.pages import Chunk, check_pages
 from greendata.formats.guards.thrift import I32, I64, LIST, STRUCT, Skimmer
 from greendata.formats.row_groups import MAGIC
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
 
@@ -95,7 +95,7 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
             for column in range(columns):
                 chunks.append(_chunk(footer))
                 if column % PAUSE_EVERY == 0:
-                    give_way()
+                    release_gil()
         else:
             footer.skip(kind)
     return abs(rows) * columns

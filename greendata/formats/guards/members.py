@@ -13,7 +13,7 @@ import polars as pl
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
 from greendata.formats.guards.depth import DEPTH
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = ("MEMBERS", "reject_many_members")
 
@@ -49,7 +49,7 @@ def reject_many_members(content: Content, format: str) -> None:
         if pl.Series([left]).str.contains(_LARGE).item():
             raise Malformed(format, f"an object in it has more than {MEMBERS} members")
         is_open ^= len(parts) % 2 == 0
-        give_way()
+        release_gil()
 
 
 def _open(structure: str) -> str:

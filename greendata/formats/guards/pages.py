@@ -15,7 +15,7 @@ from typing import NamedTuple
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import Content
 from greendata.formats.guards.thrift import I32, STRUCT, Skimmer
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 
 __all__ = ("Chunk", "check_pages")
 
@@ -69,7 +69,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
             at, count, size = _page(content, at)
             pages, values, unpacked = pages + 1, values + count, unpacked + max(size, count * chunk.width)
             if pages % PAUSE_EVERY == 0:
-                give_way()
+                release_gil()
             if pages > PAGES or values > VALUES or unpacked > bound:
                 reason = f"its {pages} pages claim {values} values and {unpacked} bytes: above the limit"
                 raise Malformed("parquet", reason)

@@ -39,7 +39,7 @@ from greendata.formats.guards.size_guard import reject_sparse
 from greendata.formats.json.reader import read_ndjson
 from greendata.formats.json.rows import BOM, STRING, names_of_columns, read_columns, rows_of
 from greendata.formats.json.shapes import Kind, Mapped, Shape, ShapeError, kind_of, shape_of
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 from greendata.internals.pydantic import validator_of
 from greendata.schema.codecs import ColumnCodec, PairsCodec
 from greendata.schema.column_names import referred
@@ -178,7 +178,7 @@ def lines_of(texts: pl.Series) -> Iterator[tuple[int, int, bytes]]:
         end = max(begin + 1, int(ends.search_sorted(before + TEXT_BYTES, "right")))
         lines: bytes = texts[begin:end].str.replace_all("\n", " ", literal=True).str.join("\n").cast(pl.Binary).item()
         yield begin, end, lines
-        give_way()
+        release_gil()
         begin = end
 
 

@@ -22,7 +22,7 @@ from greendata.formats.guards.size_guard import collect_keys, reject_compressed,
 from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in
 from greendata.formats.text_decode import cast_to, native_form, text_form
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import frame_of, referred
 from greendata.schema.dtypes import plain_of
 
@@ -189,7 +189,7 @@ def _verified(
             except CellMismatch as mismatch:
                 line = line_of(content, format, row)
                 raise Malformed(format, str(mismatch), line=line, row=None if line else row) from mismatch
-        give_way()
+        release_gil()
     return df
 
 
@@ -296,7 +296,7 @@ def _reject_lone_surrogates(content: bytes, format: Format) -> None:
     for begin in range(0, len(content), SCAN_BYTES):
         if _SURROGATE.search(content, begin, begin + SCAN_BYTES + 3):  # an escape may cross the border
             break
-        give_way()
+        release_gil()
     else:
         return
     texts = rows_of(content, format)
@@ -349,7 +349,7 @@ def _error_with_row(content: bytes, error: BaseException) -> Malformed:
     texts = rows_of(content, "json")
     for row, text in enumerate(texts):
         if row % EXAMINED_ROWS == 0:
-            give_way()
+            release_gil()
         if len(text) > EXAMINED_BYTES:
             continue
         try:
@@ -439,7 +439,7 @@ def _has_inexact_numbers(content: bytes) -> bool:
     for begin in range(0, len(content), SCAN_BYTES):
         if _INEXACT.search(content, begin, begin + SCAN_BYTES + OVERLAP):
             return True
-        give_way()
+        release_gil()
     return False
 
 

@@ -19,7 +19,7 @@ from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte
 from greendata.formats.guards.depth import DEPTH, reject_deep_document
 from greendata.formats.guards.size_guard import COLUMNS, reject_compressed, reject_wide
 from greendata.formats.json.shapes import Shape
-from greendata.hub.pacing import give_way
+from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import frame_of
 
 __all__ = (
@@ -178,7 +178,7 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
             raise Malformed(format, "it is not UTF-8", line=line) from error
         begin = end
         if begin < len(content):
-            give_way()
+            release_gil()
     texts = pl.concat(pieces) if pieces else pl.Series([""])
     return texts.alias("text").to_frame().lazy().select(TEXT.str.join(""))
 
