@@ -72,6 +72,7 @@ _WAKE, _STANDBY, _END = "wake", "standby", "end"
 _STACK = 20_480  # bytes; greenlet saves a few pages of the stack at a switch
 _OBJECTS = range(1000, 1010)  # each number above 256 is a new object
 _WATCH_INTERVAL = 1.0  # seconds between two looks at waiting jobs: the longest delay after a lost wakeup
+_LOOK_INTERVAL = 1.0  # seconds between two looks at the names of all threads, which take 0.5 ms
 _RETRY_DELAY = 0.01  # seconds until a worker retries what failed; a guess
 
 _runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see inline_on
@@ -141,6 +142,7 @@ class Workers:
         self._standby: Worker | None = None  # the worker on standby; it writes, any thread reads
         self._deferred: set[HubWaker] = set()  # hubs that the standby worker will wake; workers add and pop
         self._watch: _StuckWatch | None = None  # the one started last; any thread
+        self._next_look = 0.0  # when a worker next looks for new threads of the runtime, on time.monotonic's clock
         self.faults = 0  # errors on workers outside a job's function; workers add
         self.lock = native.RLock()  # guards everything below; never taken by a submit
         self.workers: set[Worker] = set()  # except that the thread that starts a worker adds it without the lock
@@ -289,6 +291,10 @@ class Workers:
         with self.lock:
             self.workers.add(worker)
         native.name_this_thread(worker.name)
+        # A worker that interrupts the hub which has just woken it only finds that the hub holds the GIL. On two cores,
+        # tiny queries one after the other take 69 us and 61 us of CPU with this, 74 us and 71 us without it; beside
+        # two busy processes 65 us and 34 us with, 89 us and 57 us without.
+        native.schedule_as_batch()
 
     def _work(self, worker: Worker) -> None:
         while not worker.lost:
@@ -306,7 +312,8 @@ class Workers:
             self._run(worker, job)
             del job  # before the notification: the hub must drop the last reference
             self._notify_hub(worker)
-            if not worker.taken & (worker.taken - 1):  # after 1, 2, 4, 8 jobs: the runtime may have started threads
+            if worker.since >= self._next_look:  # the runtime may have started threads
+                self._next_look = worker.since + _LOOK_INTERVAL
                 self._lower_priority()
 
     def _lower_priority(self) -> None:
