@@ -23,7 +23,9 @@ awake as there is use for:
                                 runs the next one ...             wakes the recorded hubs
                                                                   fewer than QUICK_JOBS done? takes a job
 
-The numbers are guesses that measurements support: tests/bench/tiny.py.
+The numbers are guesses that measurements support: tests/bench/tiny.py. With 200 tiny queries at once on two cores, a
+query takes 44 us with the standby worker, and 59 us where a worker that leaves jobs behind wakes the next one at once:
+0.53 and 0.69 times what gevent's ThreadPool takes. One query after the other takes the same with and without.
 """
 
 from __future__ import annotations
