@@ -127,7 +127,7 @@ def other(tmp_path: Path) -> Iterator[Pipe]:
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Run the service on gunicorn's HTTP server and on gevent's."""
     (tmp_path / "gunicorn.conf.py").write_text(HOOKS, encoding="utf-8")
-    started = Server(tmp_path, SERVICE, ["-k", request.param, "--graceful-timeout", "2"], {})
+    started = Server(tmp_path, SERVICE, ["-k", request.param, "--graceful-timeout", "6"], {})
     yield started
     started.stop()
 

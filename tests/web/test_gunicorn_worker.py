@@ -140,7 +140,7 @@ def test_sigterm_lets_a_query_finish(serve: Serve, gate: Pipe, way: tuple[str, .
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_does_not_finish_is_cancelled_and_named(serve: Serve, gate: Pipe, way: tuple[str, ...]) -> None:
-    server = serve(*way, "--graceful-timeout", "3", "--log-level", "info")
+    server = serve(*way, "--graceful-timeout", "6", "--log-level", "info")
     with server.asked("/stuck") as report:
         gate.wait_arrived()
         server.terminate()
