@@ -75,6 +75,7 @@ class HubWaker:
     __slots__ = (
         "__weakref__",
         "_callbacks",
+        "_can_stop",
         "_delivering",
         "_holding",
         "_listening",
@@ -90,6 +91,8 @@ class HubWaker:
         self.hub = hub  # any thread reads; set once
         self.pending: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, the hub pops
         self._watcher = hub.loop.async_()  # any thread calls send(); everything else on the hub's thread
+        # On libuv a send that has not arrived yet would meet a stopped watcher, which gevent reports as an error.
+        self._can_stop = "libuv" not in type(hub.loop).__module__  # set once
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._delivering = False  # True during the watcher's callback; hub's thread only
         self._resumed: deque[Callable[[object], object]] = deque()  # switches into greenlets; hub's thread only
@@ -225,7 +228,10 @@ class HubWaker:
         self._listening.clear()
         self._holding.clear()
         self.pending.clear()
-        self._watcher.stop()
+        if self._can_stop:
+            self._watcher.stop()
+        else:
+            self._watcher.ref = False
         _local.waker = None
 
     def _deliver(self) -> None:
@@ -277,7 +283,7 @@ class HubWaker:
         if self.hub.loop is None:  # the hub is destroyed
             return
         watcher = self._watcher
-        if not self._callbacks and watcher.callback is not None:  # as `_is_started`
+        if not self._callbacks and watcher.callback is not None and self._can_stop:  # as `_is_started`
             watcher.stop()
         if self._callbacks and watcher.callback is None:  # or a signal handler ran just before stop()
             watcher.start(self._on_notify)

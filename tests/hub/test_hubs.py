@@ -225,6 +225,34 @@ def test_a_caller_that_waits_for_its_idleness_ends_on_libuv() -> None:
     assert finished == (0, "ended\n", "")
 
 
+def test_a_hub_of_libuv_may_stop_expecting_what_has_been_sent_and_end() -> None:
+    """There a watcher that is stopped after a send is reported as an error, and its loop cannot be destroyed."""
+    pytest.importorskip("cffi", reason="gevent's libuv loop needs cffi")
+    finished = run_python(
+        """
+        import gevent
+        from greendata.hub.hubs import ensure_hub, take_down
+        from greendata.hub.waker import HubWaker
+        from tests.support.natives import Native
+
+        def serve():
+            waker = HubWaker.here(ensure_hub())
+            number = waker.expect(bool)
+            waker.notify(number)
+            waker.forget(number)
+            gevent.sleep(0.001)
+            waker.notify(waker.expect(bool))
+            take_down(waker.hub)
+            return "ended"
+
+        print(Native(serve).join())
+        """,
+        env={"GEVENT_LOOP": "libuv"},
+        warnings="ignore",
+    )
+    assert finished == (0, "ended\n", "")
+
+
 def test_a_result_that_is_never_decided_takes_its_links_with_it() -> None:
     waker = EntryQueue.here().waker
     before = waker.expected
