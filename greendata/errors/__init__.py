@@ -26,6 +26,7 @@
     ├── BadTimeout                  a timeout that is negative or not a number; also ValueError
     ├── NotAResult                  the object to wait for is not a result or a greenlet; also TypeError
     ├── NotCallable                 the object to run is not callable; also TypeError
+    ├── UnknownArgument             a keyword argument or setting that does not exist; also TypeError
     │
     ├── BatchesBusy                 two greenlets read one batch stream at once; also RuntimeError
     ├── BatchesSpent                a batch stream that was started cannot be exported; also RuntimeError
@@ -98,6 +99,7 @@ from greendata.errors.arguments import (
     BadTimeout,
     NotAResult,
     NotCallable,
+    UnknownArgument,
 )
 from greendata.errors.fetch import (
     AnswerBroken,
@@ -259,6 +261,7 @@ __all__ = (
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "UnknownArgument",
     "UnknownColumn",
     "UnknownDatabase",
     "UnreadableFile",

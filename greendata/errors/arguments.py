@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from greendata.errors.root import GreenDataError
 
@@ -13,6 +14,7 @@ __all__ = (
     "BadTimeout",
     "NotAResult",
     "NotCallable",
+    "UnknownArgument",
 )
 
 
@@ -129,3 +131,31 @@ class NotCallable(GreenDataError, TypeError):
 
     def __str__(self) -> str:
         return f"expected a callable to run, got {self.func!r}; pass the function itself, not what it returned"
+
+
+class UnknownArgument(GreenDataError, TypeError):
+    """A keyword argument, or a setting, of a name that does not exist.
+
+    Attributes:
+        verb: the function that was called.
+        name: the name that was given.
+        known: the names that exist.
+
+    Example:
+        >>> print(UnknownArgument("configure", "max_wrkers", ["max_workers", "max_queue", "nice"]))
+        configure() got an unexpected keyword argument 'max_wrkers'; did you mean 'max_workers'? It takes max_workers,
+        max_queue and nice
+    """
+
+    def __init__(self, verb: str, name: str, known: Iterable[str]) -> None:
+        self.known = tuple(known)
+        super().__init__(verb, name, self.known)
+        self.verb = verb
+        self.name = name
+
+    def __str__(self) -> str:
+        close = get_close_matches(self.name, self.known, n=1)
+        hint = f"; did you mean {close[0]!r}? It" if close else "; it"
+        *others, last = self.known
+        names = f"{', '.join(others)} and {last}" if others else last
+        return f"{self.verb}() got an unexpected keyword argument {self.name!r}{hint} takes {names}"

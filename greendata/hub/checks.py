@@ -1,13 +1,19 @@
-"""Check numbers in arguments."""
+"""Check arguments: numbers, and the names of keywords."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import TypeGuard
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeGuard, TypeVar
 
-from greendata.errors import BadArgument
+from greendata.errors import BadArgument, UnknownArgument
 
-__all__ = ("checked_count", "is_count", "is_number")
+__all__ = ("checked_count", "is_count", "is_number", "naming_arguments")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def is_count(value: object, least: int = 1) -> TypeGuard[int]:
@@ -43,3 +49,32 @@ def checked_count(name: str, value: object, least: int = 1) -> int:
     if not is_count(value, least):
         raise BadArgument(name, value, f"a whole number >= {least}")
     return value
+
+
+def naming_arguments(func: Callable[P, T]) -> Callable[P, T]:
+    """Decorate *func* so that the error about an unknown keyword lists the known ones and suggests the nearest.
+
+    Raises:
+        UnknownArgument: in a call, for a keyword that *func* does not have.
+
+    Example:
+        >>> @naming_arguments
+        ... def crawl(*, workers=1, timeout=None): ...
+        >>> crawl(worker=2)
+        Traceback (most recent call last):
+        greendata.errors.arguments.UnknownArgument: crawl() got an unexpected keyword argument 'worker'; did you mean
+        'workers'? It takes workers and timeout
+    """
+    parameters = inspect.signature(func).parameters.values()
+    positional = {found.name for found in parameters if found.kind is found.POSITIONAL_OR_KEYWORD}
+    keywords = [found.name for found in parameters if found.kind is found.KEYWORD_ONLY]
+    known = positional.union(keywords)
+
+    @wraps(func)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not kwargs.keys() <= known:
+            unknown = next(name for name in kwargs if name not in known)
+            raise UnknownArgument(func.__name__, unknown, keywords)
+        return func(*args, **kwargs)
+
+    return call

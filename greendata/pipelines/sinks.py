@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import polars as pl
 
 from greendata.errors import NotAFrame
 from greendata.formats.frame_file import ParquetFile, discard
-from greendata.hub.checks import checked_count
+from greendata.hub.checks import checked_count, naming_arguments
 from greendata.pipelines.element import Item
 from greendata.pipelines.operators import as_stage, in_order
 from greendata.pipelines.order import without_placeholders
 from greendata.pipelines.run import Flow, Run, Windows
 from greendata.pipelines.stage import Partial, Stage
 from greendata.pool import pool
+from greendata.query.options import options_for
+
+if TYPE_CHECKING:
+    from greendata.internals.polars import ArrowSchemaExportable, ParquetCompression, ParquetMetadata, SchemaDefinition
 
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")
 
@@ -42,10 +45,13 @@ class Written(NamedTuple):
 
 
 @overload
-def batch(source: Iterable[Any], *, rows: int, schema: Any = ...) -> Stage[pl.DataFrame]: ...
+def batch(source: Iterable[Any], *, rows: int, schema: SchemaDefinition | None = None) -> Stage[pl.DataFrame]: ...
 @overload
-def batch(source: None = ..., *, rows: int, schema: Any = ...) -> Partial[Stage[pl.DataFrame]]: ...
-def batch(source: Any = None, *, rows: int, schema: Any = None) -> Any:
+def batch(
+    source: None = None, *, rows: int, schema: SchemaDefinition | None = None
+) -> Partial[Stage[pl.DataFrame]]: ...
+@naming_arguments
+def batch(source: Any = None, *, rows: int, schema: SchemaDefinition | None = None) -> Any:
     """Collect elements into frames of *rows* rows each; the last frame may be shorter.
 
     The elements are dicts, or tuples in the order of the columns. A frame is made in the pool. Building
@@ -71,10 +77,50 @@ def batch(source: Any = None, *, rows: int, schema: Any = None) -> Any:
 
 
 @overload
-def sink_parquet(path: str | os.PathLike[str], source: Iterable[pl.DataFrame], **options: Any) -> Stage[Written]: ...
+def sink_parquet(
+    path: str | os.PathLike[str],
+    source: Iterable[pl.DataFrame],
+    *,
+    compression: ParquetCompression = "zstd",
+    compression_level: int | None = None,
+    statistics: bool | str | dict[str, bool] = True,
+    row_group_size: int | None = None,
+    data_page_size: int | None = None,
+    use_pyarrow: bool = False,
+    pyarrow_options: dict[str, Any] | None = None,
+    metadata: ParquetMetadata | None = None,
+    arrow_schema: ArrowSchemaExportable | None = None,
+) -> Stage[Written]: ...
 @overload
-def sink_parquet(path: str | os.PathLike[str], source: None = ..., **options: Any) -> Partial[Stage[Written]]: ...
-def sink_parquet(path: str | os.PathLike[str], source: Any = None, **options: Any) -> Any:
+def sink_parquet(
+    path: str | os.PathLike[str],
+    source: None = None,
+    *,
+    compression: ParquetCompression = "zstd",
+    compression_level: int | None = None,
+    statistics: bool | str | dict[str, bool] = True,
+    row_group_size: int | None = None,
+    data_page_size: int | None = None,
+    use_pyarrow: bool = False,
+    pyarrow_options: dict[str, Any] | None = None,
+    metadata: ParquetMetadata | None = None,
+    arrow_schema: ArrowSchemaExportable | None = None,
+) -> Partial[Stage[Written]]: ...
+@naming_arguments
+def sink_parquet(
+    path: str | os.PathLike[str],
+    source: Any = None,
+    *,
+    compression: ParquetCompression = "zstd",
+    compression_level: int | None = None,
+    statistics: bool | str | dict[str, bool] = True,
+    row_group_size: int | None = None,
+    data_page_size: int | None = None,
+    use_pyarrow: bool = False,
+    pyarrow_options: dict[str, Any] | None = None,
+    metadata: ParquetMetadata | None = None,
+    arrow_schema: ArrowSchemaExportable | None = None,
+) -> Any:
     """Write all frames to one Parquet file, each frame as it arrives and in separate row groups.
 
     The file appears at *path* when it is complete. If the pipeline ends before, an existing file is left unchanged.
@@ -83,10 +129,18 @@ def sink_parquet(path: str | os.PathLike[str], source: Any = None, **options: An
     Args:
         path: the file; its folder must exist.
         source: a stage of frames or an iterable; without it a `Partial` is returned.
-        options: as for `polars.DataFrame.write_parquet`, for example ``compression=``.
+        compression: "zstd", "lz4", "snappy", "gzip", "brotli" or "uncompressed".
+        compression_level: the level of *compression*; None for its default. Higher means smaller and slower.
+        statistics: write statistics of columns: True, False, "full", or a dict of the kinds.
+        row_group_size: the number of rows in a row group; None makes one or more of each frame.
+        data_page_size: the size of a data page in bytes; None for 1 MiB.
+        use_pyarrow: let pyarrow write the row groups instead of Polars.
+        pyarrow_options: keyword arguments for pyarrow.
+        metadata: texts for the metadata of the file, or a function that returns them.
+        arrow_schema: the Arrow schema that is stored in the file; None for that of the frames.
 
     Raises:
-        NotIterable, TypeError: the arguments cannot be used.
+        NotIterable, UnknownArgument: the arguments cannot be used.
 
     Example:
         >>> import tempfile
@@ -95,7 +149,7 @@ def sink_parquet(path: str | os.PathLike[str], source: Any = None, **options: An
         ...     (frames | sink_parquet(folder + "/a.parquet")).get()[0].row_groups
         2
     """
-    inspect.signature(pl.DataFrame.write_parquet).bind(None, None, **options)
+    options = options_for(sink_parquet, pl.DataFrame.write_parquet, locals())
     if source is None:
         return Partial(lambda given: ParquetSink(as_stage(given, FRAMES_WAITING), Path(path), options))
     return ParquetSink(as_stage(source, FRAMES_WAITING), Path(path), options)

@@ -25,10 +25,10 @@ Without a source each function returns a `Partial`, to be used with ``|``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, overload
 
 from greendata.errors import BadChoice, NotIterable
-from greendata.hub.checks import checked_count
+from greendata.hub.checks import checked_count, naming_arguments
 from greendata.pipelines.call_policy import CallPolicy, On, OnError
 from greendata.pipelines.element import Element
 from greendata.pipelines.injection import StageStatus, WorkerInfo
@@ -40,7 +40,6 @@ from greendata.tasks.task import name_of
 
 __all__ = (
     "Element",
-    "Options",
     "Partial",
     "Stage",
     "StageStatus",
@@ -66,19 +65,6 @@ MAXSIZE = 100  # elements: enough that greenlet switches cost little, few enough
 WINDOW = 1_000  # elements: one may take as long as 1 000 later ones before the pipeline waits for it
 
 
-class Options(TypedDict, total=False):
-    """The keywords of `map`, `filter`, `flat_map` and `each`; the module's docstring describes them."""
-
-    workers: int
-    maxsize: int
-    timeout: float | None
-    on_start: Callable[..., Any] | None
-    on_done: Callable[..., Any] | None
-    on_error: OnError
-    on: On
-    progress: str | None
-
-
 class _Absent:
     """The type of the default that means no source was given."""
 
@@ -87,85 +73,300 @@ _ABSENT = _Absent()
 
 
 @overload
-def map(func: Callable[..., T], source: Iterable[Any], **options: Unpack[Options]) -> Stage[T]: ...
+def map(
+    func: Callable[..., T],
+    source: Iterable[Any],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Stage[T]: ...
 @overload
-def map(func: Callable[..., T], **options: Unpack[Options]) -> Partial[Stage[T]]: ...
-def map(func: Callable[..., Any], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
+def map(
+    func: Callable[..., T],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Partial[Stage[T]]: ...
+@naming_arguments
+def map(
+    func: Callable[..., Any],
+    source: Any = _ABSENT,
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Any:
     """Return a stage of the results of *func* for each element.
 
+    Args:
+        func: called with each element, and with the arguments that its parameters name.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        workers: the number of greenlets that call *func*.
+        maxsize: elements that may wait before the stage; 0 for no limit.
+        timeout: seconds that *func* may take for one element; None or 0 for no limit.
+        on_start: called once by each worker before its first element; the items of the dict that it returns are passed
+            to functions that have a parameter of that name.
+        on_done: called once by each worker at its end.
+        on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
+        on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
+            cheap ones.
+        progress: the label of a progress bar. Needs the extra ``progress``.
+
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+            UnknownArgument: the arguments cannot be used.
 
     Example:
         >>> sorted(map(lambda x: x * x, range(4), workers=2))
         [0, 1, 4, 9]
     """
-    return _work("map", func, source, **options)
+    return _work("map", **locals())
 
 
 @overload
-def filter(func: Callable[..., object], source: Iterable[T], **options: Unpack[Options]) -> Stage[T]: ...
+def filter(
+    func: Callable[..., object],
+    source: Iterable[T],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Stage[T]: ...
 @overload
-def filter(func: Callable[..., object], **options: Unpack[Options]) -> Partial[Stage[Any]]: ...
-def filter(func: Callable[..., object], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
+def filter(
+    func: Callable[..., object],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Partial[Stage[Any]]: ...
+@naming_arguments
+def filter(
+    func: Callable[..., object],
+    source: Any = _ABSENT,
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Any:
     """Return a stage of the elements for which *func* returns a true value.
 
+    Args:
+        func: called with each element; a false value drops it.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        workers: the number of greenlets that call *func*.
+        maxsize: elements that may wait before the stage; 0 for no limit.
+        timeout: seconds that *func* may take for one element; None or 0 for no limit.
+        on_start: called once by each worker before its first element; the items of the dict that it returns are passed
+            to functions that have a parameter of that name.
+        on_done: called once by each worker at its end.
+        on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
+        on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
+            cheap ones.
+        progress: the label of a progress bar. Needs the extra ``progress``.
+
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+            UnknownArgument: the arguments cannot be used.
 
     Example:
         >>> list(filter(str.isalpha, ["a", "1", "b"]))
         ['a', 'b']
     """
-    return _work("filter", func, source, **options)
+    return _work("filter", **locals())
 
 
 @overload
-def flat_map(func: Callable[..., Iterable[T]], source: Iterable[Any], **options: Unpack[Options]) -> Stage[T]: ...
+def flat_map(
+    func: Callable[..., Iterable[T]],
+    source: Iterable[Any],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Stage[T]: ...
 @overload
-def flat_map(func: Callable[..., Iterable[T]], **options: Unpack[Options]) -> Partial[Stage[T]]: ...
-def flat_map(func: Callable[..., Iterable[Any]], source: Any = _ABSENT, **options: Unpack[Options]) -> Any:
+def flat_map(
+    func: Callable[..., Iterable[T]],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Partial[Stage[T]]: ...
+@naming_arguments
+def flat_map(
+    func: Callable[..., Iterable[Any]],
+    source: Any = _ABSENT,
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Any:
     """Return a stage of the items of the iterables that *func* returns, as they are produced.
 
+    Args:
+        func: called with each element; returns an iterable, perhaps a generator.
+        source: a stage or an iterable; without it a `Partial` is returned.
+        workers: the number of greenlets that call *func*.
+        maxsize: elements that may wait before the stage; 0 for no limit.
+        timeout: seconds that *func* may take for one element; None or 0 for no limit.
+        on_start: called once by each worker before its first element; the items of the dict that it returns are passed
+            to functions that have a parameter of that name.
+        on_done: called once by each worker at its end.
+        on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
+        on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
+            cheap ones.
+        progress: the label of a progress bar. Needs the extra ``progress``.
+
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+            UnknownArgument: the arguments cannot be used.
 
     Example:
         >>> list(flat_map(range, [1, 3]))
         [0, 0, 1, 2]
     """
-    return _work("flat_map", func, source, **options)
+    return _work("flat_map", **locals())
 
 
 @overload
 def each(
-    func: Callable[..., object], source: Iterable[Any], *, run: Literal[True], **options: Unpack[Options]
+    func: Callable[..., object],
+    source: Iterable[Any],
+    *,
+    run: Literal[True],
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
 ) -> None: ...
 @overload
-def each(func: Callable[..., object], source: Iterable[Any], **options: Unpack[Options]) -> Stage[Any]: ...
+def each(
+    func: Callable[..., object],
+    source: Iterable[Any],
+    *,
+    run: Literal[False] = False,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Stage[Any]: ...
 @overload
-def each(func: Callable[..., object], **options: Unpack[Options]) -> Partial[Stage[Any]]: ...
-def each(func: Callable[..., object], source: Any = _ABSENT, *, run: bool = False, **options: Unpack[Options]) -> Any:
+def each(
+    func: Callable[..., object],
+    *,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Partial[Stage[Any]]: ...
+@naming_arguments
+def each(
+    func: Callable[..., object],
+    source: Any = _ABSENT,
+    *,
+    run: bool = False,
+    workers: int = 1,
+    maxsize: int = MAXSIZE,
+    timeout: float | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_done: Callable[..., Any] | None = None,
+    on_error: OnError = "raise",
+    on: On = "greenlet",
+    progress: str | None = None,
+) -> Any:
     """Call *func* for each element for its side effects; the stage produces no elements.
 
     Args:
         func: called with each element.
         source: a stage or an iterable; without it a `Partial` is returned.
         run: run the pipeline at once and wait for its end.
-        options: see the module's docstring.
+        workers: the number of greenlets that call *func*.
+        maxsize: elements that may wait before the stage; 0 for no limit.
+        timeout: seconds that *func* may take for one element; None or 0 for no limit.
+        on_start: called once by each worker before its first element; the items of the dict that it returns are passed
+            to functions that have a parameter of that name.
+        on_done: called once by each worker at its end.
+        on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
+        on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
+            cheap ones.
+        progress: the label of a progress bar. Needs the extra ``progress``.
 
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+            UnknownArgument: the arguments cannot be used.
 
     Example:
         >>> each(print, ["a", "b"], run=True)
         a
         b
     """
-    stage = _work("each", func, source, **options)
+    given = locals()
+    del given["run"]
+    stage = _work("each", **given)
     return stage.run() if run and isinstance(stage, Stage) else stage
 
 
+@naming_arguments
 def concat(stages: Iterable[Iterable[T]], *, maxsize: int = MAXSIZE) -> Stage[T]:
     """Return a stage of the elements of several stages as they arrive.
 
@@ -185,9 +386,10 @@ def concat(stages: Iterable[Iterable[T]], *, maxsize: int = MAXSIZE) -> Stage[T]
 
 
 @overload
-def ordered(source: Iterable[T], *, window: int = ...) -> Stage[T]: ...
+def ordered(source: Iterable[T], *, window: int = WINDOW) -> Stage[T]: ...
 @overload
-def ordered(*, window: int = ...) -> Partial[Stage[Any]]: ...
+def ordered(*, window: int = WINDOW) -> Partial[Stage[Any]]: ...
+@naming_arguments
 def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
     """Return a stage of the elements in the order of the source. An error is raised after all earlier elements.
 
@@ -209,6 +411,7 @@ def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
     return Ordered(as_stage(source, window), window)
 
 
+@naming_arguments
 def from_iterable(
     iterable: Iterable[T], *, maxsize: int = MAXSIZE, on: Literal["greenlet", "native"] = "greenlet"
 ) -> Stage[T]:
@@ -230,6 +433,7 @@ def from_iterable(
 def to_iterable(source: Iterable[Any], *, return_index: Literal[True]) -> Stream[Element]: ...
 @overload
 def to_iterable(source: Iterable[T], *, return_index: bool = ...) -> Stream[T]: ...
+@naming_arguments
 def to_iterable(source: Iterable[Any], *, return_index: bool = False) -> Stream[Any]:
     """Return an iterator that can be closed and used in a ``with`` block. Iterating over a `Stage` makes one too.
 
@@ -259,14 +463,14 @@ def _work(
     func: Callable[..., Any],
     source: Any,
     *,
-    workers: int = 1,
-    maxsize: int = MAXSIZE,
-    timeout: float | None = None,
-    on_start: Callable[..., Any] | None = None,
-    on_done: Callable[..., Any] | None = None,
-    on_error: OnError = "raise",
-    on: On = "greenlet",
-    progress: str | None = None,
+    workers: int,
+    maxsize: int,
+    timeout: float | None,
+    on_start: Callable[..., Any] | None,
+    on_done: Callable[..., Any] | None,
+    on_error: OnError,
+    on: On,
+    progress: str | None,
 ) -> Any:
     checked_count("workers", workers)
     checked_count("maxsize", maxsize, least=0)

@@ -32,7 +32,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -40,6 +40,7 @@ from greenlet import getcurrent
 
 from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost, WaitsForItself
 from greendata.hub import native
+from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.hub.result import Result
 from greendata.hub.waiters import wait_native
@@ -234,13 +235,39 @@ class Pool:
         """The settings now in force. Safe from any thread."""
         return self._workers.settings
 
-    def configure(self, **changes: Any) -> Settings:
+    @naming_arguments
+    def configure(
+        self,
+        *,
+        max_workers: int | None = None,
+        max_queue: int | None = None,
+        nice: int | None = None,
+        stuck_after: float | None = None,
+        exit_timeout: float | None = None,
+    ) -> Settings:
         """Change settings, reopen a drained pool, and return the settings now in force.
+
+        A setting that is None is left as it is. `greendata.pool.settings.Settings` has the defaults and their reasons.
+
+        Args:
+            max_workers: native threads that run jobs.
+            max_queue: jobs that may wait for one; another submit raises `PoolFull`.
+            nice: added to the nice value of Polars' threads, from 0 to 19 (Linux).
+            stuck_after: seconds after which the worker of a running job counts as lost and is replaced.
+            exit_timeout: seconds that an exiting process waits for running jobs.
 
         Raises:
             BadSetting: a value that cannot be used; nothing was changed.
-            TypeError: there is no setting of that name.
+            UnknownArgument: there is no setting of that name.
+
+        Example:
+            >>> import greendata
+            >>> greendata.configure(max_workers=8).max_workers
+            8
         """
+        given = locals()
+        changes = {setting.name: given[setting.name] for setting in fields(Settings)}
+        changes = {name: value for name, value in changes.items() if value is not None}
         with self._lock:
             settings = self._workers.settings = self.settings.changed(**changes)
             self._closed = False

@@ -22,6 +22,7 @@ from greendata.errors import (
     NotCallable,
     NotIterable,
     StreamBusy,
+    UnknownArgument,
 )
 from greendata.hub.result import Result
 from greendata.pipelines import stages
@@ -283,8 +284,27 @@ def test_bad_sizes_are_rejected_at_the_call() -> None:
         stages.from_iterable([1], maxsize=-1)
     with pytest.raises(BadChoice):
         stages.from_iterable([1], on="inline")  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        stages.map(abs, [1], worker=3)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: stages.map(abs, [1], worker=3), "map.*'worker'; did you mean 'workers'. It takes workers, maxsize,"),
+        (lambda: stages.flat_map(range, max_size=3), "flat_map.*'max_size'; did you mean 'maxsize'"),
+        (
+            lambda: stages.each(print, onerror="skip"),
+            "each.*'onerror'; did you mean 'on_error'. It takes run, workers,",
+        ),
+        (lambda: stages.filter(bool, retries=3), "filter.*'retries'; it takes workers, maxsize, timeout, "),
+        (lambda: stages.batch(row=10), "batch.*'row'; did you mean 'rows'. It takes rows and schema"),
+        (lambda: stages.ordered(windows=10), "ordered.*'windows'; did you mean 'window'. It takes window$"),
+        (lambda: stages.sink_parquet("a.parquet", compresion="lz4"), "'compresion'; did you mean 'compression'"),
+    ],
+)
+def test_an_unknown_keyword_suggests_the_nearest(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UnknownArgument, match=message) as caught:
+        make()
+    assert isinstance(caught.value, TypeError)
 
 
 def _waiting(value: int) -> int:

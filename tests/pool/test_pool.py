@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextvars
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import gevent
 import pytest
 
-from greendata.errors import BadSetting, JobAborted, NotCallable, PoolClosed, PoolFull
+from greendata.errors import BadSetting, JobAborted, NotCallable, PoolClosed, PoolFull, UnknownArgument
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool, call, submit
@@ -275,8 +277,23 @@ def test_a_bad_setting_changes_nothing(bad: dict[str, object]) -> None:
     with pytest.raises(BadSetting, match=next(iter(bad))):
         pool.configure(**{"max_queue": 7, **bad})
     assert pool.settings == before
-    with pytest.raises(TypeError):
-        pool.configure(no_such_setting=1)
+
+
+def test_an_unknown_setting_suggests_the_nearest_and_changes_nothing() -> None:
+    pool = small_pool()
+    before = pool.settings
+    text = "configure() got an unexpected keyword argument 'max_wrkers'; did you mean 'max_workers'? It takes "
+    with pytest.raises(UnknownArgument, match=re.escape(text)) as caught:
+        pool.configure(max_queue=7, max_wrkers=2)  # type: ignore[call-arg]
+    assert (caught.value.name, caught.value.known) == ("max_wrkers", tuple(field.name for field in fields(Settings)))
+    with pytest.raises(UnknownArgument, match=r"'threads'; it takes max_workers, max_queue, "):
+        pool.configure(threads=2)  # type: ignore[call-arg]
+    assert pool.settings == before
+
+
+def test_a_setting_that_is_none_stays_as_it_is() -> None:
+    pool = small_pool(max_queue=7)
+    assert pool.configure(max_queue=None, nice=1) == replace(pool.settings, max_queue=7, nice=1)
 
 
 def test_settings_come_from_the_environment() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 from types import FunctionType
 
 import pytest
@@ -24,7 +25,12 @@ SHOWN = sorted(
 def _examples() -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     modules = [importlib.import_module(module.name) for module in MODULES if module.place[1] != "__main__"]
-    return [found for module in modules for found in finder.find(module) if found.examples]
+    examples = [found for module in modules for found in finder.find(module)]
+    for module in modules:  # decorated functions: doctest takes them for functions of the decorator's module
+        wrapped = [thing for thing in vars(module).values() if getattr(thing, "__module__", "") == module.__name__]
+        functions = [inspect.unwrap(thing) for thing in wrapped if hasattr(thing, "__wrapped__")]
+        examples += [found for function in functions for found in finder.find(function, module=module)]
+    return [found for found in examples if found.examples]
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
