@@ -29,7 +29,7 @@ from greendata.web.body import MAX_BODY, body
 from greendata.web.client import socket_of
 from greendata.web.dashboard import dashboard
 from greendata.web.health import health
-from greendata.web.problems import answer_to
+from greendata.web.problems import response_to
 from greendata.web.respond import respond
 from greendata.web.scope import Scope, current_scope, keep
 from greendata.web.shell import commands
@@ -129,10 +129,10 @@ class GreenData:
         return mark
 
     def _enter(self, app: Flask, **_: object) -> None:
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access to a proxy takes 1 us
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access to a proxy takes 1 us
         contexts = (request_ctx._get_current_object(), app_ctx._get_current_object())  # type: ignore[attr-defined]
-        scope = Scope(socket_of(asked.environ), contexts)
-        scope.enter(seconds=_seconds_for(app, asked))
+        scope = Scope(socket_of(current.environ), contexts)
+        scope.enter(seconds=_seconds_for(app, current))
 
     def _take_turns(self) -> None:
         scope = None if self._key is None else _scope_of(request_ctx)
@@ -145,13 +145,13 @@ class GreenData:
             scope.take_turns(key)
 
 
-def _seconds_for(app: Flask, asked: Request) -> float | None:
+def _seconds_for(app: Flask, current: Request) -> float | None:
     """Return the deadline of the requested view: that of its method, its class or its function; otherwise the app's."""
-    rule = asked.url_rule
+    rule = current.url_rule
     view = None if rule is None else app.view_functions.get(rule.endpoint)
     kind = getattr(view, "view_class", None)  # flask.views, and libraries that build on it
-    method = getattr(kind, asked.method.lower(), None)
-    if method is None and asked.method == "HEAD":
+    method = getattr(kind, current.method.lower(), None)
+    if method is None and current.method == "HEAD":
         method = getattr(kind, "get", None)
     for marked in (method, kind, view):
         if hasattr(marked, _MARK):
@@ -178,15 +178,15 @@ def _handle(error: GreenDataError) -> Response:
     A full pool is not reported: services like Sentry listen for failures, and their work for each one would add to a
     load that is already too high.
     """
-    answer = answer_to(error)
-    if answer.status_code >= INTERNAL_SERVER_ERROR:
+    response = response_to(error)
+    if response.status_code >= INTERNAL_SERVER_ERROR:
         text = "%d for %s %r: %s"
-        current_app.logger.warning(text, answer.status_code, request.method, request.path, error)
+        current_app.logger.warning(text, response.status_code, request.method, request.path, error)
     scope = _scope_of(request_ctx)
-    if answer.status_code == GATEWAY_TIMEOUT and (scope is None or scope.unhandled is not error):
+    if response.status_code == GATEWAY_TIMEOUT and (scope is None or scope.unhandled is not error):
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
-    return answer
+    return response
 
 
 def _on_unhandled(_app: Flask, exception: BaseException, **_: object) -> None:
@@ -208,14 +208,14 @@ def _respond_to_unhandled(response: Response) -> Response:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         # Flask's own method: an extension may have replaced that of the app.
-        answer = app.make_response(type(app).handle_user_exception(app, error))
+        restored = app.make_response(type(app).handle_user_exception(app, error))
     except Exception as raised:
         if raised is not error:
             raise
         return response  # an error of the service
     kept = [(name, value) for name, value in response.headers if not name.startswith("Content-")]
-    answer.headers.extend((name, value) for name, value in kept if name not in answer.headers)  # cookies, origins
-    return answer
+    restored.headers.extend((name, value) for name, value in kept if name not in restored.headers)  # cookies, origins
+    return restored
 
 
 def _scope_of(context: Any) -> Scope | None:

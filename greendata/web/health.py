@@ -50,9 +50,9 @@ def _readyz() -> Response:
     return _uncached(problem(503, "Not ready", reason))
 
 
-def _uncached(answer: Response) -> Response:
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+def _uncached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _reason() -> str | None:

@@ -32,24 +32,24 @@ def acceptable(request: Request) -> tuple[Format, ...]:
 
     Example:
         >>> from werkzeug.test import EnvironBuilder
-        >>> def asked(path, accept=None):
+        >>> def get(path, accept=None):
         ...     headers = {"Accept": accept} if accept else {}
         ...     return Request(EnvironBuilder(path, headers=headers).get_environ())
-        >>> acceptable(asked("/report", "text/csv;q=0.5, application/x-ndjson")), acceptable(asked("/report.csv"))
+        >>> acceptable(get("/report", "text/csv;q=0.5, application/x-ndjson")), acceptable(get("/report.csv"))
         (('ndjson', 'csv'), ('csv',))
-        >>> acceptable(asked("/report?format=parquet", "text/html,*/*;q=0.8"))
+        >>> acceptable(get("/report?format=parquet", "text/html,*/*;q=0.8"))
         ('parquet',)
     """
     accept = request.accept_mimetypes
-    asked = request.args.get("format")
-    if asked is not None and asked not in FORMATS:
-        raise FormatUnknown(asked, FORMATS)
+    requested = request.args.get("format")
+    if requested is not None and requested not in FORMATS:
+        raise FormatUnknown(requested, FORMATS)
     named = [(quality, found) for item, quality in accept if (found := BY_TYPE.get(bare(item))) is not None]
     wanted = [name for quality, name in sorted(named, key=lambda entry: -entry[0]) if quality > 0]
     rest = [name for name in (_DEFAULT, *FORMATS) if not accept or accept[type_of(name)] > 0]
-    for wish in (asked, request.path.rpartition(".")[2]):
-        if not wanted and wish in rest:
-            return (format_of(wish),)
+    for candidate in (requested, request.path.rpartition(".")[2]):
+        if not wanted and candidate in rest:
+            return (format_of(candidate),)
     if not wanted and not rest:
         raise NotAcceptable(request.headers.get("Accept", ""), map(type_of, FORMATS))
     return tuple(dict.fromkeys([*wanted, *rest]))

@@ -30,7 +30,7 @@ from greendata.errors.plural import counted
 from greendata.web import drain
 from greendata.web.scope import current_scope
 
-__all__ = ("answer_to", "problem")
+__all__ = ("problem", "response_to")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = (2, 6)  # seconds, a random whole number in this range, so that rejected clients do not return at once
@@ -67,7 +67,7 @@ def problem(status: int, title: str, detail: str = "", **more: Any) -> Response:
     return Response(text, status=_status_line(status), content_type=MEDIA_TYPE)
 
 
-def answer_to(error: GreenDataError) -> Response:
+def response_to(error: GreenDataError) -> Response:
     """Return the response to *error*. Call in the request that raised it.
 
     Raises:
@@ -75,7 +75,7 @@ def answer_to(error: GreenDataError) -> Response:
 
     Example:
         >>> from greendata.errors import PoolFull
-        >>> answer_to(PoolFull(50, 50)).status
+        >>> response_to(PoolFull(50, 50)).status
         '503 SERVICE UNAVAILABLE'
     """
     for kind, status, title in _CLIENT_ERRORS:
@@ -97,9 +97,9 @@ def answer_to(error: GreenDataError) -> Response:
 
 
 def _try_again(title: str) -> Response:
-    answer = problem(503, title)
-    answer.headers["Retry-After"] = str(randint(*RETRY_AFTER))
-    return answer
+    response = problem(503, title)
+    response.headers["Retry-After"] = str(randint(*RETRY_AFTER))
+    return response
 
 
 def _invalid(error: BodyInvalid) -> Response:

@@ -253,7 +253,7 @@ def test_the_token_stays_in_its_browser_and_on_its_page(client: FlaskClient) -> 
 # -- what it shows ----------------------------------------------------------------------------------------------
 
 
-def first_picture(client: FlaskClient) -> dict[str, Any]:
+def first_state(client: FlaskClient) -> dict[str, Any]:
     with client.get("/greendata/events") as answer:
         assert answer.mimetype == "text/event-stream"
         assert answer.headers["X-Accel-Buffering"] == "no"
@@ -269,7 +269,7 @@ def first_picture(client: FlaskClient) -> dict[str, Any]:
 def test_the_stream_shows_what_runs(client: FlaskClient, held: Gate) -> None:
     result = greendata.run(held, label="<b>" + "x" * 300, key=("tenant", 7))
     held.wait_arrived()
-    seen = first_picture(client)
+    seen = first_state(client)
     assert seen["pid"] == os.getpid()
     assert seen["viewers"] == 1
     [job] = seen["jobs"]
@@ -291,7 +291,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
     greendata.collect(cards).get()
     greendata.collect(cards.map_batches(fail)).wait()
     at_home(greendata.run(fail, label="report"))
-    shown = json.dumps(first_picture(client)) + client.get("/greendata/stats.json").text
+    shown = json.dumps(first_state(client)) + client.get("/greendata/stats.json").text
     assert shown.count('"report"') >= 2
     assert "cake of mine" not in shown
 
@@ -299,7 +299,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
 def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
     observe.start(keep_texts=True)  # the page would start without it
     at_home(greendata.run(fail, label="report"))
-    [failure] = first_picture(client)["failures"]
+    [failure] = first_state(client)["failures"]
     assert failure["text"] == "secret: cake of mine"
 
 

@@ -32,9 +32,9 @@ def never() -> bool:
 
 def test_whoever_asks_within_the_second_gets_the_same_bytes() -> None:
     feed = Feed(LONG)
-    pictures = {feed.picture() for _ in range(100)}
+    states = {feed.state() for _ in range(100)}
     snapshots = {feed.snapshot() for _ in range(100)}
-    assert (len(pictures), len(snapshots), feed.made) == (1, 1, 1)
+    assert (len(states), len(snapshots), feed.made) == (1, 1, 1)
 
 
 def test_viewers_share_the_snapshots() -> None:
@@ -109,7 +109,7 @@ def test_a_forked_child_begins_anew() -> None:
         feed._lock.acquire()
         child = os.fork()
         if child == 0:
-            feed.picture()
+            feed.state()
             print(feed.viewers, feed.made, flush=True)
             os._exit(0)
         os.waitpid(child, 0)
@@ -122,7 +122,7 @@ def test_seconds_of_the_past_are_rows() -> None:
     try:
         while not observer.history():
             rest()
-        [row] = json.loads(Feed().picture())["history"][-1:]
+        [row] = json.loads(Feed().state())["history"][-1:]
         age, lag, queued, running = row
         assert 0.0 <= age < 60.0
         assert lag == round(observer.history()[-1].lag * 1_000, 1)
@@ -163,7 +163,7 @@ def failing():
 REQUEST = b"GET /greendata/events HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eDpvcGVu\r\n\r\n"
 
 
-def pictures(connection: socket.socket) -> Iterator[dict[str, int]]:
+def states(connection: socket.socket) -> Iterator[dict[str, int]]:
     """Yield the events of a viewer, which are the chunks of the transfer."""
     with connection.makefile("rb") as lines:
         for line in lines:
@@ -186,7 +186,7 @@ green = pytest.mark.parametrize("server", [("greendata.web.gunicorn.GreenWorker"
 @green
 def test_viewers_that_leave_are_noticed(server: Server) -> None:
     with server.connected(REQUEST) as stays:
-        seen = pictures(stays)
+        seen = states(stays)
         with server.connected(REQUEST), server.connected(REQUEST):
             while next(seen)["viewers"] < 3:
                 pass
@@ -203,7 +203,7 @@ def test_top_reads_it(server: Server) -> None:
 @green
 def test_a_server_that_is_to_end_does_not_wait_for_viewers(server: Server) -> None:
     with server.connected(REQUEST) as viewer:
-        seen = pictures(viewer)
+        seen = states(viewer)
         next(seen)
         server.terminate()
         assert len(list(seen)) < 20  # it ends
@@ -215,7 +215,7 @@ def test_a_server_that_is_to_end_does_not_wait_for_viewers(server: Server) -> No
 def test_a_viewer_that_does_not_read_loses_its_place(server: Server) -> None:
     server.ask("/fail")
     with server.connected(REQUEST) as reads, socket.socket() as stalled:
-        seen = pictures(reads)
+        seen = states(reads)
         next(seen)  # it watches before the other connects, and so sees it, however soon that one is dropped
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect(("127.0.0.1", server.port))

@@ -17,7 +17,7 @@ from greendata.hub.contexts import contextmanager
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.stats import Stats, snapshot_json, stats
 from greendata.pool import pool
-from greendata.web.dashboard.picture import picture
+from greendata.web.dashboard.state import state_json
 
 __all__ = ("Feed", "shared")
 
@@ -38,7 +38,7 @@ class Feed:
 
     Example:
         >>> feed = Feed()
-        >>> feed.picture() is feed.picture(), feed.made
+        >>> feed.state() is feed.state(), feed.made
         (True, 1)
     """
 
@@ -52,17 +52,17 @@ class Feed:
         self.made = 0
         self._made_at = -self.interval  # on the monotonic clock
         self._stats: Stats | None = None
-        self._picture: bytes | None = None  # made from these stats on request
+        self._state: bytes | None = None  # made from these stats on request
         self._snapshot: bytes | None = None  # made from these stats on request
         self._pid = os.getpid()  # set last: another thread of a child that sees it uses the new lock
 
-    def picture(self) -> bytes:
+    def state(self) -> bytes:
         """Return the state that the page shows, at most a second old."""
         with self._latest() as now:
-            if self._picture is None:
-                text = picture(now, pool.shared.settings, viewers=self.viewers)
-                self._picture = text.encode()
-            return self._picture
+            if self._state is None:
+                text = state_json(now, pool.shared.settings, viewers=self.viewers)
+                self._state = text.encode()
+            return self._state
 
     def snapshot(self) -> bytes:
         """Return `greendata.observe.snapshot_json`, at most a second old."""
@@ -80,9 +80,9 @@ class Feed:
         with self._viewer():
             yield b"retry: %d\n\n" % RETRY
             while monotonic() < ends and not is_over():
-                sent = self.picture()
+                sent = self.state()
                 yield b"data: %b\n\n" % sent
-                while self.picture() is sent:
+                while self.state() is sent:
                     _pause(max(LEAST, self._made_at + self.interval - monotonic()))
 
     @contextmanager
@@ -91,7 +91,7 @@ class Feed:
         self._check_process()
         with self._lock:
             if self._stats is None or monotonic() - self._made_at >= self.interval:
-                self._stats, self._picture, self._snapshot = stats(), None, None
+                self._stats, self._state, self._snapshot = stats(), None, None
                 self._made_at = monotonic()
                 self.made += 1
             yield self._stats

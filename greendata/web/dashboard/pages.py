@@ -26,8 +26,8 @@ from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.watch import current
 from greendata.web import drain
 from greendata.web.client import socket_of
+from greendata.web.dashboard.access import Auth, has_token, is_authorized, set_security_headers, set_token
 from greendata.web.dashboard.feed import shared
-from greendata.web.dashboard.guard import Auth, bears_token, give_token, harden, may_enter
 from greendata.web.problems import problem
 
 __all__ = ("dashboard",)
@@ -69,8 +69,8 @@ def dashboard(auth: Auth | None) -> Blueprint:
 
     pages.record(check)
     pages.before_app_request(_observe)
-    pages.before_request(lambda: None if may_enter(auth) else problem(403, "Access to this page is denied"))
-    pages.after_request(harden)
+    pages.before_request(lambda: None if is_authorized(auth) else problem(403, "Access to this page is denied"))
+    pages.after_request(set_security_headers)
     return pages
 
 
@@ -80,7 +80,7 @@ def _observe() -> None:
 
 
 def _page() -> Response:
-    return give_token(Response(PAGE.read_bytes(), mimetype="text/html"))
+    return set_token(Response(PAGE.read_bytes(), mimetype="text/html"))
 
 
 def _stats() -> Response:
@@ -115,7 +115,7 @@ def _send_timeout(client: GreenSocket | None) -> Iterator[None]:
 
 
 def _cancel(job_id: str) -> Response:
-    if not bears_token():
+    if not has_token():
         return problem(403, "The request did not come from the page", "reload the page")
     if job_id.partition(".")[0] != str(os.getpid()):
         return problem(409, "Another process answered", f"this is {os.getpid()}")

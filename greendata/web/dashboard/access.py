@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from flask import Response, current_app, request, url_for
 
-__all__ = ("Auth", "bears_token", "give_token", "harden", "may_enter")
+__all__ = ("Auth", "has_token", "is_authorized", "set_security_headers", "set_token")
 
 Auth = Callable[[], bool]
 
@@ -35,7 +35,7 @@ HEADERS = {
 }
 
 
-def may_enter(auth: Auth | None) -> bool:
+def is_authorized(auth: Auth | None) -> bool:
     """Return True if *auth* returns True for this request. Other values, such as a redirect to a login, deny access.
 
     Without *auth*, return True in the app's debug mode.
@@ -43,7 +43,7 @@ def may_enter(auth: Auth | None) -> bool:
     return current_app.debug if auth is None else auth() is True
 
 
-def give_token(page: Response) -> Response:
+def set_token(page: Response) -> Response:
     """Set the token's cookie on the page. An existing token is kept, because other tabs use it."""
     held = request.cookies.get(COOKIE, "")
     page.set_cookie(
@@ -56,7 +56,7 @@ def give_token(page: Response) -> Response:
     return page
 
 
-def bears_token() -> bool:
+def has_token() -> bool:
     """Return True if the request comes from the page: the same token in cookie and header, and the same origin."""
     held = request.cookies.get(COOKIE, "")
     shown = request.headers.get(HEADER, "")
@@ -64,7 +64,7 @@ def bears_token() -> bool:
     return is_ours and bool(_TOKEN.fullmatch(held)) and secrets.compare_digest(held.encode(), shown.encode())
 
 
-def harden(answer: Response) -> Response:
+def set_security_headers(response: Response) -> Response:
     """Set the security headers, which every response of the page has."""
-    answer.headers.update(HEADERS)
-    return answer
+    response.headers.update(HEADERS)
+    return response

@@ -1,4 +1,4 @@
-"""The state of a process that the page shows, as JSON: small enough to be sent every second.
+"""The state of a process as JSON for the page: small enough to be sent every second.
 
 It has labels and keys as the program named them, and the types of errors. It has no data and no plans, and texts of
 errors only after ``observe.start(keep_texts=True)``.
@@ -15,13 +15,13 @@ from greendata.observe.running import RunningJob
 from greendata.observe.stats import Stats
 from greendata.pool.settings import Settings
 
-__all__ = ("picture",)
+__all__ = ("state_json",)
 
 NAME = 200  # characters of a label that are sent, at most
 FAILURES = 10  # failures that are sent, of those in memory
 
 
-def picture(now: Stats, settings: Settings, *, viewers: int) -> str:
+def state_json(now: Stats, settings: Settings, *, viewers: int) -> str:
     """Return the stats *now* as JSON for the page.
 
     ``history`` has a row for each second, the oldest first: its age in seconds, the worst lag of the hub in
@@ -33,10 +33,10 @@ def picture(now: Stats, settings: Settings, *, viewers: int) -> str:
 
     Example:
         >>> from greendata.observe import stats
-        >>> json.loads(picture(stats(), Settings(), viewers=1))["pool"]["queued"]
+        >>> json.loads(state_json(stats(), Settings(), viewers=1))["pool"]["queued"]
         0
     """
-    seen = {
+    state = {
         "pid": now.pid,
         "pool": asdict(now.pool),
         "max_workers": settings.max_workers,
@@ -50,7 +50,7 @@ def picture(now: Stats, settings: Settings, *, viewers: int) -> str:
             for second in now.history
         ],
     }
-    return json.dumps(seen, separators=(",", ":"))
+    return json.dumps(state, separators=(",", ":"))
 
 
 def _job(job: RunningJob) -> dict[str, Any]:
