@@ -12,23 +12,30 @@ BIN := .venv/bin
 READY := .venv/.ready
 BIN_MIN := .venv-min/bin
 READY_MIN := .venv-min/.ready
+BIN_DEMO := .venv-demo/bin
+READY_DEMO := .venv-demo/.ready
 PORT ?= 8000
 ARGS ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-min lint types bench soak examples build clean
+.PHONY: help demo picture serve test test-min lint types bench soak examples build clean
 
 help:  ## Explain the targets (this text)
 	@echo "Usage: make TARGET"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY)  ## Run the example server plainly and with greendata, compare the two, draw demo.svg
-	$(BIN)/python -m examples.demo
+demo: $(READY_DEMO)  ## Run the example server plainly and with greendata, compare the two, draw demo.svg
+	$(BIN_DEMO)/python -m examples.demo
 
-serve: $(READY)  ## Serve the example with greendata on http://127.0.0.1:8000, until Ctrl-C (PORT=...)
-	GREENDATA_AUTOPATCH=1 $(BIN)/gunicorn -k gevent -b 127.0.0.1:$(PORT) examples.flask_app:app
+picture: $(READY_DEMO)  ## Run the demo, and draw the picture of README.md: examples/picture.svg
+	$(BIN_DEMO)/python -m examples.demo --picture examples/picture.svg
+
+serve: $(READY_DEMO)  ## Serve the example with greendata on http://127.0.0.1:8000, until Ctrl-C (PORT=...)
+	@echo "http://127.0.0.1:$(PORT)/ lists the routes; the dashboard is at http://127.0.0.1:$(PORT)/greendata/"
+	FLASK_DEBUG=1 $(BIN_DEMO)/python -m gunicorn -k greendata.web.gunicorn.GreenWorker -b 127.0.0.1:$(PORT) \
+		examples.flask_app:app
 
 # Both runs at once, each on a core and told when it is over; what shows the same in both is in one of them. For one
 # whole run: .venv/bin/python -m pytest, or pytest_gevent.
@@ -71,14 +78,14 @@ bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, geve
 soak: $(READY)  ## Have hubs and threads run jobs of all kinds for ten minutes, and look for what is left (SECONDS=...)
 	$(BIN)/python -m tests.soak $(SECONDS)
 
-examples: $(READY)  ## Run every example, the demo in short, and the snippets of README.md, as tests (ARGS=...)
+examples: $(READY)  ## Run every example, the demo in short, and the snippets of the pages, as tests (ARGS=...)
 	$(BIN)/python -m pytest tests/project/test_examples.py tests/project/test_demo.py tests/project/test_readme.py $(ARGS)
 
 build: $(READY)  ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build
 
-clean:  ## Remove all that these targets made: both environments, build products, caches, the demo's picture and data
-	rm -rf .venv .venv-min build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove all that these targets made: environments, build products, caches, the demo's picture and data
+	rm -rf .venv .venv-demo .venv-min build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf demo.svg examples/data
 	find greendata tests examples -name __pycache__ -prune -exec rm -rf {} +
 
@@ -91,7 +98,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 version_of = $(shell $(1) -c '$(VERSION)' 2>/dev/null)
 ifneq (,$(filter command environment,$(origin PYTHON)))
-OTHERS := $(foreach made,.venv .venv-min,$(and $(wildcard $(made)),$(filter-out $(call version_of,$(PYTHON)),\
+OTHERS := $(foreach made,.venv .venv-demo .venv-min,$(and $(wildcard $(made)),$(filter-out $(call version_of,$(PYTHON)),\
 	$(call version_of,$(made)/bin/python)),$(made)))
 .PHONY: $(OTHERS:=/.ready)
 endif
@@ -110,6 +117,13 @@ OLDEST := s/^ +([A-Za-z0-9-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p
 $(READY): setup.cfg setup.py
 	$(build_environment)
 	$(PIP) $(BIN)/python -m pip install -e '.[dev,test,web]'
+	@touch $@
+
+# Without greendata itself, so that the plain side of the demo has nothing of it. The other side finds it by its path.
+$(READY_DEMO): setup.cfg setup.py
+	$(build_environment)
+	$(PIP) $(BIN_DEMO)/python -m pip install -e '.[web]'
+	$(PIP) $(BIN_DEMO)/python -m pip uninstall --yes greendata
 	@touch $@
 
 $(READY_MIN): setup.cfg setup.py

@@ -1,47 +1,78 @@
-"""A typical report service: plain Flask and plain Polars over one Parquet file.
+"""A report service with greendata's extension, over the sales of `examples/sales.py`.
 
-greendata's extension adds a deadline for requests, cancels the queries of clients that have left, streams the export in
-the format that the client wants, and adds two health pages.
-
-The file is made on first use, in the folder that `SALES_DATA` names (default: `examples/data`), with `SALES_ROWS` rows.
+The extension adds a deadline for requests, cancels the queries of clients that have left, streams the export in the
+format that the client wants, and adds two health pages. In debug mode it shows its dashboard, too. `make serve` serves
+it; `/` lists the routes.
 """
 
-__all__ = ("app", "create_app", "report", "sales_file")
+__all__ = ("app", "create_app")
 
-import os
-import uuid
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template_string, request
 from werkzeug.exceptions import HTTPException
 
 import greendata
+from examples import sales
 from greendata.web.flask import GreenData, health, respond
 
-ROWS = 3_000_000
-FOLDER = Path(__file__).parent / "data"
-STORES = 200
-PRODUCTS = 5_000
-FIRST_DAY = date(2024, 1, 1)
-DAYS = 730
 MOST_ROWS = 1_000  # in one JSON response
 TIMEOUT = 30  # seconds for the queries of a request
 
-REVENUE = pl.col("price") * pl.col("quantity")
+INDEX = """<!doctype html>
+<html lang="en">
+<title>Sales</title>
+<meta name="viewport" content="width=device-width">
+<style>
+  :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+  body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+  td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top; }
+  form { display: flex; flex-wrap: wrap; gap: .7rem; align-items: end; margin: .6rem 0; }
+  label { display: grid; font-size: .85rem; }
+  input { width: 8rem; }
+</style>
+<h1>Sales</h1>
+<p>{{ "{:,}".format(rows) }} invented sales of {{ stores }} stores. The first request makes the file, which takes a few
+seconds.</p>
+{% if dashboard %}
+<p><a href="{{ dashboard }}">The dashboard</a> shows the hub and the queries of this process. Ask for some reports, and
+watch them there.</p>
+{% endif %}
+<form action="{{ url_for('sales.report') }}">
+  <label>rows <input name="top" type="number" value="20" min="1" max="{{ most }}" required></label>
+  <button>Report</button>
+</form>
+<form action="{{ url_for('sales.search') }}">
+  <label>store <input name="store" type="number" value="7" min="0" max="{{ stores - 1 }}" required></label>
+  <label>rows <input name="limit" type="number" value="50" min="1" max="{{ most }}" required></label>
+  <button>Search</button>
+</form>
+<form action="{{ url_for('sales.export') }}">
+  <label>store <input name="store" type="number" value="7" min="0" max="{{ stores - 1 }}" required></label>
+  <label>format <select name="format">
+    {% for name in ("csv", "json", "ndjson", "arrow", "parquet") %}<option>{{ name }}</option>{% endfor %}
+  </select></label>
+  <button>Export</button>
+</form>
+<h2>Routes</h2>
+<table>
+{% for path, what in routes %}<tr><td><code>{{ path }}</code></td><td>{{ what }}</td></tr>
+{% endfor %}</table>
+"""
 
 routes = Blueprint("sales", __name__)
 green = GreenData()
 
 
-def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
-    """Return the service over `folder`; defaults come from the environment."""
+def create_app(folder: Path = sales.FOLDER, *, rows: int = sales.ROWS) -> Flask:
+    """Return the service over `folder`."""
     service = Flask(__name__)
-    service.config["SALES_DATA"] = Path(folder or os.environ.get("SALES_DATA") or FOLDER)
-    service.config["SALES_ROWS"] = rows or int(os.environ.get("SALES_ROWS") or ROWS)
+    service.config["SALES"] = folder, rows
     service.config["GREENDATA_REQUEST_TIMEOUT"] = TIMEOUT
+    service.config["GREENDATA_DASHBOARD"] = service.debug
     green.init_app(service)
     service.register_blueprint(routes)
     service.register_blueprint(health())
@@ -49,94 +80,62 @@ def create_app(folder: Path | None = None, *, rows: int | None = None) -> Flask:
     return service
 
 
+@routes.get("/")
+def index() -> str:
+    """This page."""
+    rules = sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule)
+    documented = [(rule.rule, current_app.view_functions[rule.endpoint].__doc__) for rule in rules]
+    return render_template_string(
+        INDEX,
+        rows=current_app.config["SALES"][1],
+        stores=sales.MOST_STORES,
+        most=MOST_ROWS,
+        dashboard="/greendata/" if current_app.config["GREENDATA_DASHBOARD"] else None,
+        routes=[(path, (what or "").strip().partition("\n")[0]) for path, what in documented],
+    )
+
+
 @routes.get("/ping")
 def ping() -> Response:
+    """Answer at once, if the hub is free."""
     return Response("pong\n", mimetype="text/plain")
 
 
-@routes.get("/report", endpoint="report")
-def report_view() -> Response:
-    """Return the stores and quarters with the highest revenue."""
+@routes.get("/report")
+def report() -> Response:
+    """Return the stores and quarters with the highest revenue (top=)."""
     top = whole_number("top", default=20, low=1, high=MOST_ROWS)
-    return jsonify(report(top).collect().to_dicts())
+    return jsonify(sales.report(sales_file(), top).collect().to_dicts())
 
 
 @routes.get("/search")
 def search() -> Response:
-    """Return the largest sales of one store, or of one of its days if `day=` is given."""
-    store = whole_number("store", low=0, high=STORES - 1)
+    """Return the largest sales of one store (store=, limit=), or of one of its days (day=)."""
+    store = whole_number("store", low=0, high=sales.MOST_STORES - 1)
     limit = whole_number("limit", default=50, low=1, high=MOST_ROWS)
-    sales = pl.read_parquet(sales_file()).filter(pl.col("store") == store)
+    found = pl.read_parquet(sales_file()).filter(pl.col("store") == store)
     day = iso_day("day")
     if day is not None:
-        sales = sales.filter(pl.col("day") == day)
-    hits = sales.with_columns(revenue=REVENUE.round(2)).sort("revenue", descending=True).head(limit)
+        found = found.filter(pl.col("day") == day)
+    hits = found.with_columns(revenue=sales.REVENUE.round(2)).sort("revenue", descending=True).head(limit)
     return jsonify(hits.with_columns(pl.col("day").cast(pl.String)).to_dicts())
 
 
 @routes.get("/export")
 @green.deadline(600)
 def export() -> Response:
-    """Stream every sale of one store, or of all, in the format that `Accept` or `format=` names."""
-    sales = pl.scan_parquet(sales_file())
+    """Stream the sales of one store (store=), or of all, in the format that `Accept` or format= names."""
+    found = pl.scan_parquet(sales_file())
     if "store" in request.args:
-        sales = sales.filter(pl.col("store") == whole_number("store", low=0, high=STORES - 1))
-    return respond(sales, filename="sales")
-
-
-def report(top: int) -> pl.LazyFrame:
-    """Return the query behind `/report`, which is deliberately heavy: it uses every row."""
-    return (
-        pl.scan_parquet(sales_file())
-        .group_by("store", pl.col("day").dt.truncate("1q").alias("quarter"))
-        .agg(
-            orders=pl.len(),
-            revenue=REVENUE.sum().round(2),
-            typical=REVENUE.median().round(2),
-            customers=pl.col("customer").n_unique(),
-        )
-        .sort("revenue", "store", "quarter", descending=[True, False, False])
-        .head(top)
-        .with_columns(pl.col("quarter").cast(pl.String))
-    )
+        found = found.filter(pl.col("store") == whole_number("store", low=0, high=sales.MOST_STORES - 1))
+    return respond(found, filename="sales")
 
 
 def sales_file() -> Path:
-    """Return the path of the sales file, which is made if it does not exist."""
-    folder: Path = current_app.config["SALES_DATA"]
-    rows: int = current_app.config["SALES_ROWS"]
-    path = folder / f"sales-{rows}.parquet"
-    if not path.exists():
-        make_sales(path, rows)
-    return path
+    return made_once(*current_app.config["SALES"])
 
 
-@greendata.single_flight  # one call in a process; between processes the rename decides
-def make_sales(path: Path, rows: int) -> None:
-    """Write the sales beside `path` and rename the file, so that an incomplete file is never read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        invent_sales(rows).lazy().sink_parquet(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def invent_sales(rows: int) -> pl.DataFrame:
-    """Return `rows` rows of sales. They are the same every time: hashes of row numbers replace random numbers."""
-
-    def up_to(limit: int, seed: int) -> pl.Expr:
-        return pl.int_range(rows, dtype=pl.UInt64).hash(seed) % limit
-
-    return pl.select(
-        day=pl.lit(FIRST_DAY) + pl.duration(days=up_to(DAYS, 1)),
-        store=up_to(STORES, 2).cast(pl.UInt16),
-        product=up_to(PRODUCTS, 3).cast(pl.UInt16),
-        customer=up_to(150_000, 4).cast(pl.UInt32),
-        quantity=(up_to(9, 5) + 1).cast(pl.UInt8),
-        price=((up_to(20_000, 6) + 50) / 100).round(2),
-    )
+made_once = greendata.single_flight(sales.sales_file)  # requests that find no file wait for the one that makes it
 
 
 def whole_number(name: str, *, low: int, high: int, default: int | None = None) -> int:

@@ -3,6 +3,7 @@
 __all__ = (
     "DemoError",
     "Load",
+    "Machine",
     "Outcome",
     "Run",
     "Server",
@@ -16,7 +17,7 @@ __all__ = (
     "table",
 )
 
-from examples.demo.figures import DemoError, Load, Outcome, Run, Silence, Span
+from examples.demo.figures import DemoError, Load, Machine, Outcome, Run, Silence, Span
 from examples.demo.load import drive, drive_elsewhere
 from examples.demo.picture import draw
 from examples.demo.runner import measure

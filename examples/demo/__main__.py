@@ -12,13 +12,18 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from examples.demo.figures import DemoError, Load
+from examples.demo.figures import DemoError, Load, Machine
 from examples.demo.picture import draw
 from examples.demo.progress import Progress
 from examples.demo.runner import measure
 from examples.demo.table import table
 
-VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (("plain", {}), ("greendata", {"GREENDATA_AUTOPATCH": "1"}))
+# `make demo` has an environment without greendata: only the second server finds it, at the top of the source.
+TOP = Path(__file__).parents[2]
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("plain", {}),
+    ("greendata", {"GREENDATA_AUTOPATCH": "1", "PYTHONPATH": str(TOP)}),
+)
 
 
 class Stopped(Exception):
@@ -43,12 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(load: Load, *, asked: list[int], port: int, picture: Path) -> None:
     require_greendata()
+    machine = Machine.current()
     progress = Progress(sys.stdout, expected=load.warmup + load.seconds)
     print(
-        f"The report service of examples/flask_app.py under `gunicorn -k gevent`, one worker, twice: "
+        f"The report service of examples/legacy_app.py under `gunicorn -k gevent`, one worker, twice: "
         f"{load.report_clients} report clients and {load.ping_clients} ping clients for {load.seconds:g} seconds each.",
         flush=True,
     )
+    print(machine, flush=True)
 
     def tick(name: str, stage: str) -> None:
         progress.update(name, stage)
@@ -59,7 +66,7 @@ def compare(load: Load, *, asked: list[int], port: int, picture: Path) -> None:
         runs = [measure(name, load, env=env, port=port, tick=partial(tick, name)) for name, env in VARIANTS]
     finally:
         progress.clear()
-    picture.write_text(draw(runs), encoding="utf-8")
+    picture.write_text(draw(runs, machine), encoding="utf-8")
     print(f"\n{table(*runs)}\nThe hub over time, and the queries: {picture.resolve()}")
 
 

@@ -3,9 +3,10 @@
 Every moment is a second of CLOCK_MONOTONIC, which all processes of one machine share.
 """
 
-__all__ = ("DemoError", "Load", "Outcome", "Run", "Silence", "Span", "quantile")
+__all__ = ("DemoError", "Load", "Machine", "Outcome", "Run", "Silence", "Span", "quantile")
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,33 @@ class Run:
         """Return the longest silence that overlaps the window, in seconds."""
         touching = (s.seconds for s in self.silences if s.woke > self.outcome.began and s.due < self.outcome.ended)
         return max(touching, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the figures depend on, besides the programs.
+
+    Attributes:
+        cores: the cores that this process may use.
+        load: the system's load average of the last minute, before the runs: processes that ran or wanted to.
+    """
+
+    cores: int
+    load: float
+
+    @classmethod
+    def current(cls) -> "Machine":
+        return cls(len(os.sched_getaffinity(0)), os.getloadavg()[0])
+
+    def __str__(self) -> str:
+        """Describe the machine.
+
+        >>> print(Machine(2, 0.25)); print(Machine(2, 1.5))
+        2 cores, load 0.25 before the runs
+        2 cores, load 1.50 before the runs: other programs were busy
+        """
+        busy = ": other programs were busy" if self.load > self.cores / 2 else ""
+        return f"{self.cores} cores, load {self.load:.2f} before the runs{busy}"
 
 
 def quantile(values: Sequence[float], share: float) -> float:

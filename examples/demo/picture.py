@@ -1,7 +1,7 @@
-"""The picture of two runs as SVG: the silences of the hub over time, and the queries as bands below them.
+"""The picture of two runs as SVG: the silences of the hub over time, and below them the reports and the pings.
 
 Both halves have the same scales. A silence is a bar as wide as it lasted and as high as its length, which is drawn on a
-logarithmic scale.
+logarithmic scale. A request is a band from its sending to its response.
 """
 
 __all__ = ("draw",)
@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 from xml.sax.saxutils import escape
 
-from examples.demo.figures import Outcome, Run
+from examples.demo.figures import Machine, Outcome, Run, Span
 
 WIDTH = 960
 LEFT, RIGHT = 78, 24  # margins of the plots
-HEAD = 92  # above the first half
+HEAD = 116  # above the first half
 PLOT = 150  # height of the lags of one half
 LANE, LANE_GAP = 11, 3
+PING_LANE = 7
 TITLE = 40  # above the lags of a half
 FOOT = 58  # below the bands of a half: ticks and their unit
 FLOOR = 0.001  # seconds; shorter silences stay on the base line
@@ -28,15 +29,15 @@ NARROWEST = 1.2  # units of the drawing; a bar has at least this width
 STYLE = """
 .card{fill:#fff;stroke:#d5dae1} .name{fill:#1b2430;font-weight:600;font-size:16px} .text{fill:#1b2430;font-size:13px}
 .mild{fill:#5b6675;font-size:12px} .grid{stroke:#e6e9ee} .base{stroke:#8b95a3}
-.silence{fill:#d9480f} .query{fill:#3b7dd8} .other{fill:#9bbdee}
+.silence{fill:#d9480f} .query{fill:#3b7dd8} .other{fill:#9bbdee} .ping{fill:#2b8a3e}
 @media (prefers-color-scheme: dark){
 .card{fill:#151a21;stroke:#36404d} .name,.text{fill:#e8ecf1} .mild{fill:#9aa6b5} .grid{stroke:#2a323d}
-.base{stroke:#6b7686} .silence{fill:#ff7a45} .query{fill:#5b9bf0} .other{fill:#3a5f92}}
+.base{stroke:#6b7686} .silence{fill:#ff7a45} .query{fill:#5b9bf0} .other{fill:#3a5f92} .ping{fill:#51cf66}}
 """
 
 
-def draw(runs: Sequence[Run], *, title: str = "One gevent worker, the same load twice") -> str:
-    """Return an SVG document with one part for each of `runs`, from the top.
+def draw(runs: Sequence[Run], machine: Machine, *, title: str = "One gevent worker, the same load twice") -> str:
+    """Return an SVG document with one part for each of `runs`, from the top, which says what `machine` they ran on.
 
     Raises:
         ValueError: there is no run to draw.
@@ -44,11 +45,11 @@ def draw(runs: Sequence[Run], *, title: str = "One gevent worker, the same load 
     if not runs:
         raise ValueError("no runs: expected one at least")
     scale = Scale(runs)
-    parts = [legend(title)]
+    parts = [legend(title, machine)]
     top = HEAD
     for run in runs:
         parts.append(f'<g transform="translate(0 {top})">{half(run, scale)}</g>')
-        top += TITLE + PLOT + bands_height(run.outcome) + FOOT
+        top += TITLE + PLOT + lanes_height(run.outcome) + FOOT
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
         f'font-family="system-ui, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" role="img">\n'
@@ -83,16 +84,17 @@ def half(run: Run, scale: Scale) -> str:
     summary = f"longest silence {duration(run.longest_silence)}, {reports:.2f} reports a second"
     if run.outcome.pings:
         summary = f"ping p99 {duration(run.outcome.ping_seconds(0.99))}, {summary}"
-    lanes = bands_height(run.outcome)
+    below = PLOT + report_height(run.outcome)
     return "\n".join(
         [
             f'<text class="name" x="{LEFT}" y="24">{escape(run.name)}</text>',
             f'<text class="text" x="{WIDTH - RIGHT}" y="24" text-anchor="end">{summary}</text>',
             f'<g transform="translate(0 {TITLE})">',
-            grid(scale, PLOT + lanes),
+            grid(scale, PLOT + lanes_height(run.outcome)),
             f'<path class="silence" d="{bars(run, scale)}"/>',
             f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{PLOT}" y2="{PLOT}"/>',
-            f'<g transform="translate(0 {PLOT})">{bands(run.outcome, scale)}</g>',
+            f'<g transform="translate(0 {PLOT})">{reports_of(run.outcome, scale)}</g>',
+            f'<g transform="translate(0 {below})">{pings_of(run.outcome, scale)}</g>',
             "</g>",
         ]
     )
@@ -110,12 +112,10 @@ def bars(run: Run, scale: Scale) -> str:
     return "".join(boxes)
 
 
-def bands(outcome: Outcome, scale: Scale) -> str:
-    """Draw every report from request to response, in one lane per client; neighbours differ in shade."""
+def reports_of(outcome: Outcome, scale: Scale) -> str:
+    """Draw every report in one lane per client; neighbours differ in shade."""
     seen: dict[int, int] = {}
-    shapes = [
-        f'<text class="mild" x="{LEFT - 8}" y="{bands_height(outcome) / 2 + 6:.0f}" text-anchor="end">reports</text>'
-    ]
+    shapes = [lane_name("reports", report_height(outcome))]
     for report in outcome.reports:
         nth = seen[report.client] = seen.get(report.client, 0) + 1
         left, right = (scale.x(moment - outcome.began) for moment in (report.began, report.ended))
@@ -127,9 +127,34 @@ def bands(outcome: Outcome, scale: Scale) -> str:
     return "\n".join(shapes)
 
 
-def bands_height(outcome: Outcome) -> int:
-    lanes = 1 + max((report.client for report in outcome.reports), default=0)
-    return LANE_GAP + lanes * (LANE + LANE_GAP)
+def pings_of(outcome: Outcome, scale: Scale) -> str:
+    """Draw every ping in one lane per client, as one path."""
+    boxes = []
+    for ping in outcome.pings:
+        left, right = (scale.x(moment - outcome.began) for moment in (ping.began, ping.ended))
+        top = LANE_GAP + ping.client * (PING_LANE + LANE_GAP)
+        boxes.append(f"M{left:.1f} {top}h{max(right - left - GAP, NARROWEST / 2):.1f}v{PING_LANE}H{left:.1f}Z")
+    return f'{lane_name("pings", ping_height(outcome))}<path class="ping" d="{"".join(boxes)}"/>'
+
+
+def lane_name(name: str, height: int) -> str:
+    return f'<text class="mild" x="{LEFT - 8}" y="{height / 2 + 6:.0f}" text-anchor="end">{name}</text>'
+
+
+def report_height(outcome: Outcome) -> int:
+    return LANE_GAP + clients(outcome.reports) * (LANE + LANE_GAP)
+
+
+def ping_height(outcome: Outcome) -> int:
+    return LANE_GAP + clients(outcome.pings) * (PING_LANE + LANE_GAP)
+
+
+def lanes_height(outcome: Outcome) -> int:
+    return report_height(outcome) + ping_height(outcome)
+
+
+def clients(spans: Sequence[Span]) -> int:
+    return 1 + max((span.client for span in spans), default=0)
 
 
 def grid(scale: Scale, bottom: float) -> str:
@@ -147,15 +172,19 @@ def grid(scale: Scale, bottom: float) -> str:
     return "\n".join(shapes)
 
 
-def legend(title: str) -> str:
+def legend(title: str, machine: Machine) -> str:
+    reports, pings = LEFT + 390, LEFT + 610
     return "\n".join(
         [
             f'<text class="name" style="font-size:19px" x="{LEFT}" y="38">{escape(title)}</text>',
-            f'<rect class="silence" x="{LEFT}" y="56" width="14" height="12"/>',
-            f'<text class="text" x="{LEFT + 20}" y="67">hub lag: how long nothing else could run (log scale)</text>',
-            f'<rect class="query" x="{LEFT + 390}" y="56" width="14" height="12" rx="2"/>',
-            f'<rect class="other" x="{LEFT + 406}" y="56" width="14" height="12" rx="2"/>',
-            f'<text class="text" x="{LEFT + 426}" y="67">reports, from request to answer, one lane a client</text>',
+            f'<text class="mild" x="{LEFT}" y="60">{machine}</text>',
+            f'<rect class="silence" x="{LEFT}" y="80" width="14" height="12"/>',
+            f'<text class="text" x="{LEFT + 20}" y="91">hub lag: how long nothing else could run (log scale)</text>',
+            f'<rect class="query" x="{reports}" y="80" width="14" height="12" rx="2"/>',
+            f'<rect class="other" x="{reports + 16}" y="80" width="14" height="12" rx="2"/>',
+            f'<text class="text" x="{reports + 36}" y="91">reports, a lane a client</text>',
+            f'<rect class="ping" x="{pings}" y="80" width="14" height="12"/>',
+            f'<text class="text" x="{pings + 20}" y="91">pings, from request to answer</text>',
         ]
     )
 

@@ -16,7 +16,7 @@ def measure(
     name: str,
     load: Load = LOAD,
     *,
-    app: str = "examples.flask_app:app",
+    app: str = "examples.legacy_app:app",
     env: Mapping[str, str] | None = None,
     port: int = 0,
     tick: Callable[[str], None] = lambda stage: None,

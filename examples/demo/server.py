@@ -22,6 +22,7 @@ from examples.demo.load import fetch
 HOST = "127.0.0.1"
 TOP = Path(__file__).parents[2]
 SETTINGS = Path(__file__).with_name("gunicorn_conf.py")
+APPS = ("examples", "tests")  # packages that have apps
 BACKLOG = 128
 POLL = 0.05  # seconds between two checks of a server that starts or stops
 STOP_GRACE = 8.0  # seconds; above the graceful timeout in the settings file
@@ -57,7 +58,7 @@ class Server:
 
 @contextmanager
 def serving(
-    app: str = "examples.flask_app:app",
+    app: str = "examples.legacy_app:app",
     *,
     env: Mapping[str, str] | None = None,
     port: int = 0,
@@ -81,9 +82,11 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="demo-") as folder, listening(port) as listener:
         watched, stderr = Path(folder, "hub"), Path(folder, "stderr")
         watched.touch()
+        for name in APPS:
+            Path(folder, name).symlink_to(TOP / name)
         surroundings = {name: value for name, value in os.environ.items() if name != "GREENDATA_AUTOPATCH"}
         surroundings |= {"DEMO_HUB_WATCH": str(watched), "DEMO_OWNER": str(os.getpid()), **(env or {})}
-        process = start(app, listener, env=surroundings, workers=workers, stderr=stderr)
+        process = start(app, listener, folder=folder, env=surroundings, workers=workers, stderr=stderr)
         try:
             server = Server(HOST, listener.getsockname()[1], process, watched, stderr)
             listener.close()  # so that a dead server refuses connections
@@ -107,14 +110,17 @@ def listening(port: int) -> socket.socket:
 
 
 def start(
-    app: str, listener: socket.socket, *, env: Mapping[str, str], workers: int, stderr: Path
+    app: str, listener: socket.socket, *, folder: str, env: Mapping[str, str], workers: int, stderr: Path
 ) -> subprocess.Popen[bytes]:
-    """Start gunicorn in a new session: Ctrl-C in the terminal reaches the parent, which stops it."""
+    """Start gunicorn in a new session: Ctrl-C in the terminal reaches the parent, which stops it.
+
+    Its working directory is a folder that has the apps, but not greendata, which a plain server must not find.
+    """
     options = ["-k", "gevent", "-w", str(workers), "-c", str(SETTINGS), "--bind", f"fd://{listener.fileno()}"]
     with stderr.open("wb") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *options, app],
-            cwd=TOP,
+            cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -1,16 +1,16 @@
-"""The bench's third server: the example's service, its `/report` through Polars' own `collect_async(gevent=True)`."""
+"""The demo's service with its `/report` rewritten: through Polars' own `collect_async(gevent=True)`."""
 
 __all__ = ("app",)
 
 from flask import Response, jsonify
 
-from examples import flask_app
+from examples import legacy_app
+from examples.sales import report, sales_file
 
 
 def report_view() -> Response:
-    top = flask_app.whole_number("top", default=20, low=1, high=flask_app.MOST_ROWS)
-    return jsonify(flask_app.report(top).collect_async(gevent=True).get().to_dicts())
+    return jsonify(report(sales_file(), 20).collect_async(gevent=True).get().to_dicts())
 
 
-app = flask_app.create_app()
-app.view_functions["sales.report"] = report_view
+app = legacy_app.app
+app.view_functions["report"] = report_view

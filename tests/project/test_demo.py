@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +20,11 @@ import polars as pl
 import pytest
 from flask.testing import FlaskClient
 
-from examples import flask_app
+from examples import flask_app, sales
 from examples.demo import (
     DemoError,
     Load,
+    Machine,
     Outcome,
     Run,
     Silence,
@@ -34,10 +36,12 @@ from examples.demo import (
     table,
 )
 from examples.demo.figures import quantile
+from tests.support.environments import environment
 from tests.support.gates import rest
 from tests.support.processes import ROOT, run_python
 
 ROWS = 20_000
+IDLE = Machine(cores=2, load=0.25)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -52,7 +56,7 @@ def client(folder: Path) -> FlaskClient:
 
 
 @pytest.fixture
-def sales(client: FlaskClient, folder: Path) -> pl.DataFrame:
+def sold(client: FlaskClient, folder: Path) -> pl.DataFrame:
     client.get("/report")
     (path,) = folder.iterdir()  # only the finished file, no temporary one
     return pl.read_parquet(path)
@@ -62,12 +66,12 @@ def test_ping(client: FlaskClient) -> None:
     assert client.get("/ping").text == "pong\n"
 
 
-def test_report_has_the_best_quarters_first(client: FlaskClient, sales: pl.DataFrame) -> None:
+def test_report_has_the_best_quarters_first(client: FlaskClient, sold: pl.DataFrame) -> None:
     rows: list[dict[str, Any]] = client.get("/report?top=1000").get_json()
     assert [row["revenue"] for row in rows] == sorted((row["revenue"] for row in rows), reverse=True)
     best = rows[0]
     start = pl.lit(best["quarter"]).str.to_date()
-    of_best = sales.filter(
+    of_best = sold.filter(
         pl.col("store") == best["store"], pl.col("day").is_between(start, start.dt.offset_by("3mo"), closed="left")
     )
     assert best["orders"] == of_best.height
@@ -76,33 +80,33 @@ def test_report_has_the_best_quarters_first(client: FlaskClient, sales: pl.DataF
     assert client.get("/report").get_json() == rows[:20]
 
 
-def test_search_finds_the_largest_sales_of_a_store(client: FlaskClient, sales: pl.DataFrame) -> None:
+def test_search_finds_the_largest_sales_of_a_store(client: FlaskClient, sold: pl.DataFrame) -> None:
     rows: list[dict[str, Any]] = client.get("/search?store=7&limit=1000").get_json()
-    assert len(rows) == sales.filter(pl.col("store") == 7).height
+    assert len(rows) == sold.filter(pl.col("store") == 7).height
     assert [row["revenue"] for row in rows] == sorted((row["revenue"] for row in rows), reverse=True)
     day = rows[0]["day"]
     assert client.get(f"/search?store=7&day={day}").get_json() == [row for row in rows if row["day"] == day]
 
 
-def test_export_as_csv_has_every_row(client: FlaskClient, sales: pl.DataFrame) -> None:
+def test_export_as_csv_has_every_row(client: FlaskClient, sold: pl.DataFrame) -> None:
     answer = client.get("/export?format=csv")
     assert answer.content_type == "text/csv; charset=utf-8; header=present"
-    assert pl.read_csv(answer.data, schema_overrides=sales.schema).equals(sales)
+    assert pl.read_csv(answer.data, schema_overrides=sold.schema).equals(sold)
 
 
-def test_export_as_ndjson_has_every_row(client: FlaskClient, sales: pl.DataFrame) -> None:
+def test_export_as_ndjson_has_every_row(client: FlaskClient, sold: pl.DataFrame) -> None:
     answer = client.get("/export?format=ndjson")
     assert answer.content_type == "application/x-ndjson"
     rows = [json.loads(line) for line in answer.text.splitlines()]
-    assert rows == sales.with_columns(pl.col("day").cast(pl.String)).to_dicts()
+    assert rows == sold.with_columns(pl.col("day").cast(pl.String)).to_dicts()
 
 
-def test_export_of_one_store(client: FlaskClient, sales: pl.DataFrame) -> None:
+def test_export_of_one_store(client: FlaskClient, sold: pl.DataFrame) -> None:
     got = pl.read_csv(client.get("/export?store=7&format=csv").data)
-    assert got.height == sales.filter(pl.col("store") == 7).height
+    assert got.height == sold.filter(pl.col("store") == 7).height
 
 
-@pytest.mark.usefixtures("sales")
+@pytest.mark.usefixtures("sold")
 def test_a_client_that_leaves_ends_the_query(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[weakref.ref[Any]] = []
     collect_batches = pl.LazyFrame.collect_batches
@@ -150,7 +154,7 @@ def test_an_unknown_page_is_no_server_error(client: FlaskClient) -> None:
 
 
 def test_workers_that_start_at_once_make_one_whole_file(tmp_path: Path) -> None:
-    ask = "from examples.flask_app import app; print(len(app.test_client().get('/report').get_json()))"
+    ask = "from examples.legacy_app import app; print(len(app.test_client().get('/report').get_json()))"
     env = {**os.environ, "SALES_DATA": str(tmp_path), "SALES_ROWS": "200000"}
     workers = [
         subprocess.Popen([sys.executable, "-c", ask], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
@@ -161,20 +165,67 @@ def test_workers_that_start_at_once_make_one_whole_file(tmp_path: Path) -> None:
     assert pl.scan_parquet(path).select(pl.len()).collect().item() == 200_000
 
 
-def test_a_file_that_cannot_be_made_leaves_no_draft(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_made_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as for two workers at once, one of which finds a folder
+    (tmp_path / "sales-10.parquet").mkdir()
     with pytest.raises(IsADirectoryError):
-        flask_app.make_sales(tmp_path, 10)
-    assert list(tmp_path.parent.glob(f".*{tmp_path.name}")) == []
+        sales.sales_file(tmp_path, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["sales-10.parquet"]
 
 
-def test_the_bench_server_answers_the_same(client: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.bench import async_app
+def test_the_other_servers_answer_the_same(surroundings: dict[str, str]) -> None:
+    """The plain service, and those of the bench, which change its view."""
+    answers = []
+    for module in ("examples.legacy_app", "tests.bench.async_app", "tests.bench.pool_app"):
+        ask = f"from {module} import app; print(app.test_client().get('/report').get_json())"
+        answers.append(run_python(ask, env=surroundings))
+    assert answers == [(0, answers[0].stdout, "")] * 3
+    assert "revenue" in answers[0].stdout
 
-    monkeypatch.setitem(async_app.app.config, "SALES_DATA", folder)
-    monkeypatch.setitem(async_app.app.config, "SALES_ROWS", ROWS)
-    other = async_app.app.test_client()
-    assert other.get("/report?top=5").get_json() == client.get("/report?top=5").get_json()
-    assert other.get("/report?top=x").status_code == 400
+
+def test_the_plain_side_has_nothing_of_greendata_and_the_other_has(tmp_path: Path) -> None:
+    """In an environment like that of `make demo`, which has what greendata requires, but not greendata itself."""
+    python = environment(tmp_path / "environment", "web")
+    for part in (tmp_path / "environment").glob("lib/*/site-packages/greendata*"):
+        part.unlink() if part.is_symlink() else shutil.rmtree(part)
+    finished = run_python(
+        """
+        import json
+        from examples.demo.__main__ import VARIANTS
+        from examples.demo.load import fetch
+        from examples.demo.server import serving
+        for name, env in VARIANTS:
+            with serving("tests.support.loaded_app:app", env=env) as server:
+                print(name, *json.loads(fetch(server.host, server.port, "/modules")[1]))
+        """,
+        python=python,
+    )
+    assert finished.stderr == ""
+    plain, green = finished.stdout.splitlines()
+    assert plain == "plain"
+    assert "greendata.query.patching.patch" in green.split()
+
+
+def test_a_wrong_number_of_rows_is_the_default_in_the_plain_service(surroundings: dict[str, str]) -> None:
+    ask = "from examples.legacy_app import app; print(len(app.test_client().get('/report?top=x').get_json()))"
+    assert run_python(ask, env=surroundings) == (0, "20\n", "")
+
+
+def test_the_index_lists_every_route_and_has_forms(client: FlaskClient) -> None:
+    page = client.get("/").text
+    for path in ("/ping", "/report", "/search", "/export", "/livez", "/readyz"):
+        assert f"<code>{path}</code>" in page
+    assert page.count("<form") == 3
+    assert "/greendata/" not in page
+
+
+def test_the_index_leads_to_the_dashboard_in_debug_mode(surroundings: dict[str, str]) -> None:
+    ask = """
+        from examples.flask_app import app
+        client = app.test_client()
+        print('href="/greendata/"' in client.get("/").text, client.get("/greendata/").status_code)
+    """
+    assert run_python(ask, env=surroundings | {"FLASK_DEBUG": "1"}) == (0, "True 200\n", "")
 
 
 def run_of(name: str, *silences: tuple[float, float], ping: float = 0.002) -> Run:
@@ -217,19 +268,23 @@ def test_table() -> None:
 
 
 def test_picture_has_a_half_for_each_run_and_the_same_scales() -> None:
-    picture = ElementTree.fromstring(draw([run_of("plain & <old>", (10.0, 11.9)), run_of("green", (10.0, 10.004))]))
+    runs = [run_of("plain & <old>", (10.0, 11.9)), run_of("green", (10.0, 10.004))]
+    picture = ElementTree.fromstring(draw(runs, IDLE))
     upper, lower = (group for group in picture.findall(f"{SVG}g"))
     assert [half.findtext(f"{SVG}text") for half in (upper, lower)] == ["plain & <old>", "green"]
     scales = [[mark.text for mark in half.iter(f"{SVG}text") if mark.get("class") == "mild"] for half in (upper, lower)]
     assert scales[0] == scales[1]
-    assert {"1 ms", "1 s", "0 s", "2 s", "reports"} <= set(scales[0])
+    assert {"1 ms", "1 s", "0 s", "2 s", "reports", "pings"} <= set(scales[0])
     assert [len(list(half.iter(f"{SVG}rect"))) for half in (upper, lower)] == [3, 3]
+    pings = [path.get("d", "") for path in picture.iter(f"{SVG}path") if path.get("class") == "ping"]
+    assert [boxes.count("M") for boxes in pings] == [2, 2]
+    assert str(IDLE) in [text.text for text in picture.iter(f"{SVG}text")]
 
 
 def test_picture_leaves_out_what_is_not_of_the_window() -> None:
     def bars(*silences: tuple[float, float]) -> int:
-        picture = ElementTree.fromstring(draw([run_of("x", *silences)]))
-        (path,) = picture.iter(f"{SVG}path")
+        picture = ElementTree.fromstring(draw([run_of("x", *silences)], IDLE))
+        (path,) = (path for path in picture.iter(f"{SVG}path") if path.get("class") == "silence")
         return path.get("d", "").count("M")
 
     assert bars() == 0
@@ -238,7 +293,7 @@ def test_picture_leaves_out_what_is_not_of_the_window() -> None:
 
 def test_picture_of_nothing() -> None:
     with pytest.raises(ValueError, match="no runs"):
-        draw([])
+        draw([], IDLE)
 
 
 @pytest.fixture
@@ -309,7 +364,8 @@ def test_a_short_demo_compares_draws_and_leaves_nothing_else(surroundings: dict[
     finished = run_python(order, env=surroundings, timeout=100)
     assert finished.stderr == ""
     assert finished.returncode == 0
-    for word in ("plain: loading", "greendata: loading", "ping p99", "reports a second", "longest silence"):
+    words = ("plain: loading", "greendata: loading", "ping p99", "reports a second", "longest silence")
+    for word in ("before the runs", *words):
         assert word in finished.stdout
     assert finished.stdout.endswith(f"{picture}\n")
     halves = ElementTree.parse(picture).getroot().findall(f"{SVG}g/{SVG}text")

@@ -172,6 +172,6 @@ def test_an_extra_alone_is_enough_for_its_server(extra: str, worker: str, tmp_pa
 
 
 def test_every_extra_for_users_is_tried() -> None:
-    for_developers = {"bench", "dev", "test"}
+    for_developers = {"bench", "dev", "docs", "test"}
     declared = set(distribution("greendata").metadata.get_all("Provides-Extra") or ())
     assert declared - for_developers == {*COMMANDS, *SERVICES} - {None}
