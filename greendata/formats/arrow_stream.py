@@ -12,21 +12,21 @@ from io import BytesIO
 
 import polars as pl
 
-__all__ = ("ArrowStream", "END")
+__all__ = ("ArrowStreamWriter", "END")
 
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # the end mark: a message of length 0
 
 _PREFIX = 8  # bytes before a message: the continuation mark, and the length of the metadata with its padding
 
 
-class ArrowStream:
+class ArrowStreamWriter:
     """A stream that is being written. Call on workers, one at a time.
 
     Strings and binary values have the layout that every Arrow library reads, not the newer one of views. The reader of
     the stream is not known, and a slice of views would carry the buffers of the whole frame.
 
     Example:
-        >>> stream = ArrowStream()
+        >>> stream = ArrowStreamWriter()
         >>> parts = [bytes(stream.add(pl.DataFrame({"a": [n]}))) for n in range(3)]
         >>> pl.read_ipc_stream(b"".join(parts) + END)["a"].to_list()
         [0, 1, 2]

@@ -18,7 +18,7 @@ from greendata.formats.error_texts import format_value
 from greendata.formats.format import Format
 from greendata.schema.column_names import frame_of
 from greendata.schema.dtypes import plain_of, rebuilt
-from greendata.schema.spans import UNIT_DIGITS, duration_ticks
+from greendata.schema.durations import UNIT_DIGITS, duration_ticks
 
 if TYPE_CHECKING:
     from greendata.internals.polars import TimeUnit

@@ -11,7 +11,7 @@ from typing import Protocol
 import polars as pl
 
 from greendata.errors import FrameMismatch, NotAFrame
-from greendata.formats.arrow_stream import END, ArrowStream
+from greendata.formats.arrow_stream import END, ArrowStreamWriter
 from greendata.formats.format import Format
 from greendata.formats.row_groups import MAGIC, RowGroups
 from greendata.formats.text_encode import check_writable, encode_text, escape_formula_cells
@@ -194,7 +194,7 @@ class _Csv:
 
 class _Arrow:
     def __init__(self) -> None:
-        self._stream = ArrowStream()
+        self._stream = ArrowStreamWriter()
 
     def add(self, df: pl.DataFrame) -> Pieces:
         return (self._stream.add(block) for block in _blocks(df))

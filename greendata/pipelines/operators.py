@@ -17,12 +17,12 @@ from greendata.pipelines.channel import Channel, TicketLock, clock
 from greendata.pipelines.element import Item, Placeholder, SequenceNumber, path_of
 from greendata.pipelines.injection import StageStatus, WorkerInfo
 from greendata.pipelines.order import merge, reorder, without_placeholders
-from greendata.pipelines.progress import bar_class, counted
+from greendata.pipelines.progress import bar_class, with_progress_bar
 from greendata.pipelines.run import Flow, Run, Windows
 from greendata.pipelines.stage import Stage
 from greendata.pool import pool
 
-__all__ = ("Concat", "Kind", "Ordered", "Source", "Work", "as_stage", "in_order")
+__all__ = ("Concat", "FunctionStage", "Kind", "Ordered", "Source", "as_stage", "in_order")
 
 Kind = Literal["map", "filter", "flat_map", "each"]
 
@@ -77,7 +77,7 @@ class Source(Stage[Any]):
             yield from run
 
 
-class Work(Stage[Any]):
+class FunctionStage(Stage[Any]):
     """A function that is called for each element, by the workers of this stage or inline."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Work(Stage[Any]):
 
     def _counted(self, flow: Flow) -> Flow:
         assert self._progress is not None
-        return Flow(counted(flow.items, self._progress, self.expected), flow.is_ordered)
+        return Flow(with_progress_bar(flow.items, self._progress, self.expected), flow.is_ordered)
 
     def _flow_inline(self, run: Run, windows: Windows) -> Flow:
         if self._kind == "flat_map" and run.downstream_window(self):

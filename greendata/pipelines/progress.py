@@ -7,10 +7,10 @@ from typing import Any
 
 from greendata.pipelines.element import Item, Placeholder
 
-__all__ = ("bar_class", "counted")
+__all__ = ("bar_class", "with_progress_bar")
 
 
-def counted(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+def with_progress_bar(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
     """Yield *items*, and show on a bar how many have passed.
 
     Args:

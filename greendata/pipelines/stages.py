@@ -32,7 +32,7 @@ from greendata.hub.checks import checked_count, naming_arguments
 from greendata.pipelines.call_policy import CallPolicy, On, OnError
 from greendata.pipelines.element import Element
 from greendata.pipelines.injection import StageStatus, WorkerInfo
-from greendata.pipelines.operators import Concat, Kind, Ordered, Source, Work, as_stage
+from greendata.pipelines.operators import Concat, FunctionStage, Kind, Ordered, Source, as_stage
 from greendata.pipelines.sinks import Written, batch, sink_parquet
 from greendata.pipelines.stage import Partial, Stage
 from greendata.pipelines.stream import Stream
@@ -479,6 +479,8 @@ def _work(
     )
 
     def make(given: Any) -> Stage[Any]:
-        return Work(kind, policy, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=progress)
+        return FunctionStage(
+            kind, policy, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=progress
+        )
 
     return Partial(make) if source is _ABSENT else make(source)

@@ -21,11 +21,11 @@ __all__ = (
     "ROW_KEY",
     "TEXT",
     "UNLISTED",
+    "concatenated",
     "failures_in",
     "failures_of",
-    "joined",
-    "name_of",
-    "text_of",
+    "shown_name",
+    "shown_value",
 )
 
 FAILURES = pl.Schema(
@@ -77,7 +77,7 @@ def failures_of(failures: Sequence[Failure]) -> pl.DataFrame:
     return pl.DataFrame(failures, schema=FAILURES, orient="row")
 
 
-def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
+def concatenated(pieces: list[pl.DataFrame]) -> pl.DataFrame:
     """Concatenate *pieces*, at least one, into one frame, and empty the list. Call on a worker.
 
     Concatenating and freeing thousands of frames at once holds the GIL for many milliseconds, so this function
@@ -91,12 +91,12 @@ def joined(pieces: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def name_of(column: str) -> str:
+def shown_name(column: str) -> str:
     """Return *column* as failures show it: unchanged, or shortened if very long, since each failure repeats it."""
     return column if len(column) <= NAME else column[: NAME - 3] + "..."
 
 
-def text_of(value: object) -> str | None:
+def shown_value(value: object) -> str | None:
     """Return *value* as failures show it: a short text. A string is not quoted."""
     if value is None:
         return None
@@ -130,7 +130,7 @@ def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Fa
     if count > ITEMISED:
         yield (
             number,
-            name_of(".".join(place)) if place else None,
+            shown_name(".".join(place)) if place else None,
             None,
             "too_many_failures",
             f"{count} failures are in this row",
@@ -138,6 +138,6 @@ def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Fa
         return
     for found in error.errors(include_url=False, include_context=False):
         parts = (*place, *map(str, found["loc"]))
-        column = name_of(".".join(parts)) if parts else None
-        value = None if found["type"] in {"missing", "extra_forbidden"} else text_of(found["input"])
+        column = shown_name(".".join(parts)) if parts else None
+        value = None if found["type"] in {"missing", "extra_forbidden"} else shown_value(found["input"])
         yield number, column, value, found["type"], found["msg"]

@@ -15,7 +15,7 @@ import polars as pl
 from greendata.schema.codecs import Dtype
 from greendata.schema.column_names import column, field
 from greendata.schema.dtypes import plain, plain_of
-from greendata.schema.failures import FAILURES, ROW_KEY, name_of
+from greendata.schema.failures import FAILURES, ROW_KEY, shown_name
 
 __all__ = ("ELEMENTS", "NANOSECONDS", "failures_where", "is_readable", "obstacles", "unreadable")
 
@@ -73,7 +73,7 @@ def failures_where(df: pl.DataFrame, condition: pl.Expr, name: str, message: str
     rows = df.lazy().with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW_KEY)).filter(condition)
     failures = rows.select(
         pl.col(ROW_KEY).alias("row"),
-        pl.lit(name_of(name)).alias("column"),
+        pl.lit(shown_name(name)).alias("column"),
         value.alias("value"),
         pl.lit("column_form").alias("rule"),
         pl.lit(message).alias("message"),

@@ -18,6 +18,7 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import BadArgument, ColumnUnreadable, ColumnUnwritable, WriteRefused
 from greendata.errors.plural import counted
 from greendata.schema.column_names import frame_of
+from greendata.schema.durations import UNIT_DIGITS
 
 __all__ = (
     "POSTGRES",
@@ -62,7 +63,7 @@ _READ = (
 )  # types that text can be read as
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes; PostgreSQL truncates longer names and only sends a notice
-_DIGITS = {"ms": 3, "us": 6, "ns": 9}  # digits in a fraction of a second
+
 _DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # Polars would also read ambiguous dates: 20-01-02
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
 _NANOSECONDS = (1678, 2261)  # the first and last year whose nanoseconds all fit into 64 bits
@@ -385,7 +386,7 @@ def _parse_text(text: pl.Series, dtype: Any) -> pl.Series:
     unit: Any = getattr(dtype, "time_unit", None) or "us"
     zone = getattr(dtype, "time_zone", None)
     form = "%Y-%m-%dT%H:%M:%S%.f"
-    text = _null_if_finer(_null_unless_match(text, f"{_DATE}[T ]{_CLOCK}"), _DIGITS[unit])
+    text = _null_if_finer(_null_unless_match(text, f"{_DATE}[T ]{_CLOCK}"), UNIT_DIGITS[unit])
     text = text.str.replace(" ", "T", literal=True)
     found = text.str.to_datetime(form, time_unit="us", strict=False)
     if unit == "ns":  # nanoseconds that do not fit into 64 bits would overflow to another time

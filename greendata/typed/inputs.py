@@ -16,7 +16,7 @@ from greendata.errors import BadArgument, ColumnsUnequal, NotArrow, PlanRefused
 from greendata.hub.pacing import paced
 from greendata.pool import pool
 from greendata.schema.column_names import column
-from greendata.typed.plan import short_message
+from greendata.typed.plan import message_without_plan
 
 __all__ = ("frame_of_arrow", "frame_of_columns", "rows_of_columns")
 
@@ -38,7 +38,7 @@ def frame_of_arrow(data: object) -> pl.DataFrame:
     try:
         return pool.call(_from_arrow, data)
     except PolarsError as error:
-        raise PlanRefused("from_arrow", short_message(error), {}) from error
+        raise PlanRefused("from_arrow", message_without_plan(error), {}) from error
 
 
 def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
@@ -55,7 +55,7 @@ def frame_of_columns(columns: Mapping[str, Any]) -> pl.DataFrame | None:
     try:
         return pool.call(_from_arrow, dict(columns))
     except PolarsError as error:
-        raise PlanRefused("from_columns", short_message(error), {}) from error
+        raise PlanRefused("from_columns", message_without_plan(error), {}) from error
 
 
 def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from greendata.hub.pacing import paced, sliced
 from greendata.pool import pool
 from greendata.query.objects import to_models
 from greendata.schema.codecs import Column, EncodeError, series_of
-from greendata.schema.failures import Failure, Failures, failures_of, joined, name_of, text_of
+from greendata.schema.failures import Failure, Failures, concatenated, failures_of, shown_name, shown_value
 from greendata.schema.fields import columns_of
 from greendata.validation.verbs import Trust, validate
 
@@ -138,7 +138,7 @@ def _pieces(failures: list[Failure]) -> list[pl.DataFrame]:
 
 
 def _invalid(model: type[BaseModel], rows: int, pieces: list[pl.DataFrame]) -> FrameInvalid:
-    return FrameInvalid.with_text(model.__name__, rows, joined(pieces))
+    return FrameInvalid.with_text(model.__name__, rows, concatenated(pieces))
 
 
 def _encode(
@@ -160,5 +160,5 @@ def _encode(
         try:
             encoded.append(column.codec.encode(value))
         except EncodeError as unfit:
-            failures.append((number, name_of(column.name), text_of(value), "column_form", str(unfit)))
+            failures.append((number, shown_name(column.name), shown_value(value), "column_form", str(unfit)))
     return tuple(encoded)

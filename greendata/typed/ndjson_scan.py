@@ -26,11 +26,11 @@ from greendata.formats.json.partition import InvalidJson, JsonPartitioner, lines
 from greendata.formats.json.reader import read_ndjson
 from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import referred
-from greendata.schema.failures import LISTED, joined
+from greendata.schema.failures import LISTED, concatenated
 from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources
-from greendata.typed.plan import short_message
+from greendata.typed.plan import message_without_plan
 from greendata.validation.verbs import complete_validation
 
 __all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_json_lines", "scan_validated", "unreadable")
@@ -118,7 +118,7 @@ def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
     try:
         schema = pl.concat(heads, how="diagonal_relaxed").schema if heads else pl.Schema()
     except PolarsError as error:
-        raise UnreadableFile([found.shown], f"there is no type for all rows: {short_message(error)}") from error
+        raise UnreadableFile([found.shown], f"there is no type for all rows: {message_without_plan(error)}") from error
     source = partial(_batches, partial(_compared_batches, lines, found, model, schema))
     return register_io_source(source, schema=schema, explain_name="compared NDJSON"), schema
 
@@ -162,7 +162,7 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
         if failed >= LISTED:
             break
     if failures:
-        raise FrameInvalid.with_text(model.__name__, height, joined(failures))
+        raise FrameInvalid.with_text(model.__name__, height, concatenated(failures))
 
 
 def _compared_batches(

@@ -22,7 +22,7 @@ from polars.exceptions import (
 
 from greendata.errors import PlanRefused, UnknownColumn
 
-__all__ = ("plan_schema", "short_message")
+__all__ = ("message_without_plan", "plan_schema")
 
 _ABOUT_TYPES = (ColumnNotFoundError, InvalidOperationError, SchemaError, StructFieldNotFoundError)
 _A_NAME = re.compile(r'"([^"]+)"')
@@ -54,11 +54,11 @@ def plan_schema(verb: str, schemas: Sequence[pl.Schema], build: Callable[..., pl
     return schema
 
 
-def short_message(error: BaseException) -> str:
+def message_without_plan(error: BaseException) -> str:
     r"""Return the message of Polars' *error* without the plan and the advice that follow it.
 
     Example:
-        >>> short_message(ValueError("bad line\n\nResolved plan until failure: ..."))
+        >>> message_without_plan(ValueError("bad line\n\nResolved plan until failure: ..."))
         'bad line'
     """
     first, *others = (" ".join(part.split()) for part in str(error).split("\n\n"))
@@ -85,4 +85,4 @@ def _plan_error(verb: str, error: PolarsError, schema: pl.Schema) -> PlanRefused
     name = _A_NAME.search(str(error))
     if isinstance(error, ColumnNotFoundError) and name is not None:
         return UnknownColumn(verb, name[1], schema)
-    return PlanRefused(verb, short_message(error), schema)
+    return PlanRefused(verb, message_without_plan(error), schema)

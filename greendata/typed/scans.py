@@ -1,6 +1,6 @@
 """Scan files as lazy frames with the types that a model expects. These functions read files: call them on workers.
 
-Polars guesses the types of CSV columns and the keys of NDJSON rows from the first lines of a file. The model repaths
+Polars guesses the types of CSV columns and the keys of NDJSON rows from the first lines of a file. The model overrides
 these guesses where it knows more. Errors of Polars about a bad file are replaced by errors with the path that the
 caller gave.
 """
@@ -23,7 +23,7 @@ from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources, StrPath, resolve_sources
 from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, scan_inferred, scan_json_lines, scan_validated
-from greendata.typed.plan import short_message
+from greendata.typed.plan import message_without_plan
 from greendata.validation.column_validation import runs_code
 
 __all__ = ("Scan", "csv_options", "csv_to_model", "duplicate_name", "scan", "translating_file_errors")
@@ -118,7 +118,7 @@ def translating_file_errors(files: tuple[Sources, ...]) -> Iterator[None]:
     except PolarsError as error:
         if not files:
             raise
-        raise UnreadableFile([file.shown for file in files], _cleaned(files)(short_message(error))) from error
+        raise UnreadableFile([file.shown for file in files], _cleaned(files)(message_without_plan(error))) from error
     except FileNotFoundError as error:
         if not files or isinstance(error, FileMissing):
             raise

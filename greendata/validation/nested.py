@@ -15,7 +15,18 @@ from pydantic import BaseModel
 
 from greendata.schema.codecs import Column, ColumnCodec, Dtype, ListCodec, PairsCodec, StructCodec
 from greendata.schema.column_names import field
-from greendata.validation.rules import FALSE, LEAF_RULES, TRUE, Context, Node, Rule, all_of, any_of, knows, never_null
+from greendata.validation.rules import (
+    FALSE,
+    LEAF_RULES,
+    TRUE,
+    Context,
+    Node,
+    Rule,
+    all_of,
+    any_of,
+    has_only,
+    never_null,
+)
 
 __all__ = ("is_plain", "resolved", "rule_of", "rule_of_field")
 
@@ -28,7 +39,7 @@ def rule_of(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Co
     kind = node["type"]
     if kind == "default" and node.get("on_error", "raise") == "raise":
         return rule_of(node["schema"], context, expr, dtype, codec)
-    if kind == "nullable" and knows(node, "schema"):
+    if kind == "nullable" and has_only(node, "schema"):
         if dtype == pl.Null:
             return Rule(pl.lit(None, dtype=codec.dtype), TRUE)
         rule = rule_of(node["schema"], context, expr, dtype, codec)
@@ -81,13 +92,13 @@ def is_plain(node: Node) -> bool:
 
 
 def _list(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node):
+    if not (has_only(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node):
         return None
     return _items(node, node["items_schema"], context, expr, dtype, codec)
 
 
 def _tuple(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not knows(node, "items_schema", "variadic_item_index", "min_length", "max_length", "fail_fast"):
+    if not has_only(node, "items_schema", "variadic_item_index", "min_length", "max_length", "fail_fast"):
         return None
     items = node["items_schema"]
     if context.is_strict(node) or any(item != items[0] for item in items):
@@ -113,7 +124,7 @@ def _items(node: Node, item: Node, context: Context, expr: pl.Expr, dtype: Dtype
 
 
 def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    known = knows(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node
+    known = has_only(node, "items_schema", "min_length", "max_length", "fail_fast") and "items_schema" in node
     if not (known and isinstance(codec, ListCodec) and isinstance(dtype, pl.List)) or context.is_strict(node):
         return None
     if not isinstance(codec.items.dtype, SORTED_ALIKE):
@@ -126,7 +137,7 @@ def _set(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colum
 
 
 def _dict(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    known = knows(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
+    known = has_only(node, "keys_schema", "values_schema", "min_length", "max_length", "fail_fast")
     if not (
         known and isinstance(codec, PairsCodec) and isinstance(codec.dtype, pl.List) and isinstance(dtype, pl.List)
     ):

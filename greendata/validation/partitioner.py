@@ -24,7 +24,7 @@ from greendata.internals.pydantic import core_schema_of, holds_parts, type_of, v
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
-from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, name_of
+from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, shown_name
 from greendata.schema.limits import failures_where, obstacles
 from greendata.validation.column_validation import ColumnCheck, ColumnValidator, column_check
 from greendata.validation.nested import is_plain, resolved, rule_of_field
@@ -32,16 +32,7 @@ from greendata.validation.row_validation import PLACE, SURELY_INVALID, VALIDATOR
 from greendata.validation.rules import FALSE, TRUE, Context, Rule, all_of
 from greendata.validation.trust import shape_failures
 
-__all__ = (
-    "Classified",
-    "Part",
-    "Partitioned",
-    "Partitioner",
-    "Plan",
-    "assign",
-    "in_base64",
-    "numbered",
-)
+__all__ = ("Classified", "ColumnPlan", "Part", "Partitioned", "Partitioner", "assign", "in_base64", "numbered")
 
 MODELS = ("dataclass", "model", "typed-dict")  # nodes that carry their own configuration
 ACCEPTED = f"accepted {uuid4()}"
@@ -87,7 +78,7 @@ class Partitioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ColumnPlan:
     """How the columns of a frame are validated.
 
     Attributes:
@@ -171,11 +162,11 @@ class Partitioner:
             extras=kept.__getitem__ if kept.width else None,
         )
 
-    def partition(self, df: pl.DataFrame, plan: Plan | None, *, all_invalid: bool) -> Classified:
+    def partition(self, df: pl.DataFrame, plan: ColumnPlan | None, *, all_invalid: bool) -> Classified:
         """Classify the rows of *df*. *plan* is the plan for its dtypes."""
         if plan is None:
             values = [pl.lit(None, column.codec.dtype).alias(column.name) for column in self.columns]
-            plan = Plan(values, pl.lit(value=False))
+            plan = ColumnPlan(values, pl.lit(value=False))
             return _classify(df, plan, all_invalid=all_invalid)
         parts, undecided, rejected = _classify(df, plan, all_invalid=all_invalid)
         wide = self._plan(df.schema, is_wide=True) if undecided.len() > MANY and not all_invalid else None
@@ -195,7 +186,7 @@ class Partitioner:
         used = {column.source(dtypes) for column in self.columns}
         return [name for name in dtypes if name not in used]
 
-    def plan(self, dtypes: Mapping[str, Dtype]) -> Plan | None:
+    def plan(self, dtypes: Mapping[str, Dtype]) -> ColumnPlan | None:
         """Return how to validate columns of *dtypes*, or None if pydantic must see whole rows."""
         plan = self._plan(dtypes)
         return None if plan is not None and plan.checks and self.all_invalid(dtypes) else plan
@@ -206,7 +197,7 @@ class Partitioner:
             return True
         return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
 
-    def _plan(self, dtypes: Mapping[str, Dtype], *, is_wide: bool = False) -> Plan | None:
+    def _plan(self, dtypes: Mapping[str, Dtype], *, is_wide: bool = False) -> ColumnPlan | None:
         top = self.core
         refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
         node = resolved(top["schema"] if refs else top, Context(refs, {}, self.strict))
@@ -231,9 +222,9 @@ class Partitioner:
                 conditions.append(TRUE if source is None else _is_within_limits(source, dtypes[source]))
             else:
                 return None
-        return Plan(values, all_of(*conditions), checks, rejected)
+        return ColumnPlan(values, all_of(*conditions), checks, rejected)
 
-    def _validators(self, rows: pl.DataFrame, plan: Plan | None) -> tuple[Validator, ...]:
+    def _validators(self, rows: pl.DataFrame, plan: ColumnPlan | None) -> tuple[Validator, ...]:
         check = partial(validates(self.model), strict=self.strict)
         whole = RowValidator(rows, self.columns, check)
         if plan is None or not plan.checks:
@@ -298,7 +289,7 @@ def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
     return rows.with_columns(numbers[rows[ROW_KEY]].alias(ROW_KEY))
 
 
-def _classify(df: pl.DataFrame, plan: Plan, *, all_invalid: bool) -> Classified:
+def _classify(df: pl.DataFrame, plan: ColumnPlan, *, all_invalid: bool) -> Classified:
     """Classify the rows of *df* by *plan* alone."""
     looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.accepted.alias(ACCEPTED))
     accepted = looks.drop(ACCEPTED) if looks[ACCEPTED].all() else looks.filter(ACCEPTED).drop(ACCEPTED)
@@ -307,11 +298,11 @@ def _classify(df: pl.DataFrame, plan: Plan, *, all_invalid: bool) -> Classified:
     return Classified([part], undecided, _rejected(df, plan, undecided))
 
 
-def _rejected(df: pl.DataFrame, plan: Plan, undecided: pl.Series) -> pl.DataFrame:
+def _rejected(df: pl.DataFrame, plan: ColumnPlan, undecided: pl.Series) -> pl.DataFrame:
     """Return those of the *undecided* rows of *df* that are certainly invalid, see `Classified`."""
     names, values = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)]
     for name, is_rejected, text in plan.rejected:
-        names.append(pl.when(is_rejected).then(pl.lit(name_of(name))))
+        names.append(pl.when(is_rejected).then(pl.lit(shown_name(name))))
         values.append(pl.when(is_rejected).then(text))
     some = df[undecided] if plan.rejected else df.head(0)
     looks = some.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))

@@ -27,8 +27,8 @@ from greendata.schema.failures import (
     Failure,
     Failures,
     failures_of,
-    name_of,
-    text_of,
+    shown_name,
+    shown_value,
 )
 
 __all__ = (
@@ -102,7 +102,7 @@ class Validator(ABC):
             try:
                 column.codec.encode(value)
             except EncodeError as reason:
-                yield number, name_of(column.name), text_of(value), "column_form", str(reason)
+                yield number, shown_name(column.name), shown_value(value), "column_form", str(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class RowValidator(Validator):
 
 
 class Validated(NamedTuple):
-    """The results of validators, in pieces to be `joined` on a worker.
+    """The results of validators, in pieces to be `concatenated` on a worker.
 
     Attributes:
         good: for each validator, its valid rows, encoded and with their numbers.

@@ -20,10 +20,10 @@ from typing import Any
 import polars as pl
 
 from greendata.schema.codecs import ColumnCodec, Dtype, EncodeError, LeafCodec
+from greendata.schema.durations import UNIT_DIGITS, duration_ticks
 from greendata.schema.limits import NANOSECONDS, is_readable
-from greendata.schema.spans import UNIT_DIGITS, duration_ticks
 
-__all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of", "knows", "never_null")
+__all__ = ("Context", "FALSE", "LEAF_RULES", "Rule", "TRUE", "all_of", "any_of", "has_only", "never_null")
 
 Node = Mapping[str, Any]
 
@@ -100,7 +100,7 @@ class Context:
         return bool(node.get("strict", self.config.get("strict", False)))
 
 
-def knows(node: Node, *keys: str) -> bool:
+def has_only(node: Node, *keys: str) -> bool:
     """Return True if *node* has no keys except *keys* and those that do not affect validity."""
     return EVERYWHERE.issuperset(node.keys() - set(keys))
 
@@ -126,7 +126,7 @@ def never_null(expr: pl.Expr, rule: Rule) -> pl.Expr:
 
 
 def _int(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node, "multiple_of", *BOUNDS) and codec.dtype.is_integer()):
+    if not (has_only(node, "multiple_of", *BOUNDS) and codec.dtype.is_integer()):
         return None
     value = expr.cast(codec.dtype, strict=False)
     lax, rejected = not context.is_strict(node), FALSE
@@ -160,7 +160,7 @@ def _wide_whole(text: pl.Expr, codec: ColumnCodec) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node, "allow_inf_nan", *BOUNDS) and codec.dtype.is_float()):
+    if not (has_only(node, "allow_inf_nan", *BOUNDS) and codec.dtype.is_float()):
         return None
     lax = not context.is_strict(node)
     value, rejected = expr.cast(pl.Float64, strict=False), FALSE
@@ -188,7 +188,7 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Col
 
 
 def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node) and codec.dtype == pl.Boolean):
+    if not (has_only(node) and codec.dtype == pl.Boolean):
         return None
     if dtype == pl.Boolean:
         return Rule(expr)
@@ -204,7 +204,9 @@ def _bool(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colu
 
 def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     known = ("max_length", "min_length", "pattern", "regex_engine", "strip_whitespace", "to_lower", "to_upper")
-    if not (knows(node, *known) and isinstance(codec.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)):
+    if not (
+        has_only(node, *known) and isinstance(codec.dtype, pl.String | pl.Categorical | pl.Enum) and _is_text(dtype)
+    ):
         return None
     options = {key: node.get(key, context.config.get("str_" + key)) for key in known}
     text = expr.cast(pl.String)
@@ -233,7 +235,9 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colum
 
 def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     is_text = dtype == pl.String and not context.is_strict(node) and "val_json_bytes" not in context.config
-    if not (knows(node, "max_length", "min_length") and codec.dtype == pl.Binary and (is_text or dtype == pl.Binary)):
+    if not (
+        has_only(node, "max_length", "min_length") and codec.dtype == pl.Binary and (is_text or dtype == pl.Binary)
+    ):
         return None
     value = expr.cast(pl.Binary)
     low, high = node.get("min_length"), node.get("max_length")
@@ -243,7 +247,7 @@ def _bytes(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Col
 
 def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     to = codec.dtype
-    if not (knows(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
+    if not (has_only(node, "allow_inf_nan", "max_digits", "decimal_places", *BOUNDS) and isinstance(to, pl.Decimal)):
         return None
     if isinstance(dtype, pl.Decimal):
         scale = dtype.scale
@@ -269,7 +273,7 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: C
 
 
 def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node, *BOUNDS) and codec.dtype == pl.Date):
+    if not (has_only(node, *BOUNDS) and codec.dtype == pl.Date):
         return None
     rejected = FALSE
     if dtype == pl.Date:
@@ -284,7 +288,7 @@ def _date(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colu
 
 def _datetime(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     to = codec.dtype
-    if not (knows(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
+    if not (has_only(node, "microseconds_precision", "tz_constraint", *BOUNDS) and isinstance(to, pl.Datetime)):
         return None
     zone, lax, rejected = to.time_zone, not context.is_strict(node), FALSE
     if node.get("tz_constraint") not in {None, "naive" if zone is None else "aware"}:
@@ -335,7 +339,7 @@ def _zoned(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
 
 
 def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    known = knows(node, "microseconds_precision", "tz_constraint", *BOUNDS)
+    known = has_only(node, "microseconds_precision", "tz_constraint", *BOUNDS)
     if not (known and codec.dtype == pl.Time and node.get("tz_constraint") in {None, "naive"}):
         return None
     if dtype == pl.Time:
@@ -350,7 +354,7 @@ def _time(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colu
 
 def _timedelta(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     to = codec.dtype
-    if not (knows(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
+    if not (has_only(node, "microseconds_precision", *BOUNDS) and isinstance(to, pl.Duration)):
         return None
     if dtype == pl.String and not context.is_strict(node):
         return _span(node, expr, codec)
@@ -378,7 +382,7 @@ def _span(node: Node, expr: pl.Expr, codec: ColumnCodec) -> Rule | None:
 
 
 def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not (knows(node, "version") and dtype == codec.dtype == pl.String) or context.is_strict(node):
+    if not (has_only(node, "version") and dtype == codec.dtype == pl.String) or context.is_strict(node):
         return None
     version = node.get("version")
     pattern = UUID % (("[0-9a-f]", "[0-9a-f]") if version is None else (version, "[89ab]"))
@@ -387,14 +391,14 @@ def _uuid(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colu
 
 
 def _enum(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not knows(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
+    if not has_only(node, "cls", "members", "sub_type", "missing") or context.is_strict(node):
         return None
     rule = _one_of([member.value for member in node["members"]], expr, dtype, codec)
     return rule and Rule(rule.value, rule.accepted, rule.rejected if node.get("missing") is None else FALSE)
 
 
 def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
-    if not knows(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
+    if not has_only(node, "expected") or any(isinstance(value, Enum) for value in node["expected"]):
         return None
     return _one_of(node["expected"], expr, dtype, codec)
 

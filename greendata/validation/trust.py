@@ -8,7 +8,7 @@ import polars as pl
 
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
-from greendata.schema.failures import FAILURES, ROW_KEY, Failure, failures_of, name_of
+from greendata.schema.failures import FAILURES, ROW_KEY, Failure, failures_of, shown_name
 
 __all__ = ("shape_failures", "trusted")
 
@@ -92,7 +92,7 @@ def _nulls(df: pl.DataFrame, columns: Sequence[Column], sources: Mapping[str, st
         rows = df[source].alias("row").is_null().arg_true().cast(pl.UInt32).to_frame()
         yield rows.select(
             "row",
-            pl.lit(name_of(source)).alias("column"),
+            pl.lit(shown_name(source)).alias("column"),
             pl.lit(None, pl.String).alias("value"),
             pl.lit("null").alias("rule"),
             pl.lit("Column should have no nulls").alias("message"),

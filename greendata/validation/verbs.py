@@ -34,7 +34,7 @@ from greendata.errors.plural import counted
 from greendata.errors.validation import UNCHECKED
 from greendata.pool import pool
 from greendata.schema.column_names import referred
-from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, joined
+from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, concatenated
 from greendata.schema.fields import columns_of
 from greendata.validation.partitioner import Partitioned, Partitioner, assign
 from greendata.validation.row_validation import Validated, validate_rows
@@ -196,9 +196,9 @@ def _merged(
         failures_of_parts: for each part whose rows all fail, the failures of one of its rows; otherwise None.
         all_rows: True to list each invalid row at least once.
     """
-    failing = [joined(outcome.failures), partitioned.over_limits]
+    failing = [concatenated(outcome.failures), partitioned.over_limits]
     left = [outcome.left[ROW_KEY]]
-    good, *checked = map(joined, outcome.good)
+    good, *checked = map(concatenated, outcome.good)
     valid = [good]
     for part, failures in zip(partitioned.parts, failures_of_parts, strict=True):
         if failures is not None:

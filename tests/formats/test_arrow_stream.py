@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from greendata.errors import Malformed
-from greendata.formats.arrow_stream import END, ArrowStream
+from greendata.formats.arrow_stream import END, ArrowStreamWriter
 from greendata.formats.encoders import encode
 from greendata.formats.guards import arrow_check
 from greendata.formats.guards.arrow_check import check_stream
@@ -82,7 +82,7 @@ def test_each_batch_keeps_its_categories(batches: list[list[str | None]]) -> Non
 
 def test_a_slice_carries_no_more_than_itself() -> None:
     whole = pl.DataFrame({"s": ["0123456789abcdef" * 8] * 100_000})
-    assert len(ArrowStream().add(whole.slice(500, 1))) < 1000
+    assert len(ArrowStreamWriter().add(whole.slice(500, 1))) < 1000
 
 
 def test_a_stream_that_is_cut_short_anywhere() -> None:

@@ -42,7 +42,7 @@ from greendata.formats.encoders import encode
 from greendata.formats.format import Format
 from greendata.formats.json import rows as jsonrows
 from greendata.schema.codecs import EncodeError
-from greendata.schema.failures import Failure, failures_in, failures_of, text_of
+from greendata.schema.failures import Failure, failures_in, failures_of, shown_value
 from greendata.schema.fields import columns_of
 from greendata.typed import ndjson_scan
 from greendata.validation.column_validation import runs_code
@@ -398,7 +398,7 @@ def expected_by_pydantic(texts: list[str], model: type[BaseModel]) -> tuple[pl.D
             try:
                 packed.append(column.codec.encode(value))
             except EncodeError as unfit:
-                failures.append((number, column.name, text_of(value), "column_form", str(unfit)))
+                failures.append((number, column.name, shown_value(value), "column_form", str(unfit)))
     if failures:
         return None, failures_of(failures)
     return pl.DataFrame(

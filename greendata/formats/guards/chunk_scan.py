@@ -16,7 +16,7 @@ from greendata.hub.pacing import release_gil
 
 __all__ = (
     "Content",
-    "Failure",
+    "FailedRecord",
     "SCAN_BYTES",
     "count",
     "first_byte",
@@ -36,7 +36,7 @@ Content = bytes | mmap
 Check = Callable[[bytes, int], Exception | None]
 
 
-class Failure(NamedTuple):
+class FailedRecord(NamedTuple):
     """The record at which a reader fails.
 
     Attributes:
@@ -93,7 +93,7 @@ def count(content: Content, byte: bytes, begin: int = 0, end: int | None = None)
     return sum(content[start:stop].count(byte) for start, stop in ranges)
 
 
-def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | None:
+def first_failure(content: bytes, check: Check, *, quoted: bool) -> FailedRecord | None:
     r"""Return the first record for which *check* returns an error, or None if no group of records has one.
 
     Records larger than `LARGE_BYTES` are not checked. If all other records are valid, return the first large one.
@@ -110,7 +110,7 @@ def first_failure(content: bytes, check: Check, *, quoted: bool) -> Failure | No
     line, large = 1, None
     for begin, end in _split_large(content, quoted=quoted):
         if end - begin > LARGE_BYTES:
-            large = large or Failure(line, b"", None)
+            large = large or FailedRecord(line, b"", None)
         elif check(piece := content[begin:end], begin) is not None:
             return _locate(piece, begin, line, check=check, quoted=quoted)
         line += count(content, b"\n", begin, end)
@@ -167,7 +167,7 @@ def _lines(content: bytes) -> list[bytes]:
     return [line + b"\n" for line in lines] + ([last] if last else [])
 
 
-def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> Failure:
+def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) -> FailedRecord:
     """Return the failure in *piece*, by bisection: its shortest prefix that fails ends with the record in question."""
     parts = _records(piece, quoted=quoted)
     good, bad = 0, len(parts)
@@ -179,7 +179,7 @@ def _locate(piece: bytes, begin: int, line: int, *, check: Check, quoted: bool) 
             good = middle
         else:
             bad, error = middle, found
-    return Failure(line + sum(part.count(b"\n") for part in parts[:good]), parts[good], error)
+    return FailedRecord(line + sum(part.count(b"\n") for part in parts[:good]), parts[good], error)
 
 
 def _split_large(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]:

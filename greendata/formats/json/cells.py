@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from greendata.schema.codecs import Column, ColumnCodec, ListCodec, StructCodec
-from greendata.schema.failures import text_of
+from greendata.schema.failures import shown_value
 
 __all__ = ("CellMismatch", "compare")
 
@@ -106,5 +106,5 @@ def _is_null_without(column: Column) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = text_of(value)
+    text = shown_value(value)
     return repr(text) if isinstance(value, str) else str(text)

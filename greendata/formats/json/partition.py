@@ -47,7 +47,7 @@ from greendata.schema.failures import FAILURES, ROW_KEY, Failures
 from greendata.schema.fields import columns_of
 from greendata.schema.limits import ELEMENTS
 from greendata.validation.column_validation import ColumnCheck, ColumnValidator
-from greendata.validation.partitioner import Part, Partitioned, Partitioner, Plan, assign, numbered
+from greendata.validation.partitioner import ColumnPlan, Part, Partitioned, Partitioner, assign, numbered
 from greendata.validation.row_validation import RowValidator, Validator, take_rows
 
 __all__ = ("InvalidJson", "JsonPartitioner", "lines_of", "partition_rows")
@@ -284,7 +284,7 @@ class _Partitioning:
         self._undecided.append(numbers[undecided])
         self._rejected.append(numbered(rejected, numbers))
 
-    def _validator(self, numbers: pl.Series, shape: Shape, plan: Plan) -> _TokenValidator:
+    def _validator(self, numbers: pl.Series, shape: Shape, plan: ColumnPlan) -> _TokenValidator:
         """Return the validator of the columns that only pydantic can check, from the texts of their values."""
         sources = {field.source for field in plan.checks if field.source is not None}
         tokens = self._tokens(numbers, shape, sources)
