@@ -21,7 +21,7 @@ from greendata.query.engine import engine_of
 
 __all__ = ("eager", "lazy", "options_for", "submitted")
 
-OWN = ("timeout", "key", "label")  # the parameters of every verb that are not Polars'
+OWN = ("key", "label", "root", "timeout", "trust")  # parameters of verbs that are not options of Polars
 
 
 def submitted(
@@ -58,7 +58,7 @@ def options_for(
         {'n': 10}
     """
     options = {}
-    for name, (default, is_known) in _defaults(verb, getattr(polars_function, "__func__", polars_function)).items():
+    for name, (default, is_known) in _defaults(_function(verb), _function(polars_function)).items():
         value = given[name]
         if value is default:
             continue
@@ -82,6 +82,12 @@ def _defaults(verb: Callable[..., Any], polars_function: Callable[..., Any]) -> 
         if parameter.kind is parameter.KEYWORD_ONLY and name not in OWN
     }
     return {name: (theirs[name].default, True) if name in theirs else (default, False) for name, default in own.items()}
+
+
+def _function(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a bound method, so that the cache keeps no frame and no class."""
+    found: Callable[..., Any] = getattr(method, "__func__", method)
+    return found
 
 
 def lazy(lf: object) -> pl.LazyFrame:
