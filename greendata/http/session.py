@@ -7,7 +7,6 @@ patched the sockets, and in the pool if not. `greendata.read_csv_url` and the si
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -25,10 +24,12 @@ from greendata.errors import (
     BadTimeout,
     FetchFailed,
     FetchTimeout,
+    Malformed,
     UrlRefused,
     WrongContentType,
 )
 from greendata.errors.plural import counted
+from greendata.formats.guards.gunzip import inflate
 from greendata.http.adapter import GuardedAdapter
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.limits import MAX_BYTES, TIMEOUT
@@ -47,7 +48,7 @@ CONNECT = 10.0  # seconds to connect
 SILENCE = 30.0  # seconds without a byte
 REDIRECTS = 5
 _LENGTH = re.compile("[0-9]{1,18}")  # a Content-Length; anything else is ignored, as by http.client
-_CHUNK = 64 * 1024  # bytes read, or decompressed, at once
+_CHUNK = 64 * 1024  # bytes read at once
 _MOVED = (301, 302, 303, 307, 308)
 _HARMLESS = ("accept", "accept-language", "user-agent")  # headers that may be sent to another host after a redirect
 
@@ -70,7 +71,7 @@ class Response:
         self._max_bytes = max_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the decompressed body in chunks of at most 64 kB.
+        """Yield the decompressed body in chunks of at most 128 kB.
 
         Raises:
             AnswerTooLarge, AnswerBroken, FetchTimeout: the body cannot be read completely.
@@ -108,21 +109,10 @@ class Response:
             return
         if encoding not in ("gzip", "x-gzip"):
             raise AnswerBroken(self.url, f"it is encoded with {encoding}, but the request accepts gzip only")
-        decompressor = zlib.decompressobj(wbits=31)
-        for chunk in self._raw_chunks():
-            rest = chunk
-            while rest and not decompressor.eof:
-                with self._request.translating_errors():
-                    decoded = decompressor.decompress(rest, _CHUNK)
-                rest = decompressor.unconsumed_tail
-                yield decoded
-            if decompressor.eof and (rest or decompressor.unused_data):
-                raise AnswerBroken(self.url, "there is data after the end of its gzip stream")
-        with self._request.translating_errors():
-            decoded = decompressor.flush()
-        yield decoded
-        if not decompressor.eof:
-            raise AnswerBroken(self.url, "its gzip stream is cut short")
+        try:
+            yield from inflate(self._raw_chunks())
+        except Malformed as error:
+            raise AnswerBroken(self.url, f"its gzip data is malformed: {error.reason}") from error
 
 
 class GuardedSession(Closing):
@@ -253,7 +243,7 @@ class _Request:
             yield
         except (TimeoutError, Timeout, ReadTimeoutError) as error:
             raise FetchTimeout(self.url, self._timeout_used()) from error
-        except (RequestException, HTTPError, zlib.error) as error:
+        except (RequestException, HTTPError) as error:
             if _is_timeout(error):
                 raise FetchTimeout(self.url, self._timeout_used()) from error
             if isinstance(error, NoConnection) or (isinstance(error, RequestException) and not _is_truncated(error)):

@@ -15,23 +15,29 @@ from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameIn
 from greendata.errors.plural import counted
 from greendata.formats.decoders import content_of, decode
 from greendata.formats.format import Format
+from greendata.formats.guards.gunzip import gunzip
+from greendata.pool import pool
+from greendata.pool.job import bypassing_queue_limit
 from greendata.web.negotiation import BY_TYPE, bare
 
 __all__ = ("MAX_BODY", "body")
 
 MAX_BODY = 16 << 20  # bytes: some 100 000 rows of JSON, which take half a second of a core to check
+CODINGS = {"identity": False, "gzip": True, "x-gzip": True}  # of a body, and whether it has to be decompressed
 
 
 def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     """Return the body of the current request in the schema of *model*, with values coerced by its rules.
 
     The ``Content-Type`` names the format: JSON (an array of rows or an object of columns), NDJSON, CSV with a header,
-    an Arrow stream or Parquet. Other greenlets run while the body is read and validated. ``request.get_data()`` and
-    ``get_json()`` return the body before and after this call, for example to check a signature, or to log.
+    an Arrow stream or Parquet. A body with ``Content-Encoding: gzip`` is decompressed. Other greenlets run while the
+    body is read, decompressed and validated. ``request.get_data()`` and ``get_json()`` return the body as it was sent,
+    before and after this call, for example to check a signature, or to log.
 
     Args:
         model: as for `greendata.validation.verbs.validate`.
-        max_bytes: the limit in bytes; None uses ``GREENDATA_MAX_BODY``. Flask's ``MAX_CONTENT_LENGTH`` applies as well.
+        max_bytes: the limit in bytes, both compressed and decompressed; None uses ``GREENDATA_MAX_BODY``. Flask's
+            ``MAX_CONTENT_LENGTH`` applies as well.
 
     Raises:
         BodyTooLarge, BodyUnsupported, Malformed, BodyInvalid: the extension responds with 413, 415, 400 and 422.
@@ -49,17 +55,27 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
     """
     limit = cast(int, current_app.config.get("GREENDATA_MAX_BODY", MAX_BODY)) if max_bytes is None else max_bytes
     coding = request.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() != "identity":
-        raise BodyUnsupported("Content-Encoding", coding, ("identity",))
-    found = BY_TYPE.get(request.mimetype)
+    if coding.strip().lower() not in CODINGS:
+        raise BodyUnsupported("Content-Encoding", coding, CODINGS)
+    is_gzip = CODINGS[coding.strip().lower()]
+    found = _format_of(request.mimetype)
     if found is None:
-        raise BodyUnsupported("Content-Type", bare(request.content_type or ""), BY_TYPE)
+        raise BodyUnsupported("Content-Type", bare(request.content_type or ""), [*BY_TYPE, "*/*+json"])
     if (request.content_length or 0) > limit:
         raise BodyTooLarge(limit)
+    content = _content(found, limit)
     try:
-        return decode(_content(found, limit), found, model=model, max_bytes=limit)
+        if not is_gzip:
+            return decode(content, found, model=model, max_bytes=limit)
+        content = pool.call(gunzip, content, limit)
+        return bypassing_queue_limit(decode, content, found, model=model, max_bytes=limit)
     except FrameInvalid as invalid:
         raise BodyInvalid(invalid.failures) from invalid
+
+
+def _format_of(media_type: str) -> Format | None:
+    """Return the format that *media_type* names, or None. Types that end in ``+json`` are JSON (RFC 6839)."""
+    return BY_TYPE.get(media_type, "json" if media_type.endswith("+json") else None)
 
 
 def _content(format: Format, limit: int) -> bytes:

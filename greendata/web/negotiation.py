@@ -11,9 +11,12 @@ __all__ = ("BY_TYPE", "acceptable", "bare", "type_of")
 
 # Other names that clients use.
 _ALIASES: dict[str, Format] = {
+    "application/csv": "csv",
     "application/jsonl": "ndjson",
+    "application/jsonlines": "ndjson",
     "application/ndjson": "ndjson",
     "application/parquet": "parquet",
+    "application/x-jsonlines": "ndjson",
     "application/x-parquet": "parquet",
 }
 _DEFAULT: Format = "json"

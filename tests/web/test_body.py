@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from typing import Any
 
 import polars as pl
 import pytest
-from flask import Flask, jsonify
+from flask import Flask, jsonify, request
 from flask.testing import FlaskClient
 from pydantic import BaseModel
 
 from greendata.errors import BodyTooLarge
 from greendata.web.flask import GreenData, body
+from tests.support.frames import crowded
 
 LIMIT = 2_000
 
@@ -97,9 +99,69 @@ def test_other_media_types_are_not_supported(client: FlaskClient, content_type: 
     assert "text/csv" in answer.get_json(force=True)["available"]
 
 
-def test_content_codings_are_not_supported(client: FlaskClient) -> None:
-    answer = client.post("/", data=b"id\n1\n", content_type="text/csv", headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    ("content_type", "kind"),
+    [
+        ("application/x-jsonlines", "ndjson"),
+        ("application/jsonl", "ndjson"),
+        ("application/ndjson", "ndjson"),
+        ("application/vnd.api+json", "rows"),
+        ("application/hal+json; charset=utf-8", "columns"),
+        ("Application/CSV", "csv"),
+    ],
+)
+def test_other_names_of_the_formats(client: FlaskClient, content_type: str, kind: str) -> None:
+    assert client.post("/", data=BODIES[kind][1], content_type=content_type).get_json() == FRAME.to_dicts()
+
+
+@pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "gzip, identity"])
+def test_other_codings_are_not_supported(client: FlaskClient, coding: str) -> None:
+    answer = client.post("/", data=b"id\n1\n", content_type="text/csv", headers={"Content-Encoding": coding})
     assert answer.status_code == 415
+    assert answer.get_json(force=True)["available"] == ["identity", "gzip", "x-gzip"]
+
+
+def post_gzip(client: FlaskClient, data: bytes, content_type: str = "text/csv", coding: str = "gzip") -> Any:
+    return client.post("/", data=data, content_type=content_type, headers={"Content-Encoding": coding})
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", " GZIP "])
+def test_a_body_may_be_compressed(client: FlaskClient, kind: str, coding: str) -> None:
+    content_type, data = BODIES[kind]
+    with crowded():
+        answer = post_gzip(client, gzip.compress(data), content_type, coding)
+        assert answer.get_json() == FRAME.to_dicts()
+
+
+def test_the_app_sees_a_compressed_body_as_it_was_sent(client: FlaskClient) -> None:
+    packed = gzip.compress(b"id\n1\n")
+    looks = [lambda: request.get_data() == packed, lambda: body(User).height] * 2
+    client.application.view_functions["index"] = lambda: jsonify([look() for look in looks])
+    assert post_gzip(client, packed).get_json() == [True, 1, True, 1]
+
+
+@pytest.mark.parametrize("data", [b"id\n" + b"1\n" * LIMIT, bytes(50_000_000)])
+def test_a_body_that_expands_beyond_the_limit(client: FlaskClient, data: bytes) -> None:
+    answer = post_gzip(client, gzip.compress(data)[: LIMIT - 1])  # 413 before anybody sees that it is cut short
+    assert answer.status_code == 413
+    assert answer.get_json(force=True)["limit"] == LIMIT
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (gzip.compress(b"id\n1\n")[:-1], "it is cut short"),
+        (gzip.compress(b"id\n1\n") + b"2\n", "something else follows its end"),
+        (gzip.compress(b"id\n1\n") * 2, "more than one gzip stream"),
+        (b"id\n1\n", "incorrect header check"),
+        (b"", "it is cut short"),
+    ],
+)
+def test_broken_gzip_is_a_bad_request(client: FlaskClient, data: bytes, reason: str) -> None:
+    answer = post_gzip(client, data)
+    assert answer.status_code == 400
+    assert reason in answer.get_json(force=True)["detail"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
