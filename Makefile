@@ -19,7 +19,7 @@ ARGS ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture serve test test-min lint types bench soak examples build clean
+.PHONY: help demo picture serve test test-min lint types bench soak examples docs build clean
 
 help:  ## Explain the targets (this text)
 	@echo "Usage: make TARGET"
@@ -80,6 +80,9 @@ soak: $(READY)  ## Have hubs and threads run jobs of all kinds for ten minutes, 
 
 examples: $(READY)  ## Run every example, the demo in short, and the snippets of the pages, as tests (ARGS=...)
 	$(BIN)/python -m pytest tests/project/test_examples.py tests/project/test_demo.py tests/project/test_readme.py $(ARGS)
+
+docs: $(READY)  ## Build the documentation as a site into build/docs: guides, reference, architecture
+	$(BIN)/python -m examples.site build/docs
 
 build: $(READY)  ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build

@@ -1,0 +1,1 @@
+"""The documentation as a site: README, the guides, the examples, the architecture, and the reference by pdoc."""
