@@ -97,7 +97,7 @@ def test_pool_full_and_pool_closed(held: Gate) -> None:
     assert isinstance(closed, errors.PoolClosed)
 
 
-def test_what_a_fork_leaves() -> None:
+def test_errors_after_a_fork() -> None:
     lost = errors.ResultLost("report")
     assert isinstance(lost, RuntimeError)
     assert str(lost) == "report was submitted before the fork and belongs to the parent process; submit it again here"
@@ -169,7 +169,7 @@ def failed(rows: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_one_is_singular(case: str) -> None:
+def test_texts_use_the_singular_for_one(case: str) -> None:
     make, one, two = TEXTS[case]
     assert one in str(make(1))
     assert two in str(make(2))

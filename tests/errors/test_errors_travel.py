@@ -110,7 +110,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_every_error_arrives(kind: type[GreenDataError], data: st.DataObject) -> None:
+def test_every_error_survives_pickling(kind: type[GreenDataError], data: st.DataObject) -> None:
     error = data.draw(made(kind))
     error.add_note("in the shop")
     way = data.draw(st.sampled_from(list(WAYS)))
@@ -137,11 +137,11 @@ def same(after: object, before: object) -> bool:
     return after == before or repr(type(after)) == repr(type(before))
 
 
-def test_forked_says_what_to_do_where_only_its_representation_is_shown() -> None:
+def test_the_repr_of_polars_forked_says_what_to_do() -> None:
     assert "Run no query before the fork" in repr(errors.PolarsForked())
 
 
-def test_attributes_that_can_be_pickled_are() -> None:
+def test_attributes_are_pickled() -> None:
     full = pickled(errors.PoolFull(3, 2))
     assert (full.queued, full.max_queue, full.args) == (3, 2, (3, 2))
     invalid = pickled(errors.FrameInvalid("User", 1, failures()))
@@ -153,13 +153,13 @@ def test_attributes_that_can_be_pickled_are() -> None:
     assert (gone.errno, gone.label) == (errors.ClientGone("export").errno, "export")
 
 
-def test_what_cannot_be_pickled_or_loaded_leaves_its_representation() -> None:
+def test_an_attribute_that_cannot_be_pickled_or_loaded_becomes_its_repr() -> None:
     func = lambda: 0  # noqa: E731 - it needs a function without a name
     assert pickled(errors.ServiceEnded("mail", func)).value == Unpicklable(repr(func))
     assert repr(pickled(errors.ServiceEnded("mail", Stubborn())).value) == "<unpicklable: Stubborn>"
 
 
-def test_a_timeout_of_a_result_is_still_one_of_gevents() -> None:
+def test_an_unpickled_result_timeout_is_a_gevent_timeout() -> None:
     error = errors.ResultTimeout(Result(label="report"), 2.0)
     for way in WAYS.values():
         found = way(error)
@@ -170,7 +170,7 @@ def test_a_timeout_of_a_result_is_still_one_of_gevents() -> None:
         found.close()
 
 
-def test_the_cause_comes_along_or_its_text() -> None:
+def test_the_cause_is_pickled_or_its_text_becomes_a_note() -> None:
     class Local(Exception):
         pass
 
@@ -184,14 +184,14 @@ def test_the_cause_comes_along_or_its_text() -> None:
     assert copy.copy(errors.PoolClosed()).__suppress_context__ is False
 
 
-def test_an_error_that_holds_itself_arrives() -> None:
+def test_an_error_that_refers_to_itself_survives_pickling() -> None:
     error = errors.ServiceEnded("mail", None)
     error.value = [error]
     for way in WAYS.values():
         assert str(way(error)).startswith("service mail returned ")
 
 
-def test_process_pools_go_on(tmp_path: Path) -> None:
+def test_process_pools_continue_after_an_error(tmp_path: Path) -> None:
     program = tmp_path / "program.py"  # a spawned process imports it
     program.write_text(
         textwrap.dedent(

@@ -161,7 +161,7 @@ CASES = [(way, kind) for way in WAYS for kind in UNRULY if (way, kind) != ("udf"
 
 
 @pytest.mark.parametrize(("way", "kind"), CASES)
-def test_an_error_reaches_its_waiter_as_it_is(way: str, kind: type[Exception]) -> None:
+def test_an_error_reaches_its_waiter_unchanged(way: str, kind: type[Exception]) -> None:
     gevent.get_hub()
     raised: list[type[BaseException]] = []
     try:
@@ -185,7 +185,7 @@ def test_a_worker_outlives_an_error(kind: type[BaseException]) -> None:
     assert (pool.stats().failed, pool.stats().done) == (3, 1)
 
 
-def test_what_is_aborted_has_a_text_though_its_cause_has_none() -> None:
+def test_an_aborted_job_has_a_text_even_if_its_cause_has_none() -> None:
     class Silent(BaseException):
         def __str__(self) -> str:
             raise TypeError
@@ -195,7 +195,7 @@ def test_what_is_aborted_has_a_text_though_its_cause_has_none() -> None:
     assert str(result.exception) == "job ended with Silent: (its text raised TypeError)"
 
 
-def test_a_note_is_kept_where_attributes_are_refused() -> None:
+def test_an_error_that_refuses_attributes_gets_its_note() -> None:
     error = Frozen()
     note(error, "first")
     note(error, "second")
@@ -209,7 +209,7 @@ def test_a_trace_is_written_whatever_its_block_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [StopIteration, RuntimeError, GeneratorExit, Frozen])
-def test_a_block_lets_out_what_is_raised_in_it(kind: type[BaseException]) -> None:
+def test_a_block_raises_its_error_unchanged(kind: type[BaseException]) -> None:
     error = kind()
     with pytest.raises(kind) as caught, greendata.deadline(60):
         raise error

@@ -87,7 +87,7 @@ def test_no_more_is_read_than_one_byte_over_the_limit(format: Format) -> None:
 
 
 @every_format
-def test_the_hub_goes_on(format: Format) -> None:
+def test_the_hub_keeps_running(format: Format) -> None:
     content = body(FRAME, format)
     with crowded():
         assert_frame_equal(decode(content, format), FRAME)

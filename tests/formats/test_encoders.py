@@ -244,7 +244,7 @@ def test_a_chunk_is_ready_before_the_next_batch_is_requested(format: Format) -> 
 
 
 @every_format
-def test_the_hub_goes_on(format: Format) -> None:
+def test_the_hub_keeps_running(format: Format) -> None:
     with crowded():
         assert body(FLAT, format)
 

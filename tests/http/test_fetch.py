@@ -45,7 +45,7 @@ def fetch(url: str, *, allow_private: Any = LOOPBACK, **options: Any) -> bytes:
 # -- bodies -------------------------------------------------------------------------------------------
 
 
-def test_the_body_comes_whole() -> None:
+def test_the_body_is_complete() -> None:
     body = bytes(range(256)) * 4_000
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:10], body[10:])) + b"0\r\n\r\n"
     pages = {
@@ -61,7 +61,7 @@ def test_the_body_comes_whole() -> None:
         assert fetch(server.url + "/empty") == b""
 
 
-def test_the_answer_tells_where_it_came_from() -> None:
+def test_the_response_has_its_final_url() -> None:
     pages = {"/a": answer(status="302 Found", Location="/b?x=1"), "/b": answer(CSV, X_Shop="7")}
 
     def work(url: str) -> tuple[str, int, str | None]:
@@ -119,7 +119,7 @@ def test_addresses_that_are_public_or_named() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::ffff:127.0.0.1]"])
-def test_loopback_is_refused_by_whatever_name_before_a_word_is_said(host: str) -> None:
+def test_loopback_is_refused_under_any_name_before_a_byte_is_sent(host: str) -> None:
     with serving({"/": answer(CSV)}) as server:
         with pytest.raises((UrlRefused, FetchFailed)) as caught:
             fetch(f"http://{host}:{server.port}/", allow_private=False)
@@ -153,7 +153,7 @@ def test_urls_that_are_refused(url: str) -> None:
         fetch(url)
 
 
-def test_redirects_are_few() -> None:
+def test_the_number_of_redirects_is_limited() -> None:
     pages: dict[str, Any] = {"/loop": answer(status="302 Found", Location="/loop")}
     pages |= {f"/{step}": answer(status="307 Temporary Redirect", Location=f"/{step - 1}") for step in range(1, 9)}
     with serving(pages | {"/0": answer(CSV)}) as server:
@@ -163,7 +163,7 @@ def test_redirects_are_few() -> None:
                 fetch(server.url + path)
 
 
-def test_credentials_stay_with_the_host_they_were_given_for() -> None:
+def test_credentials_are_not_sent_to_another_host() -> None:
     headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "Cookie": "a=secret", "Accept": "text/csv"}
     both = ["127.0.0.0/8"]
     with serving({"/": answer(CSV)}, host="127.0.0.2") as other:
@@ -181,7 +181,7 @@ def test_credentials_stay_with_the_host_they_were_given_for() -> None:
     assert not [request for request in other.requests if "secret" in request or "Authorization" in request]
 
 
-def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_and_netrc_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving({"/": answer(CSV)}) as server, serving({}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("ALL_PROXY", proxy.url)
@@ -203,13 +203,13 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["status", "headers", "body", "chunk", "chunk size"],
 )
-def test_a_server_that_drips_is_cut_off(begin: bytes) -> None:
+def test_a_server_that_sends_slowly_meets_the_deadline(begin: bytes) -> None:
     expected = r"was not fetched within 0\.3 seconds"
     with serving({"/": drip(begin)}) as server, pytest.raises(FetchTimeout, match=expected):
         fetch(server.url + "/", timeout=0.3)
 
 
-def test_a_handshake_that_drips_is_cut_off() -> None:
+def test_a_slow_handshake_meets_the_deadline() -> None:
     """A TLS record of 16 kB arrives byte by byte, each before its timeout."""
     record = drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
     expected = r"was not fetched within 0\.3 seconds"
@@ -297,7 +297,7 @@ def test_other_statuses() -> None:
         assert fetch(server.url + "/none", statuses=[200, 404]) == b""
 
 
-def test_no_answer() -> None:
+def test_no_response() -> None:
     with serving({"/": b"", "/garbage": b"SSH-2.0-OpenSSH\r\n\r\n"}) as server:
         for path in ("/", "/garbage"):
             with pytest.raises(FetchFailed, match="no response"):
@@ -306,7 +306,7 @@ def test_no_answer() -> None:
         fetch(server.url + "/")
 
 
-def test_secrets_are_in_no_text() -> None:
+def test_no_text_contains_secrets() -> None:
     with serving({}) as server, pytest.raises(FetchFailed) as caught:
         fetch(server.url.replace("//", "//ann:secret@") + "/a?token=secret#secret")
     assert str(caught.value) == f"{server.url}/a could not be fetched: the status is 404"
@@ -350,7 +350,7 @@ OWN = (
 
 @pytest.mark.parametrize("error", OWN, ids=[type(error).__name__ for error in OWN])
 @pytest.mark.parametrize("packing", [{}, {"Content_Encoding": "gzip"}])
-def test_an_error_of_the_block_is_the_callers_own(error: Exception, packing: dict[str, str]) -> None:
+def test_an_error_of_the_block_is_raised_unchanged(error: Exception, packing: dict[str, str]) -> None:
     page = answer(gzip.compress(CSV) if packing else CSV, **packing)
 
     def work(url: str) -> Exception | None:

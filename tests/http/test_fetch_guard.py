@@ -211,7 +211,7 @@ def test_a_connection_that_gets_another_socket(monkeypatch: pytest.MonkeyPatch) 
         assert inner.requests == []
 
 
-def test_a_request_that_is_sent_past_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_bypasses_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request has been sent already, but its response is not read."""
     with serving({"/": answer(CSV)}, host=INNER) as inner:
 

@@ -100,7 +100,7 @@ def test_rows_are_validated_by_a_model() -> None:
         assert greendata.read_parquet_url(server.url + "/a.parquet", **options).get().height == 3
 
 
-def test_where_it_runs() -> None:
+def test_the_fetch_runs_in_a_greenlet_or_in_the_pool() -> None:
     """With patched sockets it runs in a greenlet of this hub, otherwise on a worker."""
     with serving({"/a.csv": answer(ROWS.write_csv().encode())}) as server:
         result = greendata.read_csv_url(server.url + "/a.csv", allow_private=True)
@@ -128,7 +128,7 @@ def test_the_hub_runs_while_a_server_is_slow() -> None:
         ticker.get()
 
 
-def test_what_comes_is_written_by_native_threads() -> None:
+def test_native_threads_write_the_file() -> None:
     """All workers are held. The server sends the rest of the body once a job is in the queue."""
     body = b"a\n" + b"1\n" * 2_000_000
     with crowded() as gate:
@@ -179,7 +179,7 @@ BAD: dict[str, tuple[Any, type[Exception], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_goes_wrong_leaves_no_file(case: str) -> None:
+def test_a_failed_fetch_leaves_no_file(case: str) -> None:
     page, error, options = BAD[case]
     with serving({"/a.csv": page}) as server:
         result = greendata.read_csv_url(server.url + "/a.csv", **{"allow_private": ["127.0.0.0/8"], **options})
@@ -204,7 +204,7 @@ def test_a_cancelled_fetch_leaves_no_file() -> None:
         result.end().get()
 
 
-def test_the_deadline_of_a_block_counts() -> None:
+def test_the_deadline_of_a_block_applies() -> None:
     with serving({"/": drip(answer(b"a\n", length=10**6))}) as server:
         with greendata.deadline(0.2):
             result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=1.0)
@@ -213,7 +213,7 @@ def test_the_deadline_of_a_block_counts() -> None:
         result.end().get()
 
 
-def test_what_is_refused_at_the_call() -> None:
+def test_bad_arguments_are_refused_at_the_call() -> None:
     for url in ("file:///etc/passwd", "ftp://example.com/a.csv", "/etc/passwd", "a.csv"):
         with pytest.raises(UrlRefused, match="expected http, https or one of s3"):
             greendata.read_csv_url(url)
@@ -278,7 +278,7 @@ def claims(values: int) -> bytes:
     return file.getvalue()
 
 
-def test_what_a_url_gives_is_read_whole() -> None:
+def test_columns_come_from_all_rows_of_a_url() -> None:
     late = b'{"a":1}\n' * 200 + b'{"a":1,"b":5}\n'
     answers = {
         "/late": answer(late, "application/x-ndjson"),
@@ -310,13 +310,13 @@ HOSTILE: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_bodies_that_no_machine_could_hold_as_a_frame(case: str) -> None:
+def test_bodies_that_would_expand_too_far_are_rejected(case: str) -> None:
     read, body, options, text = HOSTILE[case]
     with serving({"/a": answer(body, "application/octet-stream")}) as server, pytest.raises(Malformed, match=text):
         read(server.url + "/a", allow_private=True, **options).get()
 
 
-def test_polars_options_hold_where_claims_are_looked_at() -> None:
+def test_options_of_polars_apply_to_the_size_checks_too() -> None:
     pages = {
         "/a": answer(b"# prices\n\n1;'x;y'\n" * 3),
         "/empty": answer(b""),

@@ -58,7 +58,7 @@ def test_cancelling_twice_or_too_late(held: Gate) -> None:
 
 
 @pytest.mark.parametrize("where", ["greenlet", "hub", "plain thread", "other hub", "worker"])
-def test_from_anywhere(held: Gate, where: str) -> None:
+def test_a_job_can_be_cancelled_from_any_thread(held: Gate, where: str) -> None:
     result = submit(held)
     waiting = gevent.spawn(result.wait)
     gevent.idle()

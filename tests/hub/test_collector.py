@@ -109,7 +109,7 @@ def test_what_outlived_a_slice_is_collected_before_a_later_call(monkeypatch: pyt
     assert gone() is None
 
 
-def test_a_stream_makes_up_between_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_collects_between_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "SHARE", 0)
     slices = sliced(lambda start, length: many(start), 10_000, budget=0.0)
     next(slices)
@@ -160,7 +160,7 @@ def test_between_slices_it_is_as_it_was() -> None:
 # -- the user's settings --------------------------------------------------------------------------------
 
 
-def test_off_before_is_off_in_it_and_after(begun: list[str]) -> None:
+def test_a_collector_that_is_off_stays_off(begun: list[str]) -> None:
     gc.disable()
     assert lost_in_a_slice()() is not None
     assert begun == []

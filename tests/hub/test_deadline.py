@@ -72,7 +72,7 @@ def test_a_deadline_that_is_not_reached_changes_nothing() -> None:
     assert submit(int, "3", timeout=1e300).get() == 3
 
 
-def test_a_deadline_fails_it_for_all_who_wait(held: Gate) -> None:
+def test_a_deadline_fails_the_result_for_all_waiters(held: Gate) -> None:
     result = submit(held, timeout=0.05)
     waiting = [gevent.spawn(result.wait) for _ in range(3)]
     plain, other = Native(result.wait), Native(lambda: gevent.spawn(result.wait).get())
@@ -132,7 +132,7 @@ def test_gevent_waits_for_a_result_of_a_plain_thread_until_its_deadline(held: Ga
     held.open()
 
 
-def test_the_nearest_one_wins(held: Gate) -> None:
+def test_the_nearest_deadline_applies(held: Gate) -> None:
     with deadline(60) as far:
         assert current_deadline() == far
         with deadline(0.02) as near, deadline(30) as nearest:
@@ -173,7 +173,7 @@ def test_an_error_names_the_limit_that_was_given_and_not_what_was_left_of_it() -
         next(stream)
 
 
-def test_a_job_inherits_it_and_greenlets_do_not(held: Gate) -> None:
+def test_a_job_inherits_a_deadline_and_a_greenlet_does_not(held: Gate) -> None:
     with deadline(60) as until_then:
         assert submit(current_deadline).get() == until_then
         assert gevent.spawn(current_deadline).get() is None
@@ -185,7 +185,7 @@ def test_a_job_inherits_it_and_greenlets_do_not(held: Gate) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), "2", True, object()], ids=repr)
-def test_what_is_no_timeout(bad: object, held: Gate) -> None:
+def test_values_that_are_not_timeouts(bad: object, held: Gate) -> None:
     pending = submit(held)
     held.wait_arrived()
     before = stats()

@@ -55,7 +55,7 @@ every_fork = pytest.mark.parametrize("how", FORKS)
 
 
 @every_fork
-def test_the_childs_pool_is_its_own(how: str) -> None:
+def test_a_child_has_a_new_pool(how: str) -> None:
     output = run_forking(
         how,
         """
@@ -101,7 +101,7 @@ def test_what_the_parent_had_pending_is_lost_in_the_child_and_kept_in_the_parent
 
 
 @every_fork
-def test_greenlets_that_waited_in_the_parent_do_not_run_on_in_the_child(how: str) -> None:
+def test_greenlets_that_waited_in_the_parent_do_not_continue_in_the_child(how: str) -> None:
     output = run_forking(
         how,
         """

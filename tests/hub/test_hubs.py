@@ -137,7 +137,7 @@ def test_an_existing_hub_is_left_to_its_owner() -> None:
 
 
 @pytest.mark.parametrize("deadline", [None, 600.0])
-def test_a_destroyed_hub_lets_go_of_its_jobs(held: Gate, deadline: float | None) -> None:
+def test_a_destroyed_hub_frees_its_jobs(held: Gate, deadline: float | None) -> None:
     gone: list[weakref.ref[object]] = []
 
     def job(argument: Value) -> Value:
@@ -177,7 +177,7 @@ def test_a_stopped_caller_leaves_nothing(held: Gate) -> None:
     until(lambda: len(gone) == 4 and (gc.collect(), not any(ref() for ref in gone))[1])
 
 
-def test_the_end_of_a_job_comes_also_when_its_hub_is_gone(held: Gate) -> None:
+def test_the_end_of_a_job_is_settled_even_if_its_hub_is_gone(held: Gate) -> None:
     ends: list[Outcome[None]] = []
 
     def thread() -> None:

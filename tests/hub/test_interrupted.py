@@ -36,7 +36,7 @@ SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
 
 @pytest.mark.parametrize("way", SUBMITS)
 @pytest.mark.parametrize("state", ["idle", "new", "all at work"])
-def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
+def test_an_interrupted_submit_leaves_nothing(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
     pool, waker = small_pool(max_workers=1), HubWaker.here(gevent.get_hub())
     results: list[Result[int]] = []
     held = make_gate()
@@ -68,7 +68,7 @@ def test_a_submit(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
     assert now.workers <= 1
 
 
-def test_a_submit_that_is_refused(held: Gate) -> None:
+def test_an_interrupted_submit_that_is_refused_leaves_nothing(held: Gate) -> None:
     pool, waker = small_pool(max_workers=1, max_queue=1), HubWaker.here(gevent.get_hub())
     results = [pool.submit(held, number) for number in range(2)]
     held.wait_arrived()

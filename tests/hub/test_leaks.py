@@ -146,7 +146,7 @@ def call_that_fails(kept: Kept) -> Result[object]:
     ],
     ids=["call", "gather", "gather a failure", "job"],
 )
-def test_what_is_over_is_let_go_without_the_collector(begin: Callable[[Kept], Result[object]]) -> None:
+def test_finished_jobs_are_freed_without_the_collector(begin: Callable[[Kept], Result[object]]) -> None:
     """There is no reference cycle, so frames and connections do not live until the next collection."""
     gc.collect()
     gc.disable()
@@ -180,7 +180,7 @@ def wait_for_all(results: list[Result[object]]) -> None:
     ],
     ids=["job", "value", "call", "value of a call", "gather", "wait"],
 )
-def test_a_greenlet_that_was_waiting_is_the_last_to_know_of_the_job(
+def test_a_greenlet_that_waited_holds_the_last_reference_to_the_job(
     begin: Callable[[Gate, Kept], Result[object]], make_gate: Callable[[], Gate]
 ) -> None:
     """It continues inside the hub's callbacks, whose frames must hold no reference to what it waited for."""

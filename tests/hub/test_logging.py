@@ -82,7 +82,7 @@ def test_records_from_workers_are_handled_on_the_hubs_thread(log: tuple[logging.
     assert sorted(handler.handled) == [("from the hub", native.get_ident()), ("number 7", native.get_ident())]
 
 
-def test_closing_logs_what_is_left_and_lets_go(
+def test_closing_logs_the_rest_and_releases_the_handlers(
     log: tuple[logging.Logger, Recorder], make_gate: Callable[[], Gate]
 ) -> None:
     logger, handler = log
@@ -96,7 +96,7 @@ def test_closing_logs_what_is_left_and_lets_go(
     assert handler.handled[1:] == [("on my own", thread)]
 
 
-def test_without_names_it_takes_every_handler_there_is(log: tuple[logging.Logger, Recorder]) -> None:
+def test_without_arguments_all_handlers_are_routed(log: tuple[logging.Logger, Recorder]) -> None:
     _, handler = log
     with greendata.route_logging():
         assert handler.filters

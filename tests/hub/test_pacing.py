@@ -66,7 +66,7 @@ def test_slices_follow_the_budget() -> None:
     assert lengths == [64] + [1] * 36
 
 
-def test_a_thread_that_gives_way_is_passed_by_the_hub() -> None:
+def test_the_hub_runs_while_a_thread_releases_the_gil() -> None:
     turns: list[int] = []
     over: list[int] = []
 

@@ -59,7 +59,7 @@ def test_status_goes_one_way(held: Gate) -> None:
     assert all(result.ready() and result.done() for result in (done, failed, cancelled))
 
 
-def test_what_it_holds_before_and_after(held: Gate) -> None:
+def test_its_attributes_before_and_after_the_outcome(held: Gate) -> None:
     result = submit(held, 42, label="the answer")
     assert (result.value, result.exception, result.exc_info, result.ready()) == (None, None, (), False)
     held.wait_arrived()
@@ -100,7 +100,7 @@ def test_the_traceback_does_not_grow() -> None:
     assert len(lengths) == 1
 
 
-def test_get_that_may_not_wait(held: Gate) -> None:
+def test_get_without_blocking(held: Gate) -> None:
     result = submit(held, 7)
     for get in (lambda: result.get(block=False), lambda: result.get(timeout=0), result.get_nowait):
         with pytest.raises(ResultTimeout) as caught:
@@ -111,7 +111,7 @@ def test_get_that_may_not_wait(held: Gate) -> None:
     assert result.get(block=False) == result.get(timeout=0) == 7
 
 
-def test_a_settable_one_keeps_the_first_outcome() -> None:
+def test_a_settable_result_keeps_the_first_outcome() -> None:
     result: Result[int] = Result()
     waiting = [gevent.spawn(result.get) for _ in range(3)]
     gevent.idle()
@@ -125,7 +125,7 @@ def test_a_settable_one_keeps_the_first_outcome() -> None:
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_settable_one_takes_errors_and_greenlets(hub_errors: list[str], link: bool) -> None:  # noqa: FBT001
+def test_a_settable_result_accepts_errors_and_greenlets(hub_errors: list[str], link: bool) -> None:  # noqa: FBT001
     result: Result[int] = Result()
     if link:
         gevent.spawn(int, "provoked").link(result)
@@ -249,7 +249,7 @@ def _submit_watched(died: list[int], end: Callable[[], object]) -> Result[object
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
-def test_what_a_failed_job_kept_alive_dies_with_the_result_on_the_hubs_thread(kind: type[BaseException]) -> None:
+def test_objects_of_a_failed_job_are_freed_with_the_result_on_the_hubs_thread(kind: type[BaseException]) -> None:
     died: list[int] = []
     result = _submit_watched(died, partial(fail, kind))
     result.wait()
@@ -261,7 +261,7 @@ def test_what_a_failed_job_kept_alive_dies_with_the_result_on_the_hubs_thread(ki
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_what_a_job_referred_to_dies_on_the_hubs_thread() -> None:
+def test_objects_of_a_job_are_freed_on_the_hubs_thread() -> None:
     died: list[int] = []
     result = _submit_watched(died, lambda: 42)
     assert result.get() == 42
@@ -270,7 +270,7 @@ def test_what_a_job_referred_to_dies_on_the_hubs_thread() -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_what_a_cancelled_job_referred_to_dies_on_the_hubs_thread(held: Gate) -> None:
+def test_objects_of_a_cancelled_job_are_freed_on_the_hubs_thread(held: Gate) -> None:
     died: list[int] = []
     result = _submit_watched(died, held)
     held.wait_arrived()

@@ -29,7 +29,7 @@ def expects_nothing() -> bool:
     return waker is not None and waker.expected == 0
 
 
-def test_from_several_hubs_and_from_plain_threads(held: Gate) -> None:
+def test_several_hubs_and_plain_threads_wait_for_one_result(held: Gate) -> None:
     result: T = submit(held, 42)
     hubless = [Native(lambda: (result.get(), get_hub_if_exists())) for _ in range(4)]
     with_hub = [Native(in_own_hub(lambda result: result.get()), result) for _ in range(4)]
@@ -81,7 +81,7 @@ def test_a_wait_given_up_leaves_the_work_to_the_others(held: Gate, place: str) -
     assert result.get() == 42
 
 
-def test_an_outer_timeout_is_not_taken_for_ours(held: Gate) -> None:
+def test_an_outer_timeout_is_not_confused_with_the_timeout_of_get(held: Gate) -> None:
     result = submit(held)
     with pytest.raises(Timeout) as caught, Timeout(0.01) as outer:
         result.get(timeout=60)
@@ -99,7 +99,7 @@ def test_an_outer_timeout_is_not_taken_for_ours(held: Gate) -> None:
     held.open()
 
 
-def test_ours_passes_an_outer_one_that_has_not_expired(held: Gate) -> None:
+def test_the_timeout_of_get_expires_within_a_longer_outer_timeout(held: Gate) -> None:
     result = submit(held)
     with Timeout(60), pytest.raises(ResultTimeout):
         result.get(timeout=0.01)

@@ -48,7 +48,7 @@ def test_private_names_of_other_libraries_stand_in_their_file(module: Module) ->
     assert strangers == [], f"move them into one of {sorted(HOMES.values())}"
 
 
-def test_the_lists_are_true() -> None:
+def test_the_lists_of_private_names_are_true() -> None:
     names = {module.name: module for module in MODULES}
     assert set(HOMES.values()) | PYTHON.keys() <= names.keys()
     for name, known in PYTHON.items():
@@ -165,6 +165,6 @@ def test_a_private_name_is_found(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", OWN)
-def test_what_is_our_own_is_not(source: str) -> None:
+def test_a_name_of_our_own_is_not_private(source: str) -> None:
     tree = ast.parse(source)
     assert foreign(tree, Classes([tree])) == []

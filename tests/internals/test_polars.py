@@ -138,7 +138,7 @@ def test_every_name_is_an_execution_a_handoff_or_cheap(owner: str) -> None:
 
 
 @every_owner
-def test_no_name_is_two_of_these(owner: str) -> None:
+def test_no_name_has_two_classes(owner: str) -> None:
     executions, handoffs = of_owner(owner, EXECUTIONS), of_owner(owner, HANDOFFS)
     assert not executions & handoffs
     assert not (executions | handoffs) & CHEAP[owner]

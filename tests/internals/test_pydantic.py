@@ -53,11 +53,11 @@ def unsorted() -> set[str]:
     return set(get_args(CoreSchemaType)) - LEAF_RULES.keys() - CONTAINER_RULES.keys() - AROUND - TO_PYDANTIC
 
 
-def test_every_type_of_node_is_sorted() -> None:
+def test_every_type_of_node_is_classified() -> None:
     assert unsorted() == set(), f"new in pydantic {pydantic.VERSION}; sort it as this module's docstring says"
 
 
-def test_no_type_of_node_is_two_of_these() -> None:
+def test_no_type_of_node_has_two_classes() -> None:
     ruled = LEAF_RULES.keys() | CONTAINER_RULES.keys()
     assert not ruled & AROUND
     assert not (ruled | AROUND) & TO_PYDANTIC
@@ -76,6 +76,6 @@ def test_the_nodes_inside_a_node_are_found_and_its_values_are_not() -> None:
 
 
 @pytest.mark.parametrize("model", [Inner, Outer, Checked])
-def test_what_validates_is_the_models_own(model: type[BaseModel]) -> None:
+def test_validates_returns_the_models_own_validator(model: type[BaseModel]) -> None:
     assert validates(model)({"amount": "3"}) == model.model_validate({"amount": "3"})
     assert runs_code(model) == (model is Checked)

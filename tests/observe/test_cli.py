@@ -132,7 +132,7 @@ def test_a_module_that_cannot_be_imported(tmp_path: Path, source: str, text: str
         (["top", "http://127.0.0.1:1", "--header", "A: b\r\nc: d"], "headers must be headers that HTTP can send"),
     ],
 )
-def test_what_cannot_be_done_is_told_on_stderr(arguments: list[str], text: str) -> None:
+def test_failures_are_printed_on_stderr(arguments: list[str], text: str) -> None:
     fails(run(*arguments), text)
 
 
@@ -170,14 +170,14 @@ def test_top_with_a_header_and_with_a_password() -> None:
         "ftp://ann:s3cret@127.0.0.1/",
     ],
 )
-def test_no_error_tells_a_secret(address: str) -> None:
+def test_no_error_contains_a_secret(address: str) -> None:
     for end in ("", "\n"):
         with pytest.raises(errors.GreenDataError) as caught:
             client.fetch(address, {"X-Key": f"s3cret{end}"})
         assert "s3cret" not in f"{caught.value} {caught.value!r}"
 
 
-def test_top_of_something_else() -> None:
+def test_top_of_an_address_without_a_snapshot() -> None:
     fails(served("top", "--once", "BASE/html"), "did not return a snapshot of greendata, got '<html>a page</html>'")
     fails(served("top", "BASE/json"), "give the URL of its stats.json")
     fails(served("top", "BASE/none"), "it answers 404 Not Found")

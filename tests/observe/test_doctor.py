@@ -53,7 +53,7 @@ def test_greendata_may_be_imported_before_the_patch() -> None:
     assert found["order of imports"]["verdict"] == "ok", found["order of imports"]["text"]
 
 
-def test_modules_that_hold_what_blocks_are_named() -> None:
+def test_modules_with_blocking_functions_are_named() -> None:
     early = "import sys, types, time\nsys.modules['shop'] = types.SimpleNamespace(pause=time.sleep)\n"
     found = findings(early + PATCH)["order of imports"]
     assert found["verdict"] == "fail"
@@ -69,7 +69,7 @@ def test_many_early_modules_are_counted() -> None:
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("wait_c", "fail"), ("wait_epoll", "ok")])
-def test_psycopg_says_itself_how_it_waits(name: str, verdict: str) -> None:
+def test_how_psycopg_waits_is_reported(name: str, verdict: str) -> None:
     stand_in = (
         "import sys, types\nsys.modules['psycopg'] = types.ModuleType('psycopg')\n"
         "waiting = sys.modules['psycopg.waiting'] = types.ModuleType('psycopg.waiting')\n"
@@ -188,7 +188,7 @@ def test_locks_of_libraries_count_if_they_use_polars(tmp_path: Path) -> None:
     assert "before patch_all: reports.lock; " in findings(early + PATCH)["locks"]["text"]
 
 
-def test_proxies_and_lazy_modules_are_not_asked() -> None:
+def test_proxies_and_lazy_modules_are_not_touched() -> None:
     early = "import threading\nmaking = threading.Lock()\n"
     late = """
 import sys, types
@@ -258,6 +258,6 @@ def test_it_examines_the_process_it_is_called_in() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5])
-def test_workers_that_cannot_be(workers: int) -> None:
+def test_impossible_numbers_of_workers_are_refused(workers: int) -> None:
     with pytest.raises(BadArgument, match="workers must be a whole number >= 1"):
         doctor.examine(workers=workers)

@@ -21,7 +21,7 @@ def keep_hub(seconds: float) -> None:
         sum(range(100))
 
 
-def test_a_hub_that_was_kept_shows_as_lag() -> None:
+def test_a_blocked_hub_shows_as_lag() -> None:
     with watch_lag(0.01) as probe:
         until(probe.samples)
         keep_hub(0.2)
@@ -44,7 +44,7 @@ def test_lag_is_counted_from_the_last_tick_and_never_negative() -> None:
     assert min(probe.samples()) >= 0.0
 
 
-def test_worst_looks_back_so_far_and_no_farther() -> None:
+def test_worst_covers_the_given_seconds_only() -> None:
     with watch_lag(0.05) as probe:
         probe._samples.extend([3.0, 0.001, 0.002])
         assert probe.worst(0.1) == 0.002

@@ -95,7 +95,7 @@ def test_labels_are_bounded(metrics: Metrics) -> None:
     assert sum(name == "greendata_jobs_total" for name, _ in found) == LABELS + 1
 
 
-def test_they_are_written_without_a_request() -> None:
+def test_metrics_are_written_without_a_request() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     greendata.run(int, label="report").get(timeout=10)
@@ -104,7 +104,7 @@ def test_they_are_written_without_a_request() -> None:
     observe.stop()
 
 
-def test_openmetrics_where_it_is_asked_for(metrics: Metrics) -> None:
+def test_openmetrics_on_request(metrics: Metrics) -> None:
     at_home(greendata.run(int, label='a "label"\n'))
     body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
@@ -112,7 +112,7 @@ def test_openmetrics_where_it_is_asked_for(metrics: Metrics) -> None:
     assert families["greendata_jobs"].samples[0].labels["label"] == 'a "label"\n'
 
 
-def test_a_registry_has_them_once_until_they_are_closed() -> None:
+def test_a_registry_holds_the_metrics_once_until_close() -> None:
     registry = CollectorRegistry()
     first = Metrics(registry)
     with pytest.raises(ValueError, match="Duplicated timeseries"):
@@ -151,14 +151,14 @@ def test_two_processes_are_one_in_multiprocess_mode(tmp_path: Path, end: str, co
     assert together["greendata_hub_lag_seconds", labels()] >= 0
 
 
-def test_a_file_that_a_killed_process_left_empty_is_passed_over(tmp_path: Path) -> None:
+def test_an_empty_file_of_a_killed_process_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "histogram_1.db").touch()
     finished = run_python(["-c", WORKER, "3", "ends"], env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)})
     assert finished.returncode == 0, finished.stderr
     assert read(finished.stdout)["greendata_jobs_total", labels(label="report", outcome="done")] == 3
 
 
-def test_each_forked_child_writes_its_own(tmp_path: Path) -> None:
+def test_each_forked_child_writes_its_own_metrics(tmp_path: Path) -> None:
     finished = run_python(
         """
         import os

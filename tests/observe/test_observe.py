@@ -57,7 +57,7 @@ def test_a_job_that_never_began_has_waited_and_not_run(held: Gate) -> None:
     assert (never.cancelled, never.waits.count, never.runs.count) == (1, 1, 0)
 
 
-def test_the_whole_is_the_sum_of_the_labels() -> None:
+def test_the_totals_are_the_sums_over_the_labels() -> None:
     for label in ("a", "a", "b"):
         at_home(greendata.run(int, label=label))
     stats = observe.stats()
@@ -73,7 +73,7 @@ def test_labels_are_bounded() -> None:
     assert labels["other"].done == 20
 
 
-def test_failures_are_the_last_ones_and_say_nothing_of_the_data() -> None:
+def test_the_last_failures_are_kept_without_any_data() -> None:
     for number in range(FAILURES + 3):
         at_home(greendata.run(broken, label=f"report {number}"))
     failures = observe.stats().failures
@@ -87,7 +87,7 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
-def test_texts_of_errors_are_kept_where_asked_for() -> None:
+def test_texts_of_errors_are_kept_on_request() -> None:
     observe.stop()
     observe.start(keep_texts=True)
 
@@ -118,7 +118,7 @@ def test_a_running_job_is_listed_and_cancelled_by_its_id(held: Gate) -> None:
     until(lambda: not observe.running())
 
 
-def test_an_id_is_of_one_job_only(make_gate: Callable[[], Gate]) -> None:
+def test_an_id_belongs_to_one_job_only(make_gate: Callable[[], Gate]) -> None:
     ids = set()
     with one_worker():
         for _ in range(3):
@@ -157,7 +157,7 @@ def test_the_snapshot_is_json_with_the_same_names(held: Gate) -> None:
     result.get(timeout=10)
 
 
-def test_starting_twice_changes_nothing_and_stopping_forgets(observed: observe.Observer) -> None:
+def test_starting_twice_changes_nothing_and_stopping_discards(observed: observe.Observer) -> None:
     at_home(greendata.run(int, label="report"))
     assert observe.start(keep_texts=True) is observed
     assert "report" in observe.stats().labels

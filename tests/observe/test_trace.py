@@ -92,7 +92,7 @@ def test_what_still_runs_ends_with_the_trace(tmp_path: Path, held: Gate) -> None
     ]
 
 
-def test_an_abandoned_job_is_there_once(tmp_path: Path, held: Gate) -> None:
+def test_an_abandoned_job_is_traced_once(tmp_path: Path, held: Gate) -> None:
     path = tmp_path / "out.json"
     with trace(path) as seen:
         greendata.run(held, label="long").cancel()
@@ -116,7 +116,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkey
     assert labels == {"job 2", "job 3", "job 4", "run"}
 
 
-def test_an_error_in_the_block_leaves_a_whole_file_and_goes_on(tmp_path: Path) -> None:
+def test_an_error_in_the_block_leaves_a_complete_file_and_is_raised(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     with pytest.raises(ValueError, match="cake of mine"), trace(path):
         greendata.run(fail, label="before").get(timeout=10)
@@ -159,7 +159,7 @@ def test_a_drained_pool_takes_no_trace_away(tmp_path: Path) -> None:
     assert "last" in {event["name"] for event in events_of(path)}
 
 
-def test_a_path_that_cannot_be_is_refused_at_the_call(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused_at_the_call(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "out.json"):
         with pytest.raises(BadArgument, match="path must be a file in an existing writable folder"), trace(path):
             pytest.fail("the block was entered")

@@ -24,7 +24,7 @@ from tests.support.natives import Native, at_home, in_a_plain_thread, until
 from tests.support.windows import at
 
 
-def test_a_caller_is_not_stopped_under_a_user_who_came_as_the_last_one_left() -> None:
+def test_a_caller_is_not_stopped_if_a_user_enters_as_the_last_one_leaves() -> None:
     side, entered = Caller.new(), []
 
     def leave() -> None:
@@ -74,7 +74,7 @@ def test_a_record_on_its_way_when_the_router_is_closed_is_handled(kept: Kept, he
     assert kept.heard == ["late"]
 
 
-def test_a_handler_that_fails_keeps_no_record_back(kept: Kept, hub_errors: list[str]) -> None:
+def test_a_failing_handler_holds_up_no_record(kept: Kept, hub_errors: list[str]) -> None:
     def log() -> None:
         for text in ("bad", "good"):
             kept.handle(record(text))
@@ -96,7 +96,7 @@ def test_a_job_finishes_while_a_trace_is_written(tmp_path: Path) -> None:
     assert {event["name"] for event in found if event["ph"] == "b"} == {"first", "run"}
 
 
-def test_a_rejected_submit_is_counted_once_by_two_who_ask_at_once() -> None:
+def test_a_rejected_submit_is_counted_once_by_two_concurrent_readers() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     before = registry.get_sample_value("greendata_jobs_rejected_total") or 0

@@ -21,7 +21,7 @@ PLACES = ("greenlet", "native", "inline")
 every_place = pytest.mark.parametrize("on", PLACES)
 
 
-def test_each_function_gives_what_its_name_says() -> None:
+def test_each_stage_function_has_its_documented_result() -> None:
     assert sorted(stages.map(abs, [-1, -2], workers=2)) == [1, 2]
     assert sorted(stages.filter(bool, [0, 1, 2], workers=2)) == [1, 2]
     assert sorted(stages.flat_map(range, [1, 2], workers=2)) == [0, 0, 1]
@@ -41,7 +41,7 @@ def test_each_and_run_are_for_side_effects() -> None:
     assert sorted(seen) == [1, 2, 3, 4, 5, 6]
 
 
-def test_to_iterable_tells_the_index() -> None:
+def test_to_iterable_returns_the_index_on_request() -> None:
     indexed = stages.to_iterable(stages.flat_map(lambda n: "ab"[:n], [2, 0, 1]), return_index=True)
     assert list(indexed) == [Element((0, 0), "a"), Element((0, 1), "b"), Element((2, 0), "a")]
     assert list(stages.to_iterable([7], return_index=True)) == [Element((0,), 7)]
@@ -84,7 +84,7 @@ def test_concat_loses_no_element_of_the_slower_source() -> None:
 
 
 @every_place
-def test_what_is_asked_for_by_name_is_injected(on: Any) -> None:
+def test_arguments_are_injected_by_name(on: Any) -> None:
     ended: list[tuple[int, str, bool]] = []
 
     def begin(worker_info: WorkerInfo) -> dict[str, object]:

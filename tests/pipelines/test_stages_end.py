@@ -152,7 +152,7 @@ def test_a_timeout_around_the_consumer_ends_the_run() -> None:
     assert not workers()
 
 
-def test_closed_by_another_greenlet_the_consumer_comes_to_the_end() -> None:
+def test_a_consumer_whose_stream_another_greenlet_closes_reaches_the_end() -> None:
     stream = iter(stages.map(lambda _: Event().wait(), range(3), workers=2))
     consumer = gevent.spawn(list, stream)
     gevent.idle()
@@ -243,7 +243,7 @@ def test_a_break_at_the_end_of_a_program_still_runs_on_done() -> None:
     assert finished == (0, "done\ndone\n", "")
 
 
-def test_also_a_native_one_whose_pool_was_drained_before() -> None:
+def test_a_native_on_done_runs_after_the_pool_was_drained() -> None:
     finished = run_python("""
         import itertools
         import greendata

@@ -48,7 +48,7 @@ def test_the_original_object_with_the_index_as_a_note(on: Any) -> None:
     assert error.__notes__ == ["raised by map(fail_at_two) over element 2"]
 
 
-def test_ordered_raises_after_all_that_came_before() -> None:
+def test_ordered_raises_after_all_earlier_elements() -> None:
     stream = iter(range(100) | stages.map(lambda x: 1 // (x - 50), workers=4) | stages.ordered())
     assert len(list(itertools.islice(stream, 50))) == 50
     with pytest.raises(ZeroDivisionError):
@@ -67,7 +67,7 @@ def test_an_error_in_a_generator_names_its_element() -> None:
         assert caught.value.__notes__ == ["raised by flat_map(broken) over element (0, 0)"]
 
 
-def test_an_error_of_the_source_says_how_far_it_came() -> None:
+def test_an_error_of_the_source_says_after_how_many_elements() -> None:
     def source() -> Iterator[int]:
         yield 1
         raise OSError("the disk")
@@ -91,7 +91,7 @@ def test_skip_drops_the_element_and_a_function_is_called(on: Any) -> None:
 
 @every_place
 @pytest.mark.parametrize("kind", [stages.filter, stages.each, stages.flat_map])
-def test_every_kind_knows_the_policies(kind: Callable[..., Any], on: Any) -> None:
+def test_every_kind_of_stage_applies_the_policies(kind: Callable[..., Any], on: Any) -> None:
     def work(x: int) -> list[int]:
         return [[1][1 - x]]  # an IndexError for 0
 
@@ -100,7 +100,7 @@ def test_every_kind_knows_the_policies(kind: Callable[..., Any], on: Any) -> Non
         list(kind(work, [1, 0, 1], on=on))
 
 
-def test_what_the_policy_raises_ends_the_pipeline() -> None:
+def test_an_error_of_the_policy_ends_the_pipeline() -> None:
     def complain(error: BaseException, value: object) -> None:
         raise RuntimeError(f"cannot do {value}") from error
 
@@ -179,7 +179,7 @@ def test_the_users_own_timeouts_are_errors(on: Any) -> None:
     assert list(stages.map(work, [own], on_error="skip", on=on)) == []
 
 
-def test_what_is_no_exception_goes_through_every_policy() -> None:
+def test_a_base_exception_passes_every_policy() -> None:
     def leave(_: object) -> None:
         raise SystemExit(3)
 

@@ -135,7 +135,7 @@ def test_nothing_is_lost_or_doubled_but_what_the_policy_names(chain: list[Link],
 
 @given(spoilt_chains, sources)
 @settings(max_examples=EXAMPLES)
-def test_what_came_before_an_error_is_part_of_the_whole(chain: list[Link], source: list[int]) -> None:
+def test_the_elements_before_an_error_are_part_of_the_result(chain: list[Link], source: list[int]) -> None:
     got, error = until_error(build(chain, source))
     whole = Counter(plain(chain, source, skips=True))
     assert Counter(got) <= whole
@@ -145,7 +145,9 @@ def test_what_came_before_an_error_is_part_of_the_whole(chain: list[Link], sourc
 
 @given(chains, sources, st.integers(0, 5))
 @settings(max_examples=EXAMPLES)
-def test_what_came_before_an_early_close_is_part_of_the_whole(chain: list[Link], source: list[int], count: int) -> None:
+def test_the_elements_before_an_early_close_are_part_of_the_result(
+    chain: list[Link], source: list[int], count: int
+) -> None:
     with stages.to_iterable(build(chain, source)) as stream:
         got = list(itertools.islice(stream, count))
     whole = Counter(plain(chain, source))

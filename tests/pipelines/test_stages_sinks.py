@@ -110,14 +110,14 @@ def test_row_groups_are_written_as_they_come(tmp_path: Path) -> None:
     assert len(set(growing)) >= 3  # the file is written in pieces of Python's buffer, up to 128 KiB
 
 
-def test_no_frame_no_file(tmp_path: Path) -> None:
+def test_without_frames_no_file_is_written(tmp_path: Path) -> None:
     path = tmp_path / "none.parquet"
     assert stages.sink_parquet(path, []).get() == [Written(path, 0, 0, 0)]
     stages.sink_parquet(path, stages.batch([], rows=1, schema={"a": pl.Int8})).run()
     assert pl.read_parquet(path).schema == {"a": pl.Int8}
 
 
-def test_the_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_the_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "kept.parquet"
     before = pl.DataFrame({"before": [1]})
     before.write_parquet(path)

@@ -123,7 +123,7 @@ def interruptions(monkeypatch: pytest.MonkeyPatch, entry: Callable[..., object],
 
 
 @pytest.mark.parametrize("again", [0, 1, 2, 3, 5, 8])
-def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_worker_loses_no_job(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
     for _ in interruptions(monkeypatch, Workers._serve, again):
         pool = small_pool(max_workers=1)
@@ -140,7 +140,9 @@ def test_a_worker(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("again", [0, 2])
-def test_the_watch_over_stuck_jobs(again: int, monkeypatch: pytest.MonkeyPatch, make_gate: Callable[[], Gate]) -> None:
+def test_an_interrupted_watch_for_stuck_jobs_is_replaced(
+    again: int, monkeypatch: pytest.MonkeyPatch, make_gate: Callable[[], Gate]
+) -> None:
     for _ in interruptions(monkeypatch, Workers._watch_stuck, again):
         pool, held = small_pool(max_workers=1, stuck_after=0.02), make_gate()
         stuck = pool.submit(held, 3)

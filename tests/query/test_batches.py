@@ -67,7 +67,7 @@ def start(make_gate: Callable[[], Gate]) -> Iterator[Callable[..., tuple[Query, 
 # -- what comes ---------------------------------------------------------------------------------------
 
 
-def test_they_are_the_frame_in_order() -> None:
+def test_batches_are_the_frame_in_order() -> None:
     lf = pl.LazyFrame({"a": range(10), "b": [str(number) for number in range(10)]})
     with greendata.batches(lf, chunk_size=4, maintain_order=True) as stream:
         frames = list(stream)
@@ -76,7 +76,7 @@ def test_they_are_the_frame_in_order() -> None:
 
 
 @pytest.mark.parametrize("engine", ["auto", "in-memory", "streaming", pl.InMemoryEngine()])
-def test_every_engine_is_taken(engine: Any) -> None:
+def test_every_engine_makes_batches(engine: Any) -> None:
     frames = list(greendata.batches(ROWS.lazy(), engine=engine, chunk_size=2))
     assert_frame_equal(pl.concat(frames), ROWS)
 
@@ -85,18 +85,18 @@ def test_a_frame_without_rows_has_no_rows_in_batches() -> None:
     assert sum(df.height for df in greendata.batches(ROWS.lazy().head(0))) == 0
 
 
-def test_after_the_end_there_is_nothing() -> None:
+def test_after_the_end_nothing_is_returned() -> None:
     stream = greendata.batches(ROWS.lazy())
     assert sum(df.height for df in stream) == ROWS.height
     assert list(stream) == []
     assert "closed" in repr(stream)
 
 
-def test_the_hub_goes_on(hub_alive: Gate) -> None:
+def test_the_hub_keeps_running(hub_alive: Gate) -> None:
     assert_frame_equal(pl.concat(list(greendata.batches(gated(hub_alive)))), ROWS)
 
 
-def test_the_first_comes_before_the_query_ends(start: Callable[..., tuple[Query, Gate]]) -> None:
+def test_the_first_batch_comes_before_the_query_ends(start: Callable[..., tuple[Query, Gate]]) -> None:
     query, gate = start(held_at=AHEAD)
     stream = query.batches()
     assert next(stream)["a"].to_list() == [0]
@@ -189,7 +189,7 @@ def test_the_query_stops(stop: Callable[[Query], None]) -> None:
     query.wait_stopped()
 
 
-def test_closing_before_the_first_starts_nothing() -> None:
+def test_closing_before_the_first_batch_starts_nothing() -> None:
     query = Query()
     query.batches().close()
     assert (query.asked, greendata.stats().running + greendata.stats().queued) == (0, 0)
@@ -292,7 +292,7 @@ def test_a_deadline_block_stops_it(start: Callable[..., tuple[Query, Gate]]) -> 
 
 
 @pytest.mark.parametrize("kind", ESCAPES)
-def test_what_a_function_raises_reaches_the_consumer(kind: type[BaseException]) -> None:
+def test_an_error_of_a_function_reaches_the_consumer(kind: type[BaseException]) -> None:
     def fail_at_the_third(number: int) -> int:
         if number == 3:
             raise kind
@@ -305,7 +305,7 @@ def test_what_a_function_raises_reaches_the_consumer(kind: type[BaseException]) 
     assert list(stream) == []
 
 
-def test_a_query_that_is_wrong_fails_at_the_first() -> None:
+def test_an_invalid_query_fails_at_the_first_batch() -> None:
     stream = greendata.batches(ROWS.lazy().select("b"))
     with pytest.raises(ColumnNotFoundError):
         next(stream)
@@ -360,7 +360,7 @@ def test_it_is_an_arrow_stream() -> None:
     assert list(stream) == []
 
 
-def test_the_arrow_stream_is_whole_or_refused() -> None:
+def test_the_arrow_stream_is_complete_or_refused() -> None:
     stream = greendata.batches(pl.LazyFrame({"a": range(10)}), chunk_size=3)
     next(stream)
     with pytest.raises(BatchesSpent, match="already been started or closed"):

@@ -94,7 +94,7 @@ def test_the_source_ends_in_a_native_thread(
 
 @every_pool
 @every_end
-def test_a_connection_comes_back(
+def test_a_connection_is_given_back(
     end: Callable[[list[Any]], None], state: Callable[[], AbstractContextManager[Callable[[], None]]]
 ) -> None:
     with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
@@ -108,7 +108,7 @@ def test_a_connection_comes_back(
         assert greendata.read_sql("SELECT 1", connection).get().item() == 1
 
 
-def test_without_any_thread_it_is_done_here() -> None:
+def test_without_any_thread_the_clean_up_runs_in_the_calling_thread() -> None:
     ended_in: list[int] = []
     with drained(), no_threads():
         assert run_to_completion(lambda: ended_in.append(get_ident()), label="close").get(block=False) is None

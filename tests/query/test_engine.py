@@ -53,7 +53,7 @@ def affinity() -> Iterator[Callable[[Any], object]]:
         yield pl.Config.set_engine_affinity
 
 
-def test_every_public_method_of_an_engine_is_ours() -> None:
+def test_every_public_method_of_an_engine_is_overridden() -> None:
     names = {
         name for name, value in vars(pl.Engine).items() if inspect.isfunction(value) or isinstance(value, property)
     }
@@ -76,7 +76,7 @@ def test_an_object_that_is_not_an_engine_is_rejected_at_once(engine: Any) -> Non
         GreenEngine(engine)
 
 
-def test_it_names_the_engine_that_computes() -> None:
+def test_the_name_contains_that_of_the_inner_engine() -> None:
     assert GreenEngine("streaming").name == "green streaming"
     assert GreenEngine("streaming").plan_engine == "streaming"
     assert repr(GreenEngine("in-memory")) == "GreenEngine(InMemoryEngine())"
@@ -113,13 +113,13 @@ def test_execute(hub_alive: Gate) -> None:
     assert_frame_equal(result.lazy().collect(), ROWS)
 
 
-def test_collect_batches_are_ours(hub_alive: Gate) -> None:
+def test_collect_batches_returns_batches(hub_alive: Gate) -> None:
     stream = gated(hub_alive).collect_batches(engine=GreenEngine(), chunk_size=2)
     assert isinstance(stream, Batches)
     assert_frame_equal(pl.concat(list(stream)), ROWS)
 
 
-def test_collect_async_gives_our_result(held: Gate) -> None:
+def test_collect_async_returns_a_result(held: Gate) -> None:
     result: Any = gated(held).collect_async(gevent=True, engine=GreenEngine())
     assert isinstance(result, Result)
     assert not result.ready()
@@ -127,7 +127,7 @@ def test_collect_async_gives_our_result(held: Gate) -> None:
     assert_frame_equal(result.get(timeout=60), ROWS)
 
 
-def test_collect_all_async_gives_our_result(held: Gate) -> None:
+def test_collect_all_async_returns_a_result(held: Gate) -> None:
     result: Any = pl.collect_all_async([gated(held), ROWS.lazy()], gevent=True, engine=GreenEngine())
     assert isinstance(result, Result)
     held.open()
@@ -202,7 +202,7 @@ def test_a_users_engine_runs_in_the_pool_with_its_arguments() -> None:
     assert GreenEngine(inner).plan_engine == "streaming"
 
 
-def test_what_a_users_engine_lacks_is_polars_own_error() -> None:
+def test_a_missing_method_of_a_users_engine_raises_the_error_of_polars() -> None:
     with pytest.raises(NotImplementedError, match="`sink_csv` is not supported by Recorder"):
         ROWS.lazy().sink_csv(io.BytesIO(), engine=GreenEngine(Recorder()))
     with pytest.raises(NotImplementedError, match="`collect_all` is not supported by Recorder"):
@@ -212,7 +212,7 @@ def test_what_a_users_engine_lacks_is_polars_own_error() -> None:
 # -- as the engine affinity ---------------------------------------------------------------------------
 
 
-def test_the_affinity_covers_what_names_no_engine(affinity: Callable[[Any], object], hub_alive: Gate) -> None:
+def test_the_affinity_applies_to_calls_without_an_engine(affinity: Callable[[Any], object], hub_alive: Gate) -> None:
     affinity(GreenEngine())
     assert_frame_equal(gated(hub_alive).collect(), ROWS)
     assert isinstance(ROWS.lazy().collect_async(gevent=True), Result)

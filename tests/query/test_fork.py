@@ -124,20 +124,20 @@ def test_threads_that_have_not_had_the_processor_yet_are_waited_for_longer(monke
     assert fork_guard.polars_has_run()
 
 
-def test_threads_of_others_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_other_libraries_are_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = Tasks(monkeypatch, UNKNOWN)
     monkeypatch.setattr(fork_guard, "_is_young", lambda task: task == -1)
     assert not fork_guard.polars_has_run()
     assert tasks.pauses == fork_guard.PAUSES
 
 
-def test_threads_of_others_that_are_old_cost_a_fork_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_threads_of_other_libraries_do_not_delay_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = Tasks(monkeypatch, UNKNOWN)
     assert not fork_guard.polars_has_run()
     assert tasks.pauses == 0
 
 
-def test_the_parent_goes_on() -> None:
+def test_the_parent_continues() -> None:
     code = """
         in_child(lambda: lf.collect())
         print(lf.collect().height, greendata.collect(lf).get(timeout=60).height, df.filter(pl.col("a") > 1).height)
@@ -145,7 +145,7 @@ def test_the_parent_goes_on() -> None:
     assert run(code, SETUPS["patched Polars"]) == ["2 2 1"]
 
 
-def test_what_computes_nothing_works_in_the_child() -> None:
+def test_operations_that_compute_nothing_work_in_the_child() -> None:
     assert run(
         "print(in_child(lambda: (df.height, df['a'][0], lf.select('a').filter(True) is None)))", "pl.select(1)"
     ) == ["gave (2, 1, False)"]
@@ -244,7 +244,7 @@ def late(code: str, setup: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("query", LATE_QUERIES)
-def test_no_query_before_the_fork_is_never_taken_for_one(query: str) -> None:
+def test_a_fork_without_a_query_is_never_refused(query: str) -> None:
     code = f"import greendata\nfor _ in range(2): print(outcome(lambda: {LATE_QUERIES[query]}))\n"
     answer = "gave ok" if query == "the doctor" else "gave 7"
     assert late(code, NEVER_RAN) == ([answer] * 2, "")
@@ -279,7 +279,7 @@ def parquet(tmp_path: Path) -> Path:
     ("schema", "guard"),
     [("schema", "pass"), ("schema", "import greendata"), ("plan", "pass"), ("read_parquet_schema", "pass")],
 )
-def test_a_schema_read_before_the_fork_is_as_bad_as_a_query(schema: str, guard: str, parquet: Path) -> None:
+def test_a_schema_read_before_the_fork_is_refused_like_a_query(schema: str, guard: str, parquet: Path) -> None:
     code = f"import greendata\nprint(outcome(lambda: pl.read_parquet('{parquet}').item()))\n"
     lines, log = late(code, f"{guard}; {SCHEMAS[schema].format(path=parquet)}")
     assert lines == ["PolarsForked"]
@@ -290,9 +290,7 @@ def test_a_schema_read_before_the_fork_is_as_bad_as_a_query(schema: str, guard: 
     ("use", "guard"),
     [("plain", "pass"), ("plain", "import greendata"), ("after a patch", "pass"), ("in a job", "pass")],
 )
-def test_the_runtime_of_another_library_is_no_reason_to_refuse(
-    use: str, guard: str, parquet: Path, tmp_path: Path
-) -> None:
+def test_the_runtime_of_another_library_is_not_refused(use: str, guard: str, parquet: Path, tmp_path: Path) -> None:
     other = f"import deltalake, pyarrow; deltalake.write_deltalake('{tmp_path}/delta', pyarrow.table({{'a': [1]}}))"
     read = f"pl.read_parquet('{parquet}').item()"
     work = {
@@ -321,7 +319,7 @@ print(outcome(lambda: pl.select(7).item()))
     assert late(code, "pl.select(1)")[0] == ["PolarsForked"]
 
 
-def test_a_polars_that_lacks_some_functions_is_refused_as_far_as_it_goes() -> None:
+def test_a_polars_without_some_functions_is_refused_where_it_has_them() -> None:
     lacking = "del pl._plr.PyLazyFrame.to_dot, pl._plr.PyDataFrame.is_unique"
     code = "import greendata\nprint(outcome(lambda: pl.select(7).item()))\n"
     assert late(code, f"import polars._plr; {lacking}; pl.select(1)")[0] == ["PolarsForked"]

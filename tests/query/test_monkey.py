@@ -171,7 +171,7 @@ def test_it_is_applied_once_and_undone_completely() -> None:
 
 
 @pytest.mark.parametrize("full_name", ESSENTIAL)
-def test_where_a_function_that_matters_is_missing_nothing_is_patched(
+def test_nothing_is_patched_if_an_essential_function_is_missing(
     full_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(*place_of(full_name))
@@ -184,7 +184,7 @@ def test_where_a_function_that_matters_is_missing_nothing_is_patched(
 
 
 @pytest.mark.parametrize("full_name", ["polars._plr:PyLazyFrame.to_dot", "polars._plr:PySeries.sort"])
-def test_where_another_function_is_missing_the_rest_is_patched(full_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_is_patched_if_another_function_is_missing(full_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name = place_of(full_name)
     monkeypatch.delattr(owner, name)
     with pytest.warns(
@@ -200,7 +200,7 @@ def test_where_another_function_is_missing_the_rest_is_patched(full_name: str, m
     assert vars(owner)[name] is successor
 
 
-def test_where_the_warning_is_an_error_nothing_is_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_patched_if_the_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(plr, "explain_all")
     before = vars(plr.PyLazyFrame)["collect"]
     with warnings.catch_warnings():
@@ -351,7 +351,7 @@ def test_the_hub_itself_computes_where_it_is(held: Gate) -> None:
 
 
 @pytest.mark.usefixtures("patched")
-def test_a_timeout_around_it_gives_the_query_up(held: Gate) -> None:
+def test_a_timeout_around_a_query_cancels_it(held: Gate) -> None:
     with pytest.raises(gevent.Timeout) as caught, timeout_at(held) as outer:
         gated(held).collect()
     assert caught.value is outer
@@ -360,7 +360,7 @@ def test_a_timeout_around_it_gives_the_query_up(held: Gate) -> None:
 
 
 @pytest.mark.usefixtures("patched")
-def test_a_killed_greenlet_gives_its_query_up(held: Gate) -> None:
+def test_a_killed_greenlet_cancels_its_query(held: Gate) -> None:
     worker = gevent.spawn(gated(held).collect)
     held.wait_arrived()
     worker.kill()
@@ -370,7 +370,7 @@ def test_a_killed_greenlet_gives_its_query_up(held: Gate) -> None:
 
 
 @pytest.mark.usefixtures("patched")
-def test_a_deadline_around_it_counts(held: Gate) -> None:
+def test_a_deadline_around_a_query_applies(held: Gate) -> None:
     for seconds in TIMEOUTS:
         with pytest.raises(greendata.DeadlineExceeded) as caught, greendata.deadline(seconds):
             gated(held).collect()
@@ -381,7 +381,7 @@ def test_a_deadline_around_it_counts(held: Gate) -> None:
 
 
 @pytest.mark.usefixtures("patched")
-def test_greenlets_share_the_time() -> None:
+def test_greenlets_run_concurrently_under_the_patch() -> None:
     jobs = [gevent.spawn(lambda n=n: KEYS.filter(pl.col("v") > n).height) for n in range(20)]
     gevent.joinall(jobs)
     assert [job.value for job in jobs] == [max(0, 4 - n) for n in range(20)]

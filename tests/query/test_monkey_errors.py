@@ -88,7 +88,7 @@ def under_the_patch(work: Callable[[], object]) -> object:
 
 @pytest.mark.parametrize("kind", ESCAPES)
 @pytest.mark.parametrize("name", CALLING)
-def test_what_a_users_function_raises(name: str, kind: type[BaseException]) -> None:
+def test_errors_of_a_users_function(name: str, kind: type[BaseException]) -> None:
     def work() -> object:
         return CALLING[name](failing(kind))
 
@@ -97,13 +97,13 @@ def test_what_a_users_function_raises(name: str, kind: type[BaseException]) -> N
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_polars_raises(name: str) -> None:
+def test_errors_of_polars(name: str) -> None:
     own = outcome(WRONG[name])
     assert under_the_patch(lambda: outcome(WRONG[name])) == own
 
 
 @pytest.mark.parametrize("name", WARNING)
-def test_what_polars_warns_of(name: str) -> None:
+def test_warnings_of_polars(name: str) -> None:
     def warned() -> list[tuple[type[Warning], str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

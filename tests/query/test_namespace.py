@@ -25,13 +25,13 @@ def green(frame: pl.LazyFrame | pl.DataFrame) -> Any:
     return getattr(frame, "green")  # noqa: B009
 
 
-def test_frames_have_it() -> None:
+def test_frames_have_the_namespace() -> None:
     assert isinstance(green(ROWS.lazy()), GreenLazyFrame)
     assert isinstance(green(ROWS), GreenFrame)
 
 
 @pytest.mark.parametrize(("frame", "names"), [(ROWS.lazy(), LAZY), (ROWS, EAGER)], ids=["lazy", "eager"])
-def test_it_shows_its_verbs(frame: Any, names: tuple[str, ...]) -> None:
+def test_dir_shows_the_verbs(frame: Any, names: tuple[str, ...]) -> None:
     public = [name for name in dir(green(frame)) if not name.startswith("_")]
     assert public == sorted(names)
     for name in names:
@@ -43,7 +43,7 @@ def test_every_verb_of_a_frame_is_there() -> None:
     assert {*LAZY, *EAGER} == set(verbs.__all__) - takes_no_frame
 
 
-def test_arguments_pass_through(held: Gate) -> None:
+def test_arguments_are_passed_on(held: Gate) -> None:
     result = green(gated(held)).collect(timeout=60, label="report", key="tenant", engine="streaming")
     held.open()
     assert result.label == "report"
@@ -55,7 +55,7 @@ def test_arguments_pass_through(held: Gate) -> None:
     assert text.getvalue() == ROWS.write_csv(separator=";")
 
 
-def test_the_hub_goes_on(hub_alive: Gate) -> None:
+def test_the_hub_keeps_running(hub_alive: Gate) -> None:
     assert_frame_equal(green(gated(hub_alive)).collect().get(), ROWS)
 
 
@@ -66,7 +66,7 @@ def test_the_error_for_an_unknown_verb_lists_the_known_ones() -> None:
         green(ROWS).collect()
 
 
-def test_bad_input_is_the_verbs_own_error() -> None:
+def test_bad_input_raises_the_error_of_the_verb() -> None:
     with pytest.raises(greendata.BadEngine):
         green(ROWS.lazy()).collect(engine="warp")
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):

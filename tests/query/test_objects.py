@@ -59,13 +59,13 @@ def naive(df: pl.DataFrame, model: type[BaseModel]) -> list[Any]:
 
 
 @given(dataframes(max_size=8, excluded_dtypes=[pl.Object]))
-def test_the_same_as_polars(df: pl.DataFrame) -> None:
+def test_objects_equal_those_of_polars(df: pl.DataFrame) -> None:
     assert repr(to_dicts(df)) == repr(df.to_dicts())
     assert repr(to_columns(df)) == repr(df.to_dict(as_series=False))
 
 
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, MANY])
-def test_the_same_as_pydantic(count: int) -> None:
+def test_objects_equal_those_of_pydantic(count: int) -> None:
     df = users(count)
     assert to_models(df, User) == naive(df, User)
     assert to_dicts(df) == df.to_dicts()
@@ -124,7 +124,7 @@ def test_other_errors_pass_and_the_collector_is_left_on() -> None:
     assert gc.isenabled()
 
 
-def test_the_collector_rests_while_models_are_made() -> None:
+def test_no_collection_runs_while_models_are_made() -> None:
     seen: list[bool] = []
     found = gc.get_threshold()
 
@@ -138,7 +138,7 @@ def test_the_collector_rests_while_models_are_made() -> None:
     assert gc.get_threshold() == found
 
 
-def test_greenlets_and_timers_have_their_turns() -> None:
+def test_greenlets_and_timers_run_between_slices() -> None:
     fired: list[int] = []
     timer = gevent.get_hub().loop.timer(0.0)
     timer.start(lambda: fired.append(1))
@@ -149,7 +149,7 @@ def test_greenlets_and_timers_have_their_turns() -> None:
     assert fired == [1]
 
 
-def test_in_a_worker_as_well() -> None:
+def test_it_works_in_a_worker_too() -> None:
     assert pool.submit(to_dicts, users(100)).get() == users(100).to_dicts()
 
 

@@ -74,7 +74,7 @@ def test_a_failed_greenlet_does_not_end_its_neighbours() -> None:
     assert [job.value for job in jobs] == ["JobAborted"] * 20
 
 
-def test_under_the_patch_it_is_the_panic_itself() -> None:
+def test_under_the_patch_the_panic_itself_is_raised() -> None:
     gevent.get_hub()
     greendata.patch_polars()
     try:

@@ -88,13 +88,13 @@ def test_every_verb_is_held_here() -> None:
 
 
 @every_verb
-def test_the_hub_goes_on_while_it_runs(name: str, hub_alive: Gate) -> None:
+def test_the_hub_keeps_running_during_it(name: str, hub_alive: Gate) -> None:
     HELD[name](hub_alive).get(timeout=60)
     assert hub_alive.is_open
 
 
 @every_verb
-def test_its_deadline_ends_the_wait(name: str, held: Gate) -> None:
+def test_the_deadline_of_a_verb_ends_the_wait(name: str, held: Gate) -> None:
     result = expiring(lambda timeout: HELD[name](held, timeout=timeout), held)
     with pytest.raises(DeadlineExceeded, match=f"{result.label} was still running") as caught:
         result.get()
@@ -103,7 +103,7 @@ def test_its_deadline_ends_the_wait(name: str, held: Gate) -> None:
 
 
 @every_verb
-def test_it_is_cancelled(name: str, held: Gate) -> None:
+def test_a_verb_can_be_cancelled(name: str, held: Gate) -> None:
     result = HELD[name](held)
     held.wait_arrived()
     assert result.cancel()
@@ -113,7 +113,7 @@ def test_it_is_cancelled(name: str, held: Gate) -> None:
 
 
 @every_verb
-def test_its_label_is_its_name_or_what_is_given(name: str, held: Gate) -> None:
+def test_the_label_is_the_name_of_the_verb_or_the_given_one(name: str, held: Gate) -> None:
     own, given = HELD[name](held), HELD[name](held, label="report 7")
     held.open()
     assert own.label == ("Gate" if name == "run" else name)
@@ -123,7 +123,7 @@ def test_its_label_is_its_name_or_what_is_given(name: str, held: Gate) -> None:
 
 
 @every_verb
-def test_its_key_takes_turns_with_others(name: str, held: Gate) -> None:
+def test_keys_take_turns(name: str, held: Gate) -> None:
     order: list[str] = []
 
     def note(value: object = None) -> object:
@@ -228,7 +228,7 @@ def test_explain_and_schema_are_polars_own() -> None:
         ("parquet", {"compression": "snappy"}, {"columns": ["a"]}),
     ],
 )
-def test_files_go_out_and_come_back(
+def test_files_are_written_and_read(
     tmp_path: Path, format_: str, writing: dict[str, Any], reading: dict[str, Any]
 ) -> None:
     sunk, written, own = (tmp_path / f"{name}.{format_}" for name in ("sunk", "written", "own"))

@@ -130,7 +130,7 @@ KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
 @pytest.mark.parametrize(("kind", "values"), KINDS, ids=[str(kind) for kind, _ in KINDS])
 @settings(max_examples=20)
 @given(data=st.data())
-def test_what_goes_into_text_comes_out(kind: Any, values: st.SearchStrategy[Any], data: st.DataObject) -> None:
+def test_values_survive_a_column_of_text(kind: Any, values: st.SearchStrategy[Any], data: st.DataObject) -> None:
     model = create_model("Model", f=(Annotated[kind, pl.String], ...))
     given_rows = [model.model_construct(f=value) for value in data.draw(st.lists(values, min_size=1, max_size=3))]
     rows = Frame[model].from_rows(given_rows)  # type: ignore[valid-type]
@@ -151,7 +151,7 @@ def _shown(row: Any) -> tuple[type, str]:
     return type(row.f), value.isoformat() if isinstance(value, datetime | time) else repr(value)
 
 
-def test_what_columns_of_text_look_like() -> None:
+def test_the_texts_in_columns_of_text() -> None:
     def cell(kind: Any, value: Any) -> Any:
         model = create_model("Model", f=(Annotated[kind, pl.String], ...))
         return Frame[model].from_rows([{"f": value}]).plan.collect().item()  # type: ignore[valid-type]
@@ -229,7 +229,7 @@ class Reversed(EncoderProtocol):
 )
 @given(plain=st.text("abc {}", max_size=5))
 @settings(max_examples=20)
-def test_what_pydantic_decodes_is_decoded_once(kind: Any, plain: str) -> None:
+def test_encoded_values_are_decoded_once(kind: Any, plain: str) -> None:
     is_bytes, is_list = kind in (Base64Bytes, Base64UrlBytes), kind == list[Base64Str]
     model = create_model("Model", f=(kind, ...))
     decoded: Any = plain.encode() if is_bytes else [plain] if is_list else plain

@@ -120,7 +120,7 @@ def test_the_type_of_a_column_is_taken_from_all_rows(file: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 2**62, -1.5, "x", "'; DROP TABLE t; --", "?", b"\x00'", True, None, "", "\u2028"])
-def test_parameters_are_values_whatever_they_say(value: object, file: Path) -> None:
+def test_parameters_are_values_whatever_they_contain(value: object, file: Path) -> None:
     assert read("SELECT ? AS v", file, params=[value]).item() == value
     assert read("SELECT :v AS v", file, params={"v": value}).item() == value
     assert count(file) == 3
@@ -160,7 +160,7 @@ def test_arguments_that_cannot_be_used(file: Path) -> None:
 
 
 @nasty_names
-def test_names_are_names_whatever_they_say(name: str, file: Path) -> None:
+def test_names_are_quoted_whatever_they_contain(name: str, file: Path) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     frame = pl.DataFrame({name: [1, 2]})
     assert greendata.write_sql(frame, name, file).get() == 2
@@ -237,7 +237,7 @@ def test_a_replace_that_fails_keeps_the_old_table(file: Path) -> None:
 # -- connections of the caller --------------------------------------------------------------------------
 
 
-def test_a_rollback_takes_the_rows_back(file: Path, connection: Any) -> None:
+def test_a_rollback_removes_the_rows(file: Path, connection: Any) -> None:
     greendata.write_sql(ROWS, "t", connection, if_exists="append").get()
     greendata.write_sql(ROWS, "u", connection).get()
     assert (count(connection), count(connection, "u"), count(file)) == (6, 3, 3)
@@ -246,7 +246,7 @@ def test_a_rollback_takes_the_rows_back(file: Path, connection: Any) -> None:
     assert count(connection) == 3
 
 
-def test_a_commit_keeps_them(file: Path, connection: Any) -> None:
+def test_a_commit_keeps_the_rows(file: Path, connection: Any) -> None:
     greendata.write_sql(ROWS, "t", connection, if_exists="append").get()
     greendata.run(connection.commit).get()
     assert count(file) == 6
@@ -392,7 +392,7 @@ def close(stream: list[greendata.SqlBatches]) -> None:
 
 
 @pytest.mark.parametrize("end", [drop, close])
-def test_a_stream_that_is_dropped_or_closed_gives_it_back(
+def test_a_stream_that_is_dropped_or_closed_gives_the_connection_back(
     end: Callable[[list[greendata.SqlBatches]], None], connection: Any
 ) -> None:
     end([greendata.read_sql(COUNTING.format(30_000), connection, batch_rows=3)])
@@ -502,7 +502,7 @@ def test_neither_an_address_nor_a_connection(given: object) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_secrets_are_nowhere() -> None:
+def test_secrets_appear_nowhere() -> None:
     address = "postgresql://ann:s%65cret@127.0.0.1:1/shop?sslpassword=hidden"
     place = database_of(address, "report")
     assert repr(place) == "<Address postgresql://ann:***@127.0.0.1:1/shop?sslpassword=***>"

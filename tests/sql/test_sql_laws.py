@@ -178,7 +178,7 @@ def test_a_datetime_is_stored_as_python_writes_it(moment: dt.datetime, is_zoned:
 @example(number=Decimal("1E+400"))
 @example(number=Decimal("0.10000000000000000000"))
 @example(number=Decimal("-0E+5"))
-def test_text_is_a_float_if_the_float_says_the_same(number: Decimal | str, lite: Any) -> None:
+def test_text_is_a_float_if_the_float_prints_the_same(number: Decimal | str, lite: Any) -> None:
     text = str(number)
     is_same = text in ("inf", "-inf") or Decimal(repr(float(text))) == Decimal(text)
     try:

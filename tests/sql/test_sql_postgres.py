@@ -150,7 +150,7 @@ def test_types_that_the_driver_would_crash_on_are_refused(address: str) -> None:
         ("float8", -1.5),
     ],
 )
-def test_parameters_are_values_whatever_they_say(kind: str, value: object, address: str) -> None:
+def test_parameters_are_values_whatever_they_contain(kind: str, value: object, address: str) -> None:
     assert read(f"SELECT $1::{kind} AS v", address, params=[value]).item() == value
     assert count(address) == 3
 
@@ -164,7 +164,7 @@ def test_lists_as_parameters_and_named_ones(address: str) -> None:
 
 
 @pytest.mark.parametrize("name", ['a"; drop table t; --', "a'b", "two words", "select", "\u00fc", "a.b", '""', "$1"])
-def test_names_are_names_whatever_they_say(name: str, address: str) -> None:
+def test_names_are_quoted_whatever_they_contain(name: str, address: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     frame = pl.DataFrame({name: [1, 2]})
     greendata.write_sql(frame, name, address).get()
@@ -213,7 +213,7 @@ def test_a_replace_that_fails_keeps_the_old_table(address: str) -> None:
     assert count(address) == 3
 
 
-def test_a_rollback_takes_the_rows_back(address: str, connection: Any) -> None:
+def test_a_rollback_removes_the_rows(address: str, connection: Any) -> None:
     greendata.write_sql(ROWS, "t", connection, if_exists="append").get()
     greendata.write_sql(ROWS, "u", connection).get()
     assert (count(connection), count(connection, "u"), count(address)) == (6, 3, 3)

@@ -125,7 +125,7 @@ def test_a_column_of_numbers_and_text_is_refused_or_text_with_all_digits(file: P
     assert read("SELECT 2 AS v UNION ALL SELECT 0.5", file)["v"].to_list() == [2.0, 0.5]
 
 
-def test_types_that_change_far_down(file: Path) -> None:
+def test_types_that_change_in_a_late_row(file: Path) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) "
     with pytest.raises(ColumnUnreadable, match="int and str values"):
         read(f"{numbers} SELECT iif(i < 4999, i, 'x') AS v FROM n", file)
@@ -163,7 +163,7 @@ def test_two_columns_of_one_name(file: Path) -> None:
         read("SELECT a, a FROM t", file)
 
 
-def test_two_columns_that_sqlite_takes_for_one(file: Path) -> None:
+def test_two_columns_that_are_one_to_sqlite(file: Path) -> None:
     with pytest.raises(greendata.BadArgument, match="differ by more than upper and lower case"):
         greendata.write_sql(pl.DataFrame({"a": [1], "A": [2]}), "t", file, if_exists="append")
     other = pl.DataFrame({"\u00e4": [1], "\u00c4": [2]})

@@ -71,7 +71,7 @@ def test_values_that_no_column_holds_are_refused(value: str, address: str) -> No
         read(f"SELECT 1 AS other, {value} AS it", address)
 
 
-def test_other_values_are_what_they_are(address: str) -> None:
+def test_other_values_are_read_unchanged(address: str) -> None:
     columns = ", ".join(f"{value} AS c{number}" for number, (value, _) in enumerate(VALUES))
     assert read(f"SELECT {columns}", address).row(0) == tuple(value for _, value in VALUES)
 
@@ -167,7 +167,7 @@ def execute(connection: Any, sql: str) -> None:
         cursor.execute(sql)
 
 
-def test_text_of_another_encoding_comes_and_goes_as_it_is(others: dict[str, str]) -> None:
+def test_text_in_another_encoding_is_read_and_written_unchanged(others: dict[str, str]) -> None:
     address = others["LATIN1"]
     greendata.write_sql(pl.DataFrame({"a": ["caf\u00e9"]}), "t", address).get()
     assert read("SELECT a, length(a) AS n, chr(233) AS b FROM t", address).row(0) == ("caf\u00e9", 4, "\u00e9")

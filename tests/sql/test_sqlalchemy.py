@@ -320,7 +320,7 @@ def test_times_with_and_without_a_zone_are_refused_together(converting: Any) -> 
 
 
 @pytest.mark.parametrize("first", ["x", "d", "1"])
-def test_types_that_change_far_down(first: str, converting: Any) -> None:
+def test_types_that_change_in_a_late_row(first: str, converting: Any) -> None:
     """All values of a part have another type than those of the part before."""
     read("CREATE TABLE v (a greendata_some TEXT)", converting)
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)"

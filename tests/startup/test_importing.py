@@ -30,13 +30,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         del sys.modules[name]
 
 
-def test_what_is_there_already_is_there_now() -> None:
+def test_a_loaded_module_is_notified_at_once() -> None:
     seen: list[str] = []
     when_imported("sys", lambda: seen.append("now"))
     assert seen == ["now"]
 
 
-def test_the_import_brings_the_function_and_not_the_other_way(module: str) -> None:
+def test_the_function_runs_at_the_import_and_imports_nothing(module: str) -> None:
     seen: list[object] = []
     when_imported(module, lambda: seen.append(sys.modules[module].value))
     when_imported(module, lambda: seen.append(is_being_imported(module)))
@@ -48,7 +48,7 @@ def test_the_import_brings_the_function_and_not_the_other_way(module: str) -> No
     assert not is_being_imported(module)
 
 
-def test_the_module_looks_as_without_us(module: str) -> None:
+def test_the_module_looks_as_usual(module: str) -> None:
     when_imported(module, int)
     found = importlib.import_module(module)
     spec = found.__spec__

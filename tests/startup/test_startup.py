@@ -45,7 +45,7 @@ def lines_of(code: str, env: dict[str, str | None] | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("value", [None, "", "0", "off"])
-def test_a_program_that_has_not_asked_pays_a_look_at_the_environment(value: str | None) -> None:
+def test_without_the_variable_the_entry_point_only_reads_the_environment(value: str | None) -> None:
     code = """
 import gevent.monkey, gevent.events
 patched = set()
@@ -60,12 +60,12 @@ print(sorted(new))
     assert ast.literal_eval(new) == ["greendata", "greendata.monkey", *START]
 
 
-def test_a_program_that_has_asked_and_has_no_polars_does_not_get_it() -> None:
+def test_the_variable_does_not_import_polars() -> None:
     code = f"from gevent import monkey; monkey.patch_all(); print(loaded() & {HEAVY})"
     assert lines_of(code, {"GREENDATA_AUTOPATCH": "1"}) == ["{'gevent'}"]
 
 
-def test_importing_it_loads_nothing_and_asks_no_hub() -> None:
+def test_importing_greendata_loads_nothing_and_makes_no_hub() -> None:
     (names,) = lines_of("import greendata; print(ours(), loaded() & {'gevent', 'polars', 'pydantic', 'requests'})")
     assert names == "['greendata', 'greendata.startup', 'greendata.startup.importing'] set()"
 
@@ -81,7 +81,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_it_loads_what_is_touched(use: str) -> None:
+def test_a_name_loads_what_it_needs(use: str) -> None:
     name, wanted = USES[use]
     (loaded,) = lines_of(f"import greendata; {name}; print(sorted(loaded() & {HEAVY}))")
     assert ast.literal_eval(loaded) == sorted(wanted)
@@ -102,7 +102,7 @@ ORDERS = (
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_namespace_is_there_without_a_touch(order: str) -> None:
+def test_the_namespace_exists_once_polars_is_imported(order: str) -> None:
     assert lines_of(f"{order}\nprint(pl.LazyFrame({{'a': [1]}}).green.collect().get(timeout=60).height)") == ["1"]
 
 
@@ -147,7 +147,7 @@ def test_names_are_listed_before_they_are_loaded() -> None:
     assert lines_of("from greendata import *; print(collect, validate, stages)")[0].startswith("<function collect")
 
 
-def test_what_is_not_there_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'greendata' has no attribute 'colect'"):
         greendata.colect  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'colect'"):

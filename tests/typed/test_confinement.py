@@ -79,7 +79,7 @@ def test_without_a_root_a_path_is_passed_to_polars() -> None:
         ("pip?", "not a regular file"),
     ],
 )
-def test_what_leads_out_is_refused(root: Path, path: str, reason: str) -> None:
+def test_paths_that_lead_out_are_refused(root: Path, path: str, reason: str) -> None:
     (root / "out").symlink_to(root.parent / "outside")
     (root / "link.csv").symlink_to("../outside/secret.csv")
     if path == "circle":
@@ -126,7 +126,7 @@ def test_a_link_that_is_swapped_after_the_check_is_not_followed(root: Path) -> N
     assert sources.paths == (str(root.resolve() / "a.csv"),)
 
 
-def test_what_becomes_a_link_after_the_check_is_refused_at_the_run(root: Path) -> None:
+def test_a_path_that_becomes_a_link_after_the_check_is_refused_at_the_run(root: Path) -> None:
     sources = confinement.resolve_sources("deep/d.csv", root)
     (root / "deep").rename(root / "deeper")
     with pytest.raises(FileMissing):

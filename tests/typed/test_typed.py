@@ -210,7 +210,7 @@ def test_nested_values_come_back(tmp_path: Path) -> None:
         assert list(stream.models()) == [[order]]
 
 
-def test_csv_is_read_as_what_the_model_says(tmp_path: Path) -> None:
+def test_csv_is_read_in_the_types_of_the_model(tmp_path: Path) -> None:
     class Row(BaseModel):
         code: str
         day: date
@@ -299,7 +299,7 @@ def test_polars_does_not_expand_a_glob_in_a_name(tmp_path: Path) -> None:
 # -- results ------------------------------------------------------------------------------------------
 
 
-def test_four_ways_to_take_it() -> None:
+def test_four_ways_to_take_the_rows() -> None:
     frame = Frame[User].from_frame(GOOD)
     columns = {"name": ["Ann", "Bob", "Eve"], "age": [41, 17, 30], "nick": ["-", "-", "-"]}
     assert frame.collect() == USERS == TypeAdapter(list[User]).validate_python(GOOD.to_dicts())
@@ -327,7 +327,7 @@ WAYS: dict[str, Callable[[Frame[User], Path], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_validation_holds_in_every_way(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_validates_the_rows(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row numbers are those of the whole frame, and a file appears complete or not at all."""
     monkeypatch.setattr(typed, "BATCH_ROWS", 1)
     path = tmp_path / "out"

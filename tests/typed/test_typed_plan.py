@@ -124,7 +124,7 @@ def test_with_columns_adds_to_the_model(sales: Frame[Sale]) -> None:
     assert type(sales.with_columns(amount=pl.col("amount") + 1)) is Frame[Sale]
 
 
-def test_with_columns_keeps_what_the_model_asks(sales: Frame[Sale]) -> None:
+def test_with_columns_keeps_the_constraints_of_the_model(sales: Frame[Sale]) -> None:
     with pytest.raises(FrameInvalid, match="amount: 3 times less_than_equal"):
         sales.with_columns(amount=pl.col("amount") + 100).collect()
     assert sales.with_columns(pl.col("amount").cast(pl.Int16)).collect() == sales.collect()
@@ -149,7 +149,7 @@ def test_select_makes_a_model_of_what_it_names(sales: Frame[Sale]) -> None:
     assert not issubclass(picked.model, Sale)
 
 
-def test_what_the_model_does_not_know_stays_unknown_until_it_is_named(sales: Frame[Sale]) -> None:
+def test_unknown_columns_stay_unknown_until_they_are_named(sales: Frame[Sale]) -> None:
     assert sales.drop("city").to_frame().columns == ["amount"]
     assert sales.select("extra", "amount").to_frame().columns == ["extra", "amount"]
 

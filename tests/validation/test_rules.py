@@ -206,7 +206,7 @@ def test_a_validator_needs_its_column_alone() -> None:
     ]
 
 
-def test_what_stands_alone_receives_nothing_of_the_row() -> None:
+def test_a_value_that_stands_alone_gets_nothing_of_the_row() -> None:
     def function(kind: str) -> dict[str, Any]:
         return {"type": "function-plain", "function": {"type": kind, "function": abs}}
 

@@ -54,7 +54,7 @@ def test_trust_in_the_dtypes() -> None:
 
 
 @pytest.mark.parametrize("trust", ["shape_only", "strict"])
-def test_trust_does_not_reach_to_nulls(trust: Any) -> None:
+def test_trust_does_not_cover_nulls(trust: Any) -> None:
     df = pl.DataFrame({"id": [1, None, 3], "name": ["a", "b", "c"]})
     good, failures = greendata.filter_valid(df, User, trust=trust)
     assert good["id"].to_list() == [1, 3]
@@ -73,7 +73,7 @@ def test_trust_and_other_columns() -> None:
     assert greendata.validate(df, Allow, trust="strict").to_dict(as_series=False) == {"a": [1], "more": [2]}
 
 
-def test_trust_makes_nothing_row_by_row() -> None:
+def test_trusted_frames_get_no_computed_or_made_values() -> None:
     class Made(BaseModel):
         a: int
         stamp: float = Field(default_factory=lambda: 1.0)

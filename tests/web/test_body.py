@@ -59,7 +59,7 @@ def test_every_kind_of_body_is_read(client: FlaskClient, kind: str) -> None:
     assert client.post("/", data=data, content_type=content_type).get_json() == FRAME.to_dicts()
 
 
-def test_invalid_data_is_told_row_by_row(client: FlaskClient) -> None:
+def test_invalid_data_is_reported_row_by_row(client: FlaskClient) -> None:
     answer = client.post("/", json=[{"id": 1}, {"id": "x"}])
     assert answer.status_code == 422
     assert answer.content_type == "application/problem+json"
@@ -86,7 +86,7 @@ def test_many_failures_are_counted_and_not_all_listed(client: FlaskClient) -> No
         ("application/vnd.apache.parquet", b"PAR1"),
     ],
 )
-def test_what_cannot_be_read_is_a_bad_request(client: FlaskClient, content_type: str, data: bytes) -> None:
+def test_an_unreadable_body_is_a_bad_request(client: FlaskClient, content_type: str, data: bytes) -> None:
     answer = client.post("/", data=data, content_type=content_type)
     assert answer.status_code == 400
     assert answer.get_json(force=True)["title"] == "The body cannot be read"

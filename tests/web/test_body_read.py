@@ -59,7 +59,7 @@ def post(client: FlaskClient, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("limit", [None, len(DATA), 1000])
-def test_who_reads_the_body_leaves_it_to_others(limit: int | None, kind: str) -> None:
+def test_the_body_can_be_read_again(limit: int | None, kind: str) -> None:
     for order in permutations(LOOKS, 3):
         if "body" in order:
             answer = post(client_that(*(LOOKS[name] for name in order), MAX_CONTENT_LENGTH=limit), kind)
@@ -84,7 +84,7 @@ def json_not_kept() -> object:
 
 @pytest.mark.parametrize("kind", ["length", "server_ends_it"])
 @pytest.mark.parametrize("look", [read_a_part, read_all, not_kept, json_not_kept])
-def test_a_body_of_which_a_part_is_gone_is_not_taken_for_a_whole_one(look: Callable[[], object], kind: str) -> None:
+def test_an_incomplete_body_is_not_accepted(look: Callable[[], object], kind: str) -> None:
     answer = post(client_that(look, LOOKS["body"]), kind)
     assert answer.status_code == 400
     assert "of its 22 bytes received; it was cut short, or read before and not" in answer.get_json(force=True)["detail"]
@@ -95,7 +95,7 @@ def test_the_stream_after_it_has_the_body(kind: str) -> None:
     assert post(client_that(LOOKS["body"], read_all), kind).get_json() == [ROWS, DATA.decode()]
 
 
-def test_the_rest_of_a_body_that_was_too_large_is_none() -> None:
+def test_the_rest_of_a_body_that_was_too_large_is_empty() -> None:
     def again() -> list[object]:
         for limit in (5, 1000):
             try:
@@ -111,7 +111,7 @@ def test_the_rest_of_a_body_that_was_too_large_is_none() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_read_before_is_held_against_the_limit(kind: str) -> None:
+def test_the_limit_applies_to_a_body_that_was_read_before(kind: str) -> None:
     client = client_that(LOOKS["get_data"], LOOKS["body"], GREENDATA_MAX_BODY=10)
     assert post(client, kind).status_code == 413
 
@@ -170,7 +170,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.mark.parametrize("path", ["/", "/?look=1"])
-def test_real_servers_bring_whole_bodies(server: Server, path: str) -> None:
+def test_real_servers_deliver_complete_bodies(server: Server, path: str) -> None:
     assert answer_to(server, "Content-Length: 7", CSV, path=path) == (200, {"sum": 3})
     assert answer_to(server, CHUNKED, chunk(CSV[:4]) + chunk(CSV[4:]) + b"0\r\n\r\n", path=path) == (200, {"sum": 3})
     assert answer_to(server, "Content-Length: 7", CSV + b"9\n", path=path) == (200, {"sum": 3})

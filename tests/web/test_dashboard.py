@@ -64,7 +64,7 @@ def get(client: FlaskClient, path: str) -> TestResponse:
 # -- who may see it ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_off_unless_asked_for() -> None:
+def test_the_page_is_off_by_default() -> None:
     app = Flask("service")
     GreenData(app, dashboard_auth=lambda: True)
     assert app.config["GREENDATA_DASHBOARD"] is False
@@ -73,7 +73,7 @@ def test_it_is_off_unless_asked_for() -> None:
     assert observe.watch.current() is None
 
 
-def test_without_a_guard_it_is_refused_at_registration() -> None:
+def test_without_access_control_the_page_is_refused_at_registration() -> None:
     with pytest.raises(DashboardOpen, match=r"^GREENDATA_DASHBOARD is on in 'service', .* pass GreenData") as caught:
         make_app(None)
     assert caught.value.app == "service"
@@ -87,7 +87,7 @@ def test_the_switch_is_true_or_false(value: object) -> None:
         GreenData(app)
 
 
-def test_in_debug_mode_it_needs_no_guard_and_later_it_does() -> None:
+def test_only_debug_mode_needs_no_access_control() -> None:
     app = make_app(None, debug=True)
     assert app.test_client().get("/greendata/").status_code == 200
     app.debug = False
@@ -96,13 +96,13 @@ def test_in_debug_mode_it_needs_no_guard_and_later_it_does() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("answer", [False, None, 1, "yes", redirect("/login")], ids=repr)
-def test_all_of_it_is_for_those_alone_of_whom_the_guard_says_true(path: str, answer: object) -> None:
+def test_every_url_requires_that_auth_returns_true(path: str, answer: object) -> None:
     client = make_app(lambda: answer).test_client()  # type: ignore[arg-type,return-value]
     assert get(client, path).status_code == 403
     assert client.post("/greendata/cancel/1").status_code == 403
 
 
-def test_the_guard_sees_the_request_and_may_answer_itself() -> None:
+def test_auth_sees_the_request_and_may_respond_itself() -> None:
     def auth() -> bool:
         if request.authorization is None:
             abort(401)
@@ -114,7 +114,7 @@ def test_the_guard_sees_the_request_and_may_answer_itself() -> None:
     assert client.get("/greendata/", auth=("ann", "")).status_code == 200
 
 
-def test_a_guard_that_fails_lets_nobody_in() -> None:
+def test_an_auth_that_raises_denies_access() -> None:
     def auth() -> bool:
         raise LookupError("no users")
 
@@ -125,7 +125,7 @@ def test_a_guard_that_fails_lets_nobody_in() -> None:
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/static/none.js"])
-def test_every_answer_is_hardened(client: FlaskClient, path: str) -> None:
+def test_every_response_has_the_security_headers(client: FlaskClient, path: str) -> None:
     headers = get(client, path).headers
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
     assert policy.pop("default-src") == "'none'"
@@ -138,7 +138,7 @@ def test_every_answer_is_hardened(client: FlaskClient, path: str) -> None:
     assert headers["Cache-Control"] == "no-store"
 
 
-def test_answers_of_the_app_itself_are_left_alone(client: FlaskClient) -> None:
+def test_responses_of_the_app_itself_are_unchanged(client: FlaskClient) -> None:
     assert "Content-Security-Policy" not in client.get("/").headers
 
 
@@ -158,7 +158,7 @@ class Links(HTMLParser):
             self.inline.append(tag)
 
 
-def test_the_page_brings_all_of_its_own_along(client: FlaskClient) -> None:
+def test_the_page_loads_its_own_files_only(client: FlaskClient) -> None:
     links = Links()
     links.feed(client.get("/greendata/").text)
     assert links.inline == []
@@ -167,12 +167,12 @@ def test_the_page_brings_all_of_its_own_along(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(STATIC.iterdir()), ids=lambda file: file.name)
-def test_no_file_asks_for_another_host_or_makes_markup_of_text(file: Path) -> None:
+def test_no_file_loads_from_another_host_or_inserts_markup(file: Path) -> None:
     text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"//[a-z]|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", text)
 
 
-def test_it_is_found_under_a_prefix_too(client: FlaskClient) -> None:
+def test_the_page_works_under_a_prefix(client: FlaskClient) -> None:
     answer = client.get("/greendata/", environ_overrides={"SCRIPT_NAME": "/shop"})
     assert "; Path=/shop/greendata/;" in f"{answer.headers['Set-Cookie']};"
 
@@ -211,7 +211,7 @@ def test_the_button_cancels(client: FlaskClient, job: str, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("shown", ["", "x", "A" * 43, "é" * 43])
-def test_without_its_token_it_does_nothing(client: FlaskClient, job: str, shown: str) -> None:
+def test_the_button_does_nothing_without_its_token(client: FlaskClient, job: str, shown: str) -> None:
     assert cancel(client, job, **{HEADER: shown}) == 403  # the page was not loaded
     token_of(client)
     assert cancel(client, job) == 403
@@ -219,23 +219,23 @@ def test_without_its_token_it_does_nothing(client: FlaskClient, job: str, shown:
     assert not observe.running()[0].abandoned
 
 
-def test_a_cookie_that_is_no_token_is_not_taken_for_one(client: FlaskClient, job: str) -> None:
+def test_a_cookie_that_is_not_a_token_is_refused(client: FlaskClient, job: str) -> None:
     client.set_cookie(COOKIE, "guess", path="/greendata/")
     assert cancel(client, job, **{HEADER: "guess"}) == 403
     assert token_of(client) != "guess"
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
-def test_other_sites_cannot_press_it(client: FlaskClient, job: str, site: str) -> None:
+def test_other_sites_cannot_cancel(client: FlaskClient, job: str, site: str) -> None:
     assert cancel(client, job, **{HEADER: token_of(client), "Sec-Fetch-Site": site}) == 403
     assert cancel(client, job, **{HEADER: token_of(client), "Sec-Fetch-Site": "same-origin"}) == 204
 
 
-def test_it_is_no_link(client: FlaskClient, job: str) -> None:
+def test_cancel_accepts_only_post(client: FlaskClient, job: str) -> None:
     assert get(client, f"/cancel/{job}").status_code == 405
 
 
-def test_what_does_not_run_here_is_told_apart(client: FlaskClient) -> None:
+def test_unknown_jobs_and_jobs_of_other_processes_are_distinguished(client: FlaskClient) -> None:
     token = token_of(client)
     assert cancel(client, f"{os.getpid()}.worker.7", **{HEADER: token}) == 404
     assert cancel(client, f"{os.getpid() + 1}.worker.7", **{HEADER: token}) == 409
@@ -284,7 +284,7 @@ def fail(_: object = None) -> Any:
     raise ValueError("secret: cake of mine")
 
 
-def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskClient) -> None:
+def test_the_stream_has_no_values_plans_or_texts_of_errors(client: FlaskClient) -> None:
     gevent.get_hub()  # a server of greenlets has one
     client.get("/")  # observation starts with the first request
     cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
@@ -296,7 +296,7 @@ def test_neither_values_nor_plans_nor_texts_of_errors_are_in_it(client: FlaskCli
     assert "cake of mine" not in shown
 
 
-def test_texts_of_errors_are_in_it_if_asked_for(client: FlaskClient) -> None:
+def test_the_stream_has_texts_of_errors_on_request(client: FlaskClient) -> None:
     observe.start(keep_texts=True)  # the page would start without it
     at_home(greendata.run(fail, label="report"))
     [failure] = first_state(client)["failures"]
@@ -309,7 +309,7 @@ def test_the_snapshot_is_the_one_that_top_reads(client: FlaskClient) -> None:
     assert seen.keys() == json.loads(observe.snapshot_json()).keys()
 
 
-def test_there_is_an_end_to_how_many_may_watch(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_viewers_is_limited(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "VIEWERS", 0)
     answer = client.get("/greendata/events")
     assert answer.status_code == 503

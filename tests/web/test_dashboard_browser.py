@@ -138,7 +138,7 @@ def page(browser: Browser, server: Server, folder: Path) -> Iterator[Page]:
     assert browser.console() == []
 
 
-def test_it_shows_the_process_that_answers(page: Page) -> None:
+def test_the_page_shows_the_process_that_responds(page: Page) -> None:
     seen = fetch(page.address + "stats.json")
     assert page.text("#pid") == str(seen["pid"])
     assert page.text("footer").startswith("This page shows one worker process.")
@@ -172,7 +172,7 @@ def test_the_button_cancels(page: Page) -> None:
     assert page.rows("jobs")[0][2] == ""
 
 
-def test_it_works_by_keyboard_alone(page: Page) -> None:
+def test_the_page_works_by_keyboard(page: Page) -> None:
     for label in ("first", "second"):
         page.post(f"/hold/{label}")
     until(lambda: len(page.rows("jobs")) == 2)
@@ -189,7 +189,7 @@ def test_it_works_by_keyboard_alone(page: Page) -> None:
     until(lambda: page.browser.run("return document.activeElement.id") == "jobs-title")
 
 
-def test_a_failure_is_told_by_its_type(page: Page) -> None:
+def test_a_failure_is_shown_by_its_type(page: Page) -> None:
     page.post("/fail/monthly totals")
     label, error, when = until(lambda: page.rows("failures"))[0]
     assert (label, error) == ("monthly totals", "ValueError")
@@ -199,7 +199,7 @@ def test_a_failure_is_told_by_its_type(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_is_legible(page: Page, tmp_path: Path, theme: str, width: int) -> None:
+def test_the_page_is_legible(page: Page, tmp_path: Path, theme: str, width: int) -> None:
     for label in (NASTY, "W" * 150):
         page.post(f"/fail/{label}")
         page.post(f"/hold/{label}")

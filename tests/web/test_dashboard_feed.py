@@ -30,7 +30,7 @@ def never() -> bool:
     return False
 
 
-def test_whoever_asks_within_the_second_gets_the_same_bytes() -> None:
+def test_requests_within_a_second_get_the_same_bytes() -> None:
     feed = Feed(LONG)
     states = {feed.state() for _ in range(100)}
     snapshots = {feed.snapshot() for _ in range(100)}
@@ -70,7 +70,7 @@ def test_without_viewers_there_are_no_snapshots() -> None:
     assert (feed.made, feed.viewers) == (made, 0)
 
 
-def test_a_stream_nobody_began_to_read_is_no_viewer() -> None:
+def test_a_stream_that_is_not_read_is_not_a_viewer() -> None:
     feed = Feed(LONG)
     stream = feed.follow(never)
     stream.close()
@@ -87,7 +87,7 @@ def test_a_stream_ends_when_the_server_does() -> None:
     assert feed.viewers == 0
 
 
-def test_a_stream_ends_in_time_so_that_its_viewer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_ends_so_that_its_viewer_is_authorized_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "STREAM", 0.0)
     assert list(Feed().follow(never)) == [b"retry: 500\n\n"]
 
@@ -99,7 +99,7 @@ def test_in_a_plain_thread_it_makes_no_hub() -> None:
     assert in_a_plain_thread(watch) == (4, None)
 
 
-def test_a_forked_child_begins_anew() -> None:
+def test_a_forked_child_starts_with_an_empty_feed() -> None:
     program = """
         import os
         from greendata.web.dashboard.feed import Feed
@@ -195,7 +195,7 @@ def test_viewers_that_leave_are_noticed(server: Server) -> None:
 
 
 @green
-def test_top_reads_it(server: Server) -> None:
+def test_top_reads_the_snapshot(server: Server) -> None:
     server.ask("/")  # the server is up, so viewers do not wait long
     assert fetch(f"http://x:open@127.0.0.1:{server.port}")["jobs"] == []
 

@@ -47,7 +47,7 @@ def test_init_app_serves_several_apps_and_keeps_none() -> None:
         ("GREENDATA_MAX_BODY", 1.5, "GREENDATA_MAX_BODY must be a whole number of bytes >= 0, got 1.5"),
     ],
 )
-def test_a_bad_configuration_is_told_at_once(name: str, value: object, text: str) -> None:
+def test_a_bad_configuration_is_an_error_at_once(name: str, value: object, text: str) -> None:
     app = Flask("service")
     app.config[name] = value
     with pytest.raises(BadSetting) as caught:
@@ -56,7 +56,7 @@ def test_a_bad_configuration_is_told_at_once(name: str, value: object, text: str
     assert "greendata" not in app.extensions
 
 
-def test_a_bad_deadline_is_told_at_once() -> None:
+def test_a_bad_deadline_is_an_error_at_once() -> None:
     with pytest.raises(BadTimeout):
         GreenData.deadline(-1)
 
@@ -99,7 +99,7 @@ def test_a_query_past_the_deadline_is_a_gateway_timeout(held: Gate) -> None:
     held.open()
 
 
-def test_the_request_is_there_inside_its_jobs(held: Gate) -> None:
+def test_the_request_is_available_inside_its_jobs(held: Gate) -> None:
     app, _ = app_with(None)
 
     def look() -> tuple[str, str, int]:
@@ -135,7 +135,7 @@ def test_a_job_that_outlives_its_request_still_knows_it(held: Gate) -> None:
     assert jobs[0].get() == "service me"
 
 
-def test_what_is_left_behind_is_cancelled(held: Gate) -> None:
+def test_queries_left_behind_are_cancelled(held: Gate) -> None:
     app, _ = app_with(None)
     jobs: list[greendata.Result[object]] = []
     app.add_url_rule("/", "index", lambda: jobs.append(greendata.run(held)) or "gone on")
@@ -154,7 +154,7 @@ def test_requests_take_turns_by_their_key() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_what_is_gathered_is_kept_with_it(held: Gate, nested: bool) -> None:  # noqa: FBT001
+def test_keep_covers_gathered_results(held: Gate, nested: bool) -> None:  # noqa: FBT001
     app, _ = app_with(None)
     jobs: list[greendata.Result[Any]] = []
 
@@ -182,7 +182,7 @@ class Customer:
         return hash(self.name)
 
 
-def test_a_key_that_is_a_proxy_is_what_it_stands_for_in_its_request(held: Gate) -> None:
+def test_a_key_that_is_a_proxy_is_resolved_in_its_request(held: Gate) -> None:
     app = Flask("service")
 
     @app.before_request
@@ -226,7 +226,7 @@ def test_the_doctor_on_the_command_line() -> None:
     assert "Polars patch" in printed.output
 
 
-def test_top_on_the_command_line_says_that_nobody_answers() -> None:
+def test_top_on_the_command_line_reports_an_absent_server() -> None:
     app, _ = app_with(None)
     printed = app.test_cli_runner().invoke(args=["greendata", "top", "/nowhere.sock", "--once"])
     assert printed.exit_code == 1

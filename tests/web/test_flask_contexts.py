@@ -155,7 +155,7 @@ def test_a_teardown_function_that_fails_leaves_the_next_request_its_own_scope(he
     held.open()
 
 
-def test_what_runs_before_the_view_has_the_deadline_too() -> None:
+def test_before_request_functions_have_the_deadline_too() -> None:
     app = Flask("service")
     app.config["GREENDATA_REQUEST_TIMEOUT"] = 50.0
     seen: list[str] = []
@@ -172,7 +172,7 @@ def test_what_runs_before_the_view_has_the_deadline_too() -> None:
     assert (current_scope(), current_deadline()) == (None, None)
 
 
-def test_an_answer_that_is_dropped_ends_no_other_query(held: Gate) -> None:
+def test_a_dropped_response_cancels_no_other_query(held: Gate) -> None:
     app = app_with()
 
     @app.get("/")
@@ -283,7 +283,7 @@ def test_a_scope_that_ends_in_a_worker_stops_looking_on_its_own_hub(held: Gate) 
     held.open()
 
 
-def test_a_server_that_closes_the_connection_before_the_end_is_no_departure(held: Gate) -> None:
+def test_a_server_that_closes_the_connection_is_not_a_disconnect(held: Gate) -> None:
     with client_of(Scope) as (scope, client, served):
         scope.enter(seconds=None)
         pending = greendata.run(held, 1)

@@ -159,14 +159,14 @@ def test_a_client_that_leaves_ends_the_members_of_a_group(server: Server, gate: 
     gate.open()
 
 
-def test_a_client_that_stays_gets_its_answer(server: Server, gate: Pipe) -> None:
+def test_a_client_that_stays_gets_its_response(server: Server, gate: Pipe) -> None:
     with server.asked("/plain") as answer:
         gate.open()
         assert answer().read() == b"done"
     assert outcome(server) == "3 rows"
 
 
-def test_the_next_request_on_the_connection_is_no_departure(server: Server, gate: Pipe) -> None:
+def test_the_next_request_on_the_connection_is_not_a_disconnect(server: Server, gate: Pipe) -> None:
     with server.connected(get("/verb")) as client:
         gate.wait_arrived()
         client.sendall(get("/state"))
@@ -177,7 +177,7 @@ def test_the_next_request_on_the_connection_is_no_departure(server: Server, gate
     assert outcome(server) == "3 rows"
 
 
-def test_a_body_that_nobody_has_read_is_no_departure(server: Server, gate: Pipe) -> None:
+def test_an_unread_body_is_not_a_disconnect(server: Server, gate: Pipe) -> None:
     request = b"POST /posted HTTP/1.1\r\nHost: here\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n"
     with server.connected(request) as client:
         gate.wait_arrived()
@@ -192,7 +192,7 @@ def test_a_body_that_nobody_has_read_is_no_departure(server: Server, gate: Pipe)
     assert received.endswith(b"x" * 100_000)
 
 
-def test_a_request_that_is_out_of_time_gives_its_query_up(server: Server, gate: Pipe) -> None:
+def test_a_request_that_is_out_of_time_cancels_its_query(server: Server, gate: Pipe) -> None:
     with server.asked("/brief") as answer:
         response = answer()
         assert response.status == 504
@@ -203,7 +203,7 @@ def test_a_request_that_is_out_of_time_gives_its_query_up(server: Server, gate: 
 
 
 @pytest.mark.usefixtures("gate")
-def test_what_a_view_leaves_behind_is_cancelled_but_for_what_it_keeps(server: Server, other: Pipe) -> None:
+def test_queries_of_a_finished_view_are_cancelled_unless_kept(server: Server, other: Pipe) -> None:
     assert server.ask("/left") == "done"
     first, second = json.loads(server.ask("/state"))["outcomes"]
     assert first.endswith("the request is over")
@@ -236,14 +236,14 @@ def old(path: str) -> bytes:
     return f"GET {path} HTTP/1.0\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
 
 
-def test_a_late_error_is_no_end_in_http_1_0_either(server: Server) -> None:
+def test_a_late_error_resets_an_http_1_0_connection(server: Server) -> None:
     with server.connected(old("/broken")) as client, pytest.raises(ConnectionResetError):
         b"".join(iter(partial(client.recv, 1 << 16), b""))
     server.wait_log("ValueError: too late")
     assert "Bad file descriptor" not in server.read_log()
 
 
-def test_an_answer_that_is_whole_ends_in_http_1_0(server: Server, gate: Pipe) -> None:
+def test_a_complete_response_ends_normally_in_http_1_0(server: Server, gate: Pipe) -> None:
     with server.connected(old("/stream")) as client:
         gate.open()
         received = b"".join(iter(partial(client.recv, 1 << 16), b""))

@@ -54,7 +54,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         assert server.wait_end() == 0, server.read_log()
 
 
-def test_preloading_with_a_query_is_told_at_once(serve: Callable[..., Server]) -> None:
+def test_preloading_with_a_query_is_reported_at_once(serve: Callable[..., Server]) -> None:
     server = serve("--preload", at_import="import greendata; pl.select(1)")
     assert server.ask("/ping") != str(server.process.pid)
     for path in ("/total", "/held"):
@@ -64,7 +64,7 @@ def test_preloading_with_a_query_is_told_at_once(serve: Callable[..., Server]) -
 
 
 @pytest.mark.parametrize("autopatch", ["1", "0"])
-def test_preloading_with_a_query_is_told_where_only_the_worker_has_greendata(
+def test_preloading_with_a_query_is_reported_if_only_the_worker_has_greendata(
     serve: Callable[..., Server], autopatch: str
 ) -> None:
     server = serve("--preload", at_import="pl.select(1)", GREENDATA_AUTOPATCH=autopatch)
@@ -74,7 +74,7 @@ def test_preloading_with_a_query_is_told_where_only_the_worker_has_greendata(
 
 
 @pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
-def test_preloading_with_a_schema_is_told_too(tmp_path: Path, worker: str) -> None:
+def test_preloading_with_a_schema_is_reported_too(tmp_path: Path, worker: str) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
     service = SERVICE.format(at_import=f"pl.scan_parquet('{tmp_path}/a.parquet').collect_schema()") + ROUTED
     server = Server(tmp_path, service, ["-k", worker, "--preload"], {"GREENDATA_AUTOPATCH": "1"})

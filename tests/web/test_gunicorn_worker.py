@@ -139,7 +139,7 @@ def test_sigterm_lets_a_query_finish(serve: Serve, gate: Pipe, way: tuple[str, .
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_does_not_finish_is_cancelled_and_named(serve: Serve, gate: Pipe, way: tuple[str, ...]) -> None:
+def test_unfinished_queries_are_cancelled_and_named(serve: Serve, gate: Pipe, way: tuple[str, ...]) -> None:
     server = serve(*way, "--graceful-timeout", "6", "--log-level", "info")
     with server.asked("/stuck") as report:
         gate.wait_arrived()
@@ -153,7 +153,7 @@ def test_what_does_not_finish_is_cancelled_and_named(serve: Serve, gate: Pipe, w
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_quick_end_names_what_ran(serve: Serve, gate: Pipe, way: tuple[str, ...]) -> None:
+def test_a_quick_end_names_the_running_queries(serve: Serve, gate: Pipe, way: tuple[str, ...]) -> None:
     server = serve(*way)
     with server.asked("/stuck"):
         gate.wait_arrived()

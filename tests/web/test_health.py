@@ -38,13 +38,13 @@ def reason(client: FlaskClient) -> str:
     return "" if answer.status_code == 200 else f"{answer.status_code} {answer.get_json(force=True)['detail']}"
 
 
-def test_they_are_off_unless_asked_for() -> None:
+def test_health_checks_are_off_by_default() -> None:
     app = Flask("service")
     GreenData(app)
     assert app.test_client().get("/livez").status_code == 404
 
 
-def test_a_server_that_idles_is_ready(client: FlaskClient) -> None:
+def test_an_idle_server_is_ready(client: FlaskClient) -> None:
     assert reason(client) == ""
 
 
@@ -82,14 +82,14 @@ def test_a_hub_that_lags_is_not_ready(client: FlaskClient) -> None:
         observe.stop()
 
 
-def test_livez_asks_the_pool_for_nothing(client: FlaskClient) -> None:
+def test_livez_does_not_use_the_pool(client: FlaskClient) -> None:
     greendata.drain(0)
     before = pool.stats()
     assert client.get("/livez").text == "ok\n"
     assert pool.stats() == before
 
 
-def test_what_is_abandoned_is_named(held: Gate) -> None:
+def test_abandoned_jobs_are_named(held: Gate) -> None:
     settings = pool.shared.settings
     greendata.configure(max_workers=1)
     running, queued = greendata.run(held, label="report"), greendata.run(held, label="export")

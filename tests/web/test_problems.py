@@ -53,7 +53,7 @@ ANSWERS = [
 @pytest.mark.parametrize(
     ("make", "status", "title"), ANSWERS, ids=lambda value: value if isinstance(value, int) else ""
 )
-def test_each_error_has_its_answer(make: Callable[[], Exception], status: int, title: str) -> None:
+def test_each_error_has_its_response(make: Callable[[], Exception], status: int, title: str) -> None:
     answer = app_that_raises(make).test_client().get("/")
     assert answer.status_code == status
     assert answer.content_type == "application/problem+json"
@@ -62,7 +62,7 @@ def test_each_error_has_its_answer(make: Callable[[], Exception], status: int, t
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
-def test_clients_that_were_turned_away_spread_out() -> None:
+def test_rejected_clients_retry_at_different_times() -> None:
     client = app_that_raises(lambda: errors.PoolFull(50, 50)).test_client()
     waits = {int(client.get("/").headers["Retry-After"]) for _ in range(100)}
     assert len(waits) > 1
@@ -79,13 +79,13 @@ def test_clients_that_were_turned_away_spread_out() -> None:
     ],
     ids=lambda make: type(make()).__name__,
 )
-def test_faults_of_the_service_stay_its_own(make: Callable[[], Exception]) -> None:
+def test_errors_of_the_service_are_internal_server_errors(make: Callable[[], Exception]) -> None:
     answer = app_that_raises(make).test_client().get("/")
     assert answer.status_code == 500
     assert "ecret" not in answer.text
 
 
-def test_what_went_wrong_inside_is_not_told() -> None:
+def test_internal_details_are_not_sent() -> None:
     answer = app_that_raises(lambda: errors.DeadlineExceeded("secret_report", 2.0, running=True)).test_client().get("/")
     assert "secret_report" not in answer.text
 
@@ -101,7 +101,7 @@ def test_a_handler_of_the_app_comes_first(handled: type[Exception], first: bool)
     assert (client.get("/").status_code, client.get("/").text) == (418, "mine: TenantFull")
 
 
-def test_a_subclass_without_a_handler_has_its_parents_answer() -> None:
+def test_a_subclass_without_a_handler_has_its_parents_response() -> None:
     assert app_that_raises(lambda: TenantFull(1, 1)).test_client().get("/").status_code == 503
 
 
@@ -120,7 +120,7 @@ def told() -> Iterator[list[BaseException]]:
 @pytest.mark.parametrize(
     ("make", "status", "title"), ANSWERS, ids=lambda value: value if isinstance(value, int) else ""
 )
-def test_what_the_client_cannot_mend_is_logged_and_a_timeout_is_told_as_a_failure(
+def test_server_errors_are_logged_and_a_timeout_is_reported_to_flask(
     make: Callable[[], Exception],
     status: int,
     title: str,
@@ -145,7 +145,7 @@ def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture)
     assert "\r" not in caplog.records[0].getMessage()
 
 
-def test_who_handles_the_error_tells_of_it(told: list[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handled_error_is_not_reported_twice(told: list[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     make = partial(errors.DeadlineExceeded, "report", 2.0, running=True)
     app_that_raises(make, handled=errors.DeadlineExceeded).test_client().get("/")
     assert (told, caplog.records) == ([], [])
@@ -211,7 +211,7 @@ def cross_origin(answer: Response) -> Response:
 @pytest.mark.filterwarnings("ignore")  # of these extensions
 @pytest.mark.parametrize("extend", EXTENSIONS)
 @pytest.mark.parametrize("first", [False, True])
-def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
+def test_an_extension_that_turns_errors_into_500_keeps_our_responses(
     extend: Callable[[Flask, Callable[[], object]], None],
     first: bool,  # noqa: FBT001
     told: list[BaseException],
@@ -230,7 +230,7 @@ def test_an_extension_that_makes_a_500_of_all_errors_leaves_ours_their_answers(
         assert asked(extend, lambda fault=fault: fault, first=first).status_code == 500  # type: ignore[misc]
 
 
-def test_client_gone_says_so() -> None:
+def test_the_text_of_client_gone() -> None:
     gone = errors.ClientGone("export")
     assert isinstance(gone, ConnectionResetError)
     assert str(gone) == "the client disconnected before export had finished"

@@ -93,7 +93,7 @@ def test_the_client_chooses(client: FlaskClient, path: str, accept: str | None, 
     assert ("Accept" in answer.headers.get("Vary", "")) == (path != "/fixed")
 
 
-def test_what_nobody_has_is_not_acceptable(client: FlaskClient) -> None:
+def test_an_unavailable_format_is_not_acceptable(client: FlaskClient) -> None:
     answer = client.get("/report", headers={"Accept": "image/png, text/html"})
     assert answer.status_code == 406
     assert answer.content_type == "application/problem+json"
@@ -112,7 +112,7 @@ def test_a_format_of_the_service_itself_is_checked() -> None:
         respond(FRAME, "xml")  # type: ignore[arg-type]
 
 
-def test_proxies_neither_hold_it_back_nor_compress_it_again(client: FlaskClient) -> None:
+def test_proxies_neither_buffer_nor_compress_a_stream(client: FlaskClient) -> None:
     for name in FORMATS:
         answer = client.get(f"/report?format={name}")
         assert answer.headers["X-Accel-Buffering"] == "no"
@@ -232,7 +232,7 @@ def test_a_format_without_a_form_for_the_columns_is_not_acceptable(source: str, 
         ("text/csv, application/json;q=0, application/*;q=0.1", "ndjson"),
     ],
 )
-def test_what_the_client_likes_next_is_sent_where_there_is_no_form_for_the_best(
+def test_the_clients_next_choice_is_sent_if_the_first_cannot_hold_the_columns(
     source: str, accept: str, chosen: str
 ) -> None:
     answer = answer_with(AGAIN[source], "/report", accept)
@@ -247,7 +247,7 @@ def test_every_format_that_has_no_form_says_which_have() -> None:
 
 
 @pytest.mark.parametrize("path", ["/fixed", "/report?format=json", "/report"])
-def test_what_no_wish_of_the_client_could_mend_is_a_fault_of_the_service(path: str) -> None:
+def test_a_frame_that_no_format_holds_is_an_error_of_the_service(path: str) -> None:
     assert answer_with(lambda: NESTED if path == "/fixed" else OBJECTS, path).status_code == 500
 
 
@@ -265,7 +265,7 @@ def test_a_byte_order_mark_for_excel() -> None:
         assert pl.read_csv(two).equals(pl.concat([frame, frame]))
 
 
-def test_a_head_request_and_a_dropped_answer_close_the_source() -> None:
+def test_a_head_request_and_a_dropped_response_close_the_source() -> None:
     closed: list[str] = []
     app = Flask("service")
     GreenData(app)
