@@ -69,12 +69,13 @@ def naming_arguments(func: Callable[P, T]) -> Callable[P, T]:
     positional = {found.name for found in parameters if found.kind is found.POSITIONAL_OR_KEYWORD}
     keywords = [found.name for found in parameters if found.kind is found.KEYWORD_ONLY]
     known = positional.union(keywords)
+    shown = func.__qualname__.removesuffix(".__init__").rpartition(".")[2]  # for a constructor the name of the class
 
     @wraps(func)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if not kwargs.keys() <= known:
             unknown = next(name for name in kwargs if name not in known)
-            raise UnknownArgument(func.__name__, unknown, keywords)
+            raise UnknownArgument(shown, unknown, keywords)
         return func(*args, **kwargs)
 
     return call

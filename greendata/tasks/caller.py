@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
 from types import MethodType, TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar
 
 from greendata.errors import BadTimeout, JobCancelled, NotCallable, ServiceEnded
 from greendata.hub.deadline import deadline, seconds_of
@@ -36,6 +36,7 @@ from greendata.tasks.waiting import wait
 
 __all__ = ("Caller", "SerialQueue", "Service", "in_background")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -66,7 +67,7 @@ class Caller(HubThread):
 
     # -- calls: any thread ------------------------------------------------------------------------------
 
-    def call_soon(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
+    def call_soon(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a new greenlet, in the next iteration of the loop.
 
         Raises:
@@ -75,7 +76,7 @@ class Caller(HubThread):
         """
         return self.schedule_call(func, args, kwargs)
 
-    def call_direct(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
+    def call_direct(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in the hub itself. Use this for short functions that do not wait.
 
         Raises:
@@ -84,7 +85,7 @@ class Caller(HubThread):
         task = self._make_task(func, args, kwargs)
         return self._dispatch(task, task.start_direct)
 
-    def call_later(self, delay: float, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
+    def call_later(self, delay: float, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet after *delay* seconds.
 
         Raises:
@@ -114,7 +115,7 @@ class Caller(HubThread):
         task = self._make_task(func, args, kwargs or {}, context, metadata)
         return self._dispatch(task, task.start)
 
-    def to_thread(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Result[T]:
+    def to_thread(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
         """Run ``func(*args, **kwargs)`` in the pool, which all callers share.
 
         Raises:
@@ -127,7 +128,7 @@ class Caller(HubThread):
         work = partial(func, **kwargs) if kwargs else func
         return pool.submit(work, *args, label=name_of(func))
 
-    def queue_call(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
+    def queue_call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` after all earlier queued calls of the same function have ended.
 
         Raises:
@@ -158,7 +159,9 @@ class Caller(HubThread):
             queue.close()
         return queue is not None
 
-    def service(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> Service[T]:
+    def service(
+        self, func: Callable[Concatenate[Service[T], P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Service[T]:
         """Run ``func(service, *args, **kwargs)`` until its `Service` or this caller is stopped.
 
         Raises:

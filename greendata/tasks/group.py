@@ -25,7 +25,7 @@ from collections.abc import Callable, Hashable
 from contextvars import Token
 from functools import partial
 from time import monotonic
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from gevent import Greenlet, Timeout
 from gevent.event import AsyncResult
@@ -34,6 +34,7 @@ from greenlet import GreenletExit, getcurrent
 
 from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
 from greendata.errors.plural import counted
+from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import ensure_hub, weakly
@@ -47,9 +48,15 @@ from greendata.pool.job import on_submit
 from greendata.tasks.completion_queue import waitable
 from greendata.tasks.task import Task, TaskResult, name_of
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from greendata.internals.polars import EngineType
+
 __all__ = ("Group",)
 
 OnSubmit = Callable[[Result[Any]], object]
+P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
@@ -91,6 +98,7 @@ class Group:
         (3, 'A')
     """
 
+    @naming_arguments
     def __init__(
         self,
         *,
@@ -163,7 +171,7 @@ class Group:
 
     # -- members: any thread ------------------------------------------------------------------------
 
-    def spawn(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskResult[T]:
+    def spawn(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet of the group's hub, with the caller's context variables.
 
         Raises:
@@ -183,7 +191,42 @@ class Group:
             self._registration(task.call)
         return task.call
 
+    @overload
     def run(
+        self,
+        func: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | None,
+        key: Hashable = ...,
+        label: str | None = ...,
+        **kwargs: Any,
+    ) -> Result[T]: ...
+    @overload
+    def run(
+        self,
+        func: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | None = ...,
+        key: Hashable,
+        label: str | None = ...,
+        **kwargs: Any,
+    ) -> Result[T]: ...
+    @overload
+    def run(
+        self,
+        func: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | None = ...,
+        key: Hashable = ...,
+        label: str | None,
+        **kwargs: Any,
+    ) -> Result[T]: ...
+    @overload
+    def run(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
+    def run(  # type: ignore[misc]  # a func with parameters named as the three options
         self,
         func: Callable[..., T],
         /,
@@ -206,17 +249,37 @@ class Group:
         result = pool.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func))
         return self.add(result)
 
-    def collect(self, lf: Any, **options: Any) -> Result[Any]:
-        """Run the Polars query ``lf.green.collect(**options)`` as a member.
+    def collect(
+        self,
+        lf: pl.LazyFrame,
+        *,
+        engine: EngineType = "auto",
+        optimizations: pl.QueryOptFlags | None = None,
+        timeout: float | None = None,
+        key: Hashable = None,
+        label: str | None = None,
+    ) -> Result[pl.DataFrame]:
+        """Run a Polars query as a member, as `greendata.collect` does.
+
+        Args:
+            lf: the query.
+            engine: the engine that computes: "auto", "in-memory", "streaming", "gpu" or a `polars.Engine`.
+            optimizations: the optimizations that Polars may use, a `polars.QueryOptFlags`; None for Polars' default.
+            timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
+            key: jobs with different keys, for example tenants or routes, take turns.
+            label: the name of the job in errors and statistics; "collect" if None.
 
         Raises:
-            NotAFrame: *lf* is not a LazyFrame.
+            NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+            PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
             GroupClosed: the group accepts no members.
         """
         self._check_open()
         if not hasattr(lf, "green") or not hasattr(lf, "collect"):
             raise NotAFrame(lf, "LazyFrame")
-        result: Result[Any] = lf.green.collect(**options)
+        flags = {} if optimizations is None else {"optimizations": optimizations}
+        green: Any = lf.green
+        result: Result[pl.DataFrame] = green.collect(engine=engine, timeout=timeout, key=key, label=label, **flags)
         return self.add(result)
 
     def add(self, result: M) -> M:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from types import GeneratorType
+from typing import Any, Literal, TypeVar, overload
 
 from gevent import Greenlet, Timeout
 from gevent.event import AsyncResult
@@ -26,19 +27,44 @@ from greendata.tasks.completion_queue import CompletionQueue, link, unlink, wait
 __all__ = ("as_completed", "gather", "shield", "wait")
 
 T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 R = TypeVar("R", bound="AsyncResult[Any] | Greenlet[..., Any]")
 
 _Mode = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
 _MODES = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
 
 
+# Up to five results keep the types of their values, whatever these are.
+@overload
+def gather(r1: Result[T], r2: Result[T2], /) -> Result[list[T | T2]]: ...
+@overload
+def gather(r1: Result[T], r2: Result[T2], r3: Result[T3], /) -> Result[list[T | T2 | T3]]: ...
+@overload
+def gather(r1: Result[T], r2: Result[T2], r3: Result[T3], r4: Result[T4], /) -> Result[list[T | T2 | T3 | T4]]: ...
+@overload
+def gather(
+    r1: Result[T], r2: Result[T2], r3: Result[T3], r4: Result[T4], r5: Result[T5], /
+) -> Result[list[T | T2 | T3 | T4 | T5]]: ...
+@overload
+def gather(*results: Result[T], return_exceptions: Literal[False] = False) -> Result[list[T]]: ...
+@overload
+def gather(*results: Result[T], return_exceptions: bool) -> Result[list[T | BaseException]]: ...
+@overload
+def gather(results: Iterable[Result[T]], /, *, return_exceptions: Literal[False] = False) -> Result[list[T]]: ...
+@overload
+def gather(results: Iterable[Result[T]], /, *, return_exceptions: bool) -> Result[list[T | BaseException]]: ...
+@overload
+def gather(*results: AsyncResult[Any] | Greenlet[..., Any], return_exceptions: bool = False) -> Result[list[Any]]: ...
 def gather(*results: Any, return_exceptions: bool = False) -> Result[list[Any]]:
     """Return one result for all: the list of their values, in the order given.
 
     It fails with the first failure, and the others continue. Cancelling it cancels the results that are not ready.
 
     Args:
-        results: Results, AsyncResults or Greenlets.
+        results: Results, AsyncResults or Greenlets; or one list, tuple, set or generator of them.
         return_exceptions: put errors into the list in place of values.
 
     Raises:
@@ -51,6 +77,8 @@ def gather(*results: Any, return_exceptions: bool = False) -> Result[list[Any]]:
         >>> gather(greendata.run(sum, [1, 2]), greendata.run(max, 3, 4)).get(timeout=5)
         [3, 4]
     """
+    if len(results) == 1 and isinstance(results[0], list | tuple | set | GeneratorType):
+        results = tuple(results[0])
     hub = get_hub_if_exists()
     items = tuple(waitable(result, hub) for result in results)
     return _Gathering(items, hub, keeps_errors=return_exceptions).outcome
