@@ -22,7 +22,7 @@ from greendata.tasks.group import Group
 from tests.conftest import Gate
 from tests.support.natives import Native, dismiss, settle_down, small_pool, until
 from tests.support.processes import run_python
-from tests.support.windows import Interruption, interrupted
+from tests.support.races import Interruption, interrupted
 
 LIMIT = 60.0  # seconds: longer than this counts as a hang
 
@@ -184,7 +184,7 @@ PROGRAM = """
     from greendata.pool.job import Job
     from greendata.observe.listeners import add_listener
     from tests.hub.test_interrupted import Alarm, Interruption
-    from tests.support.windows import at, in_hub
+    from tests.support.races import at, in_hub
 
     def listen(job):
         pass

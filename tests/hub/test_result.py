@@ -20,7 +20,7 @@ from greendata.pool.pool import submit
 from tests.conftest import Gate
 from tests.support.natives import Native, get_ident, until
 from tests.support.processes import run_python
-from tests.support.windows import at
+from tests.support.races import at
 
 
 class Marker:

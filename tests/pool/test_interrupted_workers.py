@@ -22,7 +22,7 @@ from greendata.pool.pool import Pool
 from greendata.pool.workers import Workers
 from tests.support.gates import Gate, rest
 from tests.support.natives import Native, settle_down, small_pool
-from tests.support.windows import Interruption
+from tests.support.races import Interruption
 
 LIMIT = 60.0  # seconds: a guard against threads that never continue
 WORKERS_FILE = Workers.put.__code__.co_filename

@@ -366,7 +366,7 @@ def test_a_thread_that_was_interrupted_before_it_set_priorities_leaves_the_lates
         from greendata.hub import native
         from greendata.pool import workers
         from tests.support.natives import until
-        from tests.support.windows import at
+        from tests.support.races import at
 
         def runtime():
             names = native.thread_names()

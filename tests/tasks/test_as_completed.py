@@ -15,9 +15,9 @@ from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from greendata.tasks.task import current_job
 from greendata.tasks.waiting import as_completed
+from tests.support.failures import fail, forever
 from tests.support.gates import Gate
 from tests.support.natives import Native, get_ident, in_a_plain_thread
-from tests.support.troubles import fail, forever
 
 MakeGate = Callable[[], Gate]
 

@@ -27,9 +27,9 @@ from greendata.hub.result import Result
 from greendata.pool.pool import stats, submit
 from greendata.tasks.caller import Caller
 from greendata.tasks.task import current_job
+from tests.support.failures import fail, forever, raised, until_running
 from tests.support.frames import one_worker
 from tests.support.gates import Gate
-from tests.support.troubles import fail, forever, raised, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
 

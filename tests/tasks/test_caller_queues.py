@@ -11,7 +11,7 @@ from gevent.event import Event
 from greendata import JobCancelled
 from greendata.errors import ServiceEnded
 from greendata.tasks.caller import Caller, Service
-from tests.support.troubles import fail, forever, raised, until_running
+from tests.support.failures import fail, forever, raised, until_running
 
 # -- queues -------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from greendata.hub import native
 from greendata.hub.result import Result
 from greendata.pool.pool import submit
 from greendata.tasks.caller import Caller
+from tests.support.failures import fail, forever, until_running
 from tests.support.gates import Gate
 from tests.support.natives import in_a_plain_thread
-from tests.support.troubles import fail, forever, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
 

@@ -16,9 +16,9 @@ from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from greendata.tasks.task import current_job
 from greendata.tasks.waiting import as_completed, gather, shield, wait
+from tests.support.failures import Careful, fail
 from tests.support.gates import Gate
 from tests.support.natives import in_a_plain_thread
-from tests.support.troubles import Careful, fail
 
 # -- gather -------------------------------------------------------------------------------------------
 

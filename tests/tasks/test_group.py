@@ -15,8 +15,8 @@ from greendata.hub.result import Result
 from greendata.pool.job import on_submit
 from greendata.pool.pool import submit
 from greendata.tasks.group import Group
+from tests.support.failures import Careful, fail, forever, raised, until_running
 from tests.support.gates import Gate
-from tests.support.troubles import Careful, fail, forever, raised, until_running
 
 tenant: ContextVar[str] = ContextVar("tenant")
 

@@ -25,10 +25,10 @@ from greendata.tasks.caller import Caller
 from greendata.tasks.group import Group
 from greendata.tasks.task import current_job
 from greendata.tasks.waiting import shield
+from tests.support.failures import Careful, fail, forever, raised, until_running
 from tests.support.frames import gated
 from tests.support.gates import Gate
 from tests.support.natives import TIMEOUTS
-from tests.support.troubles import Careful, fail, forever, raised, until_running
 
 # -- cancellation of members: the modes ---------------------------------------------------------------
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.crowd import SCENES
 from tests.support.lakes import TABLES
 from tests.support.processes import run_python
+from tests.support.stress import SCENES
 
 ALL = (0, "all\n", "")
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.once("unpatched")  # each test runs in a separate proce
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_crowd_of_jobs_greenlets_and_threads_comes_to_its_end(scene: str) -> None:
-    assert run_python(["-m", "tests.support.crowd", scene, ""]) == ALL
+    assert run_python(["-m", "tests.support.stress", scene, ""]) == ALL
 
 
 @pytest.mark.parametrize("scene", ["Lock", "Condition", "SimpleQueue", "executors", "timeouts and kills"])
 def test_a_crowd_comes_to_its_end_where_workers_have_hubs(scene: str) -> None:
-    assert run_python(["-m", "tests.support.crowd", scene, "hubs"]) == ALL
+    assert run_python(["-m", "tests.support.stress", scene, "hubs"]) == ALL
 
 
 def test_it_can_be_switched_off() -> None:

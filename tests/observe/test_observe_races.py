@@ -21,7 +21,7 @@ from greendata.tasks.hub_thread import HubThread
 from greendata.web import drain
 from tests.conftest import Gate
 from tests.support.natives import Native, at_home, in_a_plain_thread, until
-from tests.support.windows import at
+from tests.support.races import at
 
 
 def test_a_caller_is_not_stopped_if_a_user_enters_as_the_last_one_leaves() -> None:

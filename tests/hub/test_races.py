@@ -18,7 +18,7 @@ from greendata.tasks.waiting import gather
 from greendata.web.scope import Scope
 from tests.conftest import Gate, run_python
 from tests.support.natives import Native, in_a_plain_thread, until
-from tests.support.windows import at, before, in_hub
+from tests.support.races import at, before, in_hub
 
 
 def test_a_link_removed_during_delivery_leaves_no_waiter_asleep(held: Gate, make_gate: Callable[[], Gate]) -> None:

@@ -14,7 +14,7 @@ from greendata.hub import native
 from greendata.pool.fair_queue import FairQueue
 from tests.conftest import Gate
 from tests.support.natives import Native, small_pool, until
-from tests.support.windows import at, before
+from tests.support.races import at, before
 
 
 class SlowKey:

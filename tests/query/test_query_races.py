@@ -17,7 +17,7 @@ from greendata.sql import databases, sqlite
 from tests.support.databases import closing
 from tests.support.gates import Gate
 from tests.support.natives import Native, until
-from tests.support.windows import at, in_workers
+from tests.support.races import at, in_workers
 
 FRAME = pl.DataFrame({"a": [1, 2, 3]})
 

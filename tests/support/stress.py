@@ -1,6 +1,6 @@
 """Stress tests of objects that gevent has patched: jobs, greenlets of two hubs and plain threads share them.
 
-``python -m tests.support.crowd Lock`` patches its process, makes greendata share, and lets many workers use a lock,
+``python -m tests.support.stress Lock`` patches its process, makes greendata share, and lets many workers use a lock,
 while the interpreter switches threads as often as it can. It prints how many workers finished. If one waits forever,
 the process ends with a dump of all threads.
 """
