@@ -59,9 +59,17 @@ watch them there.</p>
 </form>
 <h2>Routes</h2>
 <table>
-{% for path, what in routes %}<tr><td><code>{{ path }}</code></td><td>{{ what }}</td></tr>
+{% for path, what in routes %}<tr><td><a href="{{ path }}"><code>{{ path }}</code></a></td><td>{{ what }}</td></tr>
 {% endfor %}</table>
 """
+
+# Routes of the extension, which are listed with those of the service.
+EXTENSION = {
+    "/greendata/": "The dashboard.",
+    "/greendata/stats.json": "Its data, for python -m greendata top.",
+    "/livez": "200 as long as this process answers.",
+    "/readyz": "200 if this process should get requests, otherwise 503.",
+}
 
 routes = Blueprint("sales", __name__)
 green = GreenData()
@@ -83,15 +91,19 @@ def create_app(folder: Path = sales.FOLDER, *, rows: int = sales.ROWS) -> Flask:
 @routes.get("/")
 def index() -> str:
     """This page."""
-    rules = sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule)
-    documented = [(rule.rule, current_app.view_functions[rule.endpoint].__doc__) for rule in rules]
+    documented = EXTENSION | {
+        rule.rule: str(current_app.view_functions[rule.endpoint].__doc__)
+        for rule in current_app.url_map.iter_rules()
+        if rule.endpoint.startswith("sales.")
+    }
+    paths = sorted(rule.rule for rule in current_app.url_map.iter_rules() if rule.rule in documented)
     return render_template_string(
         INDEX,
         rows=current_app.config["SALES"][1],
         stores=sales.MOST_STORES,
         most=MOST_ROWS,
         dashboard="/greendata/" if current_app.config["GREENDATA_DASHBOARD"] else None,
-        routes=[(path, (what or "").strip().partition("\n")[0]) for path, what in documented],
+        routes=[(path, documented[path]) for path in paths],
     )
 
 
@@ -124,7 +136,7 @@ def search() -> Response:
 @routes.get("/export")
 @green.deadline(600)
 def export() -> Response:
-    """Stream the sales of one store (store=), or of all, in the format that `Accept` or format= names."""
+    """Stream the sales of one store (store=), or of all, in the format that Accept or format= names."""
     found = pl.scan_parquet(sales_file())
     if "store" in request.args:
         found = found.filter(pl.col("store") == whole_number("store", low=0, high=sales.MOST_STORES - 1))
