@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template_string, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    jsonify,
+    render_template_string,
+    request,
+)
 from werkzeug.exceptions import HTTPException
 
 import greendata

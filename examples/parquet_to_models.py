@@ -13,7 +13,8 @@ from typing import Annotated
 import polars as pl
 from pydantic import BaseModel, Field
 
-from greendata import Frame, FrameInvalid, PathRefused, UnknownColumn
+from greendata import Frame, FrameInvalid, PathRefused
+from greendata.errors import UnknownColumn
 
 __all__ = ("Sale", "main", "write_sales")
 

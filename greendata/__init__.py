@@ -11,6 +11,7 @@ process that is forked after a query refuses to run queries, and objects that ge
 from __future__ import annotations
 
 from importlib import import_module
+from sys import modules
 from typing import TYPE_CHECKING
 
 from greendata.startup.importing import when_imported
@@ -20,80 +21,18 @@ if TYPE_CHECKING:
     from greendata import monkey as monkey
     from greendata import observe
     from greendata.errors import (
-        AnswerBroken,
-        AnswerTooLarge,
-        BadArgument,
-        BadChoice,
-        BadEngine,
-        BadSetting,
-        BadSignature,
-        BadTimeout,
-        BatchesBusy,
-        BatchesSpent,
-        BodyInvalid,
-        BodyTooLarge,
-        BodyUnsupported,
-        CallerStopped,
-        ChunksBusy,
-        ClientGone,
-        ColumnsUnequal,
-        ColumnUnreadable,
-        ColumnUnwritable,
-        ConnectionBusy,
-        DatabaseUnreachable,
         DeadlineExceeded,
-        DuplicateColumn,
-        ElementTimeout,
         FetchFailed,
-        FetchTimeout,
-        FileMissing,
-        ForeignGreenlet,
-        FormatUnknown,
         FrameInvalid,
-        FrameMismatch,
         GreenDataError,
-        GroupClosed,
-        GroupTimeout,
         JobAborted,
         JobCancelled,
         Malformed,
-        ModelMismatch,
-        NoCaller,
-        NoCheckout,
-        NoColumnForm,
-        NoModel,
-        NoSnapshot,
-        NotAcceptable,
-        NotAFrame,
-        NotAModel,
-        NotAResult,
-        NotArrow,
-        NotASnapshot,
-        NotCallable,
-        NoThread,
-        NotImportable,
-        NotIterable,
-        NotWritable,
         PathRefused,
-        PlanRefused,
-        PolarsForked,
-        PoolClosed,
         PoolFull,
         QueryFailed,
-        ResultLost,
         ResultTimeout,
-        SeamMissing,
-        ServiceEnded,
-        StreamBusy,
-        UnknownArgument,
-        UnknownColumn,
-        UnknownDatabase,
-        UnreadableFile,
         UrlRefused,
-        WaitsForItself,
-        WorkerLost,
-        WriteRefused,
-        WrongContentType,
     )
     from greendata.formats.decoders import decode
     from greendata.formats.encoders import Chunks, encode
@@ -146,93 +85,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = (
-    "AnswerBroken",
-    "AnswerTooLarge",
-    "BadArgument",
-    "BadChoice",
-    "BadEngine",
-    "BadSetting",
-    "BadSignature",
-    "BadTimeout",
     "Batches",
-    "BatchesBusy",
-    "BatchesSpent",
-    "BodyInvalid",
-    "BodyTooLarge",
-    "BodyUnsupported",
     "Caller",
-    "CallerStopped",
     "Chunks",
-    "ChunksBusy",
-    "ClientGone",
-    "ColumnUnreadable",
-    "ColumnUnwritable",
-    "ColumnsUnequal",
-    "ConnectionBusy",
-    "DatabaseUnreachable",
     "DeadlineExceeded",
-    "DuplicateColumn",
-    "ElementTimeout",
     "FetchFailed",
-    "FetchTimeout",
-    "FileMissing",
     "Filtered",
-    "ForeignGreenlet",
-    "FormatUnknown",
     "Frame",
     "FrameInvalid",
-    "FrameMismatch",
     "GreenDataError",
     "GreenEngine",
     "GreenFrame",
     "GreenLazyFrame",
     "Group",
-    "GroupClosed",
-    "GroupTimeout",
     "JobAborted",
     "JobCancelled",
     "Malformed",
-    "ModelMismatch",
-    "NoCaller",
-    "NoCheckout",
-    "NoColumnForm",
-    "NoModel",
-    "NoSnapshot",
-    "NoThread",
-    "NotAFrame",
-    "NotAModel",
-    "NotAResult",
-    "NotASnapshot",
-    "NotAcceptable",
-    "NotArrow",
-    "NotCallable",
-    "NotImportable",
-    "NotIterable",
-    "NotWritable",
     "PathRefused",
-    "PlanRefused",
-    "PolarsForked",
-    "PoolClosed",
     "PoolFull",
     "PoolStats",
     "QueryFailed",
     "Result",
-    "ResultLost",
     "ResultTimeout",
-    "SeamMissing",
-    "ServiceEnded",
     "SqlBatches",
     "Status",
-    "StreamBusy",
-    "UnknownArgument",
-    "UnknownColumn",
-    "UnknownDatabase",
-    "UnreadableFile",
     "UrlRefused",
-    "WaitsForItself",
-    "WorkerLost",
-    "WriteRefused",
-    "WrongContentType",
     "__version__",
     "as_completed",
     "batches",
@@ -289,7 +166,9 @@ __all__ = (
     "write_sql",
 )
 
-# The module that defines each public name. Names that are not listed are in greendata.errors.
+# The module that defines each public name. Names that are not listed are in greendata.errors: the errors that programs
+# catch most are in `__all__`. The others can be had from here too, because ``except greendata.Name`` looks the name up
+# only when something has failed already.
 _DEFINED_IN = {
     "Batches": "greendata.query.batches",
     "Caller": "greendata.tasks.caller",
@@ -371,16 +250,18 @@ if not TYPE_CHECKING:  # so that type checkers report names that are not importe
     def __getattr__(name: str) -> object:
         if name in _MODULES:
             found = import_module(_MODULES[name])
-        elif name in __all__:
-            found = getattr(import_module(_DEFINED_IN.get(name, "greendata.errors")), name)
+        elif name in _DEFINED_IN:
+            found = getattr(import_module(_DEFINED_IN[name]), name)
+        elif name[:1].isupper() and name in (errors := import_module("greendata.errors")).__all__:
+            found = getattr(errors, name)
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=modules[__name__])
         globals()[name] = found
         return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
 
 
 when_imported("polars", lambda: import_module("greendata.query.namespace"))

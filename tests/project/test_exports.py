@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import greendata
+from tests.support.processes import run_python
 from tests.support.source_tree import MODULES, Module
 
 # Packages without statements and the command line export no names.
@@ -54,3 +56,22 @@ def _statements(module: Module) -> Iterator[ast.stmt]:
     """Yield the statements of a module, including those for type checkers."""
     for statement in module.tree.body:
         yield from statement.body if isinstance(statement, ast.If) else [statement]
+
+
+def test_completion_shows_the_nouns_and_verbs() -> None:
+    public = [name for name in dir(greendata) if not name.startswith("_")]
+    assert sorted(public) == sorted({*greendata.__all__, "errors", "monkey"} - {"__version__"})
+
+
+def test_the_errors_that_programs_catch_are_on_top_and_all_are_in_errors() -> None:
+    on_top = {name for name in dir(greendata) if name in greendata.errors.__all__}
+    assert len(on_top) == 12
+    for name in greendata.errors.__all__:
+        assert getattr(greendata, name) is getattr(greendata.errors, name)
+
+
+@pytest.mark.once("unpatched")
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    finished = run_python("import greendata; greendata.colect")
+    last = finished.stderr.splitlines()[-1]
+    assert last == "AttributeError: module 'greendata' has no attribute 'colect'. Did you mean: 'collect'?"
