@@ -18,6 +18,7 @@ from greendata.formats.readers import read
 from greendata.formats.writers import writer_of
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.pool import pool
+from greendata.pool.operation import operation
 from greendata.schema.fields import columns_of
 from greendata.validation.verbs import complete_validation, own_validate, validate
 
@@ -72,14 +73,16 @@ def decode(
     known = format_of(format)
     content = content_of(source, max_bytes)
     label = label or f"decode {known}"
-    if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
-        return _decode_rows(partial(pool.submit, timeout=timeout, key=key, label=label), content, known, model)
-    as_text = model is not None  # pydantic converts text to numbers, but not numbers to text
-    in_base64 = _binary(model) if as_text and known == "csv" else ()
-    work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
-    del content
-    df = pool.submit(work, timeout=timeout, key=key, label=label).get()
-    return df if model is None else validate(df, model)
+    submit = partial(pool.submit, timeout=timeout, key=key, label=label)
+    with operation(label):
+        if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
+            return _decode_rows(submit, content, known, model)
+        as_text = model is not None  # pydantic converts text to numbers, but not numbers to text
+        in_base64 = _binary(model) if as_text and known == "csv" else ()
+        work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
+        del content
+        df = submit(work).get()
+        return df if model is None else validate(df, model)
 
 
 def _binary(model: type | None) -> tuple[str, ...]:

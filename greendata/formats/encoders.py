@@ -29,6 +29,7 @@ from greendata.hub.deadline import Limit, nearest_limit, seconds_of, within
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
+from greendata.pool.operation import INTERNAL
 from greendata.query.batches import Batches
 
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
@@ -115,7 +116,8 @@ class Chunks(Closing):
         if isinstance(source, pl.DataFrame | pl.LazyFrame):
             begin = partial(body.parts_of, source)
             # The batches prefetch one part, across all frames.
-            self._parts = Batches(begin, timeout=timeout, key=key, label=label)
+            operation = INTERNAL if isinstance(source, pl.DataFrame) else None  # encoding alone is no query
+            self._parts = Batches(begin, timeout=timeout, key=key, label=label, operation=operation)
         elif isinstance(source, Iterable):
             self._parts = _Frames(iter(source), body, partial(_submit, limit, key, label))
         else:
@@ -167,7 +169,7 @@ class Chunks(Closing):
 
 
 def _submit(limit: Limit | None, key: Hashable, label: str, func: Callable[[], list[bytes]]) -> Result[list[bytes]]:
-    with within(limit):
+    with within(limit), INTERNAL.parts():
         return pool.submit(func, key=key, label=label)
 
 

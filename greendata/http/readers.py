@@ -29,6 +29,7 @@ from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool, workers
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
+from greendata.pool.operation import operation
 from greendata.tasks.caller import Caller
 from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, TEXT, scan_json_lines
 from greendata.typed.scans import csv_options, csv_to_model
@@ -140,10 +141,15 @@ read_parquet_url = _reader("parquet", "Parquet")
 def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, label: str) -> Result[pl.DataFrame]:
     if is_module_patched("socket") and get_hub_if_exists() is not None and not workers.is_inline_thread():
         with deadline(seconds):
-            call = Caller.current().call_soon(work)
+            call = Caller.current().call_soon(_as_one_query, label, work)
         call.label = label
         return call
     return pool.submit(work, timeout=seconds, key=key, label=label)
+
+
+def _as_one_query(label: str, work: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    with operation(label):
+        return work()
 
 
 def _read_body(

@@ -15,8 +15,8 @@ from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import Histogram
 from greendata.observe.inline import HubBlockedWarning, warn_on_block
 from greendata.observe.lag import LagProbe, watch_lag
-from greendata.observe.running import RunningJob, cancel, running
-from greendata.observe.stats import Lag, Stats, snapshot_json, stats
+from greendata.observe.running import QueuedJob, RunningJob, cancel, queued, running
+from greendata.observe.stats import Lag, QueryCounts, Stats, snapshot_json, stats
 from greendata.observe.watch import Observer, Second, start, stop
 
 __all__ = (
@@ -29,10 +29,13 @@ __all__ = (
     "Lag",
     "LagProbe",
     "Observer",
+    "QueryCounts",
+    "QueuedJob",
     "RunningJob",
     "Second",
     "Stats",
     "cancel",
+    "queued",
     "running",
     "snapshot_json",
     "start",

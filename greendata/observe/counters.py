@@ -1,7 +1,9 @@
-"""Count finished jobs: outcomes, wait and run times by label, and the last failures.
+"""Count finished queries: outcomes, wait and run times by label, and the last failures.
 
-A job is recorded by the hub that submitted it, when the outcome arrives there and before its waiters continue. So code
-that has a result finds it in the counters.
+A query of one job is recorded by the hub that submitted it, when the outcome arrives there and before its waiters
+continue. So code that has a result finds it in the counters. A query of several jobs, such as a stream or a
+validation, is recorded at its end: it waited as long as its first job, and ran as long as all its jobs together. Jobs
+of greendata's own, such as closing a file or encoding a response, are counted apart.
 
 Some work is not recorded:
 
@@ -13,35 +15,42 @@ Some work is not recorded:
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from dataclasses import dataclass
 from time import time
-from typing import Any
 
 from greendata.errors.notes import text_of
 from greendata.hub import native
 from greendata.hub.outcome import Status
-from greendata.hub.result import Result
 from greendata.observe.histogram import Durations, Histogram
-from greendata.observe.listeners import add_listener, remove_listener
-from greendata.pool.job import Job
+from greendata.observe.listeners import FinishedQuery, add_query_listener, remove_query_listener
 
 __all__ = ("Failure", "LabelStats", "Labels", "Recorder")
 
-LABELS = 100  # labels with separate counters; the limit bounds the memory if labels contain identifiers
+LABELS = 100  # labels with separate counters; the limit bounds the memory if labels contain names of users
 OTHER = "other"  # the label of all others
 FAILURES = 50  # number of failures that are kept
 TEXT = 500  # characters that are kept of an error's text
+
+# UUIDs; eight and more hexadecimal digits, at least one of them decimal; four and more digits; a number by itself.
+_IDENTIFIER = re.compile(
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+    r"|(?<![0-9a-z])(?=[a-f]*[0-9])[0-9a-f]{8,}(?![0-9a-z])"
+    r"|[0-9]{4,}"
+    r"|(?<![0-9a-z])[0-9]+(?![0-9a-z])",
+    re.IGNORECASE,
+)
 
 OUTCOMES = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A job that failed.
+    """A query that failed.
 
     Attributes:
-        label: the label of the job.
+        label: the label of the query.
         error: the name of the error's type.
         at: when its outcome arrived, in seconds since 1970.
         text: the text of the error, or None. It may quote data, so it is kept only on request.
@@ -55,12 +64,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class LabelStats:
-    """The finished jobs of one label.
+    """The finished queries of one label.
 
     Attributes:
-        done, failed, cancelled: the number of jobs by outcome.
-        waits: times from submit to start, or to the outcome if a job never started.
-        runs: times from start to outcome, of the jobs that started.
+        done, failed, cancelled: the number of queries by outcome.
+        waits: times from submit to start, or to the outcome if a query never started.
+        runs: times from start to outcome, of the queries that started.
     """
 
     done: int
@@ -71,11 +80,17 @@ class LabelStats:
 
 
 class Labels:
-    """Keeps the first `LABELS` labels and replaces all later ones by "other". Not thread-safe.
+    """Folds labels into a bounded number of names. Not thread-safe.
+
+    Identifiers in a label, such as numbers and UUIDs, become ``*``. Numbers that are part of a word, as in ``q1`` or
+    ``v2``, are kept unless they have four digits. Of the names that result, the first `LABELS` are kept, and all later
+    ones become "other".
 
     Example:
         >>> labels = Labels()
-        >>> {labels.of(f"report {number}") for number in range(1_000)} > {"report 0", "other"}
+        >>> labels.of("export 8412"), labels.of("q1"), labels.of("user-7c9e6679-7425-40de-944b-e07fc1f90ae7")
+        ('export *', 'q1', 'user-*')
+        >>> {labels.of(f"report of {chr(number)}") for number in range(300, 1_000)} > {"other"}
         True
     """
 
@@ -85,12 +100,15 @@ class Labels:
         self._known: set[str] = set()
 
     def of(self, label: str) -> str:
-        """Return *label*, or "other" if there are too many labels."""
-        if label not in self._known:
+        """Return the name under which *label* is counted."""
+        if label in self._known:
+            return label
+        folded = _IDENTIFIER.sub("*", label)
+        if folded not in self._known:
             if len(self._known) >= LABELS:
                 return OTHER
-            self._known.add(label)
-        return label
+            self._known.add(folded)
+        return folded
 
 
 class _Counters:
@@ -103,18 +121,18 @@ class _Counters:
         self.waits = Durations()
         self.runs = Durations()
 
-    def add(self, result: Result[Any]) -> None:
-        self.outcomes[result.status.value] += 1
-        self.waits.add(result.queued_seconds)
-        if result.times[1] is not None:
-            self.runs.add(result.run_seconds)
+    def add(self, query: FinishedQuery) -> None:
+        self.outcomes[query.status.value] += 1
+        self.waits.add(query.waited)
+        if query.ran is not None:
+            self.runs.add(query.ran)
 
     def stats(self) -> LabelStats:
         return LabelStats(**self.outcomes, waits=self.waits.histogram(), runs=self.runs.histogram())
 
 
 class Recorder:
-    """Records finished jobs from `start` to `stop`. What was recorded stays readable.
+    """Records finished queries from `start` to `stop`. What was recorded stays readable.
 
     Args:
         keep_texts: keep the texts of errors, not only their types.
@@ -141,15 +159,16 @@ class Recorder:
         self._labels = Labels()
         self._counters: dict[str, _Counters] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
+        self._internal = 0
         self._pid = os.getpid()  # last, so that a thread that sees the new pid finds the new lock
 
     def start(self) -> None:
         """Start recording. Idempotent."""
-        add_listener(self._record)
+        add_query_listener(self._record)
 
     def stop(self) -> None:
         """Stop recording. Idempotent."""
-        remove_listener(self._record)
+        remove_query_listener(self._record)
 
     def labels(self) -> dict[str, LabelStats]:
         """Return the statistics by label: those of `LABELS` labels, and of all others as "other"."""
@@ -163,22 +182,28 @@ class Recorder:
         with self._lock:
             return tuple(reversed(self._failures))
 
-    def _record(self, job: Job) -> None:
+    def internal(self) -> int:
+        """Return the number of finished jobs that were part of a query, or greendata's own."""
         self._check_process()
-        result = job.result
+        return self._internal
+
+    def _record(self, query: FinishedQuery | None) -> None:
+        self._check_process()
         with self._lock:
-            label = self._labels.of(result.label)
+            if query is None:
+                self._internal += 1
+                return
+            label = self._labels.of(query.label)
             counters = self._counters.get(label)
             if counters is None:
                 counters = self._counters[label] = _Counters()
-            counters.add(result)
-            if result.status is Status.FAILED:
-                self._failures.append(self._failure(result))
+            counters.add(query)
+            if query.status is Status.FAILED:
+                self._failures.append(self._failure(query))
 
-    def _failure(self, result: Result[Any]) -> Failure:
-        error = result.exception
-        text = text_of(error)[:TEXT] if self.keep_texts else None
-        return Failure(result.label, type(error).__name__, time(), text)
+    def _failure(self, query: FinishedQuery) -> Failure:
+        text = text_of(query.error)[:TEXT] if self.keep_texts and query.error is not None else None
+        return Failure(query.label, type(query.error).__name__, time(), text)
 
     def _check_process(self) -> None:
         """Reset in a forked child: the counters are those of the parent, and the lock may be held for ever."""

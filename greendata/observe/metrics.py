@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import gevent
 
+from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.counters import Labels
 from greendata.observe.histogram import BOUNDS
-from greendata.observe.listeners import add_listener, remove_listener
+from greendata.observe.listeners import FinishedQuery, add_query_listener, remove_query_listener
 from greendata.observe.watch import Second, start
 from greendata.pool import pool
-from greendata.pool.job import Job
+from greendata.pool.workers import is_inline_thread
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -37,20 +37,12 @@ except ImportError as missing:
 __all__ = ("Metrics",)
 
 
-class _FinishedJob(NamedTuple):
-    """What is recorded of a finished job."""
-
-    label: str
-    outcome: str
-    waited: float  # seconds
-    ran: float | None  # seconds; None if it never began
-
-
 class Metrics:
     """The metrics of this process in a registry, until `close`. Calls `greendata.observe.start`.
 
     ========================================  =========  ==================================================
-    ``greendata_jobs_total``                  counter    finished jobs, by ``label`` and ``outcome``
+    ``greendata_jobs_total``                  counter    finished queries, by ``label`` and ``outcome``
+    ``greendata_internal_jobs_total``         counter    jobs that are parts of a query, or greendata's own
     ``greendata_jobs_rejected_total``         counter    submits that raised `PoolFull` or `PoolClosed`
     ``greendata_jobs_running``                gauge      jobs on workers, abandoned ones included
     ``greendata_jobs_queued``                 gauge      jobs in the queue
@@ -58,8 +50,12 @@ class Metrics:
     ``greendata_pool_workers``                gauge      native threads
     ``greendata_hub_lag_seconds``             gauge      the worst lag of the last second, of all processes
     ``greendata_job_wait_seconds``            histogram  from submit to begin, by ``label``
-    ``greendata_job_run_seconds``             histogram  from begin to outcome, by ``label``
+    ``greendata_job_run_seconds``             histogram  on workers, by ``label``
     ========================================  =========  ==================================================
+
+    A query counts once, also if it has several jobs, as a stream and a validation have. The gauges count all jobs,
+    because each occupies a worker. ``label`` has a bounded number of values: identifiers in labels become ``*``, see
+    `greendata.observe.counters.Labels`.
 
     Call from the thread of the hub that is observed.
 
@@ -77,14 +73,15 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
         self._labels = Labels()  # used by the flushing greenlet only
-        self._waiting: deque[_FinishedJob] = deque()  # hubs append, a greenlet pops
+        self._waiting: deque[FinishedQuery] = deque()  # any thread appends, a greenlet pops
+        self._internal = 0  # not counted so far: any thread adds without a call in between, a greenlet subtracts
         self._is_due = False  # a flushing greenlet was spawned; hubs set this, the greenlet clears it
         self._rejected = 0  # counted so far; used by greenlets only
         self._lag = 0.0  # seconds; hub's thread only
         self._make()
         self._observer = start()
         self._observer.on_second(self._on_second)
-        add_listener(self._on_finished)
+        add_query_listener(self._on_finished)
         self._set_gauges()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
@@ -105,17 +102,18 @@ class Metrics:
 
     def close(self) -> None:
         """Stop counting, and remove the metrics from the registry. Idempotent."""
-        remove_listener(self._on_finished)
+        remove_query_listener(self._on_finished)
         self._observer.off_second(self._on_second)
         while self._made:
             self._registry.unregister(self._made.pop())
 
     def _make(self) -> None:
         registry = self._registry
-        self._jobs = Counter("greendata_jobs", "Finished jobs", ["label", "outcome"], registry=registry)
+        self._jobs = Counter("greendata_jobs", "Finished queries", ["label", "outcome"], registry=registry)
+        self._internal_jobs = Counter("greendata_internal_jobs", "Parts of queries, and own jobs", registry=registry)
         self._rejections = Counter("greendata_jobs_rejected", "Submits that were rejected", registry=registry)
         self._waits = _histogram("greendata_job_wait_seconds", "From submit to begin", registry)
-        self._runs = _histogram("greendata_job_run_seconds", "From begin to outcome", registry)
+        self._runs = _histogram("greendata_job_run_seconds", "On workers", registry)
         self._running = _gauge("greendata_jobs_running", "Jobs on workers, abandoned ones included", registry)
         self._queued = _gauge("greendata_jobs_queued", "Jobs in the queue", registry)
         self._abandoned = _gauge("greendata_jobs_abandoned", "Running jobs whose result is settled", registry)
@@ -127,33 +125,37 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._made = [
-            *(self._jobs, self._rejections, self._waits, self._runs),
+            *(self._jobs, self._internal_jobs, self._rejections, self._waits, self._runs),
             *(self._running, self._queued, self._abandoned, self._workers, self._lags),
         ]
 
-    # -- called in the hub itself, which must not wait; prometheus-client takes locks ------------------------
+    # -- called in a hub itself, or on a worker, which must not wait; prometheus-client takes locks -----------
 
-    def _on_finished(self, job: Job) -> None:
-        result = job.result
-        ran = None if result.times[1] is None else result.run_seconds
-        self._waiting.append(_FinishedJob(result.label, result.status.value, result.queued_seconds, ran))
-        if not self._is_due:
+    def _on_finished(self, query: FinishedQuery | None) -> None:
+        if query is None:
+            self._internal += 1
+        else:
+            self._waiting.append(query._replace(error=None))  # it would keep frames alive
+        if not self._is_due and get_hub_if_exists() is not None and not is_inline_thread():  # else the next second
             self._is_due = True
             gevent.spawn(self._flush)
 
     def _on_second(self, second: Second) -> None:
         self._lag = second.lag
+        gevent.spawn(self._flush)
         gevent.spawn(self._set_gauges)
 
     # -- a greenlet -----------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._is_due = False
+        internal, self._internal = self._internal, 0  # no call in between
+        self._internal_jobs.inc(internal)
         while self._waiting:
             with suppress(IndexError):  # another greenlet flushes too, and has taken the last one
                 finished = self._waiting.popleft()
                 label = self._labels.of(finished.label)
-                self._jobs.labels(label, finished.outcome).inc()
+                self._jobs.labels(label, finished.status.value).inc()
                 self._waits.labels(label).observe(finished.waited)
                 if finished.ran is not None:
                     self._runs.labels(label).observe(finished.ran)

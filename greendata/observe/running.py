@@ -1,17 +1,26 @@
-"""List the jobs that run now, and cancel a job by its id."""
+"""List the jobs that run now and those that wait, and cancel a job by its id."""
 
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
 
 from greendata.errors.notes import text_of
 from greendata.pool import pool
+from greendata.pool.job import Job
+from greendata.pool.operation import INTERNAL
 
-__all__ = ("RunningJob", "cancel", "running")
+__all__ = ("QueuedJob", "RunningJob", "cancel", "origin", "queued", "running")
 
 KEY = 80  # characters that are shown of a key
+ORIGIN = 200  # characters that are shown of an origin
+QUEUED = ".queued."  # in the ids of jobs without a worker
+REASON = "by an operator, by its id"  # the message of `JobCancelled`
+
+# What has asked for the jobs that are submitted in a context, for display: a request's method and path.
+origin: ContextVar[str | None] = ContextVar("greendata.origin", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +29,15 @@ class RunningJob:
 
     Attributes:
         id: identifies the job among all processes of this machine, for as long as this process lives.
-        label: the label of the job.
+        label: the label of the job, or of the query that it is a part of.
         key: the key for fair queueing, as text; None without a key.
         worker: the name of the native thread.
-        seconds: the time since it started.
+        seconds: the time since it started, or since the query that it is a part of was made.
         abandoned: True if its result is settled (cancelled or timed out) while the native call still runs.
+        internal: True for a job of greendata's own, such as closing a file or encoding a response.
+        stops: True if a cancel ends the native call soon, as it does with a stream and a database statement. Otherwise
+            Polars computes on.
+        origin: the method and path of its request, if the app shows them; else None.
     """
 
     id: str
@@ -33,6 +46,26 @@ class RunningJob:
     worker: str
     seconds: float
     abandoned: bool
+    internal: bool = False
+    stops: bool = False
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job that waits for a worker.
+
+    Attributes:
+        id, label, key, internal, origin: as in `RunningJob`. The id is valid after the job has started, too.
+        seconds: the time since it was submitted.
+    """
+
+    id: str
+    label: str
+    key: str | None
+    seconds: float
+    internal: bool = False
+    origin: str | None = None
 
 
 def running() -> tuple[RunningJob, ...]:
@@ -43,36 +76,90 @@ def running() -> tuple[RunningJob, ...]:
         >>> greendata.run(lambda: running()[0].label, label="looks").get(timeout=5)
         'looks'
     """
-    now = monotonic()
-    found = (
-        RunningJob(
-            id=_id_of(worker.name, number),
-            label=job.result.label,
-            key=None if job.key is None else text_of(job.key)[:KEY],
-            worker=worker.name,
-            seconds=max(0.0, now - worker.since),
-            abandoned=job.result.ready(),
+    now, found = monotonic(), []
+    for job, worker, number in pool.at_work():
+        query = job.operation
+        is_part = query is not None and query is not INTERNAL
+        found.append(
+            RunningJob(
+                id=_id_of(worker.name, number),
+                label=_label_of(job),
+                key=_key_of(job),
+                worker=worker.name,
+                seconds=max(0.0, now - (query.began if query is not None and is_part else worker.since)),
+                abandoned=job.result.ready(),
+                internal=query is INTERNAL,
+                stops=query is not None and query.stops,
+                origin=_origin_of(job),
+            )
         )
-        for job, worker, number in pool.at_work()
-    )
     return tuple(sorted(found, key=lambda job: -job.seconds))
 
 
-def cancel(job_id: str) -> bool:
-    """Cancel the running job with that id. Return False if it has ended, is settled, or is unknown here.
+def queued(limit: int | None = None) -> tuple[QueuedJob, ...]:
+    """Return the jobs that wait for a worker, those that were submitted first at the front. Safe from any thread.
 
-    Its waiters get `JobCancelled` at once. The native call continues, and counts as abandoned until it returns.
-    Safe from any thread.
+    They may start in another order, because jobs of different keys take turns.
+
+    Args:
+        limit: the number of jobs to return at most; all of them if None, which takes 2 us for each.
+
+    Example:
+        >>> queued()
+        ()
+    """
+    now = monotonic()
+    return tuple(
+        QueuedJob(
+            id=_queued_id_of(job),
+            label=_label_of(job),
+            key=_key_of(job),
+            seconds=max(0.0, now - job.result.times[0]),
+            internal=job.operation is INTERNAL,
+            origin=_origin_of(job),
+        )
+        for job in pool.queued_jobs()[:limit]
+    )
+
+
+def cancel(job_id: str) -> bool:
+    """Cancel the job with that id. Return False if it has ended, is settled, or is unknown here.
+
+    Its waiters get `JobCancelled` at once. A waiting job never starts. A native call that runs continues, and counts as
+    abandoned until it returns. Safe from any thread.
 
     Example:
         >>> cancel("an id of another process")
         False
     """
+    if QUEUED in job_id:
+        for job in pool.queued_jobs():
+            if _queued_id_of(job) == job_id:
+                return job.result.cancel(REASON)
     for job, worker, number in pool.at_work():
-        if _id_of(worker.name, number) == job_id:
-            return job.result.cancel("by its id")
+        if job_id in (_id_of(worker.name, number), _queued_id_of(job)):
+            return job.result.cancel(REASON)
     return False
 
 
 def _id_of(worker: str, number: int) -> str:
     return f"{os.getpid()}.{worker}.{number}"
+
+
+def _queued_id_of(job: Job) -> str:
+    """Return the id of a job without a worker: its address, which a later job may have, and its time of submit."""
+    return f"{os.getpid()}{QUEUED}{id(job):x}-{job.result.times[0]:.6f}"
+
+
+def _label_of(job: Job) -> str:
+    query = job.operation
+    return job.result.label if query is None or query is INTERNAL else query.label
+
+
+def _key_of(job: Job) -> str | None:
+    return None if job.key is None else text_of(job.key)[:KEY]
+
+
+def _origin_of(job: Job) -> str | None:
+    found = job.context.get(origin)
+    return None if found is None else found[:ORIGIN]

@@ -10,12 +10,16 @@ from typing import Any
 
 from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import BOUNDS, Histogram
-from greendata.observe.running import RunningJob, running
+from greendata.observe.running import QueuedJob, RunningJob, queued, running
 from greendata.observe.watch import Second, current
 from greendata.pool import pool
+from greendata.pool.operation import INTERNAL
 from greendata.pool.pool import PoolStats
 
-__all__ = ("Lag", "Stats", "snapshot_json", "stats")
+__all__ = ("Lag", "QueryCounts", "Stats", "snapshot_json", "stats")
+
+
+QUEUE = 100  # waiting jobs that are listed; all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,24 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryCounts:
+    """The numbers of queries. The batches of a stream and the steps of a validation are one query.
+
+    Attributes:
+        running, queued: the queries with a job that runs, and with a job that waits.
+        done, failed, cancelled: the queries that have finished since `greendata.observe.start`, by outcome.
+        internal_jobs: the jobs that have finished since then and are parts of a query, or greendata's own.
+    """
+
+    running: int = 0
+    queued: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    internal_jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """The current state and the statistics of a process.
 
@@ -39,8 +61,10 @@ class Stats:
         at: the time, in seconds since 1970.
         pid: the process id.
         pool: the pool's counters of all jobs since the process began; they need no `start`.
+        queries: the numbers of queries.
         jobs: the jobs that run now, the oldest first.
-        waits, runs: the wait and run times of the jobs that have finished since `start`.
+        queue: the jobs that wait, at most `QUEUE` of them, those that were submitted first at the front.
+        waits, runs: the wait and run times of the queries that have finished since `start`.
         labels: the same times and the outcomes, by label.
         failures: the last failures since `start`, the newest first.
         lag: the lag of the hub; zeros before `start`.
@@ -50,7 +74,9 @@ class Stats:
     at: float
     pid: int
     pool: PoolStats
+    queries: QueryCounts
     jobs: tuple[RunningJob, ...]
+    queue: tuple[QueuedJob, ...]
     waits: Histogram
     runs: Histogram
     labels: dict[str, LabelStats]
@@ -68,11 +94,21 @@ def stats() -> Stats:
     """
     watch = current()
     labels = {} if watch is None else watch.recorder.labels()
+    jobs, waiting = running(), pool.queued_jobs()
     return Stats(
         at=time(),
         pid=os.getpid(),
         pool=pool.stats(),
-        jobs=running(),
+        queries=QueryCounts(
+            running=sum(not job.internal for job in jobs),
+            queued=sum(job.operation is not INTERNAL for job in waiting),
+            done=sum(counters.done for counters in labels.values()),
+            failed=sum(counters.failed for counters in labels.values()),
+            cancelled=sum(counters.cancelled for counters in labels.values()),
+            internal_jobs=0 if watch is None else watch.recorder.internal(),
+        ),
+        jobs=jobs,
+        queue=queued(QUEUE),
         waits=_sum([counters.waits for counters in labels.values()]),
         runs=_sum([counters.runs for counters in labels.values()]),
         labels=labels,

@@ -147,7 +147,7 @@ class CallPolicy:
 
     def run(self, func: Callable[[], Any]) -> Any:
         """Call *func* in the place that the policy names, without a timeout."""
-        return pool.call(func) if self.on == "native" else func()
+        return pool.execute(func) if self.on == "native" else func()
 
     def handle_error(self, error: BaseException, index: Any, value: Any, *, deferred: bool) -> Placeholder | None:
         """Apply the error policy to an element for which the function raised *error*.
@@ -174,7 +174,7 @@ class CallPolicy:
     def bound(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return *call* bound to the place of execution and the timeout of the policy."""
         if not self.timeout:
-            return partial(pool.call, call) if self.on == "native" else call
+            return partial(pool.execute, call) if self.on == "native" else call
 
         def within(value: Any, **index: Any) -> Any:
             return Budget(self).run(call, value, **index)

@@ -16,6 +16,7 @@ from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.pool import pool, workers
 from greendata.pool.job import bypassing_queue_limit
+from greendata.pool.operation import INTERNAL, current_operation
 
 __all__ = ("run_to_completion", "run_uninterrupted")
 
@@ -54,7 +55,7 @@ def run_to_completion(func: Callable[[], T], *, label: str) -> Result[T]:
             work()
 
     try:
-        job = Context().run(bypassing_queue_limit, pool.submit, work, label=label)
+        job = Context().run(_submit, work, label)
     except (NoThread, PoolClosed):
         if not workers.run_in_new_thread(work):
             work()
@@ -62,6 +63,11 @@ def run_to_completion(func: Callable[[], T], *, label: str) -> Result[T]:
         if not job.add_callback(run_unless_done):
             run_unless_done()
     return outcome
+
+
+def _submit(work: Callable[[], None], label: str) -> Result[None]:
+    current_operation.set(INTERNAL)
+    return bypassing_queue_limit(pool.submit, work, label=label)
 
 
 def run_uninterrupted(func: Callable[[], Any]) -> None:

@@ -18,6 +18,7 @@ from greendata.hub.hubs import weakly
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
+from greendata.pool.operation import Operation, current_operation
 
 __all__ = ("Job", "JobOwner", "bypassing_queue_limit")
 
@@ -29,6 +30,9 @@ on_submit: ContextVar[Callable[[Result[Any]], object] | None] = ContextVar("gree
 
 # The key of jobs that are submitted in a context without a key: a tenant, a route.
 default_key: ContextVar[Hashable] = ContextVar("greendata.default_key", default=None)
+
+# The label of patched Polars functions that are called in a context: the endpoint of a request.
+default_label: ContextVar[str | None] = ContextVar("greendata.default_label", default=None)
 
 # True inside work that was admitted when it began, such as a stream or a half-sent response: its jobs are queued even
 # if the queue is full. If they were rejected, the work already done would be lost.
@@ -104,6 +108,11 @@ class Job:
         self._waker: HubWaker | None = None  # set before it is queued
         self._number = 0  # written on the owning hub's thread; the worker reads
         self._timer: Any = None  # owning hub's thread only
+
+    @property
+    def operation(self) -> Operation | None:
+        """The query that this job is a part of; None if the job is a query by itself. Safe from any thread."""
+        return self.context.get(current_operation)
 
     def bind(self, waker: HubWaker | None, seconds: float | None) -> None:
         """Set the owning hub and the deadline. Call on the submitting thread."""

@@ -47,7 +47,8 @@ from greendata.hub.waiters import wait_native
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import workers
-from greendata.pool.job import Job, bypass_queue_limit, default_key, on_submit
+from greendata.pool.job import Job, bypass_queue_limit, default_key, default_label, on_submit
+from greendata.pool.operation import INTERNAL, current_operation
 from greendata.pool.settings import Settings
 from greendata.pool.workers import Worker, Workers, is_inline_thread
 
@@ -58,8 +59,10 @@ __all__ = (
     "call",
     "configure",
     "drain",
+    "execute",
     "job_here",
     "pending",
+    "queued_jobs",
     "refuse",
     "shared",
     "stats",
@@ -181,13 +184,30 @@ class Pool:
         The calling greenlet waits. It runs inline where no other greenlet can run (the thread has no hub, or the hub
         itself calls), on a worker and on a runtime thread. Errors of the function are raised unchanged, even if they
         are not an `Exception`. If the wait is interrupted (`gevent.Timeout`, kill), the job is cancelled.
+
+        It is for steps of greendata's own, which the statistics do not count as a query; see `execute`.
         """
+        token = None if current_operation.get() is not None else current_operation.set(INTERNAL)
+        try:
+            return self._call(func, args, kwargs, getattr(func, "__name__", None))
+        finally:
+            if token is not None:
+                current_operation.reset(token)
+
+    def execute(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an execution of Polars, or a function of the user, like `call`. The statistics count it as a query.
+
+        Its label is that of the context, the endpoint of a request, or the name of *func*.
+        """
+        return self._call(func, args, kwargs, default_label.get() or getattr(func, "__name__", "").lstrip("_"))
+
+    def _call(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], label: str | None) -> T:
         self._check_refusal()
         hub = get_hub_if_exists()
         if hub is None or getcurrent() is hub or is_inline_thread():
             return func(*args, **kwargs)
         work = partial(func, *args, **kwargs) if kwargs else func
-        result = self.submit(work, *(() if kwargs else args), label=getattr(func, "__name__", None))
+        result = self.submit(work, *(() if kwargs else args), label=label)
         try:
             return result.get()
         except JobAborted as aborted:
@@ -305,6 +325,10 @@ class Pool:
             job.result for job in dict.fromkeys([*self._workers.queue.items(), *self._workers.running.values()])
         )
 
+    def queued_jobs(self) -> list[Job]:
+        """Return the jobs that wait, in the order in which they were submitted. Safe from any thread."""
+        return self._workers.queue.items()
+
     def at_work(self) -> list[tuple[Job, Worker, int]]:
         """Return what runs now, abandoned jobs included: each job, its worker, and its number among the worker's jobs.
 
@@ -394,9 +418,11 @@ shared = Pool()
 at_work = shared.at_work
 submit = shared.submit
 call = shared.call
+execute = shared.execute
 configure = shared.configure
 drain = shared.drain
 pending = shared.pending
+queued_jobs = shared.queued_jobs
 refuse = shared.refuse
 stats = shared.stats
 

@@ -21,6 +21,7 @@ from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
+from greendata.pool.operation import Operation
 
 __all__ = ("Batches",)
 
@@ -43,6 +44,7 @@ class Batches(Closing, Generic[T]):
         timeout: the deadline of the whole stream, in seconds from now.
         key: for fair queueing, see `greendata.pool.pool.Pool.submit`.
         label: the label of its jobs.
+        operation: the query that its jobs are parts of; one of its own if None.
 
     Raises:
         BadTimeout: *timeout* is negative or NaN.
@@ -61,11 +63,13 @@ class Batches(Closing, Generic[T]):
         timeout: float | None = None,
         key: Hashable = None,
         label: str = "batches",
+        operation: Operation | None = None,
     ) -> None:
         self._source = _Source(start)
         self._deadline = nearest_limit(seconds_of(timeout))
         self._key = key
         self._label = label
+        self._operation = Operation(label, stops=True) if operation is None else operation
         self._next: Result[T | None] | None = None  # the batch that is read in advance; set by the consumer's thread
         self._waiting = False  # a consumer waits; tested and set without a call in between, so no thread can switch
         self._requesting = False  # a job is being submitted that `close` cannot see yet; the consumer's thread sets it
@@ -91,12 +95,14 @@ class Batches(Closing, Generic[T]):
             if batch is not None and not self._closed:
                 with suppress(PoolFull):  # no batch is read in advance then
                     self._request_next()
-        except BaseException:
+        except BaseException as error:
+            self._operation.finish(error)
             self.close()
             raise
         finally:
             self._waiting = False
         if batch is None:
+            self._operation.finish()
             self.close()
             raise StopIteration
         return batch
@@ -109,6 +115,7 @@ class Batches(Closing, Generic[T]):
         if self._closed:
             return
         self._closed = True
+        self._operation.finish(stopped=True)  # if it has not ended otherwise
         self._source.closing = True
         if not self._requesting:  # otherwise the consumer releases the source after it has submitted the job
             self._release()
@@ -126,7 +133,7 @@ class Batches(Closing, Generic[T]):
         if self._closed or self._next is not None or self._source.is_open:
             raise BatchesSpent
         self._closed = True
-        return pool.call(self._source.export, requested_schema)
+        return pool.execute(self._source.export, requested_schema)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "waiting" if self._waiting else "open"
@@ -158,7 +165,7 @@ class Batches(Closing, Generic[T]):
                 self._closing = run_to_completion(self._source.close, label=f"close {self._label}")
 
     def _submit_read(self) -> Result[T | None]:
-        with within(self._deadline):
+        with within(self._deadline), self._operation.parts():
             return pool.submit(self._source.read, key=self._key, label=self._label)
 
 

@@ -76,15 +76,15 @@ class GreenEngine(pl.Engine):
         if options.get("background"):
             return self.inner.collect(lf, **options)
         collect: Callable[..., Any] = self.inner.collect
-        return pool.call(collect, lf, **options)
+        return pool.execute(collect, lf, **options)
 
     def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
         """See `polars.Engine.collect_all`."""
-        return pool.call(self.inner.collect_all, list(lfs), **options)
+        return pool.execute(self.inner.collect_all, list(lfs), **options)
 
     def execute(self, lf: pl.LazyFrame, **options: Any) -> QueryResult:
         """See `polars.Engine.execute`."""
-        return pool.call(self.inner.execute, lf, **options)
+        return pool.execute(self.inner.execute, lf, **options)
 
     def collect_async(self, lf: pl.LazyFrame, *, gevent: bool = False, **options: Any) -> Any:
         """Return a `Result` of the frame, or with ``gevent=False`` the awaitable of the inner engine."""
@@ -108,7 +108,7 @@ class GreenEngine(pl.Engine):
 
 def _sink(name: str) -> Callable[..., None]:
     def sink(self: GreenEngine, lf: pl.LazyFrame, *args: Any, **options: Any) -> None:
-        pool.call(getattr(self.inner, name), lf, *args, **options)
+        pool.execute(getattr(self.inner, name), lf, *args, **options)
 
     sink.__name__ = name
     sink.__qualname__ = f"GreenEngine.{name}"

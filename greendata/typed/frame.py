@@ -801,7 +801,7 @@ class Frame(Generic[M]):
 
     def _collect_plan(self, plan: pl.LazyFrame) -> pl.DataFrame:
         with translating_file_errors(self._sources):
-            return pool.call(_collected, plan, self._sources)
+            return pool.execute(_collected, plan, self._sources)
 
     def _write(
         self,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from greendata.errors import FrameInvalid
 from greendata.hub.pacing import paced, sliced
 from greendata.pool import pool
+from greendata.pool.operation import INTERNAL
 from greendata.query.objects import to_models
 from greendata.schema.codecs import Column, EncodeError, series_of
 from greendata.schema.failures import Failure, Failures, concatenated, failures_of, shown_name, shown_value
@@ -58,7 +59,8 @@ class PlanRows(Generic[M]):
             >>> PlanRows(rows.lazy(), User, "off").frame(rows).rows()
             [(7,)]
         """
-        return validate(rows, self.model, trust=self.trust)
+        with INTERNAL.parts():  # the query whose rows they are is counted
+            return validate(rows, self.model, trust=self.trust)
 
     def models(self, rows: pl.DataFrame) -> list[M]:
         """Return *rows* of the plan as instances of the model, see `models_of`.

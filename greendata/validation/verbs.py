@@ -33,6 +33,7 @@ from greendata.errors import BadChoice, FrameInvalid, NotAFrame, NotAModel
 from greendata.errors.plural import counted
 from greendata.errors.validation import UNCHECKED
 from greendata.pool import pool
+from greendata.pool.operation import operation
 from greendata.schema.column_names import referred
 from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, concatenated
 from greendata.schema.fields import columns_of
@@ -72,6 +73,7 @@ class Filtered(NamedTuple):
     failures: pl.DataFrame
 
 
+@operation("validate")
 def validate(
     frame: pl.DataFrame | pl.LazyFrame, model: type, *, trust: Trust = "off", strict: bool | None = None
 ) -> pl.DataFrame:
@@ -119,6 +121,7 @@ def validate(
     return found.good
 
 
+@operation("filter_valid")
 def filter_valid(
     frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust = "off", strict: bool | None = None
 ) -> Filtered:

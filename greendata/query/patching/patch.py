@@ -61,6 +61,6 @@ def is_polars_patched() -> bool:
 def _submit_to_pool(func: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(func)
     def run_in_the_pool(*args: Any, **kwargs: Any) -> Any:
-        return pool.call(func, *args, **kwargs)
+        return pool.execute(func, *args, **kwargs)
 
     return run_in_the_pool
