@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from greendata.errors import GreenDataError, NoCheckout, NotImportable
-from greendata.observe.client import fetch
-from greendata.observe.doctor import examine, has_failures, report
 
 SOURCE = Path(__file__).resolve().parents[1]
 PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
@@ -38,8 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m greendata", description="Polars for greenlets: diagnostics.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="doctor | top | demo | bench")
     doctor = commands.add_parser("doctor", help="examine this process: the patches, their order, the pool")
-    doctor.add_argument("module", nargs="?", help="a module to import first, for example your app")
+    doctor.add_argument("module", nargs="?", help="a module to import first, also as for gunicorn: service:app")
+    doctor.add_argument("--gevent", action="store_true", help="patch first, as a worker of gunicorn -k gevent does")
     doctor.add_argument("--workers", type=_count, help="server processes on this machine (default: WEB_CONCURRENCY)")
+    doctor.add_argument("--strict", action="store_true", help="exit with 1 if there is a warning, too")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
     top = commands.add_parser("top", help="watch a server: its queries, its queue, the lag of its hub")
@@ -55,23 +56,45 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(options: argparse.Namespace, _rest: list[str]) -> int:
+    if options.gevent:
+        importlib.import_module("gevent.monkey").patch_all()
+    # Imported here, because they import ssl, Polars and others, which come after the patch.
+    doctor = importlib.import_module("greendata.observe.doctor")
+    imported = None
     if options.module:
         sys.path.insert(0, "")
-        try:
-            importlib.import_module(options.module)
-        except Exception as error:
-            raise NotImportable(options.module, error) from error
-    findings = examine(workers=options.workers)
-    failed = has_failures(findings)
+        with doctor.watched(options.module) as imported:
+            _import(options.module)
+    findings = doctor.examine(workers=options.workers, imported=imported)
+    failed = doctor.has_failures(findings, strict=options.strict)
     if options.json:
         print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        print(report(findings))
+        print(doctor.report(findings))
     return int(failed)
+
+
+def _import(target: str) -> None:
+    """Import what *target* names as gunicorn does: ``module``, ``module:app`` or ``module:make_app()``.
+
+    Raises:
+        NotImportable: the import, or the call of ``make_app``, raised; or the module has no such name.
+    """
+    module, _, path = target.partition(":")
+    name, _, call = path.partition("(")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split(".") if name else ():
+            found = getattr(found, part)
+        if call.strip() == ")":
+            found()  # a factory of the app, which may run queries
+    except Exception as error:
+        raise NotImportable(target, error) from error
 
 
 def _top(options: argparse.Namespace, _rest: list[str]) -> None:
     top = importlib.import_module("greendata.observe.top")  # requires the extra `cli`, unlike the doctor
+    fetch = importlib.import_module("greendata.observe.client").fetch
     snapshot = partial(fetch, options.address, dict(options.header))
     top.watch(snapshot, interval=options.interval, once=options.once)
 

@@ -15,19 +15,26 @@ class NoSnapshot(GreenDataError, ConnectionError):
     Attributes:
         address: the URL without its secrets, or the path of the socket.
         reason: what happened instead.
+        is_denied: True if the server does not allow it to this client.
 
     Example:
         >>> print(NoSnapshot("http://localhost:8000/", "connection refused"))
         no snapshot from http://localhost:8000/: connection refused; check that the server runs with the greendata page
     """
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(self, address: str, reason: str, *, is_denied: bool = False) -> None:
         self.address = without_secrets(address)
         super().__init__(self.address, reason)
         self.reason = reason
+        self.is_denied = is_denied
 
     def __str__(self) -> str:
-        return f"no snapshot from {self.address}: {self.reason}; check that the server runs with the greendata page"
+        hint = (
+            "give what dashboard_auth expects: top --header NAME:VALUE, or a user and a password in the URL"
+            if self.is_denied
+            else "check that the server runs with the greendata page"
+        )
+        return f"no snapshot from {self.address}: {self.reason}; {hint}"
 
 
 class NotASnapshot(GreenDataError, ValueError):

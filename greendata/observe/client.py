@@ -19,6 +19,7 @@ __all__ = ("PATH", "fetch")
 PATH = "/greendata/stats.json"  # the default path of the snapshot on a server of greendata
 TIMEOUT = 10.0  # seconds, for a server that does not respond
 LIMIT = 4 * 2**20  # bytes that are read; a snapshot of 100 labels and 5 minutes has 60 KB
+DENIED = (401, 403, 407)  # statuses of a server, or of a proxy, that does not know the client
 SHAPE = {"at": float, "pid": int, "pool": dict, "jobs": list, "lag": dict, "history": list}
 
 Snapshot = dict[str, Any]
@@ -53,6 +54,8 @@ def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
         raise BadArgument("headers", sorted(headers or {}), "headers that HTTP can send") from error
     finally:
         connection.close()
+    if response.status in DENIED:
+        raise NoSnapshot(address, f"not allowed: it answers {response.status} {response.reason}", is_denied=True)
     if response.status != 200:
         raise NoSnapshot(address, f"it answers {response.status} {response.reason}")
     return _snapshot(address, body)

@@ -51,6 +51,7 @@ from greendata.pool.job import Job, bypass_queue_limit, default_key, default_lab
 from greendata.pool.operation import INTERNAL, current_operation
 from greendata.pool.settings import Settings
 from greendata.pool.workers import Worker, Workers, is_inline_thread
+from greendata.startup.environment import warn_of_unknown_variables
 
 __all__ = (
     "Pool",
@@ -414,6 +415,7 @@ def job_here() -> Result[Any] | None:
     return None if job is None else job.result
 
 
+warn_of_unknown_variables()
 shared = Pool()
 at_work = shared.at_work
 submit = shared.submit

@@ -9,30 +9,52 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from importlib import import_module
 
 from greendata.startup.importing import when_imported
 
-__all__ = ("VARIABLE", "asks_for_patch", "autopatch", "value_at_patch_all")
+__all__ = ("asks_for_patch", "autopatch", "patch_all_arguments", "value_at_patch_all")
 
+PREFIX = "GREENDATA_"
 VARIABLE = "GREENDATA_AUTOPATCH"
+POOL_VARIABLES = (  # the settings of the pool
+    "GREENDATA_EXIT_TIMEOUT",
+    "GREENDATA_MAX_QUEUE",
+    "GREENDATA_MAX_WORKERS",
+    "GREENDATA_NICE",
+    "GREENDATA_STUCK_AFTER",
+)
+NATIVE_WAITS = "GREENDATA_NATIVE_WAITS"
+VARIABLES = (VARIABLE, NATIVE_WAITS, *POOL_VARIABLES)
 YES = ("1", "true", "yes", "on")
 NO = ("", "0", "false", "no", "off")
+WORDS = YES + NO[1:]
 
 _value: str | None = None  # of the variable at the end of patch_all; read by any thread
+_arguments: dict[str, object] = {}  # of that patch_all; read by any thread
 
 
-def autopatch(_event: object = None) -> None:
+def autopatch(event: object = None) -> None:
     """Patch Polars when it is imported, or now if it is imported already, if ``GREENDATA_AUTOPATCH`` is set.
 
-    The values are 1, true, yes, on and 0, false, no, off, in upper or lower case. An empty value counts as not set. For
-    any other value a `RuntimeWarning` is issued and Polars is not patched.
+    The values are 1, true, yes, on and 0, false, no, off, in upper or lower case. An empty value counts as not set.
+
+    Issue a `RuntimeWarning` for each ``GREENDATA_*`` variable that greendata does not have: the name of this one may be
+    misspelled.
+
+    Args:
+        event: gevent's event at the end of `patch_all`.
+
+    Raises:
+        BadSetting: the variable has another value. Polars is not patched.
 
     Example:
         >>> autopatch()
     """
-    global _value
+    global _value, _arguments
+    if any(name.startswith(PREFIX) and name not in VARIABLES for name in os.environ):
+        import_module("greendata.startup.environment").warn_of_unknown_variables()
+    _arguments = getattr(event, "patch_all_arguments", {})
     _value = os.environ.get(VARIABLE, "")
     asked = asks_for_patch(_value)
     if asked or "greendata.threads.sharing" in sys.modules:
@@ -40,10 +62,7 @@ def autopatch(_event: object = None) -> None:
     if asked:
         when_imported("polars", _patch)
     elif asked is None:
-        expected = ", ".join(YES + NO[1:])
-        warnings.warn(
-            f"{VARIABLE} must be one of {expected}, got {_value!r}; Polars is not patched", RuntimeWarning, stacklevel=2
-        )
+        raise import_module("greendata.errors").BadSetting(VARIABLE, _value, f"one of {', '.join(WORDS)}")
 
 
 def asks_for_patch(value: str) -> bool | None:
@@ -65,6 +84,16 @@ def value_at_patch_all() -> str | None:
         True
     """
     return _value
+
+
+def patch_all_arguments() -> dict[str, object]:
+    """Return the arguments of the last `patch_all`, such as ``{"thread": False}``; none if `autopatch` was not called.
+
+    Example:
+        >>> patch_all_arguments().get("thread", True)
+        True
+    """
+    return _arguments
 
 
 def _patch() -> None:

@@ -16,11 +16,9 @@ import os
 from gevent.monkey import is_module_patched
 
 from greendata.hub import native
-from greendata.startup.autopatch import asks_for_patch
+from greendata.startup.autopatch import NATIVE_WAITS, asks_for_patch
 
-__all__ = ("VARIABLE", "are_off", "are_shared", "share")
-
-VARIABLE = "GREENDATA_NATIVE_WAITS"
+__all__ = ("are_off", "are_shared", "share")
 
 
 def share() -> None:
@@ -55,7 +53,7 @@ def are_off() -> bool:
         >>> are_off()
         False
     """
-    return asks_for_patch(os.environ.get(VARIABLE) or "1") is False
+    return asks_for_patch(os.environ.get(NATIVE_WAITS) or "1") is False
 
 
 def are_shared() -> bool:

@@ -27,10 +27,17 @@ except ImportError as missing:
     ) from missing
 
 from greendata.errors import PolarsForked
+from greendata.errors.plural import counted
 from greendata.pool import pool
 from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
 from greendata.query.patching.patch import patch_polars
-from greendata.query.patching.polars_threads import VARIABLE, limit_polars_threads, share_of_cores
+from greendata.query.patching.polars_threads import (
+    FEWEST,
+    VARIABLE,
+    available_cores,
+    limit_polars_threads,
+    share_of_cores,
+)
 from greendata.web import drain
 
 if TYPE_CHECKING:
@@ -106,7 +113,8 @@ def post_fork(server: object, worker: Worker) -> None:
     if named is None:
         count = share_of_cores(worker.cfg.workers)
         limit_polars_threads(count)
-        worker.log.info("%s=%d: the share of one of %d workers", VARIABLE, count, worker.cfg.workers)
+        cores, workers = counted(available_cores(), "core"), counted(worker.cfg.workers, "worker")
+        worker.log.info("%s=%d: %s, %s, at least %d each", VARIABLE, count, cores, workers, FEWEST)
     else:
         worker.log.debug("%s=%s, from the environment", VARIABLE, named)
 

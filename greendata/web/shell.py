@@ -12,8 +12,9 @@ from flask.cli import AppGroup
 
 from greendata.errors import GreenDataError
 from greendata.observe.client import fetch
-from greendata.observe.doctor import examine, has_failures, report
+from greendata.observe.doctor import Import, examine, has_failures, report
 from greendata.pool import pool
+from greendata.query.patching.fork_guard import polars_has_run
 from greendata.query.patching.patch import is_polars_patched
 
 __all__ = ("commands", "doctor", "status", "top")
@@ -34,11 +35,13 @@ def status() -> None:
 
 @commands.command()
 @click.option("--workers", type=click.IntRange(1), help="Server processes on this machine.")
-def doctor(workers: int | None) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
+def doctor(workers: int | None, *, strict: bool) -> None:
     """Examine this process with the app imported; exit code 1 if something is wrong."""
-    findings = examine(workers=workers)
+    imported = Import(current_app.import_name, has_run_query=polars_has_run())  # nothing else has run a query so far
+    findings = examine(workers=workers, imported=imported)
     click.echo(report(findings))
-    sys.exit(has_failures(findings))
+    sys.exit(has_failures(findings, strict=strict))
 
 
 @commands.command()

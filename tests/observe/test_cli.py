@@ -84,6 +84,7 @@ def test_the_doctor_prints_a_line_for_each_finding() -> None:
     finished = run("doctor")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[0].startswith("warn  gevent patch    not patched: ")
+    assert finished.stdout.splitlines()[-1] == "no failures, 2 warnings, 4 checks are ok"
 
 
 def test_the_doctor_as_json_and_its_exit_code() -> None:
@@ -100,6 +101,55 @@ def test_the_doctor_imports_a_module_first(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "ok    gevent patch" in finished.stdout
     assert "ok    Polars patch" in finished.stdout
+
+
+QUERY = "import polars as pl\n\ndef load():\n    return pl.select(1)\n\nTABLE = load()\napp = object()\n"
+
+
+@pytest.mark.parametrize("target", ["shop", "shop:app", "shop:load()"])
+def test_the_doctor_tells_a_query_at_import(tmp_path: Path, target: str) -> None:
+    (tmp_path / "shop.py").write_text(QUERY, encoding="utf-8")
+    finished = run("doctor", target, PYTHONPATH=f"{tmp_path}:.")
+    assert finished.returncode == 0, finished.stderr
+    assert f"warn  query at import  importing {target} runs a query, first at {tmp_path}/shop.py:4 in load: with " in (
+        finished.stdout
+    )
+    assert run("doctor", target, "--strict", PYTHONPATH=f"{tmp_path}:.").returncode == 1
+
+
+def test_a_query_in_a_factory_is_one_at_import(tmp_path: Path) -> None:
+    source = "import polars as pl\n\ndef make():\n    pl.select(1)\n    return object()\n"
+    (tmp_path / "shop.py").write_text(source, encoding="utf-8")
+    assert "shop.py:4 in make" in run("doctor", "shop:make()", PYTHONPATH=f"{tmp_path}:.").stdout
+    assert "query at import" not in run("doctor", "shop:make", PYTHONPATH=f"{tmp_path}:.").stdout
+
+
+def test_the_doctor_examines_a_module_as_under_gunicorns_gevent_worker(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import polars, ssl, socket\nfrom time import sleep\n", encoding="utf-8")
+    finished = run("doctor", "--gevent", "--strict", "shop:sleep", PYTHONPATH=f"{tmp_path}:.", GREENDATA_AUTOPATCH="1")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.splitlines()[0] == "ok    gevent patch      the standard library is cooperative"
+    assert finished.stdout.splitlines()[-1] == "no failures, no warnings, 9 checks are ok"
+    assert finished.stderr == ""
+
+
+def test_the_doctor_names_who_imported_a_driver_that_blocks(tmp_path: Path) -> None:
+    for folder in ("psycopg2", "shop"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "psycopg2" / "extensions.py").write_text("def get_wait_callback(): pass\n", encoding="utf-8")
+    (tmp_path / "shop" / "db.py").write_text(
+        "def connect():\n    import psycopg2.extensions\n\nconnect()\n", encoding="utf-8"
+    )
+    finished = run("doctor", "--gevent", "shop.db", PYTHONPATH=f"{tmp_path}:.")
+    assert finished.returncode == 1
+    assert f"psycopg 3; imported by {tmp_path}/shop/db.py:2 in connect" in finished.stdout
+
+
+def test_strict_counts_warnings(tmp_path: Path) -> None:
+    assert run("doctor").returncode == 0
+    finished = run("doctor", "--strict", "--json")
+    assert (finished.returncode, json.loads(finished.stdout)["ok"]) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +186,11 @@ def test_failures_are_printed_on_stderr(arguments: list[str], text: str) -> None
     fails(run(*arguments), text)
 
 
+def test_a_name_that_the_module_lacks(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").touch()
+    fails(run("doctor", "shop:app", PYTHONPATH=f"{tmp_path}:."), "importing shop:app raised AttributeError: module")
+
+
 def test_top_shows_one_frame() -> None:
     finished = served("top", "--once", "BASE")
     assert finished.returncode == 0, finished.stderr
@@ -157,7 +212,10 @@ def test_top_over_a_unix_socket(tmp_path: Path) -> None:
 def test_top_with_a_header_and_with_a_password() -> None:
     assert served("top", "--once", "BASE/key", "--header", "X-Key: s3cret").returncode == 0
     assert served("top", "--once", "http://a:b@HOST/password").returncode == 0
-    fails(served("top", "--once", "BASE/key"), "it answers 403 Forbidden; check that the server runs with the")
+    fails(
+        served("top", "--once", "BASE/key"),
+        "not allowed: it answers 403 Forbidden; give what dashboard_auth expects: top --header NAME:VALUE",
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +233,10 @@ def test_no_error_contains_a_secret(address: str) -> None:
         with pytest.raises(errors.GreenDataError) as caught:
             client.fetch(address, {"X-Key": f"s3cret{end}"})
         assert "s3cret" not in f"{caught.value} {caught.value!r}"
+
+
+def test_top_of_a_server_that_asks_for_a_password() -> None:
+    fails(served("top", "--once", "BASE/password"), "not allowed: it answers 401 No; give what dashboard_auth expects")
 
 
 def test_top_of_an_address_without_a_snapshot() -> None:

@@ -219,7 +219,11 @@ AUTOPATCH = {
         None,
         "was not set yet when patch_all",
     ),
-    "no word": (PATCH, "ja", "GREENDATA_AUTOPATCH is 'ja', which is neither yes nor no: set it to 1"),
+    "no word": (
+        PATCH + "import os; os.environ['GREENDATA_AUTOPATCH'] = 'ja'\n",
+        None,
+        "GREENDATA_AUTOPATCH is 'ja', which is neither yes nor no: set it to 1",
+    ),
     "taken back": (PATCH + "import greendata; greendata.unpatch_polars()\n", "1", "Set GREENDATA_AUTOPATCH=1, or call"),
 }
 
@@ -230,6 +234,30 @@ def test_an_autopatch_that_did_nothing_is_explained(case: str) -> None:
     found = findings(before, GREENDATA_AUTOPATCH=value)["Polars patch"]
     assert found["verdict"] == "warn"
     assert told in found["text"]
+
+
+def test_a_patch_that_the_caller_excluded_is_told_as_such() -> None:
+    found = findings("from gevent import monkey\nmonkey.patch_all(thread=False)\n")["gevent patch"]
+    assert found["verdict"] == "warn"
+    assert found["text"].startswith("threading is excluded by the caller of patch_all(thread=False): a greenlet that")
+    both = findings("from gevent import monkey\nmonkey.patch_all(ssl=False, thread=False)\n")["gevent patch"]
+    assert both["text"].startswith("threading and ssl are excluded by the caller of patch_all(thread=False, ssl=False)")
+
+
+def test_users_of_psycopg2_are_named() -> None:
+    stand_in = (
+        "import sys, types\nsys.modules['psycopg2'] = psycopg2 = types.ModuleType('psycopg2')\n"
+        "sys.modules['shop'] = types.ModuleType('shop')\nsys.modules['shop'].driver = psycopg2\ndel psycopg2\n"
+    )
+    assert findings(PATCH + stand_in)["psycopg2"]["text"].endswith("psycopg 3; imported by shop")
+
+
+def test_variables_without_effect_are_a_warning() -> None:
+    found = findings(GREENDATA_MAX_WORKRS="2", GREENDATA_REQUEST_TIMEOUT="5")["settings"]
+    assert found["verdict"] == "warn"
+    assert "did you mean GREENDATA_MAX_WORKERS?" in found["text"]
+    assert "GREENDATA_REQUEST_TIMEOUT has no effect in the environment; it is a key of a Flask" in found["text"]
+    assert "settings" not in findings()
 
 
 def test_it_starts_no_threads_of_polars() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from greendata.pool.settings import Settings
+from greendata.startup.autopatch import POOL_VARIABLES
 from tests.support.processes import ROOT, run_python
 
 pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process
@@ -53,12 +56,11 @@ def test_the_words_that_patch(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["ja", "2", "enable", "1;"])
-def test_another_word_is_a_warning_and_no_patch(value: str) -> None:
-    code = "from gevent import monkey; monkey.patch_all()\nimport greendata; print(greendata.is_polars_patched())"
-    finished = run_python(code, env={"GREENDATA_AUTOPATCH": value}, warnings="default")
-    assert finished[:2] == (0, "False\n")
+def test_another_word_is_an_error(value: str) -> None:
+    finished = run_python("from gevent import monkey; monkey.patch_all()", env={"GREENDATA_AUTOPATCH": value})
     expected = f"GREENDATA_AUTOPATCH must be one of 1, true, yes, on, 0, false, no, off, got {value!r}"
-    assert f"RuntimeWarning: {expected}; Polars is not patched" in finished.stderr
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == f"greendata.errors.arguments.BadSetting: {expected}"
 
 
 @pytest.mark.parametrize("value", [None, "", "0", "false", "No", "OFF"])
@@ -68,6 +70,31 @@ def test_without_the_variable_nothing_is_patched(value: str | None) -> None:
         import sys; print("polars" in sys.modules and __import__("greendata").is_polars_patched())
     """
     assert run_python(code, env={"GREENDATA_AUTOPATCH": value}) == (0, "False\n", "")
+
+
+@pytest.mark.parametrize("name", ["GREENDATA_AUTO_PATCH", "GREENDATA_AUTOPACTH"])
+def test_a_misspelled_variable_is_a_warning_in_a_program_that_uses_nothing_else_of_ours(name: str) -> None:
+    code = "from gevent import monkey; monkey.patch_all(); monkey.patch_all()"
+    finished = run_python(code, env={name: "1"}, warnings="default")
+    expected = f"{name} is not an environment variable of greendata; did you mean GREENDATA_AUTOPATCH?"
+    assert finished == (0, "", f"<environment>:1: RuntimeWarning: {expected}\n")
+
+
+def test_variables_without_effect_are_warnings_where_the_pool_is_used() -> None:
+    env = {"GREENDATA_MAX_WORKRS": "2", "GREENDATA_MAX_BODY": "5", "GREENDATA_XYZ": "1", "GREENDATA_NATIVE_WAITS": "ja"}
+    finished = run_python("import greendata; greendata.run(int).get()", env=env, warnings="default")
+    lines = sorted(line.partition("Warning: ")[2] for line in finished.stderr.splitlines())
+    assert lines[0] == "GREENDATA_MAX_BODY has no effect in the environment; it is a key of a Flask app's config"
+    assert lines[1].endswith("did you mean GREENDATA_MAX_WORKERS?")
+    words = "1, true, yes, on, 0, false, no, off"
+    assert lines[2] == f"GREENDATA_NATIVE_WAITS must be one of {words}, got 'ja'; it counts as 1"
+    assert lines[3].startswith("GREENDATA_XYZ is not an environment variable of greendata; there are GREENDATA_AUTO")
+    assert len(lines) == 4
+
+
+def test_the_known_variables_are_those_of_the_settings() -> None:
+    fields = {f"GREENDATA_{field.name.upper()}" for field in dataclasses.fields(Settings)}
+    assert set(POOL_VARIABLES) == fields
 
 
 def test_autopatch_patches_when_gevent_does_and_not_before() -> None:
