@@ -122,8 +122,8 @@ def _names(header: bytes) -> list[str]:
 
 
 def _join_names(names: list[str]) -> str:
-    some = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
-    return some + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    joined = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
+    return joined + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _raw_names(header: bytes, names: list[str]) -> list[str]:
@@ -209,10 +209,10 @@ def _has_infinity(values: pl.Series) -> bool:
 def _error_with_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
     text = reader if reader.forms is not None else replace(reader, forms={})
 
-    def check(some: bytes, begin: int) -> Exception | None:
+    def check(records: bytes, begin: int) -> Exception | None:
         try:
-            if some.strip():
-                text.parsed(some, has_header=begin <= header < begin + len(some))
+            if records.strip():
+                text.parsed(records, has_header=begin <= header < begin + len(records))
         except _FAILURES as found:
             return found if isinstance(found, Exception) else Malformed("csv", short_message(found))
         return None

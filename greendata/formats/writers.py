@@ -106,8 +106,8 @@ class Body:
 
     def _grouped(self, pieces: Pieces) -> Parts:
         chunks = _chunks(pieces, self._chunk_bytes)
-        while some := list(islice(chunks, CHUNKS_PER_JOB)):
-            yield some
+        while group := list(islice(chunks, CHUNKS_PER_JOB)):
+            yield group
 
 
 def _chunks(pieces: Pieces, most: int) -> Iterator[bytes]:

@@ -72,11 +72,11 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
         [b'1,"x"\n']
     """
     style: Literal["non_numeric", "necessary"] = "non_numeric" if quote_text else "necessary"
-    for some in _groups(df, CSV_ROWS):
-        files = [BytesIO() for _ in some]
+    for group in _groups(df, CSV_ROWS):
+        files = [BytesIO() for _ in group]
         sinks = [
             piece.lazy().sink_csv(file, include_header=False, quote_style=style, lazy=True)
-            for piece, file in zip(some, files, strict=True)
+            for piece, file in zip(group, files, strict=True)
         ]
         pl.collect_all(sinks, engine="streaming")  # the engine that runs sinks in parallel
         for file in files:
@@ -107,13 +107,13 @@ def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[byt
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
     text = (an_object.str.join(separator) + end).cast(pl.Binary)
-    for some in _groups(df, JSON_ROWS):
-        for done in pl.collect_all([piece.lazy().select(text) for piece in some], engine="in-memory"):
+    for group in _groups(df, JSON_ROWS):
+        for done in pl.collect_all([piece.lazy().select(text) for piece in group], engine="in-memory"):
             lines: bytes = done.item()
             yield lines
 
 
 def _groups(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:
     pieces = slices(df, SLICE_BYTES, rows=rows)
-    while some := list(islice(pieces, PARALLEL_SLICES)):
-        yield some
+    while group := list(islice(pieces, PARALLEL_SLICES)):
+        yield group

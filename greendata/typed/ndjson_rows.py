@@ -76,11 +76,11 @@ class NdjsonRows(Generic[M]):
         """
         check, texts = pool.call(JsonPartitioner, self.model).check, rows[TEXT]
 
-        def some(start: int, length: int) -> list[M]:
+        def models_of_slice(start: int, length: int) -> list[M]:
             return [check(text) for text in texts.slice(start, length).to_list()]
 
         try:
-            return gathered(some, rows.height)
+            return gathered(models_of_slice, rows.height)
         except ValidationError:
             self.frame(rows)  # raises an error with all failures
             raise

@@ -135,8 +135,8 @@ def _batches(
         if rows is not None:
             good = good.head(rows)  # noqa: PLW2901 - the uncut batch is not needed again
             rows -= good.height
-        some = good if predicate is None else good.filter(predicate)
-        yield some if columns is None else some.select(referred(columns, some.columns))
+        chosen = good if predicate is None else good.filter(predicate)
+        yield chosen if columns is None else chosen.select(referred(columns, chosen.columns))
         if rows == 0:
             return
 

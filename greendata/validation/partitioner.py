@@ -267,18 +267,18 @@ def _is_within_limits(name: str, dtype: Dtype) -> pl.Expr:
     return all_of(*(~exceeds.fill_null(value=False) for _, exceeds in obstacles(name, dtype)))
 
 
-def assign(some: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series | None = None) -> pl.DataFrame:
+def assign(assignments: Iterable[tuple[int, pl.Series, pl.Series]], rejected: pl.Series | None = None) -> pl.DataFrame:
     """Return which validator checks which rows, as a frame for `greendata.validation.row_validation.validate_rows`.
 
     Args:
-        some: tuples of the index of a validator, row numbers, and the places of these rows in its frame.
+        assignments: tuples of the index of a validator, row numbers, and the places of these rows in its frame.
         rejected: the numbers of the rows that are certainly invalid.
     """
     assigned = [
         pl.DataFrame([numbers.alias(ROW_KEY), places.alias(PLACE)]).with_columns(
             pl.lit(validator, pl.UInt8).alias(VALIDATOR)
         )
-        for validator, numbers, places in some
+        for validator, numbers, places in assignments
     ]
     is_rejected = pl.lit(value=False) if rejected is None else pl.col(ROW_KEY).is_in(rejected.implode())
     return pl.concat(assigned).sort(ROW_KEY).with_columns(is_rejected.alias(SURELY_INVALID))
@@ -291,10 +291,10 @@ def numbered(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
 
 def _classify(df: pl.DataFrame, plan: ColumnPlan, *, all_invalid: bool) -> Classified:
     """Classify the rows of *df* by *plan* alone."""
-    looks = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.accepted.alias(ACCEPTED))
-    accepted = looks.drop(ACCEPTED) if looks[ACCEPTED].all() else looks.filter(ACCEPTED).drop(ACCEPTED)
+    classified = df.select(*plan.values, _numbers().alias(ROW_KEY), plan.accepted.alias(ACCEPTED))
+    accepted = classified.drop(ACCEPTED) if classified[ACCEPTED].all() else classified.filter(ACCEPTED).drop(ACCEPTED)
     part = Part(accepted, all_invalid, 1 if plan.checks else None)
-    undecided = looks[ROW_KEY].filter(~looks[ACCEPTED])
+    undecided = classified[ROW_KEY].filter(~classified[ACCEPTED])
     return Classified([part], undecided, _rejected(df, plan, undecided))
 
 
@@ -304,9 +304,9 @@ def _rejected(df: pl.DataFrame, plan: ColumnPlan, undecided: pl.Series) -> pl.Da
     for name, is_rejected, text in plan.rejected:
         names.append(pl.when(is_rejected).then(pl.lit(shown_name(name))))
         values.append(pl.when(is_rejected).then(text))
-    some = df[undecided] if plan.rejected else df.head(0)
-    looks = some.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))
-    return numbered(looks.filter(pl.col("column").is_not_null()), undecided)
+    undecided_rows = df[undecided] if plan.rejected else df.head(0)
+    classified = undecided_rows.select(_numbers().alias(ROW_KEY), column=pl.coalesce(names), value=pl.coalesce(values))
+    return numbered(classified.filter(pl.col("column").is_not_null()), undecided)
 
 
 def _text(value: pl.Expr, dtype: Dtype) -> pl.Expr:

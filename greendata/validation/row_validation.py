@@ -79,8 +79,8 @@ class Validator(ABC):
             return self._encoded(rows)
         except EncodeError:
             found = [[*self._encode_failures(row)] for row in rows]
-            failures += [failure for some in found for failure in some]
-            return self._encoded([row for row, some in zip(rows, found, strict=True) if not some])
+            failures += [failure for of_row in found for failure in of_row]
+            return self._encoded([row for row, of_row in zip(rows, found, strict=True) if not of_row])
 
     def frame_of(self, encoded: Sequence[list[Any]]) -> pl.DataFrame:
         """Return the result of `encode_rows` as a frame with row numbers."""
@@ -176,12 +176,12 @@ def _validate(validators: Sequence[Validator], assigned: pl.DataFrame, limit: in
         validator.encode_rows([], Failures()) for validator in validators
     ]  # collected for larger frames: creating one takes as long as 20 rows
 
-    def some(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
+    def validate_slice(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
         failures = Failures(limit and sys.maxsize)
         _slice(validators, assigned.slice(start, length), waiting, failures)
         return length, [failures_of(failures)] if failures else []
 
-    for length, failing in sliced(some, assigned.height):
+    for length, failing in sliced(validate_slice, assigned.height):
         outcome.failures.extend(failing)
         done += length
         listed += sum(piece.height for piece in failing)
@@ -202,14 +202,14 @@ def _slice(
     places = dict.fromkeys(set(by), assigned[PLACE])
     if len(places) > 1:
         places = {index: assigned[PLACE].filter(assigned[VALIDATOR] == index) for index in places}
-    rows = {index: validators[index].rows(some) for index, some in places.items()}
+    rows = {index: validators[index].rows(places_of) for index, places_of in places.items()}
     found: dict[int, list[Good]] = {index: [] for index in places}
     for number, index in zip(assigned[ROW_KEY].to_list(), by, strict=True):
         values = validators[index].valid(number, next(rows[index]), failures)
         if values is not None:
             found[index].append((number, values))
-    for index, some in found.items():
-        for column, values in zip(good[index], validators[index].encode_rows(some, failures), strict=True):
+    for index, valid in found.items():
+        for column, values in zip(good[index], validators[index].encode_rows(valid, failures), strict=True):
             column.extend(values)
 
 
@@ -217,13 +217,13 @@ def _framed(validator: Validator, encoded: list[list[Any]]) -> Iterator[pl.DataF
     """Yield the result of `Validator.encode_rows` as frames. The lists are emptied from the front."""
     breathe()
 
-    def some(_: int, length: int) -> pl.DataFrame:
+    def take_frame(_: int, length: int) -> pl.DataFrame:
         frame = validator.frame_of([values[:length] for values in encoded])
         for values in encoded:
             del values[:length]
         return frame
 
-    yield from sliced(some, len(encoded[0]))
+    yield from sliced(take_frame, len(encoded[0]))
 
 
 def take_rows(values: T, numbers: pl.Series) -> T:

@@ -209,11 +209,11 @@ def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[
         wrong.setdefault(pattern, set()).add(name)
     if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
         return True
-    looks = [_MIXED]
+    patterns = [_MIXED]
     for pattern, names in wrong.items():
         either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
-        looks.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
-    return _has_match(content, format, "|".join(looks))
+        patterns.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
+    return _has_match(content, format, "|".join(patterns))
 
 
 def _has_match(content: bytes, format: Format, pattern: str) -> bool:
@@ -312,12 +312,12 @@ def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
 
 
 def _error_with_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
-    def check(some: bytes, _begin: int) -> Exception | None:
+    def check(records: bytes, _begin: int) -> Exception | None:
         try:
             if schema is not None:
-                _ndjson(some, schema)
-            elif some.strip():
-                pl.read_ndjson(some, infer_schema_length=None)
+                _ndjson(records, schema)
+            elif records.strip():
+                pl.read_ndjson(records, infer_schema_length=None)
         except _FAILURES as found:
             return found if isinstance(found, Exception) else Malformed("ndjson", short_message(found))
         return None
@@ -405,9 +405,9 @@ def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -
     numbered = df.clone()
     numbered.columns = [str(number) for number in range(df.width)]
     columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
-    looks = [_may_be_inexact(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
-    some = [look.any() for look in looks if look is not None]
-    if some and numbered.select(pl.any_horizontal(some)).item() and _has_inexact_numbers(content):
+    doubts = [_may_be_inexact(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
+    findings = [doubt.any() for doubt in doubts if doubt is not None]
+    if findings and numbered.select(pl.any_horizontal(findings)).item() and _has_inexact_numbers(content):
         return _read_exact(content, format, schema)
     return cast_to(df, schema, format)
 
@@ -429,8 +429,8 @@ def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
                 _may_be_inexact(numbered.struct.field(str(number)), had.dtype, field.dtype)
                 for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
             ]
-            looks = [field for field in fields if field is not None]
-            return pl.any_horizontal(looks) if looks else None
+            doubts = [field for field in fields if field is not None]
+            return pl.any_horizontal(doubts) if doubts else None
     return None
 
 
