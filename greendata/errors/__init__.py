@@ -271,3 +271,7 @@ __all__ = (
     "WriteRefused",
     "WrongContentType",
 )
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -57,6 +57,28 @@ class Work(Protocol):
 
 
 _lazy_lock = native.RLock()  # guards the creation of fields that few results need: the end and the lists of links
+# The public methods that the pool, the hubs and the waiters call. Completion does not show them to users.
+_INTERNAL = frozenset(
+    {
+        "add_callback",
+        "begin",
+        "bind",
+        "detach",
+        "drop_callback",
+        "drop_link",
+        "expire",
+        "fail_after_fork",
+        "is_delivered",
+        "is_native",
+        "members",
+        "notify_waiters",
+        "own_deadline",
+        "set_done",
+        "settle",
+        "times",
+        "wake",
+    }
+)
 _NO_HUB = object()  # the owning hub of a result without a job, or whose job was submitted in a thread without a hub
 
 
@@ -383,6 +405,9 @@ class Result(Outcome[T], Generic[T]):
         return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
 
     __str__ = __repr__
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _INTERNAL]
 
 
 class _End(Result[None]):

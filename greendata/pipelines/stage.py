@@ -83,6 +83,9 @@ class Stage(ABC, Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label!r} at {id(self):#x}>"
 
+    def __dir__(self) -> list[str]:  # without what only a run uses
+        return [name for name in super().__dir__() if name not in ("expected", "feed", "flow", "upstream_window")]
+
     # -- for a run ----------------------------------------------------------------------------------
 
     @property

@@ -65,6 +65,10 @@ MAXSIZE = 100  # elements: enough that greenlet switches cost little, few enough
 WINDOW = 1_000  # elements: one may take as long as 1 000 later ones before the pipeline waits for it
 
 
+def __dir__() -> list[str]:
+    return [*__all__]
+
+
 class _Absent:
     """The type of the default that means no source was given."""
 

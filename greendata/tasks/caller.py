@@ -312,6 +312,9 @@ class Service(Generic[T]):
         state = "stopped" if self.stopped.ready() else "stopping" if self.stopping.ready() else "running"
         return f"<Service {self.label!r} {state}>"
 
+    def __dir__(self) -> list[str]:  # without what only its caller uses
+        return [name for name in super().__dir__() if name not in ("follow", "run")]
+
 
 class SerialQueue:
     """Calls of one function that run one after the other, in order. The queue exists while it has calls.
