@@ -19,8 +19,8 @@ from greendata.errors.plural import counted
 from greendata.formats.csv_reader import read_csv
 from greendata.formats.error_texts import short_message
 from greendata.formats.format import Format
-from greendata.formats.guards.arrow_check import check_stream
-from greendata.formats.guards.footer import check_file
+from greendata.formats.guards.arrow_check import check_arrow_stream
+from greendata.formats.guards.parquet_footer import check_parquet
 from greendata.formats.json.reader import read_json, read_ndjson
 from greendata.schema.column_names import referred
 
@@ -60,7 +60,7 @@ def read(
 
 
 def _arrow(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
-    check_stream(content)
+    check_arrow_stream(content)
     with TemporaryFile() as file:  # from bytes, Polars reads a stream with the GIL held: 20 ms for 34 MB
         file.write(content)
         file.seek(0)
@@ -68,7 +68,7 @@ def _arrow(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
 
 
 def _parquet(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
-    check_file(content)
+    check_parquet(content)
     return _chosen(pl.read_parquet(BytesIO(content)), schema, "parquet")
 
 

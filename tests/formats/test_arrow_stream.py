@@ -17,7 +17,7 @@ from greendata.errors import Malformed
 from greendata.formats.arrow_stream import END, ArrowStreamWriter
 from greendata.formats.encoders import encode
 from greendata.formats.guards import arrow_check
-from greendata.formats.guards.arrow_check import check_stream
+from greendata.formats.guards.arrow_check import check_arrow_stream
 
 FRAME = pl.DataFrame(
     {
@@ -48,7 +48,7 @@ def test_one_stream_of_many_frames(count: int) -> None:
     table.validate(full=True)
     assert_frame_equal(pl.DataFrame(pl.from_arrow(table)), expected)
     assert content.count(END) >= 1
-    check_stream(content)
+    check_arrow_stream(content)
 
 
 def test_concatenated_streams_are_rejected() -> None:
@@ -57,7 +57,7 @@ def test_concatenated_streams_are_rejected() -> None:
     joined = file.getvalue() * 2
     assert pl.read_ipc_stream(joined).height == FRAME.height  # Polars drops half of it without an error
     with pytest.raises(Malformed, match="come after the end mark; streams cannot be concatenated"):
-        check_stream(joined)
+        check_arrow_stream(joined)
 
 
 categories = st.lists(st.none() | st.sampled_from("abcdefghij"), max_size=5)
@@ -89,7 +89,7 @@ def test_a_stream_that_is_cut_short_anywhere() -> None:
     content = stream(FRAME, FRAME)
     for length in range(len(content)):
         with pytest.raises(Malformed, match="not valid arrow: "):
-            check_stream(content[:length])
+            check_arrow_stream(content[:length])
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
@@ -97,22 +97,22 @@ def test_oversized_buffers_are_rejected(compression: str) -> None:
     file = io.BytesIO()
     pl.DataFrame({"a": range(1000)}).write_ipc_stream(file, compression=compression)  # type: ignore[arg-type]
     content = file.getvalue()
-    check_stream(content)
+    check_arrow_stream(content)
     honest = struct.pack("<q", 8000)
     assert content.count(honest) >= 1
     for claim in (1 << 60, arrow_check.DECODED_BYTES + 1, -2):
         with pytest.raises(Malformed, match=f"a compressed buffer claims {claim} bytes"):
-            check_stream(content.replace(honest, struct.pack("<q", claim)))
+            check_arrow_stream(content.replace(honest, struct.pack("<q", claim)))
 
 
 def test_huge_columns_of_nulls_are_rejected() -> None:
     content = stream(pl.DataFrame({"n": [None] * 77}))
     length, claim = struct.pack("<q", 77), struct.pack("<q", arrow_check.NODE_ROWS + 1)
     with pytest.raises(Malformed, match="a column of 268435457 values"):
-        check_stream(content.replace(length, claim))
+        check_arrow_stream(content.replace(length, claim))
     many = stream(*[pl.DataFrame({"n": [None] * 77})] * 3).replace(length, struct.pack("<q", arrow_check.NODE_ROWS))
     with pytest.raises(Malformed, match="values: above the limit"):
-        check_stream(many)
+        check_arrow_stream(many)
 
 
 def test_fields_too_deep() -> None:
@@ -122,14 +122,14 @@ def test_fields_too_deep() -> None:
     sink = io.BytesIO()
     pa.ipc.new_stream(sink, pa.schema([field])).close()
     with pytest.raises(Malformed, match="fields nest more than 64 levels deep"):
-        check_stream(sink.getvalue())
+        check_arrow_stream(sink.getvalue())
 
 
 def test_fields_too_many() -> None:
     sink = io.BytesIO()
     pa.ipc.new_stream(sink, pa.schema([(f"c{n}", pa.int8()) for n in range(arrow_check.FIELDS + 1)])).close()
     with pytest.raises(Malformed, match="more than 16384 fields"):
-        check_stream(sink.getvalue())
+        check_arrow_stream(sink.getvalue())
 
 
 def test_content_that_is_not_a_stream() -> None:
@@ -145,4 +145,4 @@ def test_content_that_is_not_a_stream() -> None:
         END[:4] + b"\x08\0\0\0" + b"\xff" * 8: "points outside it",
     }.items():
         with pytest.raises(Malformed, match=text):
-            check_stream(other)
+            check_arrow_stream(other)

@@ -24,7 +24,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.format import FORMATS, Format
 from greendata.formats.guards import chunk_scan
-from greendata.formats.guards.footer import CELLS, DEPTH, FOOTER_BYTES, check_file
+from greendata.formats.guards.parquet_footer import CELLS, DEPTH, FOOTER_BYTES, check_parquet
 from greendata.formats.guards.size_guard import COLUMNS
 from tests.support.frames import crowded
 
@@ -473,10 +473,10 @@ def test_parquet_footers_above_the_limits(monkeypatch: pytest.MonkeyPatch) -> No
     from greendata.formats.guards import footer
 
     content = body(FRAME, "parquet")
-    check_file(content)
+    check_parquet(content)
     monkeypatch.setattr(footer, "CELLS", 8)
     with pytest.raises(Malformed, match="it claims 9 values, nested 2 deep"):
-        check_file(content)
+        check_parquet(content)
     monkeypatch.setattr(footer, "CELLS", CELLS)
     nested: Any = pl.Int8
     for _ in range(DEPTH):
@@ -484,10 +484,10 @@ def test_parquet_footers_above_the_limits(monkeypatch: pytest.MonkeyPatch) -> No
     file = io.BytesIO()
     pl.DataFrame(schema={"deep": nested}).write_parquet(file)
     with pytest.raises(Malformed, match=r"nested 6\d deep"):
-        check_file(file.getvalue())
+        check_parquet(file.getvalue())
     length = (FOOTER_BYTES + 1).to_bytes(4, "little")
     with pytest.raises(Malformed, match="its footer has 8388609 bytes"):
-        check_file(b"PAR1" + bytes(FOOTER_BYTES + 1) + length + b"PAR1")
+        check_parquet(b"PAR1" + bytes(FOOTER_BYTES + 1) + length + b"PAR1")
 
 
 @pytest.mark.parametrize(

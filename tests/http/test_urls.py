@@ -30,7 +30,7 @@ from greendata.errors import (
     UrlRefused,
     WrongContentType,
 )
-from greendata.formats.guards.footer import CELLS
+from greendata.formats.guards.parquet_footer import CELLS
 from greendata.http import readers as urls
 from tests.conftest import PATCHED
 from tests.pool.test_queue_limit import full, is_idle

@@ -14,7 +14,7 @@ from itertools import islice
 
 from greendata.errors import Malformed
 
-__all__ = ("DECODED_BYTES", "check_stream")
+__all__ = ("DECODED_BYTES", "check_arrow_stream")
 
 DECODED_BYTES = 1 << 31  # of all decompressed buffers together, at most: 2 GiB
 NODE_ROWS = 1 << 28  # values of all columns, at most: nulls take no bytes in a stream, but memory in a frame
@@ -30,7 +30,7 @@ _DATA = 1  # of a dictionary batch: the record batch in it
 _FIELDS, _CHILDREN = 1, 5  # of a schema and of a field
 
 
-def check_stream(content: bytes) -> None:
+def check_arrow_stream(content: bytes) -> None:
     """Raise Malformed unless *content* is one complete stream whose size in memory is below the limits.
 
     Example:
@@ -38,8 +38,8 @@ def check_stream(content: bytes) -> None:
         >>> import polars as pl
         >>> file = BytesIO()
         >>> pl.DataFrame({"a": [1]}).write_ipc_stream(file)
-        >>> check_stream(file.getvalue())
-        >>> check_stream(file.getvalue()[:-8])
+        >>> check_arrow_stream(file.getvalue())
+        >>> check_arrow_stream(file.getvalue()[:-8])
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid arrow: it is cut short: there is no end mark
     """

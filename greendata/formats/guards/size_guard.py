@@ -14,9 +14,9 @@ import polars as pl
 
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
-from greendata.formats.guards.depth import reject_deep_lines
-from greendata.formats.guards.footer import check_file
-from greendata.formats.guards.members import reject_many_members
+from greendata.formats.guards.json_depth import reject_deep_lines
+from greendata.formats.guards.json_members import reject_many_members
+from greendata.formats.guards.parquet_footer import check_parquet
 
 __all__ = (
     "COLUMNS",
@@ -116,7 +116,7 @@ def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None
         return
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         if format == "parquet":
-            check_file(content)
+            check_parquet(content)
             return
         reject_compressed(content, format)
         if format == "ndjson":

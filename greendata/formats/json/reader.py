@@ -16,8 +16,8 @@ from greendata.errors import Malformed
 from greendata.formats.error_texts import format_value, short_message
 from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte, first_failure
-from greendata.formats.guards.depth import reject_deep_document, reject_deep_lines
-from greendata.formats.guards.members import reject_many_members
+from greendata.formats.guards.json_depth import reject_deep_document, reject_deep_lines
+from greendata.formats.guards.json_members import reject_many_members
 from greendata.formats.guards.size_guard import collect_keys, reject_compressed, reject_sparse
 from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in

@@ -16,7 +16,7 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import Malformed
 from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte
-from greendata.formats.guards.depth import DEPTH, reject_deep_document
+from greendata.formats.guards.json_depth import DEPTH, reject_deep_document
 from greendata.formats.guards.size_guard import COLUMNS, reject_compressed, reject_wide
 from greendata.formats.json.shapes import Shape
 from greendata.hub.pacing import release_gil

@@ -11,7 +11,7 @@ from hypothesis import given, strategies
 
 from greendata.errors import Malformed
 from greendata.formats.guards import depth
-from greendata.formats.guards.depth import DEPTH, reject_deep_document, reject_deep_lines
+from greendata.formats.guards.json_depth import DEPTH, reject_deep_document, reject_deep_lines
 
 pytestmark = pytest.mark.once("unpatched")  # values only: patching makes no difference
 

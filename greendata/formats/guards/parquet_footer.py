@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import Content
-from greendata.formats.guards.pages import Chunk, check_pages
+from greendata.formats.guards.parquet_pages import Chunk, check_pages
 from greendata.formats.guards.thrift import I32, I64, LIST, STRUCT, Skimmer
 from greendata.formats.row_groups import MAGIC
 from greendata.hub.pacing import release_gil
 
-__all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_file")
+__all__ = ("CELLS", "DEPTH", "FOOTER_BYTES", "check_parquet")
 
 CELLS = 1 << 28  # values that a file may declare: a million equal values can be encoded in a few bytes
 DEPTH = 64  # of nested columns
@@ -31,11 +31,11 @@ _KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata o
 _FIXED = 7  # the type of values of a fixed length
 
 
-def check_file(content: Content) -> None:
+def check_parquet(content: Content) -> None:
     """Raise Malformed unless *content* ends with a valid footer whose numbers are below the limits.
 
     Example:
-        >>> check_file(b"PAR1")
+        >>> check_parquet(b"PAR1")
         Traceback (most recent call last):
         greendata.errors.formats.Malformed: not valid parquet: it is cut short, or not a Parquet file
     """

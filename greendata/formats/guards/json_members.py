@@ -12,7 +12,7 @@ import polars as pl
 
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
-from greendata.formats.guards.depth import DEPTH
+from greendata.formats.guards.json_depth import DEPTH
 from greendata.hub.pacing import release_gil
 
 __all__ = ("MEMBERS", "reject_many_members")

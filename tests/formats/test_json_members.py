@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from greendata.errors import Malformed
 from greendata.formats.decoders import decode
 from greendata.formats.guards import members
-from greendata.formats.guards.members import MEMBERS, reject_many_members
+from greendata.formats.guards.json_members import MEMBERS, reject_many_members
 from greendata.formats.guards.size_guard import reject_unsafe_file
 
 pytestmark = pytest.mark.once("patched")  # values only: patching makes no difference

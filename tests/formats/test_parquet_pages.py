@@ -12,7 +12,7 @@ from greendata.errors import Malformed
 from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.guards import pages
-from greendata.formats.guards.footer import check_file
+from greendata.formats.guards.parquet_footer import check_parquet
 from greendata.formats.guards.thrift import Reader, Skimmer, Writer
 from greendata.formats.row_groups import MAGIC, RowGroups
 
@@ -77,9 +77,9 @@ PLAIN = page(b"\1\0\0\0", 1)
 
 
 def test_handmade_files_are_accepted() -> None:
-    check_file(file(PLAIN))
-    check_file(file(page(b"\1\0\0\0", 1, kind=2), PLAIN))
-    check_file(file(page(bytes(16), 1), width=16))
+    check_parquet(file(PLAIN))
+    check_parquet(file(page(b"\1\0\0\0", 1, kind=2), PLAIN))
+    check_parquet(file(page(bytes(16), 1), width=16))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_endless_numbers() -> None:
     endless = bytes((1 << 4 | I32,)) + b"\xff" * 10_000 + b"\x01\0"
     content = MAGIC + endless + len(endless).to_bytes(4, "little") + MAGIC
     with pytest.raises(Malformed, match="its footer cannot be read"):
-        check_file(content)
+        check_parquet(content)
     with pytest.raises(Malformed, match="the header of a page cannot be read"):
-        check_file(file(endless))
+        check_parquet(file(endless))
     largest = bytes((1 << 4 | I64,)) + b"\xff" * 9 + b"\x01\0"
     assert Skimmer(largest).number(1) == -(2**63)
 
