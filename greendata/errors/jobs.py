@@ -62,7 +62,7 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
         label: the name of the job.
         seconds: the time it was allowed.
         running: True if it had started.
-        native: True for a native call, which continues and is counted as abandoned; a greenlet is killed.
+        native: True for a native call that cannot be stopped: it continues, and is counted as abandoned.
     """
 
     def __init__(self, label: str, seconds: float, *, running: bool, native: bool = True) -> None:

@@ -50,7 +50,7 @@ class Work(Protocol):
     seconds: float  # that the deadline allowed
 
     def withdraw(self) -> None:
-        """Remove the job from the queue, or mark its worker slot as abandoned. Safe from any thread."""
+        """Remove the job from the queue, stop its work, or mark its worker slot as abandoned. Safe from any thread."""
 
     def announce(self) -> None:
         """Make the owning hub notify the result's waiters, in that hub's thread. Safe from any thread; never blocks."""
@@ -114,7 +114,7 @@ class Result(Outcome[T], Generic[T]):
         "is_delivered",
     )
 
-    is_native: ClassVar[bool] = True  # the work is a native call, which cannot be stopped
+    is_native: ClassVar[bool] = True  # the work is a native call
 
     def __init__(self, label: str = "result") -> None:
         Outcome.__init__(self, label)  # not super(), for speed, as in `Outcome`
@@ -223,10 +223,11 @@ class Result(Outcome[T], Generic[T]):
     def cancel(self, message: str = "") -> bool:  # type: ignore[override]  # gevent's is always False
         """Give the work up for the reason in *message*; return True if that decided the outcome.
 
-        A queued job never runs. A running job fails with `JobCancelled` at once for all its waiters. Its native call
-        continues, and its worker slot counts as abandoned until the call returns.
+        A queued job never runs. A running job fails with `JobCancelled` at once for all its waiters. Work that can be
+        stopped (a statement in a database, a child process) is stopped. Any other native call continues, and its
+        worker slot counts as abandoned until the call returns.
         """
-        error = JobCancelled(self.label, running=self._began is not None, native=self.is_native, message=message)
+        error = JobCancelled(self.label, running=self._began is not None, native=not self.is_stoppable, message=message)
         return self._decide(Status.CANCELLED, error=error)
 
     def cancel_wait(self, message: str = "", *, timeout: float | Timeout | None = None) -> bool:
@@ -262,7 +263,7 @@ class Result(Outcome[T], Generic[T]):
         work = self._work
         seconds = 0.0 if work is None else work.seconds
         running = self._began is not None
-        error = DeadlineExceeded(self.label, seconds, running=running, native=self.is_native)
+        error = DeadlineExceeded(self.label, seconds, running=running, native=not self.is_stoppable)
         self._decide(Status.FAILED, error=error)
 
     def wake(self) -> None:
@@ -294,6 +295,11 @@ class Result(Outcome[T], Generic[T]):
         """
         work = self._work
         return None if work is None else work.deadline
+
+    @property
+    def is_stoppable(self) -> bool:
+        """True if the work ends when the result is given up: a greenlet, or a call with `stopped_by`. Any thread."""
+        return not self.is_native or getattr(self._work, "stopper", None) is not None
 
     @property
     def members(self) -> tuple[Any, ...]:

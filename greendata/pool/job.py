@@ -20,7 +20,7 @@ from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
 from greendata.pool.operation import Operation, current_operation
 
-__all__ = ("Job", "JobOwner", "bypassing_queue_limit")
+__all__ = ("Job", "JobOwner", "Stopper", "bypassing_queue_limit")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,11 +56,33 @@ def bypassing_queue_limit(func: Callable[P, T], /, *args: P.args, **kwargs: P.kw
     return context.run(func, *args, **kwargs)
 
 
+class Stopper:
+    """The way to stop what a running job is doing, which is called at most once and never after `close`."""
+
+    __slots__ = ("_lock", "_stop")
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self._lock = native.allocate_lock()
+        self._stop: Callable[[], object] | None = stop  # any thread takes it, under the lock
+
+    def stop(self) -> None:
+        """Stop the work. Safe from any thread."""
+        with self._lock:
+            stop, self._stop = self._stop, None
+            if stop is not None:
+                stop()
+
+    def close(self) -> None:
+        """Return when the work can no longer be stopped: it has ended. Call on the worker."""
+        with self._lock:
+            self._stop = None
+
+
 class JobOwner(Protocol):
     """The interface of the pool that jobs use. Safe from any thread."""
 
     def withdraw(self, job: Job) -> None:
-        """Remove *job* from the queue, or count it as abandoned if it runs."""
+        """Remove *job* from the queue; if it runs, stop it or count it as abandoned."""
 
     def holds(self, job: Job) -> bool:
         """Return whether *job* is in the queue, or a worker has it."""
@@ -91,6 +113,7 @@ class Job:
         "result",
         "returned",
         "seconds",
+        "stopper",
     )
 
     def __init__(
@@ -104,6 +127,7 @@ class Job:
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
         self.seconds = 0.0  # the timeout behind the deadline, of the job or a block around it; set before queueing
         self.returned = False  # no worker has or will have it; written by the worker, or by the thread that cancels it
+        self.stopper: Stopper | None = None  # the worker writes, any thread reads; see greendata.pool.stopping
         self._pool = pool
         self._waker: HubWaker | None = None  # set before it is queued
         self._number = 0  # written on the owning hub's thread; the worker reads
@@ -161,7 +185,7 @@ class Job:
         return self._waker, self._number
 
     def withdraw(self) -> None:
-        """Leave the queue; a running job is abandoned. Safe from any thread."""
+        """Leave the queue; a running job is stopped, or abandoned if it cannot be. Safe from any thread."""
         try:
             self._pool.withdraw(self)
         finally:

@@ -242,7 +242,7 @@ class Pool:
         return True
 
     def withdraw(self, job: Job) -> None:
-        """Remove *job*, whose result is settled, from the queue if it is there. Safe from any thread."""
+        """Remove *job*, whose result is settled, from the queue, or stop it if it runs. Safe from any thread."""
         self._workers.remove(job)
 
     def holds(self, job: Job) -> bool:

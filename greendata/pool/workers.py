@@ -180,8 +180,10 @@ class Workers:
         return job in self.queue.waiting or any(held is job for held in list(self.running.values()))
 
     def remove(self, job: Job) -> None:
-        """Remove *job*, whose result is settled, from the queue if it is there."""
-        if self.queue.remove(job):
+        """Remove *job*, whose result is settled, from the queue if it is there; if it runs, stop it if possible."""
+        if (stopper := job.stopper) is not None:
+            stopper.stop()
+        elif self.queue.remove(job):
             job.returned = True
             with self.lock:
                 self.finished[job.result.status.value] += 1

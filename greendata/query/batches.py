@@ -22,6 +22,7 @@ from greendata.pool import pool
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
 from greendata.pool.operation import Operation
+from greendata.pool.stopping import stopped_by
 
 __all__ = ("Batches",)
 
@@ -41,6 +42,8 @@ class Batches(Closing, Generic[T]):
     Args:
         start: returns Polars' iterator of batches, or an iterator over converted batches. It is called, and its
             iterator is advanced, on a worker.
+        stop: ends the batch that a worker is reading when the stream is closed or out of time, see
+            `greendata.pool.stopping.stopped_by`; None if that is impossible. Polars stops between two batches.
         timeout: the deadline of the whole stream, in seconds from now.
         key: for fair queueing, see `greendata.pool.pool.Pool.submit`.
         label: the label of its jobs.
@@ -60,12 +63,13 @@ class Batches(Closing, Generic[T]):
         self,
         start: Callable[[], Iterator[T]],
         *,
+        stop: Callable[[], object] | None = None,
         timeout: float | None = None,
         key: Hashable = None,
         label: str = "batches",
         operation: Operation | None = None,
     ) -> None:
-        self._source = _Source(start)
+        self._source = _Source(start, stop)
         self._deadline = nearest_limit(seconds_of(timeout))
         self._key = key
         self._label = label
@@ -172,8 +176,9 @@ class Batches(Closing, Generic[T]):
 class _Source:
     """Polars' iterator. Only native threads use it: dropping it takes milliseconds, and a database rollback longer."""
 
-    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+    def __init__(self, start: Callable[[], Iterator[Any]], stop: Callable[[], object] | None) -> None:
         self._start: Callable[[], Any] | None = start
+        self._stop = stop
         self._batches: Any = None
         self.closing = False  # set by any thread; after that no read starts the query or keeps it
 
@@ -184,8 +189,10 @@ class _Source:
 
     def read(self) -> Any:
         """Return the next batch, or None at the end."""
-        batches = self._opened()
-        return None if batches is None else next(batches, None)
+        if self._stop is None:
+            return self._read()
+        with stopped_by(self._stop):
+            return self._read()
 
     def export(self, requested_schema: object | None) -> object:
         """Return the stream as an Arrow C stream."""
@@ -194,6 +201,10 @@ class _Source:
     def close(self) -> None:
         """Drop the iterator, which stops the query. A read that still runs drops it when it returns."""
         self._batches = None
+
+    def _read(self) -> Any:
+        batches = self._opened()
+        return None if batches is None else next(batches, None)
 
     def _opened(self) -> Any:
         start, self._start = self._start, None

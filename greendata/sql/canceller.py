@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from greendata.errors import QueryFailed
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
+from greendata.pool import workers
+from greendata.pool.stopping import is_given_up
 
 __all__ = ("Canceller",)
 
@@ -18,49 +21,41 @@ class Canceller:
 
     ::
 
-        any thread                             worker
-        ----------                             ------
-        request(): set _is_requested           running(): set _cancel
-                   read _cancel                           check _is_requested
-        cancel():  call _cancel(), under       leave the block: clear _cancel, under
-                   the lock                               the lock, then close the statement
+        thread that gives the job up           worker
+        ----------------------------           ------
+        settles the result                     running(): sets _cancel
+        request(): reads _cancel                          checks whether the result is settled
+                   calls it in a new thread,   leaving the block: clears _cancel, under the lock,
+                   under the lock                         then the statement is closed
 
     Each side writes before it reads, so at least one of them sees the other.
 
     Example:
         >>> canceller = Canceller()
         >>> with canceller.running(lambda: print("stop"), "SELECT 1"):
-        ...     canceller.request()
-        True
+        ...     canceller.check("SELECT 1")
     """
 
     def __init__(self) -> None:
         self._lock = native.allocate_lock()
         self._cancel: Callable[[], object] | None = None  # the worker writes it under the lock; any thread reads it
-        self._is_requested = False  # any thread sets it
 
-    def request(self) -> bool:
-        """Let no further statement start. Return True if one is running. Safe from any thread."""
-        self._is_requested = True
-        return self._cancel is not None
+    def request(self) -> None:
+        """Cancel the statement that is running, if there is one and the database can. Never blocks. Any thread.
 
-    def cancel(self) -> None:
-        """Cancel the running statement in the database, if the database can. May block."""
-        begun = self._cancel
-        for pause in _PAUSES:
-            native.sleep(pause)
-            with self._lock:
-                if begun is None or self._cancel is not begun:
-                    return
-                begun()
+        The job was given up before, so that no further statement starts: see `check`. If the system has no more
+        threads, the statement runs on.
+        """
+        if (begun := self._cancel) is not None:
+            workers.run_in_new_thread(partial(self._cancel_until_it_ends, begun))
 
     def check(self, sql: str) -> None:
-        """Raise if cancellation was requested.
+        """Raise if the job that executes the statement was given up. Call on a worker.
 
         Raises:
-            QueryFailed: the job was given up.
+            QueryFailed: it was.
         """
-        if self._is_requested:
+        if is_given_up():
             raise QueryFailed(sql, "it was given up", None)
 
     @contextmanager
@@ -73,8 +68,16 @@ class Canceller:
         with self._lock:
             self._cancel = cancel
         try:
-            self.check(sql)  # after `_cancel` is set; `request` works in the opposite order
+            self.check(sql)  # after `_cancel` is set
             yield
         finally:
             with self._lock:
                 self._cancel = None
+
+    def _cancel_until_it_ends(self, begun: Callable[[], object]) -> None:
+        for pause in _PAUSES:
+            native.sleep(pause)
+            with self._lock:
+                if self._cancel is not begun:
+                    return
+                begun()

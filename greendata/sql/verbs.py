@@ -21,7 +21,8 @@ import polars as pl
 from greendata.errors import BadArgument, BadChoice, NotAFrame
 from greendata.hub.checks import is_count
 from greendata.hub.result import Result
-from greendata.pool import pool, workers
+from greendata.pool import pool
+from greendata.pool.stopping import stopped_by
 from greendata.query.batches import Batches
 from greendata.sql.addresses import looks_like_address
 from greendata.sql.canceller import Canceller
@@ -129,7 +130,7 @@ def read_sql(
         bound = _bind(params, target.kind)
         start = partial(rows_of, target, canceller, query, bound, overrides, batch_rows)
         if batch_rows is not None:
-            return SqlBatches(start, target, canceller, timeout=timeout, key=key, label=label)
+            return SqlBatches(start, target, canceller.request, timeout=timeout, key=key, label=label)
         return _submit(partial(_read_all, start), target, canceller, timeout, key, label)
     except BaseException:
         target.release()
@@ -208,11 +209,10 @@ class SqlBatches(Batches[pl.DataFrame]):
     """
 
     def __init__(
-        self, start: Any, target: Database, canceller: Canceller, *, timeout: float | None, key: Hashable, label: str
+        self, start: Any, target: Database, stop: Any, *, timeout: float | None, key: Hashable, label: str
     ) -> None:
-        super().__init__(start, timeout=timeout, key=key, label=label)
+        super().__init__(start, stop=stop, timeout=timeout, key=key, label=label)
         self._target = target
-        self._canceller = canceller
         # The ends of jobs that may still use the connection. Set once, by the thread that closes.
         self._ends: list[Result[None]] = []
 
@@ -230,27 +230,11 @@ class SqlBatches(Batches[pl.DataFrame]):
             self._ends = [end for end in (reading_end, self._closing) if end is not None]
             _call_after(self._ends, self._target.release)
 
-    def _submit_read(self) -> Result[pl.DataFrame | None]:
-        return _with_cancellation(super()._submit_read(), self._canceller)
-
 
 def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:
-    result = pool.submit(work, timeout=timeout, key=key, label=label)
+    result = pool.submit(stopped_by(canceller.request)(work), timeout=timeout, key=key, label=label)
     result.end().add_callback(target.release)  # the job may never run
-    return _with_cancellation(result, canceller)
-
-
-def _with_cancellation(result: Result[Any], canceller: Canceller) -> Result[Any]:
-    """Return *result*, and stop its statement if the result is cancelled or out of time before it is done."""
-    stop = partial(_stop, result, canceller)
-    if not result.add_callback(stop):
-        stop()
     return result
-
-
-def _stop(result: Result[Any], canceller: Canceller) -> None:
-    if not result.successful() and canceller.request():
-        workers.run_in_new_thread(canceller.cancel)  # if it cannot be started, the statement runs on
 
 
 def _call_after(ends: list[Result[None]], func: Callable[[], object]) -> None:

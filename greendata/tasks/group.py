@@ -432,8 +432,8 @@ class Group:
         if isinstance(member, Greenlet):
             member.kill(block=False)
         elif isinstance(member, Result):
-            is_running = member.status is Status.RUNNING
-            if member.cancel(self._message) and is_running and member.is_native:
+            continues = member.status is Status.RUNNING and not member.is_stoppable
+            if member.cancel(self._message) and continues:
                 self._abandoned.append(member)
         else:  # an AsyncResult cannot be cancelled
             self._on_end(member)
