@@ -470,14 +470,14 @@ def test_sparse_frames_are_rejected() -> None:
 
 
 def test_parquet_footers_above_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from greendata.formats.guards import footer
+    from greendata.formats.guards import parquet_footer
 
     content = body(FRAME, "parquet")
     check_parquet(content)
-    monkeypatch.setattr(footer, "CELLS", 8)
+    monkeypatch.setattr(parquet_footer, "CELLS", 8)
     with pytest.raises(Malformed, match="it claims 9 values, nested 2 deep"):
         check_parquet(content)
-    monkeypatch.setattr(footer, "CELLS", CELLS)
+    monkeypatch.setattr(parquet_footer, "CELLS", CELLS)
     nested: Any = pl.Int8
     for _ in range(DEPTH):
         nested = pl.Struct({"x": nested})

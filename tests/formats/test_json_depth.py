@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies
 
 from greendata.errors import Malformed
-from greendata.formats.guards import depth
+from greendata.formats.guards import json_depth
 from greendata.formats.guards.json_depth import DEPTH, reject_deep_document, reject_deep_lines
 
 pytestmark = pytest.mark.once("unpatched")  # values only: patching makes no difference
@@ -50,11 +50,11 @@ def is_rejected(check: Callable[[bytes], None], content: bytes) -> bool:
 
 @pytest.mark.parametrize("pair", [LISTS, OBJECTS], ids=["lists", "objects"])
 @pytest.mark.parametrize("check", [reject_deep_document, reject_deep_lines])
-@pytest.mark.parametrize("chunk", [7, depth.SCAN_BYTES])
+@pytest.mark.parametrize("chunk", [7, json_depth.SCAN_BYTES])
 def test_the_limit(
     monkeypatch: pytest.MonkeyPatch, chunk: int, check: Callable[[bytes], None], pair: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(depth, "SCAN_BYTES", chunk)
+    monkeypatch.setattr(json_depth, "SCAN_BYTES", chunk)
     check(nested(DEPTH, pair))
     check(nested(DEPTH - 1, pair, f"[{TRICKY}]"))
     for levels in (3 * DEPTH + 1, 100_000):
@@ -83,8 +83,8 @@ def test_as_the_standard_parser_sees_it(chunk: int, limit: int, value: Any) -> N
     content = json.dumps(value).encode()
     levels = levels_of(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depth, "SCAN_BYTES", chunk)
-        patch.setattr(depth, "DEPTH", limit)
+        patch.setattr(json_depth, "SCAN_BYTES", chunk)
+        patch.setattr(json_depth, "DEPTH", limit)
         for check in (reject_deep_document, reject_deep_lines):
             if levels <= limit:
                 assert not is_rejected(check, content)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from greendata.errors import Malformed
 from greendata.formats.decoders import decode
-from greendata.formats.guards import members
+from greendata.formats.guards import json_members
 from greendata.formats.guards.json_members import MEMBERS, reject_many_members
 from greendata.formats.guards.size_guard import reject_unsafe_file
 
@@ -70,11 +70,11 @@ def most_members(value: Any) -> int:
 def test_members_are_those_that_a_parser_finds(documents: list[Any], chunk: int) -> None:
     content = "\n".join(map(json.dumps, documents)).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "SCAN_BYTES", chunk)
-        patch.setattr(members, "MEMBERS", 0)
-        patch.setattr(members, "_MANY", 2)
+        patch.setattr(json_members, "SCAN_BYTES", chunk)
+        patch.setattr(json_members, "MEMBERS", 0)
+        patch.setattr(json_members, "_MANY", 2)
         patch.setattr(
-            members, "_LARGE", rf"\{{(?:,*{members._SIGN}){{2}}"
+            json_members, "_LARGE", rf"\{{(?:,*{json_members._SIGN}){{2}}"
         )  # four commas, or six if they are in several chunks
         try:
             reject_many_members(content, "ndjson")

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from greendata.errors import Malformed
 from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
-from greendata.formats.guards import pages
+from greendata.formats.guards import parquet_pages
 from greendata.formats.guards.parquet_footer import check_parquet
 from greendata.formats.guards.thrift import Reader, Skimmer, Writer
 from greendata.formats.row_groups import MAGIC, RowGroups
@@ -125,7 +125,7 @@ def test_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     df.write_parquet(file, row_group_size=100, data_page_size=100)
     assert_frame_equal(decode(file.getvalue(), "parquet"), df)
-    monkeypatch.setattr(pages, "PAGES", 100)
+    monkeypatch.setattr(parquet_pages, "PAGES", 100)
     with pytest.raises(Malformed, match="its 101 pages claim"):
         decode(file.getvalue(), "parquet")
 
