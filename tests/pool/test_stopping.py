@@ -15,7 +15,7 @@ from greendata.pool.job import Stopper
 from greendata.pool.stopping import is_given_up, stopped_by
 from tests.support.gates import Gate
 from tests.support.natives import Native, until
-from tests.support.windows import at
+from tests.support.races import at
 
 
 class Work:
