@@ -7,14 +7,30 @@ which would replace the error itself.
 from __future__ import annotations
 
 from contextlib import suppress
+from reprlib import Repr
 from types import TracebackType
 from typing import Any
 
-__all__ = ("note", "shown", "text_of", "trace_of", "without_frame")
+__all__ = ("note", "shortened", "shown", "text_of", "trace_of", "without_frame")
+
+NOTES = 8  # notes of greendata that an error keeps: one object may be the error of many jobs
+SHORT = 100  # characters of a value in a text
+
+
+class _Note(str):
+    """A note that greendata has added. It is pickled and copied as a plain string."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add the note *text* to *error*, even if its class refuses attributes.
+    """Add the note *text* to *error*, once, even if its class refuses attributes.
+
+    If the error has `NOTES` notes of greendata, the oldest of them is removed. Notes of others are kept. Safe from any
+    thread: each step is one call of a list or dict.
 
     Example:
         >>> error = ValueError("no such shop")
@@ -23,7 +39,59 @@ def note(error: BaseException, text: str) -> None:
         ['raised by the source']
     """
     with suppress(Exception):  # a note is less important than its error
-        BaseException.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), text])
+        notes = _notes_of(error)
+        if text in notes:
+            return
+        ours = [given for given in notes if type(given) is _Note]
+        for oldest in ours[: max(0, len(ours) - NOTES + 1)]:
+            notes.remove(oldest)
+        notes.append(_Note(text))
+
+
+def _notes_of(error: BaseException) -> list[Any]:
+    """Return the list of notes of *error*; make one if there is none, or it is not a list."""
+    attributes: dict[str, Any] = _ATTRIBUTES.__get__(error)
+    notes = attributes.get("__notes__")
+    if type(notes) is not list:
+        inherited = list(getattr(error, "__notes__", ()))
+        if notes is not None:
+            del attributes["__notes__"]
+        notes = attributes.setdefault("__notes__", inherited)  # another thread may have added one meanwhile
+    return notes
+
+
+class _Short(Repr):
+    """A ``repr`` that is short, and costs little for large values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = SHORT
+        self.maxlevel = 3
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[:SHORT]) + ("..." if len(value) > SHORT else "")
+
+    repr_bytearray = repr_bytes
+
+    def repr_DataFrame(self, frame: Any, level: int) -> str:  # noqa: N802 - named after the type
+        return f"<DataFrame: {frame.shape[0]} x {frame.shape[1]}>"
+
+
+_short = _Short()
+
+
+def shortened(thing: object) -> str:
+    """Return the ``repr`` of *thing* on one line and shortened, or a text with its type if ``repr`` raises.
+
+    Example:
+        >>> shortened("no such shop"), shortened(list(range(1000)))
+        ("'no such shop'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        text = " ".join(_short.repr(thing).splitlines())
+    except Exception as broken:  # noqa: BLE001 - it would replace the error that is being reported
+        return _unshowable(thing, broken)
+    return text if len(text) <= SHORT + 2 else f"{text[:SHORT]}..."
 
 
 def shown(thing: object) -> str:
@@ -36,7 +104,11 @@ def shown(thing: object) -> str:
     try:
         return repr(thing)
     except Exception as broken:  # noqa: BLE001 - it would replace the error that is being reported
-        return f"<{type(thing).__name__} whose representation raised {type(broken).__name__}>"
+        return _unshowable(thing, broken)
+
+
+def _unshowable(thing: object, broken: Exception) -> str:
+    return f"<{type(thing).__name__} whose representation raised {type(broken).__name__}>"
 
 
 def text_of(thing: object) -> str:
@@ -69,4 +141,5 @@ def without_frame(error: BaseException) -> None:
     BaseException.with_traceback(error, None if trace is None else trace.tb_next)
 
 
-_TRACE: Any = BaseException.__traceback__  # the descriptor, which bypasses the class of the error
+_TRACE: Any = BaseException.__traceback__  # the descriptors, which bypass the class of the error
+_ATTRIBUTES: Any = vars(BaseException)["__dict__"]

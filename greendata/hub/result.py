@@ -49,6 +49,9 @@ class Work(Protocol):
     deadline: float | None  # on time.monotonic's clock
     seconds: float  # that the deadline allowed
 
+    def note(self, error: Exception) -> None:
+        """Add a note with the job's label, key and submitting line to *error*. Never raises. Safe from any thread."""
+
     def withdraw(self) -> None:
         """Remove the job from the queue, stop its work, or mark its worker slot as abandoned. Safe from any thread."""
 
@@ -227,7 +230,10 @@ class Result(Outcome[T], Generic[T]):
         stopped (a statement in a database, a child process) is stopped. Any other native call continues, and its
         worker slot counts as abandoned until the call returns.
         """
+        if self._outcomes:
+            return False
         error = JobCancelled(self.label, running=self._began is not None, native=not self.is_stoppable, message=message)
+        self._note(error)
         return self._decide(Status.CANCELLED, error=error)
 
     def cancel_wait(self, message: str = "", *, timeout: float | Timeout | None = None) -> bool:
@@ -264,6 +270,7 @@ class Result(Outcome[T], Generic[T]):
         seconds = 0.0 if work is None else work.seconds
         running = self._began is not None
         error = DeadlineExceeded(self.label, seconds, running=running, native=not self.is_stoppable)
+        self._note(error)
         self._decide(Status.FAILED, error=error)
 
     def wake(self) -> None:
@@ -391,13 +398,18 @@ class Result(Outcome[T], Generic[T]):
             work.withdraw()
         return True
 
+    def _note(self, error: Exception) -> None:
+        work = self._work  # read once: the owning hub may drop it at any moment
+        if work is not None:
+            work.note(error)
+
     def _await(self, timeout: float | Timeout | None) -> Timeout | None:
         """Wait until there is an outcome, or return the timeout that expired first."""
         hub = get_hub_if_exists()
         if hub is None:
             return wait_native(self, timeout)
         timer = timeout if isinstance(timeout, Timeout) else None
-        if timer is None and (seconds := seconds_of(timeout)) is not None:
+        if timer is None and timeout is not None and (seconds := seconds_of(timeout)) is not None:
             timer = ResultTimeout(self, seconds, armed=True)
         if self._owning_hub is hub:
             sleep_until(timer, hub, self._sleepers)

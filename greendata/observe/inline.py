@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Any
 
 from greendata.hub.contexts import contextmanager
+from greendata.hub.origin import calling_frame
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.internals.polars import EXECUTIONS
-from greendata.observe.source_location import calling_frame
 from greendata.pool.workers import is_inline_thread
 from greendata.query.patching.function_patch import FunctionPatch
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
 
-import gevent
-import polars as pl
+from greendata.hub.origin import is_machinery
 
-__all__ = ("SourceLocation", "calling_frame", "user_location")
+__all__ = ("SourceLocation", "user_location")
 
-# Folders of the code between a line of the user and a native call: greendata, gevent and Polars.
-MACHINERY = tuple(f"{folder}/" for folder in (Path(__file__).parents[1], *gevent.__path__, *pl.__path__))
 LIBRARIES = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
 
 
@@ -54,16 +48,6 @@ def user_location(stack: Sequence[SourceLocation]) -> SourceLocation | None:
         >>> user_location(stack).line
         42
     """
-    for skipped in ((*MACHINERY, *LIBRARIES), MACHINERY):
-        for location in reversed(stack):
-            if not location.file.startswith(skipped):
-                return location
-    return None
-
-
-def calling_frame() -> FrameType | None:
-    """Return the innermost frame of the calling thread outside of Polars, gevent and greendata."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(MACHINERY):
-        frame = frame.f_back
-    return frame
+    outside = [location for location in reversed(stack) if not is_machinery(location.file)]
+    users = (location for location in outside if not location.file.startswith(LIBRARIES))
+    return next(users, outside[0] if outside else None)

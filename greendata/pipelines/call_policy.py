@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gevent import GreenletExit, Timeout
 
 from greendata.errors import BadArgument, BadChoice, ElementTimeout
-from greendata.errors.notes import note, shown
+from greendata.errors.notes import note, shortened, shown
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
 from greendata.pipelines.channel import clock
@@ -163,7 +163,7 @@ class CallPolicy:
         if self._on_error == "skip":
             return None
         path = path_of(index)
-        note(error, f"raised by {self.label} over element {path[0] if len(path) == 1 else path}")
+        note(error, f"raised by {self.label} over element {path[0] if len(path) == 1 else path}: {shortened(value)}")
         if callable(self._on_error):
             self._on_error(error, value)
             return None
@@ -228,7 +228,7 @@ class Budget:
     def _run_native(self, func: Callable[[], Any]) -> Any:
         """Call *func* in the pool. Time in the queue does not count, so the running time is checked after each wait."""
         policy = self._policy
-        result = pool.submit(func, label=policy.label)
+        result = pool.submit(func, label=policy.label, depth=None)  # the stage adds its own note
         try:
             while not result.ready():
                 left = self._left - result.run_seconds

@@ -11,6 +11,7 @@ from gevent import Timeout
 
 from greendata.errors import NotIterable
 from greendata.errors.notes import note
+from greendata.errors.plural import counted
 from greendata.hub.checks import checked_count
 from greendata.pipelines.call_policy import NATIVE_RUN, CallPolicy
 from greendata.pipelines.channel import Channel, TicketLock, clock
@@ -68,7 +69,7 @@ class Source(Stage[Any]):
                 index = item[0]
                 yield item
         except (Exception, Timeout) as error:
-            note(error, f"raised by the source, after {index + 1} elements")
+            note(error, f"raised by the source, after {counted(index + 1, 'element')}")
             raise
 
     def _read_natively(self) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import polars as pl
 
 from greendata.errors import NotAFrame
+from greendata.errors.notes import note, shortened
 from greendata.formats.frame_file import ParquetFile, discard
 from greendata.hub.checks import checked_count, naming_arguments
 from greendata.pipelines.element import Item
@@ -177,11 +178,20 @@ class Batch(Stage[pl.DataFrame]):
         for _, value in items:
             rows.append(value)
             if len(rows) >= self._rows:
-                yield index, pool.call(self._frame_of, rows)
+                yield index, self._frame_at(index, rows)
                 rows = []
                 index += 1
         if rows or (index == 0 and self._schema is not None):
-            yield index, pool.call(self._frame_of, rows)
+            yield index, self._frame_at(index, rows)
+
+    def _frame_at(self, index: int, rows: list[Any]) -> pl.DataFrame:
+        """Return the frame of that number, made of *rows*."""
+        try:
+            return pool.call(self._frame_of, rows)
+        except Exception as error:
+            begin = index * self._rows
+            note(error, f"raised by batch over rows {begin} to {begin + len(rows) - 1}: {shortened(rows)}")
+            raise
 
     def _frame_of(self, rows: list[Any]) -> pl.DataFrame:
         return pl.DataFrame(rows, schema=self._schema, orient="row", infer_schema_length=None)
@@ -206,12 +216,19 @@ class ParquetSink(Stage[Written]):
     def _write(self, items: Iterator[Item]) -> Iterator[Item]:
         file = ParquetFile(self._path, self._options)
         try:
-            for _, frame in items:
-                if not isinstance(frame, pl.DataFrame):
-                    raise NotAFrame(frame, "DataFrame")
-                pool.call(file.append, frame)
+            for number, (_, frame) in enumerate(items):
+                self._append(file, number, frame)
             size = pool.call(file.finish)
         except BaseException:
             discard(file)
             raise
         yield 0, Written(self._path, file.rows, file.row_groups, size)
+
+    def _append(self, file: ParquetFile, number: int, frame: Any) -> None:
+        try:
+            if not isinstance(frame, pl.DataFrame):
+                raise NotAFrame(frame, "DataFrame")
+            pool.call(file.append, frame)
+        except Exception as error:
+            note(error, f"raised by {self.label} over frame {number}: {shortened(frame)}")
+            raise

@@ -15,6 +15,7 @@ from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.hubs import weakly
+from greendata.hub.origin import Origin, note_job
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
@@ -110,6 +111,7 @@ class Job:
         "deadline",
         "func",
         "key",
+        "origin",
         "result",
         "returned",
         "seconds",
@@ -117,11 +119,18 @@ class Job:
     )
 
     def __init__(
-        self, pool: JobOwner, func: Callable[..., Any], args: tuple[Any, ...], key: Hashable, label: str
+        self,
+        pool: JobOwner,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        key: Hashable,
+        label: str,
+        origin: Origin | None = None,
     ) -> None:
         self.func = func  # from here to result: set once, then read by the worker
         self.args = args
         self.key = key
+        self.origin = origin  # None: its errors get no note
         self.context: Context = copy_context()
         self.result: Result[Any] = Result(label)
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
@@ -176,6 +185,7 @@ class Job:
         result = self.result
         if not isinstance(error, Exception):
             error = JobAborted(result.label, error)
+        self.note(error)
         result.settle(Status.FAILED, error=error)
 
     def notification_target(self) -> tuple[HubWaker | None, int]:
@@ -183,6 +193,15 @@ class Job:
         if self._waker is None or self._waker.is_gone:
             self.result.detach()
         return self._waker, self._number
+
+    def note(self, error: Exception) -> None:
+        """Add to *error*, which is about to be the outcome, a note about this job. Never raises. Safe from any thread.
+
+        Only the submitting thread and the one that settles the result use the error at that time, unless the job's
+        function raised an error that others use too.
+        """
+        if self.origin is not None:
+            note_job(error, self.result.label, self.key, self.origin)
 
     def withdraw(self) -> None:
         """Leave the queue; a running job is stopped, or abandoned if it cannot be. Safe from any thread."""

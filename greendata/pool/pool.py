@@ -42,6 +42,7 @@ from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, Pool
 from greendata.hub import native
 from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
+from greendata.hub.origin import origin_here
 from greendata.hub.result import Result
 from greendata.hub.waiters import wait_native
 from greendata.hub.waker import HubWaker
@@ -135,6 +136,7 @@ class Pool:
         timeout: float | None = None,
         key: Hashable = None,
         label: str | None = None,
+        depth: int | None = 0,
     ) -> Result[T]:
         """Queue ``func(*args)`` for a native thread and return its `Result` at once. Safe from any thread.
 
@@ -143,6 +145,8 @@ class Pool:
                 its deadline counts.
             key: jobs of different keys take turns; a tenant or a route. None means the key of the request, if any.
             label: the job's name in errors and statistics; the function's name if None.
+            depth: the number of greendata's own functions between the user's line and this call, as far as it is
+                known. The job's error gets a note with the label, the key and that line; none if *depth* is None.
 
         Raises:
             NotCallable, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
@@ -153,13 +157,15 @@ class Pool:
         """
         if not callable(func):
             raise NotCallable(func)
-        seconds = seconds_of(timeout)
-        self._check_refusal()
+        seconds = None if timeout is None else seconds_of(timeout)
+        if self._refusal is not None:
+            self._check_refusal()
         key = default_key.get() if key is None else key
         name = str(label or getattr(func, "__name__", type(func).__name__))
+        origin = None if depth is None else origin_here(depth + 1)
         if is_inline_thread():
             hash(key)  # raise the same error as the queue
-            job = Job(self, func, args, key, name)
+            job = Job(self, func, args, key, name, origin)
             job.bind(None, seconds)
             job.run(native.this_thread_name())
             job.result.detach()
@@ -168,7 +174,7 @@ class Pool:
             if not self._is_registered:
                 atexit.register(self._at_exit)
                 self._is_registered = True
-            job = Job(self, func, args, key, name)
+            job = Job(self, func, args, key, name, origin)
             try:
                 job.bind(HubWaker.of_this_thread(), seconds)
                 self._workers.put(job)
@@ -208,7 +214,8 @@ class Pool:
         if hub is None or getcurrent() is hub or is_inline_thread():
             return func(*args, **kwargs)
         work = partial(func, *args, **kwargs) if kwargs else func
-        result = self.submit(work, *(() if kwargs else args), label=label)
+        # Without a note: the traceback shows the line, and errors under the patch are those of Polars.
+        result = self.submit(work, *(() if kwargs else args), label=label, depth=None)
         try:
             return result.get()
         except JobAborted as aborted:

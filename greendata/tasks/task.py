@@ -22,6 +22,7 @@ from greendata.hub import native
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import weakly
+from greendata.hub.origin import note_job, origin_here
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -76,6 +77,7 @@ class Task(Generic[T]):
         "func",
         "kwargs",
         "on_end",
+        "origin",
         "seconds",
     )
 
@@ -96,6 +98,7 @@ class Task(Generic[T]):
         self.args = args
         self.kwargs = kwargs
         self.on_end = on_end  # called once, on the hub's thread, when the greenlet has ended
+        self.origin = origin_here(1)
         copied = copy_context() if context is None else context.copy()
         self.call: TaskResult[T] = TaskResult(name_of(func), copied, metadata or {})
         limit = nearest_limit(None)
@@ -168,7 +171,10 @@ class Task(Generic[T]):
         try:
             call.settle(Status.DONE, self.func(*self.args, **self.kwargs))
         except GreenletExit:
-            call.settle(Status.CANCELLED, error=JobCancelled(call.label, running=True, native=False, message="killed"))
+            killed = JobCancelled(call.label, running=True, native=False, message="killed")
+            self.note(killed)
+            call.settle(Status.CANCELLED, error=killed)
+            del killed  # avoid a reference cycle
         except Exception as error:  # noqa: BLE001 - every error is the waiter's
             self._fail(error, error)
         except BaseException as error:  # noqa: BLE001 - it would end the hub's thread
@@ -182,6 +188,7 @@ class Task(Generic[T]):
 
     def _fail(self, error: BaseException, outcome: Exception) -> None:
         without_frame(error)  # drop the frame of `_run`: avoid a reference cycle
+        self.note(outcome)
         self.call.settle(Status.FAILED, error=outcome)
 
     def _on_owning_hub(self) -> None:
@@ -206,6 +213,10 @@ class Task(Generic[T]):
             gevent.kill(self._greenlet)
 
     # -- called by the result: any thread ---------------------------------------------------
+
+    def note(self, error: Exception) -> None:
+        """Add to *error*, the outcome, a note with the label and the submitting line. Never raises. Any thread."""
+        note_job(error, self.call.label, None, self.origin)
 
     def withdraw(self) -> None:
         """Kill the greenlet. A call that has not begun does not start."""

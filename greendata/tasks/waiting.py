@@ -282,6 +282,9 @@ class _Gathering:
         if not items:
             self._conclude()
 
+    def note(self, error: Exception) -> None:
+        """Add nothing to *error*: it is a cancellation of this result. The items' own errors have notes."""
+
     def withdraw(self) -> None:
         """Cancel what is not ready. Safe from any thread."""
         _cancel_all([item for item in self.members if not item.ready()], self._entry_queue)

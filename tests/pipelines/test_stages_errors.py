@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import gevent
+import polars as pl
 import pytest
 from gevent.event import Event
 
@@ -24,6 +25,7 @@ from greendata.errors import (
     StreamBusy,
     UnknownArgument,
 )
+from greendata.errors.notes import NOTES
 from greendata.hub.result import Result
 from greendata.pipelines import stages
 from greendata.pipelines.run import workers as stages_at_work
@@ -45,7 +47,7 @@ def test_the_original_object_with_the_index_as_a_note(on: Any) -> None:
     with pytest.raises(LookupError) as caught:
         list(stages.map(fail_at_two, range(5), on=on))
     assert caught.value is error
-    assert error.__notes__ == ["raised by map(fail_at_two) over element 2"]
+    assert error.__notes__ == ["raised by map(fail_at_two) over element 2: 2"]
 
 
 def test_ordered_raises_after_all_earlier_elements() -> None:
@@ -64,7 +66,7 @@ def test_an_error_in_a_generator_names_its_element() -> None:
     for chain in (stages.flat_map(broken), stages.flat_map(broken, workers=2) | stages.ordered()):
         with pytest.raises(KeyError) as caught:
             list("a" | stages.flat_map(lambda c: [c]) | chain)
-        assert caught.value.__notes__ == ["raised by flat_map(broken) over element (0, 0)"]
+        assert caught.value.__notes__ == ["raised by flat_map(broken) over element (0, 0): 'a'"]
 
 
 def test_an_error_of_the_source_says_after_how_many_elements() -> None:
@@ -75,7 +77,63 @@ def test_an_error_of_the_source_says_after_how_many_elements() -> None:
     for chain in (stages.map(abs), stages.map(abs, workers=2) | stages.ordered()):
         with pytest.raises(OSError, match="the disk") as caught:
             list(source() | chain)
-        assert caught.value.__notes__ == ["raised by the source, after 1 elements"]
+        assert caught.value.__notes__ == ["raised by the source, after 1 element"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 10**6, "'xxxx"),
+        (b"x" * 10**6, "b'xxxx"),
+        (list(range(10**6)), "[0, 1, 2, 3, 4, 5, ...]"),
+        ({"a": {"b": {"c": {"d": 1}}}}, "{'a': {'b': {'c': {...}}}}"),
+        (pl.DataFrame({"a": range(1000)}), "<DataFrame: 1000 x 1>"),
+        (pl.Series("a", range(1000)), "shape: (1_000,)"),
+        (10**5000, "<int whose representation raised ValueError>"),
+        ("two\nlines", r"'two\nlines'"),
+    ],
+    ids=range(8),
+)
+def test_the_element_in_a_note_is_shortened(value: object, shown: str) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(stages.map(lambda _: 1 // 0, [value]))
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"raised by map(<lambda>) over element 0: {shown}")
+    assert len(note) < 200
+    assert "\n" not in note
+
+
+def test_an_element_without_a_text_is_named_by_its_type() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise TypeError("no text")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(stages.map(lambda _: 1 // 0, [Mute()]))
+    assert caught.value.__notes__[0].startswith("raised by map(<lambda>) over element 0: <Mute ")
+
+
+def test_one_error_for_many_elements_keeps_few_notes() -> None:
+    error = LookupError("always this one")
+    assert list(stages.map(_raise(error), range(1000), on_error=lambda *_: None)) == []
+    assert len(error.__notes__) == NOTES
+    assert error.__notes__[-1] == "raised by map(raise_it) over element 999: 999"
+
+
+def _raise(error: BaseException) -> Callable[[object], object]:
+    def raise_it(_: object) -> object:
+        raise error
+
+    return raise_it
+
+
+def test_a_run_as_a_result_says_who_ran_it() -> None:
+    result = stages.map(lambda x: 1 // x, [0]).submit()
+    with pytest.raises(ZeroDivisionError) as caught:
+        result.get()
+    stage, job = caught.value.__notes__
+    assert stage == "raised by map(<lambda>) over element 0: 0"
+    assert job.startswith(f"in greendata job 'map(<lambda>)', submitted at {__file__}:")
 
 
 @every_place
@@ -128,7 +186,7 @@ def test_an_element_out_of_time(on: Any) -> None:
     assert sorted(stages.map(work, range(3), timeout=0.001, on_error="skip", on=on)) == [0, 2]
     with pytest.raises(ElementTimeout, match=r"longer than its timeout of 0\.001 seconds") as caught:
         list(stages.map(work, range(3), timeout=0.001, on=on))
-    assert caught.value.__notes__ == ["raised by map(work) over element 1"]
+    assert caught.value.__notes__ == ["raised by map(work) over element 1: 1"]
     assert isinstance(caught.value, TimeoutError)
 
 

@@ -130,7 +130,7 @@ def collect(
     work: Any = lazy(lf).collect
     if engine != "auto" or optimizations is not DEFAULT_QUERY_OPT_FLAGS:
         work = partial(work, engine=engine_of(engine), optimizations=optimizations)
-    return pool.submit(work, timeout=timeout, key=key, label=label or "collect")
+    return pool.submit(work, timeout=timeout, key=key, label=label or "collect", depth=1)
 
 
 def collect_all(
