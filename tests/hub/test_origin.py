@@ -26,7 +26,7 @@ from greendata.pool.pool import call
 from tests.conftest import Gate
 from tests.errors.test_unruly_errors import UNRULY, fail_with
 from tests.support.natives import in_a_plain_thread
-from tests.support.troubles import fail, raised
+from tests.support.failures import fail, raised
 
 BROKEN = pl.LazyFrame({"a": [1]}).select("b")
 

@@ -12,10 +12,11 @@ from typing import Any
 from gevent.monkey import get_original, is_module_patched
 
 from greendata.hub.contexts import contextmanager
+from greendata.hub.origin import is_machinery
 from greendata.internals.polars import EXECUTIONS
 from greendata.observe.doctor.findings import Finding, Verdict
 from greendata.observe.doctor.locks import native_locks
-from greendata.observe.source_location import MACHINERY, SourceLocation
+from greendata.observe.source_location import SourceLocation
 from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
 from greendata.query.patching.function_patch import FunctionPatch, is_patched
 from greendata.startup.importing import when_imported
@@ -103,11 +104,15 @@ def _note_import(found: Import, driver: str) -> None:
 def _line_outside() -> str:
     """Return the innermost line of the calling thread outside of Polars, gevent, greendata and the import system."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((*MACHINERY, "<frozen importlib")):
+    while frame is not None and _is_skipped(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None:
         return "a thread without Python code"
     return str(SourceLocation(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+
+
+def _is_skipped(file: str) -> bool:
+    return file.startswith("<frozen importlib") or is_machinery(file)
 
 
 def query_at_import(imported: Import | None) -> Finding | None:
