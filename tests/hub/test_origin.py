@@ -25,8 +25,8 @@ from greendata.hub.result import Result
 from greendata.pool.pool import call
 from tests.conftest import Gate
 from tests.errors.test_unruly_errors import UNRULY, fail_with
-from tests.support.natives import in_a_plain_thread
 from tests.support.failures import fail, raised
+from tests.support.natives import in_a_plain_thread
 
 BROKEN = pl.LazyFrame({"a": [1]}).select("b")
 
