@@ -63,7 +63,7 @@ def test_a_record_on_its_way_when_the_router_is_closed_is_handled(kept: Kept, he
     router = route_logging(kept)
 
     def log() -> None:
-        sys.setprofile(at("c_call", "append", LogRouter.takes.__code__, held))
+        sys.setprofile(at("c_call", "append", LogRouter.route.__code__, held))
         kept.handle(record("late"))
 
     logging_ = Native(log)
