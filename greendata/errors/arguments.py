@@ -18,7 +18,20 @@ __all__ = (
 )
 
 
-class BadArgument(GreenDataError, ValueError):
+class _BadValue(GreenDataError, ValueError):
+    """The common base of `BadArgument` and `BadSetting`."""
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(name, value, expected)
+        self.name = name
+        self.value = value
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.name} must be {self.expected}, got {self.value!r}"
+
+
+class BadArgument(_BadValue):
     """An argument that cannot be used.
 
     Attributes:
@@ -30,15 +43,6 @@ class BadArgument(GreenDataError, ValueError):
         >>> print(BadArgument("workers", 0, "a whole number >= 1"))
         workers must be a whole number >= 1, got 0
     """
-
-    def __init__(self, name: str, value: object, expected: str) -> None:
-        super().__init__(name, value, expected)
-        self.name = name
-        self.value = value
-        self.expected = expected
-
-    def __str__(self) -> str:
-        return f"{self.name} must be {self.expected}, got {self.value!r}"
 
 
 class BadChoice(GreenDataError, ValueError):
@@ -65,7 +69,7 @@ class BadChoice(GreenDataError, ValueError):
         return f"{self.name} must be {', '.join(others)} or {last}, got {self.value!r}"
 
 
-class BadSetting(GreenDataError, ValueError):
+class BadSetting(_BadValue):
     """A setting of `greendata.configure` or of a ``GREENDATA_*`` variable that cannot be used.
 
     Attributes:
@@ -73,15 +77,6 @@ class BadSetting(GreenDataError, ValueError):
         value: what was given.
         expected: what it should be.
     """
-
-    def __init__(self, name: str, value: object, expected: str) -> None:
-        super().__init__(name, value, expected)
-        self.name = name
-        self.value = value
-        self.expected = expected
-
-    def __str__(self) -> str:
-        return f"{self.name} must be {self.expected}, got {self.value!r}"
 
 
 class BadTimeout(GreenDataError, ValueError):
