@@ -72,7 +72,7 @@ def test_a_hub_that_lags_is_not_ready(client: FlaskClient) -> None:
     observer = observe.start(interval=0.01)
     try:
         until(observer.probe.samples)
-        assert reason(client) == ""
+        until(lambda: reason(client) == "")  # on a busy machine it may have lagged already
         told: list[str] = []
         observer.probe.on_tick(lambda lag: told.append(reason(client)) if lag >= 1.0 else None)
         _sleep_natively(1.1)
