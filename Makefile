@@ -69,8 +69,14 @@ lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff form
 	$(BIN)/ruff check $(RUFF) $(RULES) $(SOURCES)
 	$(BIN)/ruff format $(RUFF) --check $(SOURCES)
 
-types: $(READY)  ## Check the types with mypy --strict
+# pyright is basedpyright: its wheel has all that it runs, where the package named pyright downloads it at the first run.
+SNIPPETS := build/snippets
+types: $(READY)  ## Check the types with mypy --strict; those of examples and the guides' snippets with pyright too
 	$(BIN)/mypy
+	$(BIN)/python -m tests.project.types.snippets $(SNIPPETS)
+	$(BIN)/mypy --config-file= --check-untyped-defs --disable-error-code import-untyped \
+		--disable-error-code var-annotated --cache-dir .mypy_cache/snippets $(SNIPPETS)
+	$(BIN)/basedpyright --project tests/project/types/pyrightconfig.json --pythonpath $(BIN)/python
 
 bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, gevent's pools and pypeln (ARGS=...)
 	$(BIN)/python -m tests.bench $(ARGS)

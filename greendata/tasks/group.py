@@ -151,7 +151,7 @@ class Group:
         self._state = _OPEN
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool | None:
         self._block = None
         if self._registration is not None:
             self._registration.end()

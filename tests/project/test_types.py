@@ -35,7 +35,7 @@ def _pyright() -> set[tuple[str, int]]:
     pytest.importorskip("basedpyright", reason="basedpyright comes with the extra dev")
     config = str(HERE / "pyrightconfig.json")
     arguments = ["-m", "basedpyright", "-p", config, "--pythonpath", sys.executable, "--outputjson"]
-    found = run_python(arguments, timeout=280)
+    found = run_python([*arguments, str(RIGHT), str(WRONG)], timeout=280)
     errors = json.loads(found.stdout)["generalDiagnostics"]
     return {(Path(error["file"]).name, error["range"]["start"]["line"] + 1) for error in errors}
 
