@@ -36,7 +36,7 @@ from greendata.pipelines.operators import Concat, FunctionStage, Kind, Ordered, 
 from greendata.pipelines.sinks import Written, batch, sink_parquet
 from greendata.pipelines.stage import Partial, Stage
 from greendata.pipelines.stream import Stream
-from greendata.tasks.task import name_of
+from greendata.pool.job import name_of
 
 __all__ = (
     "Element",

@@ -21,7 +21,7 @@ from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
 from greendata.pool.operation import Operation, current_operation
 
-__all__ = ("Job", "JobOwner", "Stopper", "bypassing_queue_limit")
+__all__ = ("Job", "JobOwner", "Stopper", "bypassing_queue_limit", "name_of")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +77,16 @@ class Stopper:
         """Return when the work can no longer be stopped: it has ended. Call on the worker."""
         with self._lock:
             self._stop = None
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """Return the name of *func* for labels and errors.
+
+    Example:
+        >>> name_of(sum)
+        'sum'
+    """
+    return str(getattr(func, "__name__", type(func).__name__))
 
 
 class JobOwner(Protocol):

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -48,7 +48,7 @@ from greendata.hub.waiters import wait_native
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import workers
-from greendata.pool.job import Job, bypass_queue_limit, default_key, default_label, on_submit
+from greendata.pool.job import Job, bypass_queue_limit, default_key, default_label, name_of, on_submit
 from greendata.pool.operation import INTERNAL, current_operation
 from greendata.pool.settings import Settings
 from greendata.pool.workers import Worker, Workers, is_inline_thread
@@ -66,6 +66,7 @@ __all__ = (
     "pending",
     "queued_jobs",
     "refuse",
+    "run",
     "shared",
     "stats",
     "submit",
@@ -161,7 +162,7 @@ class Pool:
         if self._refusal is not None:
             self._check_refusal()
         key = default_key.get() if key is None else key
-        name = str(label or getattr(func, "__name__", type(func).__name__))
+        name = str(label or name_of(func))
         origin = None if depth is None else origin_here(depth + 1)
         if is_inline_thread():
             hash(key)  # raise the same error as the queue
@@ -184,6 +185,26 @@ class Pool:
         if (register := on_submit.get()) is not None:
             register(job.result)
         return job.result
+
+    def run(
+        self,
+        func: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        key: Hashable = None,
+        label: str | None = None,
+    ) -> Result[T]:
+        """Submit ``func(*args, **kwargs)``; see `submit` for the other arguments. For functions of greendata's own.
+
+        Raises:
+            NotCallable: *func* is not callable. Other errors are those of `submit`.
+        """
+        if not callable(func):
+            raise NotCallable(func)
+        work = _with_keywords(func, kwargs)
+        return self.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func), depth=2)
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``func(*args, **kwargs)`` in the pool while the hub runs other greenlets, and return its value.
@@ -213,9 +234,9 @@ class Pool:
         hub = get_hub_if_exists()
         if hub is None or getcurrent() is hub or is_inline_thread():
             return func(*args, **kwargs)
-        work = partial(func, *args, **kwargs) if kwargs else func
+        work = _with_keywords(func, kwargs)
         # Without a note: the traceback shows the line, and errors under the patch are those of Polars.
-        result = self.submit(work, *(() if kwargs else args), label=label, depth=None)
+        result = self.submit(work, *args, label=label, depth=None)
         try:
             return result.get()
         except JobAborted as aborted:
@@ -416,6 +437,10 @@ class Pool:
             job.result.fail_after_fork(ResultLost(job.result.label))
 
 
+def _with_keywords(func: Callable[..., T], kwargs: Mapping[str, Any]) -> Callable[..., T]:
+    return partial(func, **kwargs) if kwargs else func
+
+
 def job_here() -> Result[Any] | None:
     """Return the result of the job that the calling worker runs now; None on any other thread."""
     job = workers.job_here()
@@ -426,6 +451,7 @@ warn_of_unknown_variables()
 shared = Pool()
 at_work = shared.at_work
 submit = shared.submit
+run = shared.run
 call = shared.call
 execute = shared.execute
 configure = shared.configure

@@ -29,9 +29,10 @@ from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool
+from greendata.pool.job import name_of
 from greendata.pool.workers import is_inline_thread
 from greendata.tasks.hub_thread import HubThread
-from greendata.tasks.task import Task, TaskResult, current_job, name_of
+from greendata.tasks.task import Task, TaskResult, current_job
 from greendata.tasks.waiting import wait
 
 __all__ = ("Caller", "SerialQueue", "Service", "in_background")
@@ -123,10 +124,7 @@ class Caller(HubThread):
             CallerStopped: the caller accepts no more calls.
         """
         self._check_open()
-        if not callable(func):
-            raise NotCallable(func)
-        work = partial(func, **kwargs) if kwargs else func
-        return pool.submit(work, *args, label=name_of(func))
+        return pool.run(func, args, kwargs)
 
     def queue_call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` after all earlier queued calls of the same function have ended.

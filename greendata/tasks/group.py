@@ -32,7 +32,7 @@ from gevent.event import AsyncResult
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit, getcurrent
 
-from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame, NotCallable
+from greendata.errors import BadChoice, GroupClosed, GroupTimeout, JobAborted, NotAFrame
 from greendata.errors.plural import counted
 from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
@@ -46,7 +46,7 @@ from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool
 from greendata.pool.job import on_submit
 from greendata.tasks.completion_queue import waitable
-from greendata.tasks.task import Task, TaskResult, name_of
+from greendata.tasks.task import Task, TaskResult
 
 if TYPE_CHECKING:
     import polars as pl
@@ -243,11 +243,7 @@ class Group:
             GroupClosed: the group accepts no members.
         """
         self._check_open()
-        if not callable(func):
-            raise NotCallable(func)
-        work = partial(func, **kwargs) if kwargs else func
-        result = pool.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func))
-        return self.add(result)
+        return self.add(pool.run(func, args, kwargs, timeout=timeout, key=key, label=label))
 
     def collect(
         self,

@@ -30,9 +30,9 @@ from greendata.hub.deadline import clear_deadline, nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
-from greendata.pool.job import on_submit
+from greendata.pool.job import name_of, on_submit
 from greendata.pool.workers import is_inline_thread
-from greendata.tasks.task import Task, name_of
+from greendata.tasks.task import Task
 from greendata.tasks.waiting import shield
 
 __all__ = ("single_flight",)

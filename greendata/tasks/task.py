@@ -26,13 +26,12 @@ from greendata.hub.origin import note_job, origin_here
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.pool import pool
-from greendata.pool.job import on_submit
+from greendata.pool.job import name_of, on_submit
 
 __all__ = (
     "Task",
     "TaskResult",
     "current_job",
-    "name_of",
 )
 
 T = TypeVar("T")
@@ -264,11 +263,6 @@ def _after_fork_in_child() -> None:
     current = getcurrent()
     if isinstance(current, _Runner):
         current.call = None
-
-
-def name_of(func: Callable[..., Any]) -> str:
-    """Return the name of *func* for labels and errors."""
-    return str(getattr(func, "__name__", type(func).__name__))
 
 
 _local = native.Local()  # the call that runs in the hub itself

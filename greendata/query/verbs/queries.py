@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import polars as pl
 from polars.lazyframe.opt_flags import DEFAULT_QUERY_OPT_FLAGS
 
-from greendata.errors import NotCallable
 from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -90,11 +89,7 @@ def run(  # type: ignore[misc]  # a func with parameters named as the three opti
         >>> run(sorted, [3, 1, 2], reverse=True).get(timeout=5)
         [3, 2, 1]
     """
-    if not callable(func):
-        raise NotCallable(func)
-    name = label or getattr(func, "__name__", type(func).__name__)
-    work = partial(func, **kwargs) if kwargs else func
-    return pool.submit(work, *args, timeout=timeout, key=key, label=name)
+    return pool.run(func, args, kwargs, timeout=timeout, key=key, label=label)
 
 
 def collect(
