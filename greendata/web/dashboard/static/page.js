@@ -2,7 +2,7 @@
 
 import { makeChart } from "./chart.js";
 import { showFailures, showJobs } from "./tables.js";
-import { count, milliseconds } from "./words.js";
+import { count, milliseconds } from "./numbers.js";
 
 const SILENCE = 4000; // ms without an event until the page says so
 const PAUSE = 3000; // ms until it connects again after the browser has given up

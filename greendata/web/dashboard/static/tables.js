@@ -1,7 +1,7 @@
 // The running queries and the last failures. Values from the server become text, never markup.
 
 import { cancelJob } from "./cancel.js";
-import { age, ago } from "./words.js";
+import { age, ago } from "./numbers.js";
 
 const SAID = 15000; // ms until a message disappears
 
