@@ -14,13 +14,13 @@ long the stream is. While the consumer sends some chunks, a worker encodes the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
 import polars as pl
 
-from greendata.errors import ChunksBusy, NotIterable, PoolFull
+from greendata.errors import ChunksBusy, NotAFrame, NotIterable, PoolFull
 from greendata.formats.format import Format, format_of
 from greendata.formats.text_encode import check_writable
 from greendata.formats.writers import CHUNKS_PER_JOB, Body, Parts, writer_of
@@ -66,6 +66,7 @@ def encode(
 
     Raises:
         BadChoice, NotIterable, BadTimeout: an argument is invalid.
+        NotAFrame: *source* is text, bytes or a dict, or a list with something other than frames.
         NotWritable: *source* is a DataFrame with a column that *format* has no form for.
 
     Example:
@@ -76,6 +77,12 @@ def encode(
     body = Body(writer, format, chunk_bytes=CHUNK_BYTES)
     if isinstance(source, pl.DataFrame):
         check_writable(source.schema, format)
+    elif isinstance(source, str | bytes | bytearray | memoryview | Mapping):  # iterables, but never of frames
+        raise NotAFrame(source, "DataFrame")
+    elif isinstance(source, list | tuple):
+        for frame in source:
+            if not isinstance(frame, pl.DataFrame):
+                raise NotAFrame(frame, "DataFrame")
     return Chunks(source, body, timeout=timeout, key=key, label=label or f"encode {format}")
 
 

@@ -7,11 +7,11 @@ temporary file is always removed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import polars as pl
 from gevent.monkey import is_module_patched
@@ -30,6 +30,7 @@ from greendata.pool import pool, workers
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
 from greendata.pool.operation import operation
+from greendata.query.options import options_for
 from greendata.tasks.caller import Caller
 from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, TEXT, scan_json_lines
 from greendata.typed.scans import csv_options, csv_to_model
@@ -39,6 +40,14 @@ __all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
 
 if TYPE_CHECKING:
     from greendata.http.session import GuardedSession
+    from greendata.internals.polars import (
+        CsvEncoding,
+        ParallelStrategy,
+        PolarsDataType,
+        SchemaDefinition,
+        SchemaDict,
+        StorageOptionsDict,
+    )
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,74 +77,291 @@ _TYPES = {
     "read_parquet": ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", *_BYTES),
 }
 
-_DOC = """Fetch *url* and read it as {format}: ``polars.read_{suffix}(file, **options)``.
 
-``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``, ``gs://``
-and ``az://``, are passed to ``polars.scan_{suffix}(url, **options)`` with Polars' own ``storage_options``; of the
-limits, only the deadline applies to them. NDJSON without options for its reader is read by
-`greendata.formats.decoders.decode`: the columns are those of all rows, not of the first 100 as in Polars, and the
-values of a row do not depend on other rows.
+def read_csv_url(
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    allow_private: bool | Iterable[str] = False,
+    headers: dict[str, str] | None = None,
+    model: type | None = None,
+    columns: Sequence[int] | Sequence[str] | None = None,
+    has_header: bool = True,
+    separator: str = ",",
+    comment_prefix: str | None = None,
+    quote_char: str | None = '"',
+    skip_rows: int = 0,
+    skip_lines: int = 0,
+    schema: SchemaDict | None = None,
+    schema_overrides: SchemaDict | Sequence[PolarsDataType] | None = None,
+    null_values: str | Sequence[str] | dict[str, str] | None = None,
+    empty_string_is_null: bool = True,
+    ignore_errors: bool = False,
+    with_column_names: Callable[[list[str]], list[str]] | None = None,
+    infer_schema: bool = True,
+    infer_schema_length: int | None = 100,
+    infer_schema_files: int = 10,
+    n_rows: int | None = None,
+    encoding: CsvEncoding | str = "utf8",
+    low_memory: bool = False,
+    skip_rows_after_header: int = 0,
+    row_index_name: str | None = None,
+    row_index_offset: int = 0,
+    try_parse_dates: bool = False,
+    eol_char: str = "\n",
+    new_columns: Sequence[str] | None = None,
+    truncate_ragged_lines: bool | None = None,
+    raise_if_empty: bool | None = None,
+    decimal_comma: bool = False,
+    glob: bool = True,
+    storage_options: StorageOptionsDict | None = None,
+    credential_provider: pl.CredentialProviderFunction | Literal["auto"] | None = "auto",
+    include_file_paths: str | None = None,
+    extra_columns: Literal["ignore", "raise"] | None = None,
+    missing_columns: Literal["insert", "raise"] | None = None,
+    use_pyarrow: bool = False,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame]:
+    """Fetch *url* and read it as CSV: ``polars.read_csv(file)`` in the pool.
 
-Args:
-    timeout: the deadline in seconds for fetching the whole body and reading it.
-    max_bytes: the limit of the body, both compressed and decompressed.
-    allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
-    headers: sent to the host of *url*, but not to another host that it redirects to.
-    model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options, or from
-        an object store, see `greendata.validation.verbs.validate`.
+    ``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``,
+    ``gs://`` and ``az://``, are passed to ``polars.scan_csv(url)``; only the deadline limits them.
 
-Raises:
-    UrlRefused, BadTimeout: at the call.
-    UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
-        errors of Polars.
-    Malformed: from the result; the body is malformed, or its frame would not fit into memory.
-    FrameInvalid: from the result; *model* rejects rows.
+    Args:
+        url: the address.
+        timeout: the deadline in seconds for fetching the whole body and reading it.
+        max_bytes: the limit of the body, both compressed and decompressed.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        headers: sent to the host of *url*, but not to another host that it redirects to.
+        model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
+            Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        columns: the columns to read, by name or by index; None for all.
+        has_header: the first line has the names of the columns.
+        separator: the character between two values.
+        comment_prefix: lines that begin with this text are skipped.
+        quote_char: the character around quoted values; None if nothing is quoted.
+        skip_rows: the number of rows to skip before the header.
+        skip_lines: the number of lines to skip before the header, whatever is in them.
+        schema: the names and types of all columns, in their order; nothing is inferred then.
+        schema_overrides: the types of some columns: by name, or for the first ones in order.
+        null_values: the texts that mean null: one, several, or one for each column.
+        empty_string_is_null: read empty values as null.
+        ignore_errors: read values that do not fit their type as null.
+        with_column_names: a function that is given the names of the columns and returns new ones.
+        infer_schema: infer types; otherwise all columns are text.
+        infer_schema_length: the number of rows from which types are inferred; None for all rows.
+        infer_schema_files: the number of files from which types are inferred.
+        n_rows: stop after so many rows.
+        encoding: the encoding of the text, for example "utf8", "utf8-lossy" or "latin-1".
+        low_memory: use less memory, and more time.
+        skip_rows_after_header: the number of rows to skip after the header.
+        row_index_name: the name of a column to add that numbers the rows.
+        row_index_offset: the number of the first row in it.
+        try_parse_dates: read texts that look like dates and times as such.
+        eol_char: the character at the end of a line.
+        new_columns: new names for the columns, from the first on.
+        truncate_ragged_lines: drop the values of a line that are more than the columns.
+        raise_if_empty: raise an error if there is no data.
+        decimal_comma: read floats with a comma as the decimal separator.
+        glob: the characters ``*``, ``?`` and ``[`` in a path form a pattern.
+        storage_options: options of the object store, for a URL of one.
+        credential_provider: a function that returns credentials for the cloud; "auto" finds them; None uses none.
+        include_file_paths: the name of a column to add that has the path of each row's file.
+        extra_columns: for columns that only some files have: "ignore" or "raise".
+        missing_columns: for columns that some files lack: "insert" nulls, or "raise".
+        use_pyarrow: let pyarrow read the file instead of Polars.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
 
-Example:
-    >>> refused = read_{suffix}_url("http://127.0.0.1:1/a.{suffix}", timeout=5)
-    >>> refused.wait() is None, refused.successful()
-    (True, False)
-"""
+    Raises:
+        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
+            errors of Polars.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        FrameInvalid: from the result; *model* rejects rows.
+
+    Example:
+        >>> refused = read_csv_url("http://127.0.0.1:1/a.csv", timeout=5)
+        >>> refused.wait() is None, refused.successful()
+        (True, False)
+    """
+    return _read_url(read_csv_url, "csv", locals())
 
 
-def _reader(suffix: str, name: str) -> Callable[..., Result[pl.DataFrame]]:
-    def read_url(
-        url: str,
-        *,
-        timeout: float = TIMEOUT,
-        max_bytes: int = MAX_BYTES,
-        allow_private: bool | Iterable[str] = False,
-        headers: dict[str, str] | None = None,
-        model: type | None = None,
-        key: Hashable = None,
-        label: str | None = None,
-        **options: Any,
-    ) -> Result[pl.DataFrame]:
-        seconds = seconds_of(timeout)
-        if seconds is None:
-            raise BadTimeout(timeout)
-        label = label or f"read_{suffix}_url"
-        scheme = str(url).partition("://")[0].lower()
-        if scheme in STORES:
-            work = partial(_read_store, f"scan_{suffix}", url, model, options)
-            return pool.submit(work, timeout=seconds, key=key, label=label)
-        if scheme not in ("http", "https"):
-            raise UrlRefused(str(url), f"expected http, https or one of {', '.join(STORES)}")
-        # Imported here because it imports ssl, which gevent has to patch before its first import.
-        from greendata.http.session import GuardedSession
+def read_ndjson_url(
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    allow_private: bool | Iterable[str] = False,
+    headers: dict[str, str] | None = None,
+    model: type | None = None,
+    schema: SchemaDefinition | None = None,
+    schema_overrides: SchemaDefinition | None = None,
+    infer_schema_length: int | None = 100,
+    batch_size: int | None = 1024,
+    n_rows: int | None = None,
+    low_memory: bool = False,
+    row_index_name: str | None = None,
+    row_index_offset: int = 0,
+    ignore_errors: bool = False,
+    storage_options: StorageOptionsDict | None = None,
+    credential_provider: pl.CredentialProviderFunction | Literal["auto"] | None = "auto",
+    include_file_paths: str | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame]:
+    """Fetch *url* and read it as NDJSON: ``polars.read_ndjson(file)`` in the pool.
 
-        session = GuardedSession(allow_private=allow_private, headers=headers)
-        work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, options)
-        return _submit(work, seconds, key, label)
+    ``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``,
+    ``gs://`` and ``az://``, are passed to ``polars.scan_ndjson(url)``; only the deadline limits them.
 
-    read_url.__name__ = read_url.__qualname__ = f"read_{suffix}_url"
-    read_url.__doc__ = _DOC.format(suffix=suffix, format=name)
-    return read_url
+    Without options for Polars' reader it is read by `greendata.formats.decoders.decode`: the columns are those of all
+    rows, not of the first 100 as in Polars, and the values of a row do not depend on other rows.
+
+    Args:
+        url: the address.
+        timeout: the deadline in seconds for fetching the whole body and reading it.
+        max_bytes: the limit of the body, both compressed and decompressed.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        headers: sent to the host of *url*, but not to another host that it redirects to.
+        model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
+            Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        schema: the names and types of all columns; nothing is inferred then.
+        schema_overrides: the types of some columns, by name.
+        infer_schema_length: the number of rows from which types are inferred; None for all rows.
+        batch_size: the number of rows that one thread reads at a time.
+        n_rows: stop after so many rows.
+        low_memory: use less memory, and more time.
+        row_index_name: the name of a column to add that numbers the rows.
+        row_index_offset: the number of the first row in it.
+        ignore_errors: read values that do not fit their type as null.
+        storage_options: options of the object store, for a URL of one.
+        credential_provider: a function that returns credentials for the cloud; "auto" finds them; None uses none.
+        include_file_paths: the name of a column to add that has the path of each row's file.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
+
+    Raises:
+        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
+            errors of Polars.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        FrameInvalid: from the result; *model* rejects rows.
+
+    Example:
+        >>> refused = read_ndjson_url("http://127.0.0.1:1/a.ndjson", timeout=5)
+        >>> refused.wait() is None, refused.successful()
+        (True, False)
+    """
+    return _read_url(read_ndjson_url, "ndjson", locals())
 
 
-read_csv_url = _reader("csv", "CSV")
-read_ndjson_url = _reader("ndjson", "NDJSON")
-read_parquet_url = _reader("parquet", "Parquet")
+def read_parquet_url(
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    allow_private: bool | Iterable[str] = False,
+    headers: dict[str, str] | None = None,
+    model: type | None = None,
+    columns: list[int] | list[str] | None = None,
+    n_rows: int | None = None,
+    row_index_name: str | None = None,
+    row_index_offset: int = 0,
+    parallel: ParallelStrategy = "auto",
+    use_statistics: bool = True,
+    hive_partitioning: bool | None = None,
+    glob: bool = True,
+    schema: SchemaDict | None = None,
+    hive_schema: SchemaDict | None = None,
+    try_parse_hive_dates: bool = True,
+    low_memory: bool = False,
+    storage_options: StorageOptionsDict | None = None,
+    credential_provider: pl.CredentialProviderFunction | Literal["auto"] | None = "auto",
+    use_pyarrow: bool = False,
+    pyarrow_options: dict[str, Any] | None = None,
+    memory_map: bool = True,
+    include_file_paths: str | None = None,
+    missing_columns: Literal["insert", "raise"] = "raise",
+    decryption: pl.ParquetDecryptionProperties | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[pl.DataFrame]:
+    """Fetch *url* and read it as Parquet: ``polars.read_parquet(file)`` in the pool.
+
+    ``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``,
+    ``gs://`` and ``az://``, are passed to ``polars.scan_parquet(url)``; only the deadline limits them.
+
+    Args:
+        url: the address.
+        timeout: the deadline in seconds for fetching the whole body and reading it.
+        max_bytes: the limit of the body, both compressed and decompressed.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        headers: sent to the host of *url*, but not to another host that it redirects to.
+        model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
+            Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        columns: the columns to read, by name or by index; None for all.
+        n_rows: stop after so many rows.
+        row_index_name: the name of a column to add that numbers the rows.
+        row_index_offset: the number of the first row in it.
+        parallel: what is read in parallel: "auto", "columns", "row_groups", "prefiltered" or "none".
+        use_statistics: skip what cannot match by the statistics in the file.
+        hive_partitioning: read columns from names of folders such as ``year=2024``; None if the path is a folder.
+        glob: the characters ``*``, ``?`` and ``[`` in a path form a pattern.
+        schema: the names and types of all columns; nothing is inferred then.
+        hive_schema: the types of these columns.
+        try_parse_hive_dates: read these columns as dates where they look like that.
+        low_memory: use less memory, and more time.
+        storage_options: options of the object store, for a URL of one.
+        credential_provider: a function that returns credentials for the cloud; "auto" finds them; None uses none.
+        use_pyarrow: let pyarrow read the file instead of Polars.
+        pyarrow_options: keyword arguments for pyarrow.
+        memory_map: map the file into memory; with pyarrow only.
+        include_file_paths: the name of a column to add that has the path of each row's file.
+        missing_columns: for columns that some files lack: "insert" nulls, or "raise".
+        decryption: how an encrypted file is decrypted; needs Polars 2.1.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
+
+    Raises:
+        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
+            errors of Polars.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        FrameInvalid: from the result; *model* rejects rows.
+
+    Example:
+        >>> refused = read_parquet_url("http://127.0.0.1:1/a.parquet", timeout=5)
+        >>> refused.wait() is None, refused.successful()
+        (True, False)
+    """
+    return _read_url(read_parquet_url, "parquet", locals())
+
+
+def _read_url(verb: Callable[..., Any], suffix: str, given: dict[str, Any]) -> Result[pl.DataFrame]:
+    """Fetch or scan, and read, what the arguments *given* to *verb* say."""
+    url, model, key = str(given["url"]), given["model"], given["key"]
+    seconds = seconds_of(given["timeout"])
+    if seconds is None:
+        raise BadTimeout(given["timeout"])
+    label = given["label"] or verb.__name__
+    scheme = url.partition("://")[0].lower()
+    if scheme in STORES:
+        options = options_for(verb, getattr(pl, f"scan_{suffix}"), given)
+        work = partial(_read_store, f"scan_{suffix}", url, model, options)
+        return pool.submit(work, timeout=seconds, key=key, label=label)
+    if scheme not in ("http", "https"):
+        raise UrlRefused(url, f"expected http, https or one of {', '.join(STORES)}")
+    options = options_for(verb, getattr(pl, f"read_{suffix}"), given)
+    # Imported here because it imports ssl, which gevent has to patch before its first import.
+    from greendata.http.session import GuardedSession
+
+    session = GuardedSession(allow_private=given["allow_private"], headers=given["headers"])
+    work = partial(_read_body, session, url, f"read_{suffix}", seconds, given["max_bytes"], model, options)
+    return _submit(work, seconds, key, label)
 
 
 def _submit(work: Callable[[], pl.DataFrame], seconds: float, key: Hashable, label: str) -> Result[pl.DataFrame]:

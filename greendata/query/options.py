@@ -21,7 +21,8 @@ from greendata.query.engine import engine_of
 
 __all__ = ("eager", "lazy", "options_for", "submitted")
 
-OWN = ("key", "label", "root", "timeout", "trust")  # parameters of verbs that are not options of Polars
+# Parameters of verbs that are not options of Polars.
+OWN = ("allow_private", "headers", "key", "label", "max_bytes", "model", "root", "timeout", "trust")
 
 
 def submitted(
@@ -60,12 +61,12 @@ def options_for(
     options = {}
     for name, (default, is_known) in _defaults(_function(verb), _function(polars_function)).items():
         value = given[name]
-        if value is default:
+        if value is default or (type(value) is type(default) and value == default):
             continue
         if not is_known:
-            raise TypeError(
-                f"{verb.__name__}({name}=) needs a newer Polars than {pl.__version__}: pip install -U polars"
-            )
+            theirs = getattr(polars_function, "__name__", "")
+            text = f"{verb.__name__}({name}=): {theirs}() of Polars {pl.__version__} has no argument of this name"
+            raise TypeError(f"{text}; a newer Polars may have it")
         if name == "engine" and default == "auto":  # the engine of `read_database_uri` is a library
             engine_of(value)
         options[name] = value

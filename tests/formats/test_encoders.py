@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import gevent
@@ -338,6 +339,14 @@ def test_columns_without_a_form() -> None:
         body([objects], "parquet")
     with pytest.raises(NotWritable):
         body(pl.LazyFrame({"l": [[1]]}), "csv")
+
+
+@pytest.mark.parametrize("source", ["abc", b"abc", {"a": [1]}, [{"a": 1}], [FLAT, None], ([1],)], ids=repr)
+def test_what_is_never_a_frame_is_refused_at_the_call(source: Any) -> None:
+    before = greendata.stats()
+    with pytest.raises(NotAFrame, match=r"expected a polars\.DataFrame, got (str|bytes|dict|NoneType|list)"):
+        encode(source, "csv")
+    assert greendata.stats() == before
 
 
 def test_bad_arguments() -> None:

@@ -19,6 +19,7 @@ from greendata.query.options import options_for
 from tests.support.frames import ROWS
 
 OURS = {"timeout", "key", "label"}
+OF_A_FETCH = {"allow_private", "headers", "max_bytes", "model"}
 
 # Parameters of Polars that no verb has.
 LEFT_OUT = {
@@ -30,6 +31,7 @@ NEW = {
     "2.1": {"read_parquet": {"decryption"}, "sink_parquet": {"encryption"}, "write_parquet": {"encryption"}},
 }
 
+URLS = {f"read_{kind}_url": getattr(pl, f"read_{kind}") for kind in ("csv", "ndjson", "parquet")}
 POLARS: dict[str, Callable[..., Any]] = {
     name: getattr(pl.LazyFrame, {"batches": "collect_batches"}.get(name, name), None)
     or getattr(pl.DataFrame, name, None)
@@ -82,7 +84,15 @@ def test_the_new_parameters_are_new() -> None:
             assert found & _parameters(POLARS[name]).keys() == found - _newer(name)
 
 
-@pytest.mark.parametrize("name", [*POLARS, "run"])
+@pytest.mark.parametrize("name", URLS)
+def test_a_reader_of_urls_has_the_parameters_of_the_reader_of_files(name: str) -> None:
+    own, of_files = (_parameters(getattr(greendata, found)) for found in (name, name.removesuffix("_url")))
+    assert own.keys() - OF_A_FETCH - {"url"} == of_files.keys() - {"source"}
+    options = of_files.keys() - OURS - {"source"}
+    assert {found: own[found].default for found in options} == {found: of_files[found].default for found in options}
+
+
+@pytest.mark.parametrize("name", [*POLARS, *URLS, "run"])
 def test_help_explains_each_argument(name: str) -> None:
     verb = getattr(greendata, name)
     args = inspect.getdoc(verb).split("\nArgs:\n")[1].split("\n\n")[0]  # type: ignore[union-attr]
@@ -99,6 +109,11 @@ def test_an_option_that_polars_would_choose_anyway_is_not_passed_on() -> None:
     def older(*, rows: int = 10, engine: str = "auto") -> None: ...
 
     assert options_for(_verb, older, {"rows": 10, "engine": "auto", "secret": None, "timeout": 3}) == {}
+    large = inspect.signature(pl.read_ndjson).parameters["batch_size"].default
+    given = {**greendata.read_ndjson.__kwdefaults__, "batch_size": int(str(large))}  # equal, and another object
+    assert options_for(greendata.read_ndjson, pl.read_ndjson, given) == {}
+    given = {**greendata.write_csv.__kwdefaults__, "include_bom": 0}  # equal to False, and of another type
+    assert options_for(greendata.write_csv, pl.DataFrame.write_csv, given) == {"include_bom": 0}
     assert options_for(_verb, older, {"rows": 5, "engine": "streaming", "secret": None}) == {
         "rows": 5,
         "engine": "streaming",
@@ -115,7 +130,7 @@ def test_a_default_that_polars_has_changed_is_still_ours() -> None:
 def test_an_option_that_the_installed_polars_does_not_have_is_an_error_if_it_is_given() -> None:
     def older(*, rows: int = 10, engine: str = "auto") -> None: ...
 
-    with pytest.raises(TypeError, match=re.escape(f"_verb(secret=) needs a newer Polars than {pl.__version__}")):
+    with pytest.raises(TypeError, match=re.escape(f"_verb(secret=): older() of Polars {pl.__version__} has no ")):
         options_for(_verb, older, {"rows": 10, "engine": "auto", "secret": "s"})
 
 
