@@ -79,12 +79,30 @@ class Settings:
             >>> Settings.from_environment({"GREENDATA_NICE": "0"}).nice
             0
         """
+        return cls().changed(**cls.changes_in(environ))
+
+    @classmethod
+    def changes_in(cls, values: Mapping[str, object]) -> dict[str, Any]:
+        """Return the settings in *values*, where their names are those of the environment variables.
+
+        Text is converted. None and empty text count as not set.
+
+        Raises:
+            BadSetting: a value that cannot be used.
+
+        Example:
+            >>> Settings.changes_in({"GREENDATA_NICE": "0", "GREENDATA_MAX_WORKERS": 2, "GREENDATA_MAX_QUEUE": ""})
+            {'max_workers': 2, 'nice': 0}
+        """
         changes: dict[str, Any] = {}
         for field in fields(cls):
             variable = f"GREENDATA_{field.name.upper()}"
-            if text := environ.get(variable, "").strip():
-                changes[field.name] = _number(variable, text, whole=isinstance(field.default, int))
-        return cls().changed(**changes)
+            value = values.get(variable)
+            if isinstance(value, str):
+                value = _number(variable, value, whole=isinstance(field.default, int)) if value.strip() else None
+            if value is not None:
+                changes[field.name] = value
+        return changes
 
 
 def _number(variable: str, text: str, *, whole: bool) -> int | float:

@@ -6,8 +6,17 @@
     def report():
         return respond(pl.scan_parquet("sales.parquet").group_by("store").len())
 
-Configuration: ``GREENDATA_REQUEST_TIMEOUT`` (seconds for the queries of a request, or None), ``GREENDATA_MAX_BODY``
-(bytes of a request's body) and ``GREENDATA_DASHBOARD`` (True for the page at ``/greendata/``).
+Keys in the app's config:
+
+    GREENDATA_REQUEST_TIMEOUT   seconds for the queries of a request, or None
+    GREENDATA_MAX_BODY          bytes of a request's body
+    GREENDATA_DASHBOARD         True for the page at /greendata/
+    GREENDATA_DASHBOARD_PATHS   True to show the paths of requests on it; paths may contain data
+    GREENDATA_MAX_WORKERS, GREENDATA_MAX_QUEUE, GREENDATA_NICE, GREENDATA_STUCK_AFTER, GREENDATA_EXIT_TIMEOUT
+                                settings of the pool, see `greendata.pool.settings.Settings`
+
+A ``GREENDATA_*`` key of another name gives a warning when the extension is registered. So does a process in which
+Polars is not patched, once.
 """
 
 from __future__ import annotations
@@ -22,11 +31,11 @@ try:
 except ImportError as missing:
     raise ImportError("greendata.web.flask needs Flask; install it with: pip install 'greendata[flask]'") from missing
 
-from greendata.errors import BadSetting, GreenDataError
-from greendata.hub.checks import is_count
+from greendata.errors import GreenDataError
 from greendata.hub.deadline import seconds_of
-from greendata.web.body import MAX_BODY, body
+from greendata.web.body import body
 from greendata.web.client import socket_of
+from greendata.web.config import apply_config, warn_unless_patched
 from greendata.web.dashboard import dashboard
 from greendata.web.health import health
 from greendata.web.problems import response_to
@@ -88,10 +97,8 @@ class GreenData:
             BadSetting: a ``GREENDATA_*`` value of the configuration is invalid.
             DashboardOpen: the page is on, without a *dashboard_auth* and not in debug mode.
         """
-        app.config.setdefault("GREENDATA_DASHBOARD", False)
-        app.config.setdefault("GREENDATA_REQUEST_TIMEOUT", None)
-        app.config.setdefault("GREENDATA_MAX_BODY", MAX_BODY)
-        _check(app)
+        apply_config(app)
+        warn_unless_patched(app, serves=False)
         if app.config["GREENDATA_DASHBOARD"]:
             app.register_blueprint(dashboard(self._dashboard_auth))
         app.extensions["greendata"] = self
@@ -132,7 +139,13 @@ class GreenData:
         current: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access to a proxy takes 1 us
         contexts = (request_ctx._get_current_object(), app_ctx._get_current_object())  # type: ignore[attr-defined]
         scope = Scope(socket_of(current.environ), contexts)
-        scope.enter(seconds=_seconds_for(app, current))
+        seconds, limit = _limit_of(app, current)
+        scope.enter(seconds=seconds, limit=limit)
+        if current.endpoint is not None:
+            scope.name_queries(current.endpoint)
+        if app.config["GREENDATA_DASHBOARD_PATHS"]:
+            scope.show_origin(f"{current.method} {current.path}")
+        warn_unless_patched(app, serves=True)
 
     def _take_turns(self) -> None:
         scope = None if self._key is None else _scope_of(request_ctx)
@@ -145,8 +158,11 @@ class GreenData:
             scope.take_turns(key)
 
 
-def _seconds_for(app: Flask, current: Request) -> float | None:
-    """Return the deadline of the requested view: that of its method, its class or its function; otherwise the app's."""
+def _limit_of(app: Flask, current: Request) -> tuple[float | None, str]:
+    """Return the deadline of the requested view, and its name.
+
+    It is that of the view's method, class or function; otherwise the app's.
+    """
     rule = current.url_rule
     view = None if rule is None else app.view_functions.get(rule.endpoint)
     kind = getattr(view, "view_class", None)  # flask.views, and libraries that build on it
@@ -155,10 +171,10 @@ def _seconds_for(app: Flask, current: Request) -> float | None:
         method = getattr(kind, "get", None)
     for marked in (method, kind, view):
         if hasattr(marked, _MARK):
-            return cast("float | None", getattr(marked, _MARK))
+            return cast("float | None", getattr(marked, _MARK)), "the deadline of this view"
     if rule is not None and rule.websocket:  # its view runs as long as the connection
-        return None
-    return cast("float | None", app.config["GREENDATA_REQUEST_TIMEOUT"])
+        return None, ""
+    return cast("float | None", app.config["GREENDATA_REQUEST_TIMEOUT"]), "GREENDATA_REQUEST_TIMEOUT"
 
 
 def _on_request_end(_error: BaseException | None) -> None:
@@ -222,15 +238,3 @@ def _scope_of(context: Any) -> Scope | None:
     """Return the current scope if it belongs to *context*, a proxy, and not to an outer request; else None."""
     scope = current_scope()
     return scope if scope is not None and scope.is_of(context._get_current_object()) else None
-
-
-def _check(app: Flask) -> None:
-    seconds, size = app.config["GREENDATA_REQUEST_TIMEOUT"], app.config["GREENDATA_MAX_BODY"]
-    if not isinstance(app.config["GREENDATA_DASHBOARD"], bool):
-        raise BadSetting("GREENDATA_DASHBOARD", app.config["GREENDATA_DASHBOARD"], "True or False")
-    try:
-        seconds_of(seconds)
-    except ValueError as error:
-        raise BadSetting("GREENDATA_REQUEST_TIMEOUT", seconds, "None or a number of seconds >= 0") from error
-    if not is_count(size, least=0):
-        raise BadSetting("GREENDATA_MAX_BODY", size, "a whole number of bytes >= 0")

@@ -1,6 +1,7 @@
 """Errors as HTTP responses: a status, and problem details in JSON (RFC 9457).
 
-An error of the client is described in detail. An error of the server has only its status and a title.
+An error of the client is described in detail. An error of the server has its status and a title, and the limit that
+was exceeded; it tells nothing of the query.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from greendata.errors import (
     ResultTimeout,
 )
 from greendata.errors.plural import counted
+from greendata.observe.running import REASON as CANCELLED_BY_OPERATOR
 from greendata.web import drain
 from greendata.web.scope import current_scope
 
@@ -84,7 +86,7 @@ def response_to(error: GreenDataError) -> Response:
     if isinstance(error, BodyInvalid):
         return _invalid(error)
     if isinstance(error, DeadlineExceeded | ResultTimeout):
-        return problem(504, "The response took too long")
+        return _too_long(error)
     if isinstance(error, PoolFull):
         return _try_again("The server is busy")
     if isinstance(error, PoolClosed):
@@ -93,7 +95,24 @@ def response_to(error: GreenDataError) -> Response:
         return Response(status=_status_line(CLIENT_CLOSED_REQUEST))
     if isinstance(error, JobCancelled) and error.message == drain.REASON:
         return _try_again("The server is shutting down")
+    if isinstance(error, JobCancelled) and error.message == CANCELLED_BY_OPERATOR:
+        return problem(503, "The query was cancelled", "an operator of this server has cancelled it")
     raise error
+
+
+def _too_long(error: DeadlineExceeded | ResultTimeout) -> Response:
+    """Return the response to a limit of time, with its length and its name. The label of the query is not shown."""
+    scope = current_scope()
+    if isinstance(error, ResultTimeout):
+        limit = "the wait of the view, get(timeout=)"
+    elif scope is not None and scope.limit and scope.seconds == error.seconds:
+        limit = scope.limit
+    else:
+        limit = "the query's own timeout, or a greendata.deadline block of the view"
+    if error.seconds is None:
+        return problem(504, "The response took too long", "there is no result yet, and the view does not wait for it")
+    detail = f"there was no result within {counted(error.seconds, 'second')}; the limit is {limit}"
+    return problem(504, "The response took too long", detail, seconds=error.seconds)
 
 
 def _try_again(title: str) -> Response:

@@ -22,7 +22,8 @@ from gevent.socket import socket as GreenSocket
 from greendata.errors import NotAResult
 from greendata.hub.deadline import deadline
 from greendata.hub.result import Result
-from greendata.pool.job import default_key, on_submit
+from greendata.observe.running import origin
+from greendata.pool.job import default_key, default_label, on_submit
 from greendata.web.client import ClientWatch
 
 __all__ = ("Scope", "current_scope", "keep")
@@ -39,6 +40,8 @@ class Scope:
     Attributes:
         is_left: True if the client has left.
         unhandled: an exception of the request without a handler, or None.
+        seconds: the deadline that was given to `enter`, or None.
+        limit: the name of that deadline, for the client.
 
     Args:
         client: the client's socket, or None if the server does not provide it. It is watched while queries are
@@ -64,6 +67,8 @@ class Scope:
         "_tokens",
         "_watch",
         "is_left",
+        "limit",
+        "seconds",
         "unhandled",
     )
 
@@ -71,6 +76,8 @@ class Scope:
         self._owners = owners  # set once
         self.is_left = False  # the client has left; the hub's thread writes, any thread reads
         self.unhandled: BaseException | None = None  # as reported to Flask; the request's greenlet only
+        self.seconds: float | None = None  # set by `enter`, as the name
+        self.limit = ""
         self._reason = ""  # set at the end; any thread writes, the first value is kept
         self._holders: list[None] = []  # the view and each of its streams; any thread, one C call each
         self._refs: set[weakref.ref[Result[Any]]] = set()  # any thread, one C call each
@@ -79,15 +86,17 @@ class Scope:
         self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []  # from here on: the request's greenlet only
         self._block: AbstractContextManager[float] | None = None
 
-    def enter(self, *, seconds: float | None) -> None:
+    def enter(self, *, seconds: float | None, limit: str = "") -> None:
         """Adopt everything that is submitted in this context. Call from the request's greenlet.
 
         Args:
             seconds: the deadline of all its queries, from now; None for none.
+            limit: the name of the deadline.
 
         Raises:
             BadTimeout: *seconds* is negative or not a number; the scope was not entered.
         """
+        self.seconds, self.limit = seconds, limit
         if seconds is not None:
             self._block = deadline(seconds)
             self._block.__enter__()
@@ -98,6 +107,14 @@ class Scope:
     def take_turns(self, key: Hashable) -> None:
         """Set the key of later submits, see `greendata.pool.pool.Pool.submit`. Call between `enter` and `leave`."""
         self._set(default_key, key)
+
+    def name_queries(self, label: str) -> None:
+        """Set the label of patched Polars functions that are called later. Call between `enter` and `leave`."""
+        self._set(default_label, label)
+
+    def show_origin(self, text: str) -> None:
+        """Set what is shown as the origin of later jobs, see `RunningJob`. Call between `enter` and `leave`."""
+        self._set(origin, text)
 
     def leave(self) -> None:
         """Undo `enter`, and end the scope unless a stream continues. Idempotent. Call from the request's greenlet.

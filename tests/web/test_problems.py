@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import gevent
 import polars as pl
 import pytest
 from flask import Flask, Response, got_request_exception
 from gevent.event import AsyncResult
 from werkzeug.test import TestResponse
 
-from greendata import errors
+import greendata
+from greendata import errors, observe
 from greendata.schema.failures import failures_of
 from greendata.web.drain import REASON
 from greendata.web.flask import GreenData
+from tests.conftest import Gate
 
 
 def app_that_raises(
@@ -190,6 +194,7 @@ def asked(
         raise make()
 
     app = Flask("service")
+    app.logger = logging.getLogger("disabled")  # that of the name "service" belongs to other apps too
     app.logger.disabled = True
     if first:
         GreenData(app)
@@ -235,3 +240,77 @@ def test_the_text_of_client_gone() -> None:
     assert isinstance(gone, ConnectionResetError)
     assert str(gone) == "the client disconnected before export had finished"
     assert "1 rule of" in str(errors.BodyInvalid(pl.DataFrame({"row": [1]})))
+
+
+# -- limits of time -----------------------------------------------------------------------------------------------
+
+
+def test_a_504_names_the_limit_and_its_length() -> None:
+    app = Flask("service")
+    app.config["GREENDATA_REQUEST_TIMEOUT"] = 0.25
+    green = GreenData(app)
+    late = errors.DeadlineExceeded
+
+    def raises(error: Exception) -> None:
+        raise error
+
+    views: dict[str, Callable[[], None]] = {
+        "app": lambda: raises(late("a", 0.25, running=True)),
+        "view": green.deadline(0.5)(lambda: raises(late("a", 0.5, running=True))),
+        "query": lambda: raises(late("a", 0.125, running=False)),
+        "wait": lambda: raises(errors.ResultTimeout(AsyncResult(), 2.0)),
+        "now": lambda: raises(errors.ResultTimeout(AsyncResult(), None)),
+    }
+    for name, view in views.items():
+        app.add_url_rule(f"/{name}", name, view)
+    answers = {name: app.test_client().get(f"/{name}").get_json(force=True) for name in views}
+    details = {name: answer["detail"] for name, answer in answers.items()}
+    assert details == {
+        "app": "there was no result within 0.25 seconds; the limit is GREENDATA_REQUEST_TIMEOUT",
+        "view": "there was no result within 0.5 seconds; the limit is the deadline of this view",
+        "query": "there was no result within 0.125 seconds; the limit is the query's own timeout, or a "
+        "greendata.deadline block of the view",
+        "wait": "there was no result within 2 seconds; the limit is the wait of the view, get(timeout=)",
+        "now": "there is no result yet, and the view does not wait for it",
+    }
+    assert {answer["status"] for answer in answers.values()} == {504}
+    assert answers["app"]["seconds"] == 0.25
+
+
+def test_the_deadline_of_a_request_is_the_number_that_was_given() -> None:
+    app = Flask("service")
+    app.config["GREENDATA_REQUEST_TIMEOUT"] = 0.02
+    GreenData(app)
+    gate = Gate()
+    app.add_url_rule("/", "index", lambda: greendata.run(gate).get())
+    answer = app.test_client().get("/")
+    gate.open()
+    assert answer.get_json(force=True)["detail"].startswith(
+        "there was no result within 0.02 seconds; the limit is GREEN"
+    )
+
+
+def test_a_query_that_an_operator_cancels_is_a_503_with_the_reason(
+    held: Gate, caplog: pytest.LogCaptureFixture, told: list[BaseException]
+) -> None:
+    app = Flask("service")
+    GreenData(app)
+    app.add_url_rule("/", "index", lambda: greendata.run(held, label="secret_report").get())
+    gevent.get_hub()
+    asking = gevent.spawn(app.test_client().get, "/")
+    held.wait_arrived()
+    (job,) = [job for job in observe.running() if job.label == "secret_report"]
+    assert observe.cancel(job.id)
+    answer = asking.get()
+    held.open()
+    assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
+    problem = answer.get_json(force=True)
+    assert (problem["title"], problem["detail"]) == (
+        "The query was cancelled",
+        "an operator of this server has cancelled it",
+    )
+    assert "Retry-After" not in answer.headers  # it would be cancelled again
+    (record,) = [record for record in caplog.records if record.name == "service"]
+    assert record.getMessage().startswith("503 for GET '/': secret_report was cancelled while it ran")
+    assert record.exc_info is None
+    assert told == []
