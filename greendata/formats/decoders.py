@@ -48,6 +48,7 @@ def decode(
 
     Args:
         source: the bytes, or a binary file. A file is read to its end in the calling greenlet, and is left open.
+        format: "json", "ndjson", "csv", "arrow" or "parquet".
         schema: the columns to return, in this order; other columns are dropped. In JSON and NDJSON a column may be
             absent: its values are null. Arrow and Parquet must have exactly these dtypes. Without a schema, the dtypes
             are inferred from all rows.

@@ -57,6 +57,7 @@ def encode(
 
     Args:
         source: a frame, a query (it runs while its result is encoded), or an iterable of frames of one schema.
+        format: "json", "ndjson", "csv", "arrow" or "parquet".
         escape_formulas: in CSV, put ``'`` before text that a spreadsheet would run as a formula, also before names of
             columns, and put quotes around all text. Other formats have no formulas.
         include_bom: in CSV, begin with a byte order mark: Excel reads such text as UTF-8.

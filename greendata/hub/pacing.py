@@ -64,6 +64,8 @@ def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET)
     the hub longest of all (see `greendata.hub.collector`). *func* must not switch greenlets.
 
     Args:
+        func: called with each item, in the calling greenlet.
+        items: an iterable.
         budget: seconds. An item that takes longer makes its slice longer.
 
     Example:

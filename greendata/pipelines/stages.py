@@ -376,6 +376,10 @@ def concat(stages: Iterable[Iterable[T]], *, maxsize: int = MAXSIZE) -> Stage[T]
 
     A later `ordered` sorts them by index, then by stage.
 
+    Args:
+        stages: stages and iterables.
+        maxsize: elements that may wait after it; 0 for no limit.
+
     Raises:
         NotIterable, BadArgument: the arguments cannot be used.
 
@@ -419,7 +423,12 @@ def ordered(source: Any = _ABSENT, *, window: int = WINDOW) -> Any:
 def from_iterable(
     iterable: Iterable[T], *, maxsize: int = MAXSIZE, on: Literal["greenlet", "native"] = "greenlet"
 ) -> Stage[T]:
-    """Return *iterable* as a stage. With ``on="native"`` it is read in the pool, for an iterable that blocks.
+    """Return *iterable* as a stage.
+
+    Args:
+        iterable: any iterable; each run of the pipeline iterates over it.
+        maxsize: elements that may wait after it; 0 for no limit.
+        on: "greenlet", or "native" for an iterable that blocks: it is read in the pool.
 
     Raises:
         NotIterable, BadArgument, BadChoice: the arguments cannot be used.
@@ -454,6 +463,10 @@ def to_iterable(source: Iterable[Any], *, return_index: bool = False) -> Stream[
 
 def run(*stages: Iterable[Any], maxsize: int = MAXSIZE) -> None:
     """Run *stages* concurrently to their end, for their side effects.
+
+    Args:
+        stages: stages and iterables; their elements are discarded.
+        maxsize: elements that may wait after them; 0 for no limit.
 
     Example:
         >>> run(each(print, "a"), map(abs, [1]))

@@ -52,6 +52,10 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
 
     Dicts and tuples may be encoded as in the columns of a validated frame.
 
+    Args:
+        df: the frame.
+        model: the class of the models.
+
     Raises:
         NotAFrame: *df* is not a DataFrame.
         FrameInvalid: Python cannot represent a value exactly, for example a date in the year 10 000.

@@ -80,6 +80,10 @@ def model_of(schema: pl.Schema | Mapping[str, Any], name: str = "Row") -> type[B
 
     A column whose name cannot be a field name (``"unit price"``, ``"_id"``, ``"copy"``) becomes the alias of a field.
 
+    Args:
+        schema: the names and dtypes of the columns.
+        name: the name of the model.
+
     Raises:
         NoColumnForm: no field can have a dtype of *schema*, such as Object.
 

@@ -106,6 +106,8 @@ def read_sql(
         batch_rows: the number of rows in a frame. In SQLite the first 10 000 rows or the first batch, whichever is
             larger, decide the type of a column; without *batch_rows*, all rows do.
         timeout: the deadline in seconds; with *batch_rows*, for the whole stream.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
         UnknownDatabase, ConnectionBusy, BadArgument, ColumnUnwritable, ImportError: at the call, also for a stream.
@@ -161,9 +163,14 @@ def write_sql(
     that the table would change is an error.
 
     Args:
+        frame: the rows.
+        table: the name of the table.
         database: an address, an engine or a connection, see `read_sql`. An SQLite file is created if it does not exist.
         if_exists: what to do if the table exists. A table that does not exist is created.
         schema: the schema of the table; in SQLite, the name of an attached database.
+        timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
         NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.

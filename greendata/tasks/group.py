@@ -174,6 +174,11 @@ class Group:
     def spawn(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[T]:
         """Run ``func(*args, **kwargs)`` in a greenlet of the group's hub, with the caller's context variables.
 
+        Args:
+            func: a function that waits cooperatively.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
         Raises:
             NotCallable: *func* is not callable.
             GroupClosed: the group accepts no members.
@@ -237,6 +242,14 @@ class Group:
         **kwargs: Any,
     ) -> Result[T]:
         """Run ``func(*args, **kwargs)`` in the pool, as `greendata.run` does.
+
+        Args:
+            func: a function that blocks or computes.
+            args: its positional arguments.
+            timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
+            key: jobs with different keys, for example tenants or routes, take turns.
+            label: the name of the job in errors and statistics; the function's name if None.
+            kwargs: its keyword arguments.
 
         Raises:
             NotCallable, PoolFull, PoolClosed: nothing was queued.

@@ -93,6 +93,7 @@ def validate(
       `filter_valid` checks all rows.
 
     Args:
+        frame: an eager or lazy frame.
         model: a pydantic model, or a class with its own ``validate(frame)`` method (patito, dataframely, pandera). Such
             a method runs in the pool, ignores *trust* and *strict*, and raises its usual errors.
         trust: "off" checks everything. "shape_only" checks that no required column is missing and that there are no
@@ -125,9 +126,15 @@ def validate(
 def filter_valid(
     frame: pl.DataFrame | pl.LazyFrame, model: type[BaseModel], *, trust: Trust = "off", strict: bool | None = None
 ) -> Filtered:
-    """Return the valid rows of *frame* and the failures of the others. See `validate` for the arguments.
+    """Return the valid rows of *frame* and the failures of the others.
 
     If the frame as a whole fails, for example because a column is missing, no row is valid.
+
+    Args:
+        frame: an eager or lazy frame.
+        model: a pydantic model.
+        trust: what is not checked, see `validate`.
+        strict: pydantic's strict mode; None leaves it to the model.
 
     Raises:
         NotAFrame, NotAModel, BadChoice: an argument is wrong.

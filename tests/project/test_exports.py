@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -75,3 +77,26 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
     finished = run_python("import greendata; greendata.colect")
     last = finished.stderr.splitlines()[-1]
     assert last == "AttributeError: module 'greendata' has no attribute 'colect'. Did you mean: 'collect'?"
+
+
+def _verbs() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield the public functions with more than one parameter: where there is one, the first sentence is about it."""
+    owners: dict[str, object] = {"greendata": greendata, "greendata.stages": greendata.stages, "Group": greendata.Group}
+    for prefix, owner in owners.items():
+        for name, thing in vars(owner).items() if isinstance(owner, type) else _public(owner):
+            if inspect.isroutine(thing) and not name.startswith("_") and len(_arguments(thing)) > 1:
+                yield f"{prefix}.{name}", thing
+
+
+def _public(module: object) -> list[tuple[str, object]]:
+    return [(name, getattr(module, name)) for name in module.__all__]  # type: ignore[attr-defined]
+
+
+def _arguments(function: Callable[..., object]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+@pytest.mark.parametrize(("name", "function"), [pytest.param(*found, id=found[0]) for found in _verbs()])
+def test_help_explains_each_argument(name: str, function: Callable[..., object]) -> None:
+    args = str(inspect.getdoc(function)).partition("\nArgs:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^    (\w+): ", args, re.MULTILINE) == _arguments(function)

@@ -92,13 +92,6 @@ def test_a_reader_of_urls_has_the_parameters_of_the_reader_of_files(name: str) -
     assert {found: own[found].default for found in options} == {found: of_files[found].default for found in options}
 
 
-@pytest.mark.parametrize("name", [*POLARS, *URLS, "run"])
-def test_help_explains_each_argument(name: str) -> None:
-    verb = getattr(greendata, name)
-    args = inspect.getdoc(verb).split("\nArgs:\n")[1].split("\n\n")[0]  # type: ignore[union-attr]
-    assert re.findall(r"^    (\w+): ", args, re.MULTILINE) == list(inspect.signature(verb).parameters)
-
-
 # -- what is passed on ----------------------------------------------------------------------------------
 
 
