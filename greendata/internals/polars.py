@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 if TYPE_CHECKING:
+    # Not imported: code that runs when Polars is imported, such as the patch, may be the first to need this file.
+    import polars as pl
     from polars._typing import ArrowSchemaExportable as ArrowSchemaExportable
     from polars._typing import ColumnNameOrSelector as ColumnNameOrSelector
     from polars._typing import CsvEncoding as CsvEncoding

@@ -109,6 +109,24 @@ def test_autopatch_patches_when_gevent_does_and_not_before() -> None:
     assert run_python(code, env={"GREENDATA_AUTOPATCH": "1"}) == (0, "False\nTrue\nFalse\n", "")
 
 
+MODULES = ("doctor", "http.session", "internals.polars", "observe", "observe.doctor", "pipelines.stages", "web.flask")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_any_module_may_be_the_first_to_import_polars(module: str) -> None:
+    """The patch is applied while that module is being imported."""
+    name = f"greendata.{module}"
+    code = f"""
+        from gevent import monkey
+        monkey.patch_all()
+        import greendata
+        {f"import {name}" if module != "doctor" else name}
+        import polars
+        print(greendata.is_polars_patched())
+    """
+    assert run_python(code, env={"GREENDATA_AUTOPATCH": "1"}) == (0, "True\n", "")
+
+
 def test_gevents_own_runner_is_enough(tmp_path: Path) -> None:
     script = tmp_path / "service.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROOF}", encoding="utf-8")
