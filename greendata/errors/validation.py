@@ -21,7 +21,9 @@ __all__ = (
 
 UNCHECKED = "unchecked"  # the rule of rows that were not checked, because enough other rows fail
 HINT = "choose a dtype, as in Annotated[..., polars.String]"
+
 SHOWN = 5  # kinds of failure in the text of an error; its frame has all of them
+SHOWN_COLUMNS = ("column", "value", "rule", "message")
 
 
 class NotAModel(GreenDataError, TypeError):
@@ -101,7 +103,8 @@ class FrameInvalid(GreenDataError, ValueError):
         rows: the number of rows of the frame that was validated.
         failures: one row for each failure: ``row`` (its number from 0; null if the whole column fails), ``column``,
             ``value``, ``rule``, ``message``. After 10 000 failures no more rows are checked. A last row, with the
-            rule ``unchecked``, has the number of unchecked rows as its value.
+            rule ``unchecked``, has the number of unchecked rows as its value. Of bytes that were decoded there is a
+            column ``line`` beside ``row``: where the row begins in them, from 1.
     """
 
     def __init__(self, model: str, rows: int, failures: pl.DataFrame) -> None:
@@ -126,19 +129,20 @@ class FrameInvalid(GreenDataError, ValueError):
         found = self.failures.filter(~is_unchecked)
         unchecked = sum(map(int, self.failures["value"].filter(is_unchecked)))
         kinds = found.group_by("column", "rule", maintain_order=True)
-        firsts = kinds.first().select("row", "column", "value", "rule", "message")
+        firsts = kinds.first().select("row", *(["line"] if "line" in found.columns else []), *SHOWN_COLUMNS)
         bad = self.rows if found["row"].has_nulls() else found["row"].n_unique()
         summary = f"{counted(len(found), 'failure')} in {bad} of {counted(self.rows, 'row')} of {self.model}"
         more = f", and {counted(unchecked, 'row is', 'rows are')} not checked" if unchecked else ""
         lines = [f"{summary}{more}; see .failures"]
-        shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).rows(), strict=True)
-        lines += [_line(count, *first) for count, first in shown]
+        shown = zip(kinds.len()["len"].head(SHOWN), firsts.head(SHOWN).to_dicts(), strict=True)
+        lines += [_line(count, **first) for count, first in shown]
         if firsts.height > SHOWN:
             lines.append(f"  and {counted(firsts.height - SHOWN, 'kind')} more")
         return "\n".join(lines)
 
 
-def _line(count: int, row: int | None, column: str | None, value: str | None, rule: str, message: str) -> str:
-    where = "the column" if row is None else f"row {row}"
+def _line(count: int, *, row: int | None, line: int | None = None, **failure: str | None) -> str:
+    where = "the column" if row is None else f"row {row}" if line is None else f"row {row} (line {line})"
+    column, value, rule, message = (failure[name] for name in SHOWN_COLUMNS)
     times = f"{count} times {rule}, first in {where}" if count > 1 else f"{rule} in {where}"
     return f"  {'the row' if column is None else column or repr(column)}: {times}, got {value}: {message}"

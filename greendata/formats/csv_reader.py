@@ -5,51 +5,47 @@ Columns are found by the names in the header. Values have the text forms that `g
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
+from typing import Any
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.errors.plural import counted
+from greendata.formats.csv_options import CsvOptions
+from greendata.formats.csv_text import CsvText, join_names, prepare
 from greendata.formats.error_texts import short_message
-from greendata.formats.guards.chunk_scan import (
-    count,
-    first_byte,
-    first_failure,
-    has_large_record,
-    line_end,
-    unclosed_quote_line,
-)
-from greendata.formats.guards.size_guard import (
-    HEADER_BYTES,
-    reject_compressed,
-    reject_sparse,
-    reject_wide,
-)
+from greendata.formats.guards.chunk_scan import count, first_failure, has_large_record
+from greendata.formats.guards.size_guard import reject_sparse
 from greendata.formats.text_decode import cast, cast_to
 from greendata.formats.text_encode import check_writable
 
 __all__ = ("read_csv",)
 
-BOM = b"\xef\xbb\xbf"
+DEFAULT = CsvOptions()
 EXACT = 2**53  # a float holds every integer up to this one
-NAMED = 5  # columns that an error message names, at most
 
 _FAILURES = (PolarsError, PanicException, Malformed)
 
 
 def read_csv(
-    content: bytes, schema: pl.Schema | None, *, as_text: bool = False, in_base64: Collection[str] = ()
+    content: bytes,
+    schema: pl.Schema | None,
+    *,
+    options: CsvOptions = DEFAULT,
+    names: Sequence[str] | None = None,
+    as_text: bool = False,
+    in_base64: Collection[str] = (),
 ) -> pl.DataFrame:
     r"""Return a frame with one row for each record. A record that is too short is filled up with nulls.
 
     Args:
-        schema: the columns to return. None for all columns, with inferred types.
+        schema: the columns to return. None for all columns, with inferred types. Text without a header must have
+            exactly these columns.
+        options: see `CsvOptions`.
+        names: without a schema, the names of the columns of text without a header, as far as they are known.
         as_text: without a schema, leave all cells as text.
         in_base64: without a schema, the columns to decode from base64.
 
@@ -61,79 +57,46 @@ def read_csv(
         >>> read_csv(b"a,b\n1,x\n", pl.Schema({"b": pl.String})).rows()
         [('x',)]
     """
-    reject_compressed(content, "csv")
-    if (line := unclosed_quote_line(content)) is not None:
-        raise Malformed("csv", "a quote is not closed", line=line)
-    begin = _header_start(content)
-    header = _first_record(content, begin)
-    names = _names(header)
-    reject_sparse(count(content, b"\n") + 1, len(names), len(content), format="csv")
     if schema is not None:
         check_writable(schema, "csv")
-        missing = sorted(schema.keys() - set(names))
-        if missing:
-            raise Malformed("csv", f"{counted(len(missing), 'column')} missing: {_join_names(missing)}", line=1)
-    if not names:
+    text = prepare(content, options, names if schema is None else [*schema])
+    columns = [*text.names.values()]
+    reject_sparse(count(text.content, b"\n") + 1, len(columns), len(text.content), format="csv")
+    if schema is not None:
+        _check_columns(text, schema, has_header=options.has_header)
+    if not columns:
         return pl.DataFrame()
     read_as = schema
-    if schema is not None and has_large_record(content):
+    if schema is not None and has_large_record(text.content):
         read_as = None  # read as text: Polars' error would contain the whole value, built with the GIL held
-    raw = dict(zip(_raw_names(header, names), names, strict=True))
-    reader = _Reader(raw, None if schema is None and not as_text else read_as or {}, schema, in_base64)
+    forms: Mapping[str, pl.DataType] | None = None if schema is None and not as_text else read_as or {}
+    reader = _Reader(text.names, forms, schema, in_base64, _polars_options(options, text.names, text.header_line))
     try:
-        return reader.parsed(content, has_header=True)
+        return reader.parsed(text.content)
     except _FAILURES as error:
-        raise _error_with_line(content, begin, reader, error) from error
+        raise _error_with_line(text, reader, error) from error
 
 
-def _header_start(content: bytes) -> int:
-    """Return the offset of the header, after any empty lines; the length of *content* if it is all white space."""
-    if first_byte(content) == len(content):
-        return len(content)
-    return first_byte(content, len(BOM) if content.startswith(BOM) else 0, skip=b"\r\n")
+def _check_columns(text: CsvText, schema: pl.Schema, *, has_header: bool) -> None:
+    columns = [*text.names.values()]
+    if not has_header and len(columns) != len(schema):
+        raise Malformed("csv", f"{counted(len(columns), 'column')}, expected {len(schema)}", line=text.header_line)
+    if missing := sorted(schema.keys() - set(columns)):
+        reason = f"{counted(len(missing), 'column')} missing: {join_names(missing)}"
+        raise Malformed("csv", reason, line=text.header_line)
 
 
-def _first_record(content: bytes, begin: int) -> bytes:
-    end = begin
-    is_open = False
-    while end < len(content) and (end == begin or is_open):
-        last, end = end, line_end(content, end)
-        if end - begin > HEADER_BYTES:
-            raise Malformed("csv", f"its header has more than {HEADER_BYTES} bytes", line=1)
-        is_open ^= content.count(b'"', last, end) % 2 == 1
-    return content[begin:end]
-
-
-def _names(header: bytes) -> list[str]:
-    reject_wide(header.count(b",") + 1, format="csv")
-    if not header:
-        return []
-    try:
-        names, *others = csv.reader(StringIO(header.decode(), newline=""), strict=True)
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise Malformed("csv", f"no header: {error}", line=1) from error
-    if others:
-        raise Malformed("csv", "its lines end with a carriage return alone, expected a line feed", line=1)
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        stand = counted(len(twice), "name stands", "names stand")
-        raise Malformed("csv", f"{stand} for more than one column: {_join_names(twice)}", line=1)
-    return names
-
-
-def _join_names(names: list[str]) -> str:
-    joined = ", ".join(name if name.strip() else repr(name) for name in names[:NAMED])
-    return joined + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def _raw_names(header: bytes, names: list[str]) -> list[str]:
-    """Return the names that Polars gives to the columns: it keeps a quote within quotes doubled."""
-    if b'"' not in header:
-        return names
-    raw = pl.read_csv(header, n_rows=0, infer_schema=False).columns
-    if len(raw) != len(names):
-        raise Malformed("csv", f"no header: {counted(len(names), 'name')}, or {len(raw)}", line=1)
-    return raw
+def _polars_options(options: CsvOptions, names: dict[str, str], line: int) -> dict[str, Any]:
+    """Return the options for Polars to read what `prepare` has returned."""
+    nulls = options.null_values
+    if isinstance(nulls, Mapping):
+        if missing := sorted(nulls.keys() - set(names.values())):
+            reason = f"{counted(len(missing), 'column')} of null_values missing: {join_names(missing)}"
+            raise Malformed("csv", reason, line=line)
+        nulls = {raw: nulls[name] for raw, name in names.items() if name in nulls}
+    elif nulls is not None and not isinstance(nulls, str):
+        nulls = [*nulls]
+    return {"separator": options.separator, "comment_prefix": options.comment_prefix, "null_values": nulls or None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +109,36 @@ class _Reader:
             text. None to infer all dtypes.
         schema: the columns to return.
         in_base64: without a schema, the columns to decode from base64.
+        options: further options of `polars.read_csv`.
     """
 
     names: dict[str, str]
     forms: Mapping[str, pl.DataType] | None
     schema: pl.Schema | None
     in_base64: Collection[str]
+    options: dict[str, Any]
 
-    def parsed(self, content: bytes, *, has_header: bool) -> pl.DataFrame:
-        """Return the frame of some records."""
+    def parsed(self, content: bytes) -> pl.DataFrame:
+        """Return the frame of a header and some records."""
         forms = (
             None if self.forms is None else {raw: _dtype_to_read(name, self.forms) for raw, name in self.names.items()}
         )
-        df = pl.read_csv(content, schema=forms, has_header=has_header, infer_schema_length=None)
+        df = pl.read_csv(content, schema=forms, infer_schema_length=None, **self.options)
         df.columns = [*self.names.values()]
         if self.schema is None:
             found = [cast(df[name], pl.Binary(), "csv") for name in df.columns if name in self.in_base64]
-            return df.with_columns(found) if found else self._with_exact_numbers(df, content, has_header=has_header)
+            return df.with_columns(found) if found else self._with_exact_numbers(df, content)
         if forms and (large := [name for name in df.columns if _has_infinity(df[name])]):  # 1e400, say, which is finite
             exact = {name: dtype for name, dtype in (self.forms or {}).items() if name not in large}
-            return replace(self, forms=exact).parsed(content, has_header=has_header)
+            return replace(self, forms=exact).parsed(content)
         return cast_to(df, self.schema, "csv")
 
-    def _with_exact_numbers(self, df: pl.DataFrame, content: bytes, *, has_header: bool) -> pl.DataFrame:
+    def _with_exact_numbers(self, df: pl.DataFrame, content: bytes) -> pl.DataFrame:
         """Return *df* with other dtypes for inferred floats that differ from the numbers in the text."""
         large = [series.name for series in df.iter_columns() if _may_be_rounded(series)]
         if not large:
             return df
-        texts = replace(self, forms={}).parsed(content, has_header=has_header)
+        texts = replace(self, forms={}).parsed(content)
         return df.with_columns([_exact(df[name], texts[name]) for name in large])
 
 
@@ -206,18 +171,20 @@ def _has_infinity(values: pl.Series) -> bool:
     return values.dtype.is_float() and bool(values.alias("values").is_infinite().any())
 
 
-def _error_with_line(content: bytes, header: int, reader: _Reader, error: BaseException) -> Malformed:
-    text = reader if reader.forms is not None else replace(reader, forms={})
+def _error_with_line(text: CsvText, reader: _Reader, error: BaseException) -> Malformed:
+    as_text = reader if reader.forms is not None else replace(reader, forms={})
+    end_of_header = text.begin + len(text.header)
 
     def check(records: bytes, begin: int) -> Exception | None:
         try:
-            if records.strip():
-                text.parsed(records, has_header=begin <= header < begin + len(records))
+            if records.strip():  # Polars takes the number of columns from the header
+                as_text.parsed(records if begin < end_of_header else text.header + records)
         except _FAILURES as found:
             return found if isinstance(found, Exception) else Malformed("csv", short_message(found))
         return None
 
-    failure = first_failure(content, check, quoted=True)
+    failure = first_failure(text.content, check, quoted=True)
     found = (failure and failure.error) or error
     column = found.column if isinstance(found, Malformed) else None
-    return Malformed("csv", short_message(found), line=failure and failure.line, column=column)
+    line = None if failure is None else failure.line + text.added_lines
+    return Malformed("csv", short_message(found), line=line, column=column)

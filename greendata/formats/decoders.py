@@ -11,15 +11,20 @@ from typing import IO, Any
 import polars as pl
 
 from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
+from greendata.formats.csv_options import CsvOptions, NullValues
+from greendata.formats.csv_text import prepare, record_lines
 from greendata.formats.format import Format, format_of
 from greendata.formats.json.partition import InvalidJson, partition_rows
-from greendata.formats.json.rows import line_of
+from greendata.formats.json.rows import line_of, lines_of_rows
 from greendata.formats.readers import read
 from greendata.formats.writers import writer_of
 from greendata.hub.pacing import BUDGET, breathe
+from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.operation import operation
+from greendata.schema.failures import failures_of
 from greendata.schema.fields import columns_of
+from greendata.validation.partitioner import Partitioner
 from greendata.validation.verbs import complete_validation, own_validate, validate
 
 __all__ = ("MAX_BYTES", "content_of", "decode")
@@ -27,6 +32,7 @@ __all__ = ("MAX_BYTES", "content_of", "decode")
 MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; a caller that expects more sets max_bytes
 READ_BYTES = 1 << 18  # in one call of read: a copy of this size holds the GIL for some 50 microseconds
 
+Submit = Callable[[Callable[[], Any]], Result[Any]]
 Source = bytes | bytearray | memoryview | IO[bytes]
 
 
@@ -40,6 +46,13 @@ def decode(
     timeout: float | None = None,
     key: Hashable = None,
     label: str | None = None,
+    separator: str = ",",
+    encoding: str = "utf8",
+    has_header: bool = True,
+    null_values: NullValues | None = None,
+    comment_prefix: str | None = None,
+    skip_rows: int = 0,
+    rename_duplicates: bool = False,
 ) -> pl.DataFrame:
     """Decode *source* into a frame. The calling greenlet reads and waits; the pool parses.
 
@@ -59,44 +72,85 @@ def decode(
         timeout: the deadline of the parsing in seconds.
         key: the fairness key, see `greendata.pool.pool.Pool.submit`.
         label: the label of the job.
+        separator: CSV: the ASCII character between two fields.
+        encoding: CSV: "utf8", "utf8-lossy" (bytes that are not UTF-8 become U+FFFD), or a text encoding of Python.
+        has_header: CSV: whether the first record has the names of the columns. If not, they are those of *schema*,
+            which must have as many, or of the fields of *model*, in their order, or those that Polars gives.
+        null_values: CSV: the string, or strings, that stand for null besides an empty field, or a dict of one string
+            for each column.
+        comment_prefix: CSV: lines that begin with it are ignored.
+        skip_rows: CSV: how many records before the header are ignored. Empty lines and comments there do not count.
+        rename_duplicates: CSV: rename columns of one name as Polars does (``a``, ``a_duplicated_0``). Otherwise they
+            are an error.
 
     Raises:
-        BadChoice, BadArgument, BadTimeout: an argument is invalid.
+        BadChoice, BadArgument, BadTimeout: an argument is invalid, or an option of CSV is given for another format.
         BodyTooLarge: *source* has more than *max_bytes*. What was read is discarded.
         Malformed: the bytes are not *format*, or do not have the columns and dtypes of *schema*, or would expand into
             a frame far beyond their size.
-        FrameInvalid: some rows do not satisfy *model*.
+        FrameInvalid: some rows do not satisfy *model*. In its failures, ``row`` counts the rows of the frame from 0:
+            the header, comments and skipped records are no rows, nor are empty lines in NDJSON, but in CSV an empty
+            line is a row of nulls. Beside it is ``line``: the line of *source* on which the row begins, counted from
+            1, with all lines before it; null in Arrow, Parquet and JSON columns. A column that CSV, Arrow or Parquet
+            lacks, or should not have, is one failure, whose ``row`` and ``line`` are null; then no rows are checked.
 
     Example:
         >>> decode(b'{"a": [1, 2]}', "json").rows()
         [(1,), (2,)]
     """
     known = format_of(format)
+    csv = CsvOptions(
+        separator=separator,
+        encoding=encoding,
+        has_header=has_header,
+        null_values=null_values,
+        comment_prefix=comment_prefix,
+        skip_rows=skip_rows,
+        rename_duplicates=rename_duplicates,
+    )
+    if known != "csv" and (changed := csv.changed):
+        raise BadArgument(changed[0], getattr(csv, changed[0]), f"left out: {known} does not have it, only csv")
     content = content_of(source, max_bytes)
     label = label or f"decode {known}"
     submit = partial(pool.submit, timeout=timeout, key=key, label=label)
+    by_text = known in ("json", "ndjson") and schema is None
     with operation(label):
-        if known in ("json", "ndjson") and schema is None and model is not None and own_validate(model) is None:
-            return _decode_rows(submit, content, known, model)
-        as_text = model is not None  # pydantic converts text to numbers, but not numbers to text
-        in_base64 = _binary(model) if as_text and known == "csv" else ()
-        work = partial(read, content, known, schema, as_text=as_text, in_base64=in_base64)
-        del content
-        df = submit(work).get()
-        return df if model is None else validate(df, model)
+        try:
+            if by_text and model is not None and own_validate(model) is None:
+                return _decode_rows(submit, content, known, model)
+            return _decode_frame(submit, content, known, schema, model, csv)
+        except FrameInvalid as error:
+            invalid = error.with_traceback(None)  # which has this frame
+        raise pool.call(_with_lines, invalid, partial(_lines, content, known, csv))
 
 
-def _binary(model: type | None) -> tuple[str, ...]:
-    """Return the names of the binary columns of *model*; none if it defines its own validation of frames."""
-    if model is None or own_validate(model) is not None:
-        return ()
-    return tuple(name for column in columns_of(model) if column.codec.dtype == pl.Binary for name in column.sources)
+def _decode_frame(
+    submit: Submit, content: bytes, format: Format, schema: pl.Schema | None, model: type | None, csv: CsvOptions
+) -> pl.DataFrame:
+    """Return the frame in *content*, validated if there is a model."""
+    columns = columns_of(model) if model is not None and own_validate(model) is None else ()
+    work = partial(
+        read,
+        content,
+        format,
+        schema,
+        csv=csv,
+        names=[column.sources[0] for column in columns if column.sources],
+        as_text=model is not None,  # pydantic converts text to numbers, but not numbers to text
+        in_base64=[name for column in columns if column.codec.dtype == pl.Binary for name in column.sources],
+    )
+    df: pl.DataFrame = submit(work).get()
+    if model is None:
+        return df
+    if columns and (failures := Partitioner(model, columns, None).failures_of_all(df.schema)):
+        raise FrameInvalid(model.__name__, df.height, failures_of(failures))
+    return validate(df, model)
 
 
-def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, model: type) -> pl.DataFrame:
+def _decode_rows(submit: Submit, content: bytes, format: Format, model: type) -> pl.DataFrame:
     """Return the frame of the JSON rows in *content*, after validating the text of each row with *model*."""
     try:
-        rows, found = complete_validation(submit(partition_rows, content, format, model).get())
+        rows, found = complete_validation(submit(partial(partition_rows, content, format, model)).get())
     except InvalidJson as invalid:
         raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
@@ -105,7 +159,23 @@ def _decode_rows(submit: Callable[..., Any], content: bytes, format: Format, mod
         df = submit(partial(_encoded, content, format, model)).get()
         if df is not None:
             return validate(df, model)
-    raise pool.call(FrameInvalid.with_text, model.__name__, rows, found.failures)
+    raise FrameInvalid(model.__name__, rows, found.failures)
+
+
+def _with_lines(invalid: FrameInvalid, lines_of: Callable[[], pl.Series | None]) -> FrameInvalid:
+    """Return *invalid* with the lines of the rows beside their numbers. Call on a worker."""
+    lines = lines_of()
+    if lines is None or lines.len() != invalid.rows:  # no rows on lines, or not only those of this frame
+        lines = pl.Series([None], dtype=pl.UInt32).new_from_index(0, invalid.rows)
+    line = lines.cast(pl.UInt32).gather(invalid.failures["row"]).alias("line")
+    return FrameInvalid.with_text(invalid.model, invalid.rows, invalid.failures.insert_column(1, line))
+
+
+def _lines(content: bytes, format: Format, csv: CsvOptions) -> pl.Series | None:
+    """Return the line on which each row begins, or None if *content* does not have rows on lines."""
+    if format == "csv":
+        return record_lines(prepare(content, csv, None), csv)
+    return lines_of_rows(content, format) if format in ("json", "ndjson") else None
 
 
 def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None:

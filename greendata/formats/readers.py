@@ -7,7 +7,7 @@ could prevent that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from io import BytesIO
 from tempfile import TemporaryFile
 
@@ -16,6 +16,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import Malformed
 from greendata.errors.plural import counted
+from greendata.formats.csv_options import CsvOptions
 from greendata.formats.csv_reader import read_csv
 from greendata.formats.error_texts import short_message
 from greendata.formats.format import Format
@@ -26,6 +27,7 @@ from greendata.schema.column_names import referred
 
 __all__ = ("read",)
 
+CSV = CsvOptions()
 Reader = Callable[[bytes, pl.Schema | None], pl.DataFrame]
 
 
@@ -34,6 +36,8 @@ def read(
     format: Format,
     schema: pl.Schema | None = None,
     *,
+    csv: CsvOptions = CSV,
+    names: Sequence[str] | None = None,
     as_text: bool = False,
     in_base64: Collection[str] = (),
 ) -> pl.DataFrame:
@@ -41,6 +45,8 @@ def read(
 
     Args:
         schema: the columns to return. None for all columns, with inferred types.
+        csv: the options of CSV.
+        names: the names of the columns of CSV without a header, if there is no schema.
         as_text: leave the cells of CSV as text, for a caller that converts text to numbers.
         in_base64: columns of CSV that are decoded from base64 even so.
 
@@ -53,7 +59,7 @@ def read(
     """
     try:
         if format == "csv":
-            return read_csv(content, schema, as_text=as_text, in_base64=in_base64)
+            return read_csv(content, schema, options=csv, names=names, as_text=as_text, in_base64=in_base64)
         return _READERS[format](content, schema)
     except (PolarsError, PanicException, OSError) as error:
         raise Malformed(format, short_message(error)) from error

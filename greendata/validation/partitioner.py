@@ -24,7 +24,7 @@ from greendata.internals.pydantic import core_schema_of, holds_parts, type_of, v
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
-from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, failures_of, shown_name
+from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, Failure, failures_of, shown_name
 from greendata.schema.limits import failures_where, obstacles
 from greendata.validation.column_validation import ColumnCheck, ColumnValidator, column_check
 from greendata.validation.nested import is_plain, resolved, rule_of_field
@@ -196,6 +196,28 @@ class Partitioner:
         if any(column.missing == "fails" and column.source(dtypes) is None for column in self.columns):
             return True
         return self.model.model_config.get("extra") == "forbid" and bool(self.unused(dtypes))
+
+    def failures_of_all(self, dtypes: Mapping[str, Dtype]) -> list[Failure]:
+        """Return the failures that all rows have, because a column is missing from *dtypes* or not permitted.
+
+        Return none if code of the model sees the rows first, and may add or remove columns.
+
+        Example:
+            >>> class User(BaseModel):
+            ...     age: int
+            >>> from greendata.schema.fields import columns_of
+            >>> [failure[1] for failure in Partitioner(User, columns_of(User), None).failures_of_all({})]
+            ['age']
+        """
+        top = self.core
+        refs = {node["ref"]: node for node in top["definitions"]} if top["type"] == "definitions" else {}
+        context = Context(refs, {}, self.strict)
+        node = resolved(top["schema"] if refs else top, context)
+        while node["type"] == "function-after":
+            node = resolved(node["schema"], context)
+        if not is_plain(node):
+            return []
+        return shape_failures(dtypes, self.columns, extra=self.model.model_config.get("extra") or "ignore")
 
     def _plan(self, dtypes: Mapping[str, Dtype], *, is_wide: bool = False) -> ColumnPlan | None:
         top = self.core

@@ -28,6 +28,7 @@ __all__ = (
     "STRING",
     "TEXT",
     "line_of",
+    "lines_of_rows",
     "names_of_columns",
     "read_columns",
     "rows_of",
@@ -136,19 +137,32 @@ def line_of(content: bytes, format: Format, row: int) -> int | None:
     r"""Return the line of *content* on which a row begins, counted from 1; None for an object of columns.
 
     Example:
-        >>> line_of(b'\n{"a":1}\n\n{"a":2}\n', "ndjson", 1), line_of(b'[{"a":1},\n{"a":2}]', "json", 1)
-        (4, 2)
+        >>> line_of(b'\n{"a":1}\n\n{"a":2}\n', "ndjson", 1)
+        4
+    """
+    lines = lines_of_rows(content, format)
+    return None if lines is None else int(lines[row])
+
+
+def lines_of_rows(content: bytes, format: Format) -> pl.Series | None:
+    r"""Return, for each row, the line of *content* on which it begins, counted from 1; None for an object of columns.
+
+    Example:
+        >>> lines_of_rows(b'[{"a":1},\n{"a":2}]', "json").to_list()
+        [1, 2]
     """
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     before = 1 + count(content, b"\n", 0, begin)
     text = text_in(content, format, begin)
     if format == "ndjson":
         lines = _evaluate(text, TEXT.str.split("\n")).explode()
-        return before + int((lines.str.contains(r"[^ \t\r]").arg_true())[row])
+        return lines.str.contains(r"[^ \t\r]").arg_true() + before
     if content[begin : begin + 1] != b"[":
         return None
     inner = text.select(TEXT.str.strip_chars(" \t\n\r").str.strip_prefix("[").str.strip_suffix("]"))
-    return before + _newlines(inner, row)
+    between = _evaluate(inner, _replaced(_VALUE).str.split("v")).explode().str.count_matches("\n", literal=True)
+    items = _evaluate(inner, _matches(_VALUE)).explode(empty_as_null=False).str.count_matches("\n", literal=True)
+    return between.head(items.len()).cum_sum() + items.cum_sum() - items + before
 
 
 def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
