@@ -276,12 +276,9 @@ def _pieces(content: bytes, begin: int, options: CsvOptions) -> Iterator[bytes]:
         for part in content[first : first + STEP_BYTES].splitlines(keepends=True):
             if is_start and not is_open:
                 is_comment = content.startswith(prefix, at)
-            if is_comment:
-                part = part.replace(b'"', b"'")
-            else:
-                is_open ^= part.count(b'"') % 2 == 1
+            parts.append(part.replace(b'"', b"'") if is_comment else part)
+            is_open ^= parts[-1].count(b'"') % 2 == 1
             at += len(part)
             is_start = part.endswith(b"\n")
             is_comment &= not is_start
-            parts.append(part)
         yield b"".join(parts)
