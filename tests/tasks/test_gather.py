@@ -29,6 +29,13 @@ def test_gather_gives_the_values_in_the_order_asked(hub_alive: Gate) -> None:
     assert gather().get() == []
 
 
+@pytest.mark.parametrize("several", [list, tuple, lambda results: (result for result in results)])
+def test_a_list_or_a_generator_of_results_is_gathered_too(several: Callable[[Any], Any]) -> None:
+    results = [submit(str, 1), submit(str, 2)]
+    assert gather(several(results)).get() == ["1", "2"]
+    assert gather(several([])).get() == []
+
+
 def test_gather_takes_greenlets_and_async_results() -> None:
     answer: AsyncResult[str] = AsyncResult()
     gathered = gather(gevent.spawn(str, "greenlet"), answer, submit(str, "job"))

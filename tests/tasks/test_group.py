@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 
 import greendata
-from greendata.errors import JobAborted
+from greendata.errors import BadEngine, JobAborted, UnknownArgument
 from greendata.hub.result import Result
 from greendata.pool.job import on_submit
 from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from tests.support.failures import Careful, fail, forever, raised, until_running
+from tests.support.frames import gated
 from tests.support.gates import Gate
 
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -32,6 +33,26 @@ def test_leaving_waits_for_greenlets_jobs_and_queries(hub_alive: Gate) -> None:
     assert (job.ready(), greenlet.ready(), query.ready()) == (True, True, True)
     assert (job.get(), greenlet.get(), query.get().item()) == (42, "a-b", 3)
     assert group.pending == ()
+
+
+def test_a_query_of_a_group_takes_the_arguments_of_collect(held: Gate) -> None:
+    with Group() as group:
+        named = group.collect(gated(held), engine="streaming", label="report", key="tenant", timeout=60)
+        flags = group.collect(pl.LazyFrame({"a": [1]}), optimizations=pl.QueryOptFlags.none())
+        with pytest.raises(BadEngine):
+            group.collect(pl.LazyFrame(), engine="warp")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="unexpected keyword argument 'enigne'"):
+            group.collect(pl.LazyFrame(), enigne="streaming")  # type: ignore[call-arg]
+        held.open()
+    assert named.label == "report"
+    assert flags.get().item() == 1
+
+
+def test_an_unknown_keyword_suggests_the_nearest() -> None:
+    with pytest.raises(
+        UnknownArgument, match=r"^Group\(\) got .* 'on_eror'; did you mean 'on_error'\? It takes timeout, "
+    ):
+        Group(on_eror="collect")  # type: ignore[call-arg]
 
 
 def test_an_empty_group_is_left_at_once() -> None:
