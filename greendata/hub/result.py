@@ -73,6 +73,7 @@ _INTERNAL = frozenset(
         "fail_after_fork",
         "is_delivered",
         "is_native",
+        "is_stoppable",
         "members",
         "notify_waiters",
         "own_deadline",
