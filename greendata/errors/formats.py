@@ -62,7 +62,10 @@ class NotWritable(GreenDataError, TypeError):
         self.columns = columns
 
     def __str__(self) -> str:
-        return f"{self.what}; drop, unnest or cast {'it' if len(self.columns) == 1 else 'them'}"
+        them = "it" if len(self.columns) == 1 else "them"
+        if any(str(dtype) == "Object" for dtype in self.columns.values()):
+            return f"{self.what}; drop {them}, or store a secret in plain text: Annotated[SecretStr, polars.String]"
+        return f"{self.what}; drop, unnest or cast {them}"
 
     @property
     def what(self) -> str:

@@ -52,22 +52,24 @@ class NoColumnForm(GreenDataError, TypeError):
         field: the field with its model, or the column.
         type: its type.
         reason: why it cannot be stored.
+        hint: what to write instead.
 
     Example:
-        >>> print(NoColumnForm("User.id", int | str, "it is one of several types"))
-        User.id: int | str cannot be stored in a column: it is one of several types; \
-choose a dtype, as in Annotated[..., polars.String]
+        >>> print(NoColumnForm("User.ids", Iterable[int], "its values can be read only once", "write list[...]"))
+        User.ids: collections.abc.Iterable[int] cannot be stored in a column: its values can be read only once; \
+write list[...]
     """
 
-    def __init__(self, field: str, type: object, reason: str) -> None:
-        super().__init__(field, type, reason)
+    def __init__(self, field: str, type: object, reason: str, hint: str = HINT) -> None:
+        super().__init__(field, type, reason, hint)
         self.field = field
         self.type = type
         self.reason = reason
+        self.hint = hint
 
     def __str__(self) -> str:
         name = self.type.__qualname__ if isinstance(self.type, type) else str(self.type)
-        return f"{self.field}: {name} cannot be stored in a column: {self.reason}; {HINT}"
+        return f"{self.field}: {name} cannot be stored in a column: {self.reason}; {self.hint}"
 
 
 class DuplicateColumn(GreenDataError, ValueError):

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
 from greendata.errors import FrameMismatch, GreenDataError
+from greendata.formats.format import Format
 from greendata.formats.row_groups import MAGIC, RowGroups
-from greendata.formats.text_encode import encode_text
+from greendata.formats.text_encode import check_writable, encode_text
 from greendata.formats.writers import writer_of
 from greendata.hub import native
 from greendata.pool import pool
@@ -37,9 +38,12 @@ class FrameFile(ABC):
         options: the options of the DataFrame's ``write_*`` method.
 
     Attributes:
+        format: the format of the file.
         path: the path of the complete file.
         rows: the number of rows written so far.
     """
+
+    format: ClassVar[Format]
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         self.path = path
@@ -55,11 +59,13 @@ class FrameFile(ABC):
         """Append *frame* to the file.
 
         Raises:
+            NotWritable: the format has no form for a column.
             FrameMismatch: its schema is not that of the first frame.
             OSError: the file cannot be created or written.
         """
         is_first = self._schema is None
         if self._schema is None:
+            check_writable(frame.schema, self.format)
             self._schema = frame.schema
         elif frame.schema != self._schema:
             raise FrameMismatch(self._schema, frame.schema)
@@ -125,6 +131,8 @@ class ParquetFile(FrameFile):
         ([1, 2, 3], 2)
     """
 
+    format = "parquet"
+
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)
         self._groups = RowGroups()
@@ -149,6 +157,8 @@ class ParquetFile(FrameFile):
 class CsvFile(FrameFile):
     """A CSV file: one header and the rows of all frames, with values as in `greendata.formats.text_encode`."""
 
+    format = "csv"
+
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         opening = {} if is_first else {"include_header": False, "include_bom": False}
         texts = encode_text(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
@@ -157,6 +167,8 @@ class CsvFile(FrameFile):
 
 class NdjsonFile(FrameFile):
     """An NDJSON file: the lines of all frames, with values as in `greendata.formats.text_encode`."""
+
+    format = "ndjson"
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)
@@ -168,6 +180,8 @@ class NdjsonFile(FrameFile):
 
 class IpcFile(FrameFile):
     """An Arrow file. It cannot be appended to, so each frame is written to a temporary file; `finish` merges them."""
+
+    format = "arrow"
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         super().__init__(path, options)

@@ -22,6 +22,7 @@ __all__ = (
     "core_schema_of",
     "field_validators_of",
     "holds_parts",
+    "may_take_text",
     "parts_of",
     "type_of",
     "validates",
@@ -30,6 +31,14 @@ __all__ = (
 
 # Keys whose values are not nodes even if they look like one, for example a default value.
 _OPAQUE = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})
+# Nodes that accept no string in Python mode, or only a number as text, which is the same number in JSON.
+_WITHOUT_TEXT = frozenset(
+    {
+        *("arguments", "arguments-v3", "call", "counter", "dataclass", "dataclass-args", "deque", "dict", "float"),
+        *("frozendict", "frozenset", "generator", "int", "list", "model", "model-fields", "named-tuple", "none"),
+        *("ordered-dict", "set", "tuple", "typed-dict"),
+    }
+)
 
 
 def core_schema_of(model: type[BaseModel]) -> Any:
@@ -121,3 +130,37 @@ def parts_of(part: Any) -> Iterator[Any]:
         yield from part
     elif isinstance(part, dict):
         yield from (inner for key, inner in part.items() if holds_parts(part, key))
+
+
+def may_take_text(core: Any) -> bool:
+    """Return False if no value of *core* is a string, and no other string than that of a number becomes a value.
+
+    Example:
+        >>> from pydantic import TypeAdapter
+        >>> [may_take_text(TypeAdapter(kind).core_schema) for kind in (int | str, int | None, dict[str, int])]
+        [True, False, False]
+    """
+    refs = {node["ref"]: node for node in core.get("definitions", ())}
+    pending, seen = [core], set()
+    while pending:
+        node = pending.pop()
+        kind = node["type"]
+        if kind == "definition-ref":
+            if node["schema_ref"] not in seen:
+                seen.add(node["schema_ref"])
+                pending.append(refs[node["schema_ref"]])
+        elif kind == "union":
+            pending += [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
+        elif kind == "tagged-union":
+            pending += [choice for choice in node["choices"].values() if isinstance(choice, dict)]
+        elif kind == "model" and node.get("root_model"):
+            pending.append(node["schema"])
+        elif kind in _WITHOUT_TEXT:
+            continue
+        elif (inner := node.get("schema") or node.get("lax_schema") or node.get("python_schema")) and kind != "json":
+            pending.append(inner)  # around another node: a default, a nullable one, a function
+        elif kind == "chain":
+            pending.append(node["steps"][0])
+        else:
+            return True
+    return False

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar, get_args
 
 import polars as pl
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
@@ -68,9 +68,10 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
         >>> to_models(pl.DataFrame({"x": [1, 2]}), Point)
         [Point(x=1), Point(x=2)]
     """
-    validate = TypeAdapter(list[model]).validate_python  # type: ignore[valid-type]
     rows, height = rows_for(_frame(df), model), df.height
-    return gathered(partial(_models, rows, validate), height)
+    hides = ConfigDict(hide_input_in_errors=True) if any(column.is_hidden for column in _columns(model)) else None
+    validate = TypeAdapter(list[model], config=hides).validate_python  # type: ignore[valid-type]
+    return gathered(partial(_models, rows, validate, hides=hides is not None), height)
 
 
 def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
@@ -101,9 +102,7 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         >>> rows_for(pl.DataFrame({"xy": [{"field_0": 1, "field_1": "a"}]}), Point)(0, 1)
         [{'xy': (1, 'a')}]
     """
-    columns: tuple[Column, ...] = ()
-    with suppress(NoColumnForm, DuplicateColumn, NotAModel):  # there are no columns to decode then
-        columns = columns_of(model)
+    columns = _columns(model)
     failures = _unreadable(df)
     if failures.height and columns and model.model_config.get("extra", "ignore") == "ignore":
         spare = [name for name in df.columns if all(name not in column.sources for column in columns)]
@@ -112,6 +111,13 @@ def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
         raise pool.call(FrameInvalid.with_text, model.__name__, df.height, failures)
     decoders = decoders_of(columns, df.schema)
     return partial(_decoded, df, decoders) if decoders else partial(_dicts, df)
+
+
+def _columns(model: type[BaseModel]) -> tuple[Column, ...]:
+    """Return the columns of *model*. Without columns there is nothing to decode."""
+    with suppress(NoColumnForm, DuplicateColumn, NotAModel):
+        return columns_of(model)
+    return ()
 
 
 def _decoded(
@@ -128,17 +134,17 @@ def _values(series: pl.Series, start: int, length: int) -> list[Any]:
     return series.slice(start, length).to_list()
 
 
-def _models(rows: Rows, validate: Callable[[Any], list[M]], start: int, length: int) -> list[M]:
+def _models(rows: Rows, validate: Callable[[Any], list[M]], start: int, length: int, *, hides: bool) -> list[M]:
     try:
         return validate(rows(start, length))
     except ValidationError as error:
-        raise _shifted(error, start) from error
+        raise _shifted(error, start, hides=hides) from error
 
 
-def _shifted(error: ValidationError, start: int) -> ValidationError:
-    """Return *error* with row indices that count from the start of the frame."""
+def _shifted(error: ValidationError, start: int, *, hides: bool) -> ValidationError:
+    """Return *error* with row indices that count from the start of the frame. If *hides*, its text shows no input."""
     details = [_detail(line, start) for line in error.errors(include_url=False)]
-    return ValidationError.from_exception_data(error.title, details)
+    return ValidationError.from_exception_data(error.title, details, hide_input=hides)
 
 
 def _detail(line: Any, start: int) -> InitErrorDetails:

@@ -29,6 +29,7 @@ __all__ = (
     "LeafCodec",
     "ListCodec",
     "PairsCodec",
+    "RootCodec",
     "StructCodec",
     "bounds_of",
     "decoders_of",
@@ -166,6 +167,7 @@ class Column:
         missing: what happens if the frame lacks the column: "fails"; "fixed" (every value is *default*); or "made"
             (pydantic makes each value).
         default: the encoded default if *missing* is "fixed".
+        is_hidden: True if no message may show its values: they hold secrets, or the model hides its input.
     """
 
     name: str
@@ -175,6 +177,7 @@ class Column:
     nullable: bool = False
     missing: Literal["fails", "fixed", "made"] = "fails"
     default: Any = None
+    is_hidden: bool = False
 
     def constant(self) -> pl.Expr:
         """Return the default as an expression of the column's dtype."""
@@ -189,10 +192,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class StructCodec(ColumnCodec):
-    """Several values per row, each with its codec: a nested model, or a tuple of different types."""
+    """Several values per row, each with its codec: a nested model, or a tuple of different types.
+
+    Attributes:
+        columns: the fields.
+        is_tuple: True if the values are tuples, whose items have no names.
+        is_dict: True if the values are dicts; otherwise their fields are attributes, as those of models.
+    """
 
     columns: tuple[Column, ...]
     is_tuple: bool = False
+    is_dict: bool = False
 
     def encode(self, value: Any) -> Any:
         """See `ColumnCodec.encode`."""
@@ -205,9 +215,11 @@ class StructCodec(ColumnCodec):
         """Return one value per column. Check the value first: a validator may have returned something else."""
         if not self.is_tuple:
             try:
+                if self.is_dict:
+                    return [value[column.field] for column in self.columns]
                 return [getattr(value, column.field) for column in self.columns]
-            except AttributeError as missing:
-                raise EncodeError(str(missing)) from missing
+            except (AttributeError, LookupError, TypeError) as missing:
+                raise EncodeError(f"{type(value).__name__} lacks a field: {missing}") from missing
         if not isinstance(value, tuple | list) or len(value) != len(self.columns):
             raise EncodeError(f"{type(value).__name__} is not a tuple of {len(self.columns)}")
         return value
@@ -225,6 +237,26 @@ class StructCodec(ColumnCodec):
             return None
         by_column = [dict(decoders).get(column.name, _same) for column in self.columns]
         return lambda row: row and tuple(decode(item) for decode, item in zip(by_column, row.values(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class RootCodec(ColumnCodec):
+    """A `RootModel`, stored as its root."""
+
+    root: ColumnCodec
+
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.encode`."""
+        if value is None:
+            return None
+        try:
+            return self.root.encode(value.root)
+        except AttributeError as missing:
+            raise EncodeError(f"{type(value).__name__} is not a RootModel") from missing
+
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
+        return self.root.decoder(dtype)
 
 
 def decoders_of(columns: Iterable[Column], dtypes: Mapping[str, Any]) -> list[tuple[str, Convert]]:
@@ -261,9 +293,9 @@ def series_of(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
     return pl.Series(values, dtype=dtype)
 
 
-def struct_codec(columns: tuple[Column, ...], *, is_tuple: bool = False) -> StructCodec:
+def struct_codec(columns: tuple[Column, ...], *, is_tuple: bool = False, is_dict: bool = False) -> StructCodec:
     """Return the codec of a struct with *columns*."""
-    return StructCodec(pl.Struct({column.name: column.codec.dtype for column in columns}), columns, is_tuple)
+    return StructCodec(pl.Struct({column.name: column.codec.dtype for column in columns}), columns, is_tuple, is_dict)
 
 
 def tuple_codec(codecs: Iterable[ColumnCodec]) -> StructCodec:

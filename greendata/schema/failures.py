@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from reprlib import Repr
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from greendata.hub.pacing import release_gil
 __all__ = (
     "BEYOND_LISTED",
     "FAILURES",
+    "HIDDEN",
     "Failure",
     "Failures",
     "ITEMISED",
@@ -39,6 +40,7 @@ ITEMISED = 1000  # failures listed per row
 LISTED = 10_000  # failures listed per frame; listing them takes 50 ms
 UNLISTED = "unlisted"  # the rule of a row whose failures are not listed
 BEYOND_LISTED = f"the row is invalid; only the first {LISTED} failures are listed"
+HIDDEN = "**********"  # instead of a value that no message may show, as pydantic shows its secrets
 Failure = tuple[int | None, str | None, str | None, str, str]
 
 
@@ -64,10 +66,14 @@ class Failures(list[Failure]):
         super().__init__()
         self._limit = limit
 
-    def add(self, error: ValidationError, number: int, *place: str) -> None:
-        """Add the failures in *error* for row *number*, or for the value at *place* in that row."""
+    def add(self, error: ValidationError, number: int, *place: str, hidden: Collection[str] = frozenset()) -> None:
+        """Add the failures in *error* for row *number*, or for the value at *place* in that row.
+
+        Args:
+            hidden: see `failures_in`.
+        """
         if len(self) < self._limit:
-            self += failures_in(error, number, *place)
+            self += failures_in(error, number, *place, hidden=hidden)
         elif not self or self[-1][0] != number:
             self.append((number, None, None, UNLISTED, BEYOND_LISTED))
 
@@ -120,8 +126,14 @@ class _Brief(Repr):
 _brief = _Brief().repr
 
 
-def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Failure]:
+def failures_in(
+    error: ValidationError, number: int, *place: str, hidden: Collection[str] = frozenset()
+) -> Iterator[Failure]:
     """Yield the failures in *error* for row *number*, or for the value at *place* in that row.
+
+    Args:
+        hidden: the names of the columns and fields whose values no message may show. If there are any, no message shows
+            a row as a whole.
 
     If there are more than `ITEMISED`, yield a single failure with their number: pydantic takes 5 us for each error and
     cannot list them in parts.
@@ -139,5 +151,10 @@ def failures_in(error: ValidationError, number: int, *place: str) -> Iterator[Fa
     for found in error.errors(include_url=False, include_context=False):
         parts = (*place, *map(str, found["loc"]))
         column = shown_name(".".join(parts)) if parts else None
-        value = None if found["type"] in {"missing", "extra_forbidden"} else shown_value(found["input"])
+        if found["type"] in {"missing", "extra_forbidden"}:
+            value = None
+        elif hidden and (not parts or parts[0] in hidden):
+            value = HIDDEN
+        else:
+            value = shown_value(found["input"])
         yield number, column, value, found["type"], found["msg"]

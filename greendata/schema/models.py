@@ -42,27 +42,42 @@ def schema_of(model: type[BaseModel]) -> pl.Schema:
 
     ==================================  ======================================================================
     int, float, bool, str, bytes        Int64, Float64, Boolean, String, Binary
+    ByteSize                            Int64
     Decimal                             Decimal of max_digits and decimal_places; Decimal(38, 18) without places
     date, time, timedelta               Date, Time, Duration("us")
     datetime, NaiveDatetime             Datetime("us"), which aware values do not fit
     AwareDatetime                       Datetime("us", "UTC")
     UUID, paths, addresses, URLs        String
-    Enum, Literal                       Enum of the values if these are strings, otherwise the type of the values
+    Enum, Literal                       Enum of the values if these are strings, otherwise the type of the values;
+                                        String if they are of several types
     list, set, tuple[T, ...]            List; the values of a set are sorted
     tuple[T, T], tuple[T, U]            Array; Struct of ``field_0``, ``field_1``
     dict[K, V]                          List of Struct of ``key`` and ``value``
-    a model                             Struct
+    a model, dataclass or NamedTuple    Struct; String if it contains itself, or allows keys without fields
+    TypedDict                           Struct; String if keys may be absent
+    RootModel                           the dtype of its root
     Optional[T]                         the dtype of T
+    a union, Any, list, dict[str, Any]  String: text, or JSON
+    Json, Json[T]                       String: the JSON
+    SecretStr, SecretBytes, Secret[T]   Object: the secrets themselves
     Base64Str, Base64Bytes and so on    String, encoded
     Annotated[T, polars.UInt8]          the named dtype; values must fit it
     Annotated[T, polars.String]         String; each value must be recoverable from its text
     ==================================  ======================================================================
 
-    `greendata.schema.named_dtypes` describes the last two rows.
+    `greendata.schema.named_dtypes` describes the last two rows, and the text of unions. Every value comes back as it
+    was, or is a failure with the rule ``column_form``. There are two exceptions: a `Sequence` comes back as a list, and
+    a `Mapping` as a dict. Text that another program wrote is validated as a string, unless it begins with a tab or the
+    type admits no strings.
+
+    A column of secrets holds pydantic's own objects. It prints as ``**********`` and can be filtered by other columns,
+    joined and turned into models, but no file, response or database takes it: a secret that a program did not mean to
+    store is never stored. ``Annotated[SecretStr, polars.String]`` stores it in plain text. Failures never show the
+    value of a field that holds secrets, nor of a model that sets ``hide_input_in_errors``.
 
     Raises:
-        NotAModel: *model* is not a pydantic model with fields.
-        NoColumnForm: no column can hold the type of a field.
+        NotAModel: *model* is not a pydantic model, or is a `RootModel`.
+        NoColumnForm: no column can hold the type of a field; the error says what to write instead.
         DuplicateColumn: two fields have the same alias.
 
     Example:
@@ -138,7 +153,7 @@ def _nested(dtype: Dtype, where: str) -> Any:
         return Annotated[dict.__class_getitem__((keys, values)), dtype]
     if isinstance(dtype, pl.Struct) and dtype.fields:
         return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
-    raise NoColumnForm(where, dtype, "pydantic has no type for it")
+    raise NoColumnForm(where, dtype, "pydantic has no type for it", "cast() or drop() the column first")
 
 
 def _or_none(annotation: Any) -> Any:

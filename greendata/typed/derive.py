@@ -17,10 +17,11 @@ from pydantic.fields import FieldInfo
 
 from greendata.errors import ModelMismatch
 from greendata.internals.pydantic import field_validators_of
-from greendata.schema.codecs import Column
+from greendata.schema.codecs import Column, ColumnCodec
 from greendata.schema.dtypes import plain_of
 from greendata.schema.fields import columns_of
 from greendata.schema.models import model_of
+from greendata.schema.named_dtypes import NamedDtypeCodec
 
 __all__ = ("check_fit", "model_after")
 
@@ -42,7 +43,7 @@ def check_fit(schema: pl.Schema, model: type[BaseModel]) -> None:
         source = column.source(schema)
         if source is None:
             missing += [column.name] if column.missing == "fails" else []
-        elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.codec.dtype):
+        elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.codec):
             misfits[source] = schema[source], column.codec.dtype
     if missing or misfits:
         raise ModelMismatch(model.__name__, missing, misfits)
@@ -116,8 +117,11 @@ def _has_changers(model: type[BaseModel], name: str) -> bool:
     )
 
 
-def _can_convert(got: pl.DataType, wanted: pl.DataType) -> bool:
-    """Return False if pydantic's lax mode converts no value of type *got* to type *wanted*."""
+def _can_convert(got: pl.DataType, codec: ColumnCodec) -> bool:
+    """Return False if pydantic's lax mode converts no value of type *got* to a value of *codec*."""
+    wanted = codec.dtype
+    if isinstance(codec, NamedDtypeCodec) and codec.kind in {"json", "marked"}:
+        return True  # for example a number or a struct, although the column stores text
     if got == wanted or got == pl.Null or _kind(wanted) == "other":
         return True
     return _kind(got) in _CONVERTIBLE_FROM[_kind(wanted)]

@@ -690,6 +690,7 @@ class Frame(Generic[M]):
 
         Raises:
             PathRefused, FileMissing: *path* is not allowed, or its folder does not exist.
+            NotWritable: the format has no form for a column, such as one of secrets.
             FrameInvalid and the other errors of `collect`.
         """
         options = options_for(self.write_parquet, pl.DataFrame.write_parquet, locals())

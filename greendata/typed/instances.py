@@ -20,8 +20,8 @@ from greendata.pool import pool
 from greendata.pool.operation import INTERNAL
 from greendata.query.objects import to_models
 from greendata.schema.codecs import Column, EncodeError, series_of
-from greendata.schema.failures import Failure, Failures, concatenated, failures_of, shown_name, shown_value
-from greendata.schema.fields import columns_of
+from greendata.schema.failures import HIDDEN, Failure, Failures, failures_of, concatenated, shown_name, shown_value
+from greendata.schema.fields import columns_of, hidden_places
 from greendata.validation.verbs import Trust, validate
 
 __all__ = ("PlanRows", "frame_of_rows", "models_of")
@@ -90,9 +90,10 @@ def models_of(df: pl.DataFrame, model: type[M]) -> list[M]:
     columns_of(model)
     try:
         return to_models(df, model)
-    except ValidationError:
-        validate(df, model)  # raises an error with all failures and their columns
-        raise
+    except ValidationError as error:
+        invalid = error
+    validate(df, model)  # raises an error with all failures, and without pydantic's, which may show secrets
+    raise invalid
 
 
 def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFrame:
@@ -154,13 +155,17 @@ def _encode(
     try:
         instance = check(row)
     except ValidationError as error:
-        failures.add(error, number)
+        failures.add(error, number, hidden=hidden_places(columns))
         return ()
+    for name, value in (getattr(instance, "model_extra", None) or {}).items():
+        shown = HIDDEN if hidden_places(columns) else shown_value(value)
+        failures.append((number, shown_name(name), shown, "column_form", "an extra key has no column: add a field for it"))
     encoded: list[Any] = []
     for column in columns:
         value = getattr(instance, column.field)
         try:
             encoded.append(column.codec.encode(value))
         except EncodeError as unfit:
-            failures.append((number, shown_name(column.name), shown_value(value), "column_form", str(unfit)))
+            shown = HIDDEN if column.is_hidden else shown_value(value)
+            failures.append((number, shown_name(column.name), shown, "column_form", str(unfit)))
     return tuple(encoded)

@@ -81,9 +81,10 @@ class NdjsonRows(Generic[M]):
 
         try:
             return gathered(models_of_slice, rows.height)
-        except ValidationError:
-            self.frame(rows)  # raises an error with all failures
-            raise
+        except ValidationError as error:
+            invalid = error
+        self.frame(rows)  # raises an error with all failures, and without pydantic's, which may show secrets
+        raise invalid
 
 
 def _partition(model: type[BaseModel], texts: pl.Series) -> Partitioned:

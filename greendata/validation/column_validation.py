@@ -70,7 +70,8 @@ class ColumnValidator(Validator):
             try:
                 values.append(field.check(row[at]))
             except ValidationError as error:
-                failures.add(error, number, field.place)
+                hidden = (field.place,) if field.column.is_hidden else ()
+                failures.add(error, number, field.place, hidden=hidden)
             except SchemaError:  # a validator omits the field, or asks for a default that does not exist
                 del failures[before:]
                 return self._as_a_whole(number, failures)

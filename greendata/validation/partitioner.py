@@ -24,7 +24,7 @@ from greendata.internals.pydantic import core_schema_of, holds_parts, type_of, v
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
-from greendata.schema.failures import FAILURES, LISTED, ROW_KEY, TEXT, Failure, failures_of, shown_name
+from greendata.schema.failures import FAILURES, HIDDEN, LISTED, ROW_KEY, TEXT, Failure, failures_of, shown_name
 from greendata.schema.limits import failures_where, obstacles
 from greendata.validation.column_validation import ColumnCheck, ColumnValidator, column_check
 from greendata.validation.nested import is_plain, resolved, rule_of_field
@@ -238,7 +238,8 @@ class Partitioner:
                 conditions.append(rule.accepted)
                 if source is not None and rule.rejected is not FALSE:
                     name = source if node.get("config", {}).get("loc_by_alias", True) else column.field
-                    rejected.append((name, rule.rejected, _text(by_name(source), dtypes[source])))
+                    text = pl.lit(HIDDEN) if column.is_hidden else _text(by_name(source), dtypes[source])
+                    rejected.append((name, rule.rejected, text))
             elif (check := column_check(node, context, column, dtypes, from_json=self.from_json)) is not None:
                 checks.append(check)
                 conditions.append(TRUE if source is None else _is_within_limits(source, dtypes[source]))

@@ -22,6 +22,7 @@ from greendata.hub.pacing import breathe, sliced
 from greendata.schema.codecs import Column, EncodeError, decoders_of, series_of
 from greendata.schema.failures import (
     FAILURES,
+    HIDDEN,
     LISTED,
     ROW_KEY,
     Failure,
@@ -30,6 +31,7 @@ from greendata.schema.failures import (
     shown_name,
     shown_value,
 )
+from greendata.schema.fields import hidden_places
 
 __all__ = (
     "Good",
@@ -102,7 +104,8 @@ class Validator(ABC):
             try:
                 column.codec.encode(value)
             except EncodeError as reason:
-                yield number, shown_name(column.name), shown_value(value), "column_form", str(reason)
+                shown = HIDDEN if column.is_hidden else shown_value(value)
+                yield number, shown_name(column.name), shown, "column_form", str(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class RowValidator(Validator):
         try:
             model = self.check(row)
         except ValidationError as error:
-            failures.add(error, number)
+            failures.add(error, number, hidden=hidden_places(self.columns))
             return None
         return [getattr(model, column.field) for column in self.columns]
 

@@ -79,7 +79,12 @@ def _compare_members(
         inside = f"{place}.{key}" if place else key
         if key in row:
             form = None if column is None else column.codec
-            _compare(row[key], cells.get(key), form, inside, is_open=is_open and column is None, is_text=is_text)
+            try:
+                _compare(row[key], cells.get(key), form, inside, is_open=is_open and column is None, is_text=is_text)
+            except CellMismatch as mismatch:
+                if column is None or not column.is_hidden:
+                    raise
+                raise CellMismatch(f"{inside}: the value would be another one beside other values") from mismatch
         elif cells[key] is not None or not (is_open if column is None else _is_null_without(column)):
             raise CellMismatch(f"{inside}: the key is absent, and null in a frame that has it in other rows")
 
