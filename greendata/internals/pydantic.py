@@ -12,14 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic_core import SchemaValidator
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic._internal._decorators import Decorator, FieldValidatorDecoratorInfo
+    from pydantic.fields import FieldInfo
 
 __all__ = (
     "core_schema_of",
+    "dataclass_config_of",
+    "dataclass_fields_of",
     "field_validators_of",
     "holds_parts",
     "may_take_text",
@@ -65,6 +70,34 @@ def validates(model: type[BaseModel]) -> Callable[..., Any]:
         User(name='Ann')
     """
     return model.__pydantic_validator__.validate_python
+
+
+def dataclass_fields_of(kind: type) -> Mapping[str, FieldInfo]:
+    """Return the fields of a dataclass of pydantic, or of the standard library.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class User:
+        ...     name: str = "?"
+        >>> dataclass_fields_of(User)["name"].default
+        '?'
+    """
+    known: Any = kind if is_pydantic_dataclass(kind) else pydantic_dataclass(kind)
+    fields: Mapping[str, FieldInfo] = known.__pydantic_fields__
+    return fields
+
+
+def dataclass_config_of(kind: type) -> Mapping[str, Any]:
+    """Return the configuration of a dataclass or TypedDict.
+
+    Example:
+        >>> from pydantic.dataclasses import dataclass
+        >>> dataclass_config_of(dataclass(type("Empty", (), {}), config={"frozen": True}))
+        {'frozen': True}
+    """
+    config: Mapping[str, Any] = getattr(kind, "__pydantic_config__", {})
+    return config
 
 
 def field_validators_of(model: type[BaseModel]) -> Mapping[str, Decorator[FieldValidatorDecoratorInfo]]:

@@ -46,6 +46,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from greendata.errors import DuplicateColumn, NoColumnForm, NotAModel
+from greendata.internals.pydantic import dataclass_config_of, dataclass_fields_of
 from greendata.schema.annotations import (
     SECRETS,
     alias_of,
@@ -384,11 +385,10 @@ def _columns_of_record(kind: type, where: str, inside: tuple[Any, ...]) -> tuple
     A struct has no absent keys, and a dataclass does not take a field with ``init=False`` back.
     """
     if dataclasses.is_dataclass(kind):
-        own = kind if pydantic.dataclasses.is_pydantic_dataclass(kind) else pydantic.dataclasses.dataclass(kind)
-        fields: Mapping[str, FieldInfo] = own.__pydantic_fields__
+        fields = dataclass_fields_of(kind)
         if not fields or any(info.init is False or info.init_var for info in fields.values()):
             return None
-        columns = _fields(fields, getattr(kind, "__pydantic_config__", {}), where, inside)
+        columns = _fields(fields, dataclass_config_of(kind), where, inside)
     else:
         columns = tuple(_named_fields(kind, where, inside))
     for column in columns:
@@ -399,7 +399,7 @@ def _columns_of_record(kind: type, where: str, inside: tuple[Any, ...]) -> tuple
 def _named_fields(kind: Any, where: str, inside: tuple[Any, ...]) -> Iterator[Column]:
     """Yield the columns of a TypedDict or NamedTuple. Yield nothing if it is neither, or has more than plain fields."""
     names = kind.__annotations__ if is_typed_dict(kind) else getattr(kind, "_fields", ())
-    if not (is_typed_dict(kind) or issubclass(kind, tuple)) or getattr(kind, "__pydantic_config__", None):
+    if not (is_typed_dict(kind) or issubclass(kind, tuple)) or dataclass_config_of(kind):
         return
     try:
         hints = get_type_hints(kind, include_extras=True)
