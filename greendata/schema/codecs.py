@@ -219,7 +219,7 @@ class StructCodec(ColumnCodec):
                     return [value[column.field] for column in self.columns]
                 return [getattr(value, column.field) for column in self.columns]
             except (AttributeError, LookupError, TypeError) as missing:
-                raise EncodeError(f"{type(value).__name__} lacks a field: {missing}") from missing
+                raise EncodeError(str(missing)) from missing
         if not isinstance(value, tuple | list) or len(value) != len(self.columns):
             raise EncodeError(f"{type(value).__name__} is not a tuple of {len(self.columns)}")
         return value
