@@ -20,7 +20,7 @@ from greendata.pool import pool
 from greendata.pool.operation import INTERNAL
 from greendata.query.objects import to_models
 from greendata.schema.codecs import Column, EncodeError, series_of
-from greendata.schema.failures import HIDDEN, Failure, Failures, failures_of, concatenated, shown_name, shown_value
+from greendata.schema.failures import HIDDEN, Failure, Failures, concatenated, failures_of, shown_name, shown_value
 from greendata.schema.fields import columns_of, hidden_places
 from greendata.validation.verbs import Trust, validate
 
@@ -159,7 +159,9 @@ def _encode(
         return ()
     for name, value in (getattr(instance, "model_extra", None) or {}).items():
         shown = HIDDEN if hidden_places(columns) else shown_value(value)
-        failures.append((number, shown_name(name), shown, "column_form", "an extra key has no column: add a field for it"))
+        failures.append(
+            (number, shown_name(name), shown, "column_form", "an extra key has no column: add a field for it")
+        )
     encoded: list[Any] = []
     for column in columns:
         value = getattr(instance, column.field)
