@@ -172,7 +172,7 @@ def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             return value.str.decode("base64")
         case _ if dtype.is_float():
             number = value.cast(dtype)
-            return _sound(number, number.is_infinite() & ~value.str.contains(_INFINITY))
+            return _fail_where(number, number.is_infinite() & ~value.str.contains(_INFINITY))
         case _:
             return value.cast(dtype)
 
@@ -180,10 +180,10 @@ def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _narrowed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Cast numbers to *dtype*, and fail if a finite number would become infinite."""
     number = value.cast(dtype)
-    return _sound(number, number.is_infinite() & value.is_finite()) if dtype.is_float() else number
+    return _fail_where(number, number.is_infinite() & value.is_finite()) if dtype.is_float() else number
 
 
-def _sound(number: pl.Expr, is_wrong: pl.Expr) -> pl.Expr:
+def _fail_where(number: pl.Expr, is_wrong: pl.Expr) -> pl.Expr:
     """Return *number*, or fail if *is_wrong* for any row. Polars' casts to floats never fail."""
     none_wrong = (is_wrong.cast(pl.Int16) * -1).cast(pl.UInt8) == 0
     return pl.when(none_wrong).then(number)

@@ -9,16 +9,15 @@ from time import monotonic
 from typing import Any
 
 from greendata.hub import native
-from greendata.hub.hubs import ensure_hub, weakly
+from greendata.hub.hubs import HubBound, ensure_hub, weak_callback
 from greendata.hub.waker import TURN, HubWaker
-from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("EntryQueue",)
 
 _POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll before the rest, so its length does not matter
 
 
-class EntryQueue:
+class EntryQueue(HubBound):
     """Callables for one hub, first in first out, whether they are posted in its own thread or in another.
 
     The queue does not hold the loop open. A greenlet that waits for another thread has to do so.
@@ -32,7 +31,7 @@ class EntryQueue:
         1
     """
 
-    __slots__ = ("__weakref__", "_entries", "_number", "_scheduled", "_timer", "_waker", "hub", "thread")
+    __slots__ = ("__weakref__", "_entries", "_number", "_scheduled", "_timer", "_waker", "thread")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub  # any thread reads; set once
@@ -56,16 +55,6 @@ class EntryQueue:
     def waker(self) -> HubWaker:
         """The `HubWaker` of the same hub."""
         return self._waker
-
-    @property
-    def is_here(self) -> bool:
-        """True if the calling thread is the hub's thread. Safe from any thread."""
-        return get_hub_if_exists() is self.hub
-
-    @property
-    def is_gone(self) -> bool:
-        """True if the hub was destroyed. Safe from any thread."""
-        return self.hub.loop is None
 
     @property
     def is_empty(self) -> bool:
@@ -96,7 +85,7 @@ class EntryQueue:
         finally:
             if entries:  # not a notify: a loop with nothing else to wait for would end before it
                 self._timer = self.hub.loop.timer(_POLL_DELAY)
-                self._timer.start(weakly(self._deliver))
+                self._timer.start(weak_callback(self._deliver))
 
     def __repr__(self) -> str:
         return f"<EntryQueue of {self.hub!r}: {len(self._entries)} entries>"

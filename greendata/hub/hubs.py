@@ -17,9 +17,37 @@ from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 from greendata.hub import native
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("before_take_down", "ensure_hub", "take_down", "weakly")
+__all__ = ("HubBound", "before_destroy", "destroy_hub", "ensure_hub", "is_libuv", "weak_callback")
 
 T = TypeVar("T")
+
+
+class HubBound:
+    """An object that belongs to one hub.
+
+    Attributes:
+        hub: the hub. It is set once, and any thread reads it.
+
+    Example:
+        >>> mine = HubBound()
+        >>> mine.hub = ensure_hub()
+        >>> mine.is_here, mine.is_gone
+        (True, False)
+    """
+
+    __slots__ = ("hub",)
+
+    hub: Any
+
+    @property
+    def is_here(self) -> bool:
+        """True if the calling thread is the hub's thread. Safe from any thread."""
+        return get_hub_if_exists() is self.hub
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the hub was destroyed. Safe from any thread."""
+        return self.hub.loop is None
 
 
 def ensure_hub() -> Any:
@@ -38,8 +66,8 @@ def ensure_hub() -> Any:
     return hub
 
 
-def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
-    """Register *stop* to be called by `take_down` before it destroys *hub*.
+def before_destroy(hub: Any, stop: Callable[[], object]) -> None:
+    """Register *stop* to be called by `destroy_hub` before it destroys *hub*.
 
     *stop* stops a watcher that is active as long as the hub exists. It must not keep the hub alive. Call from the hub's
     thread.
@@ -47,8 +75,8 @@ def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
     Example:
         >>> def serve(over):
         ...     hub = ensure_hub()
-        ...     before_take_down(hub, over.release)
-        ...     take_down(hub)
+        ...     before_destroy(hub, over.release)
+        ...     destroy_hub(hub)
         >>> over = native.allocate_lock()
         >>> over.acquire()
         True
@@ -59,12 +87,12 @@ def before_take_down(hub: Any, stop: Callable[[], object]) -> None:
     _stops[hub] = stop
 
 
-def take_down(hub: Any) -> None:
+def destroy_hub(hub: Any) -> None:
     """Destroy *hub* with its loop and free its frames. Call from its thread, but not from the hub greenlet itself.
 
     Example:
         >>> def serve(over):
-        ...     take_down(ensure_hub())
+        ...     destroy_hub(ensure_hub())
         ...     over.release()
         >>> over = native.allocate_lock()
         >>> over.acquire()
@@ -83,7 +111,7 @@ def take_down(hub: Any) -> None:
         hub.throw()
 
 
-def weakly(method: Callable[[], T]) -> Callable[[], T | None]:
+def weak_callback(method: Callable[[], T]) -> Callable[[], T | None]:
     """Return a function that calls the bound *method* without keeping its object alive, for a watcher.
 
     A watcher that is active when its loop is destroyed is never freed, and neither is anything its callback refers to.
@@ -94,7 +122,7 @@ def weakly(method: Callable[[], T]) -> Callable[[], T | None]:
         ...     def expire(self):
         ...         return "expired"
         >>> job = Job()
-        >>> expire = weakly(job.expire)
+        >>> expire = weak_callback(job.expire)
         >>> expire()
         'expired'
         >>> del job
@@ -110,15 +138,20 @@ def weakly(method: Callable[[], T]) -> Callable[[], T | None]:
     return call
 
 
+def is_libuv(loop: Any) -> bool:
+    """Return True for a loop of libuv, which runs until nothing in it is active, even when its hub is destroyed.
+
+    Example:
+        >>> is_libuv(object())
+        False
+    """
+    return "libuv" in type(loop).__module__
+
+
 def _at_thread_end(hub: Any, pid: int) -> None:
     """Destroy *hub*. Called when its thread ends; in a forked child also for threads of the parent, without effect."""
-    if os.getpid() == pid and hub.loop is not None and not (_never_breaks(hub.loop) and hub.loop.activecnt):
-        take_down(hub)
-
-
-def _never_breaks(loop: Any) -> bool:
-    """True for libuv, whose loop runs until nothing in it is active, even when its hub is destroyed."""
-    return "libuv" in type(loop).__module__
+    if os.getpid() == pid and hub.loop is not None and not (is_libuv(hub.loop) and hub.loop.activecnt):
+        destroy_hub(hub)
 
 
 class _Anchor:

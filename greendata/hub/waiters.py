@@ -20,7 +20,7 @@ from greendata.errors import ResultTimeout
 from greendata.errors.root import AnyResult
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
-from greendata.hub.hubs import weakly
+from greendata.hub.hubs import weak_callback
 from greendata.hub.waker import HubWaker
 
 __all__ = ("Awaited", "Link", "sleep_until", "wait_native", "wait_on_other_hub")
@@ -74,7 +74,7 @@ class Link:
         self._timer: Any = None
         if (limit := _until_deadline(result)) is not None:
             self._timer = hub.loop.timer(limit, ref=False)
-            self._timer.start(weakly(result.expire), update=True)
+            self._timer.start(weak_callback(result.expire), update=True)
 
     @property
     def is_here(self) -> bool:

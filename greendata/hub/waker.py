@@ -50,7 +50,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from greendata.hub import native
-from greendata.hub.hubs import before_take_down, weakly
+from greendata.hub.hubs import HubBound, before_destroy, is_libuv, weak_callback
 from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("HubWaker", "report")
@@ -58,7 +58,7 @@ __all__ = ("HubWaker", "report")
 TURN = 0.001  # seconds that callbacks run before the loop polls again; greenlets that they resume are included
 
 
-class HubWaker:
+class HubWaker(HubBound):
     """Wake one hub from any thread, and call callbacks on the hub's thread.
 
     Example:
@@ -83,7 +83,6 @@ class HubWaker:
         "_on_notify",
         "_resumed",
         "_watcher",
-        "hub",
         "pending",
     )
 
@@ -92,15 +91,15 @@ class HubWaker:
         self.pending: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, the hub pops
         self._watcher = hub.loop.async_()  # any thread calls send(); everything else on the hub's thread
         # On libuv a send that has not arrived yet would meet a stopped watcher, which gevent reports as an error.
-        self._can_stop = "libuv" not in type(hub.loop).__module__  # set once
+        self._can_stop = not is_libuv(hub.loop)  # set once
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._delivering = False  # True during the watcher's callback; hub's thread only
         self._resumed: deque[Callable[[object], object]] = deque()  # switches into greenlets; hub's thread only
         self._listening: set[int] = set()  # numbers of `listen`; hub's thread writes
         self._holding: set[int] = set()  # numbers that hold the loop open; hub's thread only
-        self._on_notify = weakly(self._deliver)  # weak: pending jobs and the thread keep the waker alive
+        self._on_notify = weak_callback(self._deliver)  # weak: pending jobs and the thread keep the waker alive
         self._numbers = count(1)  # hub's thread only; never reused, so a late notify has no effect
-        before_take_down(hub, weakly(self.reset))
+        before_destroy(hub, weak_callback(self.reset))
 
     @classmethod
     def here(cls, hub: Any) -> HubWaker:
@@ -118,16 +117,6 @@ class HubWaker:
             return None
         waker: HubWaker | None = getattr(_local, "waker", None)
         return waker if waker is not None and waker.hub is hub else cls.here(hub)
-
-    @property
-    def is_here(self) -> bool:
-        """True if the calling thread is the hub's thread. Safe from any thread."""
-        return get_hub_if_exists() is self.hub
-
-    @property
-    def is_gone(self) -> bool:
-        """True if the hub was destroyed. Safe from any thread."""
-        return self.hub.loop is None
 
     @property
     def expected(self) -> int:

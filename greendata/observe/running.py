@@ -77,7 +77,7 @@ def running() -> tuple[RunningJob, ...]:
         'looks'
     """
     now, found = monotonic(), []
-    for job, worker, number in pool.at_work():
+    for job, worker, number in pool.running_jobs():
         query = job.operation
         is_part = query is not None and query is not INTERNAL
         found.append(
@@ -136,7 +136,7 @@ def cancel(job_id: str) -> bool:
         for job in pool.queued_jobs():
             if _queued_id_of(job) == job_id:
                 return job.result.cancel(REASON)
-    for job, worker, number in pool.at_work():
+    for job, worker, number in pool.running_jobs():
         if job_id in (_id_of(worker.name, number), _queued_id_of(job)):
             return job.result.cancel(REASON)
     return False

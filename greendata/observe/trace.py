@@ -81,7 +81,7 @@ class Trace:
         """Stop recording; the slices of jobs that still run end here. Call from the hub's thread."""
         remove_listener(self._on_finished)
         self._probe.close()
-        for job, _, _ in pool.at_work():
+        for job, _, _ in pool.running_jobs():
             if not job.result.is_delivered:
                 self._on_finished(job)
 

@@ -14,7 +14,7 @@ from greendata.errors import JobAborted
 from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.deadline import nearest_limit
-from greendata.hub.hubs import weakly
+from greendata.hub.hubs import weak_callback
 from greendata.hub.origin import Origin, note_job
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -170,7 +170,7 @@ class Job:
             if waker is not None:
                 left = max(0.0, self.deadline - monotonic())
                 self._timer = waker.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-                self._timer.start(weakly(self.result.expire), update=True)
+                self._timer.start(weak_callback(self.result.expire), update=True)
 
     def run(self, worker: str) -> None:
         """Run the callable in its context and settle the result. Call on the worker."""

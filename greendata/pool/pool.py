@@ -57,16 +57,16 @@ from greendata.startup.environment import warn_of_unknown_variables
 __all__ = (
     "Pool",
     "PoolStats",
-    "at_work",
     "call",
     "configure",
     "drain",
     "execute",
-    "job_here",
     "pending",
     "queued_jobs",
     "refuse",
+    "result_of_this_worker",
     "run",
+    "running_jobs",
     "shared",
     "stats",
     "submit",
@@ -358,12 +358,12 @@ class Pool:
         """Return the jobs that wait, in the order in which they were submitted. Safe from any thread."""
         return self._workers.queue.items()
 
-    def at_work(self) -> list[tuple[Job, Worker, int]]:
+    def running_jobs(self) -> list[tuple[Job, Worker, int]]:
         """Return what runs now, abandoned jobs included: each job, its worker, and its number among the worker's jobs.
 
         A worker and a number identify a job for the lifetime of the process. Safe from any thread.
         """
-        return self._workers.at_work()
+        return self._workers.running_jobs()
 
     def refuse(self, error: Callable[[], Exception] | None) -> None:
         """Raise ``error()`` at every submit and call from now on; None ends that."""
@@ -380,7 +380,7 @@ class Pool:
             WaitsForItself: a job calls this and would wait for its own end; nothing was changed.
         """
         seconds = seconds_of(timeout)
-        if (job := workers.job_here()) is not None:
+        if (job := workers.job_of_this_worker()) is not None:
             raise WaitsForItself(job.result)
         drained = self._close()
         drained.wait(seconds)
@@ -441,15 +441,15 @@ def _with_keywords(func: Callable[..., T], kwargs: Mapping[str, Any]) -> Callabl
     return partial(func, **kwargs) if kwargs else func
 
 
-def job_here() -> Result[Any] | None:
+def result_of_this_worker() -> Result[Any] | None:
     """Return the result of the job that the calling worker runs now; None on any other thread."""
-    job = workers.job_here()
+    job = workers.job_of_this_worker()
     return None if job is None else job.result
 
 
 warn_of_unknown_variables()
 shared = Pool()
-at_work = shared.at_work
+running_jobs = shared.running_jobs
 submit = shared.submit
 run = shared.run
 call = shared.call

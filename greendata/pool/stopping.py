@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 from greendata.hub.contexts import contextmanager
 from greendata.pool.job import Stopper
-from greendata.pool.workers import job_here
+from greendata.pool.workers import job_of_this_worker
 
 __all__ = ("is_given_up", "stopped_by")
 
@@ -35,7 +35,7 @@ def is_given_up() -> bool:
         >>> is_given_up()
         False
     """
-    job = job_here()
+    job = job_of_this_worker()
     return job is not None and job.result.ready()
 
 
@@ -64,7 +64,7 @@ def stopped_by(stop: Callable[[], object]) -> Iterator[None]:
         >>> begun.acquire(timeout=5), result.cancel_wait(timeout=5)
         (True, True)
     """
-    job = job_here()
+    job = job_of_this_worker()
     if job is None:
         yield
         return

@@ -44,7 +44,7 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 
 from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native
-from greendata.hub.hubs import take_down
+from greendata.hub.hubs import destroy_hub
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.fair_queue import FairQueue
@@ -57,9 +57,9 @@ from greendata.threads.parking import treat_as_idle_unless, treat_hubs_as_stoppe
 __all__ = (
     "Worker",
     "Workers",
-    "inline_on",
     "is_inline_thread",
-    "job_here",
+    "job_of_this_worker",
+    "register_inline_threads",
     "run_in_new_thread",
     "run_in_pool_here",
     "run_inline_here",
@@ -77,7 +77,7 @@ _WATCH_INTERVAL = 1.0  # seconds between two looks at waiting jobs: the longest 
 _LOOK_INTERVAL = 1.0  # seconds between two looks at the names of all threads, which take 0.5 ms
 _RETRY_DELAY = 0.01  # seconds until a worker retries what failed; a guess
 
-_runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see inline_on
+_runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see register_inline_threads
 _local = native.Local()
 _names = count()
 
@@ -224,7 +224,7 @@ class Workers:
             parts = [self.finished, *(worker.finished for worker in (*self.workers, *self.lost))]
             return {status: sum(part[status] for part in parts) for status in self.finished}
 
-    def at_work(self) -> list[tuple[Job, Worker, int]]:
+    def running_jobs(self) -> list[tuple[Job, Worker, int]]:
         """Return what runs now: each job, its worker, and its number among the worker's jobs."""
         workers = {*self.workers, *self.lost}  # a worker that is being replaced is in both
         found = [(job, worker, worker.taken) for worker in workers if (job := worker.job) is not None]
@@ -283,7 +283,7 @@ class Workers:
         finally:
             hub = get_hub_if_exists()
             if hub is not None:  # made by a job and kept for the next one; it has two descriptors
-                take_down(hub)
+                destroy_hub(hub)
                 self._hubs.discard(hub)
         self._replace(worker)
         worker.has_exited = True
@@ -526,7 +526,7 @@ def _check_memory() -> None:
     list(_OBJECTS)  # from Python's allocator
 
 
-def inline_on(*prefixes: str) -> None:
+def register_inline_threads(*prefixes: str) -> None:
     """Run submits inline on native threads whose names begin with one of *prefixes*.
 
     These are the threads of a library, on which waiting for a worker would deadlock. `Settings.nice` applies to them.
@@ -578,7 +578,7 @@ def _run_in_new_thread(func: Callable[[], object]) -> None:
     func()
 
 
-def job_here() -> Job | None:
+def job_of_this_worker() -> Job | None:
     """Return the job that the calling worker runs now; None on any other thread."""
     worker: Worker | None = getattr(_local, "worker", None)
     return None if worker is None else worker.job

@@ -37,7 +37,7 @@ from greendata.errors.plural import counted
 from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import ensure_hub, weakly
+from greendata.hub.hubs import ensure_hub, weak_callback
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
@@ -144,7 +144,7 @@ class Group:
         self._entry_queue = EntryQueue.here()
         if self._seconds is not None:
             self._timer = self._hub.loop.timer(self._seconds)
-            self._timer.start(weakly(self._on_timeout), update=True)
+            self._timer.start(weak_callback(self._on_timeout), update=True)
         if self._registration is not None:
             self._registration.begin()
         self._block = getcurrent()

@@ -24,7 +24,7 @@ from greendata.errors import BadSetting, CallerStopped, NoCaller, ResultLost
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import take_down, weakly
+from greendata.hub.hubs import destroy_hub, weak_callback
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until, wait_native
@@ -215,7 +215,7 @@ class HubThread(ABC):
             if self._idle_timer is None:
                 self._idle_timer = self._entry_queue.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
             self._idle_timer.stop()
-            self._idle_timer.start(weakly(self._stop_if_idle), update=True)
+            self._idle_timer.start(weak_callback(self._stop_if_idle), update=True)
 
     # -- private: any thread --------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class HubThread(ABC):
         self._forget()
         if self._idle_timer is not None:
             self._idle_timer.close()
-        take_down(hub)
+        destroy_hub(hub)
         self.stopped.set_done()
 
     def _close(self, grace: float) -> None:

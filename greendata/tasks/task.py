@@ -21,7 +21,7 @@ from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import weakly
+from greendata.hub.hubs import weak_callback
 from greendata.hub.origin import note_job, origin_here
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -146,14 +146,14 @@ class Task(Generic[T]):
         if not self.call.ready():
             self.keep_deadline()
             self._delay = self._entry_queue.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
-            self._delay.start(weakly(self.start), update=True)
+            self._delay.start(weak_callback(self.start), update=True)
 
     def keep_deadline(self) -> None:
         """Make the call fail when its deadline passes, even before it has begun. Call from the hub itself."""
         if self.deadline is not None and self._timer is None:
             left = max(0.0, self.deadline - monotonic())
             self._timer = self._entry_queue.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-            self._timer.start(weakly(self.call.expire), update=True)
+            self._timer.start(weak_callback(self.call.expire), update=True)
 
     def _may_begin(self) -> bool:
         if self.deadline is not None and monotonic() >= self.deadline:
@@ -254,7 +254,7 @@ def current_job() -> Result[Any] | None:
     current = getcurrent()
     if isinstance(current, _Runner):
         return current.call
-    return getattr(_local, "call", None) or pool.job_here()
+    return getattr(_local, "call", None) or pool.result_of_this_worker()
 
 
 def _after_fork_in_child() -> None:

@@ -51,7 +51,7 @@ from greenlet import getcurrent
 
 from greendata.hub import native
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import weakly
+from greendata.hub.hubs import weak_callback
 from greendata.internals.gevent import WHERE_THREADS_WAIT, get_hub_if_exists
 
 __all__ = (
@@ -318,7 +318,7 @@ class _HubWaiters:
         self._timer = (
             hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
         )
-        self._on_time, self._on_callback = weakly(self._schedule_check), weakly(self._check)
+        self._on_time, self._on_callback = weak_callback(self._schedule_check), weak_callback(self._check)
 
     def enter(self, waiter: _Greenlet) -> None:
         """Hold the loop open for *waiter*. Call from the hub's thread."""

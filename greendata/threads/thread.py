@@ -26,7 +26,7 @@ from gevent.monkey import get_original, is_object_patched
 from greenlet import getcurrent
 
 from greendata.hub import native
-from greendata.hub.hubs import take_down
+from greendata.hub.hubs import destroy_hub
 from greendata.internals.gevent import get_hub_if_exists, set_greenlet, thread_handle, thread_lock_setter
 from greendata.threads.locks import Event
 from greendata.threads.parking import hub_here, hub_runs_here, native_threads
@@ -201,7 +201,7 @@ def _run(
     finally:
         hub = get_hub_if_exists()
         if hub is not None:  # the function waited as a greenlet; its hub would leak two descriptors
-            take_down(hub)
+            destroy_hub(hub)
         native_threads.discard(me)
         at_end()
 

@@ -231,7 +231,7 @@ def test_a_hub_of_libuv_may_stop_expecting_what_has_been_sent_and_end() -> None:
     finished = run_python(
         """
         import gevent
-        from greendata.hub.hubs import ensure_hub, take_down
+        from greendata.hub.hubs import ensure_hub, destroy_hub
         from greendata.hub.waker import HubWaker
         from tests.support.natives import Native
 
@@ -242,7 +242,7 @@ def test_a_hub_of_libuv_may_stop_expecting_what_has_been_sent_and_end() -> None:
             waker.forget(number)
             gevent.sleep(0.001)
             waker.notify(waker.expect(bool))
-            take_down(waker.hub)
+            destroy_hub(waker.hub)
             return "ended"
 
         print(Native(serve).join())

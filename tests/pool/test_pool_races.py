@@ -74,7 +74,7 @@ def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callabl
     gc.set_threshold(1)
     try:
         spare.extend((number, None) for number in range(allocations))
-        found = pool.at_work()
+        found = pool.running_jobs()
     finally:
         gc.set_threshold(*thresholds)
         gc.callbacks.remove(finalize)

@@ -221,7 +221,7 @@ def _stat_of(task: str) -> list[str]:
 
 
 def _register_inline_threads() -> None:
-    sys.modules["greendata.pool.workers"].inline_on(*POLARS_THREADS)
+    sys.modules["greendata.pool.workers"].register_inline_threads(*POLARS_THREADS)
 
 
 when_imported("greendata.pool.workers", _register_inline_threads)
