@@ -1,8 +1,8 @@
 """The entry point for gevent: patch Polars when the program imports it, if an environment variable is set.
 
 gevent calls `autopatch` at the end of every `patch_all`, in every program of an environment that contains greendata. So
-`autopatch` reads one variable and imports nothing. If the variable is set, it first makes gevent's patched locks usable
-from native threads, before the program creates its queues. Then it waits for the program to import Polars.
+`autopatch` reads the environment and imports nothing. If the variable is set, it first makes gevent's patched locks
+usable from native threads, before the program creates its queues. Then it waits for the program to import Polars.
 """
 
 from __future__ import annotations
@@ -12,23 +12,9 @@ import sys
 from importlib import import_module
 
 from greendata.startup.importing import when_imported
+from greendata.startup.variables import AUTOPATCH, PREFIX, VARIABLES, WORDS, yes_or_no
 
-__all__ = ("asks_for_patch", "autopatch", "patch_all_arguments", "value_at_patch_all")
-
-PREFIX = "GREENDATA_"
-VARIABLE = "GREENDATA_AUTOPATCH"
-POOL_VARIABLES = (  # the settings of the pool
-    "GREENDATA_EXIT_TIMEOUT",
-    "GREENDATA_MAX_QUEUE",
-    "GREENDATA_MAX_WORKERS",
-    "GREENDATA_NICE",
-    "GREENDATA_STUCK_AFTER",
-)
-NATIVE_WAITS = "GREENDATA_NATIVE_WAITS"
-VARIABLES = (VARIABLE, NATIVE_WAITS, *POOL_VARIABLES)
-YES = ("1", "true", "yes", "on")
-NO = ("", "0", "false", "no", "off")
-WORDS = YES + NO[1:]
+__all__ = ("autopatch", "patch_all_arguments", "value_at_patch_all")
 
 _value: str | None = None  # of the variable at the end of patch_all; read by any thread
 _arguments: dict[str, object] = {}  # of that patch_all; read by any thread
@@ -55,25 +41,14 @@ def autopatch(event: object = None) -> None:
     if any(name.startswith(PREFIX) and name not in VARIABLES for name in os.environ):
         import_module("greendata.startup.environment").warn_of_unknown_variables()
     _arguments = getattr(event, "patch_all_arguments", {})
-    _value = os.environ.get(VARIABLE, "")
-    asked = asks_for_patch(_value)
+    _value = os.environ.get(AUTOPATCH, "")
+    asked = yes_or_no(_value)
     if asked or "greendata.threads.sharing" in sys.modules:
         import_module("greendata.threads.sharing").share()  # with native threads
     if asked:
         when_imported("polars", _patch)
     elif asked is None:
-        raise import_module("greendata.errors").BadSetting(VARIABLE, _value, f"one of {', '.join(WORDS)}")
-
-
-def asks_for_patch(value: str) -> bool | None:
-    """Return True or False for a value of the variable, or None if it is not a valid value.
-
-    Example:
-        >>> asks_for_patch("on"), asks_for_patch("No"), asks_for_patch("maybe")
-        (True, False, None)
-    """
-    word = value.strip().lower()
-    return True if word in YES else False if word in NO else None
+        raise import_module("greendata.errors").BadSetting(AUTOPATCH, _value, f"one of {', '.join(WORDS)}")
 
 
 def value_at_patch_all() -> str | None:

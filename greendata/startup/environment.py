@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from greendata.startup.autopatch import NATIVE_WAITS, POOL_VARIABLES, PREFIX, VARIABLES, WORDS, asks_for_patch
+from greendata.startup.variables import NATIVE_WAITS, POOL_VARIABLES, PREFIX, VARIABLES, WORDS, yes_or_no
 
 __all__ = ("describe_unknown", "unknown_variables", "warn_of_unknown_variables")
 
@@ -58,7 +58,7 @@ Flask app's config"}
             else:
                 found[name] = describe_unknown(name, VARIABLES, kind="an environment variable of greendata")
     waits = environ.get(NATIVE_WAITS, "")
-    if asks_for_patch(waits) is None:
+    if yes_or_no(waits) is None:
         found[NATIVE_WAITS] = f"{NATIVE_WAITS} must be one of {', '.join(WORDS)}, got {waits!r}; it counts as 1"
     return found
 

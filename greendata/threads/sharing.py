@@ -16,7 +16,7 @@ import os
 from gevent.monkey import is_module_patched
 
 from greendata.hub import native
-from greendata.startup.autopatch import NATIVE_WAITS, asks_for_patch
+from greendata.startup.variables import NATIVE_WAITS, yes_or_no
 
 __all__ = ("are_off", "are_shared", "share")
 
@@ -53,7 +53,7 @@ def are_off() -> bool:
         >>> are_off()
         False
     """
-    return asks_for_patch(os.environ.get(NATIVE_WAITS) or "1") is False
+    return yes_or_no(os.environ.get(NATIVE_WAITS) or "1") is False
 
 
 def are_shared() -> bool:

@@ -21,9 +21,8 @@ from greendata.hub.origin import calling_frame
 from greendata.pool import pool
 from greendata.pool.settings import Settings
 from greendata.query.patching.patch import is_polars_patched
-from greendata.startup.autopatch import PREFIX, VARIABLES, asks_for_patch
-from greendata.startup.autopatch import VARIABLE as AUTOPATCH
 from greendata.startup.environment import APP_KEYS, describe_unknown
+from greendata.startup.variables import AUTOPATCH, PREFIX, VARIABLES, yes_or_no
 from greendata.web.body import MAX_BODY
 
 __all__ = ("apply_config", "warn_unless_patched")
@@ -103,7 +102,7 @@ def warn_unless_patched(app: Flask, *, serves: bool) -> None:
 
 
 def _may_be_patched_later() -> bool:
-    is_asked_for = asks_for_patch(os.environ.get(AUTOPATCH, "")) is True and not is_module_patched("socket")
+    is_asked_for = yes_or_no(os.environ.get(AUTOPATCH, "")) is True and not is_module_patched("socket")
     return is_asked_for or "gunicorn.arbiter" in sys.modules or os.environ.get("FLASK_RUN_FROM_CLI") == "true"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from greendata.pool.settings import Settings
-from greendata.startup.autopatch import POOL_VARIABLES
+from greendata.startup.variables import POOL_VARIABLES
 from tests.support.processes import ROOT, run_python
 
 pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process

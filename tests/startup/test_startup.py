@@ -14,7 +14,7 @@ from tests.support.source_tree import MODULES
 pytestmark = pytest.mark.once("unpatched")  # each test runs a separate process
 
 WINDOW = next(module for module in MODULES if module.name == "greendata")
-START = ("greendata.startup", "greendata.startup.autopatch", "greendata.startup.importing")
+START = tuple(f"greendata.startup{name}" for name in ("", ".autopatch", ".importing", ".variables"))
 
 HEAVY = {
     "gevent",

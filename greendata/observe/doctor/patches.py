@@ -8,7 +8,8 @@ from gevent.monkey import is_module_patched
 
 from greendata.observe.doctor.findings import Finding, Verdict
 from greendata.query.patching.function_patch import is_patched, missing_functions
-from greendata.startup.autopatch import NATIVE_WAITS, VARIABLE, asks_for_patch, patch_all_arguments, value_at_patch_all
+from greendata.startup.autopatch import patch_all_arguments, value_at_patch_all
+from greendata.startup.variables import AUTOPATCH, NATIVE_WAITS, yes_or_no
 from greendata.threads import sharing
 
 __all__ = ("native_waits", "polars_patch", "standard_library")
@@ -67,23 +68,23 @@ def native_waits() -> Finding | None:
 
 
 def _why_not_patched() -> str:
-    value, before = os.environ.get(VARIABLE, ""), value_at_patch_all()
-    asked = asks_for_patch(value)
+    value, before = os.environ.get(AUTOPATCH, ""), value_at_patch_all()
+    asked = yes_or_no(value)
     if asked is None:
-        return f"{VARIABLE} is {value!r}, which is neither yes nor no: set it to 1"
-    if not asked or (before is not None and asks_for_patch(before)):
-        return f"Set {VARIABLE}=1, or call greendata.patch_polars(), or use gunicorn -k {WORKER}"
+        return f"{AUTOPATCH} is {value!r}, which is neither yes nor no: set it to 1"
+    if not asked or (before is not None and yes_or_no(before)):
+        return f"Set {AUTOPATCH}=1, or call greendata.patch_polars(), or use gunicorn -k {WORKER}"
     if before is not None:
         return (
-            f"{VARIABLE} was not set yet when patch_all looked at it (a .env file that the program reads comes too "
+            f"{AUTOPATCH} was not set yet when patch_all looked at it (a .env file that the program reads comes too "
             "late): set it in the environment of the process, or call greendata.patch_polars()"
         )
     if is_module_patched("threading"):
         return (
-            f"{VARIABLE} is set, and patch_all has not looked at it: only single patches of gevent were made, or "
+            f"{AUTOPATCH} is set, and patch_all has not looked at it: only single patches of gevent were made, or "
             "greendata is not installed but only on the path. Call greendata.patch_polars()"
         )
     return (
-        f"{VARIABLE} is set, but nothing has called patch_all here, which looks at it: gunicorn -k gevent does in its "
+        f"{AUTOPATCH} is set, but nothing has called patch_all here, which looks at it: gunicorn -k gevent does in its "
         "workers, another program calls it itself, or greendata.patch_polars()"
     )
