@@ -135,9 +135,11 @@ def with_reference(body: str, page: Page) -> str:
     """Link names of greendata in *body* to the reference."""
 
     def replace(found: re.Match[str]) -> str:
-        if found[1] not in greendata.__all__:
+        name = found[1]
+        if name not in {*greendata.__all__, *greendata.errors.__all__}:
             return found[0]
-        return f'<a href="{relative("reference/greendata.html", page)}#{found[1]}">{found[0]}</a>'
+        module = "greendata/errors" if name in greendata.errors.__all__ else "greendata"
+        return f'<a href="{relative(f"reference/{module}.html", page)}#{name}">{found[0]}</a>'
 
     return _CODE.sub(replace, body)
 
