@@ -10,20 +10,25 @@ import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import polars as pl
 from gevent.monkey import is_module_patched
 
-from greendata.errors import BadTimeout, UrlRefused
+from greendata.errors import AnswerTooLarge, BadTimeout, UrlRefused
 from greendata.formats.decoders import decode
 from greendata.formats.format import Format
-from greendata.formats.guards.size_guard import reject_unsafe_file
+from greendata.formats.guards.gunzip import GZIP, MEMBERS, inflate
+from greendata.formats.guards.size_guard import HEADER_BYTES, reject_unsafe_file
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import BOM
 from greendata.http.limits import MAX_BYTES, TIMEOUT
 from greendata.hub.deadline import deadline, seconds_of
+from greendata.hub.pacing import BUDGET, breathe
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool, workers
@@ -39,7 +44,7 @@ from greendata.validation.verbs import own_validate, validate
 __all__ = ("STORES", "read_csv_url", "read_ndjson_url", "read_parquet_url")
 
 if TYPE_CHECKING:
-    from greendata.http.session import GuardedSession
+    from greendata.http.session import GuardedSession, Response
     from greendata.internals.polars import (
         CsvEncoding,
         ParallelStrategy,
@@ -56,13 +61,16 @@ STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")
 _FORMATS: dict[str, Format] = {"read_csv": "csv", "read_ndjson": "ndjson", "read_parquet": "parquet"}
 _WRITE_BYTES = 1024**2  # bytes that one job writes
 _BYTES = ("application/octet-stream", "binary/octet-stream")
+_GZIP = ("application/gzip", "application/x-gzip")
+_TSV = "text/tab-separated-values"
 _TYPES = {
     "read_csv": (
         "text/csv",
-        "text/tab-separated-values",
+        _TSV,
         "text/plain",
         "application/csv",
         "application/vnd.ms-excel",
+        *_GZIP,
         *_BYTES,
     ),
     "read_ndjson": (
@@ -70,8 +78,10 @@ _TYPES = {
         "application/ndjson",
         "application/jsonl",
         "application/x-jsonlines",
+        "application/jsonlines",
         "application/json",
         "text/plain",
+        *_GZIP,
         *_BYTES,
     ),
     "read_parquet": ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", *_BYTES),
@@ -125,6 +135,9 @@ def read_csv_url(
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
     """Fetch *url* and read it as CSV: ``polars.read_csv(file)`` in the pool.
+
+    A gzip file, such as ``a.csv.gz``, is decompressed within *max_bytes*. If the server or the file's name says TSV,
+    and the first line has a tab, the default of *separator* is a tab.
 
     ``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``,
     ``gs://`` and ``az://``, are passed to ``polars.scan_csv(url)``; only the deadline limits them.
@@ -214,6 +227,8 @@ def read_ndjson_url(
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
     """Fetch *url* and read it as NDJSON: ``polars.read_ndjson(file)`` in the pool.
+
+    A gzip file, such as ``a.ndjson.gz``, is decompressed within *max_bytes*.
 
     ``http`` and ``https`` URLs are fetched through a `GuardedSession`. URLs of object stores, such as ``s3://``,
     ``gs://`` and ``az://``, are passed to ``polars.scan_ndjson(url)``; only the deadline limits them.
@@ -390,25 +405,71 @@ def _read_body(
     file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread
     try:
         with session, session.get(url, timeout=seconds, max_bytes=max_bytes, accept=_TYPES[reader]) as response:
-            _write_chunks(response.chunks(), file)
+            chunks = response.chunks()
+            _write_chunks(chunks if reader == "read_parquet" else _unzipped(chunks, response.url, max_bytes), file)
         path = Path(file.name)
+        separator = {}
+        if reader == "read_csv" and "separator" not in options and _is_tsv(url, response):
+            separator = _call_bypassing_limit(_separator_in, path)
         if not options and (model is not None or reader == "read_ndjson"):
             content = _call_bypassing_limit(path.read_bytes)
-            return bypassing_queue_limit(decode, content, _FORMATS[reader], model=model, max_bytes=max_bytes)
+            known = _FORMATS[reader]
+            return bypassing_queue_limit(decode, content, known, model=model, max_bytes=max_bytes, **separator)
+        options = separator | options
         return _validated(_call_bypassing_limit(_read_file, reader, path, model, options), model)
     finally:
         run_to_completion(file.close, label=f"close the file of {reader}").get()
 
 
+def _unzipped(chunks: Iterator[bytes], url: str, max_bytes: int) -> Iterator[bytes]:
+    """Yield *chunks*, decompressed if they are those of a gzip file.
+
+    Raises:
+        AnswerTooLarge: there are more than *max_bytes*.
+        Malformed: the file is cut short, garbled, or something else follows it.
+    """
+    head = b""
+    while len(head) < len(GZIP) and (chunk := next(chunks, b"")):
+        head += chunk
+    chunks = chain([head], chunks)
+    if not head.startswith(GZIP):
+        yield from chunks
+        return
+    size, next_pause = 0, perf_counter() + BUDGET
+    for piece in inflate(chunks, max_members=MEMBERS):
+        size += len(piece)
+        if size > max_bytes:
+            raise AnswerTooLarge(url, max_bytes)
+        yield piece
+        if perf_counter() >= next_pause:
+            breathe()
+            next_pause = perf_counter() + BUDGET
+
+
+def _is_tsv(url: str, response: Response) -> bool:
+    """Return True if the server or the name of the file says that tabs separate the values."""
+    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _TSV:
+        return True
+    return any(urlsplit(place).path.lower().endswith((".tsv", ".tsv.gz")) for place in (url, response.url))
+
+
+def _separator_in(path: Path) -> dict[str, Any]:
+    """Return a tab as the separator if the first line of a file has one."""
+    with path.open("rb") as file:
+        return {"separator": "\t"} if b"\t" in file.readline(HEADER_BYTES) else {}
+
+
 def _write_chunks(chunks: Iterator[bytes], file: IO[bytes]) -> None:
     """Write *chunks* to *file* in the pool. A full pool rejects only the first job, when little work would be lost."""
     buffer: list[bytes] = []
+    size = 0
     call: Callable[..., None] = pool.call
     for chunk in chunks:
         buffer.append(chunk)
-        if sum(map(len, buffer)) >= _WRITE_BYTES:
+        size += len(chunk)
+        if size >= _WRITE_BYTES:
             call(_write, file, buffer)
-            buffer, call = [], _call_bypassing_limit
+            buffer, size, call = [], 0, _call_bypassing_limit
     call(_write, file, buffer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tempfile
+import zlib
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
@@ -304,8 +305,13 @@ HOSTILE: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
     "sparse": (greendata.read_csv_url, b"a" + b";a" * 3000 + b"\n1" * 3000, {"separator": ";"}, "almost all"),
     "header": (greendata.read_csv_url, b"#" + b"x" * (1 << 20) + b"\na\n", {"comment_prefix": "#"}, "its header"),
     "parquet": (greendata.read_parquet_url, claims(CELLS + 1), {}, "above the limit"),
-    "packed csv": (greendata.read_csv_url, gzip.compress(b"a\n1\n"), {}, "it is compressed"),
-    "packed ndjson": (greendata.read_ndjson_url, gzip.compress(b'{"a":1}\n'), {}, "it is compressed"),
+    "packed csv": (greendata.read_csv_url, zlib.compress(b"a\n1\n"), {}, "it is compressed"),
+    "packed ndjson": (greendata.read_ndjson_url, zlib.compress(b'{"a":1}\n'), {}, "it is compressed"),
+    "packed twice": (greendata.read_csv_url, gzip.compress(gzip.compress(b"a\n1\n")), {}, "it is compressed"),
+    "cut": (greendata.read_csv_url, gzip.compress(b"a\n1\n")[:-1], {}, "not valid gzip: it is cut short"),
+    "short": (greendata.read_ndjson_url, b"\x1f\x8b", {}, "not valid gzip: it is cut short"),
+    "more": (greendata.read_csv_url, gzip.compress(b"a\n1\n") + b"2\n", {}, "something else follows its end"),
+    "packed parquet": (greendata.read_parquet_url, gzip.compress(b"PAR1"), {}, "cut short, or not a Parquet file"),
 }
 
 
@@ -314,6 +320,48 @@ def test_bodies_that_would_expand_too_far_are_rejected(case: str) -> None:
     read, body, options, text = HOSTILE[case]
     with serving({"/a": answer(body, "application/octet-stream")}) as server, pytest.raises(Malformed, match=text):
         read(server.url + "/a", allow_private=True, **options).get()
+
+
+def zipped(content: bytes, content_type: str = "application/gzip") -> bytes:
+    return answer(gzip.compress(content[:5]) + gzip.compress(content[5:]), content_type)
+
+
+def test_gzip_files_are_read_like_the_files_in_them() -> None:
+    lines = ROWS.write_ndjson().encode()
+    pages = {
+        "/a.csv.gz": zipped(ROWS.write_csv().encode()),
+        "/a.json.gz": zipped(lines),
+        "/a.ndjson.gz": zipped(lines, "application/octet-stream"),
+        "/large.csv.gz": answer(gzip.compress(b"a\n" + bytes(50_000_000)), "application/x-gzip"),
+    }
+    with serving(pages) as server:
+        for options in ({}, {"low_memory": True}):
+            read: dict[str, Any] = {"allow_private": LOOPBACK, **options}
+            assert_frame_equal(greendata.read_csv_url(server.url + "/a.csv.gz", **read).get(), ROWS)
+            for name in ("/a.json.gz", "/a.ndjson.gz"):
+                assert_frame_equal(greendata.read_ndjson_url(server.url + name, **read).get(), ROWS)
+        df = greendata.read_csv_url(server.url + "/a.csv.gz", model=Reading, allow_private=LOOPBACK).get()
+        assert_frame_equal(df, ROWS.select("a", "b"))
+        with pytest.raises(AnswerTooLarge, match="is larger than 1000000 bytes"):
+            greendata.read_csv_url(server.url + "/large.csv.gz", max_bytes=1_000_000, allow_private=True).get()
+
+
+def test_files_that_are_said_to_have_tabs() -> None:
+    tabs, commas = b"a\tb\n1\tx,y\n", b"a,b\n1,x\ty\n"
+    pages = {
+        "/typed": answer(tabs, "text/tab-separated-values; charset=utf-8"),
+        "/a.TSV": answer(tabs, "text/plain"),
+        "/a.tsv.gz": zipped(tabs),
+        "/commas.tsv": answer(commas, "text/plain"),
+    }
+    with serving(pages) as server:
+        for path in pages:
+            for model in (None, Reading):
+                read = partial(greendata.read_csv_url, f"{server.url}{path}?x=1", allow_private=LOOPBACK)
+                expected = (1, "x\ty") if path == "/commas.tsv" else (1, "x,y")
+                assert read(model=model).get().rows() == [expected]
+        df = greendata.read_csv_url(server.url + "/a.TSV", separator=";", allow_private=LOOPBACK).get()
+        assert df.columns == ["a\tb"]
 
 
 def test_options_of_polars_apply_to_the_size_checks_too() -> None:
