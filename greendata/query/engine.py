@@ -17,6 +17,8 @@ from greendata.query.batches import Batches
 if TYPE_CHECKING:
     from polars.lazyframe.query_result import QueryResult
 
+    from greendata.internals.polars import EngineType
+
 __all__ = ("GreenEngine", "engine_of")
 
 
@@ -45,7 +47,7 @@ class GreenEngine(pl.Engine):
         3
     """
 
-    def __init__(self, inner: str | pl.Engine = "auto") -> None:
+    def __init__(self, inner: EngineType = "auto") -> None:
         self._inner = inner if inner == "auto" else engine_of(inner)
 
     @property

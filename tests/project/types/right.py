@@ -49,6 +49,9 @@ def verbs(lf: pl.LazyFrame, df: pl.DataFrame, path: Path) -> None:
     assert_type(greendata.write_ipc(df, None, compression="zstd").get(), BytesIO)
     assert_type(greendata.write_parquet(df, path, statistics="full").get(), None)
     assert_type(greendata.to_models(df, User), list[User])
+    assert_type(greendata.validate(df, User, trust="strict"), pl.DataFrame)
+    assert_type(greendata.read_sql("SELECT 1", "sqlite://", params=[1]).get(), pl.DataFrame)
+    assert_type(greendata.read_sql("SELECT 1", "sqlite://", batch_rows=10), greendata.SqlBatches)
 
 
 def results(lf: pl.LazyFrame) -> None:
@@ -57,12 +60,16 @@ def results(lf: pl.LazyFrame) -> None:
     assert_type(greendata.run(half, 3, exact=False, timeout=2, key="tenant", label="half").get(), float)
     assert_type(greendata.run(len, "abc").get_nowait(), int)
     assert_type(greendata.run(half, 3).value, float | None)
+    assert_type(greendata.run(sorted, [3, 1], reverse=True).get(), list[int])
+    assert_type(greendata.run(User, name="Ann", age=41).get(), User)
+    assert_type(greendata.run(lf.collect).get(), pl.DataFrame)
     frame, number = greendata.collect(lf), greendata.run(half, 3)
     assert_type(greendata.gather(frame, frame).get(), list[pl.DataFrame])
     assert_type(greendata.gather(frame, number).get(), list[pl.DataFrame | float])
     assert_type(greendata.gather(frame, number, frame).get(), list[pl.DataFrame | float])
     assert_type(greendata.gather(*[number, number]).get(), list[float])
     assert_type(greendata.gather([number, number]).get(), list[float])
+    assert_type(greendata.gather(greendata.run(len, word) for word in "ab").get(), list[int])
     assert_type(greendata.gather(number, number, return_exceptions=True).get(), list[float | BaseException])
     done, _ = greendata.wait([frame, frame], timeout=2)
     assert_type(done, set[Result[pl.DataFrame]])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+from flask import Flask
 from pydantic import BaseModel
 
 import greendata
 from greendata import Caller, Frame, Group, stages
+from greendata.web.flask import GreenData, respond
 
 
 class User(BaseModel):
@@ -36,6 +38,13 @@ def verbs(lf: pl.LazyFrame, df: pl.DataFrame, path: Path) -> None:
     greendata.write_csv(df, seperator=";")  # wrong
     greendata.write_parquet(df)  # wrong
     greendata.to_models(df, "User")  # wrong
+    greendata.encode(df, "xml")  # wrong
+    greendata.encode("abc", "csv")  # wrong
+    greendata.decode(b"", "csv", modell=User)  # wrong
+    greendata.validate(df, User, trust="types")  # wrong
+    greendata.read_csv_url("https://localhost/a.csv", seperator=";")  # wrong
+    greendata.read_sql("SELECT 1", "sqlite://", parms=[1])  # wrong
+    greendata.write_sql(df, "t", "sqlite://", if_exists="apend")  # wrong
     lf.green.collect()  # wrong: no namespace that is registered with Polars is known to type checkers
 
 
@@ -45,6 +54,8 @@ def results(lf: pl.LazyFrame) -> None:
     greendata.run(half, 3, exakt=True)  # wrong
     print(greendata.collect(lf).height)  # wrong
     greendata.collect(lf).get(timout=2)  # wrong
+    greendata.run(lf.collect, engin="streaming")  # wrong
+    greendata.wait([greendata.collect(lf)], return_when="FIRST")  # wrong
     greendata.gather(lf, lf)  # wrong
     print(greendata.gather(greendata.collect(lf)).get()[0].heigth)  # wrong
 
@@ -57,6 +68,7 @@ def groups(lf: pl.LazyFrame) -> None:
         group.spawn(half, 3, exakt=True)  # wrong
     Group(on_error="ignore")  # wrong
     Caller.current().call_soon(half, "3")  # wrong
+    Caller.new(nam="side")  # wrong
 
 
 def frames(path: Path, users: Frame[User]) -> None:
@@ -74,8 +86,17 @@ def pipelines(lines: list[str], path: Path) -> None:
     stages.filter(str.isalpha, lines, on_error="ignore")  # wrong
     stages.batch(row=10)  # wrong
     stages.sink_parquet(path, compresion="lz4")  # wrong
+    stages.from_iterable(lines, on="inline")  # wrong
+
+
+def web(app: Flask, df: pl.DataFrame) -> None:
+    GreenData(app, dashbord=True)  # wrong
+    respond(df, "cvs")  # wrong
+    respond(df, formt="csv")  # wrong
 
 
 def settings() -> None:
     greendata.configure(max_wrkers=4)  # wrong
+    greendata.GreenEngine("strming")  # wrong
+    greendata.drain(timout=1)  # wrong
     greendata.configure(max_workers="4")  # wrong
