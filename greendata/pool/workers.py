@@ -343,13 +343,11 @@ class Workers:
 
     def _run_standby(self, worker: Worker) -> None:
         """Sleep while the other workers keep up with the queue, and wake the hubs that they have recorded."""
-        pause = native.allocate_lock()
-        pause.acquire()
         try:
             self._standby = worker
             while True:
                 taken = self._taken()
-                pause.acquire(True, STANDBY_INTERVAL)
+                native.sleep(STANDBY_INTERVAL)
                 self._wake_deferred()
                 if not self.queue.rotation or self._taken() - taken < QUICK_JOBS:
                     break

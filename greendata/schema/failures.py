@@ -14,9 +14,9 @@ from greendata.hub.pacing import release_gil
 __all__ = (
     "BEYOND_LISTED",
     "FAILURES",
-    "HIDDEN",
     "Failure",
     "Failures",
+    "HIDDEN",
     "ITEMISED",
     "LISTED",
     "ROW_KEY",
