@@ -11,6 +11,7 @@
     ├── PoolClosed                  the pool is drained and takes no more work; also RuntimeError
     ├── PolarsForked                this process was forked after Polars ran; also RuntimeError
     ├── ResultLost                  the job belongs to the parent process; also RuntimeError
+    ├── UsedAsValue                 a result was used as its value; also AttributeError and TypeError
     ├── WaitsForItself              a job waited for its own result; also RuntimeError
     │
     ├── GroupClosed                 the group was left, or is being cancelled; also RuntimeError
@@ -29,6 +30,7 @@
     ├── UnknownArgument             a keyword argument or setting that does not exist; also TypeError
     │
     ├── BatchesBusy                 two greenlets read one batch stream at once; also RuntimeError
+    ├── BatchesHaveNoResult         a stream of batches was used like a result; also AttributeError
     ├── BatchesSpent                a batch stream that was started cannot be exported; also RuntimeError
     ├── SeamMissing                 the installed Polars cannot be patched; also RuntimeError
     ├── BadEngine                   no such Polars engine; also ValueError
@@ -134,6 +136,7 @@ from greendata.errors.jobs import (
     PoolFull,
     ResultLost,
     ResultTimeout,
+    UsedAsValue,
     WaitsForItself,
     WorkerLost,
 )
@@ -152,6 +155,7 @@ from greendata.errors.pipelines import (
 from greendata.errors.queries import (
     BadEngine,
     BatchesBusy,
+    BatchesHaveNoResult,
     BatchesSpent,
     NotAFrame,
     SeamMissing,
@@ -204,6 +208,7 @@ __all__ = (
     "BadSignature",
     "BadTimeout",
     "BatchesBusy",
+    "BatchesHaveNoResult",
     "BatchesSpent",
     "BodyInvalid",
     "BodyTooLarge",
@@ -266,6 +271,7 @@ __all__ = (
     "UnknownDatabase",
     "UnreadableFile",
     "UrlRefused",
+    "UsedAsValue",
     "WaitsForItself",
     "WorkerLost",
     "WriteRefused",

@@ -20,6 +20,7 @@ __all__ = (
     "PoolFull",
     "ResultLost",
     "ResultTimeout",
+    "UsedAsValue",
     "WaitsForItself",
     "WorkerLost",
 )
@@ -211,6 +212,29 @@ class ResultLost(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.label} was submitted before the fork and belongs to the parent process; submit it again here"
+
+
+class UsedAsValue(GreenDataError, AttributeError, TypeError):
+    """A result was used as if it were its value, or as an asyncio future.
+
+    Attributes:
+        label: the name of the job.
+        problem: what a result cannot do.
+        remedy: what to write.
+
+    Example:
+        >>> print(UsedAsValue("collect", "has no attribute 'height'", "call get() first: result.get().height"))
+        the Result of 'collect' has no attribute 'height'; call get() first: result.get().height
+    """
+
+    def __init__(self, label: str, problem: str, remedy: str) -> None:
+        super().__init__(label, problem, remedy)
+        self.label = label
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"the Result of {self.label!r} {self.problem}; {self.remedy}"
 
 
 class WaitsForItself(GreenDataError, RuntimeError):

@@ -10,6 +10,7 @@ from greendata.errors.root import GreenDataError
 __all__ = (
     "BadEngine",
     "BatchesBusy",
+    "BatchesHaveNoResult",
     "BatchesSpent",
     "NotAFrame",
     "SeamMissing",
@@ -21,6 +22,24 @@ class BatchesBusy(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return "another greenlet is already waiting for the next batch; give each consumer its own batches()"
+
+
+class BatchesHaveNoResult(GreenDataError, AttributeError):
+    """A stream of batches was used like a result.
+
+    Attributes:
+        attribute: the name that it does not have.
+    """
+
+    def __init__(self, attribute: str) -> None:
+        super().__init__(attribute)
+        self.attribute = attribute  # ``name`` is a field of AttributeError, which copies do not have
+
+    def __str__(self) -> str:
+        return (
+            f"a stream of batches has no {self.attribute}(), it is an iterator: `with batches(lf) as stream:` and then "
+            "`for df in stream:`; for one frame call collect(lf).get()"
+        )
 
 
 class BatchesSpent(GreenDataError, RuntimeError):

@@ -21,24 +21,24 @@ waiters in the calling thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import ref
 
 from gevent import Timeout
 
-from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout
+from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout, UsedAsValue
 from greendata.errors.notes import shown
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import ensure_hub
 from greendata.hub.outcome import Outcome, Status
-from greendata.hub.waiters import Link, sleep_until, wait_native, wait_on_other_hub
+from greendata.hub.waiters import Link, running_loop, sleep_until, wait_native, wait_on_other_hub, warn_of_event_loop
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("Result", "Work")
+__all__ = ("Result", "Work", "name_attributes_of_values")
 
 T = TypeVar("T")
 
@@ -86,7 +86,59 @@ _INTERNAL = frozenset(
 _NO_HUB = object()  # the owning hub of a result without a job, or whose job was submitted in a thread without a hub
 
 
-class Result(Outcome[T], Generic[T]):
+class _Misused:
+    """An attribute of values that results do not have: its use on a result says what to do instead.
+
+    It is a descriptor and not a ``__getattr__``, with which every other attribute would cost four times as much.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self._problem = problem
+        self._remedy = remedy
+
+    def __get__(self, result: Any, owner: type) -> Any:
+        if result is None:
+            raise AttributeError(f"type object {owner.__name__!r} {self._problem}")
+        raise UsedAsValue(result.label, self._problem, self._remedy)
+
+
+class _NotAValue:
+    """What results refuse. Type checkers do not see it: they report these uses themselves.
+
+    `inspect.isawaitable` is true for results, because there is no other way to answer ``await``.
+    """
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+        # Python iterates with __getitem__ where there is no __iter__, which would make results instances of Iterable.
+        __getitem__ = _Misused("cannot be indexed or iterated over", "call get() first: result.get()")
+        __enter__ = __exit__ = _Misused("is not a context manager", "call get() for its value, cancel() to give it up")
+
+        def __await__(self):
+            raise UsedAsValue(
+                self.label, "cannot be awaited", "call get(), or in asyncio: await asyncio.to_thread(result.get)"
+            )
+
+
+def name_attributes_of_values(names: Iterable[str]) -> None:
+    """Make the use of these attributes on a result raise `UsedAsValue`. Call when the module of the values is imported.
+
+    Example:
+        >>> name_attributes_of_values(["n_chunks"])
+        >>> Result("collect").n_chunks
+        Traceback (most recent call last):
+        greendata.errors.jobs.UsedAsValue: the Result of 'collect' has no attribute 'n_chunks'; call get() first: \
+result.get().n_chunks
+        >>> hasattr(Result("collect"), "n_chunks")
+        False
+    """
+    for name in names:
+        if name not in vars(_NotAValue) and all(name not in vars(kind) for kind in Result.__mro__):
+            setattr(_NotAValue, name, _Misused(f"has no attribute {name!r}", f"call get() first: result.get().{name}"))
+
+
+class Result(Outcome[T], _NotAValue, Generic[T]):
     """The outcome of a job, which may still be pending: a `gevent.event.AsyncResult` for every thread.
 
     ``Result()`` without a job is a settable AsyncResult; the first ``set`` or ``set_exception`` decides.
@@ -406,6 +458,8 @@ class Result(Outcome[T], Generic[T]):
 
     def _await(self, timeout: float | Timeout | None) -> Timeout | None:
         """Wait until there is an outcome, or return the timeout that expired first."""
+        if running_loop and running_loop[0]() is not None:
+            warn_of_event_loop(self.label)
         hub = get_hub_if_exists()
         if hub is None:
             return wait_native(self, timeout)
@@ -426,7 +480,7 @@ class Result(Outcome[T], Generic[T]):
     __str__ = __repr__
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in _INTERNAL]
+        return [name for name in super().__dir__() if name not in _INTERNAL and name not in vars(_NotAValue)]
 
 
 class _End(Result[None]):

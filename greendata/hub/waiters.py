@@ -7,9 +7,13 @@ blocks.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from time import monotonic
+from types import FrameType
 from typing import Any, Protocol
 from weakref import ref
 
@@ -21,9 +25,15 @@ from greendata.errors.root import AnyResult
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import weak_callback
+from greendata.hub.origin import calling_frame
 from greendata.hub.waker import HubWaker
+from greendata.internals.gevent import get_hub_if_exists
+from greendata.startup.importing import when_imported
 
-__all__ = ("Awaited", "Link", "sleep_until", "wait_native", "wait_on_other_hub")
+__all__ = ("Awaited", "Link", "running_loop", "sleep_until", "wait_native", "wait_on_other_hub", "warn_of_event_loop")
+
+# One function, which returns asyncio's running loop of the calling thread or None; empty until asyncio is imported.
+running_loop: list[Callable[[], object]] = []
 
 
 class Awaited(AnyResult, Protocol):
@@ -156,6 +166,38 @@ def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | N
     return None
 
 
+def warn_of_event_loop(label: str) -> None:
+    """Issue a warning if waiting here blocks an asyncio event loop. Call where `running_loop` returns a loop.
+
+    With a hub, another greenlet of this thread may be the one that runs the loop.
+    """
+    frame = calling_frame()
+    if frame is None or (get_hub_if_exists() is not None and not _is_in_event_loop(frame)):
+        return
+    text = (
+        f"waiting for the Result of {label!r} blocks the asyncio event loop of this thread; "
+        "use: await asyncio.to_thread(result.get)"
+    )
+    warnings.warn_explicit(
+        text,
+        category=RuntimeWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _is_in_event_loop(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR):
+            return True
+        if str(frame.f_globals.get("__name__")).startswith("asyncio."):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _sleep_natively(wakeups: native.SimpleQueue[None], ends: float | None, result: Awaited) -> bool:
     """Wait for an item of *wakeups* until *ends* or the deadline of the work; return False if none came.
 
@@ -177,3 +219,6 @@ def _until_deadline(result: Awaited) -> float | None:
     """Return the seconds to the deadline of the work, or None if there is none."""
     until = result.own_deadline
     return None if until is None else min(max(0.0, until - monotonic()), native.TIMEOUT_MAX)
+
+
+when_imported("asyncio", lambda: running_loop.append(sys.modules["asyncio"]._get_running_loop))

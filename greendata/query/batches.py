@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from greendata.errors import BatchesBusy, BatchesSpent, PolarsForked, PoolFull
+from greendata.errors import BatchesBusy, BatchesHaveNoResult, BatchesSpent, PolarsForked, PoolFull
 from greendata.hub import native
 from greendata.hub.closing import Closing
 from greendata.hub.deadline import nearest_limit, seconds_of, within
@@ -80,6 +80,13 @@ class Batches(Closing, Generic[T]):
         self._releasing = native.allocate_lock()  # the thread that acquires it releases the source
         self._closed = False
         self._closing: Result[None] | None = None  # done when the source is closed; set by the thread that releases it
+
+    if not TYPE_CHECKING:  # type checkers report these uses themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in ("get", "get_nowait", "result", "wait", "cancel", "ready"):
+                raise BatchesHaveNoResult(name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __iter__(self) -> Batches[T]:
         return self

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from greendata.errors import NotAFrame
-from greendata.hub.result import Result
+from greendata.hub.result import Result, name_attributes_of_values
 from greendata.pool import pool
 from greendata.query.engine import engine_of
 
@@ -111,3 +111,6 @@ def eager(df: object) -> pl.DataFrame:
     if not isinstance(df, pl.DataFrame):
         raise NotAFrame(df, "DataFrame")
     return df
+
+
+name_attributes_of_values(name for name in {*dir(pl.DataFrame), *dir(pl.LazyFrame)} if not name.startswith("_"))

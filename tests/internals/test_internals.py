@@ -27,6 +27,7 @@ HOMES = {
 # Python's own: what takes the place of its threads, locks and child processes has to do as they do.
 PYTHON = {
     "greendata.hub.contexts": "_recreate_cm",
+    "greendata.hub.waiters": "_get_running_loop",
     "greendata.threads.children": "_execute_child _fork_exec _handle_exitstatus _internal_poll _try_wait _waitpid_lock",
     "greendata.threads.locks": "_at_fork_reinit _is_owned _queue",
     "greendata.hub.native": "_local _queue _thread",
