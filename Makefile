@@ -138,5 +138,5 @@ $(READY_DEMO): setup.cfg setup.py
 $(READY_MIN): setup.cfg setup.py
 	$(build_environment)
 	sed -nE '$(OLDEST)' setup.cfg > $(@D)/oldest.txt
-	$(PIP) $(BIN_MIN)/python -m pip install -c $(@D)/oldest.txt -e '.[test]'
+	$(PIP) $(BIN_MIN)/python -m pip install -c $(@D)/oldest.txt -e '.[docs,test]'
 	@touch $@
