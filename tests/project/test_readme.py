@@ -31,7 +31,7 @@ def test_program_runs(line: int, code: str) -> None:
     assert finished.stderr == ""
 
 
-@pytest.mark.guard(240)
+@pytest.mark.guard(280)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed, which the guides ask servers with")
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands_print_what_the_page_shows(page: Page, tmp_path: Path) -> None:

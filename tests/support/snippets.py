@@ -106,7 +106,7 @@ def run_commands(page: Page, folder: Path) -> None:
 
 def _run(command: Command, folder: Path, listener: socket.socket) -> None:
     text = command.text.replace(":8000", f":{listener.getsockname()[1]}")
-    finished = subprocess.run(
+    process = subprocess.Popen(
         text,
         shell=True,
         cwd=folder,
@@ -115,12 +115,16 @@ def _run(command: Command, folder: Path, listener: socket.socket) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=GUARD,
-        check=False,
+        start_new_session=True,
     )
-    logs = "".join(f"\n{log.name}:\n{log.read_text(errors='replace')}" for log in folder.glob("*.log"))
-    got, expected = (f"{said.strip()}\n" for said in (finished.stdout, command.expected))
+    try:
+        said, _ = process.communicate(timeout=2 * GUARD)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said = f"{process.communicate()[0]}\nstill running after {2 * GUARD:g} seconds"
+    got, expected = (f"{text.strip()}\n" for text in (said, command.expected))
     matches = doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS)
+    logs = "".join(f"\n{log.name}:\n{log.read_text(errors='replace')}" for log in folder.glob("*.log"))
     assert matches, f"line {command.line}: {command.text}\nexpected:\n{expected}\ngot:\n{got}{logs}"
 
 
