@@ -17,15 +17,18 @@ from greendata.observe.inline import HubBlockedWarning, warn_on_block
 from greendata.observe.lag import LagProbe, watch_lag
 from greendata.observe.running import QueuedJob, RunningJob, cancel, queued, running
 from greendata.observe.stats import Lag, QueryCounts, Stats, snapshot_json, stats
+from greendata.observe.summaries import FailureGroup, LabelSummary
 from greendata.observe.watch import Observer, Second, start, stop
 
 __all__ = (
     "Block",
     "BlockWatch",
     "Failure",
+    "FailureGroup",
     "Histogram",
     "HubBlockedWarning",
     "LabelStats",
+    "LabelSummary",
     "Lag",
     "LagProbe",
     "Observer",

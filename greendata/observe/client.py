@@ -20,7 +20,17 @@ PATH = "/greendata/stats.json"  # the default path of the snapshot on a server o
 TIMEOUT = 10.0  # seconds, for a server that does not respond
 LIMIT = 4 * 2**20  # bytes that are read; a snapshot of 100 labels and 5 minutes has 60 KB
 DENIED = (401, 403, 407)  # statuses of a server, or of a proxy, that does not know the client
-SHAPE = {"at": float, "pid": int, "pool": dict, "jobs": list, "lag": dict, "history": list}
+SHAPE = {
+    "at": float,
+    "pid": int,
+    "pool": dict,
+    "queries": dict,
+    "jobs": list,
+    "queue": list,
+    "by_label": list,
+    "lag": dict,
+    "history": list,
+}
 
 Snapshot = dict[str, Any]
 

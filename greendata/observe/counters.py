@@ -26,7 +26,7 @@ from greendata.hub.outcome import Status
 from greendata.observe.histogram import Durations, Histogram
 from greendata.observe.listeners import FinishedQuery, add_query_listener, remove_query_listener
 
-__all__ = ("Failure", "LabelStats", "Labels", "Recorder")
+__all__ = ("Failure", "LabelStats", "Labels", "Recorder", "folded")
 
 LABELS = 100  # labels with separate counters; the limit bounds the memory if labels contain names of users
 OTHER = "other"  # the label of all others
@@ -79,17 +79,28 @@ class LabelStats:
     runs: Histogram
 
 
-class Labels:
-    """Folds labels into a bounded number of names. Not thread-safe.
+def folded(label: str) -> str:
+    """Return *label* with ``*`` in the place of identifiers, such as numbers and UUIDs.
 
-    Identifiers in a label, such as numbers and UUIDs, become ``*``. Numbers that are part of a word, as in ``q1`` or
-    ``v2``, are kept unless they have four digits. Of the names that result, the first `LABELS` are kept, and all later
-    ones become "other".
+    Numbers that are part of a word, as in ``q1`` or ``v2``, are kept unless they have four digits.
+
+    Example:
+        >>> folded("export 8412"), folded("q1"), folded("user-7c9e6679-7425-40de-944b-e07fc1f90ae7")
+        ('export *', 'q1', 'user-*')
+    """
+    return _IDENTIFIER.sub("*", label)
+
+
+class Labels:
+    """Gives labels a bounded number of names. Not thread-safe.
+
+    Identifiers become ``*``, see `folded`. Of the names that result, the first `LABELS` are kept, and all later ones
+    become "other".
 
     Example:
         >>> labels = Labels()
-        >>> labels.of("export 8412"), labels.of("q1"), labels.of("user-7c9e6679-7425-40de-944b-e07fc1f90ae7")
-        ('export *', 'q1', 'user-*')
+        >>> labels.of("export 8412"), labels.of("export 8413"), labels.of("report")
+        ('export *', 'export *', 'report')
         >>> {labels.of(f"report of {chr(number)}") for number in range(300, 1_000)} > {"other"}
         True
     """
@@ -103,12 +114,12 @@ class Labels:
         """Return the name under which *label* is counted."""
         if label in self._known:
             return label
-        folded = _IDENTIFIER.sub("*", label)
-        if folded not in self._known:
+        name = folded(label)
+        if name not in self._known:
             if len(self._known) >= LABELS:
                 return OTHER
-            self._known.add(folded)
-        return folded
+            self._known.add(name)
+        return name
 
 
 class _Counters:

@@ -2,7 +2,9 @@
 
 The names follow OpenTelemetry's for pools (used, pending, wait time, use time), with the unit at the end. They are
 ordinary metrics, so prometheus-client's multiprocess mode works: each gunicorn worker writes files, and any worker
-responds for all of them. Gauges of workers that have ended are removed; this needs no gunicorn hook.
+responds for all of them. The gauges of a worker that has ended are removed by `greendata.web.gunicorn.GreenWorker`.
+With another worker class, import the hook in ``gunicorn.conf.py``: ``from greendata.web.gunicorn import child_exit``.
+Without gunicorn, `Metrics.exposition` removes those of processes of this machine that have ended.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ except ImportError as missing:
         "greendata.observe.metrics needs prometheus-client; install it with: pip install 'greendata[metrics]'"
     ) from missing
 
-__all__ = ("Metrics",)
+__all__ = ("Metrics", "remove_gauges")
 
 
 class Metrics:
@@ -194,6 +196,21 @@ def _is_filled(file: Path) -> bool:
         return False
 
 
+def remove_gauges(pid: int, folder: str) -> None:
+    """Remove the gauges of a process that has ended from the *folder* of prometheus-client's multiprocess mode.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "gauge_livesum_7.db").touch()
+        ...     remove_gauges(7, folder)
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    with suppress(FileNotFoundError):  # another process has removed them
+        mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
 def _remove_dead_processes(folder: Path) -> None:
     """Remove the gauges of processes that have ended: a process that was killed could not do it."""
     if os.name != "posix":  # on other systems, signal 0 does not exist
@@ -202,8 +219,7 @@ def _remove_dead_processes(folder: Path) -> None:
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            with suppress(FileNotFoundError):  # another process has removed them
-                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+            remove_gauges(int(pid), str(folder))
         except (ValueError, OverflowError, PermissionError):  # not a process id; another user's process
             continue
 

@@ -11,6 +11,7 @@ from typing import Any
 from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import BOUNDS, Histogram
 from greendata.observe.running import QueuedJob, RunningJob, queued, running
+from greendata.observe.summaries import FailureGroup, LabelSummary, grouped, summaries
 from greendata.observe.watch import Second, current
 from greendata.pool import pool
 from greendata.pool.operation import INTERNAL
@@ -66,7 +67,9 @@ class Stats:
         queue: the jobs that wait, at most `QUEUE` of them, those that were submitted first at the front.
         waits, runs: the wait and run times of the queries that have finished since `start`.
         labels: the same times and the outcomes, by label.
+        by_label: the same in short, with quantiles, the label whose queries ran longest together first.
         failures: the last failures since `start`, the newest first.
+        failure_groups: the same with equal ones in one group, that of the newest first.
         lag: the lag of the hub; zeros before `start`.
         history: the last minutes, second by second, the oldest first.
     """
@@ -80,7 +83,9 @@ class Stats:
     waits: Histogram
     runs: Histogram
     labels: dict[str, LabelStats]
+    by_label: tuple[LabelSummary, ...]
     failures: tuple[Failure, ...]
+    failure_groups: tuple[FailureGroup, ...]
     lag: Lag
     history: tuple[Second, ...]
 
@@ -94,6 +99,7 @@ def stats() -> Stats:
     """
     watch = current()
     labels = {} if watch is None else watch.recorder.labels()
+    failures = () if watch is None else watch.recorder.failures()
     jobs, waiting = running(), pool.queued_jobs()
     return Stats(
         at=time(),
@@ -112,7 +118,9 @@ def stats() -> Stats:
         waits=_sum([counters.waits for counters in labels.values()]),
         runs=_sum([counters.runs for counters in labels.values()]),
         labels=labels,
-        failures=() if watch is None else watch.recorder.failures(),
+        by_label=summaries(labels),
+        failures=failures,
+        failure_groups=grouped(failures),
         lag=Lag() if watch is None else Lag(watch.probe.last, watch.probe.worst(60.0)),
         history=() if watch is None else watch.history(),
     )

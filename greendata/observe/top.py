@@ -14,12 +14,16 @@ try:
 except ImportError as missing:
     raise ImportError("greendata.observe.top needs rich; install it with: pip install 'greendata[cli]'") from missing
 
+from greendata.observe.histogram import BOUNDS
+
 __all__ = ("follow", "frame", "show", "sparkline", "watch")
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60  # samples in a sparkline: a minute
 LATE = 0.1  # seconds of lag that users notice
 FAILURES = 5
+QUEUE = 5
+ROWS = 10  # labels
 
 Fetch = Callable[[], dict[str, Any]]
 
@@ -58,7 +62,9 @@ def frame(snapshot: dict[str, Any]) -> RenderableType:
         >>> "queue" in shown.get()
         True
     """
-    return Group(_head(snapshot), _lines(snapshot), _jobs(snapshot), *_failures(snapshot))
+    return Group(
+        _head(snapshot), _lines(snapshot), _jobs(snapshot), *_queue(snapshot), *_labels(snapshot), *_failures(snapshot)
+    )
 
 
 def sparkline(values: list[float], *, top: float) -> str:
@@ -73,11 +79,16 @@ def sparkline(values: list[float], *, top: float) -> str:
 
 
 def _head(snapshot: dict[str, Any]) -> Text:
-    pool = snapshot["pool"]
+    pool, queries = snapshot["pool"], snapshot["queries"]
     when = time.strftime("%H:%M:%S", time.localtime(snapshot["at"]))
-    names = ("workers", "running", "queued", "abandoned", "lost", "done", "failed", "cancelled", "rejected")
-    counts = "  ".join(f"{name} {pool.get(name, 0):,}" for name in names)
-    return Text(f"process {snapshot['pid']} at {when}\n{counts}")
+    of_queries = _counts(queries, "running", "queued", "done", "failed", "cancelled")
+    of_pool = _counts(pool, "workers", "abandoned", "lost", "rejected")
+    internal = f"internal jobs {queries['internal_jobs']:,}"
+    return Text(f"process {snapshot['pid']} at {when}\nqueries: {of_queries}\npool: {of_pool}  {internal}")
+
+
+def _counts(found: dict[str, int], *names: str) -> str:
+    return "  ".join(f"{name} {found.get(name, 0):,}" for name in names)
 
 
 def _lines(snapshot: dict[str, Any]) -> Table:
@@ -98,23 +109,62 @@ def _lines(snapshot: dict[str, Any]) -> Table:
 
 
 def _jobs(snapshot: dict[str, Any]) -> Table:
-    table = Table("age", "label", "key", "worker", "id", title=f"{len(snapshot['jobs'])} running", title_justify="left")
+    title = f"{snapshot['queries']['running']} running"
+    table = Table("age", "label", "key", "worker", "id", title=title, title_justify="left")
     for job in snapshot["jobs"]:
-        style = "dim" if job["abandoned"] else ""
-        mark = " (abandoned)" if job["abandoned"] else ""
-        row = (f"{job['seconds']:.1f} s", job["label"] + mark, job["key"] or "", job["worker"], job["id"])
+        style = "dim" if job["abandoned"] or job["internal"] else ""
+        row = (f"{job['seconds']:.1f} s", _name(job), job["key"] or "", job["worker"], job["id"])
         table.add_row(*map(_plain, row), style=style)
     return table
 
 
+def _queue(snapshot: dict[str, Any]) -> list[Table]:
+    """Return a table of the waiting jobs that were submitted first."""
+    queue = [job for job in snapshot["queue"] if not job["internal"]]
+    if not queue:
+        return []
+    title = f"{snapshot['queries']['queued']:,} waiting, those that were submitted first"
+    table = Table("waits", "label", "key", title=title, title_justify="left")
+    for job in queue[:QUEUE]:
+        table.add_row(*map(_plain, (f"{job['seconds']:.1f} s", _name(job), job["key"] or "")))
+    return [table]
+
+
+def _labels(snapshot: dict[str, Any]) -> list[Table]:
+    """Return a table of the labels that took most of the workers' time, with their quantiles."""
+    rows = snapshot["by_label"][:ROWS]
+    if not rows:
+        return []
+    table = Table("label", title="by label, with 95 % within", title_justify="left")
+    for name in ("done", "failed", "cancelled", "run", "wait"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        counts = (f"{row[name]:,}" for name in ("done", "failed", "cancelled"))
+        table.add_row(_plain(row["label"]), *counts, _seconds(row["run"][1]), _seconds(row["wait"][1]))
+    return [table]
+
+
+def _name(job: dict[str, Any]) -> str:
+    marks = [mark for mark in ("abandoned", "internal") if job.get(mark)]
+    origin = f" {job['origin']}" if job["origin"] else ""
+    return str(job["label"]) + origin + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return f"> {BOUNDS[-1]:g} s"
+    return f"{value * 1000:g} ms" if value < 1.0 else f"{value:g} s"
+
+
 def _failures(snapshot: dict[str, Any]) -> list[Table]:
-    failures = snapshot.get("failures", [])[:FAILURES]
+    failures = snapshot.get("failure_groups", [])[:FAILURES]
     if not failures:
         return []
     table = Table("ago", "label", "error", title="last failures", title_justify="left")
     for failure in failures:
         text = f": {failure['text']}" if failure.get("text") else ""
-        row = (f"{max(0.0, snapshot['at'] - failure['at']):.0f} s", failure["label"], failure["error"] + text)
+        times = f" ({failure['count']} times)" if failure["count"] > 1 else ""
+        row = (f"{max(0.0, snapshot['at'] - failure['at']):.0f} s", failure["label"], failure["error"] + times + text)
         table.add_row(*map(_plain, row))
     return [table]
 

@@ -4,7 +4,9 @@
 
 It is gunicorn's gevent worker, with Polars patched and limited to its share of the cores. It does not start if Polars
 would hang, and running requests end before gunicorn kills a worker that was asked to stop. With another class, import
-the hooks in ``gunicorn.conf.py``: ``from greendata.web.gunicorn import post_fork, post_worker_init, worker_int``.
+the hooks in ``gunicorn.conf.py``:
+
+    from greendata.web.gunicorn import child_exit, post_fork, post_worker_init, worker_int
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ from greendata.web import drain
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
-__all__ = ("GreenWorker", "post_fork", "post_worker_init", "worker_int")
+__all__ = ("GreenWorker", "child_exit", "post_fork", "post_worker_init", "worker_int")
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable of prometheus-client's multiprocess mode
 
 # Seconds before gunicorn's graceful_timeout at which queries are cancelled: up to one second until gunicorn's loop sees
 # that no request is left, at most one for native calls to return at exit, and one in reserve.
@@ -57,6 +61,7 @@ class GreenWorker(GeventWorker):
     - Polars is patched before the app is loaded: every execution yields to the hub.
     - ``POLARS_MAX_THREADS`` is this worker's share of the cores, if the environment does not set it.
     - A worker forked from a parent that had run a query would hang. It exits, the log says why, and gunicorn stops.
+    - With prometheus-client's multiprocess mode, the gauges of a worker that has ended are removed.
     - On SIGTERM, and at ``max_requests``, running requests continue. Shortly before ``graceful_timeout`` their queries
       are cancelled, and the log names them.
 
@@ -67,6 +72,11 @@ class GreenWorker(GeventWorker):
         >>> config.worker_class is GreenWorker
         True
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # gunicorn makes the worker in its own process, before the fork, where it calls the hook after the worker's end.
+        super().__init__(*args, **kwargs)
+        _call_at_child_exit(self.cfg)
 
     def init_process(self) -> None:
         """Prepare this process for Polars, and run the worker. gunicorn calls this after the fork."""
@@ -110,13 +120,46 @@ def post_fork(server: object, worker: Worker) -> None:
         worker.log.error("cannot serve: %s", PolarsForked())
         sys.exit(Arbiter.APP_LOAD_ERROR)
     named = worker.cfg.env.get(VARIABLE) or os.environ.get(VARIABLE)
-    if named is None:
+    if not named:
         count = share_of_cores(worker.cfg.workers)
         limit_polars_threads(count)
         cores, workers = counted(available_cores(), "core"), counted(worker.cfg.workers, "worker")
         worker.log.info("%s=%d: %s, %s, at least %d each", VARIABLE, count, cores, workers, FEWEST)
     else:
         worker.log.debug("%s=%s, from the environment", VARIABLE, named)
+
+
+def child_exit(server: object, worker: Worker) -> None:
+    """Remove the gauges of a worker that has ended, in prometheus-client's multiprocess mode. gunicorn's hook.
+
+    Without it, gauges keep the last values of a worker that was killed. With `GreenWorker` the hook is not needed.
+
+    Args:
+        server: gunicorn's arbiter, in whose process this runs; not used.
+        worker: the worker that has ended.
+    """
+    folder = worker.cfg.env.get(METRICS_FOLDER) or os.environ.get(METRICS_FOLDER)
+    if folder is None:
+        return
+    try:
+        from greendata.observe.metrics import remove_gauges  # requires the extra `metrics`
+
+        remove_gauges(int(worker.pid), folder)
+    except (ImportError, OSError) as error:  # an error would end gunicorn
+        worker.log.warning("the gauges of worker %s could not be removed: %s", worker.pid, error)
+
+
+def _call_at_child_exit(cfg: Any) -> None:
+    """Have gunicorn call `child_exit` too, before the hook of that name in its configuration. Idempotent."""
+    hook = cfg.child_exit
+    if hook is child_exit or getattr(hook, "func", None) is _both_hooks:
+        return
+    cfg.set("child_exit", partial(_both_hooks, hook))
+
+
+def _both_hooks(hook: Any, server: object, worker: Worker) -> None:
+    child_exit(server, worker)
+    hook(server, worker)
 
 
 def post_worker_init(worker: Worker) -> None:

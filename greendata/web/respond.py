@@ -11,11 +11,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
+from errno import ECONNRESET
 from typing import cast
 from urllib.parse import quote
 
 import polars as pl
-from flask import Response, request
+from flask import Response, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.http import dump_options_header
 
@@ -24,6 +25,7 @@ from greendata.formats.encoders import Chunks, encode
 from greendata.formats.format import FORMATS, MEDIA_TYPES, SUFFIXES, Format
 from greendata.formats.text_encode import unwritable
 from greendata.hub.result import Result
+from greendata.observe.running import REASON as CANCELLED_BY_OPERATOR
 from greendata.pool.job import bypass_queue_limit
 from greendata.web.client import reset_of
 from greendata.web.negotiation import acceptable, type_of
@@ -122,6 +124,7 @@ class _Stream:
         self._first: bytes | None = self._context.run(next, chunks, b"")
         self._context.run(bypass_queue_limit.set, True)  # also for the queries that *chunks* submits from here on
         self._reset = reset_of(request.environ)
+        self._log = current_app.logger
         self._scope = current_scope()
         if self._scope is not None:
             self._scope.hold()
@@ -142,6 +145,9 @@ class _Stream:
                 raise ClientGone(self._label) from error
             if self._reset is not None:
                 self._reset()
+            if isinstance(error, JobCancelled) and error.message == CANCELLED_BY_OPERATOR:
+                self._log.warning("the response of %s is cut short: %s", self._label, error)
+                raise ConnectionResetError(ECONNRESET, str(error)) from error  # servers only close the connection
             raise
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,31 @@ def test_top_shows_one_frame() -> None:
     assert "the [bold]long·[31m report" in shown  # neither markup nor an escape code
     assert "tenant 7" in shown
     assert "ValueError" in shown
+    assert "by label, with 95 % within" in shown
+    assert "waiting" not in shown
     assert "\x1b" not in shown
+
+
+def test_top_shows_the_queue_the_origin_of_queries_and_equal_failures_as_one() -> None:
+    snapshot = json.loads(observe.snapshot_json())
+    job = {"id": "1", "label": "report", "key": None, "worker": "w", "seconds": 1.0, "abandoned": False}
+    job |= {"internal": False, "origin": "GET /report\x1b[31m"}
+    own = job | {"label": "close", "internal": True, "origin": None}
+    times = {"run": [0.05, 0.5, None], "wait": [0.001, 0.001, 0.001]}
+    snapshot |= {
+        "jobs": [job, own],
+        "queue": [job | {"label": "next"}, own],
+        "queries": {"running": 1, "queued": 1, "done": 7, "failed": 0, "cancelled": 0, "internal_jobs": 20},
+        "by_label": [{"label": "report", "done": 1234, "failed": 0, "cancelled": 0, **times}],
+        "failure_groups": [{"label": "export *", "error": "KeyError", "count": 3, "at": snapshot["at"], "text": None}],
+    }
+    console = Console(file=io.StringIO(), width=140)
+    with console.capture() as shown:
+        console.print(top.frame(snapshot))
+    text = shown.get()
+    for line in ("1 waiting", "next GET /report·[31m", "close (internal)", "KeyError (3 times)", "internal jobs 20"):
+        assert line in text
+    assert re.search(r"report +│ 1,234 │ +0 │ +0 │ 500 ms │ +1 ms", text)
 
 
 def test_top_over_a_unix_socket(tmp_path: Path) -> None:

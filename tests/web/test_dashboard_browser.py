@@ -197,6 +197,39 @@ def test_a_failure_is_shown_by_its_type(page: Page) -> None:
     assert "4711" not in page.browser.driver.page_source
 
 
+def test_the_queue_is_listed_and_a_waiting_query_can_be_cancelled(page: Page) -> None:
+    for label in ("first", "second", "third", "fourth"):  # there are three threads
+        page.post(f"/hold/{label}")
+    [[label, waits, action]] = until(lambda: page.rows("queue"))
+    assert (label, action) == ("fourth\ntenant 7", "Cancel")
+    assert re.fullmatch(r"\d+(\.\d)? s", waits)
+    assert until(lambda: page.text("#queued")) == "1"
+    page.browser.driver.find_element("css selector", "#queue button").click()
+    until(lambda: page.text("#said") == "fourth was cancelled.")
+    assert "before it began" in page.post("/outcome/fourth")
+    until(lambda: page.text("#no-queue") == "No queries are waiting.")
+
+
+def test_what_a_cancel_does_is_said_before_it(page: Page) -> None:
+    until(lambda: page.text("#note") == "")
+    page.post("/hold/report")
+    until(lambda: page.text("#note").startswith("Cancel answers the waiting request at once. Polars cannot be stopped"))
+    button = page.browser.driver.find_element("css selector", "#jobs button")
+    assert button.get_attribute("title") == (
+        "The request gets an answer at once; Polars computes on until the query has finished."
+    )
+
+
+def test_equal_failures_are_one_row_and_times_are_by_label(page: Page) -> None:
+    for number in range(3):
+        page.post(f"/fail/export {number}")
+    until(lambda: page.rows("failures")[0][0] == "export *\n3 times")
+    assert sum(row[0].startswith("export") for row in page.rows("failures")) == 1
+    (row,) = [row for row in until(lambda: page.rows("labels")) if row[0] == "export *"]
+    assert row[1:4] == ["0", "3", "0"]
+    assert all(re.fullmatch(r"≤ [\d.]+ m?s", text) for text in row[4:])
+
+
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_is_legible(page: Page, tmp_path: Path, theme: str, width: int) -> None:

@@ -20,6 +20,7 @@ import gevent
 import greendata
 import polars as pl
 from flask import Flask, g, jsonify, request
+from greendata import observe
 from greendata.web.flask import GreenData, health, keep, respond
 
 app = Flask("service")
@@ -98,6 +99,10 @@ def broken():
         yield pl.DataFrame({"a": [1, 2]})
         raise ValueError("too late")
     return respond(frames(), "ndjson")
+
+@app.get("/cancel")
+def cancel():
+    return str(sum(observe.cancel(job.id) for job in observe.running()))
 
 @app.get("/state")
 def state():
@@ -219,6 +224,19 @@ def test_a_client_that_leaves_a_stream_ends_it(server: Server, gate: Pipe) -> No
         gate.wait_arrived()
     assert outcome(server).endswith("the client left")
     gate.open()
+    assert "Traceback" not in server.read_log()
+
+
+def test_a_stream_that_an_operator_cancels_is_cut_short_without_a_traceback(server: Server, gate: Pipe) -> None:
+    with server.asked("/stream") as answer:
+        response = answer()
+        assert response.status == 200
+        gate.wait_arrived()
+        assert server.ask("/cancel") == "1"
+        with pytest.raises((IncompleteRead, ConnectionError)):
+            response.read()
+    gate.open()
+    server.wait_log("the response of stream is cut short: read was cancelled while it ran")
     assert "Traceback" not in server.read_log()
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from greendata.errors.plural import counted
+from greendata.query.patching.polars_threads import available_cores
+from tests.support.gates import rest
 from tests.support.processes import children_end, run_python
 from tests.support.servers import ROUTED, Pipe, Server
 
@@ -184,3 +187,58 @@ def test_a_worker_that_is_killed_mid_query_is_replaced(serve: Serve, gate: Pipe)
         with pytest.raises((HTTPException, ConnectionError)):
             report()
     assert int(server.ask("/ping")) != first
+
+
+# -- the number of threads, and the gauges of workers that have ended ---------------------------------------------
+
+
+def test_the_log_says_what_the_number_of_threads_comes_from(serve: Serve) -> None:
+    server = serve(*CLASS, "--workers", "3", "--log-level", "info", POLARS_MAX_THREADS="")
+    cores = available_cores()
+    expected = f"POLARS_MAX_THREADS={max(2, cores // 3)}: {counted(cores, 'core')}, 3 workers, at least 2 each"
+    server.wait_log(expected)
+
+
+METRICS = """
+import os
+from prometheus_client import CollectorRegistry, multiprocess
+from greendata.observe.metrics import Metrics
+
+metrics = []
+
+def count():
+    metrics[:] = metrics or [Metrics()]
+    metrics[0].exposition()
+    return os.getpid()
+
+ROUTES = {"/count": count}
+"""
+MINE = """
+from greendata.web.gunicorn import child_exit, post_worker_init
+"""
+THEIRS = """
+def child_exit(server, worker):
+    worker.log.info("their hook saw the end of %s", worker.pid)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "hooks"), [(CLASS, THEIRS), (CLASS, MINE), (("-k", "gevent"), MINE)], ids=["class", "both", "hook"]
+)
+def test_the_gauges_of_a_killed_worker_are_removed(tmp_path: Path, way: tuple[str, ...], hooks: str) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(hooks, encoding="utf-8")
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "POLARS_MAX_THREADS": "2"}
+    server = Server(tmp_path, METRICS + ROUTED, [*way, "--log-level", "info"], env)
+    try:
+        first = int(server.ask("/count"))
+        assert list(folder.glob(f"gauge_live*_{first}.db"))
+        os.kill(first, signal.SIGKILL)
+        while list(folder.glob(f"gauge_live*_{first}.db")):
+            rest(0.01)
+        assert list(folder.glob(f"counter_{first}.db"))  # what it has counted stays
+        assert (f"their hook saw the end of {first}" in server.read_log()) == (hooks is THEIRS)
+        assert "could not be removed" not in server.read_log()
+    finally:
+        server.stop()

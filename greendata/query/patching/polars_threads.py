@@ -46,7 +46,7 @@ def limit_polars_threads(count: int) -> bool:
         >>> limit_polars_threads(2), os.environ["POLARS_MAX_THREADS"] == "2"
         (True, False)
     """
-    if VARIABLE in os.environ:
+    if os.environ.get(VARIABLE):
         return True
     if polars_has_run():
         return False

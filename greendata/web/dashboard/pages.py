@@ -3,7 +3,7 @@
     /greendata/                 the page
     /greendata/events           the state of the process once a second, as server-sent events
     /greendata/stats.json       `greendata.observe.snapshot_json`, which ``python -m greendata top`` reads
-    /greendata/cancel/ID        POST: cancel a running job
+    /greendata/cancel/ID        POST: cancel a running or waiting job
 
 Each response shows only the process that sends it.
 """

@@ -10,15 +10,17 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from greendata.observe.counters import Failure
-from greendata.observe.running import RunningJob
+from greendata.observe.running import QueuedJob, RunningJob
 from greendata.observe.stats import Stats
+from greendata.observe.summaries import FailureGroup, LabelSummary
 from greendata.pool.settings import Settings
 
 __all__ = ("state_json",)
 
 NAME = 200  # characters of a label that are sent, at most
-FAILURES = 10  # failures that are sent, of those in memory
+FAILURES = 10  # groups of failures that are sent
+QUEUE = 20  # waiting jobs that are sent; all are counted
+LABELS = 15  # labels that are sent, those with the longest run times
 
 
 def state_json(now: Stats, settings: Settings, *, viewers: int) -> str:
@@ -39,12 +41,15 @@ def state_json(now: Stats, settings: Settings, *, viewers: int) -> str:
     state = {
         "pid": now.pid,
         "pool": asdict(now.pool),
+        "queries": asdict(now.queries),
         "max_workers": settings.max_workers,
         "max_queue": settings.max_queue,
         "viewers": viewers,
         "lag": round(now.lag.last * 1_000, 1),
-        "jobs": [_job(job) for job in now.jobs],
-        "failures": [_failure(failure, now.at) for failure in now.failures[:FAILURES]],
+        "jobs": [_job(job) | {"abandoned": job.abandoned, "stops": job.stops} for job in now.jobs],
+        "queue": [_job(job) for job in now.queue[:QUEUE]],
+        "labels": [_label(summary) for summary in now.by_label[:LABELS]],
+        "failures": [_failure(group, now.at) for group in now.failure_groups[:FAILURES]],
         "history": [
             [round(now.at - second.at, 1), round(second.lag * 1_000, 1), second.queued, second.running]
             for second in now.history
@@ -53,20 +58,28 @@ def state_json(now: Stats, settings: Settings, *, viewers: int) -> str:
     return json.dumps(state, separators=(",", ":"))
 
 
-def _job(job: RunningJob) -> dict[str, Any]:
+def _job(job: RunningJob | QueuedJob) -> dict[str, Any]:
     return {
         "id": job.id,
         "label": job.label[:NAME],
         "key": job.key,
+        "origin": job.origin,
         "seconds": round(job.seconds, 1),
-        "abandoned": job.abandoned,
+        "internal": job.internal,
     }
 
 
-def _failure(failure: Failure, now: float) -> dict[str, Any]:
+def _label(summary: LabelSummary) -> dict[str, Any]:
+    """Return the summary with its quantiles in milliseconds; null stands for more than a minute."""
+    times = {name: [bound and bound * 1_000 for bound in getattr(summary, name)] for name in ("run", "wait")}
+    return asdict(summary) | {"label": summary.label[:NAME]} | times
+
+
+def _failure(group: FailureGroup, now: float) -> dict[str, Any]:
     return {
-        "label": failure.label[:NAME],
-        "error": failure.error,
-        "text": failure.text,
-        "age": round(max(0.0, now - failure.at)),
+        "label": group.label[:NAME],
+        "error": group.error,
+        "count": group.count,
+        "text": group.text,
+        "age": round(max(0.0, now - group.at)),
     }

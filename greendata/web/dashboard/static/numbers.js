@@ -14,6 +14,14 @@ export function milliseconds(value) {
   return `${value < 10 ? trim(value) : Math.round(value)} ms`;
 }
 
+/** Format a bound of a duration, given in milliseconds: null stands for more than a minute, 0 for no duration. */
+export function bound(value) {
+  if (value === null) {
+    return "> 1 min";
+  }
+  return value === 0 ? "–" : `≤ ${milliseconds(value)}`;
+}
+
 /** Format the age of a running query, given in seconds. */
 export function age(seconds) {
   if (seconds < 10) {

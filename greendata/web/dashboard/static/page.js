@@ -1,7 +1,7 @@
 // Show the state of the server once a second, while the page is visible.
 
 import { makeChart } from "./chart.js";
-import { showFailures, showJobs } from "./tables.js";
+import { showFailures, showJobs, showLabels, showQueue } from "./tables.js";
 import { count, milliseconds } from "./numbers.js";
 
 const SILENCE = 4000; // ms without an event until the page says so
@@ -51,14 +51,18 @@ function showConnection(state, text) {
 
 function show(seen) {
   put("pid", String(seen.pid));
-  for (const name of ["running", "queued", "done", "failed", "cancelled", "rejected"]) {
-    put(name, count(seen.pool[name]));
+  for (const name of ["running", "queued", "done", "failed", "cancelled"]) {
+    put(name, count(seen.queries[name]));
   }
+  put("rejected", count(seen.pool.rejected));
+  put("internal", `and ${count(seen.queries.internal_jobs)} internal jobs`);
   put("workers", `of ${count(seen.max_workers)} threads`);
   put("queue-limit", `of ${count(seen.max_queue)}`);
   drawLag(column(seen.history, 1), lagReading(seen));
   drawQueue(column(seen.history, 2), queueReading(seen));
   showJobs(seen.jobs);
+  showQueue(seen.queue, seen.queries.queued);
+  showLabels(seen.labels);
   showFailures(seen.failures);
 }
 
