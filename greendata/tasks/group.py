@@ -287,7 +287,7 @@ class Group:
         if not hasattr(lf, "green") or not hasattr(lf, "collect"):
             raise NotAFrame(lf, "LazyFrame")
         flags = {} if optimizations is None else {"optimizations": optimizations}
-        green: Any = lf.green
+        green: Any = lf.green  # the frame brings its verbs along: groups work without Polars, as this package does
         result: Result[pl.DataFrame] = green.collect(engine=engine, timeout=timeout, key=key, label=label, **flags)
         return self.add(result)
 
