@@ -16,13 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from greendata.errors import (
-    DuplicateColumn,
-    FrameInvalid,
-    NoColumnForm,
-    NotAFrame,
-    NotAModel,
-)
+from greendata.errors import DuplicateColumn, FrameInvalid, NoColumnForm, NotAFrame, NotAModel
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
 from greendata.schema.codecs import Column, decoders_of

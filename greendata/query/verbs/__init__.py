@@ -15,29 +15,10 @@ Arguments of Polars that a `Result` replaces do not exist here: ``background`` (
 (a plan that is not run needs no pool: use the method of the frame, then `collect_all`).
 """
 
-from greendata.query.verbs.queries import (
-    batches,
-    collect,
-    collect_all,
-    collect_schema,
-    explain,
-    run,
-)
-from greendata.query.verbs.reads import (
-    read_csv,
-    read_database_uri,
-    read_ipc,
-    read_ndjson,
-    read_parquet,
-)
+from greendata.query.verbs.queries import batches, collect, collect_all, collect_schema, explain, run
+from greendata.query.verbs.reads import read_csv, read_database_uri, read_ipc, read_ndjson, read_parquet
 from greendata.query.verbs.sinks import sink_csv, sink_ipc, sink_ndjson, sink_parquet
-from greendata.query.verbs.writes import (
-    write_csv,
-    write_ipc,
-    write_json,
-    write_ndjson,
-    write_parquet,
-)
+from greendata.query.verbs.writes import write_csv, write_ipc, write_json, write_ndjson, write_parquet
 
 __all__ = (
     "batches",
