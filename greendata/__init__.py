@@ -4,8 +4,9 @@
     df = greendata.collect(lf).get(timeout=2)
 
 Importing this package starts no thread, makes no hub and patches nothing. Each name is loaded on first use: Polars
-with `collect`, pydantic with `validate`. Once the program imports Polars, its frames have the ``.green`` namespace, a
-process that is forked after a query refuses to run queries, and objects that gevent has patched work on native threads.
+with `collect`, pydantic with `validate`. Once the program imports Polars, its frames have the ``.green`` namespace
+(which type checkers do not know, as they know none of Polars'), a process that is forked after a query refuses to run
+queries, and objects that gevent has patched work on native threads.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from greendata.formats.json.partition import InvalidJson, partition_rows
 from greendata.formats.json.rows import line_of, lines_of_rows
 from greendata.formats.readers import read
 from greendata.formats.writers import writer_of
+from greendata.hub.checks import checked_count
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -110,7 +111,7 @@ def decode(
     )
     if known != "csv" and (changed := csv.changed):
         raise BadArgument(changed[0], getattr(csv, changed[0]), f"left out: {known} does not have it, only csv")
-    content = content_of(source, max_bytes)
+    content = content_of(source, checked_count("max_bytes", max_bytes, least=0))
     label = label or f"decode {known}"
     submit = partial(pool.submit, timeout=timeout, key=key, label=label)
     by_text = known in ("json", "ndjson") and schema is None

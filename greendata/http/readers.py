@@ -27,6 +27,7 @@ from greendata.formats.guards.size_guard import HEADER_BYTES, reject_unsafe_file
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import BOM
 from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.hub.checks import checked_count
 from greendata.hub.deadline import deadline, seconds_of
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.hub.result import Result
@@ -189,7 +190,7 @@ def read_csv_url(
         label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
-        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
         Malformed: from the result; the body is malformed, or its frame would not fit into memory.
@@ -260,7 +261,7 @@ def read_ndjson_url(
         label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
-        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
         Malformed: from the result; the body is malformed, or its frame would not fit into memory.
@@ -342,7 +343,7 @@ def read_parquet_url(
         label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
-        UrlRefused, BadTimeout, TypeError: at the call.
+        UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
         Malformed: from the result; the body is malformed, or its frame would not fit into memory.
@@ -362,6 +363,7 @@ def _read_url(verb: Callable[..., Any], suffix: str, given: dict[str, Any]) -> R
     seconds = seconds_of(given["timeout"])
     if seconds is None:
         raise BadTimeout(given["timeout"])
+    max_bytes = checked_count("max_bytes", given["max_bytes"])
     label = given["label"] or verb.__name__
     scheme = url.partition("://")[0].lower()
     if scheme in STORES:
@@ -375,7 +377,7 @@ def _read_url(verb: Callable[..., Any], suffix: str, given: dict[str, Any]) -> R
     from greendata.http.session import GuardedSession
 
     session = GuardedSession(allow_private=given["allow_private"], headers=given["headers"])
-    work = partial(_read_body, session, url, f"read_{suffix}", seconds, given["max_bytes"], model, options)
+    work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, options)
     return _submit(work, seconds, key, label)
 
 

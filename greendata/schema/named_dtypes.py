@@ -52,7 +52,7 @@ from greendata.internals.pydantic import may_take_text
 from greendata.schema.annotations import SECRETS, alias_of, union_members
 from greendata.schema.codecs import ColumnCodec, Convert, Dtype, EncodeError, leaf_codec
 
-__all__ = ("MARK", "NamedDtypeCodec", "is_json", "named_codec")
+__all__ = ("MARK", "NamedDtypeCodec", "is_json", "json_type", "named_codec")
 
 MARK = "\t"  # begins the text of a value that is not a string, where the type admits strings
 _WORDS = ("true", "false", "null")  # in JSON a number may be true, but as text these are no values of such a type

@@ -505,6 +505,8 @@ def test_bad_arguments() -> None:
         decode(b"", "xml")  # type: ignore[arg-type]
     with pytest.raises(BadTimeout):
         decode(b"", "csv", timeout=-1)
+    with pytest.raises(BadArgument, match="max_bytes must be a whole number >= 0, got -1"):
+        decode(b"", "csv", max_bytes=-1)
     with pytest.raises(DeadlineExceeded):
         decode(b"", "csv", timeout=0)
     for source in ("a,b", 5, None, io.StringIO("a")):

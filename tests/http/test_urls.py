@@ -22,6 +22,7 @@ import greendata
 from greendata.errors import (
     AnswerBroken,
     AnswerTooLarge,
+    BadArgument,
     BadTimeout,
     DeadlineExceeded,
     FetchFailed,
@@ -223,6 +224,8 @@ def test_bad_arguments_are_refused_at_the_call() -> None:
     for timeout in (None, -1):
         with pytest.raises(BadTimeout):
             greendata.read_csv_url("http://example.com/a.csv", timeout=timeout)
+    with pytest.raises(BadArgument, match="max_bytes must be a whole number >= 1, got -1"):
+        greendata.read_csv_url("http://example.com/a.csv", max_bytes=-1)
 
 
 def _read_from_localhost() -> None:

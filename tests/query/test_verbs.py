@@ -16,7 +16,7 @@ from polars.exceptions import ColumnNotFoundError
 from polars.testing import assert_frame_equal
 
 import greendata
-from greendata import BadEngine, BadTimeout, DeadlineExceeded, JobCancelled, NotAFrame, NotCallable, Result
+from greendata import BadArgument, BadEngine, BadTimeout, DeadlineExceeded, JobCancelled, NotAFrame, NotCallable, Result
 from greendata.query import verbs
 from tests.support.frames import ROWS, GatedFile, gated, gated_schema, one_worker
 from tests.support.gates import Gate
@@ -175,6 +175,12 @@ def test_not_a_lazy_frame(name: str, frame: object) -> None:
 def test_not_a_lazy_frame_among_several() -> None:
     with pytest.raises(NotAFrame, match="got DataFrame"):
         greendata.collect_all([ROWS.lazy(), ROWS])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("thing", [ROWS.lazy(), 3, None], ids=lambda thing: type(thing).__name__)
+def test_collect_all_wants_several(thing: Any) -> None:
+    with pytest.raises(BadArgument, match="lazy_frames must be several LazyFrames, for example a list, got "):
+        greendata.collect_all(thing)
 
 
 @pytest.mark.parametrize("name", SINKS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import polars as pl
 from polars.lazyframe.opt_flags import DEFAULT_QUERY_OPT_FLAGS
 
+from greendata.errors import BadArgument
 from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -140,7 +141,7 @@ def collect_all(
     """Collect several frames as one job with `polars.collect_all`, which computes common parts once.
 
     Args:
-        lazy_frames: the queries.
+        lazy_frames: the queries, in a list or another iterable.
         optimizations: the optimizations that Polars may use, a `polars.QueryOptFlags`.
         engine: the engine that computes: "auto", "in-memory", "streaming", "gpu" or a `polars.Engine`.
         timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
@@ -148,7 +149,8 @@ def collect_all(
         label: the name of the job in errors and statistics; the verb's name if None.
 
     Raises:
-        NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        NotAFrame, BadArgument, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was
+            queued.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -157,6 +159,8 @@ def collect_all(
         [3, 1]
     """
     given = locals()
+    if isinstance(lazy_frames, pl.LazyFrame) or not isinstance(lazy_frames, Iterable):
+        raise BadArgument("lazy_frames", lazy_frames, "several LazyFrames, for example a list")
     return submitted(collect_all, pl.collect_all, given, [lazy(lf) for lf in lazy_frames])
 
 
