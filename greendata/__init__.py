@@ -168,7 +168,7 @@ __all__ = (
 )
 
 # The module that defines each public name. Names that are not listed are in greendata.errors: the errors that programs
-# catch most are in `__all__`. The others can be had from here too, because ``except greendata.Name`` looks the name up
+# catch most are in `__all__`. The others are available here too, because ``except greendata.Name`` looks the name up
 # only when something has failed already.
 _DEFINED_IN = {
     "Batches": "greendata.query.batches",

@@ -129,7 +129,7 @@ class NotCallable(GreenDataError, TypeError):
 
 
 class UnknownArgument(GreenDataError, TypeError):
-    """A keyword argument, or a setting, of a name that does not exist.
+    """A keyword argument or a setting that does not exist.
 
     Attributes:
         verb: the function that was called.

@@ -1,6 +1,6 @@
 """Stress tests of objects that gevent has patched: jobs, greenlets of two hubs and plain threads share them.
 
-``python -m tests.support.stress Lock`` patches its process, makes greendata share, and lets many workers use a lock,
+``python -m tests.support.stress Lock ""`` patches its process, makes greendata share, and lets many workers use a lock,
 while the interpreter switches threads as often as it can. It prints how many workers finished. If one waits forever,
 the process ends with a dump of all threads.
 """
@@ -30,38 +30,38 @@ from gevent.server import StreamServer
 import greendata
 from greendata.hub import native
 
-__all__ = ("SCENES",)
+__all__ = ("SCENARIOS",)
 
-JOBS, GREENLETS, ABROAD, PLAIN = 5, 4, 3, 2
-CROWD = JOBS + GREENLETS + ABROAD + PLAIN
+JOBS, GREENLETS, ON_ANOTHER_HUB, PLAIN = 5, 4, 3, 2
+WORKERS = JOBS + GREENLETS + ON_ANOTHER_HUB + PLAIN
 ROUNDS = 200
 
 
-_over: list[str] = []  # what has finished: the scene, then the hub of the other thread
+_finished: list[str] = []  # what has finished: the scenario, then the hub of the other thread
 
 
-def crowd(work: Callable[[], object]) -> int:
+def run_in_many_workers(work: Callable[[], object]) -> int:
     """Let all workers do *work* at once, and return how many finished. The hub of the caller runs meanwhile."""
     done: list[object] = []
 
-    def member() -> None:
+    def worker() -> None:
         work()
         done.append(None)
 
-    def hub_of_its_own() -> None:
-        for _ in range(ABROAD):
-            gevent.spawn(member)
-        while not _over:  # threads that its greenlets started are its greenlets, and others may wait for them
+    def another_hub() -> None:
+        for _ in range(ON_ANOTHER_HUB):
+            gevent.spawn(worker)
+        while not _finished:  # threads that its greenlets started are its greenlets, and others may wait for them
             gevent.sleep(0.01)
         gevent.get_hub().destroy(destroy_loop=True)  # a loop that runs while the interpreter ends can crash it
-        _over.append("the hub")
+        _finished.append("the hub")
 
-    for start in [hub_of_its_own] + [member] * PLAIN:
+    for start in [another_hub] + [worker] * PLAIN:
         native.start_thread(start, ())
-    waits = [greendata.run(member) for _ in range(JOBS)] + [gevent.spawn(member) for _ in range(GREENLETS)]
+    waits = [greendata.run(worker) for _ in range(JOBS)] + [gevent.spawn(worker) for _ in range(GREENLETS)]
     for wait in waits:
         wait.get()
-    while len(done) < CROWD:
+    while len(done) < WORKERS:
         gevent.sleep(0.001)
     return len(done)
 
@@ -78,8 +78,8 @@ def exclusion(lock: Any) -> None:
                     time.sleep(0)
                 total[0] = before + 1
 
-    members = crowd(count)
-    assert total[0] == members * ROUNDS
+    workers = run_in_many_workers(count)
+    assert total[0] == workers * ROUNDS
 
 
 def passing_on(items: Any) -> None:
@@ -91,8 +91,8 @@ def passing_on(items: Any) -> None:
             items.put(number)
             got.append(items.get())
 
-    members = crowd(both)
-    assert sorted(got) == sorted(list(range(ROUNDS)) * members)
+    workers = run_in_many_workers(both)
+    assert sorted(got) == sorted(list(range(ROUNDS)) * workers)
 
 
 def impatience() -> None:
@@ -112,7 +112,7 @@ def impatience() -> None:
                 gevent.sleep(0)
 
     victims = [gevent.spawn(be_killed) for _ in range(5)]
-    crowd(acquire)
+    run_in_many_workers(acquire)
     gevent.killall(victims)
     assert lock.acquire(timeout=20)  # no killed worker still holds it
     assert not lock.acquire(blocking=False)
@@ -121,23 +121,23 @@ def impatience() -> None:
 
 def condition() -> None:
     """Meet at a barrier: all wait for the last one."""
-    meeting = threading.Barrier(CROWD)
-    crowd(lambda: [meeting.wait() for _ in range(ROUNDS // 10)])
+    meeting = threading.Barrier(WORKERS)
+    run_in_many_workers(lambda: [meeting.wait() for _ in range(ROUNDS // 10)])
 
 
 def event() -> None:
-    """Wait for events that are set by members of the crowd."""
+    """Wait for events that are set by other workers."""
     events = [threading.Event() for _ in range(ROUNDS // 4)]
     numbers = iter(range(10**6))
 
     def wait_or_set() -> None:
         mine = next(numbers)
         for number, each in enumerate(events):
-            if number % CROWD == mine:
+            if number % WORKERS == mine:
                 each.set()
             assert each.wait()
 
-    crowd(wait_or_set)
+    run_in_many_workers(wait_or_set)
 
 
 def executor() -> None:
@@ -149,7 +149,7 @@ def executor() -> None:
             with concurrent.futures.ThreadPoolExecutor(2) as own:
                 assert list(own.map(str, range(5))) == list("01234")
 
-        crowd(submit)
+        run_in_many_workers(submit)
 
 
 def thread() -> None:
@@ -164,7 +164,7 @@ def thread() -> None:
                 each.join()
                 assert not each.is_alive()
 
-    crowd(start)
+    run_in_many_workers(start)
     slow = greendata.run(lambda: started(threading.Thread(target=time.sleep, args=(0.05,)))).get()
     slow.join()
     assert not slow.is_alive()
@@ -180,7 +180,7 @@ def log() -> None:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: (time.sleep(0), lines.append(record.getMessage()))[1]  # type: ignore[method-assign]
-    logger = logging.getLogger("crowd")
+    logger = logging.getLogger("stress")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
@@ -188,8 +188,8 @@ def log() -> None:
         for number in range(ROUNDS):
             logger.info("line %d", number)
 
-    members = crowd(write)
-    assert len(lines) == members * ROUNDS
+    workers = run_in_many_workers(write)
+    assert len(lines) == workers * ROUNDS
 
 
 def connections() -> None:
@@ -216,7 +216,7 @@ def connections() -> None:
             else:
                 idle.put(connection)
 
-    crowd(talk)
+    run_in_many_workers(talk)
     server.stop()
 
 
@@ -235,18 +235,18 @@ def session() -> None:
         for _ in range(ROUNDS // 20):
             assert shared.get(f"http://127.0.0.1:{server.server_port}/", timeout=20).text == "hello"
 
-    crowd(ask)
+    run_in_many_workers(ask)
     shared.close()
     server.stop()
 
 
-SCENES: dict[str, Callable[[], object]] = {
+SCENARIOS: dict[str, Callable[[], object]] = {
     "Lock": lambda: exclusion(threading.Lock()),
     "RLock": lambda: exclusion(threading.RLock()),
     "Semaphore": lambda: exclusion(threading.BoundedSemaphore(1)),
     "Condition": condition,
     "Event": event,
-    "Queue": lambda: passing_on(queue.Queue(CROWD)),
+    "Queue": lambda: passing_on(queue.Queue(WORKERS)),
     "PriorityQueue": lambda: passing_on(queue.PriorityQueue()),
     "SimpleQueue": lambda: passing_on(queue.SimpleQueue()),
     "timeouts and kills": impatience,
@@ -258,17 +258,17 @@ SCENES: dict[str, Callable[[], object]] = {
 }
 
 
-def main(scene: str, has_hubs: str) -> None:
-    """Run one scene; with *has_hubs* every worker has a hub from an earlier job."""
+def main(scenario: str, has_hubs: str) -> None:
+    """Run one scenario; with *has_hubs* every worker has a hub from an earlier job."""
     greendata.configure(max_workers=JOBS)
     meeting = threading.Barrier(JOBS)
     first = [greendata.run(lambda: (has_hubs and gevent.sleep(0), meeting.wait())) for _ in range(JOBS)]
     for each in first:
         each.get()
     sys.setswitchinterval(1e-6)
-    SCENES[scene]()
-    _over.append("the scene")
-    while len(_over) < 2:
+    SCENARIOS[scenario]()
+    _finished.append("the scenario")
+    while len(_finished) < 2:
         gevent.sleep(0.001)
     print("all")
 

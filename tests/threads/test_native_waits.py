@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.lakes import TABLES
 from tests.support.processes import run_python
-from tests.support.stress import SCENES
+from tests.support.stress import SCENARIOS
 
 ALL = (0, "all\n", "")
 
 pytestmark = pytest.mark.once("unpatched")  # each test runs in a separate process
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scene", SCENARIOS)
 def test_a_crowd_of_jobs_greenlets_and_threads_comes_to_its_end(scene: str) -> None:
     assert run_python(["-m", "tests.support.stress", scene, ""]) == ALL
 
