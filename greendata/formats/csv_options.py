@@ -78,6 +78,10 @@ class CsvOptions:
         """The encoding and the treatment of errors, for Python's decoders."""
         return ("utf-8", "replace") if self.encoding == _LOSSY else (self.encoding, "strict")
 
+    def as_arguments(self) -> dict[str, Any]:
+        """Return the options by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @property
     def changed(self) -> tuple[str, ...]:
         """The names of the options that differ from the defaults."""

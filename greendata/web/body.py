@@ -2,45 +2,112 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
-from typing import IO, cast
+from typing import IO, Any, NamedTuple, cast
 
 import polars as pl
 from flask import current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import LimitedStream
 
-from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid, Malformed
-from greendata.errors.plural import counted
+from greendata.errors import BodyInvalid, BodyTooLarge, BodyUnsupported, FrameInvalid
+from greendata.formats.csv_options import CsvOptions, NullValues
 from greendata.formats.decoders import content_of, decode
 from greendata.formats.format import Format
-from greendata.formats.guards.gunzip import gunzip
+from greendata.formats.guards.gunzip import GZIP, MEMBERS, gunzip
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
 from greendata.web.negotiation import BY_TYPE, bare
+from greendata.web.received import Received
+from greendata.web.uploads import uploaded
 
 __all__ = ("MAX_BODY", "body")
 
 MAX_BODY = 16 << 20  # bytes: some 100 000 rows of JSON, which take half a second of a core to check
 CODINGS = {"identity": False, "gzip": True, "x-gzip": True}  # of a body, and whether it has to be decompressed
 
+_TSV = "text/tab-separated-values"
+_MULTIPART = "multipart/form-data"
+_TYPES = (*BY_TYPE, "*/*+json", _TSV, _MULTIPART)  # of bodies
+_VAGUE = (  # types that browsers send for files that they do not know; the file's name says more
+    "",
+    "application/gzip",
+    "application/octet-stream",
+    "application/vnd.ms-excel",
+    "application/x-gzip",
+    "text/plain",
+)
+_SUFFIXES: dict[str, Format] = {
+    "csv": "csv",
+    "tsv": "csv",
+    "json": "json",
+    "ndjson": "ndjson",
+    "jsonl": "ndjson",
+    "arrows": "arrow",
+    "parquet": "parquet",
+}
+# The encodings that a client may name: text in use, with decoders that take time in proportion to its length.
+_ENCODING = re.compile(
+    "utf-(8|8-sig|(16|32)(-[lb]e)?)|iso8859-[0-9]+|cp125[0-8]|koi8-[ru]|gb18030|gbk|big5|euc_(jp|kr)"
+)
 
-def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
+
+class _Content(NamedTuple):
+    """What a body, or a file in it, contains, and what the client says about it."""
+
+    content: bytes
+    format: Format
+    is_tsv: bool
+    charset: str | None
+    is_begun: bool  # a job has been admitted for this body, so the next is not refused
+
+
+def body(
+    model: type,
+    *,
+    max_bytes: int | None = None,
+    part: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    has_header: bool = True,
+    null_values: NullValues | None = None,
+    comment_prefix: str | None = None,
+    skip_rows: int = 0,
+    rename_duplicates: bool = False,
+) -> pl.DataFrame:
     """Return the body of the current request in the schema of *model*, with values coerced by its rules.
 
-    The ``Content-Type`` names the format: JSON (an array of rows or an object of columns), NDJSON, CSV with a header,
-    an Arrow stream or Parquet. A body with ``Content-Encoding: gzip`` is decompressed. Other greenlets run while the
-    body is read, decompressed and validated. ``request.get_data()`` and ``get_json()`` return the body as it was sent,
-    before and after this call, for example to check a signature, or to log.
+    The ``Content-Type`` names the format: JSON (an array of rows or an object of columns), NDJSON, CSV, TSV, an Arrow
+    stream or Parquet. A body with ``Content-Encoding: gzip`` is decompressed. In a form with files
+    (``multipart/form-data``) the body is its only file; its own type names the format, or the suffix of its name if
+    that type is vague, and ``.gz`` is decompressed.
+
+    Other greenlets run while the body is read, decompressed and validated. ``request.get_data()`` and ``get_json()``
+    return the body as it was sent, before and after this call, for example to check a signature, or to log;
+    ``request.form`` and ``request.files`` have the other parts of a form.
 
     Args:
         model: as for `greendata.validation.verbs.validate`.
-        max_bytes: the limit in bytes, both compressed and decompressed; None uses ``GREENDATA_MAX_BODY``. Flask's
-            ``MAX_CONTENT_LENGTH`` applies as well.
+        max_bytes: the limit in bytes of the whole body, and of what is decompressed; None uses ``GREENDATA_MAX_BODY``.
+            Flask's ``MAX_CONTENT_LENGTH`` applies as well.
+        part: the name of the field of a form that has the file; None if the form has only one file.
+        separator: CSV: see `greendata.formats.decoders.decode`, as for what follows; None for a tab in TSV, else a
+            comma.
+        encoding: CSV: None for the ``charset`` that the client names, or else UTF-8.
+        has_header: CSV: whether the first record has the names of the columns.
+        null_values: CSV: what stands for null besides an empty field.
+        comment_prefix: CSV: lines that begin with it are ignored.
+        skip_rows: CSV: how many records before the header are ignored.
+        rename_duplicates: CSV: rename columns of one name as Polars does.
 
     Raises:
         BodyTooLarge, BodyUnsupported, Malformed, BodyInvalid: the extension responds with 413, 415, 400 and 422.
+        BadArgument: an option of CSV is invalid, whatever the body is.
 
     Call in a request.
 
@@ -53,34 +120,97 @@ def body(model: type, *, max_bytes: int | None = None) -> pl.DataFrame:
         ...     body(User).rows()
         [(1,)]
     """
+    csv = CsvOptions(
+        separator="," if separator is None else separator,
+        encoding="utf8" if encoding is None else encoding,
+        has_header=has_header,
+        null_values=null_values,
+        comment_prefix=comment_prefix,
+        skip_rows=skip_rows,
+        rename_duplicates=rename_duplicates,
+    )
     limit = cast(int, current_app.config.get("GREENDATA_MAX_BODY", MAX_BODY)) if max_bytes is None else max_bytes
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() not in CODINGS:
-        raise BodyUnsupported("Content-Encoding", coding, CODINGS)
-    is_gzip = CODINGS[coding.strip().lower()]
-    found = _format_of(request.mimetype)
-    if found is None:
-        raise BodyUnsupported("Content-Type", bare(request.content_type or ""), [*BY_TYPE, "*/*+json"])
-    if (request.content_length or 0) > limit:
-        raise BodyTooLarge(limit)
-    content = _content(found, limit)
+    found = _file(part, limit) if request.mimetype == _MULTIPART else _whole_body(limit)
+    if separator is None and found.is_tsv:
+        csv = replace(csv, separator="\t")
+    if encoding is None and found.charset is not None:
+        csv = replace(csv, encoding=_encoding(found.charset))
+    options: dict[str, Any] = csv.as_arguments() if found.format == "csv" else {}
     try:
-        if not is_gzip:
-            return decode(content, found, model=model, max_bytes=limit)
-        content = pool.call(gunzip, content, limit)
-        return bypassing_queue_limit(decode, content, found, model=model, max_bytes=limit)
+        work = partial(decode, found.content, found.format, model=model, max_bytes=limit, **options)
+        return bypassing_queue_limit(work) if found.is_begun else work()
     except FrameInvalid as invalid:
         raise BodyInvalid(invalid.failures) from invalid
 
 
+def _whole_body(limit: int) -> _Content:
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in CODINGS:
+        raise BodyUnsupported("Content-Encoding", coding, CODINGS)
+    found = _format_of(request.mimetype)
+    if found is None:
+        raise BodyUnsupported("Content-Type", bare(request.content_type or ""), _TYPES)
+    if (request.content_length or 0) > limit:
+        raise BodyTooLarge(limit)
+    content = _received(found, limit)
+    is_gzip = CODINGS[coding.strip().lower()]
+    if is_gzip:
+        content = pool.call(gunzip, content, limit)
+    return _Content(content, found, request.mimetype == _TSV, request.mimetype_params.get("charset"), is_gzip)
+
+
+def _file(part: str | None, limit: int) -> _Content:
+    """Return the content of a file in a form."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise BodyUnsupported("Content-Encoding", coding, ("identity",))
+    if (request.content_length or 0) > limit:
+        raise BodyTooLarge(limit)
+    file = uploaded(part, limit)
+    stem, _, suffix = (file.filename or "").lower().rpartition(".")
+    if suffix == "gz":
+        suffix = stem.rpartition(".")[2]
+    is_vague = file.mimetype in _VAGUE
+    found = _SUFFIXES.get(suffix) if is_vague else _format_of(file.mimetype)
+    if found is None:
+        raise BodyUnsupported(f"Content-Type of {file.filename!r}", bare(file.content_type or ""), _TYPES)
+    file.stream.seek(0)  # the view may have read it
+    content = content_of(file.stream, limit)
+    file.stream.seek(0)
+    is_gzip = content.startswith(GZIP) and found != "parquet"
+    if is_gzip:
+        content = pool.call(gunzip, content, limit, max_members=MEMBERS)
+    is_tsv = suffix == "tsv" if is_vague else file.mimetype == _TSV
+    return _Content(content, found, is_tsv, file.mimetype_params.get("charset"), is_gzip)
+
+
 def _format_of(media_type: str) -> Format | None:
     """Return the format that *media_type* names, or None. Types that end in ``+json`` are JSON (RFC 6839)."""
+    if media_type == _TSV:
+        return "csv"
     return BY_TYPE.get(media_type, "json" if media_type.endswith("+json") else None)
 
 
-def _content(format: Format, limit: int) -> bytes:
+def _encoding(charset: str) -> str:
+    """Return the encoding that a client names. ASCII is UTF-8, which many send under this name.
+
+    Raises:
+        BodyUnsupported: it is none of those that a client may name.
+    """
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        name = ""
+    if name == "ascii":
+        return "utf8"
+    if not _ENCODING.fullmatch(name):
+        raise BodyUnsupported("Content-Type", f"charset={charset}", ("utf-8", "iso-8859-1", "windows-1252", "utf-16"))
+    return name
+
+
+def _received(format: Format, limit: int) -> bytes:
     """Return the whole body, even if it was read and cached before. `get_data` and the stream can read it again."""
-    received = _Received(format, limit)
+    received = Received(request.stream, format, limit)
     try:
         content = content_of(received, limit)  # type: ignore[arg-type]  # it has the methods of a file that are used
     except BodyTooLarge:
@@ -93,46 +223,7 @@ def _content(format: Format, limit: int) -> bytes:
     else:
         with suppress(RequestEntityTooLarge):  # it was read before and not cached, up to Flask's limit
             content = request.get_data()
-    if received.length is not None and received.length != len(content):
-        raise Malformed(format, received.incomplete(len(content)))
+    received.check_complete(len(content))
     if len(content) > limit:
         raise BodyTooLarge(limit)
     return content
-
-
-class _Received:
-    """The incoming body. Faults of the client, or of the server that reads from it, raise errors of greendata.
-
-    Args:
-        format: the format that the request names.
-        limit: the limit in bytes; Flask's may be lower.
-    """
-
-    def __init__(self, format: Format, limit: int) -> None:
-        self.length = request.content_length  # None for a chunked body, in which missing chunks cannot be detected
-        self._format = format
-        self._limit = limit
-        self._stream = request.stream
-        self._count = 0
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, or ``b""`` at the end."""
-        left = size if self.length is None else self.length - self._count
-        try:
-            piece = self._stream.read(min(size, left))
-        except RequestEntityTooLarge as error:  # raised at exactly Flask's limit, and when more is requested
-            if not self._has_more():
-                return b""
-            raise BodyTooLarge(request.max_content_length or self._limit) from error
-        except Exception as error:  # servers raise different errors for invalid chunks and for clients that left
-            raise Malformed(self._format, self.incomplete(self._count)) from error
-        self._count += len(piece)
-        return piece
-
-    def _has_more(self) -> bool:
-        return bool(cast(IO[bytes], request.environ["wsgi.input"]).read(1))
-
-    def incomplete(self, count: int) -> str:
-        """Return the reason why the body is incomplete, of which *count* bytes were received."""
-        count_text = f"{counted(count, 'byte')} of it" if self.length is None else f"{count} of its {self.length} bytes"
-        return f"{count_text} received; it was cut short, or read before and not cached (get_data() caches it)"
