@@ -162,6 +162,7 @@ def native_plan(lf: pl.LazyFrame) -> Any:
     """Return the native object of *lf*, or None if this Polars stores it under another name.
 
     Example:
+        >>> import polars as pl
         >>> type(native_plan(pl.LazyFrame())).__name__
         'PyLazyFrame'
     """
