@@ -9,6 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from greendata.errors import BadTimeout
+from greendata.hub.checks import is_number
 from greendata.hub.contexts import contextmanager
 
 __all__ = ("Limit", "clear_deadline", "current_deadline", "deadline", "nearest_limit", "seconds_of", "within")
@@ -122,6 +123,6 @@ def seconds_of(timeout: object) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+    if not is_number(timeout):
         raise BadTimeout(timeout)
     return float(timeout)
