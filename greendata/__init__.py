@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from greendata import errors as errors
     from greendata import monkey as monkey
     from greendata import observe
+    from greendata.engines.process import ProcessEngine
     from greendata.errors import (
         DeadlineExceeded,
         FetchFailed,
@@ -105,6 +106,7 @@ __all__ = (
     "PathRefused",
     "PoolFull",
     "PoolStats",
+    "ProcessEngine",
     "QueryFailed",
     "Result",
     "ResultTimeout",
@@ -181,6 +183,7 @@ _DEFINED_IN = {
     "GreenLazyFrame": "greendata.query.namespace",
     "Group": "greendata.tasks.group",
     "PoolStats": "greendata.pool.pool",
+    "ProcessEngine": "greendata.engines.process",
     "Result": "greendata.hub.result",
     "SqlBatches": "greendata.sql.verbs",
     "Status": "greendata.hub.outcome",

@@ -36,6 +36,12 @@
     ├── BadEngine                   no such Polars engine; also ValueError
     ├── NotAFrame                   the object to collect or write is not a frame; also TypeError
     │
+    ├── WorkerDied                  the child process that ran the query ended; also RuntimeError
+    ├── MemoryLimitExceeded         a WorkerDied: the query needed too much memory; also MemoryError
+    ├── ChildFailed                 a child process raised an error that cannot be sent; also RuntimeError
+    ├── NotSendable                 it cannot be sent to a child process; also ValueError
+    ├── EngineClosed                the engine was closed; also RuntimeError
+    │
     ├── FrameMismatch               a frame's schema differs from that of the file; also ValueError
     ├── NotWritable                 columns that a format cannot store; also TypeError
     ├── ChunksBusy                  two greenlets read one encoder at once; also RuntimeError
@@ -157,8 +163,13 @@ from greendata.errors.queries import (
     BatchesBusy,
     BatchesHaveNoResult,
     BatchesSpent,
+    ChildFailed,
+    EngineClosed,
+    MemoryLimitExceeded,
     NotAFrame,
+    NotSendable,
     SeamMissing,
+    WorkerDied,
 )
 from greendata.errors.root import (
     GreenDataError,
@@ -214,6 +225,7 @@ __all__ = (
     "BodyTooLarge",
     "BodyUnsupported",
     "CallerStopped",
+    "ChildFailed",
     "ChunksBusy",
     "ClientGone",
     "ColumnUnreadable",
@@ -225,6 +237,7 @@ __all__ = (
     "DeadlineExceeded",
     "DuplicateColumn",
     "ElementTimeout",
+    "EngineClosed",
     "FetchFailed",
     "FetchTimeout",
     "FileMissing",
@@ -238,6 +251,7 @@ __all__ = (
     "JobAborted",
     "JobCancelled",
     "Malformed",
+    "MemoryLimitExceeded",
     "ModelMismatch",
     "NoCaller",
     "NoCheckout",
@@ -254,6 +268,7 @@ __all__ = (
     "NotCallable",
     "NotImportable",
     "NotIterable",
+    "NotSendable",
     "NotWritable",
     "PathRefused",
     "PlanRefused",
@@ -273,6 +288,7 @@ __all__ = (
     "UrlRefused",
     "UsedAsValue",
     "WaitsForItself",
+    "WorkerDied",
     "WorkerLost",
     "WriteRefused",
     "WrongContentType",

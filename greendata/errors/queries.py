@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Iterable
 
 from greendata.errors.plural import counted
@@ -12,8 +13,13 @@ __all__ = (
     "BatchesBusy",
     "BatchesHaveNoResult",
     "BatchesSpent",
+    "ChildFailed",
+    "EngineClosed",
+    "MemoryLimitExceeded",
     "NotAFrame",
+    "NotSendable",
     "SeamMissing",
+    "WorkerDied",
 )
 
 
@@ -100,3 +106,109 @@ class NotAFrame(GreenDataError, TypeError):
     def __str__(self) -> str:
         hint = {"LazyFrame": "call lazy() on a DataFrame", "DataFrame": "collect the LazyFrame first"}
         return f"expected a polars.{self.expected}, got {type(self.frame).__name__}; {hint[self.expected]}"
+
+
+class WorkerDied(GreenDataError, RuntimeError):
+    """The child process that ran the query ended before it had an outcome. The next query runs in another one.
+
+    Attributes:
+        status: its exit status; minus the signal's number if a signal ended it; None if the system does not tell,
+            because other code has asked first.
+        stderr: the last lines that it wrote there.
+
+    Example:
+        >>> print(WorkerDied(-9, ""))
+        the child process that ran the query was ended by SIGKILL
+    """
+
+    def __init__(self, status: int | None, stderr: str) -> None:
+        super().__init__(status, stderr)
+        self.status = status
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        if self.status is None:
+            how = "ended"
+        elif self.status < 0:
+            how = f"was ended by {_name_of_signal(-self.status)}"
+        else:
+            how = f"ended with exit status {self.status}"
+        wrote = f"; it wrote: {self.stderr}" if self.stderr else ""
+        return f"the child process that ran the query {how}{wrote}"
+
+
+class MemoryLimitExceeded(WorkerDied, MemoryError):
+    """The query needed more memory than its engine allows. Its child process was ended, the server was not touched.
+
+    Attributes:
+        limit: in bytes.
+
+    Example:
+        >>> print(MemoryLimitExceeded(500_000_000, -6, ""))
+        the query needed more than 500000000 bytes of memory, the limit of its engine
+    """
+
+    def __init__(self, limit: int, status: int | None, stderr: str) -> None:
+        super().__init__(status, stderr)
+        self.args = (limit, status, stderr)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the query needed more than {counted(self.limit, 'byte')} of memory, the limit of its engine"
+
+
+class ChildFailed(GreenDataError, RuntimeError):
+    """The query failed in its child process with an error that cannot be sent here as an object.
+
+    Attributes:
+        text: the name of its class and its text.
+
+    Example:
+        >>> print(ChildFailed("DriverError: no connection"))
+        the child process raised DriverError: no connection
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"the child process raised {self.text}"
+
+
+class NotSendable(GreenDataError, ValueError):
+    """The query or one of its arguments cannot be sent to another process.
+
+    Attributes:
+        reason: why, and what to do.
+
+    Example:
+        >>> print(NotSendable("a file object exists in this process only; pass a path"))
+        cannot run in a child process: a file object exists in this process only; pass a path
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot run in a child process: {self.reason}"
+
+
+class EngineClosed(GreenDataError, RuntimeError):
+    """The engine was closed, and runs no more queries.
+
+    Example:
+        >>> print(EngineClosed())
+        the engine is closed; make another one
+    """
+
+    def __str__(self) -> str:
+        return "the engine is closed; make another one"
+
+
+def _name_of_signal(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     # Not imported: code that runs when Polars is imported, such as the patch, may be the first to need this file.
     import polars as pl
     from polars._typing import ArrowSchemaExportable as ArrowSchemaExportable
@@ -43,7 +45,17 @@ if TYPE_CHECKING:
     from polars._typing import UniqueKeepStrategy as UniqueKeepStrategy
     from polars.io.partition import SinkedPathsCallback as SinkedPathsCallback
 
-__all__ = ("COLLECT_SCHEMA", "ESSENTIAL", "EXECUTIONS", "HANDOFFS", "engine_affinity", "engine_named", "native_plan")
+__all__ = (
+    "COLLECT_SCHEMA",
+    "ESSENTIAL",
+    "EXECUTIONS",
+    "HANDOFFS",
+    "engine_affinity",
+    "engine_named",
+    "flags_of",
+    "native_plan",
+    "read_flags",
+)
 
 COLLECT_SCHEMA = "polars._plr:PyLazyFrame.collect_schema"
 
@@ -167,3 +179,31 @@ def native_plan(lf: pl.LazyFrame) -> Any:
         'PyLazyFrame'
     """
     return getattr(lf, "_ldf", None)
+
+
+def read_flags(optimizations: pl.QueryOptFlags) -> dict[str, bool]:
+    """Return the flags of *optimizations* by name, since the object cannot be pickled.
+
+    Example:
+        >>> import polars as pl
+        >>> read_flags(pl.QueryOptFlags.none())["predicate_pushdown"]
+        False
+    """
+    native = optimizations._pyoptflags
+    is_flag = {name for name, value in vars(type(native)).items() if type(value).__name__ == "getset_descriptor"}
+    return {name: getattr(native, name) for name in sorted(is_flag)}
+
+
+def flags_of(flags: Mapping[str, bool]) -> pl.QueryOptFlags:
+    """Return the object whose flags `read_flags` has read.
+
+    Example:
+        >>> flags_of({"predicate_pushdown": False}).predicate_pushdown
+        False
+    """
+    import polars as pl
+
+    optimizations = pl.QueryOptFlags()
+    for name, value in flags.items():
+        setattr(optimizations._pyoptflags, name, value)
+    return optimizations

@@ -26,6 +26,9 @@ HOMES = {
 
 # Python's own: what takes the place of its threads, locks and child processes has to do as they do.
 PYTHON = {
+    "greendata.engines.child": "_socket",
+    "greendata.engines.children": "_socket",
+    "greendata.engines.messages": "_socket",
     "greendata.hub.contexts": "_recreate_cm",
     "greendata.hub.waiters": "_get_running_loop",
     "greendata.threads.children": "_execute_child _fork_exec _handle_exitstatus _internal_poll _try_wait _waitpid_lock",

@@ -103,6 +103,12 @@ COMMANDS = {
         from gevent.subprocess import run
         print(run(command, stdout=subprocess.PIPE, text=True).returncode)
     """,
+    "process": """
+        import greendata, polars as pl
+        with greendata.ProcessEngine(workers=1) as engine:
+            frame = pl.LazyFrame().select(a=pl.int_range(1_000_000)).collect(engine=engine)
+            print(frame["a"].sum(), engine.call(lambda: 1 + 1))
+    """,
     "sql": """
         import tempfile
         import greendata, polars as pl
@@ -122,6 +128,7 @@ ANSWERS = {
     "progress": "[1, 2]",
     "metrics": "True",
     "cli": "0",
+    "process": "499999500000 2",
     "sql": "3\nno server there",
 }
 

@@ -36,6 +36,7 @@ PACKAGES = (
     Package("tasks", "gevent greenlet"),
     Package("schema", "polars pydantic pydantic_core"),
     Package("query", "polars pydantic pydantic_core"),
+    Package("engines", "gevent polars"),
     Package("validation", "polars pydantic pydantic_core"),
     Package("formats", "polars pydantic pydantic_core"),
     Package("sql", "polars adbc_driver_manager"),

@@ -1,0 +1,1 @@
+"""Other places where a query can run: child processes that can be killed."""

@@ -1,0 +1,154 @@
+"""The program of a child process: run queries and functions for an engine, one after the other.
+
+`main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. Nobody writes to that pipe:
+its only other end is in the parent, so the kernel reports its end when the parent is gone, however it went. The report
+is a SIGKILL (fcntl's F_SETSIG), which works while native code holds the GIL too. Linux's PR_SET_PDEATHSIG would not do:
+it fires when the *thread* that started the child ends.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import pickle
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from greendata.engines.messages import ConnectionLost, receive, send
+
+__all__ = ("DONE", "FAILED", "LIFELINE", "NEEDS", "SOCKET", "main")
+
+DONE, FAILED, NEEDS = "done", "failed", "needs"  # the first word of a message from a child
+
+SOCKET, LIFELINE = 3, 4  # descriptors
+_F_SETSIG = 10
+_ROOM = 32 << 30  # bytes of address space beyond four times the limit: allocators reserve more than they use
+
+
+def main() -> None:
+    """Serve the engine until it closes the socket."""
+    _end_with_parent()
+    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if descriptor > LIFELINE:
+            with suppress(OSError):  # the descriptor of the listing itself
+                os.close(descriptor)
+    os.set_inheritable(SOCKET, False)
+    os.set_inheritable(LIFELINE, False)
+    sock = _socket.socket(fileno=SOCKET)
+    try:
+        (inner, memory_limit), _ = receive(sock)
+        _be_the_first_to_go(memory_limit)
+        server = _Server(inner, sock)
+        send(sock, "ready")
+        while True:
+            (task, arguments), _ = receive(sock)
+            _answer(sock, getattr(server, task), arguments)
+    except (ConnectionLost, BrokenPipeError, ConnectionResetError):
+        os._exit(0)
+
+
+def _end_with_parent() -> None:
+    fcntl.fcntl(LIFELINE, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(LIFELINE, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(LIFELINE, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    with suppress(BlockingIOError):  # the parent lives
+        os.read(LIFELINE, 1)
+        os._exit(0)
+
+
+def _be_the_first_to_go(memory_limit: int | None) -> None:
+    """Have the kernel choose this process rather than the server when memory runs out, and set a loose limit."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+    if memory_limit is not None:
+        most = 4 * memory_limit + _ROOM
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _answer(sock: _socket.socket, work: Callable[..., tuple[Any, list[int]]], arguments: Any) -> None:
+    files: list[int] = []
+    try:
+        value, files = work(*arguments)
+        reply = (DONE, value)
+    except BaseException as error:  # noqa: BLE001 - every error is the caller's
+        reply = (FAILED, _packed(error))
+    try:
+        send(sock, reply, files)
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _packed(error: BaseException) -> tuple[bytes, str]:
+    """Return *error* as a pickle, which is empty if that is impossible, and as text."""
+    try:
+        text = f"{type(error).__qualname__}: {error}"
+    except BaseException:  # noqa: BLE001 - here and below, anything can go wrong in the methods of a foreign error
+        text = type(error).__qualname__
+    try:
+        packed = _dumps(error)
+        pickle.loads(packed)  # an error whose arguments are not those of its class can be pickled only
+    except BaseException:  # noqa: BLE001
+        packed = b""
+    return packed, text
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        packed: bytes = import_module("cloudpickle").dumps(value)
+    except ImportError:
+        packed = pickle.dumps(value)
+    return packed
+
+
+class _Server:
+    """What a child can do. Each method returns a value for the message, and the descriptors of its files."""
+
+    def __init__(self, inner: str, sock: _socket.socket) -> None:
+        import polars as pl  # after the limits are set
+
+        from greendata.engines import plans, shared
+
+        self._pl, self._plans, self._shared = pl, plans, shared
+        self._sock = sock
+        shared.fetch_by(self._fetch)
+        self._engine: Any = _made(inner) if ":" in inner else inner
+
+    def query(self, unshared: list[str], method: str, plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
+        """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
+        for key in unshared:
+            self._shared.frames.pop(key, None)
+        keywords = self._plans.options_of(options)
+        queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
+        if method == "collect_all":
+            return self._plans.pack(self._pl.collect_all(queries, engine=self._engine, **keywords))
+        frame = getattr(queries[0], method)(engine=self._engine, **keywords)
+        return self._plans.pack([frame] if method == "collect" else [])
+
+    def _fetch(self, key: str) -> Any:
+        send(self._sock, (NEEDS, key))
+        packed, files = receive(self._sock)
+        try:
+            return self._plans.unpack(packed, files)[0]
+        finally:
+            for file in files:
+                os.close(file)
+
+    def call(self, work: bytes) -> tuple[bytes, list[int]]:
+        """Call a function and return its pickled value."""
+        func, args, kwargs = pickle.loads(work)
+        return _dumps(func(*args, **kwargs)), []
+
+
+def _made(factory: str) -> Any:
+    module, _, name = factory.partition(":")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found()

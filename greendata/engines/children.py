@@ -1,0 +1,292 @@
+"""`Child`: a process that runs queries, as its engine sees it: started, asked, killed, reaped.
+
+Native system calls alone: no gevent child watcher, no handler of SIGCHLD is involved, so that it does not matter who
+has installed one, or which thread starts the child.
+
+    worker                                   child                    any thread
+    ------                                   -----                    ----------
+    Child(): posix_spawn        -------->    imports Polars
+    ask(): sends the request    -------->    runs the query
+           polls the socket and the                     <--------     kill(): SIGKILL
+           descriptor of the process
+           reads the answer, or reaps
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from time import monotonic
+from typing import Any
+
+from gevent.monkey import get_original
+
+from greendata.engines.child import FAILED, LIFELINE, NEEDS, SOCKET
+from greendata.engines.messages import ConnectionLost, receive, send
+from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
+from greendata.hub import native
+
+__all__ = ("Child",)
+
+START_TIMEOUT = 60.0  # seconds until a child must have imported Polars: 0.4 on an idle core
+
+_posix_spawn = get_original("os", "posix_spawn")
+_waitid = get_original("os", "waitid")
+_poll: Any = get_original("select", "poll")
+_POLLIN = 1
+
+_MEMORY_INTERVAL = 10  # milliseconds between two looks at a child with a memory limit: 4 to 8 MiB of overshoot
+_STATE_INTERVAL = 1000  # milliseconds between two looks at any other
+_FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
+_LAST_LINES = 2000  # bytes of stderr in an error
+_MAX_STDERR = 1 << 20  # bytes of stderr that are kept
+_OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_MIB = 1 << 20
+
+
+class Child:
+    """One child process. One worker at a time uses it; `kill` is safe from any thread.
+
+    Args:
+        inner: the engine that computes there, see `ProcessEngine`.
+        memory_limit: in bytes, or None.
+        environment: of the process.
+
+    Raises:
+        OSError: the system has no more processes or descriptors.
+    """
+
+    def __init__(self, inner: str, memory_limit: int | None, environment: dict[str, str]) -> None:
+        self.is_ready = False  # it has imported Polars; the worker that uses it writes, and so for the next ones
+        self.is_gone = False  # it was reaped
+        self.queries = 0  # that it has run
+        self.keys: set[str] = set()  # of the shared frames that it has
+        self.was_killed = False  # any thread sets it, under the lock
+        self._limit = memory_limit
+        self._is_over_limit = False
+        self._latest_start = monotonic() + START_TIMEOUT
+        self._passed_on = 0  # bytes of stderr
+        self._lock = native.allocate_lock()  # guards the descriptor of the process against `kill` while it is closed
+        with ExitStack() as undo:
+            self._spill = tempfile.mkdtemp(prefix="greendata-")  # for what Polars moves out of memory
+            undo.callback(shutil.rmtree, self._spill, ignore_errors=True)
+            self._stderr = undo.enter_context(tempfile.TemporaryFile())
+            fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)  # for the child: `_pass_stderr_on` cuts the file
+            ours, theirs = _socket.socketpair()
+            undo.callback(ours.close)
+            lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, self._lifeline)
+            try:
+                self.pid = self._spawn(theirs.fileno(), lifeline, environment)
+            finally:
+                theirs.close()
+                os.close(lifeline)
+            undo.callback(_end, self.pid)
+            self._process = os.pidfd_open(self.pid)
+            undo.pop_all()
+        self._sock = ours
+        self._poll = _poll()
+        self._poll.register(self._process, _POLLIN)
+        self._poll.register(ours.fileno(), _POLLIN)
+        with suppress(OSError):  # it has ended already, which the first request will find
+            send(ours, (inner, memory_limit))
+
+    def _spawn(self, sock: int, lifeline: int, environment: dict[str, str]) -> int:
+        environment = {**environment, "POLARS_OOC_SPILL_DIR": self._spill}
+        if self._limit is not None:
+            environment["POLARS_OOMKILL_THRESHOLD_MB"] = str(max(1, self._limit // _MIB))
+        program = f"import sys; sys.path[:] = {sys.path!r}; from greendata.engines.child import main; main()"
+        moved: list[int] = []
+        try:
+            for each in (self._stderr.fileno(), sock, lifeline):
+                moved.append(fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))  # noqa: PERF401 - closed below
+            numbers = zip(moved, (2, SOCKET, LIFELINE), strict=True)
+            found: int = _posix_spawn(
+                sys.executable,
+                [sys.executable, "-c", program],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    *((os.POSIX_SPAWN_DUP2, each, number) for each, number in numbers),
+                ],
+                setpgroup=0,  # a Ctrl-C in the terminal is for the server
+                setsigmask=[],
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        finally:
+            for each in moved:
+                os.close(each)
+        return found
+
+    # -- the worker that uses it ----------------------------------------------------------------------
+
+    def ask(
+        self, task: str, *arguments: Any, frame: Callable[[str], tuple[Any, list[int]]] | None = None
+    ) -> tuple[Any, list[int]]:
+        """Have the child do *task*; return its value and the descriptors of its files. Blocks natively.
+
+        Args:
+            task: a method of the child's server, for *arguments*.
+            frame: called with the key of a shared frame that the child needs; returns it packed, and its files.
+
+        Raises:
+            WorkerDied, MemoryLimitExceeded: it has ended, or was killed.
+            BaseException: what the task raised.
+        """
+        try:
+            if not self.is_ready:
+                self._wait_for_message()
+                receive(self._sock)
+                self.is_ready = True
+            self.queries += 1
+            send(self._sock, (task, arguments))
+            self._wait_for_message()
+            (word, value), files = receive(self._sock)
+            while word == NEEDS:
+                assert frame is not None
+                send(self._sock, *frame(value))
+                self.keys.add(value)
+                self._wait_for_message()
+                (word, value), files = receive(self._sock)
+        except (ConnectionLost, OSError) as error:
+            raise self._died() from error
+        except BaseException as error:  # garbage, or an interruption of the calling thread: nobody reads the answer
+            self.kill()
+            died = self._died()
+            if isinstance(error, Exception):
+                raise died from error
+            raise
+        self._pass_stderr_on()
+        if word == FAILED:
+            raise _error_of(*value)
+        return value, files
+
+    @property
+    def is_alive(self) -> bool:
+        """True if it can be asked."""
+        return not (self.is_gone or self.was_killed or self._process in dict(self._poll.poll(0)))
+
+    @property
+    def memory(self) -> int:
+        """The memory that belongs to the child alone, in bytes; 0 if it has ended."""
+        found = self._read("statm").split()
+        return (int(found[1]) - int(found[2])) * _PAGE if found else 0
+
+    def reap(self) -> int | None:
+        """Wait until the process has ended, release what belongs to it, and return its exit status.
+
+        A status below 0 is minus the number of the signal that ended it. None means that other code has reaped it.
+        """
+        status: int | None = None
+        with suppress(ChildProcessError):  # other code has reaped it, or SIGCHLD is ignored
+            ended = _waitid(os.P_PIDFD, self._process, os.WEXITED)
+            status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        with self._lock:
+            self.is_gone = True
+            os.close(self._process)
+        self._pass_stderr_on()
+        self._last_lines = self._read_last_lines()
+        self._sock.close()
+        self._stderr.close()
+        os.close(self._lifeline)
+        shutil.rmtree(self._spill, ignore_errors=True)
+        return status
+
+    # -- any thread -----------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """End the process at once. Never blocks; the worker that waits for an answer reaps it."""
+        with self._lock:
+            self.was_killed = True
+            if not self.is_gone:
+                with suppress(ProcessLookupError):  # it has ended
+                    signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Close the descriptors of a child of the parent process. Call in the child of a fork."""
+        if not self.is_gone:
+            self.is_gone = True
+            os.close(self._process)
+            os.close(self._lifeline)
+            self._sock.close()
+            self._stderr.close()
+
+    # -- private --------------------------------------------------------------------------------------
+
+    def _wait_for_message(self) -> None:
+        """Return when there is a message. Kill a process that must not go on.
+
+        Raises:
+            ConnectionLost: the process has ended.
+        """
+        interval = _STATE_INTERVAL if self._limit is None else _MEMORY_INTERVAL
+        while not (ready := self._poll.poll(interval)):
+            self._is_over_limit = self._limit is not None and self.memory > self._limit
+            is_late = not self.is_ready and monotonic() > self._latest_start
+            is_stopped = self._read("stat").rpartition(")")[2].split()[:1] == ["T"]  # by a signal
+            if self._is_over_limit or is_late or is_stopped:
+                self.kill()
+                ready = self._poll.poll()
+                break
+        if self._sock.fileno() not in dict(ready):  # a program that it has started may hold the socket open
+            raise ConnectionLost
+
+    def _died(self) -> WorkerDied:
+        status = self.reap()
+        wrote = self._last_lines
+        if self._limit is not None:
+            has_aborted = status in (-signal.SIGABRT, None) and any(text in wrote for text in _OUT_OF_MEMORY)
+            if self._is_over_limit or has_aborted:
+                return MemoryLimitExceeded(self._limit, status, wrote)
+        return WorkerDied(status, wrote)
+
+    def _read(self, name: str) -> str:
+        try:
+            with open(f"/proc/{self.pid}/{name}") as file:
+                return file.read()
+        except OSError:  # it has ended
+            return ""
+
+    def _pass_stderr_on(self) -> None:
+        """Write to this process's stderr what the child has written to its own."""
+        file = self._stderr.fileno()
+        size = os.fstat(file).st_size
+        while self._passed_on < size:
+            data = os.pread(file, 1 << 16, self._passed_on)
+            self._passed_on += len(data)
+            with suppress(OSError):  # there is none
+                os.write(2, data)
+        if size > _MAX_STDERR:
+            os.ftruncate(file, 0)
+            self._passed_on = 0
+
+    def _read_last_lines(self) -> str:
+        file = self._stderr.fileno()
+        start = max(0, os.fstat(file).st_size - _LAST_LINES)
+        return os.pread(file, _LAST_LINES, start).decode(errors="replace").strip()
+
+
+def _error_of(packed: bytes, text: str) -> BaseException:
+    """Return the error that a child has sent."""
+    try:
+        error = pickle.loads(packed)  # both ends are ours
+    except Exception:  # noqa: BLE001 - there is no pickle, or its class exists in the child only
+        return ChildFailed(text)
+    return error if isinstance(error, BaseException) else ChildFailed(text)
+
+
+def _end(pid: int) -> None:
+    """End a process that has no descriptor."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        _waitid(os.P_PID, pid, os.WEXITED)
