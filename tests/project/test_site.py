@@ -37,6 +37,7 @@ class Found(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("pdoc", reason="pdoc comes with the extra docs")
     folder = tmp_path_factory.mktemp("site") / "docs"
     without_network = """
         import socket, sys
