@@ -197,6 +197,10 @@ def to_complex(value: Any) -> complex:
     return value if isinstance(value, complex) else complex(str(value))
 
 
+def from_complex(value: complex) -> str:
+    return str(value)
+
+
 Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 TaggedPet = Annotated[Annotated[Cat, Tag("cat")] | Annotated[Dog, Tag("dog")], Discriminator(kind_of_pet)]
 Recursive = TypeAliasType("Recursive", "list[Recursive] | dict[str, Recursive] | int | str | None")  # type: ignore[misc]
@@ -322,12 +326,19 @@ KINDS: list[tuple[Any, pl.DataType, list[Any]]] = [
     (re.Pattern[str], pl.String(), [re.compile("a+")]),
     (Base64Bytes, pl.String(), [b"YWJj"]),
     (ImportString, pl.String(), ["math.cos"]),
-    (Annotated[complex, PlainValidator(to_complex), PlainSerializer(str, return_type=str)], pl.String(), [1 + 2j]),
+    (Annotated[complex, PlainValidator(to_complex), PlainSerializer(from_complex)], pl.String(), [1 + 2j]),
 ]
-IDS = [str(kind).replace("tests.schema.test_kinds.", "")[:60] for kind, _, _ in KINDS]
+# pydantic 2.7 does not read every union with bytes back from JSON, replaces a dataclass within itself by another class,
+# has no JSON for ImportString, and lets the errors of a Flag out.
+LATER = [bytes | str, Tree, ImportString, Bits] if pydantic.VERSION.startswith("2.7.") else []
+later = pytest.mark.skipif(bool(LATER), reason="pydantic 2.7 cannot do it")
+PARAMS = [
+    pytest.param(*each, marks=later if each[0] in LATER else (), id=str(each[0]).replace(f"{__name__}.", "")[:60])
+    for each in KINDS
+]
 
 
-@pytest.mark.parametrize(("kind", "dtype", "values"), KINDS, ids=IDS)
+@pytest.mark.parametrize(("kind", "dtype", "values"), PARAMS)
 def test_every_kind_has_a_column_from_which_its_values_come_back(
     kind: Any, dtype: pl.DataType, values: list[Any]
 ) -> None:
@@ -390,7 +401,7 @@ AROUND: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "union": (lambda kind: kind | Empty if isinstance(kind, type) else Optional[kind], lambda value: value),  # noqa: UP045
     "box": (lambda kind: Box[kind], lambda value: {"item": value}),
 }
-DEEP = [(kind, values) for kind, dtype, values in KINDS if dtype != pl.Object and values]
+DEEP = [(kind, values) for kind, dtype, values in KINDS if dtype != pl.Object and values and kind not in LATER]
 
 
 @given(data=st.data())
@@ -419,7 +430,7 @@ COLUMNS = [
 
 
 @pytest.mark.filterwarnings("ignore:__int__ returned non-int")  # ipaddress, of booleans
-@pytest.mark.parametrize(("kind", "dtype", "values"), KINDS, ids=IDS)
+@pytest.mark.parametrize(("kind", "dtype", "values"), PARAMS)
 def test_columns_of_other_programs_are_judged_by_pydantic(kind: Any, dtype: pl.DataType, values: list[Any]) -> None:
     del dtype, values
     model = create_model("Model", f=(kind, ...))
