@@ -36,10 +36,11 @@ MODULES = (
     "greendata.web.flask",
     "greendata.web.gunicorn",
 )
+INDEX = Path("reference", "search.js")  # of a site's search
 # The pages in the order of the navigation; guides that are not named here follow.
 DOORS = ("gunicorn-gevent", "legacy-flask", "crawler", "troubleshooting", "faq")
 
-_LINK = re.compile(r"(?<=\]\()([^)#\s]*)(#[^)\s]*)?(?=\))")
+_LINK = re.compile(r"```.*?```|`[^`]*`|(?<=\]\()([^)#\s]*)(#[^)\s]*)?(?=\))", re.DOTALL)  # or code, which has none
 _CODE = re.compile(r"<code>(?:greendata\.)?(\w+)(?:\(.*?\))?</code>")
 
 
@@ -58,6 +59,8 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python -m examples.site FOLDER")
     folder = Path(sys.argv[1])
+    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).exists():
+        sys.exit(f"{folder} is neither empty nor a site: its files would be lost")
     build(folder)
     print(f"The site: {(folder / 'index.html').resolve()}")
 
@@ -118,7 +121,7 @@ def linked(page: Page, by_source: Mapping[Path, str], folder: Path) -> str:
 
     def replace(found: re.Match[str]) -> str:
         target, anchor = found[1], found[2] or ""
-        if not target or ":" in target:
+        if not target or ":" in target:  # code, a place in this page, or another site
             return found[0]
         source = Path(os.path.normpath(page.source.parent / target))
         path = by_source.get(source)
@@ -159,7 +162,7 @@ def reference(folder: Path, navigation: list[tuple[str, str]]) -> None:
     for name, module in modules.items():
         write(folder / "reference" / f"{name.replace('.', '/')}.html", render.html_module(module, modules))
     write(folder / "reference" / "index.html", render.html_index(modules))
-    write(folder / "reference" / "search.js", render.search_index(modules))
+    write(folder / INDEX, render.search_index(modules))
 
 
 def write(path: Path, text: str) -> None:

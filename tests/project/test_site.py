@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import greendata
+from examples.site.__main__ import Page, linked
 from tests.support.processes import ROOT, run_python
 
 pytestmark = pytest.mark.once("patched")  # the fixture starts a process
@@ -104,3 +105,16 @@ def test_every_public_name_is_in_the_reference(pages: dict[str, Found]) -> None:
 def test_names_in_guides_lead_to_the_reference(pages: dict[str, Found]) -> None:
     links = pages["guides/from-collect-async.html"].links
     assert {"../reference/greendata.html#collect", "../reference/greendata/errors.html#PoolFull"} <= set(links)
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("unfinished", encoding="utf-8")
+    finished = run_python(["-m", "examples.site", str(tmp_path)])
+    assert finished == (1, "", f"{tmp_path} is neither empty nor a site: its files would be lost\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_code_that_looks_like_a_link_stays(tmp_path: Path) -> None:
+    text = "[a](b.md) `Frame[Sale](rows)`\n```python\nFrame[Sale](rows)\n```\n"
+    page = Page(tmp_path / "page.md", "guides/page.html", "a page", text)
+    assert linked(page, {tmp_path / "b.md": "b.html"}, tmp_path) == text.replace("(b.md)", "(../b.html)")
