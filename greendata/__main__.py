@@ -7,7 +7,7 @@ import importlib
 import json
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -123,10 +123,11 @@ def _seconds(text: str) -> float:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not name.strip() or not colon:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME:VALUE")
-    return name.strip(), value.strip()
+    header_of: Callable[[str], tuple[str, str]] = importlib.import_module("greendata.observe.client").header_of
+    try:
+        return header_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME:VALUE") from error
 
 
 if __name__ == "__main__":

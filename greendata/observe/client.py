@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from greendata.errors import BadArgument, NoSnapshot, NotASnapshot
 from greendata.errors.observe import without_secrets
 
-__all__ = ("PATH", "fetch")
+__all__ = ("PATH", "fetch", "header_of")
 
 PATH = "/greendata/stats.json"  # the default path of the snapshot on a server of greendata
 TIMEOUT = 10.0  # seconds, for a server that does not respond
@@ -69,6 +69,22 @@ def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
     if response.status != 200:
         raise NoSnapshot(address, f"it answers {response.status} {response.reason}")
     return _snapshot(address, body)
+
+
+def header_of(text: str) -> tuple[str, str]:
+    """Return the name and the value of a header that is given as ``NAME:VALUE`` on a command line.
+
+    Raises:
+        BadArgument: *text* is not in that form.
+
+    Example:
+        >>> header_of("X-Key: secret")
+        ('X-Key', 'secret')
+    """
+    name, colon, value = text.partition(":")
+    if not name.strip() or not colon:
+        raise BadArgument("header", text, "NAME:VALUE")
+    return name.strip(), value.strip()
 
 
 def _snapshot(address: str, body: bytes) -> Snapshot:

@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from greendata.errors import GreenDataError
-from greendata.observe.client import fetch
+from greendata.observe.client import fetch, header_of
 from greendata.observe.doctor import Import, examine, has_failures, report
 from greendata.pool import pool
 from greendata.query.patching.fork_guard import polars_has_run
@@ -47,12 +47,14 @@ def doctor(workers: int | None, *, strict: bool) -> None:
 @commands.command()
 @click.argument("address")
 @click.option("--interval", type=click.FloatRange(0.1, 3600.0), default=1.0, help="Seconds between two snapshots.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header of the requests.")
 @click.option("--once", is_flag=True, help="Print one snapshot and exit.")
-def top(address: str, interval: float, *, once: bool) -> None:
+def top(address: str, interval: float, headers: tuple[str, ...], *, once: bool) -> None:
     """Watch the server at ADDRESS, the URL or Unix socket of its snapshot."""
     from greendata.observe import top as display  # requires the extra `cli`, unlike the other commands
 
     try:
-        display.watch(partial(fetch, address, {}), interval=interval, once=once)
+        given = dict(map(header_of, headers))
+        display.watch(partial(fetch, address, given), interval=interval, once=once)
     except GreenDataError as error:
         raise click.ClickException(str(error)) from error

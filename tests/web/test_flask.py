@@ -231,3 +231,6 @@ def test_top_on_the_command_line_reports_an_absent_server() -> None:
     printed = app.test_cli_runner().invoke(args=["greendata", "top", "/nowhere.sock", "--once"])
     assert printed.exit_code == 1
     assert "/nowhere.sock" in printed.output
+    args = ["greendata", "top", "http://127.0.0.1:1", "--header"]
+    assert "no snapshot from http" in app.test_cli_runner().invoke(args=[*args, "X-Key: secret"]).output
+    assert "header must be NAME:VALUE, got 'nonsense'" in app.test_cli_runner().invoke(args=[*args, "nonsense"]).output
