@@ -61,9 +61,9 @@ class GreenData:
     functions run when the view is over, even if jobs continue, so these can no longer use what teardown closes (a
     session).
 
-    Errors of greendata become responses, see `greendata.web.problems`: 503 for a full pool, 504 for an exceeded
-    deadline, 4xx for errors that the client can correct. A handler of the app, for the class of the error or for
-    `GreenDataError`, takes precedence.
+    Errors of greendata become responses, see `greendata.web.problems`: 503 for a full pool, and for a query that an
+    operator has cancelled; 504 for an exceeded deadline, which it names; 4xx for errors that the client can correct. A
+    handler of the app, for the class of the error or for `GreenDataError`, takes precedence.
 
     Args:
         app: as for `init_app`.
