@@ -19,6 +19,7 @@ from flask import Flask
 from gevent.pywsgi import WSGIServer
 from pydantic import BaseModel, Field
 
+import greendata
 from greendata.web.flask import GreenData, body
 
 __all__ = ("Customer", "create_app", "main", "upload")
@@ -51,6 +52,7 @@ def main() -> None:
 
 def create_app() -> Flask:
     """Return a service with one view."""
+    greendata.patch_polars()  # so that plain Polars calls of a view yield to other requests, too
     app = Flask(__name__)
     app.config["GREENDATA_MAX_BODY"] = 1 << 20  # bytes
     GreenData(app)

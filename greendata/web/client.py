@@ -16,7 +16,7 @@ from gevent.socket import socket as GreenSocket
 from greendata.hub.entry_queue import EntryQueue
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("ClientWatch", "reset_of", "socket_of")
+__all__ = ("ClientWatch", "has_client", "reset_of", "socket_of")
 
 READABLE = 1  # libev's and libuv's flag
 
@@ -95,6 +95,16 @@ class ClientWatch:
             self._on_left()
         else:
             self._client = None
+
+
+def has_client(environ: dict[str, Any]) -> bool:
+    """Return True if a server provides the socket of a client, which a test client does not have.
+
+    Example:
+        >>> has_client({})
+        False
+    """
+    return _socket_in(environ) is not None
 
 
 def socket_of(environ: dict[str, Any]) -> GreenSocket | None:

@@ -22,8 +22,9 @@ from greendata.pool import pool
 from greendata.pool.settings import Settings
 from greendata.query.patching.patch import is_polars_patched
 from greendata.startup.environment import APP_KEYS, describe_unknown
-from greendata.startup.variables import AUTOPATCH, PREFIX, VARIABLES, yes_or_no
+from greendata.startup.variables import AUTOPATCH, PREFIX, VARIABLES
 from greendata.web.body import MAX_BODY
+from greendata.web.client import has_client
 
 __all__ = ("apply_config", "warn_unless_patched")
 
@@ -69,27 +70,33 @@ def apply_config(app: Flask) -> None:
         _warn(text)
 
 
-def warn_unless_patched(app: Flask, *, serves: bool) -> None:
+def warn_unless_patched(app: Flask, environ: dict[str, Any] | None = None) -> None:
     """Warn, once in a process, if Polars is not patched.
 
-    A worker of gunicorn may be patched after the app was imported, by a hook or by `GreenWorker`, and a command of
-    Flask serves no requests. So there the first request decides.
+    Where gevent has patched the process, the app's set-up decides, with two exceptions: a worker of gunicorn may be
+    patched later, by a hook or by `GreenWorker`, and a command of Flask serves no requests. There, the first request
+    decides. Where gevent has not patched the process, the first request of a real client does: tests and scripts that
+    import the app need no patch.
 
     Args:
-        app: the app that is set up, or serves a request.
-        serves: True in a request.
+        app: the app that is set up, or handles a request.
+        environ: the environment of the request, or None at the set-up.
 
     Example:
         >>> import greendata
         >>> greendata.patch_polars()
-        >>> warn_unless_patched(Flask("service"), serves=True)
+        >>> warn_unless_patched(Flask("service"))
         >>> greendata.unpatch_polars()
     """
     global _has_warned
-    if _has_warned or is_polars_patched() or (not serves and _may_be_patched_later()):
+    if _has_warned or is_polars_patched():
+        return
+    is_green = is_module_patched("socket")
+    decides = (is_green and not _may_be_patched_later()) if environ is None else (is_green or has_client(environ))
+    if not decides:
         return
     _has_warned = True
-    if is_module_patched("socket"):
+    if is_green:
         trouble = "a plain lf.collect() blocks all requests of the process, and no deadline ends it"
         line = "greendata.patch_polars()"
     else:
@@ -102,8 +109,7 @@ def warn_unless_patched(app: Flask, *, serves: bool) -> None:
 
 
 def _may_be_patched_later() -> bool:
-    is_asked_for = yes_or_no(os.environ.get(AUTOPATCH, "")) is True and not is_module_patched("socket")
-    return is_asked_for or "gunicorn.arbiter" in sys.modules or os.environ.get("FLASK_RUN_FROM_CLI") == "true"
+    return "gunicorn.arbiter" in sys.modules or os.environ.get("FLASK_RUN_FROM_CLI") == "true"
 
 
 def _check(app: Flask) -> None:

@@ -98,7 +98,7 @@ class GreenData:
             DashboardOpen: the page is on, without a *dashboard_auth* and not in debug mode.
         """
         apply_config(app)
-        warn_unless_patched(app, serves=False)
+        warn_unless_patched(app)
         if app.config["GREENDATA_DASHBOARD"]:
             app.register_blueprint(dashboard(self._dashboard_auth))
         app.extensions["greendata"] = self
@@ -145,7 +145,7 @@ class GreenData:
             scope.name_queries(current.endpoint)
         if app.config["GREENDATA_DASHBOARD_PATHS"]:
             scope.show_origin(f"{current.method} {current.path}")
-        warn_unless_patched(app, serves=True)
+        warn_unless_patched(app, current.environ)
 
     def _take_turns(self) -> None:
         scope = None if self._key is None else _scope_of(request_ctx)

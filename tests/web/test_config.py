@@ -127,12 +127,34 @@ def test_a_process_without_the_patch_warns_once_with_the_line_that_mends_it() ->
     assert found.startswith("<string>:7: ")  # the line that makes the extension
 
 
+SERVED = """
+from http.client import HTTPConnection
+from threading import Thread
+from werkzeug.serving import make_server
+server = make_server("127.0.0.1", 0, app)
+for _ in range(2):
+    thread = Thread(target=server.handle_request)
+    thread.start()
+    client = HTTPConnection("127.0.0.1", server.server_port)
+    client.request("GET", "/")
+    client.getresponse().read()
+    client.close()
+    thread.join()
+server.server_close()
+"""
+
+
 @in_a_process
-def test_a_process_without_any_patch_is_told_both_lines() -> None:
-    found = warned(APP).stderr
+def test_a_server_without_any_patch_is_told_both_lines() -> None:
+    found = warned(APP + SERVED).stderr
     assert found.count("RuntimeWarning") == 1
     assert BEGIN + "gevent has not patched the process" in found
     assert "`from gevent import monkey; monkey.patch_all(); import greendata; greendata.patch_polars()`" in found
+
+
+@in_a_process
+def test_an_app_that_serves_nobody_needs_no_patch() -> None:
+    assert warned(APP).stderr == ""
 
 
 @in_a_process
@@ -154,4 +176,4 @@ def test_a_worker_of_gunicorn_is_looked_at_when_it_serves() -> None:
     assert warned("import gunicorn.arbiter\n" + PATCH + late).stderr == ""
     found = warned("import gunicorn.arbiter\n" + PATCH + APP).stderr
     assert found.count(BEGIN) == 1
-    assert warned(APP.partition("for _")[0], FLASK_RUN_FROM_CLI="true").stderr == ""
+    assert warned(PATCH + APP.partition("for _")[0], FLASK_RUN_FROM_CLI="true").stderr == ""
