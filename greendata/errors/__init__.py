@@ -21,6 +21,7 @@
     ├── NoCaller                    this thread cannot have a caller; also RuntimeError
     ├── ServiceEnded                a service returned before it was asked to stop; also RuntimeError
     │
+    ├── AsyncFunction               the function to run is an async function; also TypeError
     ├── BadArgument                 an argument that cannot be used; also ValueError
     ├── BadChoice                   a value that is not among the allowed ones; also ValueError
     ├── BadSetting                  configure() or a GREENDATA_* variable; also ValueError
@@ -29,6 +30,7 @@
     ├── NotCallable                 the object to run is not callable; also TypeError
     ├── UnknownArgument             a keyword argument or setting that does not exist; also TypeError
     │
+    ├── OptionTaken                 an argument for the function has the name of an option; also TypeError
     ├── BatchesBusy                 two greenlets read one batch stream at once; also RuntimeError
     ├── BatchesHaveNoResult         a stream of batches was used like a result; also AttributeError
     ├── BatchesSpent                a batch stream that was started cannot be exported; also RuntimeError
@@ -57,6 +59,7 @@
     ├── FileMissing                 no file or folder of that name; also FileNotFoundError
     ├── UnreadableFile              a file that cannot be read in its format; also ValueError
     ├── NoModel                     a typed frame without a model; also TypeError
+    ├── NotFromHere                 a typed frame was made in a way that is not for these data; also TypeError
     ├── NotArrow                    the object has no Arrow stream; also TypeError
     ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
     ├── ModelMismatch               a frame whose columns do not fit the model; also ValueError
@@ -66,6 +69,7 @@
     ├── UnknownDatabase             not an address or connection of a supported database; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed during it; also RuntimeError
+    │   ├── TableExists             the table to write exists, and if_exists is "fail"
     │   └── WriteRefused            a value would be changed by the table
     ├── ColumnUnreadable            a query returns a column that Polars cannot hold; also TypeError
     ├── ColumnUnwritable            a frame has a type that the database cannot store; also TypeError
@@ -79,6 +83,7 @@
     ├── WrongContentType            a response has another media type than expected; also ValueError
     │
     ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
+    ├── PipelineTimeout             get(timeout=) of a stage gave up, and cancelled its run; a ResultTimeout
     ├── StreamBusy                  two greenlets read one pipeline iterator at once; also RuntimeError
     ├── BadSignature                a stage cannot call the function; also TypeError
     ├── NotIterable                 the source of a pipeline is not iterable; also TypeError
@@ -101,12 +106,14 @@ Each class builds the text of its error, and has the objects concerned as attrib
 from __future__ import annotations
 
 from greendata.errors.arguments import (
+    AsyncFunction,
     BadArgument,
     BadChoice,
     BadSetting,
     BadTimeout,
     NotAResult,
     NotCallable,
+    OptionTaken,
     UnknownArgument,
 )
 from greendata.errors.fetch import (
@@ -156,6 +163,7 @@ from greendata.errors.pipelines import (
     BadSignature,
     ElementTimeout,
     NotIterable,
+    PipelineTimeout,
     StreamBusy,
 )
 from greendata.errors.queries import (
@@ -180,6 +188,7 @@ from greendata.errors.sql import (
     ConnectionBusy,
     DatabaseUnreachable,
     QueryFailed,
+    TableExists,
     UnknownDatabase,
     WriteRefused,
 )
@@ -189,6 +198,7 @@ from greendata.errors.typed import (
     ModelMismatch,
     NoModel,
     NotArrow,
+    NotFromHere,
     PathRefused,
     PlanRefused,
     UnknownColumn,
@@ -212,6 +222,7 @@ from greendata.errors.web import (
 __all__ = (
     "AnswerBroken",
     "AnswerTooLarge",
+    "AsyncFunction",
     "BadArgument",
     "BadChoice",
     "BadEngine",
@@ -266,11 +277,14 @@ __all__ = (
     "NotAcceptable",
     "NotArrow",
     "NotCallable",
+    "NotFromHere",
     "NotImportable",
     "NotIterable",
     "NotSendable",
     "NotWritable",
+    "OptionTaken",
     "PathRefused",
+    "PipelineTimeout",
     "PlanRefused",
     "PolarsForked",
     "PoolClosed",
@@ -281,6 +295,7 @@ __all__ = (
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",
+    "TableExists",
     "UnknownArgument",
     "UnknownColumn",
     "UnknownDatabase",

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from difflib import get_close_matches
 
+from greendata.errors.notes import shortened
 from greendata.errors.root import GreenDataError
 
 __all__ = (
+    "AsyncFunction",
     "BadArgument",
     "BadChoice",
     "BadSetting",
     "BadTimeout",
     "NotAResult",
     "NotCallable",
+    "OptionTaken",
     "UnknownArgument",
 )
+
+
+class AsyncFunction(GreenDataError, TypeError):
+    """The function to run is an async function. Calling it would only make a coroutine that nobody awaits.
+
+    Attributes:
+        func: the function.
+    """
+
+    def __init__(self, func: object) -> None:
+        super().__init__(func)
+        self.func = func
+
+    def __str__(self) -> str:
+        return (
+            f"{shortened(self.func)} is an async function, which only an asyncio event loop can run; pass a plain "
+            "function, or one that calls asyncio.run(...) itself"
+        )
 
 
 class _BadValue(GreenDataError, ValueError):
@@ -28,7 +49,7 @@ class _BadValue(GreenDataError, ValueError):
         self.expected = expected
 
     def __str__(self) -> str:
-        return f"{self.name} must be {self.expected}, got {self.value!r}"
+        return f"{self.name} must be {self.expected}, got {shortened(self.value)}"
 
 
 class BadArgument(_BadValue):
@@ -66,7 +87,7 @@ class BadChoice(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         *others, last = (repr(choice) for choice in self.choices)
-        return f"{self.name} must be {', '.join(others)} or {last}, got {self.value!r}"
+        return f"{self.name} must be {', '.join(others)} or {last}, got {shortened(self.value)}"
 
 
 class BadSetting(_BadValue):
@@ -110,7 +131,10 @@ class NotAResult(GreenDataError, TypeError):
         self.thing = thing
 
     def __str__(self) -> str:
-        return f"expected a Result, an AsyncResult or a Greenlet to wait for, got {self.thing!r}"
+        kind = type(self.thing).__name__
+        hints = {"LazyFrame": "; start it first: collect(lf)", "DataFrame": "; it is a value already"}
+        hint = hints.get(kind, "; start it first: run(func)" if callable(self.thing) else "")
+        return f"expected a Result, an AsyncResult or a Greenlet to wait for, got {shortened(self.thing)}{hint}"
 
 
 class NotCallable(GreenDataError, TypeError):
@@ -125,7 +149,29 @@ class NotCallable(GreenDataError, TypeError):
         self.func = func
 
     def __str__(self) -> str:
-        return f"expected a callable to run, got {self.func!r}; pass the function itself, not what it returned"
+        is_source = isinstance(self.func, Iterable) and not isinstance(self.func, Coroutine)
+        hint = "the function comes first" if is_source else "pass the function itself, not what it returned"
+        return f"expected a callable to run, got {shortened(self.func)}; {hint}"
+
+
+class OptionTaken(GreenDataError, TypeError):
+    """An argument for the function to run has the name of an option of the call that runs it, which took it.
+
+    Attributes:
+        func: the function.
+        option: the name.
+    """
+
+    def __init__(self, func: object, option: str) -> None:
+        super().__init__(func, option)
+        self.func = func
+        self.option = option
+
+    def __str__(self) -> str:
+        return (
+            f"run() takes {self.option}= for itself, and {shortened(self.func)} needs an argument of that name; "
+            f"pass functools.partial(func, {self.option}=...)"
+        )
 
 
 class UnknownArgument(GreenDataError, TypeError):

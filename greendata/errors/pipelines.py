@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from greendata.errors.jobs import ResultTimeout
+from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
 
@@ -11,6 +13,7 @@ __all__ = (
     "BadSignature",
     "ElementTimeout",
     "NotIterable",
+    "PipelineTimeout",
     "StreamBusy",
 )
 
@@ -30,6 +33,18 @@ class ElementTimeout(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         return f"{self.label} took longer than its timeout of {counted(self.seconds, 'second')} for one element"
+
+
+class PipelineTimeout(ResultTimeout):
+    """``get(timeout=)`` of a stage gave up waiting, and cancelled the run that it had begun."""
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"the pipeline {self.result.label} has not run yet; call get() without block=False, or submit()"
+        return (
+            f"the pipeline {self.result.label} was not done within {counted(self.seconds, 'second')} and was "
+            "cancelled; allow more time, or call submit(), whose Result continues after a timeout"
+        )
 
 
 class StreamBusy(GreenDataError, RuntimeError):
@@ -75,4 +90,5 @@ class NotIterable(GreenDataError, TypeError):
         self.source = source
 
     def __str__(self) -> str:
-        return f"expected a stage or an iterable as the source, got {self.source!r}; call the function that makes it"
+        got = shortened(self.source)
+        return f"expected a stage or an iterable as the source, got {got}; call the function that makes it"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal as signals
 from collections.abc import Iterable
+from difflib import get_close_matches
+from os import PathLike
 
+from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
 
@@ -21,6 +24,9 @@ __all__ = (
     "SeamMissing",
     "WorkerDied",
 )
+
+
+ENGINES = ("auto", "in-memory", "streaming", "gpu")
 
 
 class BatchesBusy(GreenDataError, RuntimeError):
@@ -87,7 +93,23 @@ class BadEngine(GreenDataError, ValueError):
         self.engine = engine
 
     def __str__(self) -> str:
-        return f"engine must be 'auto', 'in-memory', 'streaming', 'gpu' or a polars.Engine, got {self.engine!r}"
+        return f"engine must be {', '.join(map(repr, ENGINES))} or a polars.Engine, got {self._got}"
+
+    @property
+    def _got(self) -> str:
+        got = shortened(self.engine)
+        if isinstance(self.engine, type) and _is_engine(self.engine):
+            return f"{got}; pass an instance: {self.engine.__name__}()"
+        if isinstance(self.engine, str):
+            close = get_close_matches(self.engine.lower().replace("_", "-"), ENGINES, n=1, cutoff=0.5)
+            return f"{got}; did you mean {close[0]!r}?" if close else got
+        if hasattr(self.engine, "submit"):
+            return f"{got}; greendata has its own pool of threads, leave engine= out"
+        return got
+
+
+def _is_engine(kind: type) -> bool:
+    return any(base.__name__ == "Engine" and base.__module__.startswith("polars.") for base in kind.__mro__)
 
 
 class NotAFrame(GreenDataError, TypeError):
@@ -98,14 +120,34 @@ class NotAFrame(GreenDataError, TypeError):
         expected: the kind of frame, "LazyFrame" or "DataFrame".
     """
 
-    def __init__(self, frame: object, expected: str) -> None:
+    def __init__(self, frame: object, expected: str, remedy: str = "") -> None:
         super().__init__(frame, expected)
         self.frame = frame
         self.expected = expected
+        self.remedy = remedy  # "" for the usual one
 
     def __str__(self) -> str:
-        hint = {"LazyFrame": "call lazy() on a DataFrame", "DataFrame": "collect the LazyFrame first"}
-        return f"expected a polars.{self.expected}, got {type(self.frame).__name__}; {hint[self.expected]}"
+        return f"expected a polars.{self.expected}, got {type(self.frame).__name__}{self._hint}"
+
+    @property
+    def _hint(self) -> str:
+        if self.remedy and type(self.frame).__name__ not in ("LazyFrame", "Result", "TaskResult"):
+            return f"; {self.remedy}"
+        kind, wants_plan = type(self.frame).__name__, self.expected == "LazyFrame"
+        if kind in ("Result", "TaskResult"):
+            return "; call get() on it first"
+        if kind == "DataFrame":
+            return "; call lazy() on it" if wants_plan else "; convert it with polars.from_pandas() first"
+        if kind == "LazyFrame":
+            return "; collect the LazyFrame first: collect(lf).get()"
+        if kind in ("dict", "list", "tuple"):
+            return f"; make a frame of it: polars.{self.expected}({'data' if kind == 'dict' else 'rows'})"
+        if kind == "Table":
+            return f"; convert it: polars.from_arrow(table){'.lazy()' if wants_plan else ''}"
+        if isinstance(self.frame, str | PathLike):
+            path = "call lazy() on a DataFrame, or open a file with polars.scan_parquet(path)"
+            return f"; {path if wants_plan else 'the frame comes first'}"
+        return "; call lazy() on a DataFrame" if wants_plan else ""
 
 
 class WorkerDied(GreenDataError, RuntimeError):

@@ -13,6 +13,7 @@ __all__ = (
     "ConnectionBusy",
     "DatabaseUnreachable",
     "QueryFailed",
+    "TableExists",
     "UnknownDatabase",
     "WriteRefused",
 )
@@ -34,7 +35,9 @@ class UnknownDatabase(GreenDataError, ValueError):
         self.given = given
 
     def __str__(self) -> str:
-        return f"expected sqlite:///path, a path, postgresql://..., host=... or a connection, got {self.given}"
+        hint = {"Cursor": "; pass its connection", "module": "; pass a connection, or the path of the file"}
+        text = f"expected sqlite:///path, a path, postgresql://..., host=... or a connection, got {self.given}"
+        return text + hint.get(self.given, "")
 
 
 class DatabaseUnreachable(GreenDataError, ConnectionError):
@@ -76,6 +79,26 @@ class QueryFailed(GreenDataError, RuntimeError):
     def __str__(self) -> str:
         code = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
         return f"the database refused {_short(self.statement)!r}: {self.reason}{code}"
+
+
+class TableExists(QueryFailed):
+    """The table to write exists, and ``if_exists`` is "fail". Nothing was written.
+
+    Attributes:
+        table: its name.
+
+    Example:
+        >>> print(TableExists("t", 'table "t" already exists', None))
+        table 't' already exists; pass if_exists='append' to add the rows, or if_exists='replace'
+    """
+
+    def __init__(self, table: str, reason: str, sqlstate: str | None) -> None:
+        super().__init__(f"write to {table}", reason, sqlstate)
+        self.args = (table, reason, sqlstate)
+        self.table = table
+
+    def __str__(self) -> str:
+        return f"table {self.table!r} already exists; pass if_exists='append' to add the rows, or if_exists='replace'"
 
 
 class WriteRefused(QueryFailed):

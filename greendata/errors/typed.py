@@ -14,6 +14,7 @@ __all__ = (
     "ModelMismatch",
     "NoModel",
     "NotArrow",
+    "NotFromHere",
     "PathRefused",
     "PlanRefused",
     "UnknownColumn",
@@ -72,6 +73,38 @@ class UnreadableFile(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"cannot read {', '.join(self.paths)}: {self.reason}"
+
+
+class NotFromHere(GreenDataError, TypeError):
+    """A typed frame was made in a way that is not for these data.
+
+    Attributes:
+        call: what was called.
+        data: what was given.
+
+    Example:
+        >>> print(NotFromHere("Frame[User]", [{"name": "Ann"}]))
+        Frame[User]() does not take a list; write Frame[User].from_rows(...)
+    """
+
+    def __init__(self, call: str, data: object) -> None:
+        super().__init__(call, data)
+        self.call = call
+        self.data = data
+
+    def __str__(self) -> str:
+        frame = self.call.partition(".")[0]
+        kind = type(self.data).__name__
+        if kind in ("Result", "TaskResult"):
+            return f"{self.call}() does not take a {kind}; call get() on it first"
+        if kind in ("DataFrame", "LazyFrame"):
+            maker = "from_frame"
+        elif isinstance(self.data, Mapping):
+            maker = "from_columns"
+        else:
+            maker = "from_arrow" if hasattr(self.data, "__arrow_c_stream__") else "from_rows"
+        user = frame if "[" in frame else f"{frame}[User]"
+        return f"{self.call}() does not take a {kind}; write {user}.{maker}(...)"
 
 
 class NoModel(GreenDataError, TypeError):

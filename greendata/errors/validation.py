@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
 
@@ -42,7 +43,7 @@ class NotAModel(GreenDataError, TypeError):
         self.model = model
 
     def __str__(self) -> str:
-        return f"expected a pydantic model class, or a class with its own validate(frame), got {self.model!r}"
+        return f"expected a pydantic model class, or a class with its own validate(frame), got {shortened(self.model)}"
 
 
 class NoColumnForm(GreenDataError, TypeError):

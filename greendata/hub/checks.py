@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeGuard, TypeVar
+from functools import partial, wraps
+from types import CodeType
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
-from greendata.errors import BadArgument, UnknownArgument
+from greendata.errors import AsyncFunction, BadArgument, NotCallable, UnknownArgument
 
-__all__ = ("checked_count", "is_count", "is_number", "naming_arguments")
+__all__ = ("check_function", "checked_count", "code_of", "is_count", "is_number", "naming_arguments")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def is_count(value: object, least: int = 1) -> TypeGuard[int]:
@@ -34,6 +37,44 @@ def is_number(value: object, least: float = 0.0, most: float = math.inf) -> Type
         (True, False, False, False)
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def check_function(func: object) -> None:
+    """Check that *func* can be called, and that calling it does its work.
+
+    Raises:
+        NotCallable: it is not callable.
+        AsyncFunction: it is an async function, a partial of one, or an object with an async ``__call__``.
+
+    Example:
+        >>> async def fetch(): ...
+        >>> check_function(fetch)
+        Traceback (most recent call last):
+        greendata.errors.arguments.AsyncFunction: <function fetch at 0x...> is an async function, which only an asyncio
+        event loop can run; pass a plain function, or one that calls asyncio.run(...) itself
+    """
+    if not callable(func):
+        raise NotCallable(func)
+    code = code_of(func)
+    if code is not None and code.co_flags & _ASYNC:
+        raise AsyncFunction(func)
+
+
+def code_of(func: Any) -> CodeType | None:
+    """Return the code that a call of *func* runs first, or None if it is native.
+
+    Example:
+        >>> code_of(partial(checked_count, "workers")).co_name, code_of(len) is None
+        ('checked_count', True)
+    """
+    code = getattr(func, "__code__", None)
+    if code is None:
+        while isinstance(func, partial):
+            func = func.func
+        owner, name = (func, "__init__") if isinstance(func, type) else (type(func), "__call__")
+        inner = func if hasattr(func, "__code__") else getattr(owner, name, None)
+        code = getattr(inner, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def checked_count(name: str, value: object, least: int = 1) -> int:

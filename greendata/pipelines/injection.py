@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greendata.errors import BadSignature, NotCallable
+from greendata.errors import BadSignature
+from greendata.hub.checks import check_function
 
 __all__ = ("StageStatus", "WorkerInfo", "check_given", "requested_names", "select")
 
@@ -61,8 +62,7 @@ def requested_names(
     Raises:
         NotCallable, BadSignature: *func* cannot be called this way.
     """
-    if not callable(func):
-        raise NotCallable(func)
+    check_function(func)
     try:
         parameters = list(_parameters_of(func).values())
     except ValueError:  # a builtin without a signature

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import polars as pl
 
-from greendata.errors import NotAFrame
+from greendata.errors import FileMissing, NotAFrame
 from greendata.errors.notes import note, shortened
 from greendata.formats.frame_file import ParquetFile, discard
 from greendata.hub.checks import checked_count, naming_arguments
@@ -142,6 +142,7 @@ def sink_parquet(
 
     Raises:
         NotIterable, UnknownArgument: the arguments cannot be used.
+        FileMissing: there is no folder for *path*.
 
     Example:
         >>> import tempfile
@@ -151,6 +152,8 @@ def sink_parquet(
         2
     """
     options = options_for(sink_parquet, pl.DataFrame.write_parquet, locals())
+    if not (folder := Path(path).parent).is_dir():
+        raise FileMissing(str(folder))
     if source is None:
         return Partial(lambda given: ParquetSink(as_stage(given, FRAMES_WAITING), Path(path), options))
     return ParquetSink(as_stage(source, FRAMES_WAITING), Path(path), options)
@@ -227,7 +230,8 @@ class ParquetSink(Stage[Written]):
     def _append(self, file: ParquetFile, number: int, frame: Any) -> None:
         try:
             if not isinstance(frame, pl.DataFrame):
-                raise NotAFrame(frame, "DataFrame")
+                remedy = "put stages.batch(rows=10_000) before the sink: it makes frames of rows"
+                raise NotAFrame(frame, "DataFrame", remedy)
             pool.call(file.append, frame)
         except Exception as error:
             note(error, f"raised by {self.label} over frame {number}: {shortened(frame)}")

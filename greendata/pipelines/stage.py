@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from greendata.errors import NotIterable
+from greendata.errors import NotIterable, PipelineTimeout, ResultTimeout
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.pipelines.channel import Channel
@@ -55,17 +55,21 @@ class Stage(ABC, Generic[T]):
         """Run the pipeline and return all elements in a list.
 
         Args:
-            block: if false, raise `ResultTimeout` at once, because nothing has run yet.
+            block: if false, raise `PipelineTimeout` at once, because nothing has run yet.
             timeout: seconds after which the run is ended.
 
         Raises:
-            ResultTimeout: the run did not finish in time.
+            PipelineTimeout: the run did not finish in time, and was cancelled. It is a `ResultTimeout`.
             BadTimeout: *timeout* is negative or NaN.
             BaseException: an exception of a function or of the source.
         """
         result = self.submit()
         try:
             return result.get(block, timeout)
+        except ResultTimeout as expired:
+            if expired.result is not result:  # one that a function of the pipeline raised
+                raise
+            raise PipelineTimeout(result, expired.seconds) from expired
         finally:
             result.cancel()
 

@@ -17,7 +17,8 @@ Most stages have these keyword arguments:
 - ``on_start``, ``on_done``: called once by each worker, ``on_done`` also when the worker fails or is killed. The items
   of the dict that ``on_start`` returns, ``worker_info``, ``stage_status`` and (for the function only)
   ``element_index`` are passed to functions that have a parameter of that name.
-- ``progress``: the label of a tqdm bar that counts the elements the stage produces. Needs the extra ``progress``.
+- ``progress``: True, or the label of a tqdm bar that counts the elements the stage produces. Needs the extra
+  ``progress``.
 
 Without a source each function returns a `Partial`, to be used with ``|``.
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, overload
 
-from greendata.errors import BadChoice, NotIterable
+from greendata.errors import BadArgument, BadChoice, NotIterable
 from greendata.hub.checks import checked_count, naming_arguments
 from greendata.pipelines.call_policy import CallPolicy, On, OnError
 from greendata.pipelines.element import Element
@@ -88,7 +89,7 @@ def map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Stage[T]: ...
 @overload
 def map(
@@ -101,7 +102,7 @@ def map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Partial[Stage[T]]: ...
 @naming_arguments
 def map(
@@ -115,7 +116,7 @@ def map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     """Return a stage of the results of *func* for each element.
 
@@ -131,7 +132,7 @@ def map(
         on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
         on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
             cheap ones.
-        progress: the label of a progress bar. Needs the extra ``progress``.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
@@ -156,7 +157,7 @@ def filter(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Stage[T]: ...
 @overload
 def filter(
@@ -169,7 +170,7 @@ def filter(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Partial[Stage[Any]]: ...
 @naming_arguments
 def filter(
@@ -183,7 +184,7 @@ def filter(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     """Return a stage of the elements for which *func* returns a true value.
 
@@ -199,7 +200,7 @@ def filter(
         on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
         on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
             cheap ones.
-        progress: the label of a progress bar. Needs the extra ``progress``.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
@@ -224,7 +225,7 @@ def flat_map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Stage[T]: ...
 @overload
 def flat_map(
@@ -237,7 +238,7 @@ def flat_map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Partial[Stage[T]]: ...
 @naming_arguments
 def flat_map(
@@ -251,7 +252,7 @@ def flat_map(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     """Return a stage of the items of the iterables that *func* returns, as they are produced.
 
@@ -267,7 +268,7 @@ def flat_map(
         on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
         on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
             cheap ones.
-        progress: the label of a progress bar. Needs the extra ``progress``.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
@@ -293,7 +294,7 @@ def each(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> None: ...
 @overload
 def each(
@@ -308,7 +309,7 @@ def each(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Stage[Any]: ...
 @overload
 def each(
@@ -321,7 +322,7 @@ def each(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Partial[Stage[Any]]: ...
 @naming_arguments
 def each(
@@ -336,7 +337,7 @@ def each(
     on_done: Callable[..., Any] | None = None,
     on_error: OnError = "raise",
     on: On = "greenlet",
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     """Call *func* for each element for its side effects; the stage produces no elements.
 
@@ -353,7 +354,7 @@ def each(
         on_error: "raise" ends the pipeline, "skip" drops the element, a function gets the error and the value first.
         on: "greenlet" for functions that wait cooperatively, "native" for those that block or compute, "inline" for
             cheap ones.
-        progress: the label of a progress bar. Needs the extra ``progress``.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
         NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
@@ -487,17 +488,19 @@ def _work(
     on_done: Callable[..., Any] | None,
     on_error: OnError,
     on: On,
-    progress: str | None,
+    progress: str | bool | None,
 ) -> Any:
     checked_count("workers", workers)
     checked_count("maxsize", maxsize, least=0)
+    if not isinstance(progress, str | bool | None):
+        raise BadArgument("progress", progress, "True, False or the label of the bar")
     policy = CallPolicy(
         func, f"{kind}({name_of(func)})", on=on, timeout=timeout, on_error=on_error, on_start=on_start, on_done=on_done
     )
 
+    label = policy.label if progress is True else progress or None
+
     def make(given: Any) -> Stage[Any]:
-        return FunctionStage(
-            kind, policy, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=progress
-        )
+        return FunctionStage(kind, policy, as_stage(given, maxsize), workers=workers, maxsize=maxsize, progress=label)
 
     return Partial(make) if source is _ABSENT else make(source)

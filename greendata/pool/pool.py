@@ -30,6 +30,7 @@ blocking submit, failures printed twice), and a second queue for urgent work (a 
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
@@ -38,9 +39,18 @@ from typing import Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
-from greendata.errors import JobAborted, NotCallable, NoThread, PoolClosed, PoolFull, ResultLost, WaitsForItself
+from greendata.errors import (
+    JobAborted,
+    NotCallable,
+    NoThread,
+    OptionTaken,
+    PoolClosed,
+    PoolFull,
+    ResultLost,
+    WaitsForItself,
+)
 from greendata.hub import native
-from greendata.hub.checks import naming_arguments
+from greendata.hub.checks import check_function, code_of, naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.hub.origin import origin_here
 from greendata.hub.result import Result
@@ -201,8 +211,10 @@ class Pool:
         Raises:
             NotCallable: *func* is not callable. Other errors are those of `submit`.
         """
-        if not callable(func):
-            raise NotCallable(func)
+        check_function(func)
+        for option, value in (("timeout", timeout), ("key", key), ("label", label)):
+            if value is not None and _lacks(func, args, kwargs, option):
+                raise OptionTaken(func, option)
         work = _with_keywords(func, kwargs)
         return self.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func), depth=2)
 
@@ -435,6 +447,18 @@ class Pool:
         self._open(self.settings)
         for job in jobs:
             job.result.fail_after_fork(ResultLost(job.result.label))
+
+
+def _lacks(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> bool:
+    """Return True if *func* cannot be called without an argument *name*, which was not given."""
+    code = code_of(func)
+    if name in kwargs or code is None or name not in code.co_varnames:  # almost always
+        return False
+    signature = inspect.signature(func)
+    parameter = signature.parameters.get(name)
+    if parameter is None or parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
+        return False
+    return name not in signature.bind_partial(*args, **kwargs).arguments
 
 
 def _with_keywords(func: Callable[..., T], kwargs: Mapping[str, Any]) -> Callable[..., T]:

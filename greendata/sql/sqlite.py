@@ -518,7 +518,10 @@ def reason_of(error: BaseException) -> str:
     """Return the message of *error*, which comes from `sqlite3` or from SQLAlchemy around it."""
     text = str(getattr(error, "orig", None) or error)
     if "can only be used in that same thread" in text:
-        return "only its own thread may use the connection; make it with sqlite3.connect(..., check_same_thread=False)"
+        return (
+            "only its own thread may use the connection; make it with sqlite3.connect(..., check_same_thread=False), "
+            "or pass the path of the file"
+        )
     return text
 
 

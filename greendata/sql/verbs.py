@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, overload
 
 import polars as pl
 
-from greendata.errors import BadArgument, BadChoice, NotAFrame
+from greendata.errors import BadArgument, BadChoice, NotAFrame, QueryFailed, TableExists
 from greendata.hub.checks import is_count
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -174,7 +174,8 @@ def write_sql(
 
     Raises:
         NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
-        DatabaseUnreachable, QueryFailed: from the result; `WriteRefused`, a `QueryFailed`, if a value would change.
+        DatabaseUnreachable, QueryFailed: from the result. `TableExists` and `WriteRefused`, which is raised if a value
+            would change, are a `QueryFailed`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -194,7 +195,7 @@ def write_sql(
     try:
         _check_target(table, schema, database, target)
         check_writable(frame.schema, target.kind)
-        work = partial(ingest, target, canceller, frame.clone(), Table(table, schema, if_exists))
+        work = partial(_ingest, target, canceller, frame.clone(), Table(table, schema, if_exists))
         return _submit(work, target, canceller, timeout, key, label)
     except BaseException:
         target.release()
@@ -257,10 +258,22 @@ def _read_all(start: Any) -> pl.DataFrame:
     return pl.concat(list(frames))
 
 
+def _ingest(target: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
+    try:
+        return ingest(target, canceller, frame, table)
+    except QueryFailed as error:
+        exists = error.sqlstate == "42P07" or (error.sqlstate is None and "already exists" in error.reason)
+        if table.if_exists == "fail" and exists:
+            raise TableExists(table.name, error.reason, error.sqlstate) from error
+        raise
+
+
 def _check_query(query: object) -> None:
     expected = "one SQL statement as text"
     if not isinstance(query, str):
-        raise BadArgument("query", type(query).__name__, expected)
+        is_database = hasattr(query, "cursor") or hasattr(query, "connect") or isinstance(query, PathLike)
+        swapped = ", and the database comes after it" if is_database else ""
+        raise BadArgument("query", type(query), expected + swapped)
     if looks_like_address(query) and not any(character.isspace() for character in query):
         raise BadArgument("query", "an address", f"{expected}, and the database comes after it")
     if not query.strip() or "\0" in query or re.search("[\ud800-\udfff]", query):

@@ -22,7 +22,8 @@ from functools import partial
 from types import MethodType, TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar
 
-from greendata.errors import BadTimeout, JobCancelled, NotCallable, ServiceEnded
+from greendata.errors import BadTimeout, JobCancelled, ServiceEnded
+from greendata.hub.checks import check_function
 from greendata.hub.deadline import deadline, seconds_of
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.outcome import Status
@@ -165,8 +166,7 @@ class Caller(HubThread):
         Raises:
             NotCallable, CallerStopped: as `call_soon`.
         """
-        if not callable(func):
-            raise NotCallable(func)
+        check_function(func)
         service: Service[T] = Service(name_of(func))
         task = self._make_task(service.run, (func, args, kwargs), {})
         service.follow(task.call)

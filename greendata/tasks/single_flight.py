@@ -25,7 +25,8 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
-from greendata.errors import DeadlineExceeded, JobAborted, NotCallable, ResultTimeout, WaitsForItself
+from greendata.errors import DeadlineExceeded, JobAborted, ResultTimeout, WaitsForItself
+from greendata.hub.checks import check_function
 from greendata.hub.deadline import clear_deadline, nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
@@ -66,8 +67,7 @@ def single_flight(func: Callable[P, T]) -> Callable[P, T]:
         >>> load("a")
         'A'
     """
-    if not callable(func):
-        raise NotCallable(func)
+    check_function(func)
     flights: _Flights[T] = _Flights(func)
 
     @wraps(func)

@@ -16,9 +16,10 @@ import gevent
 from gevent import GreenletExit
 from greenlet import getcurrent, greenlet
 
-from greendata.errors import JobAborted, JobCancelled, NotCallable
+from greendata.errors import JobAborted, JobCancelled
 from greendata.errors.notes import without_frame
 from greendata.hub import native
+from greendata.hub.checks import check_function
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.hubs import weak_callback
@@ -91,8 +92,7 @@ class Task(Generic[T]):
         metadata: dict[str, Any] | None = None,
         on_end: Callable[[TaskResult[T]], object] | None = None,
     ) -> None:
-        if not callable(func):
-            raise NotCallable(func)
+        check_function(func)
         self.func = func
         self.args = args
         self.kwargs = kwargs

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.errors import NoModel, NotAFrame
+from greendata.errors import NoModel, NotAFrame, NotFromHere
 from greendata.formats.frame_file import CsvFile, FrameFile, IpcFile, NdjsonFile, ParquetFile, discard
 from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
@@ -100,12 +100,14 @@ class Frame(Generic[M]):
     def __init__(
         self,
         plan: pl.LazyFrame,
-        schema: pl.Schema,
+        schema: pl.Schema | None = None,
         *,
-        trust: Trust,
-        sources: tuple[Sources, ...],
+        trust: Trust = "off",
+        sources: tuple[Sources, ...] = (),
         texts: NdjsonRows[M] | None = None,
     ) -> None:
+        if not isinstance(schema, pl.Schema):  # called by a user, and not by one of the methods that make frames
+            raise NotFromHere(type(self).__name__, plan)
         self.plan = plan
         self.schema = schema
         self.trust: Trust = trust
@@ -143,7 +145,10 @@ class Frame(Generic[M]):
             >>> Frame[User].from_rows([{"name": "Ann"}, User(name="Bob")]).to_dict()
             {'name': ['Ann', 'Bob']}
         """
-        df = frame_of_rows(rows, cls._bound_model())
+        model = cls._bound_model()
+        if isinstance(rows, pl.DataFrame | pl.LazyFrame | Mapping | Result):
+            raise NotFromHere(f"{cls.__name__}.from_rows", rows)
+        df = frame_of_rows(rows, model)
         return cls(df.lazy(), df.schema, trust=trust, sources=())
 
     @classmethod
@@ -156,6 +161,9 @@ class Frame(Generic[M]):
             ModelMismatch: the arrays do not fit the columns of the model.
         """
         model = cls._bound_model()
+        given: object = columns
+        if isinstance(given, pl.DataFrame | pl.LazyFrame | Result):
+            raise NotFromHere(f"{cls.__name__}.from_columns", columns)
         df = frame_of_columns(columns)
         if df is None:
             df = frame_of_rows(rows_of_columns(columns), model)
