@@ -23,6 +23,7 @@ PARTS = (
     "http",
     "web",
     "load",
+    "engines",
 )
 
 
