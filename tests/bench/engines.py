@@ -101,7 +101,10 @@ def _allocate(size: int, folder: str) -> None:
 def _functions() -> list[Row]:
     with ProcessEngine(workers=4) as engine:
         gevent.joinall([gevent.spawn(engine.call, abs, -1) for _ in range(4)])
-        ticks = interleaved({"greendata": lambda: _tick(engine.call), "threads": lambda: _tick(greendata.run)}, ROUNDS)
+        ticks = interleaved(
+            {"greendata": lambda: _tick(engine.call), "threads": lambda: _tick(lambda loop: greendata.run(loop).get())},
+            ROUNDS,
+        )
         times = interleaved({"one": lambda: _time(engine, 1), "two": lambda: _time(engine, 2)}, ROUNDS)
     shown = [f"{median(ticks[name]) * 1e3:.1f} ms" for name in ("greendata", "threads")]
     speed = 2 * ratio(times["one"], times["two"])
@@ -122,8 +125,7 @@ def _functions() -> list[Row]:
 
 def _tick(run: Callable[..., object]) -> float:
     with Ticker() as intervals:
-        jobs = [gevent.spawn(lambda: getattr(run(_loop), "get", bool)()) for _ in range(4)]
-        gevent.joinall(jobs, raise_error=True)
+        gevent.joinall([gevent.spawn(run, _loop) for _ in range(4)], raise_error=True)
     return quantile(intervals, 0.99)
 
 
