@@ -16,8 +16,8 @@ from greendata.formats.csv_text import prepare, record_lines
 from greendata.formats.format import Format, format_of
 from greendata.formats.json.partition import InvalidJson, partition_rows
 from greendata.formats.json.rows import line_of, lines_of_rows
+from greendata.formats.json.stored import stored_frame
 from greendata.formats.readers import read
-from greendata.formats.writers import writer_of
 from greendata.hub.checks import checked_count
 from greendata.hub.pacing import BUDGET, breathe
 from greendata.hub.result import Result
@@ -25,6 +25,7 @@ from greendata.pool import pool
 from greendata.pool.operation import operation
 from greendata.schema.failures import failures_of
 from greendata.schema.fields import columns_of
+from greendata.schema.named_dtypes import MARKED_JSON
 from greendata.validation.partitioner import Partitioner
 from greendata.validation.verbs import complete_validation, own_validate, validate
 
@@ -150,16 +151,17 @@ def _decode_frame(
 
 def _decode_rows(submit: Submit, content: bytes, format: Format, model: type) -> pl.DataFrame:
     """Return the frame of the JSON rows in *content*, after validating the text of each row with *model*."""
+    stored = partial(stored_frame, content, format, model)
+    if MARKED_JSON in content and (df := submit(partial(stored, is_rejected=False)).get()) is not None:
+        return validate(df, model)
     try:
         rows, found = complete_validation(submit(partial(partition_rows, content, format, model)).get())
     except InvalidJson as invalid:
         raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
         return found.good
-    if any(column.codec.decoder(column.codec.dtype) for column in columns_of(model)):
-        df = submit(partial(_encoded, content, format, model)).get()
-        if df is not None:
-            return validate(df, model)
+    if (df := submit(partial(stored, is_rejected=True)).get()) is not None:
+        return validate(df, model)
     raise FrameInvalid(model.__name__, rows, found.failures)
 
 
@@ -177,17 +179,6 @@ def _lines(content: bytes, format: Format, csv: CsvOptions) -> pl.Series | None:
     if format == "csv":
         return record_lines(prepare(content, csv, None), csv)
     return lines_of_rows(content, format) if format in ("json", "ndjson") else None
-
-
-def _encoded(content: bytes, format: Format, model: type) -> pl.DataFrame | None:
-    """Return the frame in *content* if `encode` wrote it from a frame of *model*, where dicts are pairs; else None."""
-    columns = [column for column in columns_of(model) if column.sources]
-    writer = writer_of(format, escape_formulas=False)
-    try:
-        df = read(content, format, pl.Schema({column.name: column.codec.dtype for column in columns}))
-    except Malformed:
-        return None
-    return df if b"".join([*writer.add(df), writer.end()]) == content else None
 
 
 def _malformed(content: bytes, format: Format, invalid: InvalidJson) -> Malformed:

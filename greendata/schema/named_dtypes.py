@@ -52,9 +52,10 @@ from greendata.internals.pydantic import may_take_text
 from greendata.schema.annotations import SECRETS, alias_of, union_members
 from greendata.schema.codecs import ColumnCodec, Convert, Dtype, EncodeError, leaf_codec
 
-__all__ = ("MARK", "NamedDtypeCodec", "is_json", "json_type", "named_codec")
+__all__ = ("MARK", "MARKED_JSON", "NamedDtypeCodec", "is_json", "json_type", "named_codec")
 
 MARK = "\t"  # begins the text of a value that is not a string, where the type admits strings
+MARKED_JSON = b'"\\t'  # begins such a text in JSON
 _WORDS = ("true", "false", "null")  # in JSON a number may be true, but as text these are no values of such a type
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _FUNCTIONS = (AfterValidator, BeforeValidator, PlainValidator, WrapValidator)

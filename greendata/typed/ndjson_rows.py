@@ -8,6 +8,7 @@ accepts values in JSON that it would not accept from a column. Frames that an op
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -15,12 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from greendata.errors import FrameInvalid
 from greendata.formats.json.partition import InvalidJson, JsonPartitioner
+from greendata.formats.json.stored import stored_rows
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
 from greendata.typed.confinement import Sources
+from greendata.typed.instances import models_of
 from greendata.typed.ndjson_scan import LINE, TEXT, unreadable
 from greendata.validation.partitioner import Partitioned
-from greendata.validation.verbs import complete_validation
+from greendata.validation.verbs import complete_validation, validate
 
 __all__ = ("NdjsonRows",)
 
@@ -55,12 +58,16 @@ class NdjsonRows(Generic[M]):
             >>> NdjsonRows(rows.lazy(), Sources("ages", ("ages",), None), User).frame(rows)["age"].to_list()
             [1, 7]
         """
+        if (stored := self._stored(rows, is_rejected=False)) is not None:
+            return validate(stored, self.model)
         try:
             height, found = complete_validation(pool.call(_partition, self.model, rows[TEXT]))
         except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise pool.call(unreadable, self.found, rows[LINE][broken.row], reason) from broken
         if found.failures.height:
+            if (stored := self._stored(rows, is_rejected=True)) is not None:
+                return validate(stored, self.model)
             raise pool.call(FrameInvalid.with_text, self.model.__name__, height, found.failures)
         return found.good
 
@@ -74,6 +81,8 @@ class NdjsonRows(Generic[M]):
             >>> NdjsonRows(rows.lazy(), Sources("ages", ("ages",), None), User).models(rows)
             [User(age=1), User(age=7)]
         """
+        if (stored := self._stored(rows, is_rejected=False)) is not None:
+            return models_of(stored, self.model)
         check, texts = pool.call(JsonPartitioner, self.model).check, rows[TEXT]
 
         def models_of_slice(start: int, length: int) -> list[M]:
@@ -83,8 +92,13 @@ class NdjsonRows(Generic[M]):
             return gathered(models_of_slice, rows.height)
         except ValidationError as error:
             invalid = error
+        if (stored := self._stored(rows, is_rejected=True)) is not None:
+            return models_of(stored, self.model)
         self.frame(rows)  # raises an error with all failures, and without pydantic's, which may show secrets
         raise invalid
+
+    def _stored(self, rows: pl.DataFrame, *, is_rejected: bool) -> pl.DataFrame | None:
+        return pool.call(partial(stored_rows, rows[TEXT], self.model, is_rejected=is_rejected))
 
 
 def _partition(model: type[BaseModel], texts: pl.Series) -> Partitioned:

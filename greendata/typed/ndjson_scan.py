@@ -24,6 +24,7 @@ from greendata.errors import FrameInvalid, Malformed, UnreadableFile
 from greendata.formats.json.cells import CellMismatch, compare
 from greendata.formats.json.partition import InvalidJson, JsonPartitioner, lines_of
 from greendata.formats.json.reader import read_ndjson
+from greendata.formats.json.stored import stored_rows
 from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import referred
 from greendata.schema.failures import LISTED, concatenated
@@ -31,7 +32,7 @@ from greendata.schema.fields import columns_of
 from greendata.schema.models import schema_of
 from greendata.typed.confinement import Sources
 from greendata.typed.plan import message_without_plan
-from greendata.validation.verbs import complete_validation
+from greendata.validation.verbs import Filtered, complete_validation, filter_valid
 
 __all__ = ("LINE", "SCAN_LINES_OPTIONS", "TEXT", "scan_inferred", "scan_json_lines", "scan_validated", "unreadable")
 
@@ -149,7 +150,7 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
     height = failed = 0
     for numbers, texts in _line_batches(lines):
         try:
-            count, checked = complete_validation(partitioner(texts))
+            count, checked = _validated(partitioner, texts, model)
         except InvalidJson as broken:
             reason = broken.reason.partition(" at line ")[0]
             raise unreadable(found, numbers[broken.row], reason) from broken
@@ -163,6 +164,15 @@ def _validated_batches(lines: pl.LazyFrame, found: Sources, model: type[BaseMode
             break
     if failures:
         raise FrameInvalid.with_text(model.__name__, height, concatenated(failures))
+
+
+def _validated(partitioner: JsonPartitioner, texts: pl.Series, model: type[BaseModel]) -> tuple[int, Filtered]:
+    """Return the number of rows with these *texts*, and the valid ones. They may be what `Frame.write_ndjson` wrote."""
+    stored = stored_rows(texts, model, is_rejected=False)
+    if stored is None:
+        rows, found = complete_validation(partitioner(texts))
+        stored = stored_rows(texts, model, is_rejected=True) if found.failures.height else None
+    return (rows, found) if stored is None else (stored.height, filter_valid(stored, model))
 
 
 def _compared_batches(

@@ -359,13 +359,14 @@ def comes_back(model: type[BaseModel], values: list[Any]) -> None:
         "validated": greendata.to_models(greendata.validate(df, model), model),
     }
     dtype = df.dtypes[0]
-    formats: list[Format] = [] if dtype == pl.Object else ["parquet", "arrow"]
+    formats: list[Format] = [] if dtype == pl.Object else ["parquet", "arrow", "json", "ndjson"]
     if dtype == pl.String and None not in values and "" not in values:  # a CSV file has no nulls besides empty text
         formats += ["csv"]
     for format in formats:
         body = b"".join(greendata.encode(df, format))
         found[format] = greendata.to_models(greendata.decode(body, format, model=model), model)
-    assert all(same(having, models) for having in found.values()), found
+    for way, having in found.items():  # pydantic reads the string "1.0" of a JSON body as the integer of int | float
+        assert same(having, models) if "json" not in way else having == models, (way, having)
     if dtype != pl.Object:
         assert greendata.validate(df, model).equals(df)
 
@@ -385,6 +386,45 @@ def same(value: Any, other: Any) -> bool:
     if isinstance(value, Point | WithUnion | Tree):
         return same(value.__dict__, other.__dict__)
     return bool(value == other)
+
+
+FILES = [(int | str, [1, "1", "one"]), (Pet, [Cat(lives=9)]), (dict[str, int], [{"a": 1}]), (Any, [1, "1", {"a": 1}])]
+
+
+@pytest.mark.parametrize(("kind", "values"), FILES, ids=["union", "models", "dict", "any"])
+def test_files_of_typed_frames_come_back(kind: Any, values: list[Any], tmp_path: Path) -> None:
+    model = create_model("Model", n=(int, ...), f=(kind, ...))
+    rows = Frame[model].from_rows([{"n": 1, "f": value} for value in values])  # type: ignore[valid-type]
+    for form in ("parquet", "ipc", "ndjson", *(["csv"] if rows.schema["f"] == pl.String else [])):
+        path = tmp_path / f"rows.{form}"
+        getattr(rows, f"write_{form}")(path)
+        scanned = getattr(Frame[model], f"scan_{form}")(path)  # type: ignore[valid-type]
+        assert same(scanned.collect(), rows.collect()), form
+        assert same(scanned.filter(pl.col("n") == 1).collect(), rows.collect()), form
+        assert scanned.to_frame().equals(rows.to_frame()), form
+
+
+def test_a_body_with_a_tab_is_judged_by_pydantic_unless_greendata_wrote_it() -> None:
+    model = create_model("Model", f=(int | str, ...))
+    stored = b"".join(greendata.encode(Frame[model].from_rows([{"f": 1}]).to_frame(), "json"))  # type: ignore[valid-type]
+    assert stored == rb'[{"f":"\t1"}]'
+    assert greendata.to_models(greendata.decode(stored, "json", model=model), model) == [model(f=1)]
+    other = greendata.decode(rb'[{"f": "\t1"}]', "json", model=model)
+    assert greendata.to_models(other, model) == [model(f="\t1")]
+
+
+def test_text_goes_through_a_database(tmp_path: Path) -> None:
+    model = create_model("Model", f=(Cat | int | str, ...), g=(dict[str, Any], ...), h=(date | str, ...))
+    rows = [
+        {"f": Cat(lives=9), "g": {"a": [1, None]}, "h": MIDNIGHT.date()},
+        {"f": 1, "g": {}, "h": "2020-01-01"},
+        {"f": "1", "g": {"b": "x"}, "h": ""},
+    ]
+    frame = Frame[model].from_rows(rows)  # type: ignore[valid-type]
+    database = f"sqlite:///{tmp_path}/rows.db"
+    greendata.write_sql(frame.to_frame(), "rows", database).get()
+    back = Frame[model].from_frame(greendata.read_sql("select * from rows", database).get())  # type: ignore[valid-type]
+    assert same(back.collect(), frame.collect())
 
 
 def in_model(kind: Any) -> Any:
