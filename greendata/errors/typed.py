@@ -161,19 +161,28 @@ class ModelMismatch(GreenDataError, ValueError):
         model: the name of the model.
         missing: columns that the model requires and the frame lacks, sorted.
         misfits: for each column that does not fit, the type that it has and the one that the model expects.
+        hints: for columns that the frame lacks, which of its columns may be meant.
     """
 
-    def __init__(self, model: str, missing: Iterable[str], misfits: Mapping[str, tuple[object, object]]) -> None:
+    def __init__(
+        self,
+        model: str,
+        missing: Iterable[str],
+        misfits: Mapping[str, tuple[object, object]],
+        hints: Iterable[str] = (),
+    ) -> None:
         self.missing = tuple(sorted(missing))
         self.misfits = dict(sorted(misfits.items()))
-        super().__init__(model, self.missing, self.misfits)
+        self.hints = tuple(hints)
+        super().__init__(model, self.missing, self.misfits, self.hints)
         self.model = model
 
     def __str__(self) -> str:
         do = counted(len(self.missing) + len(self.misfits), "column does", "columns do")
         parts = [f"no column {name!r}" for name in self.missing]
         parts += [f"column {name!r} is {got}, not {expected}" for name, (got, expected) in self.misfits.items()]
-        return f"{do} not fit {self.model}: {', '.join(parts)}; rename(), select() or cast() first"
+        hints = self.hints if self.hints and not self.misfits else (*self.hints, "rename(), select() or cast() first")
+        return f"{do} not fit {self.model}: {', '.join(parts)}; {'; '.join(hints)}"
 
 
 class PlanRefused(GreenDataError, ValueError):

@@ -20,6 +20,7 @@ __all__ = (
     "NotAModel",
 )
 
+WITHOUT_VALUE = ("missing", "extra_forbidden")  # rules of which the value says nothing
 UNCHECKED = "unchecked"  # the rule of rows that were not checked, because enough other rows fail
 HINT = "choose a dtype, as in Annotated[..., polars.String]"
 
@@ -43,7 +44,13 @@ class NotAModel(GreenDataError, TypeError):
         self.model = model
 
     def __str__(self) -> str:
-        return f"expected a pydantic model class, or a class with its own validate(frame), got {shortened(self.model)}"
+        hint = ""
+        if isinstance(self.model, type) and hasattr(self.model, "model_fields"):  # a RootModel
+            hint = "; make it a field of a model"
+        elif hasattr(type(self.model), "model_fields"):
+            hint = "; pass its class"
+        got = shortened(self.model)
+        return f"expected a pydantic model class, or a class with its own validate(frame), got {got}{hint}"
 
 
 class NoColumnForm(GreenDataError, TypeError):
@@ -108,18 +115,20 @@ class FrameInvalid(GreenDataError, ValueError):
             ``value``, ``rule``, ``message``. After 10 000 failures no more rows are checked. A last row, with the
             rule ``unchecked``, has the number of unchecked rows as its value. Of bytes that were decoded there is a
             column ``line`` beside ``row``: where the row begins in them, from 1.
+        hints: for columns that the frame lacks, which of its columns may be meant.
     """
 
-    def __init__(self, model: str, rows: int, failures: pl.DataFrame) -> None:
-        super().__init__(model, rows, failures)
+    def __init__(self, model: str, rows: int, failures: pl.DataFrame, hints: Iterable[str] = ()) -> None:
+        self.hints = tuple(hints)
+        super().__init__(model, rows, failures, self.hints)
         self.model = model
         self.rows = rows
         self.failures = failures
 
     @classmethod
-    def with_text(cls, model: str, rows: int, failures: pl.DataFrame) -> FrameInvalid:
+    def with_text(cls, model: str, rows: int, failures: pl.DataFrame, hints: Iterable[str] = ()) -> FrameInvalid:
         """Return the error with its text already built, which runs a query on all failures. Call on a worker."""
-        error = cls(model, rows, failures)
+        error = cls(model, rows, failures, hints)
         str(error)
         return error
 
@@ -141,6 +150,7 @@ class FrameInvalid(GreenDataError, ValueError):
         lines += [_line(count, **first) for count, first in shown]
         if firsts.height > SHOWN:
             lines.append(f"  and {counted(firsts.height - SHOWN, 'kind')} more")
+        lines += [f"  {hint}" for hint in self.hints]
         return "\n".join(lines)
 
 
@@ -148,4 +158,5 @@ def _line(count: int, *, row: int | None, line: int | None = None, **failure: st
     where = "the column" if row is None else f"row {row}" if line is None else f"row {row} (line {line})"
     column, value, rule, message = (failure[name] for name in SHOWN_COLUMNS)
     times = f"{count} times {rule}, first in {where}" if count > 1 else f"{rule} in {where}"
-    return f"  {'the row' if column is None else column or repr(column)}: {times}, got {value}: {message}"
+    got = "" if rule in WITHOUT_VALUE else f", got {value}"
+    return f"  {'the row' if column is None else column or repr(column)}: {times}{got}: {message}"

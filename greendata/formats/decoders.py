@@ -26,6 +26,7 @@ from greendata.pool.operation import operation
 from greendata.schema.failures import failures_of
 from greendata.schema.fields import columns_of
 from greendata.schema.named_dtypes import MARKED_JSON
+from greendata.schema.similar_names import hints_for
 from greendata.validation.partitioner import Partitioner
 from greendata.validation.verbs import complete_validation, own_validate, validate
 
@@ -145,7 +146,7 @@ def _decode_frame(
     if model is None:
         return df
     if columns and (failures := Partitioner(model, columns, None).failures_of_all(df.schema)):
-        raise FrameInvalid(model.__name__, df.height, failures_of(failures))
+        raise FrameInvalid(model.__name__, df.height, failures_of(failures), hints_for(columns, df.columns))
     return validate(df, model)
 
 
@@ -171,7 +172,7 @@ def _with_lines(invalid: FrameInvalid, lines_of: Callable[[], pl.Series | None])
     if lines is None or lines.len() != invalid.rows:  # no rows on lines, or not only those of this frame
         lines = pl.Series([None], dtype=pl.UInt32).new_from_index(0, invalid.rows)
     line = lines.cast(pl.UInt32).gather(invalid.failures["row"]).alias("line")
-    return FrameInvalid.with_text(invalid.model, invalid.rows, invalid.failures.insert_column(1, line))
+    return FrameInvalid.with_text(invalid.model, invalid.rows, invalid.failures.insert_column(1, line), invalid.hints)
 
 
 def _lines(content: bytes, format: Format, csv: CsvOptions) -> pl.Series | None:

@@ -22,6 +22,7 @@ from greendata.schema.dtypes import plain_of
 from greendata.schema.fields import columns_of
 from greendata.schema.models import model_of
 from greendata.schema.named_dtypes import NamedDtypeCodec
+from greendata.schema.similar_names import hints_for
 
 __all__ = ("check_fit", "model_after")
 
@@ -46,7 +47,8 @@ def check_fit(schema: pl.Schema, model: type[BaseModel]) -> None:
         elif not _has_changers(model, column.field) and not _can_convert(schema[source], column.codec):
             misfits[source] = schema[source], column.codec.dtype
     if missing or misfits:
-        raise ModelMismatch(model.__name__, missing, misfits)
+        hints = hints_for(_inputs(model), schema) if missing else ()
+        raise ModelMismatch(model.__name__, missing, misfits, hints)
 
 
 def model_after(

@@ -101,7 +101,9 @@ class ModelStream(Closing, Generic[M]):
         except FrameInvalid as error:
             self.close()
             failures = error.failures.with_columns(pl.col("row") + self._count)
-            raise pool.call(FrameInvalid.with_text, error.model, self._count + error.rows, failures) from error
+            raise pool.call(
+                FrameInvalid.with_text, error.model, self._count + error.rows, failures, error.hints
+            ) from error
         except BaseException:  # also at the end of the stream
             self.close()
             raise

@@ -37,6 +37,7 @@ from greendata.pool.operation import operation
 from greendata.schema.column_names import referred
 from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, concatenated
 from greendata.schema.fields import columns_of
+from greendata.schema.similar_names import hints_for
 from greendata.validation.partitioner import Partitioned, Partitioner, assign
 from greendata.validation.row_validation import Validated, validate_rows
 from greendata.validation.trust import trusted
@@ -118,8 +119,17 @@ def validate(
         return pool.call(_call_own_validate, own, _require_frame(frame))
     rows, found = _checked(frame, model, trust=trust, strict=strict, all_rows=False)
     if found.failures.height:
-        raise pool.call(FrameInvalid.with_text, model.__name__, rows, found.failures)
+        raise pool.call(_invalid, model, frame, rows, found.failures)
     return found.good
+
+
+def _invalid(
+    model: type[BaseModel], frame: pl.DataFrame | pl.LazyFrame, rows: int, failures: pl.DataFrame
+) -> FrameInvalid:
+    """Return the error for the *failures* of a frame, with hints if columns are missing. Call on a worker."""
+    is_missing = failures["rule"].is_in(["missing", "extra_forbidden"]).any()
+    hints = hints_for(columns_of(model), frame.collect_schema().names()) if is_missing else ()
+    return FrameInvalid.with_text(model.__name__, rows, failures, hints)
 
 
 @operation("filter_valid")

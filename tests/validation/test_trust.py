@@ -39,7 +39,7 @@ def test_trust_in_the_shape() -> None:
     with pytest.raises(FrameInvalid) as caught:
         greendata.validate(df.drop("id"), User, trust="shape_only")
     assert str(caught.value) == (
-        "1 failure in 2 of 2 rows of User; see .failures\n  id: missing in the column, got None: Field required"
+        "1 failure in 2 of 2 rows of User; see .failures\n  id: missing in the column: Field required"
     )
 
 
