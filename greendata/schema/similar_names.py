@@ -11,6 +11,7 @@ __all__ = ("hints_for",)
 
 HINTS = 5  # in one error
 NAMES = 500  # names to compare, at most: comparing two takes some microseconds
+LONG = 100  # characters; longer names are not compared, and hints would be as long
 
 
 def hints_for(columns: Sequence[Column], names: Collection[str]) -> tuple[str, ...]:
@@ -28,10 +29,10 @@ def hints_for(columns: Sequence[Column], names: Collection[str]) -> tuple[str, .
         'Name' may be 'name': rename the column
     """
     used = {column.source(names) for column in columns}
-    spare = [name for name in names if name not in used][:NAMES]
+    spare = [name for name in names if name not in used and len(name) <= LONG][:NAMES]
     found: list[str] = []
     for column in columns:
-        if not column.sources or column.source(names) is not None:
+        if not column.sources or column.source(names) is not None or len(column.name) > LONG:
             continue
         if column.field in spare:
             found.append(
@@ -51,4 +52,4 @@ def _nearest(name: str, spare: Sequence[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return "".join(name[:100].casefold().split()).replace("_", "").replace("-", "")
+    return "".join(name.casefold().split()).replace("_", "").replace("-", "")

@@ -29,6 +29,7 @@ __all__ = ("PlanRows", "frame_of_rows", "models_of")
 M = TypeVar("M", bound=BaseModel)
 
 
+NO_COLUMN = "a key without a field has no column: add a field for it"
 _FRAME_ROWS = 2_000  # rows of Python values that become a frame at once: about two milliseconds with wide rows
 
 
@@ -110,7 +111,8 @@ def frame_of_rows(rows: Iterable[object], model: type[BaseModel]) -> pl.DataFram
     """
     columns = [column for column in columns_of(model) if column.sources]
     failures = Failures()
-    take = partial(_encode, TypeAdapter(model).validate_python, columns, failures)
+    allows_extra = model.model_config.get("extra") == "allow"
+    take = partial(_encode, TypeAdapter(model).validate_python, columns, failures, allows_extra)
     encoded = paced(take, enumerate(rows))
     if failures:
         raise pool.call(_invalid, model, len(encoded), _pieces(failures))
@@ -148,6 +150,7 @@ def _encode(
     check: Callable[[Any], Any],
     columns: list[Column],
     failures: Failures,
+    allows_extra: bool,  # noqa: FBT001 - all arguments but the last are bound
     numbered: tuple[int, object],
 ) -> tuple[Any, ...]:
     """Return the values of a row as their columns store them. Errors are added to *failures*."""
@@ -157,11 +160,6 @@ def _encode(
     except ValidationError as error:
         failures.add(error, number, hidden=hidden_places(columns))
         return ()
-    for name, value in (getattr(instance, "model_extra", None) or {}).items():
-        shown = HIDDEN if hidden_places(columns) else shown_value(value)
-        failures.append(
-            (number, shown_name(name), shown, "column_form", "an extra key has no column: add a field for it")
-        )
     encoded: list[Any] = []
     for column in columns:
         value = getattr(instance, column.field)
@@ -170,4 +168,6 @@ def _encode(
         except EncodeError as unfit:
             shown = HIDDEN if column.is_hidden else shown_value(value)
             failures.append((number, shown_name(column.name), shown, "column_form", str(unfit)))
+    if allows_extra and (extra := getattr(instance, "model_extra", None)):
+        failures += [(number, shown_name(name), None, "column_form", NO_COLUMN) for name in extra]
     return tuple(encoded)

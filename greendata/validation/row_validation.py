@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -114,9 +114,14 @@ class RowValidator(Validator):
 
     Attributes:
         check: returns an instance of the model for a row, or raises ValidationError.
+        hidden: the names of the columns and fields whose values no failure shows.
     """
 
     check: Callable[[Any], BaseModel]
+    hidden: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", hidden_places(self.columns))
 
     def rows(self, places: pl.Series) -> Iterator[Mapping[str, Any]]:
         """See `Validator.rows`."""
@@ -127,7 +132,7 @@ class RowValidator(Validator):
         try:
             model = self.check(row)
         except ValidationError as error:
-            failures.add(error, number, hidden=hidden_places(self.columns))
+            failures.add(error, number, hidden=self.hidden)
             return None
         return [getattr(model, column.field) for column in self.columns]
 

@@ -47,11 +47,13 @@ def shape_failures(dtypes: Mapping[str, Dtype], columns: Sequence[Column], *, ex
     """Return the failures of a frame that follow from *dtypes* alone: missing columns and forbidden columns."""
     required = (column for column in columns if column.sources and column.missing == "fails")
     missing = [column.name for column in required if column.source(dtypes) is None]
-    found: list[Failure] = [(None, name, None, "missing", "Field required") for name in missing]
+    found: list[Failure] = [(None, shown_name(name), None, "missing", "Field required") for name in missing]
     if extra == "forbid":
         known = {_source(column, dtypes) for column in columns}
         unknown = [name for name in dtypes if name not in known]
-        found += [(None, name, None, "extra_forbidden", "Extra inputs are not permitted") for name in unknown]
+        found += [
+            (None, shown_name(name), None, "extra_forbidden", "Extra inputs are not permitted") for name in unknown
+        ]
     return found
 
 

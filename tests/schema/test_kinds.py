@@ -52,6 +52,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 import greendata
 from greendata import Frame
+from greendata.errors import FrameInvalid
 from greendata.formats.format import Format
 
 pytestmark = pytest.mark.once("patched")  # tests values only, which do not depend on patching
@@ -493,3 +494,9 @@ def judged(column: pl.Series, model: type[BaseModel]) -> tuple[dict[int, BaseMod
         except ValidationError:
             wrong.add(number)
     return expected, wrong
+
+
+def test_a_key_without_a_field_is_not_lost() -> None:
+    with pytest.raises(FrameInvalid, match=r"y: column_form in row 0.*a key without a field has no column"):
+        Frame[Open].from_rows([{"x": 1, "y": 2}])
+    assert Frame[Open].from_rows([{"x": 1}]).collect() == [Open(x=1)]

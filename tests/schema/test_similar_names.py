@@ -75,7 +75,7 @@ def test_errors_say_which_column_may_be_meant(model: type[BaseModel], row: dict[
 
 
 def test_a_missing_value_has_no_text() -> None:
-    with pytest.raises(FrameInvalid, match="user_id: missing in row 0: Field required"):
+    with pytest.raises(FrameInvalid, match=r"user_id: missing in row 0: Field required"):
         greendata.validate(pl.DataFrame({"name": ["a"]}), User)
     with pytest.raises(FrameInvalid, match="more: extra_forbidden in row 0: Extra inputs are not permitted"):
         greendata.validate(pl.DataFrame({"user_id": [1], "more": [1]}), Closed)
@@ -89,5 +89,5 @@ def test_hints_are_few_and_cheap() -> None:
 
 
 def test_an_instance_and_a_root_model_are_no_models() -> None:
-    with pytest.raises(NotAModel, match="got User.*; pass its class"):
+    with pytest.raises(NotAModel, match="pass its class"):
         greendata.schema_of(User(user_id=1))  # type: ignore[arg-type]
