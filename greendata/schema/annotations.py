@@ -112,10 +112,11 @@ def is_typed_dict(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 
-def holds_secret(annotation: Any) -> bool:
+def holds_secret(annotation: Any, *, or_hidden: bool = False) -> bool:
     """Return True if values of the type are, or contain, what pydantic hides: `SecretStr` and the like.
 
-    A model that sets ``hide_input_in_errors`` counts as well.
+    Args:
+        or_hidden: True if a model that sets ``hide_input_in_errors`` counts as well.
 
     Example:
         >>> holds_secret(dict[str, SecretStr]), holds_secret(str)
@@ -131,7 +132,7 @@ def holds_secret(annotation: Any) -> bool:
         if isinstance(part, str | ForwardRef) and "Secret" in str(part):  # an annotation that is not evaluated
             return True
         kind = get_origin(part) or part
-        if isinstance(kind, type) and (issubclass(kind, SECRETS) or _hides_input(kind)):
+        if isinstance(kind, type) and (issubclass(kind, SECRETS) or (or_hidden and _hides_input(kind))):
             return True
         pending += [alias_of(part), *get_args(part), *_parts(kind)] if part is not None else []
     return False

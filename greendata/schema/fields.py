@@ -152,7 +152,7 @@ def _columns(model: type[BaseModel]) -> tuple[Column, ...]:
     computed = []
     for name, info in model.model_computed_fields.items():
         codec = _codec(info.return_type, (), f"{model.__name__}.{name}", (model,))
-        is_hidden = holds_secret(info.return_type)
+        is_hidden = holds_secret(info.return_type, or_hidden=True)
         computed.append(Column(info.alias or name, name, (), codec, is_optional(info.return_type), is_hidden=is_hidden))
     if not model.model_fields and not computed:
         raise NoColumnForm(model.__name__, model, "it has no fields", "give it a field")
@@ -170,7 +170,7 @@ def _fields(
         codec = _codec(info.annotation, tags_of(info), path, inside)
         sources = _sources(config, name, info, path)
         missing, default = _default(config, info, codec)
-        is_hidden = bool(config.get("hide_input_in_errors")) or holds_secret(info.annotation)
+        is_hidden = bool(config.get("hide_input_in_errors")) or holds_secret(info.annotation, or_hidden=True)
         columns.append(
             Column(sources[0], name, sources, codec, is_optional(info.annotation), missing, default, is_hidden)
         )

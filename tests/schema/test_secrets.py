@@ -47,12 +47,17 @@ class Hidden(BaseModel):
     password: int
 
 
+class Nested(BaseModel):
+    hidden: Hidden | int
+
+
 ROWS: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (User, {"id": 1, "password": SHORT}),
     (PlainUser, {"id": 1, "password": SHORT}),
     (Account, {"user": {"id": 1, "password": SHORT}}),
     (Aliased, {"pass word": SHORT}),
     (Hidden, {"password": SHORT}),
+    (Nested, {"hidden": {"password": SHORT}}),
 ]
 
 
@@ -114,7 +119,7 @@ def test_no_message_has_a_secret(model: type[BaseModel], row: dict[str, Any]) ->
         with pytest.raises(FrameInvalid) as caught:
             call()
         assert SHORT not in str(caught.value) + str(caught.value.failures.to_dicts())
-        assert caught.value.failures["value"].to_list() == [HIDDEN]
+        assert caught.value.failures["value"].unique().to_list() == [HIDDEN]
         assert is_hidden(caught.value)
     with pytest.raises(ValidationError) as refused:
         greendata.to_models(df, model)
@@ -148,3 +153,13 @@ def test_a_secret_that_does_not_fit_its_column_is_not_shown() -> None:
     with pytest.raises(FrameInvalid, match="SecretStr does not come back from Enum") as caught:
         Frame[Choice].from_rows([{"key": PASSWORD}])
     assert PASSWORD not in str(caught.value) + str(caught.value.failures.to_dicts())
+
+
+def test_a_secret_can_be_a_default() -> None:
+    class WithDefault(BaseModel):
+        id: int
+        key: SecretStr = SecretStr(PASSWORD)
+        other: SecretStr | None = None
+
+    df = greendata.validate(pl.DataFrame({"id": [1, 2]}), WithDefault)
+    assert df.rows() == [(1, SecretStr(PASSWORD), None), (2, SecretStr(PASSWORD), None)]
