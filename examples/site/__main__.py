@@ -42,6 +42,7 @@ DOORS = ("gunicorn-gevent", "legacy-flask", "crawler", "troubleshooting", "faq")
 
 _LINK = re.compile(r"```.*?```|`[^`]*`|(?<=\]\()([^)#\s]*)(#[^)\s]*)?(?=\))", re.DOTALL)  # or code, which has none
 _CODE = re.compile(r"<code>(?:greendata\.)?(\w+)(?:\(.*?\))?</code>")
+_TABLE = re.compile(r"^=+ +=+$.*^=+ +=+$", re.DOTALL | re.MULTILINE)  # from its first rule to its last
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def build(folder: Path) -> None:
             folder / page.path,
             template.render(page=page, body=with_reference(body, page), pages=navigation, modules=MODULES),
         )
-    reference(folder, navigation)
+    reference(folder)
 
 
 def documents() -> list[Page]:
@@ -151,18 +152,25 @@ def relative(path: str, page: Page) -> str:
     return posixpath.relpath(path, posixpath.dirname(page.path) or ".")
 
 
-def reference(folder: Path, navigation: list[tuple[str, str]]) -> None:
+def reference(folder: Path) -> None:
     """Write a page for each of MODULES, and the index that its search box uses."""
     for name in greendata.__all__:
         getattr(greendata, name)  # it is loaded when it is used, which pdoc does not do
     # pdoc shows an annotation as it is written if its name is imported for type checkers only.
     warnings.filterwarnings("ignore", "Error parsing type annotation", module="pdoc")
     modules = {name: pdoc.doc.Module.from_name(name) for name in MODULES}
-    render.env.globals["pages"] = navigation
+    for module in modules.values():
+        for member in module.flattened_own_members:
+            member.docstring = fenced(member.docstring)
     for name, module in modules.items():
         write(folder / "reference" / f"{name.replace('.', '/')}.html", render.html_module(module, modules))
     write(folder / "reference" / "index.html", render.html_index(modules))
     write(folder / INDEX, render.search_index(modules))
+
+
+def fenced(docstring: str) -> str:
+    """Return *docstring* with its tables, which are not Markdown, as code."""
+    return _TABLE.sub(lambda table: f"```\n{table[0]}\n```", docstring)
 
 
 def write(path: Path, text: str) -> None:
