@@ -28,7 +28,7 @@ from greendata.hub.result import Result
 from greendata.observe.running import REASON as CANCELLED_BY_OPERATOR
 from greendata.pool.job import bypass_queue_limit
 from greendata.web.client import reset_of
-from greendata.web.negotiation import acceptable, type_of
+from greendata.web.negotiation import acceptable, is_for_excel, type_of
 from greendata.web.scope import current_scope
 
 __all__ = ("respond",)
@@ -58,7 +58,8 @@ def respond(
         filename: the name under which a browser saves the response; the format's suffix is added if it has none. It
             may come from the client: characters that do not belong in a file's name are replaced.
         escape_formulas: in CSV, prevent spreadsheets from reading text as a formula.
-        include_bom: in CSV, begin with a byte order mark, without which Excel assumes another encoding.
+        include_bom: in CSV, begin with a byte order mark, without which Excel assumes another encoding. A client that
+            wants it asks for ``?excel``.
 
     Raises:
         FormatUnknown, NotAcceptable: the client's choice; the extension responds with 400 and 406.
@@ -76,8 +77,9 @@ def respond(
     source = data.get() if isinstance(data, Result) else data
     label = request.endpoint or "respond"
 
+    options = {"escape_formulas": escape_formulas, "include_bom": include_bom or is_for_excel(request)}
+
     def stream_in(chosen: Format) -> _Stream:
-        options = {"escape_formulas": escape_formulas, "include_bom": include_bom}
         return _Stream(encode(source, chosen, **options, label=label), label)
 
     if format is None:

@@ -80,6 +80,20 @@ def test_pyarrow_reads_the_streams(client: FlaskClient) -> None:
         ("/report?format=parquet", "text/html,*/*;q=0.8", "parquet"),
         ("/report?format=parquet", None, "parquet"),
         ("/report?format=parquet", "text/csv", "csv"),
+        ("/report", "application/json, text/plain, */*", "json"),
+        ("/report?format=csv", "application/json, text/plain, */*", "csv"),
+        ("/report?format=csv", "application/json, text/javascript, */*; q=0.01", "csv"),
+        ("/report?format=csv", "text/csv;q=0.2, application/x-ndjson;q=0.9", "csv"),
+        ("/report?format=csv", "application/json, text/csv;q=0, */*", "json"),
+        ("/report?format=ndjson", "application/json, application/jsonl", "ndjson"),
+        ("/report.csv", "application/json, text/plain, */*", "csv"),
+        ("/report.csv", "application/json, */*;q=0.1", "json"),
+        ("/report.csv", "text/csv, application/json;q=0.5", "csv"),
+        ("/report?excel", "text/html,*/*;q=0.8", "csv"),
+        ("/report?excel=1", "application/json, text/plain, */*", "csv"),
+        ("/report?excel", "application/json", "json"),
+        ("/report?excel=0", "*/*", "json"),
+        ("/report?excel&format=ndjson", None, "ndjson"),
         ("/report.csv", None, "csv"),
         ("/report.csv?format=arrow", None, "arrow"),
         ("/report.csv", "application/json", "json"),
@@ -263,6 +277,19 @@ def test_a_byte_order_mark_for_excel() -> None:
         assert respond(frame, "json", include_bom=True).get_data() == '[{"größe":"é"}]'.encode()
         two = b"".join(greendata.encode([frame, frame], "csv", include_bom=True))
         assert pl.read_csv(two).equals(pl.concat([frame, frame]))
+
+
+@pytest.mark.parametrize(
+    ("path", "marked"),
+    [("/csv", False), ("/csv?excel", True), ("/csv?excel=false", False), ("/csv?format=csv&excel=1", True)],
+)
+@pytest.mark.parametrize("fixed", [None, "csv"])
+def test_a_client_may_ask_for_the_mark(path: str, marked: bool, fixed: Any) -> None:  # noqa: FBT001
+    app = Flask("service")
+    app.add_url_rule("/csv", "csv", lambda: respond(FRAME, fixed))
+    sent = app.test_client().get(path, headers={"Accept": "text/csv"}).data
+    assert sent.startswith("\ufeff".encode()) is marked
+    assert pl.read_csv(sent).equals(FRAME)
 
 
 def test_a_head_request_and_a_dropped_response_close_the_source() -> None:
