@@ -30,7 +30,7 @@ __all__ = ("CsvText", "join_names", "prepare", "record_lines")
 
 NAMED = 5  # columns that an error message names, at most
 STEP_BYTES = 1 << 15  # to split into lines, or to convert, with the GIL held: about a millisecond
-STEP_ROWS = 1000  # to skip with the GIL held
+STEP_ROWS = 50  # to skip, one by one, with the GIL held
 
 _UNCLOSED = "a quote is not closed"
 
@@ -159,13 +159,25 @@ def _after_ignored(content: bytes, options: CsvOptions) -> int:
     at = _first_full_line(content, at, options) if options.has_header else at
     left, steps = options.skip_rows, 0
     while left and at < len(content):
-        at, left, steps = _record_end(content, at), left - 1, steps + 1
-        at = _after_comments(content, at, options)
-        if steps % STEP_ROWS == 0:
+        end, records = _plain_records(content, at, options) if left > STEP_ROWS else (at, 0)
+        if 0 < records <= left:
+            at, left = end, left - records
             release_gil()
+        else:
+            at, left, steps = _after_comments(content, _record_end(content, at), options), left - 1, steps + 1
+            if steps % STEP_ROWS == 0:
+                release_gil()
     if not options.has_header:
         return at
     return len(content) if first_byte(content, at) == len(content) else _first_full_line(content, at, options)
+
+
+def _plain_records(content: bytes, begin: int, options: CsvOptions) -> tuple[int, int]:
+    """Return where some records after *begin* end, and their number: 0 if not each line is a record."""
+    lines = content[begin : begin + STEP_BYTES]
+    if options.comment_prefix is not None or b'"' in lines:
+        return begin, 0
+    return begin + lines.rfind(b"\n") + 1, lines.count(b"\n")
 
 
 def _first_full_line(content: bytes, begin: int, options: CsvOptions) -> int:

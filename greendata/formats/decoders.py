@@ -69,8 +69,9 @@ def decode(
             absent: its values are null. Arrow and Parquet must have exactly these dtypes. Without a schema, the dtypes
             are inferred from all rows.
         model: a pydantic model that the rows must satisfy: see `greendata.validation.verbs.validate`. Without a
-            schema, each row of JSON is validated from its text, as by ``model_validate_json``. A row with more
-            elements than pydantic is given (see there) fails.
+            schema, each row of JSON is validated from its text, as by ``model_validate_json``, which a validation of
+            the frame afterwards cannot do: there an absent key is null, and a value has the type of its column. A row
+            with more elements than pydantic is given (see there) fails.
         max_bytes: the maximum size in bytes. At most one byte more is read.
         timeout: the deadline of the parsing in seconds.
         key: the fairness key, see `greendata.pool.pool.Pool.submit`.

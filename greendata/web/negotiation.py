@@ -26,10 +26,10 @@ _OFF = ("0", "false", "no", "off")
 def acceptable(request: Request) -> tuple[Format, ...]:
     """Return the formats that the response to *request* may have, the client's first choice first; at least one.
 
-    ``?format=`` decides, or ``?excel``, which stands for CSV: that format alone, if ``Accept`` allows it, by its name or
-    by a wildcard such as ``*/*``. So does the suffix of the URL's path, unless the client prefers a format by its
-    q-value. Otherwise the media types that ``Accept`` names come first, by their q-values. JSON and the others follow
-    if the client accepts them.
+    ``?format=`` decides, or ``?excel``, which stands for CSV: that format alone, if ``Accept`` allows it, by name or by
+    a wildcard such as ``*/*``. So does the suffix of the URL's path, unless the client prefers a format by its q-value.
+    Otherwise the media types that ``Accept`` names come first, by their q-values. JSON and the others follow if the
+    client accepts them.
 
     Raises:
         FormatUnknown: ``?format=`` names an unknown format.

@@ -102,6 +102,15 @@ def test_what_is_ignored_changes_no_value_and_no_line(
     assert [*zip(failures["row"], failures["line"], strict=True)] == [*enumerate(lines[1:])]
 
 
+@pytest.mark.parametrize("row", [b"1,2\n", b"\n", b'"1\n",2\n', b"#,2\r\n"])
+@pytest.mark.parametrize("skipped", [49, 51, 9_999, 10_000])
+def test_many_rows_are_skipped(row: bytes, skipped: int) -> None:
+    content = b"x\n" + row * 10_000 + b"a,b\n1,2\n"
+    df = decode(content, "csv", skip_rows=skipped + 1, has_header=False)
+    assert df.height == 10_000 - skipped + 2
+    assert df.rows()[-1] == ("1", "2")
+
+
 def test_empty_lines_before_the_header_are_skipped_after_rows_too() -> None:
     assert decode(b"title\n\n\na,b\n1,2\n", "csv", skip_rows=1).rows() == [(1, 2)]
 
