@@ -136,14 +136,27 @@ def _in_utf8(content: bytes, options: CsvOptions) -> bytes:
     decoded = BytesIO()
     lines = 1
     for begin in range(0, max(1, len(content)), STEP_BYTES):
+        step, state = content[begin : begin + STEP_BYTES], decoder.getstate()
         try:
-            text = decoder.decode(content[begin : begin + STEP_BYTES], final=begin + STEP_BYTES >= len(content))
+            text = decoder.decode(step, final=begin + STEP_BYTES >= len(content))
             decoded.write(text.encode())
         except UnicodeError as error:
-            raise Malformed("csv", f"it is not {name}", line=lines) from error
+            decoder.setstate(state)
+            raise Malformed("csv", f"it is not {name}", line=lines + _lines_before_error(decoder, step)) from error
         lines += text.count("\n")
         release_gil()
     return decoded.getvalue()
+
+
+def _lines_before_error(decoder: codecs.IncrementalDecoder, step: bytes) -> int:
+    """Return the number of lines that end before the bytes that *decoder* cannot decode."""
+    lines = 0
+    for at in range(len(step)):
+        try:
+            lines += decoder.decode(step[at : at + 1]).count("\n")
+        except UnicodeError:
+            break
+    return lines
 
 
 def _after_empty_lines(content: bytes) -> int:

@@ -129,7 +129,13 @@ def test_characters_at_the_border_of_a_step() -> None:
 
 @pytest.mark.parametrize(
     ("content", "encoding", "line"),
-    [(b"a\nb\n\xff\n", "ascii", 1), (b"a\nb\xe9", "utf-8-sig", 1), ("a\n".encode("utf-16")[:-1], "utf-16", 1)],
+    [
+        (b"a\nb\n\xff\n", "ascii", 3),
+        (b"a\nb\xe9", "utf-8-sig", 2),
+        ("a\nb\n".encode("utf-16")[:-1], "utf-16", 2),
+        (b"a\n" * 50_000 + b"\xff", "ascii", 50_001),
+        (("日\n" * 50_000).encode("gb18030") + b"\xff", "gb18030", 50_001),
+    ],
 )
 def test_text_of_another_encoding(content: bytes, encoding: str, line: int) -> None:
     with pytest.raises(Malformed, match=f"it is not {encoding}") as caught:
