@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -150,7 +151,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def answer_to(server: Server, headers: str, sent: bytes, *, path: str = "/", ends: bool = False) -> tuple[int, Any]:
     """Return the response to a POST, after which the client may close its sending side."""
-    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Type: text/csv\r\n{headers}\r\n\r\n"
+    if "Content-Type" not in headers:
+        headers = f"Content-Type: text/csv\r\n{headers}"
+    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n{headers}\r\n\r\n"
     with server.connected(head.encode() + sent) as client:
         if ends:
             client.shutdown(socket.SHUT_WR)
@@ -174,6 +177,29 @@ def test_real_servers_deliver_complete_bodies(server: Server, path: str) -> None
     assert answer_to(server, "Content-Length: 7", CSV, path=path) == (200, {"sum": 3})
     assert answer_to(server, CHUNKED, chunk(CSV[:4]) + chunk(CSV[4:]) + b"0\r\n\r\n", path=path) == (200, {"sum": 3})
     assert answer_to(server, "Content-Length: 7", CSV + b"9\n", path=path) == (200, {"sum": 3})
+
+
+FORM = (
+    b'--xx\r\nContent-Disposition: form-data; name="a"; filename="a.csv"\r\n'
+    + b"Content-Type: application/octet-stream\r\n\r\n"
+    + CSV
+    + b"\r\n--xx--\r\n"
+)
+IN_FORM = "Content-Type: multipart/form-data; boundary=xx\r\n"
+ZIPPED = gzip.compress(CSV)
+IN_GZIP = "Content-Encoding: gzip\r\n"
+
+
+@pytest.mark.parametrize(("headers", "data"), [(IN_FORM, FORM), (IN_GZIP, ZIPPED)], ids=["form", "gzip"])
+def test_real_servers_deliver_forms_and_compressed_bodies(server: Server, headers: str, data: bytes) -> None:
+    for path in ("/", "/?look=1"):
+        whole = answer_to(server, f"{headers}Content-Length: {len(data)}", data, path=path)
+        chunked = answer_to(server, headers + CHUNKED, chunk(data[:20]) + chunk(data[20:]) + b"0\r\n\r\n", path=path)
+        assert (whole, chunked) == ((200, {"sum": 3}), (200, {"sum": 3}))
+    for sent in (data[:20], data[:-1]):
+        for header, part in ((f"Content-Length: {len(data)}", sent), (CHUNKED, chunk(sent))):
+            status, problem = answer_to(server, headers + header, part, ends=True)
+            assert (status, problem["title"]) == (400, "The body cannot be read")
 
 
 @pytest.mark.parametrize(
