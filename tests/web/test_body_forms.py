@@ -216,10 +216,17 @@ def test_the_charset_of_the_client(client: FlaskClient, charset: str, encoding: 
         assert post_with(client, text, "text/csv; charset=utf-16", encoding=encoding).get_json() == FRAME.to_dicts()
 
 
-@pytest.mark.parametrize("charset", ["nope", "idna", "punycode", "unicode_escape", "zlib", "rot13", "utf-7"])
+@pytest.mark.parametrize(
+    "charset", ["nope", "idna", "punycode", "unicode_escape", "zlib", "rot13", "utf-7", "iso-8859-99"]
+)
 def test_charsets_that_a_client_may_not_name(client: FlaskClient, charset: str) -> None:
     answer = client.post("/", data=b"id\n1\n", content_type=f"text/csv; charset={charset}")
     assert f"got 'charset={charset}', expected one of utf-8" in detail(answer, 415)
+
+
+def test_the_charset_of_json_is_ignored(client: FlaskClient) -> None:
+    content_type, data = "application/json; charset=nope", BODIES["rows"][1]
+    assert client.post("/", data=data, content_type=content_type).get_json() == FRAME.to_dicts()
 
 
 def test_bad_options_are_errors_of_the_service() -> None:

@@ -181,9 +181,7 @@ def test_real_servers_deliver_complete_bodies(server: Server, path: str) -> None
 
 FORM = (
     b'--xx\r\nContent-Disposition: form-data; name="a"; filename="a.csv"\r\n'
-    + b"Content-Type: application/octet-stream\r\n\r\n"
-    + CSV
-    + b"\r\n--xx--\r\n"
+    b"Content-Type: application/octet-stream\r\n\r\n" + CSV + b"\r\n--xx--\r\n"
 )
 IN_FORM = "Content-Type: multipart/form-data; boundary=xx\r\n"
 ZIPPED = gzip.compress(CSV)
