@@ -151,11 +151,13 @@ class Recorder:
     Safe from any thread.
 
     Example:
-        >>> import greendata
+        >>> import gevent, greendata
+        >>> hub = gevent.get_hub()  # jobs of a thread without a hub are not recorded
         >>> recorder = Recorder()
         >>> recorder.start()
-        >>> greendata.run(sum, [1, 2], label="example").get(timeout=5)
-        3
+        >>> result = greendata.run(sum, [1, 2], label="example")
+        >>> while not recorder.labels():  # a job is recorded by its hub, perhaps after its outcome can be read
+        ...     gevent.sleep(0.001)
         >>> recorder.stop()
         >>> recorder.labels()["example"].done
         1

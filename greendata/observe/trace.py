@@ -168,10 +168,12 @@ def trace(path: str | os.PathLike[str]) -> Iterator[Trace]:
         BadArgument: the file cannot be written.
 
     Example:
-        >>> import greendata, tempfile
+        >>> import gevent, greendata, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with trace(folder + "/out.json"):
-        ...         total = greendata.run(sum, [1, 2], label="example").get(timeout=5)
+        ...     with trace(folder + "/out.json") as seen:
+        ...         result = greendata.run(sum, [1, 2], label="example")
+        ...         while "example" not in {event["name"] for event in seen.events()}:
+        ...             gevent.sleep(0.001)
         ...     sorted({e["ph"] for e in json.loads(Path(folder, "out.json").read_text())["traceEvents"]} & {"b", "e"})
         ['b', 'e']
     """
