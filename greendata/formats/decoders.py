@@ -71,7 +71,8 @@ def decode(
         model: a pydantic model that the rows must satisfy: see `greendata.validation.verbs.validate`. Without a
             schema, each row of JSON is validated from its text, as by ``model_validate_json``, which a validation of
             the frame afterwards cannot do: there an absent key is null, and a value has the type of its column. A row
-            with more elements than pydantic is given (see there) fails.
+            with more elements than pydantic is given (see there) fails. JSON that is, byte for byte, what `encode`
+            writes of a frame of *model* is read as that frame, whose columns may store dicts and unions in other forms.
         max_bytes: the maximum size in bytes. At most one byte more is read.
         timeout: the deadline of the parsing in seconds.
         key: the fairness key, see `greendata.pool.pool.Pool.submit`.

@@ -153,7 +153,8 @@ def _nested(dtype: Dtype, where: str) -> Any:
         return Annotated[dict.__class_getitem__((keys, values)), dtype]
     if isinstance(dtype, pl.Struct) and dtype.fields:
         return model_of({field.name: field.dtype for field in dtype.fields}, where.replace(".", "_"))
-    raise NoColumnForm(where, dtype, "pydantic has no type for it", "cast() or drop() the column first")
+    hint = "keep its name and its rows" if dtype == pl.Object else "cast() it first"
+    raise NoColumnForm(where, dtype, "pydantic has no type for it", f"{hint}, or drop() the column")
 
 
 def _or_none(annotation: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 import polars as pl
 from pydantic import BaseModel
 
-from greendata.errors import NoModel, NotAFrame, NotFromHere
+from greendata.errors import NoModel, NotAFrame, NotFromHere, PlanRefused
 from greendata.formats.frame_file import CsvFile, FrameFile, IpcFile, NdjsonFile, ParquetFile, discard
 from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
@@ -496,8 +496,12 @@ class Frame(Generic[M]):
             subset: the names of the columns; None for all.
             keep: which of equal rows is kept: "first", "last", "any", or "none" of them.
             maintain_order: keep the order of the rows. False can be faster.
+
+        Raises:
+            PlanRefused: one of these columns has secrets, which Polars cannot compare.
         """
         names = [subset] if isinstance(subset, str) else subset and list(subset)
+        _check_comparable("unique", self.schema if names is None else names, self.schema)
         columns = referred(names, self.schema)
         return self._with_same_model("unique", lambda lf: lf.unique(columns, keep=keep, maintain_order=maintain_order))
 
@@ -592,6 +596,7 @@ class Frame(Generic[M]):
         options = options_for(self.join, pl.LazyFrame.join, locals())
         lazy, schema, sources = _operand(other)
         columns = referred(list(on) if on is not None and not isinstance(on, str | pl.Expr) else on, self.schema)
+        _check_comparable("join", [on] if isinstance(on, str) else columns or (), self.schema)
         sides = {"left_on": self.schema, "right_on": schema}
         options |= {side: referred(options[side], names) for side, names in sides.items() if side in options}
         return self._with_derived_model(
@@ -922,6 +927,13 @@ class GroupedFrame:
         computed = schema.keys() - keys.keys()
         model = model_after("agg", frame.model, frame.schema, schema, computed=computed, names_all=True)
         return frame._bind(model, lf, schema)
+
+
+def _check_comparable(verb: str, names: Iterable[Any], schema: pl.Schema) -> None:
+    """Raise PlanRefused if the operation compares a column of secrets: Polars would panic when it runs."""
+    secret = next((name for name in names if isinstance(name, str) and schema.get(name) == pl.Object), None)
+    if secret is not None:
+        raise PlanRefused(verb, f"Polars cannot compare the secrets of {secret!r}; name other columns", schema)
 
 
 def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...]]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 import greendata
 from greendata import Frame
-from greendata.errors import FrameInvalid, GreenDataError, NotWritable
+from greendata.errors import FrameInvalid, GreenDataError, NoColumnForm, NotWritable, PlanRefused
 from greendata.formats.format import FORMATS
 from greendata.schema.failures import HIDDEN
 
@@ -71,6 +71,23 @@ def test_a_column_holds_secrets_that_it_does_not_show() -> None:
     assert greendata.to_models(df, User) == users.collect()
     with users.stream(batch_size=1) as stream:
         assert [model for batch in stream.models() for model in batch] == users.collect()
+
+
+def test_operations_that_compare_secrets_are_refused() -> None:
+    users = Frame[User].from_rows([{"id": 1, "password": PASSWORD}])
+    for refused in (
+        users.unique,
+        lambda: users.unique("password"),
+        lambda: users.join(users, on="password"),
+        lambda: users.join(users, on=["id", "password"]),
+    ):
+        with pytest.raises(PlanRefused, match="cannot compare the secrets of 'password'; name other columns"):
+            refused()
+    with pytest.raises(PlanRefused, match="does not support sorting"):
+        users.sort("password")
+    assert len(users.unique("id").collect()) == len(users.join(users.drop("password"), on="id").collect()) == 1
+    with pytest.raises(NoColumnForm, match="keep its name and its rows, or drop"):
+        users.rename({"password": "key"})
 
 
 def test_secrets_from_files_and_bodies_stay_secret() -> None:
