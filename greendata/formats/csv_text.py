@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO, StringIO
@@ -204,10 +205,12 @@ def _first_full_line(content: bytes, begin: int, options: CsvOptions) -> int:
 def _after_comments(content: bytes, begin: int, options: CsvOptions) -> int:
     if options.comment_prefix is None:
         return begin
-    prefix, at, steps = options.comment_prefix.encode(), begin, 0
+    prefix, at = options.comment_prefix.encode(), begin
+    comments = re.compile(b"(?:%b[^\n]*+\n)++" % re.escape(prefix))
     while content.startswith(prefix, at):
-        at, steps = line_end(content, at), steps + 1
-        if steps % STEP_ROWS == 0:
+        found = comments.match(content, at, at + SCAN_BYTES)
+        at, last = found.end() if found else line_end(content, at), at
+        if at - last > STEP_BYTES:
             release_gil()
     return at
 
@@ -295,10 +298,18 @@ def _pieces(content: bytes, begin: int, options: CsvOptions) -> Iterator[bytes]:
         yield from (content[at : at + SCAN_BYTES] for at in range(begin, len(content), SCAN_BYTES))
         return
     prefix = options.comment_prefix.encode()
-    is_start, is_open, is_comment = True, False, False
+    is_start, is_open, is_comment = True, False, False  # at a line's start, within quotes, within a comment
     for first in range(begin, len(content), STEP_BYTES):
+        step = content[first : first + STEP_BYTES]
+        last_line = first + step.rfind(b"\n") + 1
+        may_end_in_comment = content.startswith(prefix, last_line)
+        if not is_comment and not may_end_in_comment and prefix not in step:
+            is_open ^= step.count(b'"') % 2 == 1
+            is_start = step.endswith(b"\n")
+            yield step
+            continue
         at, parts = first, []
-        for part in content[first : first + STEP_BYTES].splitlines(keepends=True):
+        for part in step.splitlines(keepends=True):
             if is_start and not is_open:
                 is_comment = content.startswith(prefix, at)
             parts.append(part.replace(b'"', b"'") if is_comment else part)

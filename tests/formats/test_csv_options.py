@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, model_validator
 
 from greendata.errors import BadArgument, FrameInvalid, Malformed
+from greendata.formats import csv_text
 from greendata.formats.decoders import decode
 from greendata.formats.guards import chunk_scan
 from tests.support.frames import crowded
@@ -74,10 +75,13 @@ def test_options_mean_what_they_mean_in_polars(content: bytes, options: dict[str
     comments=st.lists(st.sampled_from(["#", '#"', '#x";"', "#\r"]), max_size=4),
     places=st.lists(st.integers(0, 6), min_size=4, max_size=4),
     preamble=st.lists(st.sampled_from(["x", '"a\nb"', "x;y;z", "#", '"#"']), max_size=3),
+    prefix=st.sampled_from(["#", "##", "#x"]),
+    step=st.sampled_from([3, 7, 1 << 15]),
 )
 def test_what_is_ignored_changes_no_value_and_no_line(
-    rows: list[tuple[str, str]], comments: list[str], places: list[int], preamble: list[str]
+    rows: list[tuple[str, str]], comments: list[str], places: list[int], preamble: list[str], prefix: str, step: int
 ) -> None:
+    preamble, comments = ([line.replace("#", prefix) for line in lines] for lines in (preamble, comments))
     lines: list[int] = []
     text = "".join(f"{line}\n" for line in preamble)
     for number, row in enumerate([("a", "b"), *rows]):
@@ -87,17 +91,19 @@ def test_what_is_ignored_changes_no_value_and_no_line(
         record = io.StringIO()
         csv.writer(record, delimiter=";", lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
         text += record.getvalue()
-    skipped = sum(line != "#" for line in preamble)
-    options: dict[str, Any] = {"separator": ";", "comment_prefix": "#", "skip_rows": skipped}
+    skipped = sum(line != prefix for line in preamble)
+    options: dict[str, Any] = {"separator": ";", "comment_prefix": prefix, "skip_rows": skipped}
     content = text.encode("latin-1")
     schema = pl.Schema({"a": pl.String, "b": pl.String})
-    assert decode(content, "csv", schema=schema, encoding="latin-1", **options).rows() == rows
 
     class Never(BaseModel):
         a: date
 
-    with pytest.raises(FrameInvalid) as caught:
-        decode(content, "csv", model=Never, encoding="latin-1", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_text, "STEP_BYTES", step)
+        assert decode(content, "csv", schema=schema, encoding="latin-1", **options).rows() == rows
+        with pytest.raises(FrameInvalid) as caught:
+            decode(content, "csv", model=Never, encoding="latin-1", **options)
     failures = caught.value.failures.unique("row", maintain_order=True)
     assert [*zip(failures["row"], failures["line"], strict=True)] == [*enumerate(lines[1:])]
 
@@ -109,6 +115,11 @@ def test_many_rows_are_skipped(row: bytes, skipped: int) -> None:
     df = decode(content, "csv", skip_rows=skipped + 1, has_header=False)
     assert df.height == 10_000 - skipped + 2
     assert df.rows()[-1] == ("1", "2")
+
+
+def test_many_comments() -> None:
+    content = b'#"\n' * 300_000 + b"a,b\n" + b"#\n" * 300_000 + b'1,"2"\n'
+    assert decode(content, "csv", comment_prefix="#").rows() == [(1, 2)]
 
 
 def test_empty_lines_before_the_header_are_skipped_after_rows_too() -> None:
