@@ -35,8 +35,8 @@ class RunningJob:
         seconds: the time since it started, or since the query that it is a part of was made.
         abandoned: True if its result is settled (cancelled or timed out) while the native call still runs.
         internal: True for a job of greendata's own, such as closing a file or encoding a response.
-        stops: True if a cancel ends the native call soon, as it does with a stream and a database statement. Otherwise
-            Polars computes on.
+        stops: True if a cancel ends the native call soon, as it does with a stream, a database statement and a child
+            process. Otherwise Polars computes on.
         origin: the method and path of its request, if the app shows them; else None.
     """
 
@@ -89,7 +89,7 @@ def running() -> tuple[RunningJob, ...]:
                 seconds=max(0.0, now - (query.began if query is not None and is_part else worker.since)),
                 abandoned=job.result.ready(),
                 internal=query is INTERNAL,
-                stops=query is not None and query.stops,
+                stops=job.stopper is not None or (query is not None and query.stops),
                 origin=_origin_of(job),
             )
         )

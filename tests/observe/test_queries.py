@@ -219,3 +219,22 @@ def test_labels_with_identifiers_leave_room_for_others() -> None:
     assert {labels.of(f"export {number}") for number in range(10_000)} == {"export *"}
     assert labels.of("report") == "report"
     assert len({labels.of(f"of {chr(number)}") for number in range(300, 1_000)}) == LABELS - 2 + 1
+
+
+LONG = "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter) SELECT max(n) FROM counter"
+
+
+def test_a_statement_stops_when_it_is_cancelled_and_a_query_of_polars_does_not(held: Gate) -> None:
+    query = greendata.run(held)
+    held.wait_arrived()
+    (job,) = observe.running()
+    assert not job.stops
+    held.open()
+    query.get()
+    statement = greendata.read_sql(LONG, "sqlite://")  # it would never end
+    until(lambda: [job for job in observe.running() if job.label == "read_sql"])
+    (job,) = [job for job in observe.running() if job.label == "read_sql"]
+    assert job.stops
+    end = statement.end()
+    assert observe.cancel(job.id)
+    end.get()
