@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
@@ -162,7 +163,9 @@ class CsvFile(FrameFile):
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
         opening = {} if is_first else {"include_header": False, "include_bom": False}
         texts = encode_text(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
-        return _written(texts.write_csv, {**self._options, **opening})
+        piece = _written(texts.write_csv, {**self._options, **opening})
+        has_mark = self._options.get("include_bom") or piece[: len(BOM_UTF8)] != BOM_UTF8
+        return piece if has_mark or not is_first else BOM_UTF8 + piece  # readers drop the first mark, which is no name
 
 
 class NdjsonFile(FrameFile):

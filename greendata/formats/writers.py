@@ -174,9 +174,10 @@ class _Csv:
         if not df.width:
             return
         if not self._is_begun:
-            if self._include_bom:
+            header = self._header(df.columns)
+            if self._include_bom or header.startswith(BOM_UTF8):  # readers drop the first mark, which is no name
                 yield BOM_UTF8
-            yield self._header(df.columns)
+            yield header
             self._is_begun = True
         for block in _blocks(df):
             texts = encode_text(block)

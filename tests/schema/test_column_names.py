@@ -161,6 +161,8 @@ def test_a_pattern_that_is_not_a_column_name_stays_a_pattern() -> None:
 @QUICK
 @given(names=NAMES)
 @example(names=list(ODD))
+@example(names=["\ufeff"])
+@example(names=["\ufeffa", "\ufeff"])
 @pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "ipc"])
 def test_files(kind: str, names: list[str], tmp_path: Path) -> None:
     df = frame(names)
@@ -168,3 +170,12 @@ def test_files(kind: str, names: list[str], tmp_path: Path) -> None:
     getattr(bound.from_frame(df), f"write_{kind}")(tmp_path / "file")
     assert_frame_equal(getattr(bound, f"scan_{kind}")(tmp_path / "file").to_frame(), df)
     assert len(getattr(bound, f"scan_{kind}")(tmp_path / "file").collect()) == 2
+
+
+@pytest.mark.parametrize("names", [["\ufeff"], ["\ufeffa", "b"]])
+def test_a_name_that_begins_like_the_mark_of_an_encoding(names: list[str]) -> None:
+    df = frame(names)
+    for include_bom in (False, True):
+        body = b"".join(greendata.encode(df, "csv", include_bom=include_bom))
+        assert greendata.decode(body, "csv").columns == names
+        assert pl.read_csv(body).columns == names
