@@ -113,7 +113,8 @@ class Machine:
 
     @classmethod
     def current(cls) -> "Machine":
-        return cls(len(os.sched_getaffinity(0)), os.getloadavg()[0])
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Linux only
+        return cls(cores, os.getloadavg()[0])
 
     def __str__(self) -> str:
         """Describe the machine.
