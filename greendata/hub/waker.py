@@ -24,7 +24,8 @@ Guarantees:
   before it notifies, so it is never the last owner.
 - The watcher is started only while something is expected, and holds the loop open only while something may be waiting:
   ``get()`` never raises LoopExit, and a process with nothing pending exits. On libev, ``send()`` to a watcher that
-  was not started is lost. The watcher is therefore started before the number is returned.
+  was not started is lost. The watcher is therefore started before the number is returned. On libuv it then stays
+  started, because one that is stopped while a send is under way is an error there.
 - One wakeup delivers many numbers. Callbacks run for at most `TURN` seconds; then the loop polls before the rest.
 - A waiting greenlet is resumed (`HubWaker.resume`) after the callback has returned, from a frame that holds no
   reference to the job. The job's objects are freed when that greenlet drops them, not at its next wait.
@@ -90,7 +91,6 @@ class HubWaker(HubBound):
         self.hub = hub  # any thread reads; set once
         self.pending: deque[int] = deque()  # numbers to call when the hub is woken; any thread appends, the hub pops
         self._watcher = hub.loop.async_()  # any thread calls send(); everything else on the hub's thread
-        # On libuv a send that has not arrived yet would meet a stopped watcher, which gevent reports as an error.
         self._can_stop = not is_libuv(hub.loop)  # set once
         self._callbacks: dict[int, Callable[[], object]] = {}  # hub's thread only
         self._delivering = False  # True during the watcher's callback; hub's thread only

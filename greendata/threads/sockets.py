@@ -31,6 +31,7 @@ from gevent.monkey import get_original, is_object_patched
 from gevent.resolver.blocking import Resolver
 
 from greendata.hub import native
+from greendata.hub.hubs import is_libuv
 from greendata.internals.gevent import (
     SocketMethods,
     get_hub_if_exists,
@@ -131,7 +132,7 @@ def _close_socket(self: Any, closefd: bool = True, error: Any = _cancelled) -> N
     set_watchers(self, None, None)
     close = get_native_socket(self).close if closefd else _nothing
     is_waited_for = any(watcher is not None and watcher.callback is not None for watcher in watchers)
-    if hub.loop is not None and (is_waited_for or "libuv" in type(hub.loop).__module__):
+    if hub.loop is not None and (is_waited_for or is_libuv(hub.loop)):
         hub.loop.run_callback_threadsafe(hub.cancel_waits_close_and_then, watchers, error, close)
     else:  # libev keeps nothing of a watcher that is not started
         close()
