@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from itertools import islice
 from types import CodeType, FrameType
 
 from greendata.errors.notes import note, shortened
@@ -19,6 +20,7 @@ Origin = tuple[CodeType | None, int]  # code and the offset of an instruction; N
 
 _MACHINERY = ("greendata", "gevent", "polars")  # packages between a line of the user and a native call
 _NOWHERE: Origin = (None, 0)
+_KEY_PARTS = 6  # parts of a tuple that a note shows
 
 
 class _FilesOfMachinery(dict[str, bool]):
@@ -107,7 +109,9 @@ def _shown_key(key: object) -> str:
     """Return the text of a key. Its own methods are not called: they may wait, or need the thread of the submit."""
     kind = type(key)
     if issubclass(kind, tuple):
-        return f"({', '.join(map(_shown_key, tuple.__iter__(key)))})"  # type: ignore[arg-type]
+        parts = list(islice(tuple.__iter__(key), _KEY_PARTS + 1))  # type: ignore[arg-type]
+        more = ", ..." if len(parts) > _KEY_PARTS else ""
+        return f"({', '.join(map(_shown_key, parts[:_KEY_PARTS]))}{more})"
     if issubclass(kind, str):
         return shortened(str.__str__(key))
     is_plain = kind in (int, float, bool, bytes) or kind.__module__ in ("datetime", "decimal", "uuid")

@@ -454,11 +454,15 @@ def _lacks(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
     code = code_of(func)
     if name in kwargs or code is None or name not in code.co_varnames:  # almost always
         return False
-    signature = inspect.signature(func)
-    parameter = signature.parameters.get(name)
-    if parameter is None or parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
+    try:
+        signature = inspect.signature(func)
+        given = signature.bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # the call itself will say what is wrong
         return False
-    return name not in signature.bind_partial(*args, **kwargs).arguments
+    parameter = signature.parameters.get(name)
+    if parameter is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+        return False
+    return parameter.default is parameter.empty and name not in given
 
 
 def _with_keywords(func: Callable[..., T], kwargs: Mapping[str, Any]) -> Callable[..., T]:

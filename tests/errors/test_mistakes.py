@@ -198,6 +198,8 @@ def test_what_makes_an_async_object_may_run() -> None:
 def test_options_that_a_function_has_a_default_for_are_the_job_s() -> None:
     assert greendata.run(has_timeout, 1, timeout=3).get() == (1, 7)
     assert greendata.run(needs_timeout, 1, 2, timeout=3).get() == (1, 2)
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
+        LIBRARY.run(needs_timeout, 1, 2, 3, timeout=3).get()
     assert greendata.run(functools.partial(needs_timeout, timeout=2), 1, timeout=3).get() == (1, 2)
 
 

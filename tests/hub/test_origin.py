@@ -236,7 +236,9 @@ class Tenant:
         (uuid.UUID(int=7), "UUID('00000000-0000-0000-0000-000000000007')"),
         (Tenant("a"), "<Tenant>"),
         ((Tenant("a"), 1), "(<Tenant>, 1)"),
+        (tuple(range(10**6)), "(0, 1, 2, 3, 4, 5, ...)"),
     ],
+    ids=range(12),
 )
 def test_a_key_is_shown_without_running_its_code(key: Any, shown: str) -> None:
     assert f", key {shown}, submitted" in notes_of(greendata.run(fail_with(ValueError), key=key))[0]
