@@ -109,7 +109,7 @@ def _shown_key(key: object) -> str:
     """Return the text of a key. Its own methods are not called: they may wait, or need the thread of the submit."""
     kind = type(key)
     if issubclass(kind, tuple):
-        parts = list(islice(tuple.__iter__(key), _KEY_PARTS + 1))  # type: ignore[arg-type]
+        parts: list[object] = list(islice(tuple.__iter__(key), _KEY_PARTS + 1))  # type: ignore[arg-type]
         more = ", ..." if len(parts) > _KEY_PARTS else ""
         return f"({', '.join(map(_shown_key, parts[:_KEY_PARTS]))}{more})"
     if issubclass(kind, str):
