@@ -89,7 +89,7 @@ def test_an_error_of_the_source_says_after_how_many_elements() -> None:
         ({"a": {"b": {"c": {"d": 1}}}}, "{'a': {'b': {'c': {...}}}}"),
         (pl.DataFrame({"a": range(1000)}), "<DataFrame: 1000 x 1>"),
         (pl.Series("a", range(1000)), "shape: (1_000,)"),
-        (10**5000, "<int whose representation raised ValueError>"),
+        (10**5000, "<int "),  # the rest depends on the version of Python
         ("two\nlines", r"'two\nlines'"),
     ],
     ids=range(8),
