@@ -6,6 +6,7 @@ import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ class Job:
         self.label = label
 
 
+def with_connection(use: Callable[[sqlite3.Connection], object]) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        use(connection)
+
+
 MISTAKES: dict[str, tuple[Callable[[], object], type[GreenDataError], str]] = {
     "Frame(df)": (lambda: FRAME(DF), NotFromHere, "Frame() does not take a DataFrame; write Frame[User].from_frame("),
     "Frame[U](df)": (lambda: FRAME[User](DF), NotFromHere, "write Frame[User].from_frame("),
@@ -141,13 +147,13 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[GreenDataError], str]] = {
     ),
     "run(class, label=)": (lambda: LIBRARY.run(Job, label="x"), OptionTaken, "partial(func, label=...)"),
     "a cursor": (
-        lambda: LIBRARY.read_sql("SELECT 1", sqlite3.connect(":memory:").cursor()),
+        lambda: with_connection(lambda connection: LIBRARY.read_sql("SELECT 1", connection.cursor())),
         UnknownDatabase,
         "got Cursor; pass its connection",
     ),
     "sqlite3 itself": (lambda: LIBRARY.read_sql("SELECT 1", sqlite3), UnknownDatabase, "got module; pass a connection"),
     "a connection as query": (
-        lambda: LIBRARY.read_sql(sqlite3.connect(":memory:"), "SELECT 1"),
+        lambda: with_connection(lambda connection: LIBRARY.read_sql(connection, "SELECT 1")),
         BadArgument,
         "and the database comes after it",
     ),
@@ -241,9 +247,10 @@ def test_a_table_that_exists_names_the_choices(tmp_path: Path) -> None:
 
 
 def test_a_connection_of_one_thread_names_the_argument() -> None:
-    result = greendata.read_sql("SELECT 1", sqlite3.connect(":memory:"))
-    with pytest.raises(QueryFailed, match=r"check_same_thread=False\), or pass the path"):
-        result.get()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        result = greendata.read_sql("SELECT 1", connection)
+        with pytest.raises(QueryFailed, match=r"check_same_thread=False\), or pass the path"):
+            result.get()
 
 
 @pytest.mark.parametrize("seconds", [0.02, 1e-05])
