@@ -12,8 +12,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import greendata
-from examples.site.__main__ import Page, linked
 from tests.support.processes import ROOT, run_python
+
+pytest.importorskip("pdoc", reason="pdoc comes with the extra docs")
+
+from examples.site.__main__ import Page, linked
 
 pytestmark = pytest.mark.once("patched")  # the fixture starts a process
 
@@ -38,7 +41,6 @@ class Found(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("pdoc", reason="pdoc comes with the extra docs")
     folder = tmp_path_factory.mktemp("site") / "docs"
     without_network = """
         import socket, sys
