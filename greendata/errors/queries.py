@@ -136,8 +136,12 @@ class NotAFrame(GreenDataError, TypeError):
         kind, wants_plan = type(self.frame).__name__, self.expected == "LazyFrame"
         if kind in ("Result", "TaskResult"):
             return "; call get() on it first"
+        if kind == "DataFrame" and type(self.frame).__module__.partition(".")[0] == "pandas":
+            return f"; convert it: polars.from_pandas(df){'.lazy()' if wants_plan else ''}"
         if kind == "DataFrame":
-            return "; call lazy() on it" if wants_plan else "; convert it with polars.from_pandas() first"
+            return "; call lazy() on it" if wants_plan else ""
+        if kind.startswith("Frame["):
+            return "; call its submit(), or pass frame.to_frame().lazy()" if wants_plan else "; pass frame.to_frame()"
         if kind == "LazyFrame":
             return "; collect the LazyFrame first: collect(lf).get()"
         if kind in ("dict", "list", "tuple"):

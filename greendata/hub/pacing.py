@@ -15,6 +15,7 @@ import gevent
 from greenlet import getcurrent
 
 from greendata.hub import native
+from greendata.hub.checks import check_function
 from greendata.hub.collector import deferred, run_deferred
 from greendata.internals.gevent import get_hub_if_exists
 
@@ -68,10 +69,15 @@ def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET)
         items: an iterable.
         budget: seconds. An item that takes longer makes its slice longer.
 
+    Raises:
+        NotCallable: *func* is not callable.
+        AsyncFunction: *func* is an async function.
+
     Example:
         >>> paced(str, range(3))
         ['0', '1', '2']
     """
+    check_function(func)
     run_deferred()
     done: list[R] = []
     source = iter(items)

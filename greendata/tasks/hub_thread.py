@@ -40,6 +40,7 @@ class HubThread(ABC):
     """The base of `Caller`: a name, a hub and its thread, and `stop`. Safe from any thread."""
 
     def __init__(self, name: str, *, parent: Self | None = None, idle_after: float | None = None) -> None:
+        idle_after = seconds_of(idle_after)
         self.id = 0  # these are set before the object is returned, and only read after that
         self.name = name
         self.parent = parent

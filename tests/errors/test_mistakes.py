@@ -21,6 +21,7 @@ from greendata.errors import (
     AsyncFunction,
     BadArgument,
     BadEngine,
+    BadTimeout,
     FileMissing,
     GreenDataError,
     NotAFrame,
@@ -43,6 +44,7 @@ class User(BaseModel):
 
 DF = pl.DataFrame({"a": [1]})
 LF = DF.lazy()
+PANDAS = type("DataFrame", (), {"__module__": "pandas.core.frame"})()  # the tests do not install pandas
 LIBRARY: Any = greendata  # what type checkers reject is called all the same
 FRAME: Any = greendata.Frame
 STAGES: Any = stages
@@ -114,6 +116,13 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[GreenDataError], str]] = {
         "got dict; make a frame of it: polars.LazyFrame(",
     ),
     "collect(df)": (lambda: LIBRARY.collect(DF), NotAFrame, "got DataFrame; call lazy() on it"),
+    "collect(pandas)": (lambda: LIBRARY.collect(PANDAS), NotAFrame, "polars.from_pandas(df).lazy()"),
+    "collect(Frame)": (lambda: LIBRARY.collect(FRAME[User].from_frame(DF)), NotAFrame, "frame.to_frame().lazy()"),
+    "write_csv(Frame)": (lambda: LIBRARY.write_csv(FRAME[User].from_frame(DF)), NotAFrame, "frame.to_frame()"),
+    "paced(async)": (lambda: LIBRARY.paced(fetch, [1]), AsyncFunction, "is an async function"),
+    "paced(items, func)": (lambda: LIBRARY.paced([1], str), NotCallable, "the function comes first"),
+    "an idle_after of text": (lambda: LIBRARY.Caller("c", idle_after="1"), BadTimeout, "a number of seconds >= 0"),
+    "an idle_after below 0": (lambda: LIBRARY.Caller("c", idle_after=-1), BadTimeout, "a number of seconds >= 0"),
     "collect(result)": (lambda: LIBRARY.collect(greendata.collect(LF)), NotAFrame, "call get() on it first"),
     "collect(path)": (lambda: LIBRARY.collect("a.parquet"), NotAFrame, "polars.scan_parquet(path)"),
     "validate(dict)": (lambda: LIBRARY.validate({"a": [1]}, User), NotAFrame, "polars.DataFrame(data)"),
