@@ -81,6 +81,8 @@ class ProcessEngine(pl.Engine):
             raise BadArgument("recycle_after", recycle_after, "a whole number >= 1")
         if not isinstance(inner, str) or (inner not in _INNER and ":" not in inner):
             raise BadArgument("inner", inner, "'auto', 'in-memory', 'streaming' or 'module:factory'")
+        if environment is not None and not _is_environment(environment):
+            raise BadArgument("environment", environment, "a dict of names and values, both str")
         self._workers = workers
         self._memory_limit = memory_limit
         self._inner = inner
@@ -378,6 +380,10 @@ _keys = count(1)
 _shared: dict[str, tuple[Any, list[int]]] = {}  # packed frames and their files by key; any thread, one step at a time
 _INNER = ("auto", "in-memory", "streaming")
 _engines: WeakSet[ProcessEngine] = WeakSet()  # any thread adds
+
+
+def _is_environment(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
 
 
 @cache

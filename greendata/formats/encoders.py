@@ -35,6 +35,7 @@ from greendata.query.batches import Batches
 __all__ = ("CHUNK_BYTES", "Chunks", "encode")
 
 CHUNK_BYTES = 1 << 20  # in a chunk, at most
+_NOT_FRAMES = (str, bytes, bytearray, memoryview, Mapping, Result)  # the first five can be iterated over
 _END = object()  # marks the end of the frames
 
 Submit = Callable[[Callable[[], list[bytes]]], Result[list[bytes]]]
@@ -67,7 +68,7 @@ def encode(
 
     Raises:
         BadChoice, NotIterable, BadTimeout: an argument is invalid.
-        NotAFrame: *source* is text, bytes or a dict, or a list with something other than frames.
+        NotAFrame: *source* is a result, text, bytes, a dict or an array, or a list with something other than frames.
         NotWritable: *source* is a DataFrame with a column that *format* has no form for.
 
     Example:
@@ -78,7 +79,7 @@ def encode(
     body = Body(writer, format, chunk_bytes=CHUNK_BYTES)
     if isinstance(source, pl.DataFrame):
         check_writable(source.schema, format)
-    elif isinstance(source, str | bytes | bytearray | memoryview | Mapping):  # iterables, but never of frames
+    elif isinstance(source, _NOT_FRAMES) or hasattr(source, "__array__"):  # arrays are NumPy's, pandas', a Series
         raise NotAFrame(source, "DataFrame")
     elif isinstance(source, list | tuple):
         for frame in source:
