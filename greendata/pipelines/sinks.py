@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import polars as pl
 
-from greendata.errors import FileMissing, NotAFrame
+from greendata.errors import BadArgument, FileMissing, NotAFrame
 from greendata.errors.notes import note, shortened
 from greendata.formats.frame_file import ParquetFile, discard
 from greendata.hub.checks import checked_count, naming_arguments
+from greendata.hub.result import Result
 from greendata.pipelines.element import Item
 from greendata.pipelines.operators import as_stage, in_order
 from greendata.pipelines.order import without_placeholders
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ("Batch", "ParquetSink", "Written", "batch", "sink_parquet")
 
 FRAMES_WAITING = 2  # frames that wait before and after a stage of frames: one in progress and the next
+_NOT_ROWS = (pl.DataFrame, pl.LazyFrame, Result)  # Polars would put these whole into a column of objects
+_ROW = "one row, such as a dict (frames need no batch; call get() on a result)"
 
 
 class Written(NamedTuple):
@@ -179,6 +182,8 @@ class Batch(Stage[pl.DataFrame]):
         rows: list[Any] = []
         index = 0
         for _, value in items:
+            if isinstance(value, _NOT_ROWS):
+                raise BadArgument("each element of batch", value, _ROW)
             rows.append(value)
             if len(rows) >= self._rows:
                 yield index, self._frame_at(index, rows)

@@ -129,6 +129,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[GreenDataError], str]] = {
         "environment must be a dict of names and values, both str",
     ),
     "a list for environment": (lambda: LIBRARY.ProcessEngine(environment=["A=1"]), BadArgument, "environment must be"),
+    "batch(frames)": (lambda: list(STAGES.batch([DF], rows=2)), BadArgument, "one row, such as a dict"),
+    "batch(results)": (
+        lambda: list(STAGES.batch([greendata.collect(LF)], rows=2)),
+        BadArgument,
+        "call get() on a result",
+    ),
     "an idle_after of text": (lambda: LIBRARY.Caller("c", idle_after="1"), BadTimeout, "a number of seconds >= 0"),
     "an idle_after below 0": (lambda: LIBRARY.Caller("c", idle_after=-1), BadTimeout, "a number of seconds >= 0"),
     "collect(result)": (lambda: LIBRARY.collect(greendata.collect(LF)), NotAFrame, "call get() on it first"),
