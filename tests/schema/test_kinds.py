@@ -329,14 +329,7 @@ KINDS: list[tuple[Any, pl.DataType, list[Any]]] = [
     (ImportString, pl.String(), ["math.cos"]),
     (Annotated[complex, PlainValidator(to_complex), PlainSerializer(from_complex)], pl.String(), [1 + 2j]),
 ]
-# pydantic 2.7 does not read every union with bytes back from JSON, replaces a dataclass within itself by another class,
-# has no JSON for ImportString, and lets the errors of a Flag out.
-LATER = [bytes | str, Tree, ImportString, Bits] if pydantic.VERSION.startswith("2.7.") else []
-later = pytest.mark.skipif(bool(LATER), reason="pydantic 2.7 cannot do it")
-PARAMS = [
-    pytest.param(*each, marks=later if each[0] in LATER else (), id=str(each[0]).replace(f"{__name__}.", "")[:60])
-    for each in KINDS
-]
+PARAMS = [pytest.param(*each, id=str(each[0]).replace(f"{__name__}.", "")[:60]) for each in KINDS]
 
 
 @pytest.mark.parametrize(("kind", "dtype", "values"), PARAMS)
@@ -441,7 +434,7 @@ AROUND: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "union": (lambda kind: kind | Empty if isinstance(kind, type) else Optional[kind], lambda value: value),  # noqa: UP045
     "box": (lambda kind: Box[kind], lambda value: {"item": value}),
 }
-DEEP = [(kind, values) for kind, dtype, values in KINDS if dtype != pl.Object and values and kind not in LATER]
+DEEP = [(kind, values) for kind, dtype, values in KINDS if dtype != pl.Object and values]
 
 
 @given(data=st.data())
