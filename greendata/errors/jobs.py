@@ -64,10 +64,15 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
         seconds: the time it was allowed.
         running: True if it had started.
         native: True for a native call that cannot be stopped: it continues, and is counted as abandoned.
+        in_block: True if the deadline was set by a block around the job, such as that of a request, rather than by its
+            own timeout.
     """
 
-    def __init__(self, label: str, seconds: float, *, running: bool, native: bool = True) -> None:
+    def __init__(
+        self, label: str, seconds: float, *, running: bool, native: bool = True, in_block: bool = False
+    ) -> None:
         super().__init__(label, seconds)
+        self.in_block = in_block
         self.label = label
         self.seconds = seconds
         self.running = running
@@ -75,7 +80,8 @@ class DeadlineExceeded(GreenDataError, TimeoutError):
 
     def __str__(self) -> str:
         where = f"was still running{_continues(native=self.native)}" if self.running else "had not begun"
-        return f"{self.label} {where} at its deadline of {counted(self.seconds, 'second')}"
+        whose = "the deadline of the block around it," if self.in_block else "its deadline of"
+        return f"{self.label} {where} at {whose} {counted(self.seconds, 'second')}"
 
 
 class JobCancelled(GreenDataError):

@@ -21,6 +21,7 @@ class Limit(NamedTuple):
     Attributes:
         until: the deadline, on `time.monotonic`'s clock.
         seconds: as given to the job or to a block around it, not the seconds that are left.
+        in_block: whether a block around the job has set it.
 
     Example:
         >>> min(Limit(until=10.0, seconds=5.0), Limit(until=20.0, seconds=1.0)).seconds
@@ -29,6 +30,7 @@ class Limit(NamedTuple):
 
     until: float
     seconds: float
+    in_block: bool = False
 
 
 _limit: ContextVar[Limit | None] = ContextVar("greendata.deadline", default=None)
@@ -61,7 +63,7 @@ def deadline(seconds: float) -> Iterator[float]:
     if checked is None:
         raise BadTimeout(seconds)
     limit = nearest_limit(checked)
-    with within(limit):
+    with within(None if limit is None else limit._replace(in_block=True)):
         yield math.inf if limit is None else limit.until
 
 

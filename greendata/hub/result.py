@@ -48,6 +48,7 @@ class Work(Protocol):
 
     deadline: float | None  # on time.monotonic's clock
     seconds: float  # that the deadline allowed
+    in_block: bool  # whether a block around the job has set the deadline
 
     def note(self, error: Exception) -> None:
         """Add a note with the job's label, key and submitting line to *error*. Never raises. Safe from any thread."""
@@ -322,7 +323,9 @@ class Result(Outcome[T], _NotAValue, Generic[T]):
         work = self._work
         seconds = 0.0 if work is None else work.seconds
         running = self._began is not None
-        error = DeadlineExceeded(self.label, seconds, running=running, native=not self.is_stoppable)
+        in_block = work is not None and work.in_block
+        native = not self.is_stoppable
+        error = DeadlineExceeded(self.label, seconds, running=running, native=native, in_block=in_block)
         self._note(error)
         self._decide(Status.FAILED, error=error)
 

@@ -120,6 +120,7 @@ class Job:
         "context",
         "deadline",
         "func",
+        "in_block",
         "key",
         "origin",
         "result",
@@ -145,6 +146,7 @@ class Job:
         self.result: Result[Any] = Result(label)
         self.deadline: float | None = None  # on time.monotonic's clock; set before it is queued
         self.seconds = 0.0  # the timeout behind the deadline, of the job or a block around it; set before queueing
+        self.in_block = False  # which of the two; set before queueing
         self.returned = False  # no worker has or will have it; written by the worker, or by the thread that cancels it
         self.stopper: Stopper | None = None  # the worker writes, any thread reads; see greendata.pool.stopping
         self._pool = pool
@@ -166,7 +168,7 @@ class Job:
             self._waker = waker
             waker.expect(self._on_owning_hub, self._number)
         if limit is not None:
-            self.deadline, self.seconds = limit
+            self.deadline, self.seconds, self.in_block = limit
             if waker is not None:
                 left = max(0.0, self.deadline - monotonic())
                 self._timer = waker.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)

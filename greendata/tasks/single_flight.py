@@ -205,4 +205,6 @@ def _outcome_of(result: Result[T]) -> T:
     except ResultTimeout as late:
         if limit is None or late.result is not follower:  # an error of the load
             raise
-        raise DeadlineExceeded(result.label, limit.seconds, running=True, native=False) from late
+        raise DeadlineExceeded(
+            result.label, limit.seconds, running=True, native=False, in_block=limit.in_block
+        ) from late

@@ -75,6 +75,7 @@ class Task(Generic[T]):
         "call",
         "deadline",
         "func",
+        "in_block",
         "kwargs",
         "on_end",
         "origin",
@@ -103,6 +104,7 @@ class Task(Generic[T]):
         limit = nearest_limit(None)
         self.deadline = None if limit is None else limit.until
         self.seconds = 0.0 if limit is None else limit.seconds
+        self.in_block = limit is not None and limit.in_block
         self._entry_queue = entry_queue
         self._greenlet: _Runner | None = None  # from here on: hub's thread only
         self._is_first_turn = False

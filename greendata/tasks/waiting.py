@@ -269,6 +269,7 @@ class _Gathering:
         until: _Mode = "ALL_COMPLETED" if keeps_errors else "FIRST_EXCEPTION"
         self.outcome = Result[list[Any]]("gather") if hub is not None else _GatheredNatively(items, until=until)
         self.seconds = 0.0
+        self.in_block = False
         self.deadline: float | None = None  # the items have deadlines
         self.members = items  # set once
         self._hub = hub

@@ -105,10 +105,12 @@ def _too_long(error: DeadlineExceeded | ResultTimeout) -> Response:
     scope = current_scope()
     if isinstance(error, ResultTimeout):
         limit = "the wait of the view, get(timeout=)"
+    elif not error.in_block:
+        limit = "the query's own timeout"
     elif scope is not None and scope.limit and scope.seconds == error.seconds:
         limit = scope.limit
     else:
-        limit = "the query's own timeout, or a greendata.deadline block of the view"
+        limit = "a greendata.deadline block of the view"
     if error.seconds is None:
         return problem(504, "The response took too long", "there is no result yet, and the view does not wait for it")
     detail = f"there was no result within {counted(error.seconds, 'second')}; the limit is {limit}"

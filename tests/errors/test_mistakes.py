@@ -281,4 +281,4 @@ def test_a_deadline_is_shown_as_it_was_given(seconds: float, held: Gate) -> None
     with greendata.deadline(60), greendata.deadline(seconds), greendata.deadline(30):
         result = greendata.run(held, timeout=50)
     result.wait()
-    assert f"at its deadline of {seconds} seconds" in str(result.exception)
+    assert f"at the deadline of the block around it, {seconds} seconds" in str(result.exception)

@@ -153,6 +153,18 @@ def passed(seconds: float, moment: float) -> AbstractContextManager[None]:
     return within(Limit(moment, seconds))
 
 
+def test_an_error_says_whether_a_block_or_the_job_itself_has_set_the_limit(held: Gate) -> None:
+    with (
+        deadline(0.0),
+        pytest.raises(DeadlineExceeded, match="at the deadline of the block around it, 0 seconds") as late,
+    ):
+        submit(held, timeout=30).get()
+    assert late.value.in_block is True
+    with deadline(30), pytest.raises(DeadlineExceeded, match="at its deadline of 0 seconds") as late:
+        submit(held, timeout=0.0).get()
+    assert late.value.in_block is False
+
+
 def test_an_error_names_the_limit_that_was_given_and_not_what_was_left_of_it() -> None:
     with passed(2.0, 0.0):
         for late in (

@@ -255,9 +255,10 @@ def test_a_504_names_the_limit_and_its_length() -> None:
         raise error
 
     views: dict[str, Callable[[], None]] = {
-        "app": lambda: raises(late("a", 0.25, running=True)),
-        "view": green.deadline(0.5)(lambda: raises(late("a", 0.5, running=True))),
+        "app": lambda: raises(late("a", 0.25, running=True, in_block=True)),
+        "view": green.deadline(0.5)(lambda: raises(late("a", 0.5, running=True, in_block=True))),
         "query": lambda: raises(late("a", 0.125, running=False)),
+        "block": lambda: raises(late("a", 0.125, running=False, in_block=True)),
         "wait": lambda: raises(errors.ResultTimeout(AsyncResult(), 2.0)),
         "now": lambda: raises(errors.ResultTimeout(AsyncResult(), None)),
     }
@@ -268,8 +269,8 @@ def test_a_504_names_the_limit_and_its_length() -> None:
     assert details == {
         "app": "there was no result within 0.25 seconds; the limit is GREENDATA_REQUEST_TIMEOUT",
         "view": "there was no result within 0.5 seconds; the limit is the deadline of this view",
-        "query": "there was no result within 0.125 seconds; the limit is the query's own timeout, or a "
-        "greendata.deadline block of the view",
+        "query": "there was no result within 0.125 seconds; the limit is the query's own timeout",
+        "block": "there was no result within 0.125 seconds; the limit is a greendata.deadline block of the view",
         "wait": "there was no result within 2 seconds; the limit is the wait of the view, get(timeout=)",
         "now": "there is no result yet, and the view does not wait for it",
     }
