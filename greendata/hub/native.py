@@ -31,7 +31,6 @@ __all__ = (
     "get_native_id",
     "name_this_thread",
     "program_name",
-    "schedule_as_batch",
     "sleep",
     "start_thread",
     "start_thread_watched",
@@ -93,18 +92,6 @@ def name_this_thread(name: str) -> None:
     """Set the name of the calling native thread that ``top -H``, gdb and py-spy show (the first 15 bytes)."""
     with suppress(OSError):  # there is no /proc, or it is read-only
         (_TASKS / str(get_native_id()) / "comm").write_text(name[:15])
-
-
-def schedule_as_batch() -> None:
-    """Let the calling native thread wait for a free core when it wakes up, rather than interrupt another one (Linux).
-
-    Its nice value and its share of a busy core stay the same. See SCHED_BATCH in sched(7). A program that the thread
-    starts inherits this. Threads that the process itself runs under another policy than the default keep theirs.
-    """
-    if hasattr(os, "SCHED_BATCH"):
-        with suppress(OSError):  # a sandbox may forbid it
-            if os.sched_getscheduler(0) == os.SCHED_OTHER:
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def this_thread_name() -> str:

@@ -385,23 +385,6 @@ def test_a_thread_that_was_interrupted_before_it_set_priorities_leaves_the_lates
     assert finished == (0, "{4}\n", "")
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="scheduling policies are those of Linux")
-def test_workers_do_not_interrupt_the_hub_when_they_wake_up_unless_the_process_has_another_policy() -> None:
-    finished = run_python(
-        """
-        import os
-        import greendata
-        from greendata.pool.pool import Pool
-
-        print(greendata.run(os.sched_getscheduler, 0).get() == os.SCHED_BATCH)
-        print(os.sched_getscheduler(0) == os.SCHED_OTHER)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        print(Pool().submit(os.sched_getscheduler, 0).get() == os.SCHED_IDLE)
-        """
-    )
-    assert finished == (0, "True\nTrue\nTrue\n", "")
-
-
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can change its user")
 def test_a_worker_starts_when_threads_have_a_lower_priority_already() -> None:
     finished = run_python(
