@@ -47,7 +47,7 @@ def receive(sock: _socket.socket) -> tuple[Any, list[int]]:
 
     Raises:
         ConnectionLost: the other side has closed its end.
-        OSError: likewise, with unread data.
+        OSError: the other side has closed its end and has not read all that was sent.
         pickle.UnpicklingError, ValueError and others: this is not a message.
     """
     descriptors = array.array("i")
