@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from greendata.startup.importing import when_imported
 
 if TYPE_CHECKING:
+    from greendata import crawl, observe
     from greendata import errors as errors
     from greendata import monkey as monkey
-    from greendata import observe
     from greendata.engines.process import ProcessEngine
     from greendata.errors import (
         DeadlineExceeded,
@@ -121,6 +121,7 @@ __all__ = (
     "collect_all",
     "collect_schema",
     "configure",
+    "crawl",
     "current_job",
     "deadline",
     "decode",
@@ -241,6 +242,7 @@ _DEFINED_IN = {
 
 
 _MODULES = {
+    "crawl": "greendata.crawl",
     "doctor": "greendata.observe.doctor",
     "errors": "greendata.errors",
     "monkey": "greendata.monkey",

@@ -44,6 +44,10 @@ PACKAGES = (
     Package("http", "gevent polars requests urllib3"),
     Package("pipelines", "gevent greenlet polars tqdm"),
     Package("observe", "gevent polars prometheus_client rich"),
+    Package(
+        "crawl",
+        "ada_url brotli charset_normalizer gevent greenlet polars protego pydantic selectolax tqdm urllib3 w3lib",
+    ),
     Package("web", "click flask gevent gunicorn polars werkzeug"),
     Package("top"),
 )

@@ -98,7 +98,7 @@ def test_every_guide_and_the_architecture_are_pages(pages: dict[str, Found]) -> 
 
 
 def test_every_public_name_is_in_the_reference(pages: dict[str, Found]) -> None:
-    modules = {"doctor", "errors", "monkey", "observe", "stages"}
+    modules = {"crawl", "doctor", "errors", "monkey", "observe", "stages"}
     errors = {name for name in greendata.errors.__all__ if isinstance(getattr(greendata.errors, name), type)}
     assert set(greendata.__all__) - modules <= pages["reference/greendata.html"].ids | errors
     assert errors <= pages["reference/greendata/errors.html"].ids
