@@ -37,6 +37,7 @@ PYTHON = {
     "greendata.threads.thread": "_ThreadHandle _args _at_fork_reinit _global_shutdown_lock _set_tstate_lock "
     "_start_joinable_thread _start_new_thread _target _thread _tstate_lock _work_queue _worker",
     "greendata.startup.importing": "_initializing _thread",
+    "greendata.testing": "_socket",
     "greendata.web.client": "_sock _socket",
 }
 

@@ -49,7 +49,7 @@ PACKAGES = (
         "ada_url brotli charset_normalizer gevent greenlet polars protego pydantic selectolax tqdm urllib3 w3lib",
     ),
     Package("web", "click flask gevent gunicorn polars werkzeug"),
-    Package("top"),
+    Package("top", "gevent"),
 )
 HEIGHT = {package.name: height for height, package in enumerate(PACKAGES)}
 STANDARD = sys.stdlib_module_names | {"annotationlib"}  # which only Python 3.14 has
