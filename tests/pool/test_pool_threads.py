@@ -113,6 +113,7 @@ def test_workers_start_without_a_descriptor_to_spare() -> None:
 @pytest.mark.skipif(find_spec("_testcapi") is None, reason="this Python has no way to make an allocation fail")
 def test_a_failed_allocation_after_a_job_ends_no_worker() -> None:
     """Whichever allocation fails, the waiter is notified and the next job runs."""
+    # On 3.14 fewer are made, and the eighth is greenlet's own, in a switch: it does not check it, and crashes.
     finished = run_python(
         """
         import _testcapi, os, sys
@@ -120,7 +121,7 @@ def test_a_failed_allocation_after_a_job_ends_no_worker() -> None:
         gevent.get_hub()
         greendata.configure(max_workers=1)
         greendata.run(int).get()
-        for number in range(8):
+        for number in range(8 if sys.version_info < (3, 14) else 7):
             result = greendata.run(_testcapi.set_nomemory, number, number + 1)
             try:
                 result.get(timeout=30)
