@@ -9,12 +9,10 @@ from time import monotonic
 from typing import Any
 
 from greendata.hub import native
-from greendata.hub.hubs import HubBound, ensure_hub, weak_callback
+from greendata.hub.hubs import HubBound, ensure_hub, poll_delay, weak_callback
 from greendata.hub.waker import TURN, HubWaker
 
 __all__ = ("EntryQueue",)
-
-_POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll before the rest, so its length does not matter
 
 
 class EntryQueue(HubBound):
@@ -84,7 +82,7 @@ class EntryQueue(HubBound):
                 entries.popleft()()
         finally:
             if entries:  # not a notify: a loop with nothing else to wait for would end before it
-                self._timer = self.hub.loop.timer(_POLL_DELAY)
+                self._timer = self.hub.loop.timer(poll_delay(self.hub.loop))
                 self._timer.start(weak_callback(self._deliver))
 
     def __repr__(self) -> str:

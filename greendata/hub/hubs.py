@@ -17,7 +17,7 @@ from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 from greendata.hub import native
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("HubBound", "before_destroy", "destroy_hub", "ensure_hub", "is_libuv", "weak_callback")
+__all__ = ("HubBound", "before_destroy", "destroy_hub", "ensure_hub", "is_libuv", "poll_delay", "weak_callback")
 
 T = TypeVar("T")
 
@@ -146,6 +146,18 @@ def is_libuv(loop: Any) -> bool:
         False
     """
     return "libuv" in type(loop).__module__
+
+
+def poll_delay(loop: Any) -> float:
+    """Return the seconds of the shortest timer of *loop*, which makes it poll once before the rest of its work.
+
+    libuv warns of timers below one millisecond. With libev a longer one would be rounded up to a millisecond.
+
+    Example:
+        >>> poll_delay(object())
+        1e-06
+    """
+    return 0.001 if is_libuv(loop) else 1e-6
 
 
 def _at_thread_end(hub: Any, pid: int) -> None:

@@ -17,12 +17,12 @@ from greenlet import getcurrent
 from greendata.hub import native
 from greendata.hub.checks import check_function
 from greendata.hub.collector import deferred, run_deferred
+from greendata.hub.hubs import poll_delay
 from greendata.internals.gevent import get_hub_if_exists
 
 __all__ = ("BUDGET", "breathe", "gathered", "paced", "release_gil", "sliced")
 
 BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
-_POLL_DELAY = 1e-6  # seconds; any timer makes the loop poll, so its length does not matter
 _GIL_PAUSE = 5e-5  # seconds; longer than a thread takes to wake up
 _FIRST_LENGTH = 64  # items in the first slice; few enough that even wide rows keep the budget
 _MAX_GROWTH = 2  # a slice has at most this many times the items of the one before, which may have been fast by chance
@@ -43,7 +43,7 @@ def breathe() -> None:
     if hub is None:
         release_gil()
     elif getcurrent() is not hub:
-        gevent.sleep(_POLL_DELAY)
+        gevent.sleep(poll_delay(hub.loop))
 
 
 def release_gil() -> None:
