@@ -82,6 +82,11 @@
     ├── AnswerBroken                a response was incomplete or garbled; also ValueError
     ├── WrongContentType            a response has another media type than expected; also ValueError
     │
+    ├── CrawlFolderRefused          the folder for a crawl's dataset cannot be used; also ValueError
+    ├── CrawlMismatch               a crawl is resumed with other arguments; also ValueError
+    ├── CrawlNotSaved               pages of a crawl could not be stored; also OSError
+    ├── CrawlRunning                another process crawls into the folder; also RuntimeError
+    │
     ├── ElementTimeout              a stage's function took longer than its timeout; also TimeoutError
     ├── PipelineTimeout             get(timeout=) of a stage gave up, and cancelled its run; a ResultTimeout
     ├── StreamBusy                  two greenlets read one pipeline iterator at once; also RuntimeError
@@ -119,6 +124,10 @@ from greendata.errors.arguments import (
 from greendata.errors.fetch import (
     AnswerBroken,
     AnswerTooLarge,
+    CrawlFolderRefused,
+    CrawlMismatch,
+    CrawlNotSaved,
+    CrawlRunning,
     FetchFailed,
     FetchTimeout,
     UrlRefused,
@@ -243,6 +252,10 @@ __all__ = (
     "ColumnUnwritable",
     "ColumnsUnequal",
     "ConnectionBusy",
+    "CrawlFolderRefused",
+    "CrawlMismatch",
+    "CrawlNotSaved",
+    "CrawlRunning",
     "DashboardOpen",
     "DatabaseUnreachable",
     "DeadlineExceeded",

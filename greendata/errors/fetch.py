@@ -1,14 +1,27 @@
-"""Errors of reading from a URL. No text contains user names, passwords or query strings."""
+"""Errors of reading from a URL, and of crawls. No text contains user names, passwords or query strings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from os import PathLike, fspath
 from urllib.parse import urlsplit
 
+from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
 
-__all__ = ("AnswerBroken", "AnswerTooLarge", "FetchFailed", "FetchTimeout", "UrlRefused", "WrongContentType")
+__all__ = (
+    "AnswerBroken",
+    "AnswerTooLarge",
+    "CrawlFolderRefused",
+    "CrawlMismatch",
+    "CrawlNotSaved",
+    "CrawlRunning",
+    "FetchFailed",
+    "FetchTimeout",
+    "UrlRefused",
+    "WrongContentType",
+)
 
 
 class FetchFailed(GreenDataError, RuntimeError):
@@ -119,6 +132,100 @@ class WrongContentType(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.url} is of type {self.got}, expected one of {', '.join(self.expected)}"
+
+
+class CrawlFolderRefused(GreenDataError, ValueError):
+    """The folder for a crawl's dataset, or a file in it, cannot be used.
+
+    Attributes:
+        path: the folder or the file.
+        reason: why, and what to do.
+
+    Example:
+        >>> print(CrawlFolderRefused("pages", "it is a file; give the path of a folder"))
+        no crawl into pages: it is a file; give the path of a folder
+    """
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        self.path = fspath(path)
+        super().__init__(self.path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no crawl into {self.path}: {self.reason}"
+
+
+class CrawlMismatch(GreenDataError, ValueError):
+    """A crawl cannot be resumed with these arguments, because it was begun with others.
+
+    Attributes:
+        path: the folder of the dataset.
+        name: the argument.
+        begun_with: its value in the crawl that was begun, as text.
+        got: its value now, as text.
+
+    Example:
+        >>> print(CrawlMismatch("pages", "depth", "3", "5"))
+        the crawl into pages was begun with depth 3, got 5; resume it with the same, or crawl into another folder
+    """
+
+    def __init__(self, path: str | PathLike[str], name: str, begun_with: str, got: str) -> None:
+        self.path = fspath(path)
+        super().__init__(self.path, name, begun_with, got)
+        self.name = name
+        self.begun_with = begun_with
+        self.got = got
+
+    def __str__(self) -> str:
+        return (
+            f"the crawl into {self.path} was begun with {self.name} {shortened(self.begun_with)}, "
+            f"got {shortened(self.got)}; resume it with the same, or crawl into another folder"
+        )
+
+
+class CrawlNotSaved(GreenDataError, OSError):
+    """A crawl's pages or its frontier could not be stored; ``__cause__`` says why.
+
+    What was stored before is whole. The pages in question are fetched again when the crawl is resumed.
+
+    Attributes:
+        path: the file or folder.
+        reason: the text of the system or of SQLite.
+
+    Example:
+        >>> print(CrawlNotSaved("pages.crawl/part", "No space left on device"))
+        pages.crawl/part could not be written: No space left on device; mend that, and resume the crawl
+    """
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        self.path = fspath(path)
+        super().__init__(self.path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} could not be written: {self.reason}; mend that, and resume the crawl"
+
+
+class CrawlRunning(GreenDataError, RuntimeError):
+    """Another process, or another part of this one, is crawling into the folder.
+
+    Attributes:
+        path: the folder of the dataset.
+        pid: the number of that process, or None if it has not said it.
+
+    Example:
+        >>> print(CrawlRunning("pages", 4711))
+        process 4711 is crawling into pages; wait for its end or stop it, or crawl into another folder
+    """
+
+    def __init__(self, path: str | PathLike[str], pid: int | None) -> None:
+        self.path = fspath(path)
+        super().__init__(self.path, pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        who = "another process" if self.pid is None else f"process {self.pid}"
+        return f"{who} is crawling into {self.path}; wait for its end or stop it, or crawl into another folder"
 
 
 def _without_secrets(url: str) -> str:

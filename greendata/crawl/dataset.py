@@ -1,0 +1,491 @@
+"""`Dataset`: the pages of a crawl in a folder of Parquet files, in which each URL is one row, even after ``kill -9``.
+
+The folder has nothing but complete Parquet files, so ``polars.scan_parquet(folder)`` works at every moment; the first
+file has no rows, only the schema. What else a crawl needs is in a second folder beside it, with ".crawl" at the end of
+its name: Polars reads every file below a folder that it scans. ::
+
+    pages/        crawl-001-part-000000.parquet, crawl-001-part-000001.parquet, ...
+    pages.crawl/  lock, frontier.sqlite, part: the file that grows
+
+A commit stores some pages in two steps:
+
+1. Their row group and a new footer are appended to the growing part, which is synced. The old footer remains before it.
+2. One transaction of the frontier records the pages as done, their links, and the length of the part.
+
+A full part is renamed into the dataset, the folders are synced, and the frontier records that. A process can end
+between any two of these steps. When the crawl is resumed, the part is cut to its recorded length, which makes it what
+it was after the last complete commit, and a part that was renamed already is recorded. So a page is a row exactly if
+it is done. What is being fetched is known to nobody on disk: it is to do until it is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakSet
+
+import polars as pl
+
+from greendata.crawl.frontier import Done, Frontier, Link, Part
+from greendata.errors import BadArgument, CrawlFolderRefused, CrawlMismatch, CrawlNotSaved, CrawlRunning, FrameMismatch
+from greendata.errors.notes import shortened
+from greendata.errors.plural import counted
+from greendata.formats.row_groups import MAGIC, RowGroups
+from greendata.hub import native
+from greendata.hub.contexts import contextmanager
+
+__all__ = ("Dataset", "Repairs")
+
+PART_GROUPS = 64  # row groups in a part: all footers but the last are dead, and at 100 they are 15 percent of the file
+PART_BYTES = 1 << 27  # a part that has so many is full
+_FRONTIER = "frontier.sqlite"
+_SCHEMA_PART = 0  # the number of the part without rows
+_NAME = re.compile(r"crawl-([0-9]{3,})-part-([0-9]{6,})\.parquet")
+
+
+class Repairs(NamedTuple):
+    """What `Dataset.open` found and mended. After ``kill -9`` nothing of this occurs.
+
+    Attributes:
+        fetched_again: the names of parts that were cut short or removed. Their pages are to do again.
+        set_aside: the names of files that this crawl does not know although they have names of its parts. They are now
+            in the folder "set-aside" beside the frontier.
+    """
+
+    fetched_again: tuple[str, ...]
+    set_aside: tuple[str, ...]
+
+
+class Dataset:
+    """The folder of a crawl, opened for writing. Make one with `open`.
+
+    The methods block: call them on workers. One call at a time runs, the others wait.
+
+    Attributes:
+        folder: the folder of the Parquet files.
+        schema: the columns of its rows.
+        frontier: the URLs of the crawl. Call its `Frontier.commit` only through `commit`.
+        generation: the number of this crawl of the folder: 1 for the first.
+        repairs: what was mended when the folder was opened.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> home = TemporaryDirectory()
+        >>> pages = Dataset.open(home.name + "/pages", pl.Schema({"url": pl.String}))
+        >>> pages.frontier.add([("https://example.com/", "https://example.com:443", 0)])
+        {'https://example.com:443'}
+        >>> pages.commit(pl.DataFrame({"url": ["https://example.com/"]}), [Done(1)])
+        set()
+        >>> pages.close(is_finished=True)
+        >>> pl.scan_parquet(home.name + "/pages").collect().item()
+        'https://example.com/'
+        >>> home.cleanup()
+    """
+
+    def __init__(self, folder: Path, schema: pl.Schema, lock: _FolderLock, frontier: Frontier) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.frontier = frontier
+        self.generation = 1
+        self.repairs = Repairs((), ())
+        self._state = _state_of(folder)
+        self._folder_lock = lock
+        self._lock = native.allocate_lock()  # held by each call that changes something
+        self._is_over = False  # written with the lock: closed, or a commit has failed
+        self._number = 0  # of the part that grows, or of the last one
+        self._part: _GrowingFile | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        schema: pl.Schema,
+        settings: Mapping[str, str] | None = None,
+        *,
+        resume: bool = False,
+        again: bool = False,
+    ) -> Dataset:
+        """Open the dataset in *folder* for this process alone, and mend what a crash has left.
+
+        Args:
+            folder: the folder of the dataset. Its parent must exist.
+            schema: the columns of the rows.
+            settings: what has to be the same when the crawl is resumed, such as its seeds: names and texts.
+            resume: continue the crawl that is in the folder. Without one, begin it.
+            again: as *resume*; but if that crawl has finished, begin the next one, in which all of its URLs are to do.
+
+        Raises:
+            CrawlFolderRefused: neither *resume* nor *again*, and the folder is not empty; or it has foreign files, or
+                the state of another version.
+            CrawlMismatch: the crawl in the folder was begun with another schema or other *settings*.
+            CrawlNotSaved: the folder cannot be written to.
+            CrawlRunning: another process, or this one, has opened it already.
+        """
+        path = Path(os.path.realpath(folder))
+        state = _state_of(path)
+        with _os_errors(path):
+            _check_folder(path, state, may_continue=resume or again)  # before anything is made beside it
+            _make_folders(path, state)
+        lock = _FolderLock(path, state)
+        try:
+            _check_folder(path, state, may_continue=resume or again)  # now no other process can change the answer
+            frontier = Frontier(state / _FRONTIER)
+            try:
+                opened = cls(path, schema, lock, frontier)
+                opened._check_settings(settings or {})
+                with _os_errors(path):
+                    opened._recover()
+                if again and opened.is_finished:
+                    opened._begin_again()
+            except BaseException:
+                frontier.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return opened
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this crawl has been finished, or has done all it knows."""
+        settings = self.frontier.settings()
+        return settings.get("is_finished") == "1" or (self.is_seeded and not self.frontier.counts().todo)
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether `set_seeded` was called in this crawl. If not, add the seeds (again)."""
+        return self.frontier.settings().get("is_seeded") == "1"
+
+    def set_seeded(self) -> None:
+        """Record that all seeds have been added to the frontier."""
+        self.frontier.put_settings({"is_seeded": "1"})
+
+    def commit(self, rows: pl.DataFrame, done: Sequence[Done], links: Iterable[Link] = ()) -> set[str]:
+        """Store *rows*, record that *done* are done, and add those of *links* that are new: all of it or nothing.
+
+        Args:
+            rows: the pages, one row for each of *done*.
+            done: the URLs of these rows.
+            links: URLs that were found, in any number.
+
+        Returns:
+            The origins that have new URLs.
+
+        Raises:
+            FrameMismatch: *rows* have another schema than the dataset.
+            BadArgument: not one row for each of *done*; one of them is done already; or the dataset is closed.
+            CrawlNotSaved: the disk is full or broken. The dataset takes no more commits: close it, and resume later.
+        """
+        if rows.schema != self.schema:
+            raise FrameMismatch(self.schema, rows.schema)
+        if rows.height != len(done):
+            raise BadArgument("done", counted(len(done), "entry", "entries"), f"one for each of {rows.height} rows")
+        with self._lock:
+            if self._is_over:
+                raise BadArgument("the dataset", "a closed one", "one that is open")
+            with self._ending_on_failure():
+                if not rows.height:
+                    return self.frontier.commit(done, links)
+                if self._part is None:
+                    self._part = _GrowingFile(self._state / "part", 0)
+                    self._number += 1
+                self._part.append(rows)
+                part = Part(self._number, self.generation, self._part.length, self._part.rows, is_open=True)
+                woken = self.frontier.commit(done, links, part)
+                if self._part.groups >= PART_GROUPS or self._part.length >= PART_BYTES:
+                    self._publish(part)
+                return woken
+
+    def close(self, *, is_finished: bool = False) -> None:
+        """Move the growing part into the dataset, and release the folder. May be called again.
+
+        Args:
+            is_finished: the crawl has reached its end, so that `open` with ``again`` begins the next one.
+
+        Raises:
+            CrawlNotSaved: the part could not be moved. It is kept, and the crawl can be resumed.
+        """
+        with self._lock:
+            try:
+                if not self._is_over:
+                    with self._ending_on_failure():
+                        if self._part is not None:
+                            length, rows = self._part.length, self._part.rows
+                            self._publish(Part(self._number, self.generation, length, rows, is_open=True))
+                        if is_finished:
+                            self.frontier.put_settings({"is_finished": "1"})
+            finally:
+                self._is_over = True
+                if self._part is not None:
+                    self._part.close()
+                self.frontier.close()
+                self._folder_lock.release()
+
+    @contextmanager
+    def _ending_on_failure(self) -> Iterator[None]:
+        """Refuse further commits if the block raises: what is on disk is then known only by reading it."""
+        try:
+            with _os_errors(self._state):
+                yield
+        except BaseException:
+            self._is_over = True
+            raise
+
+    def _publish(self, part: Part) -> None:
+        """Move the growing part, which is synced, into the dataset."""
+        assert self._part is not None
+        self._part.close()
+        os.replace(self._state / "part", self.folder / _name_of(part))
+        self._part = None
+        self._record_published(part)
+
+    def _record_published(self, part: Part) -> None:
+        _sync_folder(self.folder)
+        _sync_folder(self._state)
+        self.frontier.put_part(part._replace(is_open=False))
+
+    def _check_settings(self, settings: Mapping[str, str]) -> None:
+        """Compare the schema and *settings* with those of the crawl, or store them if it begins now."""
+        wanted = {f"given {name}": value for name, value in settings.items()}
+        wanted["given columns"] = ", ".join(f"{name}: {dtype}" for name, dtype in self.schema.items())
+        stored = self.frontier.settings()
+        if not stored:
+            self.frontier.put_settings({**wanted, "generation": "1"})
+            return
+        for name in sorted({*wanted, *(name for name in stored if name.startswith("given "))}):
+            was, now = stored.get(name, "none"), wanted.get(name, "none")
+            if was != now:
+                raise CrawlMismatch(self.folder, name.removeprefix("given "), was, now)
+        self.generation = int(stored["generation"])
+
+    def _recover(self) -> None:
+        """Make the files what the frontier says, and the frontier what the files are."""
+        parts = {_name_of(part): part for part in self.frontier.parts()}
+        self._number = max((part.number for part in parts.values()), default=0)
+        found = {*os.listdir(self.folder)}
+        schema_part = _name_of(Part(_SCHEMA_PART, 1, 0, 0, is_open=False))
+        set_aside = []
+        for name in sorted(found - {schema_part} - parts.keys()):
+            if not _NAME.fullmatch(name):
+                raise CrawlFolderRefused(
+                    self.folder, f"it has {shortened(name)}, which is no part of this crawl; move it elsewhere"
+                )
+            self._set_aside(name)
+            set_aside.append(name)
+        fetched_again = [name for name, part in parts.items() if not self._recover_part(name, part)]
+        if self._part is None:
+            (self._state / "part").unlink(missing_ok=True)  # of a commit that was not completed
+        self._write_schema_part(self.folder / schema_part)
+        self.repairs = Repairs(tuple(fetched_again), tuple(set_aside))
+
+    def _recover_part(self, name: str, part: Part) -> bool:
+        """Return False if *part* is lost, and its pages are to do again."""
+        path = self.folder / name
+        if part.generation != self.generation:
+            return True  # its pages have been fetched anew since, or will be
+        if _is_whole(path, part.length):
+            if part.is_open:
+                self._record_published(part)
+            return True
+        if path.exists() and path.stat().st_size > part.length:
+            reason = f"{name} was changed after the crawl wrote it; delete it to have its pages fetched again"
+            raise CrawlFolderRefused(self.folder, reason)
+        if part.is_open and not path.exists() and _size_of(self._state / "part") >= part.length:
+            self._part = _GrowingFile(self._state / "part", part.length)
+            return True
+        self.frontier.take_back(part)
+        if path.exists():
+            self._set_aside(name)
+        return False
+
+    def _set_aside(self, name: str) -> None:
+        place = self._state / "set-aside"
+        place.mkdir(exist_ok=True)
+        os.replace(self.folder / name, place / name)
+
+    def _write_schema_part(self, path: Path) -> None:
+        content = _parquet(pl.DataFrame(schema=self.schema))
+        if _is_whole(path, len(content)):
+            return
+        unfinished = self._state / "schema"
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_folder(self.folder)
+
+    def _begin_again(self) -> None:
+        self.generation += 1
+        settings = {"generation": str(self.generation), "is_finished": "0", "is_seeded": "0"}
+        self.frontier.begin_again(settings)
+
+
+class _GrowingFile:
+    """A Parquet file to which row groups are appended, each followed by a footer for all. It is always a whole file."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.path = path
+        self.length = length
+        self._row_groups = RowGroups()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(self._file, length)
+            if length:
+                os.fsync(self._file)
+                with mmap.mmap(self._file, length, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
+                    self._row_groups.add(view, len(MAGIC)).release()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def groups(self) -> int:
+        """The number of row groups."""
+        return self._row_groups.count
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self._row_groups.rows
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Append *frame*, and sync the file."""
+        at = self.length or self._write(MAGIC, 0)
+        at = self._write(self._row_groups.add(_parquet(frame), at), at)
+        at = self._write(self._row_groups.footer(), at)
+        os.fsync(self._file)
+        self.length = at
+
+    def close(self) -> None:
+        """Close the file. May be called again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, content: bytes | memoryview, at: int) -> int:
+        """Write *content* at that offset, and return the offset behind it."""
+        view = memoryview(content)
+        while view:
+            written = os.pwrite(self._file, view, at)
+            view, at = view[written:], at + written
+        return at
+
+
+class _FolderLock:
+    """A lock on a folder: one process has it, and the system releases it when that process ends in any way.
+
+    A forked child inherits the descriptor, and would hold the lock after its parent's end; so it closes it.
+    """
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        with _os_errors(state):
+            self._file = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                owner = os.pread(self._file, 20, 0)
+                raise CrawlRunning(folder, int(owner) if owner.strip().isdigit() else None) from error
+            with _os_errors(state):
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, str(os.getpid()).encode(), 0)
+        except BaseException:
+            os.close(self._file)
+            raise
+        _locks.add(self)
+
+    def release(self) -> None:
+        """Release the lock. May be called again."""
+        _locks.discard(self)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+_locks: WeakSet[_FolderLock] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for lock in [*_locks]:
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _state_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".crawl")
+
+
+def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
+    """Check that a crawl can be begun in *folder*, or continued if *may_continue*."""
+    if not folder.name:
+        raise CrawlFolderRefused(folder, "it is the root of the file system; give a folder below it")
+    if not folder.parent.is_dir():
+        raise CrawlFolderRefused(folder, f"there is no folder {folder.parent}; create it first")
+    for path in (folder, state):
+        if path.exists() and not path.is_dir():
+            raise CrawlFolderRefused(path, "it is a file; give the path of a folder")
+    has_crawl = (state / _FRONTIER).exists()
+    if has_crawl and not may_continue:
+        remedy = f"continue it with resume=True, or remove {folder} and {state} to begin anew"
+        raise CrawlFolderRefused(folder, f"there is a crawl already; {remedy}")
+    if not has_crawl and folder.exists() and os.listdir(folder):
+        reason = f"it has files, but no frontier of a crawl beside it ({state.name})"
+        raise CrawlFolderRefused(folder, f"{reason}; give an empty folder or a new one")
+
+
+def _make_folders(folder: Path, state: Path) -> None:
+    state.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    if folder.stat().st_dev != state.stat().st_dev:  # nothing could be renamed from one into the other
+        raise CrawlFolderRefused(folder, "it is the root of a file system; give a folder below it")
+
+
+def _name_of(part: Part) -> str:
+    return f"crawl-{part.generation:03}-part-{part.number:06}.parquet"
+
+
+def _parquet(frame: pl.DataFrame) -> memoryview:
+    whole = BytesIO()
+    frame.write_parquet(whole, statistics=False)  # of texts they would be as long as the longest page
+    return whole.getbuffer()
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def _is_whole(path: Path, length: int) -> bool:
+    """Return whether the file has that length, and ends as a Parquet file does."""
+    if _size_of(path) != length:
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(MAGIC), os.SEEK_END)
+        return file.read() == MAGIC
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into ours."""
+    try:
+        yield
+    except CrawlNotSaved:
+        raise
+    except OSError as error:
+        raise CrawlNotSaved(error.filename or path, error.strerror or str(error)) from error
