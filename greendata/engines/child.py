@@ -1,6 +1,7 @@
-"""The program of a child process: run queries and functions for an engine, one after the other.
+"""The program of a child process. `serve` runs queries and functions for an engine, one after the other.
 
-`main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. Nobody writes to that pipe:
+`main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. The first message says which
+function is to serve the socket. Nobody writes to that pipe:
 its only other end is in the parent, so the kernel reports its end when the parent is gone, however it went. The report
 is a SIGKILL (fcntl's F_SETSIG), which works while native code holds the GIL too. Linux's PR_SET_PDEATHSIG would not do:
 it fires when the *thread* that started the child ends.
@@ -21,7 +22,7 @@ from typing import Any
 
 from greendata.engines.messages import ConnectionLost, receive, send
 
-__all__ = ("DONE", "FAILED", "LIFELINE", "NEEDS", "SOCKET", "main")
+__all__ = ("DONE", "FAILED", "LIFELINE", "NEEDS", "SOCKET", "main", "object_named", "packed_error", "serve")
 
 DONE, FAILED, NEEDS = "done", "failed", "needs"  # the first word of a message from a child
 
@@ -31,7 +32,7 @@ _ROOM = 32 << 30  # bytes of address space beyond four times the limit: allocato
 
 
 def main() -> None:
-    """Serve the engine until it closes the socket."""
+    """Have the function of the first message serve the engine until that closes the socket."""
     _end_with_parent()
     for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
         if descriptor > LIFELINE:
@@ -41,15 +42,24 @@ def main() -> None:
     os.set_inheritable(LIFELINE, False)
     sock = _socket.socket(fileno=SOCKET)
     try:
-        (inner, memory_limit), _ = receive(sock)
+        (program, arguments, memory_limit), _ = receive(sock)
         _be_the_first_to_go(memory_limit)
-        server = _Server(inner, sock)
-        send(sock, "ready")
-        while True:
-            (task, arguments), _ = receive(sock)
-            _answer(sock, getattr(server, task), arguments)
+        object_named(program)(sock, *arguments)
     except (ConnectionLost, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+
+
+def serve(sock: _socket.socket, inner: str) -> None:
+    """Answer one request after the other. *inner* is the engine that computes, see `ProcessEngine`.
+
+    Raises:
+        ConnectionLost, OSError: the engine has closed the socket.
+    """
+    server = _Server(inner, sock)
+    send(sock, "ready")
+    while True:
+        (task, arguments), _ = receive(sock)
+        _answer(sock, getattr(server, task), arguments)
 
 
 def _end_with_parent() -> None:
@@ -77,7 +87,7 @@ def _answer(sock: _socket.socket, work: Callable[..., tuple[Any, list[int]]], ar
         value, files = work(*arguments)
         reply = (DONE, value)
     except BaseException as error:  # noqa: BLE001 - every error is the caller's
-        reply = (FAILED, _packed(error))
+        reply = (FAILED, packed_error(error))
     try:
         send(sock, reply, files)
     finally:
@@ -85,7 +95,7 @@ def _answer(sock: _socket.socket, work: Callable[..., tuple[Any, list[int]]], ar
             os.close(file)
 
 
-def _packed(error: BaseException) -> tuple[bytes, str]:
+def packed_error(error: BaseException) -> tuple[bytes, str]:
     """Return *error* as a pickle, which is empty if that is impossible, and as text."""
     try:
         text = f"{type(error).__qualname__}: {error}"
@@ -118,7 +128,7 @@ class _Server:
         self._pl, self._plans, self._shared = pl, plans, shared
         self._sock = sock
         shared.fetch_by(self._fetch)
-        self._engine: Any = _made(inner) if ":" in inner else inner
+        self._engine: Any = object_named(inner)() if ":" in inner else inner
 
     def query(self, unshared: list[str], method: str, plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
         """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
@@ -146,9 +156,10 @@ class _Server:
         return _dumps(func(*args, **kwargs)), []
 
 
-def _made(factory: str) -> Any:
-    module, _, name = factory.partition(":")
+def object_named(name: str) -> Any:
+    """Return the object with the name *name*, such as "package.module:function"."""
+    module, _, path = name.partition(":")
     found: Any = import_module(module)
-    for part in name.split("."):
+    for part in path.split("."):
         found = getattr(found, part)
-    return found()
+    return found

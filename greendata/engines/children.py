@@ -34,7 +34,7 @@ from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
 from greendata.hub import native
 
-__all__ = ("Child",)
+__all__ = ("Child", "error_of")
 
 START_TIMEOUT = 60.0  # seconds until a child must have imported Polars: 0.4 on an idle core
 
@@ -57,7 +57,8 @@ class Child:
     """One child process. One worker at a time uses it; `kill` is safe from any thread.
 
     Args:
-        inner: the engine that computes there, see `ProcessEngine`.
+        program: the name of the function that serves the engine there, see `greendata.engines.child`.
+        arguments: for that function.
         memory_limit: in bytes, or None.
         environment: of the process.
 
@@ -65,7 +66,9 @@ class Child:
         OSError: the system has no more processes or descriptors.
     """
 
-    def __init__(self, inner: str, memory_limit: int | None, environment: dict[str, str]) -> None:
+    def __init__(
+        self, program: str, arguments: tuple[Any, ...], memory_limit: int | None, environment: dict[str, str]
+    ) -> None:
         self.is_ready = False  # it has imported Polars; the worker that uses it writes, and so for the next ones
         self.is_gone = False  # it was reaped
         self.queries = 0  # that it has run
@@ -98,7 +101,7 @@ class Child:
         self._poll.register(self._process, _POLLIN)
         self._poll.register(ours.fileno(), _POLLIN)
         with suppress(OSError):  # it has ended already, which the first request will find
-            send(ours, (inner, memory_limit))
+            send(ours, (program, arguments, memory_limit))
 
     def _spawn(self, sock: int, lifeline: int, environment: dict[str, str]) -> int:
         environment = {**environment, "POLARS_OOC_SPILL_DIR": self._spill}
@@ -167,7 +170,7 @@ class Child:
             raise
         self._pass_stderr_on()
         if word == FAILED:
-            raise _error_of(*value)
+            raise error_of(*value)
         return value, files
 
     @property
@@ -275,7 +278,7 @@ class Child:
         return os.pread(file, _LAST_LINES, start).decode(errors="replace").strip()
 
 
-def _error_of(packed: bytes, text: str) -> BaseException:
+def error_of(packed: bytes, text: str) -> BaseException:
     """Return the error that a child has sent."""
     try:
         error = pickle.loads(packed)  # both ends are ours

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from itertools import count
 from typing import Any, TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 import polars as pl
-from polars.lazyframe.query_result import SingleNodeQueryResult
 
 from greendata.engines.children import Child
-from greendata.engines.plans import pack, pack_options, unpack
-from greendata.engines.shared import SharedFrame
-from greendata.errors import BadArgument, EngineClosed, JobCancelled, NotAFrame, NotSendable
+from greendata.engines.closing import close_at_exit, reset_after_fork
+from greendata.engines.plans import unpack
+from greendata.engines.sending import SendingEngine
+from greendata.engines.sharing import packed_frames
+from greendata.errors import BadArgument, EngineClosed, JobCancelled, NotSendable
 from greendata.hub import native
 from greendata.hub.checks import is_count
 from greendata.pool import pool
@@ -30,10 +29,8 @@ __all__ = ("ProcessEngine",)
 
 T = TypeVar("T")
 
-MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 
-
-class ProcessEngine(pl.Engine):
+class ProcessEngine(SendingEngine):
     """A Polars engine that runs each query in a child process of its own interpreter.
 
     `Result.cancel`, a deadline, and a client that leaves end the process, and so the query with all its memory. A
@@ -79,17 +76,12 @@ class ProcessEngine(pl.Engine):
             raise BadArgument("memory_limit", memory_limit, "None or bytes, at least 64 MiB")
         if not is_count(recycle_after):
             raise BadArgument("recycle_after", recycle_after, "a whole number >= 1")
-        if not isinstance(inner, str) or (inner not in _INNER and ":" not in inner):
-            raise BadArgument("inner", inner, "'auto', 'in-memory', 'streaming' or 'module:factory'")
-        if environment is not None and not _is_environment(environment):
-            raise BadArgument("environment", environment, "a dict of names and values, both str")
+        super().__init__(inner, environment)
         self._workers = workers
         self._memory_limit = memory_limit
-        self._inner = inner
         self._recycle_after = recycle_after
-        self._environment = environment or {}
         self._reset()
-        _engines.add(self)
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._lock = native.allocate_lock()  # guards everything below; held for the start of a process at most
@@ -106,77 +98,16 @@ class ProcessEngine(pl.Engine):
         """The name of the engine."""
         return "process"
 
-    @property
-    def plan_engine(self) -> str:
-        """The engine name that query plans are rendered for."""
-        return self._inner if self._inner in _INNER else "auto"
-
     def __repr__(self) -> str:
         return f"ProcessEngine(workers={self._workers}, memory_limit={self._memory_limit}, inner={self._inner!r})"
 
-    def collect(self, lf: pl.LazyFrame, **options: Any) -> Any:
-        """Return the frame; see `polars.Engine.collect`.
-
-        Raises:
-            WorkerDied, MemoryLimitExceeded: the child ended.
-            NotSendable: the plan or an option cannot be sent.
-            EngineClosed: the engine was closed.
-        """
-        if options.pop("background", False):
-            raise NotSendable("background=True returns an object that lives in this process; use greendata.collect")
-        if options.pop("post_opt_callback", None) is not None:
-            raise NotSendable("post_opt_callback is a function of this process")
-        return self._query("collect", [lf], options)[0]
-
-    def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
-        """Return the frames of several queries, which one child runs together; see `polars.Engine.collect_all`."""
-        return self._query("collect_all", list(lfs), options)
-
-    def execute(self, lf: pl.LazyFrame, **options: Any) -> Any:
-        """See `polars.Engine.execute`."""
-        return SingleNodeQueryResult(self.collect(lf, **options))
-
-    def _query(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
-        return pool.call(self._query_here, method, lfs, options)
-
-    def _query_here(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
-        try:
-            packed = pack_options(options)
-        except Exception as error:
-            raise NotSendable(f"an argument of {method} cannot be pickled ({error}); pass plain values") from error
-        plans = [_plan_of(lf) for lf in lfs]
-        values, files = self._ask("query", method, plans, packed)
+    def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
+        values, files = self._ask("query", method, plans, options)
         try:
             return unpack(values, files)
         finally:
             for file in files:
                 os.close(file)
-
-    # -- shared frames ------------------------------------------------------------------------------------
-
-    def share(self, frame: pl.DataFrame) -> pl.LazyFrame:
-        """Return a query on *frame*, whose data reach each child once and not with each plan.
-
-        The frame is written to a file in memory, which all children map if pyarrow is installed. It is forgotten when
-        no plan refers to it any more. On other engines the query runs as well. The calling greenlet waits.
-
-        Raises:
-            NotAFrame: *frame* is not a `polars.DataFrame`.
-
-        Example:
-            >>> with ProcessEngine(workers=1) as engine:
-            ...     prices = engine.share(pl.DataFrame({"price": range(1_000_000)}))
-            ...     prices.max().collect(engine=engine).item()
-            999999
-        """
-        if not isinstance(frame, pl.DataFrame):
-            raise NotAFrame(frame, "DataFrame")
-        key = f"{os.getpid()}-{next(_keys)}"
-        packed, files = pool.call(pack, [frame])
-        shared = SharedFrame(key, frame)
-        _shared[key] = packed, files
-        finalize(shared, _unshare, key).atexit = False
-        return shared.lazy()
 
     # -- functions ----------------------------------------------------------------------------------------
 
@@ -232,9 +163,9 @@ class ProcessEngine(pl.Engine):
             with stopped_by(child.kill):
                 if task == "call":
                     return child.ask(task, *arguments)
-                unshared = [key for key in child.keys if key not in _shared]
+                unshared = [key for key in child.keys if key not in packed_frames]
                 child.keys.difference_update(unshared)
-                return child.ask(task, unshared, *arguments, frame=_shared.__getitem__)
+                return child.ask(task, unshared, *arguments, frame=packed_frames.__getitem__)
         finally:
             self._give_back(child)
 
@@ -299,12 +230,14 @@ class ProcessEngine(pl.Engine):
                     waiter.give(None, error)
 
     def _start(self) -> Child:
-        _register_at_exit()
+        close_at_exit()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
         environment.setdefault("POLARS_MAX_THREADS", str(max(2, len(os.sched_getaffinity(0)) // self._workers)))
-        return Child(self._inner, self._memory_limit, {**environment, **self._environment})
+        environment.update(self._environment)
+        return Child("greendata.engines.child:serve", (self._inner,), self._memory_limit, environment)
 
-    def _after_fork_in_child(self) -> None:
+    def forget(self) -> None:
+        """Leave the children to the process that has started them. Called in a fork of it."""
         children = [*self._idle, *self._busy]
         self._reset()
         for child in children:
@@ -334,17 +267,6 @@ class _Waiter:
         return child
 
 
-def _plan_of(lf: pl.LazyFrame) -> bytes:
-    try:
-        plan = lf.serialize()
-    except Exception as error:
-        raise NotSendable(f"the plan cannot be serialized ({error})") from error
-    assert isinstance(plan, bytes)
-    if len(plan) > MAX_PLAN:
-        raise NotSendable(f"the plan has {len(plan)} bytes, so a frame is inside; see ProcessEngine.share")
-    return plan
-
-
 def _dumps(value: object) -> bytes:
     try:
         packed: bytes = import_module("cloudpickle").dumps(value)
@@ -353,60 +275,7 @@ def _dumps(value: object) -> bytes:
     return packed
 
 
-def _sink(name: str) -> Callable[..., None]:
-    def sink(self: ProcessEngine, lf: pl.LazyFrame, *args: Any, **options: Any) -> None:
-        path = args[0] if args else options.pop("path")
-        if hasattr(path, "write"):
-            raise NotSendable("a file object exists in this process only; pass a path")
-        self._query(name, [lf], {"path": path, **options})
-
-    sink.__name__ = name
-    sink.__qualname__ = f"ProcessEngine.{name}"
-    sink.__doc__ = f"Write to a path; see `polars.Engine.{name}`."
-    return sink
-
-
-for _name in ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet"):
-    setattr(ProcessEngine, _name, _sink(_name))
-
-
-def _unshare(key: str) -> None:
-    _, files = _shared.pop(key)
-    for file in files:
-        os.close(file)
-
-
-_keys = count(1)
-_shared: dict[str, tuple[Any, list[int]]] = {}  # packed frames and their files by key; any thread, one step at a time
-_INNER = ("auto", "in-memory", "streaming")
-_engines: WeakSet[ProcessEngine] = WeakSet()  # any thread adds
-
-
-def _is_environment(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
-
-
-@cache
-def _register_at_exit() -> None:
-    # Exit handlers run in reverse order: when a child is started, the pool has registered its own, which waits for the
-    # jobs that use the children.
-    atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    for engine in list(_engines):
-        engine.close()
-
-
 def _end_all(children: list[Child]) -> None:
     for child in children:
         child.kill()
         child.reap()
-
-
-def _after_fork_in_child() -> None:
-    for engine in list(_engines):
-        engine._after_fork_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,130 @@
+"""`SendingEngine`: what engines have in common that send plans to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import polars as pl
+from polars.lazyframe.query_result import SingleNodeQueryResult
+
+from greendata.engines.plans import pack_options
+from greendata.engines.sharing import share
+from greendata.errors import BadArgument, NotSendable
+from greendata.pool import pool
+
+__all__ = ("SendingEngine",)
+
+MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
+_INNER = ("auto", "in-memory", "streaming")
+
+
+class SendingEngine(pl.Engine):
+    """The base of engines that send plans, options and functions to other processes, and get frames back.
+
+    Args:
+        inner: the engine that computes there: "auto", "in-memory", "streaming", or ``"module:factory"``.
+        environment: variables for the processes.
+
+    Raises:
+        BadArgument: an argument that cannot be used.
+    """
+
+    def __init__(self, inner: str, environment: dict[str, str] | None) -> None:
+        if not isinstance(inner, str) or (inner not in _INNER and ":" not in inner):
+            raise BadArgument("inner", inner, "'auto', 'in-memory', 'streaming' or 'module:factory'")
+        if environment is not None and not _is_environment(environment):
+            raise BadArgument("environment", environment, "a dict of names and values, both str")
+        self._inner = inner
+        self._environment = environment or {}
+
+    def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
+        """Have *method* of an engine run elsewhere; return its frames, none for a sink. Called on a worker."""
+        raise NotImplementedError
+
+    @property
+    def plan_engine(self) -> str:
+        """The engine name that query plans are rendered for."""
+        return self._inner if self._inner in _INNER else "auto"
+
+    def collect(self, lf: pl.LazyFrame, **options: Any) -> Any:
+        """Return the frame; see `polars.Engine.collect`.
+
+        Raises:
+            WorkerDied, MemoryLimitExceeded: the process that ran the query has ended.
+            NotSendable: the plan or an option cannot be sent.
+            EngineClosed: the engine was closed.
+        """
+        if options.pop("background", False):
+            raise NotSendable("background=True returns an object that lives in this process; use greendata.collect")
+        if options.pop("post_opt_callback", None) is not None:
+            raise NotSendable("post_opt_callback is a function of this process")
+        return self._query("collect", [lf], options)[0]
+
+    def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
+        """Return the frames of several queries; see `polars.Engine.collect_all`."""
+        return self._query("collect_all", list(lfs), options)
+
+    def execute(self, lf: pl.LazyFrame, **options: Any) -> Any:
+        """See `polars.Engine.execute`."""
+        return SingleNodeQueryResult(self.collect(lf, **options))
+
+    def share(self, frame: pl.DataFrame) -> pl.LazyFrame:
+        """Return a query on *frame*, whose data reach each process once and not with each plan.
+
+        The frame is written to a file in memory, which children map if pyarrow is installed. It is forgotten when no
+        plan refers to it any more. On other engines the query runs as well. The calling greenlet waits.
+
+        Raises:
+            NotAFrame: *frame* is not a `polars.DataFrame`.
+
+        Example:
+            >>> from greendata import ProcessEngine
+            >>> with ProcessEngine(workers=1) as engine:
+            ...     prices = engine.share(pl.DataFrame({"price": range(1_000_000)}))
+            ...     prices.max().collect(engine=engine).item()
+            999999
+        """
+        return share(frame)
+
+    def _query(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
+        return pool.call(self._query_here, method, lfs, options)
+
+    def _query_here(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
+        try:
+            packed = pack_options(options)
+        except Exception as error:
+            raise NotSendable(f"an argument of {method} cannot be pickled ({error}); pass plain values") from error
+        return self._run(method, [self._plan_of(lf) for lf in lfs], packed)
+
+    def _plan_of(self, lf: pl.LazyFrame) -> bytes:
+        try:
+            plan = lf.serialize()
+        except Exception as error:
+            raise NotSendable(f"the plan cannot be serialized ({error})") from error
+        assert isinstance(plan, bytes)
+        if len(plan) > MAX_PLAN:
+            hint = f"{type(self).__name__}.share"
+            raise NotSendable(f"the plan has {len(plan)} bytes, so a frame is inside; see {hint}")
+        return plan
+
+
+def _sink(name: str) -> Callable[..., None]:
+    def sink(self: SendingEngine, lf: pl.LazyFrame, *args: Any, **options: Any) -> None:
+        path = args[0] if args else options.pop("path")
+        if hasattr(path, "write"):
+            raise NotSendable("a file object exists in this process only; pass a path")
+        self._query(name, [lf], {"path": path, **options})
+
+    sink.__name__ = name
+    sink.__qualname__ = f"SendingEngine.{name}"
+    sink.__doc__ = f"Write to a path; see `polars.Engine.{name}`."
+    return sink
+
+
+for _name in ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet"):
+    setattr(SendingEngine, _name, _sink(_name))
+
+
+def _is_environment(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)

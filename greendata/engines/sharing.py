@@ -1,0 +1,45 @@
+"""Share a frame with the processes of all engines: packed once, and forgotten with the last plan that refers to it."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from typing import Any
+from weakref import finalize
+
+import polars as pl
+
+from greendata.engines.plans import pack
+from greendata.engines.shared import SharedFrame
+from greendata.errors import NotAFrame
+from greendata.pool import pool
+
+__all__ = ("packed_frames", "share")
+
+# Packed frames and their files by key; any thread, one step at a time.
+packed_frames: dict[str, tuple[Any, list[int]]] = {}
+
+
+def share(frame: pl.DataFrame) -> pl.LazyFrame:
+    """Return a query on *frame* whose plan has a key in place of the data. The calling greenlet waits.
+
+    Raises:
+        NotAFrame: *frame* is not a `polars.DataFrame`.
+    """
+    if not isinstance(frame, pl.DataFrame):
+        raise NotAFrame(frame, "DataFrame")
+    key = f"{os.getpid()}-{next(_keys)}"
+    packed, files = pool.call(pack, [frame])
+    shared = SharedFrame(key, frame)
+    packed_frames[key] = packed, files
+    finalize(shared, _unshare, key).atexit = False
+    return shared.lazy()
+
+
+def _unshare(key: str) -> None:
+    _, files = packed_frames.pop(key)
+    for file in files:
+        os.close(file)
+
+
+_keys = count(1)
