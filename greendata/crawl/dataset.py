@@ -20,6 +20,7 @@ it is done. What is being fetched is known to nobody on disk: it is to do until 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import mmap
@@ -133,6 +134,8 @@ class Dataset:
         """
         check_writable(schema, "parquet")
         path = Path(os.path.realpath(folder))
+        if not path.name:
+            raise CrawlFolderRefused(path, "it is the root of the file system; give a folder below it")
         state = _state_of(path)
         with _os_errors(path):
             _check_folder(path, state, may_continue=resume or again)  # before anything is made beside it
@@ -438,8 +441,6 @@ def _state_of(folder: Path) -> Path:
 
 def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
     """Check that a crawl can be begun in *folder*, or continued if *may_continue*."""
-    if not folder.name:
-        raise CrawlFolderRefused(folder, "it is the root of the file system; give a folder below it")
     if not folder.parent.is_dir():
         raise CrawlFolderRefused(folder, f"there is no folder {folder.parent}; create it first")
     for path in (folder, state):
@@ -458,6 +459,9 @@ def _make_folders(folder: Path, state: Path) -> None:
     state.mkdir(exist_ok=True)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
+    for path in (folder, state, state / _FRONTIER):  # SQLite opens a file that it cannot write to without an error
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if folder.stat().st_dev != state.stat().st_dev:  # nothing could be renamed from one into the other
         raise CrawlFolderRefused(folder, "it is the root of a file system; give a folder below it")
 
