@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from greendata.engines.messages import ConnectionLost, receive, send
+from greendata.errors import NotSendable
 
 __all__ = ("DONE", "FAILED", "LIFELINE", "NEEDS", "SOCKET", "main", "object_named", "packed_error", "serve")
 
@@ -134,11 +135,14 @@ class _Server:
         """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
         for key in unshared:
             self._shared.frames.pop(key, None)
-        keywords = self._plans.options_of(options)
-        queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
+        keywords = {"engine": self._engine, **self._plans.options_of(options)}
+        try:
+            queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
+        except Exception as error:
+            raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
         if method == "collect_all":
-            return self._plans.pack(self._pl.collect_all(queries, engine=self._engine, **keywords))
-        frame = getattr(queries[0], method)(engine=self._engine, **keywords)
+            return self._plans.pack(self._pl.collect_all(queries, **keywords))
+        frame = getattr(queries[0], method)(**keywords)
         return self._plans.pack([frame] if method == "collect" else [])
 
     def _fetch(self, key: str) -> Any:

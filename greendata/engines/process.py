@@ -98,6 +98,11 @@ class ProcessEngine(SendingEngine):
         """The name of the engine."""
         return "process"
 
+    @property
+    def has_engines_of_polars(self) -> bool:
+        """True if an engine of Polars computes in the children. A query may name another one of these."""
+        return ":" not in self._inner
+
     def __repr__(self) -> str:
         return f"ProcessEngine(workers={self._workers}, memory_limit={self._memory_limit}, inner={self._inner!r})"
 

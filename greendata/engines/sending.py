@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import polars as pl
@@ -15,6 +15,7 @@ from greendata.pool import pool
 
 __all__ = ("SendingEngine",)
 
+BATCH_ROWS = 50_000  # in a batch, if the caller does not say
 MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 _INNER = ("auto", "in-memory", "streaming")
 
@@ -64,6 +65,18 @@ class SendingEngine(pl.Engine):
     def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
         """Return the frames of several queries; see `polars.Engine.collect_all`."""
         return self._query("collect_all", list(lfs), options)
+
+    def collect_batches(self, lf: pl.LazyFrame, *, chunk_size: int | None = None, **options: Any) -> Any:
+        """Return an iterator over the frame that `collect` returns, in batches of *chunk_size* rows.
+
+        The query begins with the first ``next``, and runs to its end before the first batch.
+        """
+        for name in ("lazy", "maintain_order"):  # the rows are in their order
+            options.pop(name, None)
+        return self._batches(lf, BATCH_ROWS if chunk_size is None else chunk_size, options)
+
+    def _batches(self, lf: pl.LazyFrame, rows: int, options: dict[str, Any]) -> Iterator[pl.DataFrame]:
+        yield from self.collect(lf, **options).iter_slices(rows)
 
     def execute(self, lf: pl.LazyFrame, **options: Any) -> Any:
         """See `polars.Engine.execute`."""

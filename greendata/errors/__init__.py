@@ -43,6 +43,7 @@
     ├── ChildFailed                 a child process raised an error that cannot be sent; also RuntimeError
     ├── NotSendable                 it cannot be sent to a child process; also ValueError
     ├── EngineClosed                the engine was closed; also RuntimeError
+    ├── RouteFailed                 the route of configure() failed to choose an engine; also RuntimeError
     │
     ├── FrameMismatch               a frame's schema differs from that of the file; also ValueError
     ├── NotWritable                 columns that a format cannot store; also TypeError
@@ -77,7 +78,6 @@
     │
     ├── FetchFailed                 no response, or one with a status other than 200; also RuntimeError
     ├── FetchTimeout                a response was not complete in time; also TimeoutError
-    ├── BadUrl                      a text is not a URL that can be fetched; also ValueError
     ├── UrlRefused                  a forbidden scheme or address, or too many redirects; also ValueError
     ├── AnswerTooLarge              a response is larger than allowed; also ValueError
     ├── AnswerBroken                a response was incomplete or garbled; also ValueError
@@ -125,7 +125,6 @@ from greendata.errors.arguments import (
 from greendata.errors.fetch import (
     AnswerBroken,
     AnswerTooLarge,
-    BadUrl,
     CrawlFolderRefused,
     CrawlMismatch,
     CrawlNotSaved,
@@ -187,6 +186,7 @@ from greendata.errors.queries import (
     MemoryLimitExceeded,
     NotAFrame,
     NotSendable,
+    RouteFailed,
     SeamMissing,
     WorkerDied,
 )
@@ -240,7 +240,6 @@ __all__ = (
     "BadSetting",
     "BadSignature",
     "BadTimeout",
-    "BadUrl",
     "BatchesBusy",
     "BatchesHaveNoResult",
     "BatchesSpent",
@@ -308,6 +307,7 @@ __all__ = (
     "QueryFailed",
     "ResultLost",
     "ResultTimeout",
+    "RouteFailed",
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",

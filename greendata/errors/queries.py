@@ -21,6 +21,7 @@ __all__ = (
     "MemoryLimitExceeded",
     "NotAFrame",
     "NotSendable",
+    "RouteFailed",
     "SeamMissing",
     "WorkerDied",
 )
@@ -100,6 +101,8 @@ class BadEngine(GreenDataError, ValueError):
         got = shortened(self.engine)
         if isinstance(self.engine, type) and _is_engine(self.engine):
             return f"{got}; pass an instance: {self.engine.__name__}()"
+        if isinstance(self.engine, str) and self.engine.partition(":")[0] == "process":
+            return f"{got}; pass a greendata.ProcessEngine(), or set it for all: greendata.configure(engine={got})"
         if isinstance(self.engine, str):
             close = get_close_matches(self.engine.lower().replace("_", "-"), ENGINES, n=1, cutoff=0.5)
             return f"{got}; did you mean {close[0]!r}?" if close else got
@@ -239,6 +242,27 @@ class NotSendable(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"cannot run in a child process: {self.reason}"
+
+
+class RouteFailed(GreenDataError, RuntimeError):
+    """The route of `greendata.configure` raised an error, or returned what is no engine. The query did not run.
+
+    Attributes:
+        label: of the query.
+        reason: what the route did.
+
+    Example:
+        >>> print(RouteFailed("report", "it raised KeyError: 'tenant 7'"))
+        no engine for the query 'report': the route of greendata.configure failed, it raised KeyError: 'tenant 7'
+    """
+
+    def __init__(self, label: str, reason: str) -> None:
+        super().__init__(label, reason)
+        self.label = label
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no engine for the query {self.label!r}: the route of greendata.configure failed, {self.reason}"
 
 
 class EngineClosed(GreenDataError, RuntimeError):

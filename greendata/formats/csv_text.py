@@ -109,7 +109,7 @@ def record_lines(text: CsvText, options: CsvOptions) -> pl.Series:
     quotes = TEXT.str.count_matches('"', literal=True)
     is_outside = (quotes.cum_sum() - quotes) % 2 == 0
     lines = text_in(text.content, "csv").select(TEXT.str.split("\n").explode()).select(is_outside & ~comment)
-    begins = lines.collect(engine="in-memory").to_series()
+    begins = lines.collect(engine=pl.InMemoryEngine()).to_series()
     rows = (begins.head(-1) if text.content.endswith(b"\n") else begins).arg_true()
     header_line = count(text.content, b"\n", 0, text.begin)
     return (rows.filter(rows > header_line) + 1 + text.added_lines).cast(pl.UInt32).alias("line")

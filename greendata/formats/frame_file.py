@@ -204,7 +204,7 @@ class IpcFile(FrameFile):
         path.write_bytes(piece)
 
     def _tail(self) -> bytes:
-        pl.scan_ipc(self._pieces, glob=False).sink_ipc(self._file, **self._options)
+        pl.scan_ipc(self._pieces, glob=False).sink_ipc(self._file, engine=pl.StreamingEngine(), **self._options)
         self._remove_pieces()
         return b""
 

@@ -15,6 +15,7 @@ from greendata.formats.arrow_stream import END, ArrowStreamWriter
 from greendata.formats.format import Format
 from greendata.formats.row_groups import MAGIC, RowGroups
 from greendata.formats.text_encode import check_writable, encode_text, escape_formula_cells
+from greendata.query.choice import engine_for
 from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, slices
 
 __all__ = ("Body", "Writer", "writer_of")
@@ -72,7 +73,7 @@ class Body:
         if isinstance(source, pl.DataFrame):
             yield from self._grouped(chain(self._pieces(source), self._ending()))
             return
-        for df in source.collect_batches():
+        for df in source.collect_batches(engine=engine_for("auto", "batches")):
             yield from self.add(df)
         if self._schema is None:
             yield from self.add(pl.DataFrame(schema=source.collect_schema()))

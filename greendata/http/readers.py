@@ -36,6 +36,7 @@ from greendata.pool import pool, workers
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.job import bypassing_queue_limit
 from greendata.pool.operation import operation
+from greendata.query.choice import engine_for
 from greendata.query.options import options_for
 from greendata.tasks.caller import Caller
 from greendata.typed.ndjson_scan import SCAN_LINES_OPTIONS, TEXT, scan_json_lines
@@ -489,7 +490,7 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
     reject_unsafe_file(path, reader.removeprefix("read_"), options)
     if reader == "read_csv" and model is not None and own_validate(model) is None:
         known = csv_options(model, options)
-        return csv_to_model(model, pl.read_csv(path, **known).lazy(), known).collect()
+        return csv_to_model(model, pl.read_csv(path, **known).lazy(), known).collect(engine=pl.InMemoryEngine())
     source: Path | BytesIO = path
     if reader == "read_ndjson":
         options = {"infer_schema_length": None, **options}  # a key that first appears late is a column too
@@ -502,7 +503,7 @@ def _read_file(reader: str, path: Path, model: type | None, options: dict[str, A
 def _read_store(scanner: str, url: str, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
     if scanner == "scan_ndjson" and options.keys() <= SCAN_LINES_OPTIONS:
         content = BytesIO()
-        for begin, _, lines in lines_of(scan_json_lines(url, **options).collect()[TEXT]):
+        for begin, _, lines in lines_of(scan_json_lines(url, **options).collect(engine=pl.InMemoryEngine())[TEXT]):
             content.write(b"\n" + lines if begin else lines)
         body = content.getvalue()
         return bypassing_queue_limit(decode, body, "ndjson", model=model, max_bytes=len(body))
@@ -511,7 +512,7 @@ def _read_store(scanner: str, url: str, model: type | None, options: dict[str, A
     else:
         options = csv_options(model, options)
         lf = csv_to_model(model, pl.scan_csv(url, **options), options)
-    return _validated(lf.collect(), model)
+    return _validated(lf.collect(engine=engine_for("auto", "collect")), model)
 
 
 def _validated(df: pl.DataFrame, model: type | None) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 
 from greendata.errors.notes import note, shortened
 
-__all__ = ("Origin", "calling_frame", "is_machinery", "note_job", "origin_here")
+__all__ = ("Origin", "calling_frame", "is_machinery", "line_of", "note_job", "origin_here")
 
 Origin = tuple[CodeType | None, int]  # code and the offset of an instruction; None if the stack has no code of a user
 
@@ -97,12 +97,26 @@ def note_job(error: BaseException, label: str, key: object, origin: Origin) -> N
         note(error, f"in greendata job {shortened(label)}{named}{_place(origin)}")
 
 
-def _place(origin: Origin) -> str:
+def line_of(origin: Origin) -> tuple[str, int]:
+    """Return the file and the line of *origin*, for a warning.
+
+    Example:
+        >>> line_of(_NOWHERE)
+        ('<unknown>', 1)
+    """
     code, offset = origin
     if code is None:
-        return ""
+        return "<unknown>", 1
     lines = (line for start, end, line in code.co_lines() if start <= offset < end)
-    return f", submitted at {code.co_filename}:{next(lines, None) or code.co_firstlineno} in {code.co_name}"
+    return code.co_filename, next(lines, None) or code.co_firstlineno
+
+
+def _place(origin: Origin) -> str:
+    code, _ = origin
+    if code is None:
+        return ""
+    file, line = line_of(origin)
+    return f", submitted at {file}:{line} in {code.co_name}"
 
 
 def _shown_key(key: object) -> str:

@@ -5,6 +5,7 @@ lists are:
 
 - `ESSENTIAL`: every query uses one of these. Without them the patch would have no effect.
 - `EXECUTIONS`: these compute, read or write. The patch runs them in the pool. Some of them may be missing.
+- `ENGINE_CHOICES`: these choose the engine. The patch replaces them while a place was chosen for queries.
 - `HANDOFFS`: these return at once and compute elsewhere. They do not block the hub, but they hang after a fork.
 
 The functions look names up when they are called, so a missing name raises there and not at import.
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "COLLECT_SCHEMA",
+    "ENGINE_CHOICES",
     "ESSENTIAL",
     "EXECUTIONS",
     "HANDOFFS",
@@ -134,6 +136,12 @@ EXECUTIONS = (
     "polars._plr:PySeries.str_to_decimal_infer",
     "polars._plr:PySeries.to_dummies",
     "polars._plr:PySeries.value_counts",
+)
+
+# These return the engine for what a call was given. The modules have imported one function by name.
+ENGINE_CHOICES = (
+    "polars.lazyframe.frame:_select_engine",
+    "polars.functions.lazy:_select_engine",
 )
 
 HANDOFFS = (

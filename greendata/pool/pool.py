@@ -35,7 +35,7 @@ import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
@@ -84,6 +84,9 @@ __all__ = (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Called after each change of settings, in the thread that changes them. Modules add theirs at import.
+settings_listeners: tuple[Callable[[], object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +308,8 @@ class Pool:
         nice: int | None = None,
         stuck_after: float | None = None,
         exit_timeout: float | None = None,
+        engine: object = None,
+        route: Callable[[str, Hashable], object] | Literal[False] | None = None,
     ) -> Settings:
         """Change settings, reopen a drained pool, and return the settings now in force.
 
@@ -316,6 +321,11 @@ class Pool:
             nice: added to the nice value of Polars' threads, from 0 to 19 (Linux).
             stuck_after: seconds after which the worker of a running job counts as lost and is replaced.
             exit_timeout: seconds that an exiting process waits for running jobs.
+            engine: where queries run that name no engine: "threads" (of this process, the default), "process" or
+                ``"process:workers=2,memory_limit=512MiB"`` for children that can be killed, "in-memory", "streaming",
+                "gpu", ``"module:factory"``, or a `polars.Engine`. See `greendata.query.choice`.
+            route: called in the greenlet of each such query, with its label and its key; returns its engine in one of
+                these forms, or None for *engine*. It is called often, and must be quick. False ends it.
 
         Raises:
             BadSetting: a value that cannot be used; nothing was changed.
@@ -329,6 +339,8 @@ class Pool:
         given = locals()
         changes = {setting.name: given[setting.name] for setting in fields(Settings)}
         changes = {name: value for name, value in changes.items() if value is not None}
+        if route is False:
+            changes["route"] = None
         with self._lock:
             settings = self._workers.settings = self.settings.changed(**changes)
             self._closed = False
@@ -337,6 +349,8 @@ class Pool:
                 self._drained.cancel("the pool was opened again")  # it would never be settled otherwise
                 self._drained = None
         self._workers.resize()
+        for listener in settings_listeners:
+            listener()
         return settings
 
     def stats(self) -> PoolStats:

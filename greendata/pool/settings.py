@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from greendata.errors import BadSetting
 from greendata.hub.checks import is_count, is_number
+from greendata.pool.engine_setting import FORMS, engine_setting, is_engine
 
 __all__ = ("Settings",)
 
@@ -34,6 +35,9 @@ class Settings:
             `max_workers` times. Jobs that never return exist (github.com/pola-rs/polars/issues/27969).
         exit_timeout: seconds that an exiting process waits for running jobs. A job with a Python function that
             outlives the interpreter aborts the process with a message on stderr.
+        engine: where queries run that name no engine, see `greendata.query.choice`. Threads of this process copy
+            nothing and cost least.
+        route: called with the label and the key of each such query; returns its engine, or None for *engine*.
 
     Example:
         >>> Settings().changed(max_workers=2).max_workers
@@ -45,6 +49,8 @@ class Settings:
     nice: int = 3
     stuck_after: float = 600.0
     exit_timeout: float = 10.0
+    engine: object = "threads"
+    route: Callable[[str, Hashable], object] | None = None
 
     def changed(self, **changes: Any) -> Settings:
         """Return these settings with *changes*.
@@ -60,10 +66,14 @@ class Settings:
             "nice": (is_count(new.nice, least=0) and new.nice <= 19, "a whole number from 0 to 19"),
             "stuck_after": (is_number(new.stuck_after) and new.stuck_after > 0, "a number of seconds > 0"),
             "exit_timeout": (is_number(new.exit_timeout), "a number of seconds >= 0"),
+            "engine": (isinstance(new.engine, str) or is_engine(new.engine), FORMS),
+            "route": (new.route is None or callable(new.route), "a function of a label and a key"),
         }
         for name, (is_good, expected) in checks.items():
             if not is_good:
                 raise BadSetting(name, getattr(new, name), expected)
+        if isinstance(new.engine, str):
+            engine_setting("engine", new.engine)
         return new
 
     @classmethod
@@ -96,10 +106,17 @@ class Settings:
         """
         changes: dict[str, Any] = {}
         for field in fields(cls):
+            if field.name == "route":  # a function, which only code can give
+                continue
             variable = f"GREENDATA_{field.name.upper()}"
             value = values.get(variable)
+            if isinstance(value, str) and not value.strip():
+                value = None
             if isinstance(value, str):
-                value = _number(variable, value, whole=isinstance(field.default, int)) if value.strip() else None
+                if isinstance(field.default, str):
+                    engine_setting(variable, value)
+                else:
+                    value = _number(variable, value, whole=isinstance(field.default, int))
             if value is not None:
                 changes[field.name] = value
         return changes

@@ -78,7 +78,7 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
             piece.lazy().sink_csv(file, include_header=False, quote_style=style, lazy=True)
             for piece, file in zip(group, files, strict=True)
         ]
-        pl.collect_all(sinks, engine="streaming")  # the engine that runs sinks in parallel
+        pl.collect_all(sinks, engine=pl.StreamingEngine())  # the engine that runs sinks in parallel
         for file in files:
             yield file.getvalue()  # returns the buffer without a copy
 
@@ -108,7 +108,7 @@ def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[byt
     an_object = pl.struct(pl.all()).struct.json_encode()
     text = (an_object.str.join(separator) + end).cast(pl.Binary)
     for group in _groups(df, JSON_ROWS):
-        for done in pl.collect_all([piece.lazy().select(text) for piece in group], engine="in-memory"):
+        for done in pl.collect_all([piece.lazy().select(text) for piece in group], engine=pl.InMemoryEngine()):
             lines: bytes = done.item()
             yield lines
 

@@ -17,9 +17,12 @@ import polars as pl
 from greendata.errors import NotAFrame
 from greendata.hub.result import Result, name_attributes_of_values
 from greendata.pool import pool
-from greendata.query.engine import engine_of
+from greendata.query.choice import engine_for, engine_of, is_made
 
-__all__ = ("eager", "lazy", "options_for", "submitted")
+__all__ = ("eager", "lazy", "options_for", "place_query", "submitted")
+
+# Verbs whose queries run where the choice says. `explain` does not run its query, and the readers' engine is a library.
+EXECUTING = ("batches", "collect", "collect_all", "sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
 
 # Parameters of verbs that are not options of Polars.
 OWN = ("allow_private", "headers", "key", "label", "max_bytes", "model", "root", "timeout", "trust")
@@ -42,8 +45,25 @@ def submitted(
         BadTimeout, PoolFull, PoolClosed, PolarsForked: as for `greendata.pool.pool.Pool.submit`.
     """
     options = options_for(verb, polars_function, given)
+    place_query(verb, given, options)
     work = partial(polars_function, *args, **options)
     return pool.submit(work, timeout=given["timeout"], key=given["key"], label=given["label"] or verb.__name__)
+
+
+def place_query(verb: Callable[..., Any], given: Mapping[str, Any], options: dict[str, Any]) -> None:
+    """Set the engine in *options* to the one that `greendata.query.choice` chooses, if *verb* executes a query.
+
+    Raises:
+        RouteFailed, BadSetting: see `greendata.query.choice.engine_for`.
+
+    Example:
+        >>> options = {}
+        >>> place_query(len, {"engine": "auto"}, options)
+        >>> options
+        {}
+    """
+    if is_made() and "engine" in given and verb.__name__ in EXECUTING:
+        options["engine"] = engine_for(given["engine"], verb.__name__, label=given["label"], key=given["key"])
 
 
 def options_for(

@@ -78,7 +78,7 @@ def failures_where(df: pl.DataFrame, condition: pl.Expr, name: str, message: str
         pl.lit("column_form").alias("rule"),
         pl.lit(message).alias("message"),
     )
-    return failures.collect()
+    return failures.collect(engine=pl.InMemoryEngine())
 
 
 def is_readable(expr: pl.Expr, dtype: Dtype, *, exactly: bool = True) -> pl.Expr | None:

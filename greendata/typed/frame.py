@@ -21,6 +21,7 @@ from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.query.batches import Batches
+from greendata.query.choice import engine_for
 from greendata.query.objects import to_columns
 from greendata.query.options import options_for
 from greendata.schema.column_names import column, referred
@@ -948,10 +949,10 @@ def _operand(other: object) -> tuple[pl.LazyFrame, pl.Schema, tuple[Sources, ...
 def _collected(plan: pl.LazyFrame, sources: tuple[Sources, ...]) -> pl.DataFrame:
     for source in sources:
         source.check()
-    return plan.collect()
+    return plan.collect(engine=engine_for("auto", "collect"))
 
 
 def _begin(plan: pl.LazyFrame, sources: tuple[Sources, ...], rows: int) -> Any:
     for source in sources:
         source.check()
-    return plan.collect_batches(chunk_size=rows, maintain_order=True)
+    return plan.collect_batches(chunk_size=rows, maintain_order=True, engine=engine_for("auto", "batches"))

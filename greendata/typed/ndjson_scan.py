@@ -83,7 +83,7 @@ def scan_validated(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) 
         ...     scan_validated(lines, sources, User).collect()["age"].to_list()
         [1, 7]
     """
-    lines.head(1).collect()
+    lines.head(1).collect(engine=pl.InMemoryEngine())
     schema = schema_of(model)
     batches = partial(_validated_batches, lines, found, model)
     return register_io_source(partial(_batches, batches), schema=schema, explain_name="validated NDJSON")
@@ -213,7 +213,7 @@ def _line_frames(
 
 def _line_batches(lines: pl.LazyFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
     """Yield *lines* in batches of line numbers and texts."""
-    for batch in lines.collect_batches(chunk_size=ROWS, maintain_order=True):
+    for batch in lines.collect_batches(chunk_size=ROWS, maintain_order=True, engine=pl.StreamingEngine()):
         yield batch[LINE], batch[TEXT].alias("")
 
 

@@ -71,7 +71,7 @@ def _dry_run(lf: pl.LazyFrame) -> None:
     if any(sign in lf.explain(optimized=False) for sign in _PYTHON):
         return
     try:
-        lf.collect(engine="in-memory")
+        lf.collect(engine=pl.InMemoryEngine())
     except _ABOUT_TYPES:
         raise
     except ComputeError as error:

@@ -208,7 +208,7 @@ def _header(paths: Any, options: dict[str, Any]) -> list[str | None]:
     """Return the first record of a file without conversion."""
     form = {name: options[name] for name in _FORM if name in options}
     head = pl.scan_csv(paths, **form, has_header=False, infer_schema=False, n_rows=1)
-    return [*head.collect().row(0)]
+    return [*head.collect(engine=pl.InMemoryEngine()).row(0)]
 
 
 def _wanted(model: type[BaseModel]) -> dict[str, pl.DataType]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, EncodedBytes
 from pydantic_core import core_schema
 
 from greendata.internals.pydantic import core_schema_of, holds_parts, type_of, validates
+from greendata.query.choice import engine_for
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
 from greendata.schema.column_names import referred
@@ -136,7 +137,7 @@ class Partitioner:
 
     def __call__(self, frame: pl.DataFrame | pl.LazyFrame) -> Partitioned:
         """Partition the rows of *frame*."""
-        df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+        df = frame.collect(engine=engine_for("auto", "collect")) if isinstance(frame, pl.LazyFrame) else frame
         computed = [column.name for column in self.columns if not column.sources]
         df = df.drop(referred(computed, df.columns), strict=False)
         unused, plan = self.unused(df.schema), self.plan(df.schema)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
+from greendata.query.choice import engine_for
 from greendata.schema.codecs import Column, Dtype
 from greendata.schema.column_names import column as by_name
 from greendata.schema.failures import FAILURES, ROW_KEY, Failure, failures_of, shown_name
@@ -26,7 +27,7 @@ def trusted(
         extra: how the model treats other columns: "ignore", "forbid" or "allow".
         check_dtypes: True if each column must have the dtype of its codec.
     """
-    df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    df = frame.collect(engine=engine_for("auto", "collect")) if isinstance(frame, pl.LazyFrame) else frame
     sources = {column.name: _source(column, df.schema) for column in columns}
     failures = [*shape_failures(df.schema, columns, extra=extra), *_missing_values(columns, sources)]
     if check_dtypes:

@@ -34,6 +34,7 @@ from greendata.errors.plural import counted
 from greendata.errors.validation import UNCHECKED
 from greendata.pool import pool
 from greendata.pool.operation import operation
+from greendata.query.choice import engine_for
 from greendata.schema.column_names import referred
 from greendata.schema.failures import BEYOND_LISTED, FAILURES, LISTED, ROW_KEY, UNLISTED, concatenated
 from greendata.schema.fields import columns_of
@@ -278,6 +279,6 @@ def own_validate(model: object) -> Any:
 
 
 def _call_own_validate(own: Any, frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    df = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    df = frame.collect(engine=engine_for("auto", "collect")) if isinstance(frame, pl.LazyFrame) else frame
     valid = own(df)
     return valid if isinstance(valid, pl.DataFrame) else df

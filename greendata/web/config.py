@@ -20,6 +20,7 @@ from greendata.hub.deadline import seconds_of
 from greendata.hub.origin import calling_frame
 from greendata.pool import pool
 from greendata.pool.settings import Settings
+from greendata.query.choice import check_engine
 from greendata.query.patching.patch import is_polars_patched
 from greendata.startup.environment import APP_KEYS, describe_unknown
 from greendata.startup.variables import AUTOPATCH, PREFIX, VARIABLES
@@ -62,6 +63,8 @@ def apply_config(app: Flask) -> None:
     if changes:
         _warn_of_conflicts(app, changes)
         pool.configure(**changes)
+    if "engine" in changes:
+        check_engine()
     for name in sorted(given.keys() - set(APP_KEYS)):
         if name in VARIABLES:
             text = f"{name} has no effect in the config of {app.name!r}; it is a variable of the environment"

@@ -14,6 +14,8 @@ Keys in the app's config:
     GREENDATA_DASHBOARD_PATHS   True to show the paths of requests on it; paths may contain data
     GREENDATA_MAX_WORKERS, GREENDATA_MAX_QUEUE, GREENDATA_NICE, GREENDATA_STUCK_AFTER, GREENDATA_EXIT_TIMEOUT
                                 settings of the pool, see `greendata.pool.settings.Settings`
+    GREENDATA_ENGINE            where queries run: "threads", "process", "process:workers=2,memory_limit=512MiB",
+                                "module:factory" or an engine, see `greendata.query.choice`
 
 A ``GREENDATA_*`` key of another name gives a warning when the extension is registered. So does a process in which
 Polars is not patched, once.
@@ -62,7 +64,8 @@ class GreenData:
     session).
 
     Errors of greendata become responses, see `greendata.web.problems`: 503 for a full pool, and for a query that an
-    operator has cancelled; 504 for an exceeded deadline, which it names; 4xx for errors that the client can correct. A
+    operator has cancelled; 504 for an exceeded deadline, which it names; 507 for a query that needs more memory than
+    its engine allows; 4xx for errors that the client can correct. A
     handler of the app, for the class of the error or for `GreenDataError`, takes precedence.
 
     Args:

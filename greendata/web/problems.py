@@ -22,6 +22,7 @@ from greendata.errors import (
     GreenDataError,
     JobCancelled,
     Malformed,
+    MemoryLimitExceeded,
     NotAcceptable,
     PoolClosed,
     PoolFull,
@@ -87,10 +88,10 @@ def response_to(error: GreenDataError) -> Response:
         return _invalid(error)
     if isinstance(error, DeadlineExceeded | ResultTimeout):
         return _too_long(error)
-    if isinstance(error, PoolFull):
-        return _try_again("The server is busy")
-    if isinstance(error, PoolClosed):
-        return _try_again("The server is shutting down")
+    if isinstance(error, MemoryLimitExceeded):
+        return problem(507, "The query needs more memory than this server allows")
+    if isinstance(error, PoolFull | PoolClosed):
+        return _try_again("The server is busy" if isinstance(error, PoolFull) else "The server is shutting down")
     if isinstance(error, JobCancelled) and (scope := current_scope()) is not None and scope.is_left:
         return Response(status=_status_line(CLIENT_CLOSED_REQUEST))
     if isinstance(error, JobCancelled) and error.message == drain.REASON:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ("abort", "allocate", "exit_with", "fail", "hold", "held_query", "write_to_stderr")
+__all__ = ("abort", "allocate", "exit_with", "fail", "hold", "held_query", "process_ids", "write_to_stderr")
 
 
 def hold(path: str) -> None:
@@ -68,3 +68,12 @@ def write_to_stderr(size: int) -> None:
     """Write *size* bytes."""
     sys.stderr.write("e" * size)
     sys.stderr.flush()
+
+
+def process_ids() -> pl.LazyFrame:
+    """Return a query whose one value is the id of the process that runs it."""
+    return pl.LazyFrame({"pid": [0]}).select(pl.col("pid").map_batches(_process_id, return_dtype=pl.Int64))
+
+
+def _process_id(series: pl.Series) -> Any:
+    return series + os.getpid()

@@ -45,6 +45,7 @@ ANSWERS = [
     (lambda: errors.JobCancelled("report", running=True, message=REASON), 503, "The server is shutting down"),
     (lambda: errors.DeadlineExceeded("report", 2.0, running=True), 504, "The response took too long"),
     (lambda: errors.ResultTimeout(AsyncResult(), 2.0), 504, "The response took too long"),
+    (lambda: errors.MemoryLimitExceeded(1 << 30, -9, ""), 507, "The query needs more memory than this server allows"),
     (lambda: errors.FormatUnknown("xml", ["csv"]), 400, "Unknown format"),
     (lambda: errors.Malformed("csv", "no header"), 400, "The body cannot be read"),
     (lambda: errors.NotAcceptable("image/png", ["text/csv"]), 406, "No available format is acceptable to the client"),

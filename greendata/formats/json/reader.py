@@ -217,7 +217,7 @@ def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[
 
 
 def _has_match(content: bytes, format: Format, pattern: str) -> bool:
-    found = text_in(content, format).select(TEXT.str.contains(pattern)).collect(engine="in-memory")
+    found = text_in(content, format).select(TEXT.str.contains(pattern)).collect(engine=pl.InMemoryEngine())
     return bool(found.item())
 
 

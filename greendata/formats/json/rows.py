@@ -199,7 +199,7 @@ def text_in(content: bytes, format: Format, begin: int = 0) -> pl.LazyFrame:
 
 def _evaluate(text: pl.LazyFrame, expr: pl.Expr) -> pl.Series:
     """Return the result of *expr* for a text."""
-    return text.select(expr).collect(engine="in-memory").to_series().alias("")
+    return text.select(expr).collect(engine=pl.InMemoryEngine()).to_series().alias("")
 
 
 def _bad_line(piece: bytes) -> int:
@@ -223,7 +223,7 @@ def _split_list(text: pl.LazyFrame, item: str, brackets: str) -> pl.Series:
         text.select(TEXT.str.len_bytes().alias("whole"), inner)
         .select("whole", TEXT.str.len_bytes().alias("inner"), _matches(item).alias("items"), _replaced(item))
         .with_columns(TEXT.str.contains(_LIST).alias("is_list"))
-        .collect(engine="in-memory")
+        .collect(engine=pl.InMemoryEngine())
     )
     if found["whole"].item() - found["inner"].item() != 2:
         what = "array" if brackets == "[]" else "object"

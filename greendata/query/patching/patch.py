@@ -6,8 +6,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from greendata.internals.polars import EXECUTIONS
+import polars as pl
+from polars.lazyframe.engine_config import get_engine_affinity_override
+
+from greendata.internals.polars import ENGINE_CHOICES, EXECUTIONS
 from greendata.pool import pool
+from greendata.query import choice
+from greendata.query.engine import GreenEngine, NamedEngine
 from greendata.query.patching import fork_guard  # noqa: F401 - its fork hooks are needed
 from greendata.query.patching.function_patch import FunctionPatch
 from greendata.threads import sharing
@@ -15,6 +20,7 @@ from greendata.threads import sharing
 __all__ = ("is_polars_patched", "patch_polars", "unpatch_polars")
 
 _patch = FunctionPatch(EXECUTIONS, "the pool")
+_engines = FunctionPatch(ENGINE_CHOICES, "the engine")  # applied while the other is, and a place was chosen
 
 
 def patch_polars() -> None:
@@ -37,6 +43,7 @@ def patch_polars() -> None:
     sharing.share()
     if not _patch.is_applied:
         _patch.apply(_submit_to_pool)
+        _follow_choice()
 
 
 def unpatch_polars() -> None:
@@ -46,6 +53,7 @@ def unpatch_polars() -> None:
         >>> unpatch_polars()
     """
     _patch.undo()
+    _follow_choice()
 
 
 def is_polars_patched() -> bool:
@@ -56,6 +64,31 @@ def is_polars_patched() -> bool:
         False
     """
     return _patch.is_applied
+
+
+def _follow_choice() -> None:
+    """Have Polars choose engines by `greendata.query.choice`, or as ever. Idempotent. Safe from any thread."""
+    if not (_patch.is_applied and choice.is_made()):
+        _engines.undo()
+    elif not _engines.is_applied:
+        _engines.apply(_choose)
+
+
+def _choose(func: Callable[[Any], pl.Engine]) -> Callable[[Any], pl.Engine]:
+    green = {name: NamedEngine(name) for name in ("in-memory", "streaming")} | {"auto": GreenEngine()}
+
+    @wraps(func)
+    def choose(engine: Any) -> pl.Engine:
+        if not isinstance(engine, str) or engine not in green:
+            return func(engine)
+        if engine == "auto" and get_engine_affinity_override() is not None:
+            return func(engine)  # an engine object that the program has set in Polars' own way
+        return green[engine]
+
+    return choose
+
+
+choice.listeners += (_follow_choice,)
 
 
 def _submit_to_pool(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,8 +14,8 @@ from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.query.batches import Batches
-from greendata.query.engine import engine_of
-from greendata.query.options import lazy, options_for, submitted
+from greendata.query.choice import engine_for, is_made
+from greendata.query.options import lazy, options_for, place_query, submitted
 
 if TYPE_CHECKING:
     from greendata.internals.polars import EngineType, ExplainFormat
@@ -117,6 +117,7 @@ def collect(
 
     Raises:
         NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -124,8 +125,9 @@ def collect(
         2
     """
     work: Any = lazy(lf).collect
-    if engine != "auto" or optimizations is not DEFAULT_QUERY_OPT_FLAGS:
-        work = partial(work, engine=engine_of(engine), optimizations=optimizations)
+    if engine != "auto" or optimizations is not DEFAULT_QUERY_OPT_FLAGS or is_made():
+        placed = engine_for(engine, "collect", label=label, key=key)
+        work = partial(work, engine=placed, optimizations=optimizations)
     return pool.submit(work, timeout=timeout, key=key, label=label or "collect", depth=1)
 
 
@@ -196,6 +198,7 @@ def batches(
         45
     """
     options = options_for(batches, lazy(lf).collect_batches, locals())
+    place_query(batches, {"engine": engine, "label": label, "key": key}, options)
     if chunk_size is not None:
         checked_count("chunk_size", chunk_size)
     start = partial(lf.collect_batches, **options)

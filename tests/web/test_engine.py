@@ -1,0 +1,140 @@
+"""Queries of a real gunicorn that run in child processes: what ends them, and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support.natives import until
+from tests.support.servers import ROUTED, Server
+
+pytestmark = pytest.mark.once("unpatched")  # each test starts a process
+
+LEGACY = """
+import gevent
+import os
+import polars as pl
+from tests.support.child_tasks import allocate, held_query, process_ids
+
+def throw_once_held(view):
+    while not os.path.exists("held"):
+        gevent.sleep(0.01)
+    view.throw(gevent.Timeout(1))
+
+def timed():
+    gevent.spawn(throw_once_held, gevent.getcurrent())
+    try:
+        held_query("held").collect()
+    except gevent.Timeout:
+        return "timed out"
+
+def greedy():
+    grow = pl.col("a").map_batches(lambda s: s + allocate(1 << 20, 400))
+    return pl.LazyFrame({"a": [1]}).select(grow).collect().item()
+
+ROUTES = {
+    "/ping": lambda: "pong",
+    "/places": lambda: process_ids().collect().item() == os.getpid(),
+    "/eager": lambda: pl.DataFrame({"a": [3]}).select(pl.col("a").map_batches(lambda s: s * 0 + os.getpid())).item()
+        == os.getpid(),
+    "/timed": timed,
+    "/greedy": greedy,
+}
+"""
+
+FLASK = """
+import os
+from flask import Flask
+from greendata.web.flask import GreenData
+from tests.support.child_tasks import held_query, process_ids
+
+app = Flask("service")
+GreenData(app)
+
+@app.get("/held")
+def held():
+    return str(held_query("held").collect().height)
+
+@app.get("/pid")
+def pid():
+    return str(process_ids().collect().item())
+
+@app.get("/short")
+@GreenData.deadline(0.2)
+def short():
+    return str(held_query("short").collect().height)
+"""
+
+
+@pytest.fixture
+def legacy(tmp_path: Path) -> Iterator[Server]:
+    """A service that knows nothing of greendata."""
+    env = {"GREENDATA_AUTOPATCH": "1", "GREENDATA_ENGINE": "process:workers=1,memory_limit=300MiB"}
+    server = Server(tmp_path, LEGACY + ROUTED, ["-k", "gevent"], env)
+    yield server
+    server.terminate()
+    assert server.wait_end() == 0, server.read_log()
+
+
+@pytest.fixture
+def flask(tmp_path: Path) -> Iterator[Server]:
+    env = {"GREENDATA_AUTOPATCH": "1", "GREENDATA_ENGINE": "process:workers=1"}
+    server = Server(tmp_path, FLASK, ["-k", "gevent"], env)
+    yield server
+    server.terminate()
+    assert server.wait_end() == 0, server.read_log()
+
+
+def pid_in(path: Path) -> int:
+    until(path.exists)
+    return int(path.read_text())
+
+
+def wait_gone(pid: int) -> None:
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_the_environment_alone_moves_the_queries_of_a_service(legacy: Server) -> None:
+    assert legacy.ask("/places") == "False"
+    assert legacy.ask("/eager") == "True"
+
+
+def test_a_timeout_of_gevent_ends_the_child(legacy: Server) -> None:
+    assert legacy.ask("/timed") == "timed out"
+    wait_gone(pid_in(legacy.log.parent / "held"))
+    assert legacy.ask("/places") == "False"
+
+
+def test_a_query_over_the_limit_fails_alone(legacy: Server) -> None:
+    assert legacy.ask("/greedy").startswith("MemoryLimitExceeded: the query needed more than 314572800 bytes of memory")
+    assert legacy.ask("/places") == "False"
+
+
+def test_a_client_that_leaves_ends_the_child(flask: Server) -> None:
+    with flask.connected(b"GET /held HTTP/1.1\r\nHost: here\r\n\r\n"):
+        pid = pid_in(flask.log.parent / "held")
+    wait_gone(pid)
+    assert int(flask.ask("/pid")) != pid
+
+
+def test_a_deadline_ends_the_child(flask: Server) -> None:
+    with closing(HTTPConnection("127.0.0.1", flask.port, timeout=60)) as connection:
+        connection.request("GET", "/short")
+        assert connection.getresponse().status == 504
+    path = flask.log.parent / "short"
+    if path.exists():  # the child had begun before the deadline
+        wait_gone(int(path.read_text()))
+
+
+def test_a_killed_server_leaves_no_child(flask: Server) -> None:
+    with flask.connected(b"GET /held HTTP/1.1\r\nHost: here\r\n\r\n"):
+        pid = pid_in(flask.log.parent / "held")
+        worker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(worker, signal.SIGKILL)
+        wait_gone(pid)
