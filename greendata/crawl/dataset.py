@@ -20,12 +20,15 @@ it is done. What is being fetched is known to nobody on disk: it is to do until 
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
@@ -37,6 +40,7 @@ from greendata.errors import BadArgument, CrawlFolderRefused, CrawlMismatch, Cra
 from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
 from greendata.formats.row_groups import MAGIC, RowGroups
+from greendata.formats.text_encode import check_writable
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 
@@ -121,13 +125,17 @@ class Dataset:
             again: as *resume*; but if that crawl has finished, begin the next one, in which all of its URLs are to do.
 
         Raises:
+            NotWritable: Parquet has no form for a column.
             CrawlFolderRefused: neither *resume* nor *again*, and the folder is not empty; or it has foreign files, or
                 the state of another version.
             CrawlMismatch: the crawl in the folder was begun with another schema or other *settings*.
             CrawlNotSaved: the folder cannot be written to.
             CrawlRunning: another process, or this one, has opened it already.
         """
+        check_writable(schema, "parquet")
         path = Path(os.path.realpath(folder))
+        if not path.name:
+            raise CrawlFolderRefused(path, "it is the root of the file system; give a folder below it")
         state = _state_of(path)
         with _os_errors(path):
             _check_folder(path, state, may_continue=resume or again)  # before anything is made beside it
@@ -250,18 +258,24 @@ class Dataset:
         _sync_folder(self._state)
         self.frontier.put_part(part._replace(is_open=False))
 
-    def _check_settings(self, settings: Mapping[str, str]) -> None:
-        """Compare the schema and *settings* with those of the crawl, or store them if it begins now."""
-        wanted = {f"given {name}": value for name, value in settings.items()}
-        wanted["given columns"] = ", ".join(f"{name}: {dtype}" for name, dtype in self.schema.items())
+    def _check_settings(self, given: Mapping[str, str]) -> None:
+        """Compare the schema and *given* with those of the crawl, or store them if it begins now."""
+        columns = [[name, str(dtype)] for name, dtype in self.schema.items()]
         stored = self.frontier.settings()
         if not stored:
-            self.frontier.put_settings({**wanted, "generation": "1"})
+            now = {"columns": json.dumps(columns), "given": json.dumps(dict(given)), "generation": "1"}
+            self.frontier.put_settings(now)
             return
-        for name in sorted({*wanted, *(name for name in stored if name.startswith("given "))}):
-            was, now = stored.get(name, "none"), wanted.get(name, "none")
-            if was != now:
-                raise CrawlMismatch(self.folder, name.removeprefix("given "), was, now)
+        for was, wanted in zip_longest(json.loads(stored["columns"]), columns):
+            if was != wanted:
+                name, begun_with = was or (wanted[0], "absent")
+                got = "absent" if wanted is None else wanted[1] if was is None or wanted[0] == name else wanted[0]
+                raise CrawlMismatch(self.folder, f"column {shortened(name)}", begun_with, got)
+        begun_with = json.loads(stored["given"])
+        for name in sorted({*begun_with, *given}):
+            was, wanted = begun_with.get(name, "absent"), given.get(name, "absent")
+            if was != wanted:
+                raise CrawlMismatch(self.folder, name, was, wanted)
         self.generation = int(stored["generation"])
 
     def _recover(self) -> None:
@@ -296,7 +310,7 @@ class Dataset:
         if path.exists() and path.stat().st_size > part.length:
             reason = f"{name} was changed after the crawl wrote it; delete it to have its pages fetched again"
             raise CrawlFolderRefused(self.folder, reason)
-        if part.is_open and not path.exists() and _size_of(self._state / "part") >= part.length:
+        if part.is_open and not path.exists() and _is_whole(self._state / "part", part.length, at_least=True):
             self._part = _GrowingFile(self._state / "part", part.length)
             return True
         self.frontier.take_back(part)
@@ -336,6 +350,7 @@ class _GrowingFile:
         self._row_groups = RowGroups()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            _sync_folder(path.parent)
             os.ftruncate(self._file, length)
             if length:
                 os.fsync(self._file)
@@ -426,8 +441,6 @@ def _state_of(folder: Path) -> Path:
 
 def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
     """Check that a crawl can be begun in *folder*, or continued if *may_continue*."""
-    if not folder.name:
-        raise CrawlFolderRefused(folder, "it is the root of the file system; give a folder below it")
     if not folder.parent.is_dir():
         raise CrawlFolderRefused(folder, f"there is no folder {folder.parent}; create it first")
     for path in (folder, state):
@@ -445,6 +458,10 @@ def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
 def _make_folders(folder: Path, state: Path) -> None:
     state.mkdir(exist_ok=True)
     folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+    for path in (folder, state, state / _FRONTIER):  # SQLite opens a file that it cannot write to without an error
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if folder.stat().st_dev != state.stat().st_dev:  # nothing could be renamed from one into the other
         raise CrawlFolderRefused(folder, "it is the root of a file system; give a folder below it")
 
@@ -455,21 +472,17 @@ def _name_of(part: Part) -> str:
 
 def _parquet(frame: pl.DataFrame) -> memoryview:
     whole = BytesIO()
-    frame.write_parquet(whole, statistics=False)  # of texts they would be as long as the longest page
+    frame.write_parquet(whole, statistics=False)  # they make a footer longer by a quarter, and a part has 64
     return whole.getbuffer()
 
 
-def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
-
-
-def _is_whole(path: Path, length: int) -> bool:
-    """Return whether the file has that length, and ends as a Parquet file does."""
-    if _size_of(path) != length:
+def _is_whole(path: Path, length: int, *, at_least: bool = False) -> bool:
+    """Return whether the file has that length, or *at_least* that, and a footer at its end."""
+    if not path.exists() or (size := path.stat().st_size) < length or (size > length and not at_least):
         return False
     with path.open("rb") as file:
-        file.seek(-len(MAGIC), os.SEEK_END)
-        return file.read() == MAGIC
+        file.seek(length - len(MAGIC))
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _sync_folder(path: Path) -> None:

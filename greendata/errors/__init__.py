@@ -78,6 +78,7 @@
     │
     ├── FetchFailed                 no response, or one with a status other than 200; also RuntimeError
     ├── FetchTimeout                a response was not complete in time; also TimeoutError
+    ├── BadUrl                      a text is not a URL that can be fetched; also ValueError
     ├── UrlRefused                  a forbidden scheme or address, or too many redirects; also ValueError
     ├── AnswerTooLarge              a response is larger than allowed; also ValueError
     ├── AnswerBroken                a response was incomplete or garbled; also ValueError
@@ -125,6 +126,7 @@ from greendata.errors.arguments import (
 from greendata.errors.fetch import (
     AnswerBroken,
     AnswerTooLarge,
+    BadUrl,
     CrawlFolderRefused,
     CrawlMismatch,
     CrawlNotSaved,
@@ -240,6 +242,7 @@ __all__ = (
     "BadSetting",
     "BadSignature",
     "BadTimeout",
+    "BadUrl",
     "BatchesBusy",
     "BatchesHaveNoResult",
     "BatchesSpent",

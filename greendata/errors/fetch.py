@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
-from greendata.errors.root import GreenDataError
+from greendata.errors.root import SHOWN, GreenDataError
 
 __all__ = (
     "AnswerBroken",
     "AnswerTooLarge",
+    "BadUrl",
     "CrawlFolderRefused",
     "CrawlMismatch",
     "CrawlNotSaved",
@@ -79,6 +80,27 @@ class UrlRefused(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.url} is refused: {self.reason}"
+
+
+class BadUrl(GreenDataError, ValueError):
+    """A text is not a URL that a crawler can fetch, see `greendata.crawl.urls.parse_url`.
+
+    Attributes:
+        url: the text, without its secrets.
+        reason: why.
+
+    Example:
+        >>> print(BadUrl("shop/index.html?token=1", "it has no scheme"))
+        shop/index.html cannot be used: it has no scheme
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = _without_secrets(url, _relative(url))
+        super().__init__(self.url, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.url} cannot be used: {self.reason}"
 
 
 class AnswerTooLarge(GreenDataError, ValueError):
@@ -228,10 +250,17 @@ class CrawlRunning(GreenDataError, RuntimeError):
         return f"{who} is crawling into {self.path}; wait for its end or stop it, or crawl into another folder"
 
 
-def _without_secrets(url: str) -> str:
+def _without_secrets(url: str, otherwise: str = "the URL") -> str:
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:  # not a URL, so any part of it may be a secret
         return "the URL"
-    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else "the URL"
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else otherwise
+
+
+def _relative(text: str) -> str:
+    """Return a text that is not an absolute URL up to its query, if that can be read and has no secrets."""
+    path = text.partition("#")[0].partition("?")[0]
+    is_plain = path.isascii() and path.isprintable() and not {*path} & {*":@\\ "}
+    return path if is_plain and 0 < len(path) <= SHOWN else "the URL"

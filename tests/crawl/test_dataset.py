@@ -131,9 +131,16 @@ def test_a_resume_with_other_arguments_names_the_first(tmp_path: Path) -> None:
     opened(tmp_path / "pages").close()
     with pytest.raises(CrawlMismatch, match="pages was begun with seeds 'abc', got 'abd'; resume it with the same"):
         Dataset.open(tmp_path / "pages", SCHEMA, {"seeds": "abd"}, resume=True)
-    with pytest.raises(CrawlMismatch, match="with columns 'url: String, n: Int64', got 'url: String'"):
+    with pytest.raises(CrawlMismatch, match="with column 'n' 'Int64', got 'absent'"):
         Dataset.open(tmp_path / "pages", pl.Schema({"url": pl.String}), {"seeds": "abc"}, resume=True)
-    with pytest.raises(CrawlMismatch, match="with depth 'none', got '3'"):
+    for text, changed in {
+        "column 'n' 'Int64', got 'Float64'": {**SCHEMA, "n": pl.Float64},
+        "column 'm' 'absent', got 'Int8'": {**SCHEMA, "m": pl.Int8},
+        "column 'url' 'String', got 'n'": dict(reversed(SCHEMA.items())),
+    }.items():
+        with pytest.raises(CrawlMismatch, match=text):
+            Dataset.open(tmp_path / "pages", pl.Schema(changed), {"seeds": "abc"}, resume=True)
+    with pytest.raises(CrawlMismatch, match="with depth 'absent', got '3'"):
         Dataset.open(tmp_path / "pages", SCHEMA, {"seeds": "abc", "depth": "3"}, resume=True)
     opened(tmp_path / "pages", resume=True).close()
 

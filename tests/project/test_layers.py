@@ -46,7 +46,7 @@ PACKAGES = (
     Package("observe", "gevent polars prometheus_client rich"),
     Package(
         "crawl",
-        "ada_url brotli charset_normalizer gevent greenlet polars protego pydantic selectolax tqdm urllib3 w3lib",
+        "ada_url brotli charset_normalizer gevent greenlet polars protego pydantic selectolax tqdm urllib3",
     ),
     Package("web", "click flask gevent gunicorn polars werkzeug"),
     Package("top", "gevent"),

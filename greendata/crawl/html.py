@@ -1,0 +1,333 @@
+"""Parse HTML into what a crawler needs: title, text, links. All limits are there because pages can be hostile.
+
+lexbor parses like a browser and without the GIL. Two things take it quadratic time: elements nested deeply, and an
+element with thousands of attributes. A body is cut before them, see `_sound`. What holds the GIL for long, such as
+selectors over a large page, is not used: one walk in Python sees each node once, with pauses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from greendata.crawl.charset import CharsetSource, decode_html
+from greendata.crawl.urls import Url, parse_url
+from greendata.errors import BadUrl
+from greendata.hub.pacing import BUDGET, release_gil
+
+try:
+    from selectolax.lexbor import LexborHTMLParser
+except ImportError as missing:
+    raise ImportError("greendata.crawl needs selectolax; install it with: pip install 'greendata[crawl]'") from missing
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
+
+__all__ = ("MAX_LINKS", "MAX_TEXT", "ParsedPage", "parse_html")
+
+MAX_HTML = 2 << 20  # bytes of a page that are parsed; search engines stop there too
+MAX_TAGS = 50_000  # "<" in a page: each stands for up to four nodes, and freeing them holds the GIL for up to 20 ms
+MAX_LINKS = 10_000  # by default
+MAX_TEXT = 1 << 20  # characters, by default
+MAX_HEADING = 2_000  # characters of the title and the description
+
+_SOUND_BELOW = 1 << 17  # bytes; a page below keeps a native thread busy for three seconds at worst, without the GIL
+_MAX_DEPTH = 1_000  # open elements; browsers flatten at 512
+_MAX_ATTRIBUTES = 1_000  # of an element
+_LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
+
+_HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
+_TAG = re.compile(r"""<(/?)([a-z][^\s/>]*)((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)""", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"""[^\s/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"']\S*+)?)?""")
+_RAW = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "title", "textarea")}
+
+_FLAT_NAMES = """
+area base br col colgroup dd dt embed hr img input li link meta optgroup option p param source tbody td tfoot th thead
+tr track wbr
+"""
+_BLOCK_NAMES = """
+address article aside blockquote body br caption dd details dialog div dl dt fieldset figcaption figure footer form h1
+h2 h3 h4 h5 h6 header hr legend li main menu nav ol optgroup option p pre section summary table tbody td tfoot th thead
+tr ul
+"""
+_FLAT = frozenset(_FLAT_NAMES.split())  # they have no content, or the next of their kind closes them: they do not nest
+_BLOCKS = frozenset(_BLOCK_NAMES.split())  # before and after them the text of a page has a line end
+# A number of seconds, a semicolon, comma or space, and where the page leads to, often after "url=".
+_REFRESH = re.compile(r"""\s*+[\d.]*+\s*+[;,\s]\s*+(?:url\s*+=\s*+)?+(["']?)(.*)""", re.IGNORECASE | re.DOTALL)
+
+# Directives of X-Robots-Tag that have a value. Another word before a colon is the name of a crawler.
+_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+
+
+@dataclass(slots=True)
+class ParsedPage:
+    """What a page says. `extract=` of a crawl is a function of it.
+
+    Attributes:
+        url: the page.
+        tree: the parsed document of selectolax, for ``tree.css("h1")``; None for plain text.
+        title: the text of the title, at most `MAX_HEADING` characters.
+        description: what ``<meta name=description>`` says, likewise.
+        canonical: the URL that the page names as its canonical one.
+        refresh: the URL that the page sends browsers to with ``<meta http-equiv=refresh>``; `links` has it as well.
+        text: the text that the page shows, one line per block, without scripts and styles.
+        links: the pages that it links to, each once, in order, without itself.
+        follow: those of `links` that the page does not mark as ``nofollow``.
+        nofollow: True if the page asks robots not to follow any of its links; then `follow` is empty.
+        noindex: True if the page asks robots not to show it in search results.
+        charset: the charset, see `greendata.crawl.charset.Decoded`.
+        charset_source: how the charset was found.
+        truncated: True if a limit was reached, so that there is more than was parsed.
+    """
+
+    url: Url
+    tree: LexborHTMLParser | None
+    charset: str
+    charset_source: CharsetSource
+    title: str | None = None
+    description: str | None = None
+    canonical: Url | None = None
+    refresh: Url | None = None
+    text: str = ""
+    links: list[Url] = field(default_factory=list)
+    follow: list[Url] = field(default_factory=list)
+    nofollow: bool = False
+    noindex: bool = False
+    truncated: bool = False
+
+
+def parse_html(
+    body: bytes,
+    content_type: str | None,
+    url: Url,
+    *,
+    robots_tag: str | None = None,
+    max_links: int = MAX_LINKS,
+    max_text: int = MAX_TEXT,
+) -> ParsedPage:
+    """Return what the page *body* says.
+
+    Every sequence of bytes is a page, as in a browser. A body of another type than HTML or XML is plain text.
+
+    Args:
+        body: the decompressed body; of more than 2 MiB only the beginning is parsed.
+        content_type: the header ``Content-Type``, if there was one.
+        url: where the page is, to resolve its links.
+        robots_tag: the header ``X-Robots-Tag``, if there was one.
+        max_links: how many links are kept.
+        max_text: how many characters of text are kept; 0 saves the time for it.
+
+    Call on a worker. A page of 100 kB takes about a millisecond; Python's part of it pauses for the hub.
+
+    Example:
+        >>> shop = parse_url("https://example.com/")
+        >>> page = parse_html(b"<title>Shop</title><p>All <a href=/a>shoes</a>", "text/html", shop)
+        >>> page.title, page.text, page.links
+        ('Shop', 'All shoes', [Url('https://example.com/a')])
+    """
+    decoded = decode_html(body[:MAX_HTML], content_type)
+    is_html = (content_type or "").partition(";")[0].strip().lower() in _HTML
+    html, is_cut = _sound(decoded.text) if is_html else (decoded.text, False)
+    page = ParsedPage(url, LexborHTMLParser(html) if is_html else None, decoded.charset, decoded.source)
+    page.truncated = is_cut or len(body) > MAX_HTML
+    pieces = [html[: max_text + 1]]
+    anchors: list[tuple[str, bool]] = []
+    base = url
+    if page.tree is not None:
+        reader = _Reader(page, max_text)
+        reader.read(page.tree)
+        pieces, anchors, base = reader.pieces, reader.anchors, reader.base
+    _add_text(page, pieces, max_text)
+    _heed(page, robots_tag)
+    _add_links(page, anchors, base, max_links)
+    return page
+
+
+class _Reader:
+    """One walk over a document, which calls a method for each element of interest."""
+
+    def __init__(self, page: ParsedPage, max_text: int) -> None:
+        self.page = page
+        self.base = page.url
+        self.pieces: list[str] = []
+        self.anchors: list[tuple[str, bool]] = []  # the href of each link, and whether it may be followed
+        self._canonical: str | None = None
+        self._has_base = False
+        self._is_hidden = False  # True if the next text is the content of a script or a style
+        self._room = max_text
+        self._handlers: dict[str, Callable[[LexborNode], None]] = {
+            "a": self._read_link,
+            "area": self._read_link,
+            "base": self._read_base,
+            "link": self._read_canonical,
+            "meta": self._read_meta,
+            "script": self._hide,
+            "style": self._hide,
+            "title": self._read_title,
+        }
+
+    def read(self, tree: LexborHTMLParser) -> None:
+        """Read the document, with pauses for the hub."""
+        if tree.root is None:
+            return
+        pace = _Pace()
+        for node in tree.root.traverse(include_text=True):
+            tag = node.tag or ""
+            if tag == "-text":
+                self._read_text(node)
+            elif tag in _BLOCKS:
+                self.pieces.append("\n")
+            elif tag in self._handlers:
+                self._handlers[tag](node)
+            pace.pause()
+        if self._canonical is not None:
+            self.page.canonical = _link(self._canonical, self.base)
+
+    def _read_text(self, node: LexborNode) -> None:
+        if self._room >= 0 and not self._is_hidden:
+            text = node.text_content or ""
+            before = node.prev
+            if before is not None and before.tag in _BLOCKS:
+                self.pieces.append("\n")
+            self.pieces.append(text)
+            self._room -= len(text)
+        self._is_hidden = False
+
+    def _hide(self, node: LexborNode) -> None:
+        self._is_hidden = node.child is not None
+
+    def _read_link(self, node: LexborNode) -> None:
+        href = node.attrs.get("href")
+        if href is not None:
+            self.anchors.append((href, "nofollow" not in (node.attrs.get("rel") or "").lower().split()))
+
+    def _read_title(self, node: LexborNode) -> None:
+        self._hide(node)
+        parent = node.parent
+        if self.page.title is None and (parent is None or parent.tag != "svg"):
+            self.page.title = _heading(node.text())
+
+    def _read_base(self, node: LexborNode) -> None:
+        href = node.attrs.get("href")
+        if href is not None and not self._has_base:
+            self._has_base = True
+            self.base = _link(href, self.base) or self.base
+
+    def _read_canonical(self, node: LexborNode) -> None:
+        if self._canonical is None and "canonical" in (node.attrs.get("rel") or "").lower().split():
+            self._canonical = node.attrs.get("href")
+
+    def _read_meta(self, node: LexborNode) -> None:
+        name = (node.attrs.get("name") or "").strip().lower()
+        content = node.attrs.get("content") or ""
+        if name == "description":
+            self.page.description = self.page.description or _heading(content)
+        elif name == "robots":
+            _heed(self.page, content)
+        elif (node.attrs.get("http-equiv") or "").strip().lower() == "refresh":
+            self._read_refresh(content)
+
+    def _read_refresh(self, content: str) -> None:
+        match = _REFRESH.match(content)
+        if self.page.refresh is None and match is not None:
+            target = match[2].partition(match[1])[0] if match[1] else match[2]
+            self.page.refresh = _link(target, self.base) if target.strip() else None
+            self.anchors.append((target, self.page.refresh is not None))
+
+
+class _Pace:
+    """Pauses in a loop of Python, so that the hub is not blocked by a worker."""
+
+    __slots__ = ("_ends", "_turns")
+
+    def __init__(self) -> None:
+        self._turns = 0
+        self._ends = perf_counter() + BUDGET
+
+    def pause(self) -> None:
+        """Release the GIL if the last pause is `BUDGET` seconds ago. Call it in each turn of the loop."""
+        self._turns += 1
+        if not self._turns % 32 and perf_counter() >= self._ends:
+            release_gil()
+            self._ends = perf_counter() + BUDGET
+
+
+def _add_text(page: ParsedPage, pieces: Iterable[str], max_text: int) -> None:
+    text = "".join(pieces)
+    if len(text) > max_text:
+        page.truncated = page.truncated or max_text > 0
+        text = text[:max_text]
+    lines = (" ".join(line.split()) for line in text.split("\n")) if page.tree is not None else (text,)
+    page.text = "\n".join(filter(None, lines))
+
+
+def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
+    pace = _Pace()
+    found: dict[str, Url] = {}
+    for href, may_follow in anchors:
+        link = _link(href, base)
+        if link is not None and link.href != page.url.href and link.href not in found:
+            if len(found) >= max_links:
+                page.truncated = True
+                break
+            found[link.href] = link
+            page.links.append(link)
+            if may_follow and not page.nofollow:
+                page.follow.append(link)
+        pace.pause()
+
+
+def _link(href: str, base: Url) -> Url | None:
+    try:
+        return parse_url(href, base)
+    except BadUrl:
+        return None
+
+
+def _heading(text: str) -> str | None:
+    return " ".join(text[: 4 * MAX_HEADING].split())[:MAX_HEADING] or None
+
+
+def _heed(page: ParsedPage, directives: str | None) -> None:
+    """Apply the directives for robots of a page or of its header; not those for a crawler that the header names."""
+    for directive in (directives or "").lower().split(","):
+        name, colon, _ = (part.strip() for part in directive.partition(":"))
+        if colon and name not in _WITH_VALUE:
+            return
+        page.nofollow = page.nofollow or name in {"nofollow", "none"}
+        page.noindex = page.noindex or name in {"noindex", "none"}
+
+
+def _sound(html: str) -> tuple[str, bool]:
+    """Return *html* up to where it would take lexbor very long, and whether something was cut off."""
+    is_cut = False
+    if html.count("<") > MAX_TAGS:
+        rest = html.split("<", MAX_TAGS)[-1]
+        html, is_cut = html[: len(html) - len(rest) - 1], True
+    if len(html) < _SOUND_BELOW:
+        return html, is_cut
+    end = _sound_end(html)
+    return html[:end], is_cut or end < len(html)
+
+
+def _sound_end(html: str) -> int:
+    """Return where the first element is that is nested too deeply or has too many attributes, or the length."""
+    pace = _Pace()
+    depth, at = 0, 0
+    while (tag := _TAG.search(html, at)) is not None:
+        at = tag.end()
+        name = tag[2].lower()
+        if tag[1]:
+            depth -= depth > 0
+        elif name not in _FLAT:
+            depth += 1
+            if (end := _RAW.get(name)) is not None:
+                close = end.search(html, at)
+                at = len(html) if close is None else close.start()
+        if depth > _MAX_DEPTH or (len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES):
+            return tag.start()
+        pace.pause()
+    return len(html)

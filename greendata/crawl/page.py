@@ -1,0 +1,162 @@
+"""`Page`: the record of one URL, and the columns that a dataset of pages has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import polars as pl
+from pydantic import AwareDatetime, BaseModel, ConfigDict, SerializeAsAny, create_model
+
+from greendata.crawl.charset import CharsetSource
+from greendata.errors import BadChoice
+from greendata.schema.codecs import Column, EncodeError, series_of
+from greendata.schema.fields import columns_of
+
+__all__ = ("Page", "PageColumns", "RobotsVerdict")
+
+RobotsVerdict = Literal["allowed", "disallowed", "unreachable", "ignored"]
+
+
+class Page(BaseModel):
+    """One URL of a crawl, and what came of it. Every URL ends as exactly one page.
+
+    A status is not an error: a page that does not exist is a row with the status 404 and no error. `error` says why
+    there is no response, or why its body is not used.
+
+    Attributes:
+        url: the URL as it was asked for, in canonical form.
+        final_url: the URL of the last response, after redirects.
+        redirects: the URLs in between, in order.
+        depth: links between a seed and this URL; 0 for a seed.
+        status: the HTTP status; None without a response. 304 is a page that has not changed since the last crawl.
+        fetched_at: when the response began, in UTC; None without a response.
+        seconds: how long the last request took.
+        robots: what robots.txt said: "allowed", "disallowed"; "unreachable", which disallows as well; or "ignored".
+        content_type: the header of the response.
+        charset: the standard's name of the charset.
+        charset_source: how the charset was found.
+        title: the text of the title.
+        description: what the page says of itself.
+        canonical: the URL that the page names as its canonical one.
+        text: the text of the page, one line per block.
+        links: the pages that it links to.
+        nofollow: True if the page asks robots not to follow its links.
+        noindex: True if the page asks robots not to index it.
+        bytes: bytes of the decompressed body.
+        sha256: the digest of the decompressed body, in hexadecimal.
+        truncated: True if the body was cut short, or a limit left something out.
+        etag: the header of the response, for the next crawl.
+        last_modified: likewise.
+        error: the name of the class of what went wrong; None if nothing did.
+        message: what went wrong, in words.
+        item: what `extract=` returned.
+
+    Example:
+        >>> page = Page(url="https://example.com/", status=404, error=None)
+        >>> page.status, page.links
+        (404, [])
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    final_url: str | None = None
+    redirects: list[str] = []
+    depth: int = 0
+    status: int | None = None
+    fetched_at: AwareDatetime | None = None
+    seconds: float | None = None
+    robots: Annotated[RobotsVerdict | None, pl.String] = None
+    content_type: str | None = None
+    charset: str | None = None
+    charset_source: Annotated[CharsetSource | None, pl.String] = None
+    title: str | None = None
+    description: str | None = None
+    canonical: str | None = None
+    text: str | None = None
+    links: list[str] = []
+    nofollow: bool = False
+    noindex: bool = False
+    bytes: int = 0
+    sha256: str | None = None
+    truncated: bool = False
+    etag: str | None = None
+    last_modified: str | None = None
+    error: str | None = None
+    message: str | None = None
+    item: SerializeAsAny[BaseModel] | None = None
+
+
+class PageColumns:
+    """The columns of a dataset of pages.
+
+    Args:
+        columns: the names of the fields of `Page` that are kept, in this order; None for all.
+        item: the model that `extract=` returns; its fields are those of the struct column ``item``.
+
+    Raises:
+        BadChoice: a name is not a field.
+
+    Attributes:
+        schema: the names and dtypes of the columns.
+
+    Example:
+        >>> PageColumns(["url", "status"]).schema
+        Schema([('url', String), ('status', Int64)])
+    """
+
+    def __init__(self, columns: Iterable[str] | None = None, item: type[BaseModel] | None = None) -> None:
+        made: dict[str, Column] = {column.name: column for column in columns_of(_Row)}
+        if item is not None:
+            annotation: Any = item | None
+            made |= {column.name: column for column in columns_of(create_model("Row", item=(annotation, None)))}
+        names = [*made] if columns is None else [*columns]
+        for name in names:
+            if name not in made:
+                raise BadChoice("columns", name, made)
+        self._item = item
+        self._columns = [made[name] for name in names]
+        self.schema = pl.Schema({column.name: column.codec.dtype for column in self._columns})
+
+    def item_error(self, item: BaseModel | None) -> str | None:
+        """Return why *item*, which `extract=` has returned, cannot be stored, or None if it can.
+
+        Example:
+            >>> PageColumns().item_error(Page(url="https://example.com/"))
+            'extract returned a Page, but not said that it would: annotate what it returns'
+        """
+        if item is None:
+            return None
+        if self._item is None:
+            return f"extract returned a {type(item).__name__}, but not said that it would: annotate what it returns"
+        if not isinstance(item, self._item):
+            return f"extract returned a {type(item).__name__}, expected {self._item.__name__}"
+        for column in self._columns:
+            if column.name == "item":
+                try:
+                    series_of([column.codec.encode(item)], column.codec.dtype)
+                except (EncodeError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+                    return f"the item does not fit its columns: {error}"
+        return None
+
+    def frame(self, pages: Sequence[Page]) -> pl.DataFrame:
+        """Return *pages* as a frame with `schema`. Call on a worker.
+
+        Example:
+            >>> PageColumns(["url", "status"]).frame([Page(url="https://example.com/", status=404)]).rows()
+            [('https://example.com/', 404)]
+        """
+        return pl.DataFrame({column.name: _series(column, pages) for column in self._columns}, schema=self.schema)
+
+
+class _Row(Page):
+    """A page without an item: the fields that every dataset can have."""
+
+    item: ClassVar[None]  # type: ignore[misc]
+
+
+def _series(column: Column, pages: Sequence[Page]) -> pl.Series:
+    if column.name == "item":
+        return series_of([column.codec.encode(page.item) for page in pages], column.codec.dtype)
+    return pl.Series([getattr(page, column.field) for page in pages], dtype=column.codec.dtype)
