@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from greendata.crawl.charset import CharsetSource, decode_html
 from greendata.crawl.urls import Url, parse_url
 from greendata.errors import BadUrl
-from greendata.hub.pacing import BUDGET, release_gil
+from greendata.hub.pacing import Pace
 
 try:
     from selectolax.lexbor import LexborHTMLParser
@@ -173,8 +172,10 @@ class _Reader:
         """Read the document, with pauses for the hub."""
         if tree.root is None:
             return
-        pace = _Pace()
-        for node in tree.root.traverse(include_text=True):
+        pace = Pace()
+        for number, node in enumerate(tree.root.traverse(include_text=True)):
+            if not number % 32:
+                pace.pause()
             tag = node.tag or ""
             if tag == "-text":
                 self._read_text(node)
@@ -182,7 +183,6 @@ class _Reader:
                 self.pieces.append("\n")
             elif tag in self._handlers:
                 self._handlers[tag](node)
-            pace.pause()
         if self._canonical is not None:
             self.page.canonical = _link(self._canonical, self.base)
 
@@ -238,23 +238,6 @@ class _Reader:
             self.anchors.append((target, self.page.refresh is not None))
 
 
-class _Pace:
-    """Pauses in a loop of Python, so that the hub is not blocked by a worker."""
-
-    __slots__ = ("_ends", "_turns")
-
-    def __init__(self) -> None:
-        self._turns = 0
-        self._ends = perf_counter() + BUDGET
-
-    def pause(self) -> None:
-        """Release the GIL if the last pause is `BUDGET` seconds ago. Call it in each turn of the loop."""
-        self._turns += 1
-        if not self._turns % 32 and perf_counter() >= self._ends:
-            release_gil()
-            self._ends = perf_counter() + BUDGET
-
-
 def _add_text(page: ParsedPage, pieces: Iterable[str], max_text: int) -> None:
     text = "".join(pieces)
     if len(text) > max_text:
@@ -265,7 +248,7 @@ def _add_text(page: ParsedPage, pieces: Iterable[str], max_text: int) -> None:
 
 
 def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
-    pace = _Pace()
+    pace = Pace()
     found: dict[str, Url] = {}
     for href, may_follow in anchors:
         link = _link(href, base)
@@ -315,7 +298,7 @@ def _sound(html: str) -> tuple[str, bool]:
 
 def _sound_end(html: str) -> int:
     """Return where the first element is that is nested too deeply or has too many attributes, or the length."""
-    pace = _Pace()
+    pace = Pace()
     depth, at = 0, 0
     while (tag := _TAG.search(html, at)) is not None:
         at = tag.end()

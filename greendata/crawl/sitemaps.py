@@ -6,14 +6,13 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Literal
 from xml.parsers import expat
 
 from greendata.crawl.urls import MAX_LENGTH, Url, parse_url
 from greendata.errors import BadUrl, Malformed
 from greendata.formats.guards.gunzip import GZIP, MEMBERS, inflate
-from greendata.hub.pacing import BUDGET, release_gil
+from greendata.hub.pacing import Pace
 
 __all__ = ("Sitemap", "SitemapKind", "parse_sitemap")
 
@@ -101,13 +100,12 @@ class _Pieces:
         self._left = max_bytes
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield at most `STEP` bytes at a time, with pauses for the hub.
+        """Yield at most `STEP` bytes at a time.
 
         Raises:
             _Stop: there are more bytes than the limit.
             Malformed: the compressed data is damaged.
         """
-        ends = perf_counter() + BUDGET
         for step in self._steps:
             for at in range(0, len(step), STEP):
                 piece = step[at : at + STEP][: self._left]
@@ -115,9 +113,6 @@ class _Pieces:
                 yield piece
                 if not self._left:
                     raise _Stop
-                if perf_counter() >= ends:
-                    release_gil()
-                    ends = perf_counter() + BUDGET
 
 
 class _Entries:
@@ -129,12 +124,14 @@ class _Entries:
         self.indexes: dict[str, Url] = {}
         self._base = url
         self._left = max_entries
+        self._pace = Pace()
         self._open: list[str] = []
         self._text: list[str] | None = None  # of the element that is being read, if it is a URL
         self._length = 0
 
     def add(self, text: str, found: dict[str, Url]) -> None:
-        """Add a URL to *found*, unless it cannot be crawled."""
+        """Add a URL to *found*, unless it cannot be crawled. Pause for the hub."""
+        self._pace.pause()
         if not self._left:
             raise _Stop
         self._left -= 1
@@ -146,6 +143,7 @@ class _Entries:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Handle the beginning of an element."""
+        self._pace.pause()
         name = tag.rpartition(":")[2]
         parent = self._open[-1] if self._open else ""
         if not self._open:
