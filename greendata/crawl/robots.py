@@ -174,7 +174,7 @@ class _Group:
         self._wildcards = 0
 
     def add(self, key: bytes, value: bytes) -> None:
-        """Add a line. What matching may cost has a limit; a rule beyond it disallows too much rather than too little."""
+        """Add a line. A rule beyond the limits of matching disallows too much rather than too little."""
         if key == b"crawl-delay":
             self._delay(value)
             return
