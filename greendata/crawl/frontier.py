@@ -1,8 +1,9 @@
 """`Frontier`: the URLs of a crawl in a database on disk, each of them once, with what is still to do.
 
 Memory holds one batch of URLs and SQLite's page cache, whatever the number of URLs. A URL that is offered again is
-found by an index over checksums, and its text is compared. There is no filter in memory before that index: a new URL
-has to be put into it anyway, which costs as much as the look-up.
+found by an index over the checksums of its origin, and its text is compared. There is no filter in memory before that
+index: a new URL has to be put into it anyway, which costs as much as the look-up. A million URLs take 10 us each if a
+batch is of 40 origins, and 50 us if all are of different ones (with as many that are known already, and windows).
 
 A batch crosses to SQLite as one JSON text, and rows come back as one. `sqlite3` gives the GIL back for each step of a
 statement and then waits for it again, which in a busy process can take 5 ms for each row.
@@ -34,28 +35,32 @@ SLICE = 1_000  # URLs in one text: the GIL is held for under a millisecond while
 CACHE_KIB = 8_192  # of SQLite's pages in memory
 BUSY_TIMEOUT = 30.0  # seconds to wait for somebody who reads the database with another program
 
-_TABLES = """
-CREATE TABLE origins (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE urls (
-    id INTEGER PRIMARY KEY,     -- in the order of discovery
-    origin INTEGER NOT NULL,
-    depth INTEGER NOT NULL,
-    done INTEGER,               -- the part that has its row; NULL: it is to do
-    checksum INTEGER NOT NULL,
-    href TEXT NOT NULL
-);
-CREATE INDEX urls_by_checksum ON urls (checksum);
-CREATE INDEX urls_to_do ON urls (origin) WHERE done IS NULL;
-CREATE TABLE validators (id INTEGER PRIMARY KEY, etag TEXT, last_modified TEXT);
-CREATE TABLE parts (
-    number INTEGER PRIMARY KEY,
-    generation INTEGER NOT NULL,
-    length INTEGER NOT NULL,    -- bytes of the file that are valid
-    rows INTEGER NOT NULL,
-    is_open INTEGER NOT NULL    -- 1: it grows, and is not in the dataset's folder yet
-);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+_TABLES = (
+    "CREATE TABLE origins (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    """
+    CREATE TABLE urls (
+        id INTEGER PRIMARY KEY,     -- in the order of discovery
+        origin INTEGER NOT NULL,
+        depth INTEGER NOT NULL,
+        done INTEGER,               -- the part that has its row; NULL: it is to do
+        checksum INTEGER NOT NULL,
+        href TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX urls_by_checksum ON urls (origin, checksum)",  # the links of one page are near each other
+    "CREATE INDEX urls_to_do ON urls (origin) WHERE done IS NULL",
+    "CREATE TABLE validators (id INTEGER PRIMARY KEY, etag TEXT, last_modified TEXT)",
+    """
+    CREATE TABLE parts (
+        number INTEGER PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        length INTEGER NOT NULL,    -- bytes of the file that are valid
+        rows INTEGER NOT NULL,
+        is_open INTEGER NOT NULL    -- 1: it grows, and is not in the dataset's folder yet
+    )
+    """,
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+)
 # Each URL is a text of its checksum (10 digits), depth (5) and origin (10), and the URL itself: SQLite would have to
 # parse a JSON array again for each of its elements.
 _ADD = """
@@ -63,7 +68,8 @@ INSERT INTO urls (checksum, depth, origin, href)
 SELECT CAST(substr(value, 1, 10) AS INTEGER), CAST(substr(value, 11, 5) AS INTEGER),
     CAST(substr(value, 16, 10) AS INTEGER), substr(value, 26)
 FROM json_each(?) WHERE NOT EXISTS (
-    SELECT 1 FROM urls WHERE checksum = CAST(substr(value, 1, 10) AS INTEGER) AND href = substr(value, 26)
+    SELECT 1 FROM urls WHERE origin = CAST(substr(value, 16, 10) AS INTEGER)
+    AND checksum = CAST(substr(value, 1, 10) AS INTEGER) AND href = substr(value, 26)
 )
 """
 _MAX_DEPTH = 99_999
@@ -310,7 +316,7 @@ class Frontier:
             (owner,) = execute("PRAGMA application_id").fetchone()
             (version,) = execute("PRAGMA user_version").fetchone()
             if not tables and not owner and not version:
-                for statement in _TABLES.split(";\n"):
+                for statement in _TABLES:
                     execute(statement)
                 execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {VERSION}")
@@ -392,9 +398,11 @@ class Frontier:
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn an error of SQLite into ours."""
+    """Turn an error of SQLite into ours, unless it is a mistake of the caller, such as a closed database."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        raise
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             reason = f"it is damaged, or no frontier at all ({error}); put back a copy, or crawl into another folder"
