@@ -65,7 +65,7 @@ def state(folder: Path) -> Path:
 def test_a_part_that_grows_is_cut_to_its_recorded_length(tmp_path: Path) -> None:
     folder = crawled(tmp_path, 3)
     with (state(folder) / "part").open("ab") as file:
-        file.write(b"half of a row group")
+        file.write(b"half of a row group" * 9_999)  # more than what is appended later
     dataset = opened(folder)
     assert dataset.repairs == ((), ())
     assert dataset.frontier.counts() == Counts(todo=3, done=3)
