@@ -3,8 +3,8 @@
 `main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. The first message says which
 function is to serve the socket. Nobody writes to that pipe:
 its only other end is in the parent, so the kernel reports its end when the parent is gone, however it went. The report
-is a SIGKILL (fcntl's F_SETSIG), which works while native code holds the GIL too. Linux's PR_SET_PDEATHSIG would not do:
-it fires when the *thread* that started the child ends.
+is a SIGKILL (fcntl's F_SETSIG), which works while native code holds the GIL too, and before the interpreter has begun:
+the parent asks for it. Linux's PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
 """
 
 from __future__ import annotations
@@ -20,10 +20,21 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from greendata.engines.messages import ConnectionLost, receive, send
+from greendata.engines.messages import ConnectionLost, close_all, dumps, receive, send
 from greendata.errors import NotSendable
 
-__all__ = ("DONE", "FAILED", "LIFELINE", "NEEDS", "SOCKET", "main", "object_named", "packed_error", "serve")
+__all__ = (
+    "DONE",
+    "FAILED",
+    "LIFELINE",
+    "NEEDS",
+    "SOCKET",
+    "end_with_last_writer",
+    "main",
+    "object_named",
+    "packed_error",
+    "serve",
+)
 
 DONE, FAILED, NEEDS = "done", "failed", "needs"  # the first word of a message from a child
 
@@ -59,14 +70,23 @@ def serve(sock: _socket.socket, inner: str) -> None:
     server = _Server(inner, sock)
     send(sock, "ready")
     while True:
-        (task, arguments), _ = receive(sock)
+        (directory, task, arguments), _ = receive(sock)
+        if directory is not None:
+            with suppress(OSError):  # the server has entered one that it could not enter now
+                os.chdir(directory)
         _answer(sock, getattr(server, task), arguments)
 
 
+def end_with_last_writer(lifeline: int, pid: int) -> None:
+    """Have the kernel end the process *pid*, and those that it starts, when nobody can write to the pipe any more."""
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -pid)  # its process group
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+
+
 def _end_with_parent() -> None:
-    fcntl.fcntl(LIFELINE, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(LIFELINE, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(LIFELINE, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    """End now if the parent is gone: it may have been killed before it could say how this process ends."""
+    end_with_last_writer(LIFELINE, os.getpid())
     with suppress(BlockingIOError):  # the parent lives
         os.read(LIFELINE, 1)
         os._exit(0)
@@ -83,17 +103,19 @@ def _be_the_first_to_go(memory_limit: int | None) -> None:
 
 
 def _answer(sock: _socket.socket, work: Callable[..., tuple[Any, list[int]]], arguments: Any) -> None:
-    files: list[int] = []
     try:
         value, files = work(*arguments)
-        reply = (DONE, value)
     except BaseException as error:  # noqa: BLE001 - every error is the caller's
-        reply = (FAILED, packed_error(error))
+        send(sock, (FAILED, packed_error(error)))
+    else:
+        _send_done(sock, value, files)
+
+
+def _send_done(sock: _socket.socket, value: Any, files: list[int]) -> None:
     try:
-        send(sock, reply, files)
+        send(sock, (DONE, value), files)
     finally:
-        for file in files:
-            os.close(file)
+        close_all(files)
 
 
 def packed_error(error: BaseException) -> tuple[bytes, str]:
@@ -103,19 +125,11 @@ def packed_error(error: BaseException) -> tuple[bytes, str]:
     except BaseException:  # noqa: BLE001 - here and below, anything can go wrong in the methods of a foreign error
         text = type(error).__qualname__
     try:
-        packed = _dumps(error)
+        packed = dumps(error)
         pickle.loads(packed)  # an error whose arguments are not those of its class can be pickled only
     except BaseException:  # noqa: BLE001
         packed = b""
     return packed, text
-
-
-def _dumps(value: object) -> bytes:
-    try:
-        packed: bytes = import_module("cloudpickle").dumps(value)
-    except ImportError:
-        packed = pickle.dumps(value)
-    return packed
 
 
 class _Server:
@@ -131,19 +145,49 @@ class _Server:
         shared.fetch_by(self._fetch)
         self._engine: Any = object_named(inner)() if ":" in inner else inner
 
-    def query(self, unshared: list[str], method: str, plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
+    def query(self, method: str, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
         """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
-        for key in unshared:
-            self._shared.frames.pop(key, None)
-        keywords = {"engine": self._engine, **self._plans.options_of(options)}
-        try:
-            queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
-        except Exception as error:
-            raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
+        queries, keywords = self._read(unshared, plans, options)
         if method == "collect_all":
             return self._plans.pack(self._pl.collect_all(queries, **keywords))
         frame = getattr(queries[0], method)(**keywords)
         return self._plans.pack([frame] if method == "collect" else [])
+
+    def batches(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
+        """Send the result of a query in batches, each when it is asked for, and return at the end.
+
+        The answers are pairs: whether it is the last one, and a list with the batch. If there was no batch, the last
+        one has a frame without rows. Polars' own iterator of batches would end early, without an error, where a query
+        panics. This raises.
+        """
+        (query,), keywords = self._read(unshared, plans, options)
+        sent = False
+
+        def send_batch(frame: Any) -> None:
+            nonlocal sent
+            packed, files = self._plans.pack([frame])
+            _send_done(self._sock, (False, packed), files)
+            sent = True
+            receive(self._sock)  # the request for the next one; Polars computes a few in advance
+
+        engine = keywords.pop("engine")
+        if isinstance(engine, str):
+            chosen = "streaming" if engine == "auto" else engine  # as Polars chooses for batches
+            query.sink_batches(send_batch, engine=chosen, **keywords)
+        else:
+            for frame in query.collect_batches(engine=engine, **keywords):
+                send_batch(frame)
+        packed, files = self._plans.pack([] if sent else [self._pl.DataFrame(schema=query.collect_schema())])
+        return (True, packed), files
+
+    def _read(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[list[Any], dict[str, Any]]:
+        for key in unshared:
+            self._shared.frames.pop(key, None)
+        try:
+            queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
+        except Exception as error:
+            raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
+        return queries, {"engine": self._engine, **self._plans.options_of(options)}
 
     def _fetch(self, key: str) -> Any:
         send(self._sock, (NEEDS, key))
@@ -151,13 +195,12 @@ class _Server:
         try:
             return self._plans.unpack(packed, files)[0]
         finally:
-            for file in files:
-                os.close(file)
+            close_all(files)
 
     def call(self, work: bytes) -> tuple[bytes, list[int]]:
         """Call a function and return its pickled value."""
         func, args, kwargs = pickle.loads(work)
-        return _dumps(func(*args, **kwargs)), []
+        return dumps(func(*args, **kwargs)), []
 
 
 def object_named(name: str) -> Any:

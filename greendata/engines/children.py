@@ -18,8 +18,8 @@ import _socket
 import fcntl
 import os
 import pickle
-import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,7 +29,8 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from greendata.engines.child import FAILED, LIFELINE, NEEDS, SOCKET
+from greendata.engines import spill
+from greendata.engines.child import FAILED, LIFELINE, NEEDS, SOCKET, end_with_last_writer
 from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
 from greendata.hub import native
@@ -41,14 +42,16 @@ START_TIMEOUT = 60.0  # seconds until a child must have imported Polars: 0.4 on 
 _posix_spawn = get_original("os", "posix_spawn")
 _waitid = get_original("os", "waitid")
 _poll: Any = get_original("select", "poll")
-_POLLIN = 1
+_POLLIN, _POLLOUT = 1, 4
 
 _MEMORY_INTERVAL = 10  # milliseconds between two looks at a child with a memory limit: 4 to 8 MiB of overshoot
 _STATE_INTERVAL = 1000  # milliseconds between two looks at any other
+_END_TIMEOUT = 1000  # milliseconds that a process which has closed its socket has for its end
 _FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
 _LAST_LINES = 2000  # bytes of stderr in an error
 _MAX_STDERR = 1 << 20  # bytes of stderr that are kept
 _OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
+_PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
 
@@ -71,17 +74,19 @@ class Child:
     ) -> None:
         self.is_ready = False  # it has imported Polars; the worker that uses it writes, and so for the next ones
         self.is_gone = False  # it was reaped
-        self.queries = 0  # that it has run
+        self.requests = 0  # that it has got
         self.keys: set[str] = set()  # of the shared frames that it has
         self.was_killed = False  # any thread sets it, under the lock
+        self._using = native.allocate_lock()  # held by the thread that asks, and by the one that reaps
+        self._status: int | None = None  # of its end; set before `is_gone`
+        self._last_lines = ""  # of its stderr; set before `is_gone`
         self._limit = memory_limit
         self._is_over_limit = False
         self._latest_start = monotonic() + START_TIMEOUT
         self._passed_on = 0  # bytes of stderr
         self._lock = native.allocate_lock()  # guards the descriptor of the process against `kill` while it is closed
-        with ExitStack() as undo:
-            self._spill = tempfile.mkdtemp(prefix="greendata-")  # for what Polars moves out of memory
-            undo.callback(shutil.rmtree, self._spill, ignore_errors=True)
+        with _fork_lock, ExitStack() as undo:
+            self._spill = spill.folder_for_child(environment)  # Polars makes it if it moves data out of memory
             self._stderr = undo.enter_context(tempfile.TemporaryFile())
             fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)  # for the child: `_pass_stderr_on` cuts the file
             ours, theirs = _socket.socketpair()
@@ -90,13 +95,15 @@ class Child:
             undo.callback(os.close, self._lifeline)
             try:
                 self.pid = self._spawn(theirs.fileno(), lifeline, environment)
+                undo.callback(_end, self.pid)
+                end_with_last_writer(lifeline, self.pid)  # before its interpreter has begun
             finally:
                 theirs.close()
                 os.close(lifeline)
-            undo.callback(_end, self.pid)
             self._process = os.pidfd_open(self.pid)
+            self._sock = ours
+            _living.add(self)
             undo.pop_all()
-        self._sock = ours
         self._poll = _poll()
         self._poll.register(self._process, _POLLIN)
         self._poll.register(ours.fileno(), _POLLIN)
@@ -104,7 +111,7 @@ class Child:
             send(ours, (program, arguments, memory_limit))
 
     def _spawn(self, sock: int, lifeline: int, environment: dict[str, str]) -> int:
-        environment = {**environment, "POLARS_OOC_SPILL_DIR": self._spill}
+        environment = {**environment, spill.VARIABLE: self._spill}
         if self._limit is not None:
             environment["POLARS_OOMKILL_THRESHOLD_MB"] = str(max(1, self._limit // _MIB))
         program = f"import sys; sys.path[:] = {sys.path!r}; from greendata.engines.child import main; main()"
@@ -115,13 +122,13 @@ class Child:
             numbers = zip(moved, (2, SOCKET, LIFELINE), strict=True)
             found: int = _posix_spawn(
                 sys.executable,
-                [sys.executable, "-c", program],
+                [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", program],  # type: ignore[attr-defined]
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     *((os.POSIX_SPAWN_DUP2, each, number) for each, number in numbers),
                 ],
-                setpgroup=0,  # a Ctrl-C in the terminal is for the server
+                setpgroup=0,  # a Ctrl-C in the terminal is for the server; processes that it starts end with it
                 setsigmask=[],
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
@@ -145,21 +152,23 @@ class Child:
             WorkerDied, MemoryLimitExceeded: it has ended, or was killed.
             BaseException: what the task raised.
         """
+        with self._using:
+            return self._ask(task, arguments, frame)
+
+    def _ask(
+        self, task: str, arguments: tuple[Any, ...], frame: Callable[[str], tuple[Any, list[int]]] | None
+    ) -> tuple[Any, list[int]]:
+        if self.is_gone:  # it ended between two batches of a stream
+            raise WorkerDied(self._status, self._last_lines)
         try:
             if not self.is_ready:
-                self._wait_for_message()
-                receive(self._sock)
+                self._receive()
                 self.is_ready = True
-            self.queries += 1
-            send(self._sock, (task, arguments))
-            self._wait_for_message()
-            (word, value), files = receive(self._sock)
+            self.requests += 1
+            (word, value), files = self._exchange((_working_directory(), task, arguments))
             while word == NEEDS:
                 assert frame is not None
-                send(self._sock, *frame(value))
-                self.keys.add(value)
-                self._wait_for_message()
-                (word, value), files = receive(self._sock)
+                (word, value), files = self._exchange(*frame(value), key=value)
         except (ConnectionLost, OSError) as error:
             raise self._died() from error
         except BaseException as error:  # garbage, or an interruption of the calling thread: nobody reads the answer
@@ -173,6 +182,17 @@ class Child:
             raise error_of(*value)
         return value, files
 
+    def _exchange(self, message: object, files: list[int] | None = None, key: str | None = None) -> tuple[Any, Any]:
+        """Send *message*, which brings the frame with that *key*, and return the answer."""
+        send(self._sock, message, files, self._wait_to_send)
+        if key is not None:
+            self.keys.add(key)
+        return self._receive()
+
+    def _receive(self) -> tuple[Any, list[int]]:
+        self._wait()
+        return receive(self._sock, self._wait)
+
     @property
     def is_alive(self) -> bool:
         """True if it can be asked."""
@@ -185,24 +205,22 @@ class Child:
         return (int(found[1]) - int(found[2])) * _PAGE if found else 0
 
     def reap(self) -> int | None:
-        """Wait until the process has ended, release what belongs to it, and return its exit status.
+        """Wait until the process, which was killed or has ended, is gone; release what belongs to it. Idempotent.
 
-        A status below 0 is minus the number of the signal that ended it. None means that other code has reaped it.
+        Return its exit status. Below 0 it is minus the number of the signal that ended it. None means that other code
+        has reaped it.
         """
-        status: int | None = None
-        with suppress(ChildProcessError):  # other code has reaped it, or SIGCHLD is ignored
-            ended = _waitid(os.P_PIDFD, self._process, os.WEXITED)
-            status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        with self._lock:
-            self.is_gone = True
-            os.close(self._process)
-        self._pass_stderr_on()
-        self._last_lines = self._read_last_lines()
-        self._sock.close()
-        self._stderr.close()
-        os.close(self._lifeline)
-        shutil.rmtree(self._spill, ignore_errors=True)
-        return status
+        with self._using:
+            self._reap()
+        return self._status
+
+    def reap_if_unused(self) -> None:
+        """Do the same unless a worker waits for an answer: that does it. Safe from any thread."""
+        if self._using.acquire(False):
+            try:
+                self._reap()
+            finally:
+                self._using.release()
 
     # -- any thread -----------------------------------------------------------------------------------
 
@@ -217,16 +235,28 @@ class Child:
     def forget(self) -> None:
         """Close the descriptors of a child of the parent process. Call in the child of a fork."""
         if not self.is_gone:
-            self.is_gone = True
-            os.close(self._process)
-            os.close(self._lifeline)
-            self._sock.close()
-            self._stderr.close()
+            self._lock = native.allocate_lock()
+            self._close()
 
     # -- private --------------------------------------------------------------------------------------
 
-    def _wait_for_message(self) -> None:
-        """Return when there is a message. Kill a process that must not go on.
+    def _close(self) -> None:
+        with self._lock:
+            self.is_gone = True
+            os.close(self._process)
+        self._sock.close()
+        self._stderr.close()
+        os.close(self._lifeline)
+
+    def _wait_to_send(self) -> None:
+        self._poll.modify(self._sock.fileno(), _POLLOUT)
+        try:
+            self._wait()
+        finally:
+            self._poll.modify(self._sock.fileno(), _POLLIN)
+
+    def _wait(self) -> None:
+        """Return when the socket can be read or written, whichever is polled. Kill a process that must not go on.
 
         Raises:
             ConnectionLost: the process has ended.
@@ -238,19 +268,36 @@ class Child:
             is_stopped = self._read("stat").rpartition(")")[2].split()[:1] == ["T"]  # by a signal
             if self._is_over_limit or is_late or is_stopped:
                 self.kill()
-                ready = self._poll.poll()
-                break
+                raise ConnectionLost
         if self._sock.fileno() not in dict(ready):  # a program that it has started may hold the socket open
             raise ConnectionLost
 
     def _died(self) -> WorkerDied:
-        status = self.reap()
-        wrote = self._last_lines
+        self._poll.unregister(self._sock.fileno())
+        if not self._poll.poll(_END_TIMEOUT):
+            self.kill()  # it has closed its end and lives: it answers no more
+        self._reap()
+        status, wrote = self._status, self._last_lines
         if self._limit is not None:
             has_aborted = status in (-signal.SIGABRT, None) and any(text in wrote for text in _OUT_OF_MEMORY)
             if self._is_over_limit or has_aborted:
                 return MemoryLimitExceeded(self._limit, status, wrote)
         return WorkerDied(status, wrote)
+
+    def _reap(self) -> None:
+        if self.is_gone:
+            return
+        with suppress(ChildProcessError):  # other code has reaped it, or SIGCHLD is ignored
+            ended = _waitid(os.P_PIDFD, self._process, os.WEXITED)
+            self._status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        with suppress(OSError):  # end those that it has started, if there are any; Linux before 6.9 lacks the flag
+            signal.pidfd_send_signal(self._process, signal.SIGKILL, None, _PROCESS_GROUP)
+        self._pass_stderr_on()
+        self._last_lines = self._read_last_lines()
+        with _fork_lock:
+            _living.discard(self)
+            self._close()
+        spill.remove(self._spill)
 
     def _read(self, name: str) -> str:
         try:
@@ -287,9 +334,38 @@ def error_of(packed: bytes, text: str) -> BaseException:
     return error if isinstance(error, BaseException) else ChildFailed(text)
 
 
+def _working_directory() -> str | None:
+    """Return the current directory, which relative paths in a query mean; None if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
 def _end(pid: int) -> None:
     """End a process that has no descriptor."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
         _waitid(os.P_PID, pid, os.WEXITED)
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _fork_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for child in _living:
+        child.forget()
+    _living.clear()
+    _fork_lock.release()
+
+
+# A fork copies descriptors. If its child kept the lifeline of a process, that would outlive the server.
+_fork_lock = native.RLock()  # held while a process is started, and for a fork
+_living: set[Child] = set()  # those that have descriptors here; any thread, under the lock
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

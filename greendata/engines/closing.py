@@ -1,4 +1,4 @@
-"""Engines that own processes: closed when this process exits, and left alone by a fork of it."""
+"""Owners of processes, such as engines: closed when this process exits, and left alone by a fork of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Engine(Protocol):
 
 
 def reset_after_fork(engine: _Engine) -> None:
-    """Call *engine*'s ``forget`` in every fork of this process."""
+    """Call the ``forget`` of *engine* in every fork of this process."""
     _engines.add(engine)
 
 

@@ -2,70 +2,144 @@
 
 Its sockets are native ones, whatever is patched.
 
-A message is its length in 8 bytes, then the pickle. Descriptors travel with the first byte. A frame in a message is
-its IPC stream, or the index of a descriptor: a sealed file in memory, which the receiver may map.
+A message is a mark, its length in 8 bytes, then the pickle. Descriptors travel with the first byte. A frame in a
+message is its IPC stream, or the index of a descriptor: a sealed file in memory, which the receiver may map. Whatever
+else is written to the socket, by a function in the child for example, has no mark: it is an error, and nobody waits
+for the rest of it.
 """
 
 from __future__ import annotations
 
 import _socket
 import array
+import os
 import pickle
 import struct
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
-__all__ = ("ConnectionLost", "MAX_INLINE", "receive", "send")
+__all__ = ("ConnectionLost", "MAX_INLINE", "NotAMessage", "close_all", "dumps", "receive", "send")
 
 MAX_INLINE = 64 * 1024  # bytes of a frame that travels in the message: a file in memory costs 60 us more
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD of Linux
 
-_HEADER = struct.Struct("<Q")
+_MARK = b"greendat"
+_MAX_SIZE = 1 << 40  # bytes of a message
+_HEADER = struct.Struct("<8sQ")
 
 
 class ConnectionLost(Exception):
     """The other side has closed its end."""
 
 
-def send(sock: _socket.socket, message: object, descriptors: list[int] | None = None) -> None:
-    """Send *message*. Blocks natively while the receiver's buffer is full.
+class NotAMessage(Exception):
+    """Something else than a message was received."""
+
+
+def send(
+    sock: _socket.socket,
+    message: object,
+    descriptors: list[int] | None = None,
+    wait_to_send: Callable[[], object] | None = None,
+) -> None:
+    """Send *message*.
+
+    Args:
+        descriptors: of files that the receiver shall have, too.
+        wait_to_send: called while the receiver's buffer is full; returns when there is room. Without it, the call
+            blocks natively.
 
     Raises:
         OSError: the other side has closed its end.
     """
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    data = memoryview(_HEADER.pack(len(body)) + body if len(body) < MAX_INLINE else _HEADER.pack(len(body)))
+    header = _HEADER.pack(_MARK, len(body))
+    data = memoryview(header + body if len(body) < MAX_INLINE else header)
+    flags = 0 if wait_to_send is None else _socket.MSG_DONTWAIT
+    rights = []
     if descriptors:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", descriptors))]
-        data = data[sock.sendmsg([data], rights) :]
-    sock.sendall(data)
-    if len(body) >= MAX_INLINE:
-        sock.sendall(body)
+    for each in [data] if len(body) < MAX_INLINE else [data, memoryview(body)]:
+        unsent = each
+        while unsent:
+            try:
+                unsent = unsent[sock.sendmsg([unsent], rights, flags) :]
+                rights = []
+            except BlockingIOError:
+                assert wait_to_send is not None
+                wait_to_send()
 
 
-def receive(sock: _socket.socket) -> tuple[Any, list[int]]:
+def receive(sock: _socket.socket, wait_for_more: Callable[[], object] | None = None) -> tuple[Any, list[int]]:
     """Return the next message and its descriptors, which belong to the caller. Blocks natively.
+
+    Args:
+        wait_for_more: called before each read but the first; returns when there is more to read.
 
     Raises:
         ConnectionLost: the other side has closed its end.
         OSError: the other side has closed its end and has not read all that was sent.
-        pickle.UnpicklingError, ValueError and others: this is not a message.
+        NotAMessage, pickle.UnpicklingError and others: this is not a message.
     """
-    descriptors = array.array("i")
-    space = _socket.CMSG_LEN(MAX_DESCRIPTORS * descriptors.itemsize)
+    rights = array.array("i")
+    space = _socket.CMSG_LEN(MAX_DESCRIPTORS * rights.itemsize)
     data, ancillary, _, _ = sock.recvmsg(MAX_INLINE, space, _socket.MSG_CMSG_CLOEXEC)
-    for level, kind, rights in ancillary:
+    for level, kind, found in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
-    while len(data) < _HEADER.size:
-        data += _receive_some(sock, data)
-    (size,) = _HEADER.unpack_from(data)
+            rights.frombytes(found[: len(found) - len(found) % rights.itemsize])
+    descriptors = list(rights)
+    try:
+        return _message(sock, data, wait_for_more), descriptors
+    except BaseException:
+        close_all(descriptors)
+        raise
+
+
+def _message(sock: _socket.socket, data: bytes, wait_for_more: Callable[[], object] | None) -> Any:
+    """Return the message that begins with *data*."""
+    if not data:
+        raise ConnectionLost
+    while data.startswith(_MARK[: len(data)]) and len(data) < _HEADER.size:
+        data += _more(sock, wait_for_more)
+    if not data.startswith(_MARK):
+        raise NotAMessage(data[: _HEADER.size])
+    _, size = _HEADER.unpack_from(data)
+    if size > _MAX_SIZE:
+        raise NotAMessage(data[: _HEADER.size])
     body = bytearray(data[_HEADER.size :])
     while len(body) < size:
-        body += _receive_some(sock, data)
-    return pickle.loads(body), list(descriptors)  # both ends are ours
+        body += _more(sock, wait_for_more)
+    if len(body) > size:
+        raise NotAMessage(bytes(body[size : size + _HEADER.size]))
+    return pickle.loads(body)  # both ends are ours
 
 
-def _receive_some(sock: _socket.socket, before: bytes) -> bytes:
-    if not before or not (data := sock.recv(1 << 20)):
+def _more(sock: _socket.socket, wait_for_more: Callable[[], object] | None) -> bytes:
+    if wait_for_more is not None:
+        wait_for_more()
+    if not (data := sock.recv(1 << 20)):
         raise ConnectionLost
     return data
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close *descriptors*, which nobody uses any more."""
+    for descriptor in descriptors:
+        with suppress(OSError):  # closed already
+            os.close(descriptor)
+
+
+def dumps(value: object) -> bytes:
+    """Return *value* as a pickle, by cloudpickle if that is installed: it knows lambdas and functions of a program.
+
+    Raises:
+        Exception: it cannot be pickled.
+    """
+    try:
+        cloudpickle = import_module("cloudpickle")
+    except ImportError:
+        return pickle.dumps(value)
+    packed: bytes = cloudpickle.dumps(value)
+    return packed

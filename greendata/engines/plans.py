@@ -12,15 +12,67 @@ from typing import Any
 
 import polars as pl
 
-from greendata.engines.messages import MAX_INLINE
+from greendata.engines.messages import MAX_INLINE, close_all, dumps
+from greendata.errors import NotSendable
 from greendata.internals.polars import flags_of, read_flags
 
-__all__ = ("options_of", "pack", "pack_options", "unpack")
+__all__ = ("MAX_PLAN", "options_of", "pack", "pack_options", "pack_plan", "unpack")
+
+MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 
 _ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS
 _SHRINK, _GROW, _WRITE, _SEAL = 0x2, 0x4, 0x8, 0x1
 _SEALS = _SHRINK | _GROW | _WRITE | _SEAL
-_COPIED = (pl.Int128, pl.UInt128)  # pyarrow does not know them
+
+
+class _Limited:
+    """A file that takes `MAX_PLAN` bytes and no more. It is no `io.BytesIO`: Polars writes to these at the end."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_full = False
+
+    def write(self, data: bytes) -> int:
+        """Write *data*.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        self.is_full = len(self.data) + len(data) > MAX_PLAN
+        if self.is_full:
+            raise OSError
+        self.data += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: all has been written."""
+
+
+def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
+    """Return the plan of *lf* as bytes, for the engine with that class name.
+
+    A plan with a large frame inside is refused when its first bytes are written, before seconds are spent on the rest.
+    To look for such frames first, Polars would resolve the plan, and for that read files in this process.
+
+    Raises:
+        NotSendable: it has a large frame inside, or something that exists in this process only.
+    """
+    file = _Limited()
+    try:
+        lf.serialize(file)  # type: ignore[call-overload]  # a file of ours
+    except Exception as error:
+        if file.is_full:
+            raise NotSendable(
+                f"the plan has more than {MAX_PLAN >> 20} MiB, so a frame is inside; send it once, with "
+                f"{engine}.share(df), and query the LazyFrame that this returns, or scan a file"
+            ) from error
+        remedy = "; install cloudpickle: pip install 'greendata[process]'" if "'cloudpickle'" in str(error) else ""
+        raise NotSendable(f"the plan cannot be serialized ({_first_line(error)}){remedy}") from error
+    return bytes(file.data)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def pack_options(options: Mapping[str, Any]) -> bytes:
@@ -32,7 +84,7 @@ def pack_options(options: Mapping[str, Any]) -> bytes:
     packed = dict(options)
     if (flags := packed.pop("optimizations", None)) is not None:
         flags = read_flags(flags)
-    return pickle.dumps((flags, packed))
+    return dumps((flags, packed))
 
 
 def options_of(packed: bytes) -> dict[str, Any]:
@@ -47,11 +99,15 @@ def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
     """Return each frame as an IPC stream or as the index of a sealed file in memory, and the descriptors of the files.
 
     The files belong to the caller.
+
+    Raises:
+        NotSendable: a column has Python objects.
     """
     files: list[int] = []
     packed: list[bytes | int] = []
     try:
         for frame in frames:
+            _check(frame)
             if frame.estimated_size() < MAX_INLINE:
                 buffer = BytesIO()
                 frame.write_ipc_stream(buffer, compat_level=pl.CompatLevel.newest())
@@ -60,16 +116,21 @@ def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
                 packed.append(len(files))
                 files.append(_file_of(frame))
     except BaseException:
-        for file in files:
-            os.close(file)
+        close_all(files)
         raise
     return packed, files
+
+
+def _check(frame: pl.DataFrame) -> None:
+    for name, dtype in frame.schema.items():
+        if pl.Object in _parts(dtype):
+            raise NotSendable(f"column {name!r} has dtype {dtype}: Polars would send addresses of its Python objects")
 
 
 def _file_of(frame: pl.DataFrame) -> int:
     file = os.memfd_create("greendata", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        frame.write_ipc(f"/proc/self/fd/{file}", compat_level=pl.CompatLevel.newest())
+        frame.write_ipc_stream(f"/proc/self/fd/{file}", compat_level=pl.CompatLevel.newest())
         fcntl.fcntl(file, _ADD_SEALS, _SEALS)
     except BaseException:
         os.close(file)
@@ -93,12 +154,11 @@ def _mapped(file: int) -> pl.DataFrame:
     path = f"/proc/self/fd/{file}"
     try:
         pyarrow: Any = import_module("pyarrow")
-    except ImportError:
-        return pl.read_ipc(path)
-    if any(isinstance(each, _COPIED) for dtype in pl.read_ipc_schema(path).values() for each in _parts(dtype)):
-        return pl.read_ipc(path)
-    with pyarrow.memory_map(path) as source:
-        frame = pl.from_arrow(pyarrow.ipc.open_file(source).read_all(), rechunk=False)
+        with pyarrow.memory_map(path) as source:
+            table = pyarrow.ipc.open_stream(source).read_all()
+    except (ImportError, NotImplementedError):  # it is not installed, or does not know the dtype: Int128, UInt128
+        return pl.read_ipc_stream(path)
+    frame = pl.from_arrow(table, rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     return frame
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeVar
-from weakref import finalize
 
 import polars as pl
 
+from greendata.engines.child_pool import ChildPool
 from greendata.engines.children import Child
-from greendata.engines.closing import close_at_exit, reset_after_fork
+from greendata.engines.messages import close_all, dumps
 from greendata.engines.plans import unpack
 from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import packed_frames
-from greendata.errors import BadArgument, EngineClosed, JobCancelled, NotSendable
-from greendata.hub import native
+from greendata.engines.stream import ChildStream
+from greendata.errors import BadArgument, NotSendable
 from greendata.hub.checks import is_count
 from greendata.pool import pool
-from greendata.pool.stopping import stopped_by
 
 __all__ = ("ProcessEngine",)
 
@@ -79,17 +74,13 @@ class ProcessEngine(SendingEngine):
         super().__init__(inner, environment)
         self._workers = workers
         self._memory_limit = memory_limit
-        self._recycle_after = recycle_after
-        self._reset()
-        reset_after_fork(self)
-
-    def _reset(self) -> None:
-        self._lock = native.allocate_lock()  # guards everything below; held for the start of a process at most
-        self._is_closed = False
-        self._idle: list[Child] = []  # the spare one included
-        finalize(self, _end_all, self._idle).atexit = False
-        self._busy: set[Child] = set()
-        self._waiting: deque[_Waiter] = deque()  # for a child, while `workers` are busy
+        self._children = ChildPool(
+            workers,
+            memory_limit=memory_limit,
+            inner=inner,
+            recycle_after=recycle_after,
+            environment=self._environment,
+        )
 
     # -- the engine of Polars -------------------------------------------------------------------------
 
@@ -106,13 +97,30 @@ class ProcessEngine(SendingEngine):
     def __repr__(self) -> str:
         return f"ProcessEngine(workers={self._workers}, memory_limit={self._memory_limit}, inner={self._inner!r})"
 
+    def collect_batches(self, lf: pl.LazyFrame, *, lazy: bool = False, **options: Any) -> Any:
+        """Return an iterator over the frame in batches, see `ChildStream`.
+
+        The query starts with the first batch, whatever *lazy* is. Until the end of the iterator the child is busy: an
+        engine has at most as many open streams as it has workers.
+        """
+        plan, packed = self._pack("collect_batches", [lf], options)
+        return ChildStream(self._children, partial(self._ask_about, task="batches", plans=plan, options=packed))
+
     def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
-        values, files = self._ask("query", method, plans, options)
+        with self._children.child() as child:
+            values, files = self._ask_about(child, "query", method, plans=plans, options=options)
         try:
             return unpack(values, files)
         finally:
-            for file in files:
-                os.close(file)
+            close_all(files)
+
+    def _ask_about(
+        self, child: Child, task: str, *arguments: Any, plans: list[bytes], options: bytes
+    ) -> tuple[Any, list[int]]:
+        """Have *child* do *task* with plans, of whose shared frames it gets those that it lacks."""
+        unshared = [key for key in child.keys if key not in packed_frames]
+        child.keys.difference_update(unshared)
+        return child.ask(task, *arguments, unshared, plans, options, frame=packed_frames.__getitem__)
 
     # -- functions ----------------------------------------------------------------------------------------
 
@@ -133,10 +141,11 @@ class ProcessEngine(SendingEngine):
 
     def _call_here(self, func: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
-            work = _dumps((func, args, kwargs))
+            work = dumps((func, args, kwargs))
         except Exception as error:
             raise NotSendable(f"the function or an argument cannot be pickled: {error}") from error
-        value, _ = self._ask("call", work)
+        with self._children.child() as child:
+            value, _ = child.ask("call", work)
         found: T = pickle.loads(value)  # both ends are ours
         return found
 
@@ -144,143 +153,10 @@ class ProcessEngine(SendingEngine):
 
     def close(self) -> None:
         """End all children, and with them what they run. Idempotent, and safe from any thread."""
-        with self._lock:
-            self._is_closed = True
-            busy, idle, waiting = [*self._busy], [*self._idle], [*self._waiting]
-            self._idle.clear()
-            self._waiting.clear()
-        for waiter in waiting:
-            waiter.give(None, EngineClosed())
-        for child in (*busy, *idle):
-            child.kill()  # the worker that uses a busy one reaps it
-        for child in idle:
-            child.reap()
+        self._children.close()
 
     def __enter__(self) -> ProcessEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         pool.call(self.close)
-
-    def _ask(self, task: str, *arguments: Any) -> tuple[Any, list[int]]:
-        child = self._lease()
-        try:
-            with stopped_by(child.kill):
-                if task == "call":
-                    return child.ask(task, *arguments)
-                unshared = [key for key in child.keys if key not in packed_frames]
-                child.keys.difference_update(unshared)
-                return child.ask(task, unshared, *arguments, frame=packed_frames.__getitem__)
-        finally:
-            self._give_back(child)
-
-    def _lease(self) -> Child:
-        """Return a child for the calling worker alone.
-
-        Raises:
-            EngineClosed: the engine is closed.
-            OSError: the system cannot start a process.
-            JobCancelled: the job was given up while it waited.
-        """
-        waiter = _Waiter()
-        with self._lock:
-            if self._is_closed:
-                raise EngineClosed
-            if len(self._busy) < self._workers:
-                return self._take()
-            self._waiting.append(waiter)
-        with stopped_by(partial(self._stop_waiting, waiter)):
-            return waiter.wait()
-
-    def _stop_waiting(self, waiter: _Waiter) -> None:
-        with suppress(ValueError), self._lock:  # it has a child already
-            self._waiting.remove(waiter)
-            waiter.give(None, JobCancelled("a query that waited for a child process", running=False))
-
-    def _take(self) -> Child:
-        """Return an idle child, or a new one, and start a spare one. Call under the lock.
-
-        Raises:
-            OSError: the system cannot start a process.
-        """
-        for child in sorted(self._idle, key=lambda child: not child.is_ready):
-            self._idle.remove(child)
-            if child.is_alive:
-                break
-            child.kill()
-            child.reap()  # it has ended: this does not wait
-        else:
-            child = self._start()
-        self._busy.add(child)
-        if not self._idle:
-            with suppress(OSError):  # it will be tried again
-                self._idle.append(self._start())
-        return child
-
-    def _give_back(self, child: Child) -> None:
-        limit = self._memory_limit
-        is_worn = child.queries >= self._recycle_after or (limit is not None and child.memory > limit // 2)
-        if not child.is_gone and (is_worn or child.was_killed or self._is_closed):
-            child.kill()
-            child.reap()
-        with self._lock:
-            self._busy.discard(child)
-            if not child.is_gone:
-                self._idle.append(child)
-            if self._waiting:
-                waiter = self._waiting.popleft()
-                try:
-                    waiter.give(self._take(), None)
-                except OSError as error:
-                    waiter.give(None, error)
-
-    def _start(self) -> Child:
-        close_at_exit()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
-        environment.setdefault("POLARS_MAX_THREADS", str(max(2, len(os.sched_getaffinity(0)) // self._workers)))
-        environment.update(self._environment)
-        return Child("greendata.engines.child:serve", (self._inner,), self._memory_limit, environment)
-
-    def forget(self) -> None:
-        """Leave the children to the process that has started them. Called in a fork of it."""
-        children = [*self._idle, *self._busy]
-        self._reset()
-        for child in children:
-            child.forget()
-
-
-class _Waiter:
-    """A worker that waits for a child. Another thread gives it one, or an error."""
-
-    def __init__(self) -> None:
-        self._lock = native.allocate_lock()
-        self._lock.acquire()
-        self._given: tuple[Child | None, Exception | None] = None, None
-
-    def give(self, child: Child | None, error: Exception | None) -> None:
-        """End the wait. Called once."""
-        self._given = child, error
-        self._lock.release()
-
-    def wait(self) -> Child:
-        """Wait natively; return the child or raise the error."""
-        self._lock.acquire()
-        child, error = self._given
-        if child is None:
-            assert error is not None
-            raise error
-        return child
-
-
-def _dumps(value: object) -> bytes:
-    try:
-        packed: bytes = import_module("cloudpickle").dumps(value)
-    except ImportError:
-        packed = pickle.dumps(value)
-    return packed
-
-
-def _end_all(children: list[Child]) -> None:
-    for child in children:
-        child.kill()
-        child.reap()

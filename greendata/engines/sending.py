@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import polars as pl
 from polars.lazyframe.query_result import SingleNodeQueryResult
 
-from greendata.engines.plans import pack_options
+from greendata.engines.plans import pack_options, pack_plan
 from greendata.engines.sharing import share
 from greendata.errors import BadArgument, NotSendable
 from greendata.pool import pool
@@ -16,7 +18,6 @@ from greendata.pool import pool
 __all__ = ("SendingEngine",)
 
 BATCH_ROWS = 50_000  # in a batch, if the caller does not say
-MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 _INNER = ("auto", "in-memory", "streaming")
 
 
@@ -58,13 +59,27 @@ class SendingEngine(pl.Engine):
         """
         if options.pop("background", False):
             raise NotSendable("background=True returns an object that lives in this process; use greendata.collect")
-        if options.pop("post_opt_callback", None) is not None:
-            raise NotSendable("post_opt_callback is a function of this process")
         return self._query("collect", [lf], options)[0]
 
     def collect_all(self, lfs: Iterable[pl.LazyFrame], **options: Any) -> list[pl.DataFrame]:
         """Return the frames of several queries; see `polars.Engine.collect_all`."""
         return self._query("collect_all", list(lfs), options)
+
+    def collect_async(self, lf: pl.LazyFrame, *, gevent: bool = False, **options: Any) -> Any:
+        """Return the `Result` of the frame, for ``gevent=True``.
+
+        Raises:
+            NotSendable: ``gevent=False`` asks for an awaitable of asyncio.
+        """
+        if not gevent:
+            raise _no_awaitable("lf.collect")
+        return pool.submit(partial(self.collect, lf, **options), label="collect")
+
+    def collect_all_async(self, lfs: Iterable[pl.LazyFrame], *, gevent: bool = False, **options: Any) -> Any:
+        """Return the `Result` of the frames, for ``gevent=True``; see `collect_async`."""
+        if not gevent:
+            raise _no_awaitable("polars.collect_all, lfs")
+        return pool.submit(partial(self.collect_all, list(lfs), **options), label="collect_all")
 
     def collect_batches(self, lf: pl.LazyFrame, *, chunk_size: int | None = None, **options: Any) -> Any:
         """Return an iterator over the frame that `collect` returns, in batches of *chunk_size* rows.
@@ -77,6 +92,13 @@ class SendingEngine(pl.Engine):
 
     def _batches(self, lf: pl.LazyFrame, rows: int, options: dict[str, Any]) -> Iterator[pl.DataFrame]:
         yield from self.collect(lf, **options).iter_slices(rows)
+
+    def sink_batches(self, lf: pl.LazyFrame, function: Callable[[pl.DataFrame], bool | None], **options: Any) -> None:
+        """Call *function* here with each batch until it returns True; see `polars.Engine.sink_batches`."""
+        with closing(self.collect_batches(lf, **options)) as batches:
+            for batch in batches:
+                if function(batch):
+                    break
 
     def execute(self, lf: pl.LazyFrame, **options: Any) -> Any:
         """See `polars.Engine.execute`."""
@@ -104,22 +126,29 @@ class SendingEngine(pl.Engine):
         return pool.call(self._query_here, method, lfs, options)
 
     def _query_here(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
+        return self._run(method, *self._pack(method, lfs, options))
+
+    def _pack(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> tuple[list[bytes], bytes]:
+        """Return the plans of *lfs* and the options of *method* as bytes.
+
+        Raises:
+            NotSendable: something in them exists in this process only, or is too large.
+        """
+        for name in ("post_opt_callback", "sinked_paths_callback"):
+            if options.get(name) is not None:
+                raise NotSendable(f"{name} would be called in another process, where nobody sees it; leave it out")
         try:
             packed = pack_options(options)
         except Exception as error:
             raise NotSendable(f"an argument of {method} cannot be pickled ({error}); pass plain values") from error
-        return self._run(method, [self._plan_of(lf) for lf in lfs], packed)
+        return [pack_plan(lf, type(self).__name__) for lf in lfs], packed
 
-    def _plan_of(self, lf: pl.LazyFrame) -> bytes:
-        try:
-            plan = lf.serialize()
-        except Exception as error:
-            raise NotSendable(f"the plan cannot be serialized ({error})") from error
-        assert isinstance(plan, bytes)
-        if len(plan) > MAX_PLAN:
-            hint = f"{type(self).__name__}.share"
-            raise NotSendable(f"the plan has {len(plan)} bytes, so a frame is inside; see {hint}")
-        return plan
+
+def _no_awaitable(call: str) -> NotSendable:
+    return NotSendable(
+        "an awaitable of asyncio is fed by threads of Polars in this process; pass gevent=True, or "
+        f"await asyncio.to_thread({call}, engine=engine)"
+    )
 
 
 def _sink(name: str) -> Callable[..., None]:

@@ -77,7 +77,7 @@ def _killed() -> list[Row]:
     with ProcessEngine(workers=1) as engine:
         for _ in range(ROUNDS):
             engine.call(abs, -1)
-            while not all(child.is_ready or child._poll.poll(0) for child in engine._idle):
+            while not all(child.is_ready or child._poll.poll(0) for child in engine._children.idle):
                 sleep(0.01)  # the spare child starts
             with tempfile.TemporaryDirectory() as folder:
                 result = greendata.run(engine.call, _allocate, 1 << 30, folder)

@@ -49,7 +49,7 @@ class Tormentor:
         chance = random.Random(1)
         while not self._is_over:
             native.sleep(chance.uniform(0.0, 0.1))
-            if children := [*self._engine._busy, *self._engine._idle]:
+            if children := [*self._engine._children.busy, *self._engine._children.idle]:
                 self._strike(chance, chance.choice(children))
 
     def _strike(self, chance: random.Random, child: Child) -> None:
@@ -97,6 +97,6 @@ def test_every_result_settles_once_and_rightly_while_children_are_killed_stopped
             with suppress(WorkerDied):  # the last strikes
                 engine.call(abs, -1)
         assert engine.call(abs, -1) == 1
-        folders = [child._spill for child in (*engine._busy, *engine._idle)]
+        folders = [child._spill for child in (*engine._children.busy, *engine._children.idle)]
     assert not any(Path(folder).exists() for folder in folders)
     until(lambda: children_of_this_process().total() == before)

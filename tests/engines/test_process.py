@@ -67,7 +67,7 @@ def call_in_order(engine: ProcessEngine, number: int, order: list[int]) -> None:
 
 
 def has_waiting(engine: ProcessEngine, number: int) -> bool:
-    return len(engine._waiting) == number
+    return len(engine._children.waiting) == number
 
 
 def is_gone(pid: int) -> bool:
@@ -176,7 +176,7 @@ def test_a_shared_frame_travels_once_and_is_forgotten_with_its_last_plan(one: Pr
     assert len(query.serialize()) < 2000
     assert [query.collect(engine=one).item() for _ in range(2)] == [expected, expected]
     assert query.collect().item() == expected
-    (child,) = [child for child in one._idle if child.keys]
+    (child,) = [child for child in one._children.idle if child.keys]
     before = len(os.listdir("/proc/self/fd"))
     del shared, query
     gc.collect()
@@ -188,7 +188,7 @@ def test_a_shared_frame_travels_once_and_is_forgotten_with_its_last_plan(one: Pr
 def test_other_engines_and_other_children_have_a_shared_frame_too(engine: ProcessEngine, one: ProcessEngine) -> None:
     shared = engine.share(pl.DataFrame({"a": [1, 2]})).sum()
     assert shared.collect(engine=one).item() == 3
-    one._idle[0].kill()
+    one._children.idle[0].kill()
     assert shared.collect(engine=one).item() == 3
 
 
@@ -237,9 +237,9 @@ def test_a_query_that_waits_for_a_child_can_be_cancelled(one: ProcessEngine, tmp
     running = greendata.run(one.call, hold, str(tmp_path / "pid"))
     pid_in(tmp_path / "pid")
     waiting = greendata.run(one.call, abs, -1)
-    until(lambda: one._waiting)
+    until(lambda: one._children.waiting)
     assert waiting.cancel_wait() is True
-    assert not one._waiting
+    assert not one._children.waiting
     running.cancel_wait()
     assert one.call(abs, -2) == 2
 
@@ -284,7 +284,7 @@ def test_a_child_that_ends_fails_its_query_alone(
 def test_a_child_that_was_killed_between_two_queries_is_replaced(one: ProcessEngine) -> None:
     first = one.call(os.getpid)
     os.kill(first, signal.SIGKILL)
-    until(lambda: not any(child.is_alive for child in one._idle if child.pid == first))
+    until(lambda: not any(child.is_alive for child in one._children.idle if child.pid == first))
     assert one.call(os.getpid) != first
     assert is_gone(first)
 
@@ -298,7 +298,7 @@ def test_a_stopped_child_is_ended(one: ProcessEngine, tmp_path: Path) -> None:
 
 def test_garbage_ends_a_child_and_at_most_one_query(one: ProcessEngine) -> None:
     assert one.call(abs, -1) == 1
-    child = next(child for child in one._idle if child.is_ready)
+    child = next(child for child in one._children.idle if child.is_ready)
     child._sock.send(b"\x08\0\0\0\0\0\0\0garbage!")
     with suppress(WorkerDied):  # unless the child has ended already
         assert one.call(abs, -1) == 1
@@ -322,7 +322,7 @@ def test_what_a_child_writes_to_stderr_is_written_here(one: ProcessEngine, capfd
     for _ in range(3):
         one.call(child_tasks.write_to_stderr, 1 << 20)
     assert capfd.readouterr().err == "e" * (3 << 20)
-    assert all(os.fstat(child._stderr.fileno()).st_size <= 1 << 20 for child in one._idle)
+    assert all(os.fstat(child._stderr.fileno()).st_size <= 1 << 20 for child in one._children.idle)
 
 
 # -- memory -------------------------------------------------------------------------------------------------
@@ -364,8 +364,8 @@ def test_closing_ends_everything(tmp_path: Path) -> None:
     running = greendata.run(engine.call, hold, str(tmp_path / "pid"))
     pid = pid_in(tmp_path / "pid")
     waiting = greendata.run(engine.call, abs, -1)
-    until(lambda: engine._waiting)
-    spares = [child.pid for child in engine._idle]
+    until(lambda: engine._children.waiting)
+    spares = [child.pid for child in engine._children.idle]
     engine.close()
     with pytest.raises(WorkerDied):
         running.get()
@@ -409,7 +409,7 @@ def test_nothing_is_left_after_deaths(tmp_path: Path) -> None:
                 file = Path(os.environ["FOLDER"]) / str(number)
                 result = greendata.run(engine.call, hold, str(file))
                 pid = pid_in(file)
-                folders |= {child._spill for child in (*engine._busy, *engine._idle)}
+                folders |= {child._spill for child in (*engine._children.busy, *engine._children.idle)}
                 os.kill(pid, signal.SIGKILL)
                 try:
                     result.get()
@@ -420,33 +420,6 @@ def test_nothing_is_left_after_deaths(tmp_path: Path) -> None:
         env={"FOLDER": str(tmp_path)},
     )
     assert finished == (0, "-9 True\n" * 3 + "0 False 4\n", "")
-
-
-def test_the_children_end_with_the_server_however_it_ends(tmp_path: Path) -> None:
-    """A thread that has ended has started them: Linux's PR_SET_PDEATHSIG would have ended them with it."""
-    finished = run_python(
-        """
-        import os, signal, time
-        from pathlib import Path
-        from greendata.engines.process import ProcessEngine
-        from tests.engines.test_process import pid_in
-        from tests.support.child_tasks import hold
-        from tests.support.natives import Native
-
-        engine = ProcessEngine(workers=2)
-        Native(lambda: engine.call(abs, -1)).join()
-        pids = [child.pid for child in engine._idle]
-        Path(os.environ["FOLDER"], "pids").write_text(" ".join(map(str, pids)))
-        holding = Native(engine.call, hold, os.environ["FOLDER"] + "/held")
-        pid_in(Path(os.environ["FOLDER"], "held"))
-        os.kill(os.getpid(), signal.SIGKILL)
-        """,
-        env={"FOLDER": str(tmp_path)},
-    )
-    assert finished.returncode == -signal.SIGKILL
-    pids = {int((tmp_path / "held").read_text()), *map(int, (tmp_path / "pids").read_text().split())}
-    assert len(pids) == 2
-    until(lambda: all(is_gone(pid) or "Z" in Path(f"/proc/{pid}/stat").read_text() for pid in pids))
 
 
 @children_end

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,14 +13,28 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ("abort", "allocate", "exit_with", "fail", "hold", "held_query", "process_ids", "write_to_stderr")
+__all__ = (
+    "abort",
+    "allocate",
+    "close_socket_and_hold",
+    "exit_with",
+    "fail",
+    "flags",
+    "held_query",
+    "hold",
+    "hold_the_gil",
+    "process_ids",
+    "spill",
+    "start_and_hold",
+    "variables",
+    "write_to_socket",
+    "write_to_stderr",
+)
 
 
 def hold(path: str) -> None:
     """Write the process id to *path*, and do not return. A test ends the process."""
-    part = Path(f"{path}.part")
-    part.write_text(str(os.getpid()))
-    part.rename(path)
+    _write_pid(path, os.getpid())
     while True:
         time.sleep(60)
 
@@ -77,3 +93,54 @@ def process_ids() -> pl.LazyFrame:
 
 def _process_id(series: pl.Series) -> Any:
     return series + os.getpid()
+
+
+def hold_the_gil(path: str) -> None:
+    """Write the process id to *path*, and stay in native code that never releases the GIL."""
+    _write_pid(path, os.getpid())
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def start_and_hold(path: str) -> None:
+    """Start a process, write its id to *path*, and do not return."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    _write_pid(path, process.pid)
+    process.wait()
+
+
+def close_socket_and_hold(path: str) -> None:
+    """Close the socket to the engine, and hold."""
+    os.close(3)
+    hold(path)
+
+
+def write_to_socket(text: bytes) -> None:
+    """Write *text* to the socket to the engine, and do not return."""
+    os.write(3, text)
+    while True:
+        time.sleep(60)
+
+
+def spill() -> str:
+    """Do as Polars does when it moves data out of memory; return the folder."""
+    folder = Path(os.environ["POLARS_OOC_SPILL_DIR"])
+    own = folder / str(os.getpid())
+    own.mkdir(parents=True)
+    (own / "spill-1.ipc").write_bytes(b"data")
+    return str(folder)
+
+
+def flags() -> tuple[object, ...]:
+    """Return how the interpreter was started."""
+    return tuple(sys.flags), sorted(sys._xoptions.items()), sys.warnoptions
+
+
+def variables() -> list[str]:
+    """Return the names of greendata's environment variables."""
+    return [name for name in os.environ if name.startswith("GREENDATA_")]
+
+
+def _write_pid(path: str, pid: int) -> None:
+    part = Path(f"{path}.part")
+    part.write_text(str(pid))
+    part.rename(path)

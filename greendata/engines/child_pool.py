@@ -1,0 +1,181 @@
+"""`ChildPool`: the children of one engine, of which each work uses one at a time, and a warm spare one."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from weakref import finalize
+
+from greendata.engines import spill
+from greendata.engines.children import Child
+from greendata.engines.closing import close_at_exit, reset_after_fork
+from greendata.errors import EngineClosed, JobCancelled
+from greendata.hub import native
+from greendata.pool.stopping import stopped_by
+
+__all__ = ("ChildPool",)
+
+
+class ChildPool:
+    """Children that are started when they are needed, replaced when they end, and taken in turn by those who wait.
+
+    Safe from any thread. Workers of greendata's pool call it: it waits natively.
+
+    Args:
+        size: children that work at the same time.
+        memory_limit: of each, in bytes, or None.
+        inner: the engine that computes there, see `ProcessEngine`.
+        recycle_after: requests after which a child is replaced.
+        environment: variables for the children, in addition to this process's own.
+    """
+
+    def __init__(
+        self, size: int, *, memory_limit: int | None, inner: str, recycle_after: int, environment: dict[str, str]
+    ) -> None:
+        self._size = size
+        self._memory_limit = memory_limit
+        self._inner = inner
+        self._recycle_after = recycle_after
+        self._environment = environment
+        self.forget()
+        reset_after_fork(self)
+
+    def forget(self) -> None:
+        """Begin without children. In a fork of the process they belong to that one."""
+        self._lock = native.allocate_lock()  # guards everything below; held for the start of a process at most
+        self._is_closed = False
+        self.idle: list[Child] = []  # the spare one included
+        finalize(self, _end_all, self.idle).atexit = False
+        self.busy: set[Child] = set()
+        self.waiting: deque[_Waiter] = deque()  # for a child, while `size` are busy
+
+    @contextmanager
+    def child(self) -> Iterator[Child]:
+        """Lease a child for the block. The job that gives its result up meanwhile ends the child, or the wait for it.
+
+        Raises:
+            EngineClosed, OSError, JobCancelled: see `lease`.
+        """
+        child = self.lease()
+        try:
+            with stopped_by(child.kill):
+                yield child
+        finally:
+            self.give_back(child)
+
+    def lease(self) -> Child:
+        """Return a child for the caller alone, who gives it back.
+
+        Raises:
+            EngineClosed: the pool is closed.
+            OSError: the system cannot start a process.
+            JobCancelled: the job was given up while it waited.
+        """
+        waiter = _Waiter()
+        with self._lock:
+            if self._is_closed:
+                raise EngineClosed
+            if len(self.busy) < self._size:
+                return self._take()
+            self.waiting.append(waiter)
+        with stopped_by(partial(self._stop_waiting, waiter)):
+            return waiter.wait()
+
+    def give_back(self, child: Child) -> None:
+        """Take *child* back, or end it and reap it if nobody shall use it again."""
+        limit = self._memory_limit
+        is_worn = child.requests >= self._recycle_after or (limit is not None and child.memory > limit // 2)
+        if is_worn or child.was_killed or self._is_closed:
+            child.kill()
+            child.reap()
+        with self._lock:
+            self.busy.discard(child)
+            if not child.is_gone:
+                self.idle.append(child)
+            if self.waiting:
+                waiter = self.waiting.popleft()
+                try:
+                    waiter.give(self._take(), None)
+                except OSError as error:
+                    waiter.give(None, error)
+
+    def close(self) -> None:
+        """End all children, and with them what they run. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            children, waiting = [*self.busy, *self.idle], [*self.waiting]
+            self.idle.clear()
+            self.waiting.clear()
+        for waiter in waiting:
+            waiter.give(None, EngineClosed())
+        for child in children:
+            child.kill()
+        for child in children:
+            child.reap_if_unused()
+
+    def _stop_waiting(self, waiter: _Waiter) -> None:
+        with suppress(ValueError), self._lock:  # it has a child already
+            self.waiting.remove(waiter)
+            waiter.give(None, JobCancelled("a query that waited for a child process", running=False))
+
+    def _take(self) -> Child:
+        """Return an idle child, or a new one, and start a spare one. Call under the lock.
+
+        Raises:
+            OSError: the system cannot start a process.
+        """
+        for child in sorted(self.idle, key=lambda child: not child.is_ready):
+            self.idle.remove(child)
+            if child.is_alive:
+                break
+            child.kill()
+            child.reap()  # it has ended: this does not wait
+        else:
+            child = self._start()
+        self.busy.add(child)
+        if not self.idle:
+            with suppress(OSError):  # it will be tried again
+                self.idle.append(self._start())
+        return child
+
+    def _start(self) -> Child:
+        close_at_exit()
+        # A child is an unpatched process with the defaults of greendata, if a function uses it there.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GREENDATA_")}
+        environment.setdefault("POLARS_MAX_THREADS", str(max(2, len(os.sched_getaffinity(0)) // self._size)))
+        environment.update(self._environment)
+        spill.sweep(environment)
+        return Child("greendata.engines.child:serve", (self._inner,), self._memory_limit, environment)
+
+
+class _Waiter:
+    """A worker that waits for a child. Another thread gives it one, or an error."""
+
+    def __init__(self) -> None:
+        self._lock = native.allocate_lock()
+        self._lock.acquire()
+        self._given: tuple[Child | None, Exception | None] = None, None
+
+    def give(self, child: Child | None, error: Exception | None) -> None:
+        """End the wait. Called once."""
+        self._given = child, error
+        self._lock.release()
+
+    def wait(self) -> Child:
+        """Wait natively; return the child or raise the error."""
+        self._lock.acquire()
+        child, error = self._given
+        if child is None:
+            assert error is not None
+            raise error
+        return child
+
+
+def _end_all(children: list[Child]) -> None:
+    for child in children:
+        child.kill()
+    for child in children:
+        child.reap()
