@@ -1,7 +1,7 @@
-"""Connections that check the address of their peer before they send a byte.
+"""Connections to checked addresses only, and the adapter with which a session of requests makes them.
 
-A check of the host name, or of the addresses it resolves to, is not enough: the next lookup may return others (DNS
-rebinding). So the address of the connected socket's peer is checked.
+`greendata.http.connect` resolves the name, checks its addresses, and connects to one that was checked. As a second
+guard, the address of the connected socket's peer is checked before a byte is sent, whichever way urllib3 connected it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from greendata.errors import UrlRefused
 from greendata.http.address_policy import AddressPolicy
+from greendata.http.connect import connect
 from greendata.http.timed_socket import TimedSocket, limited_by_deadline, seconds_left
 from greendata.internals.urllib3 import CheckingConnection
 
@@ -70,6 +71,13 @@ class _GuardedConnection(CheckingConnection):
     scheme: ClassVar[str] = "http"
     timeout: Any
     sock: Any
+
+    def open_socket(self, host: str, timeout: Any) -> Any:
+        seconds = seconds_left() if timeout is None else min(timeout, seconds_left())
+        options = self.socket_options or ()
+        return connect(
+            host.strip("[]"), self.port, self.policy, url=self._url, timeout=seconds, options=options
+        )
 
     def check_peer(self, sock: Any) -> None:
         address = str(sock.getpeername()[0])
