@@ -1,7 +1,8 @@
 """The absolute deadline of a request, and sockets that keep it.
 
 A socket's timeout restarts with each byte, so a server that sends bytes slowly could hold a connection forever. Here
-each step of a request gets the time that is left until its deadline.
+each step of a request gets the time that is left until its deadline. Headers are limited in size as well: http.client
+would read 100 of 64 kB each, and interim responses without end.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextvars import ContextVar
+from http.client import HTTPException
 from time import monotonic
 from typing import Any
 
@@ -16,8 +18,11 @@ from gevent import Timeout
 from gevent.monkey import is_module_patched
 
 from greendata.hub.contexts import contextmanager
+from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("TimedSocket", "limited_by_deadline", "request_deadline", "seconds_left")
+__all__ = ("MAX_HEADERS", "TimedSocket", "limited_by_deadline", "request_deadline", "seconds_left")
+
+MAX_HEADERS = 64 * 1024  # bytes before the body; browsers allow 256 kB, and servers send less than 8 kB
 
 # The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.
 request_deadline: ContextVar[tuple[float, float]] = ContextVar("greendata.fetch.request_deadline")
@@ -37,12 +42,12 @@ def seconds_left() -> float:
 
 @contextmanager
 def limited_by_deadline() -> Iterator[None]:
-    """Limit the block to the deadline, with its name lookup, connection attempts and handshake, if sockets are patched.
+    """Limit the block to the deadline, with its connection attempts and handshake, if it waits in a hub.
 
-    A socket's timeout restarts with each of these steps. Without gevent's patch, only the deadline of the job in the
+    A socket's timeout restarts with each of these steps. In a thread without a hub, only the deadline of the job in the
     pool applies.
     """
-    if not is_module_patched("socket"):
+    if get_hub_if_exists() is None and not is_module_patched("socket"):
         yield
         return
     with Timeout(seconds_left(), TimeoutError("the deadline has passed")):
@@ -54,10 +59,18 @@ class TimedSocket:
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
+        self._reader: _TimedReader | None = None  # of the current response
 
     def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
         """Return a reader, which http.client requests for each response."""
-        return io.BufferedReader(_TimedReader(self._sock, self._sock.makefile(mode, buffering=0)))
+        self._reader = _TimedReader(self._sock, self._sock.makefile(mode, buffering=0))
+        return io.BufferedReader(self._reader)
+
+    def end_headers(self) -> None:
+        """Stop limiting what is read, because the headers of the response are complete."""
+        if self._reader is not None:
+            self._reader.left = None
+            self._reader = None
 
     def sendall(self, data: Any) -> None:
         """Send all of *data* before the deadline."""
@@ -72,13 +85,18 @@ class _TimedReader(io.RawIOBase):
     def __init__(self, sock: Any, raw: Any) -> None:
         self._sock = sock
         self._raw = raw
+        self.left: int | None = MAX_HEADERS  # bytes until the headers have to be complete, or None once they are
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.left is not None and self.left <= 0:
+            raise HTTPException(f"the headers have more than {MAX_HEADERS} bytes")
         self._sock.settimeout(min(seconds_left(), request_deadline.get()[1]))
         count: int | None = self._raw.readinto(buffer)
+        if self.left is not None:
+            self.left -= count or 0
         return count
 
     def close(self) -> None:
