@@ -1,7 +1,8 @@
 """The addresses of host names: cached, each looked up once at a time, on native threads of their own.
 
-``getaddrinfo`` cannot be cancelled, and a name whose server does not respond takes it 5 to 30 seconds. gevent's resolver
-has ten threads for the whole process. Ten such names would stop every other lookup of the service, so it is not used::
+``getaddrinfo`` cannot be cancelled, and a name whose server does not respond takes it 5 to 30 seconds. gevent's
+resolver has ten threads for the whole process. Ten such names would stop every other lookup of the service, so it is
+not used::
 
     any thread or greenlet                              a native thread
     ----------------------                              ---------------
@@ -33,7 +34,7 @@ from greendata.errors import ResultTimeout
 from greendata.hub import native
 from greendata.hub.result import Result
 
-__all__ = ("Address", "LookupFailed", "Resolver", "resolver")
+__all__ = ("NO_NAME", "Address", "LookupFailed", "Resolver", "resolver")
 
 LOOKUPS = 6  # at a time; more help only if the name server is far away, and a resolver at home refuses too many
 OVERDUE = 1.0  # seconds; most lookups take less than a tenth
@@ -44,7 +45,7 @@ UNKNOWN = 30.0  # seconds that "there is no such name" is kept
 FAILED = 5.0  # seconds that another failure is kept, such as a name server that does not respond
 CACHED = 10_000  # outcomes
 _WORKER_NAME = "gd-dns"  # in top -H, gdb and py-spy
-_NO_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+NO_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NUMERIC = socket.AI_NUMERICHOST
 
 
@@ -283,7 +284,7 @@ def _addresses(found: list[Any]) -> tuple[Address, ...]:
 def _lifetime(outcome: tuple[Address, ...] | LookupFailed) -> float:
     if not isinstance(outcome, LookupFailed):
         return KNOWN
-    return UNKNOWN if outcome.errno in _NO_NAME else FAILED
+    return UNKNOWN if outcome.errno in NO_NAME else FAILED
 
 
 def _timed_out(host: str) -> LookupFailed:

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator
 from contextvars import ContextVar
 from http.client import HTTPException
+from socket import MSG_PEEK
 from time import monotonic
 from typing import Any
 
@@ -18,7 +19,7 @@ from gevent import Timeout
 from gevent.monkey import is_module_patched
 
 from greendata.hub.contexts import contextmanager
-from greendata.internals.gevent import get_hub_if_exists
+from greendata.internals.gevent import get_hub_if_exists, get_native_socket
 
 __all__ = ("MAX_HEADERS", "TimedSocket", "limited_by_deadline", "request_deadline", "seconds_left")
 
@@ -71,6 +72,17 @@ class TimedSocket:
         if self._reader is not None:
             self._reader.left = None
             self._reader = None
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if there is nothing to read, not even the end of the connection. For sockets of gevent."""
+        try:
+            get_native_socket(self._sock).recv(1, MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def sendall(self, data: Any) -> None:
         """Send all of *data* before the deadline."""

@@ -41,7 +41,7 @@ PACKAGES = (
     Package("formats", "polars pydantic pydantic_core"),
     Package("sql", "polars adbc_driver_manager"),
     Package("typed", "polars pydantic pydantic_core"),
-    Package("http", "gevent polars requests urllib3"),
+    Package("http", "brotli certifi gevent polars requests urllib3"),
     Package("pipelines", "gevent greenlet polars tqdm"),
     Package("observe", "gevent polars prometheus_client rich"),
     Package(

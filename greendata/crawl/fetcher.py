@@ -1,0 +1,326 @@
+"""`Fetcher`: one request to one URL, of which something is returned in any case.
+
+A hop is a single request: redirects are not followed, because each belongs to a host with rules, delays and a budget of
+its own. Every connection goes to an address that was checked (`greendata.http.connect`). All limits end a hop with what
+has arrived until then, and each way to fail has a name.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from time import monotonic
+from typing import Literal, Protocol, get_args
+
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+
+from greendata.errors import BadArgument, UrlRefused
+from greendata.http.address_policy import AddressPolicy
+from greendata.http.dns import NO_NAME, LookupFailed
+from greendata.http.encodings import ACCEPTED, Decoder, decoder_of
+from greendata.http.keep_alive import HubConnection, KeptConnections
+from greendata.http.timed_socket import request_deadline
+from greendata.hub.closing import Closing
+from greendata.hub.pacing import breathe
+
+__all__ = ("HTML", "HOP_ERRORS", "Fetcher", "Hop", "HopError", "Limits")
+
+HopError = Literal[
+    "AddressRefused",
+    "BadResponse",
+    "BodyTooLarge",
+    "CertificateInvalid",
+    "ConnectionFailed",
+    "LookupFailed",
+    "NameNotFound",
+    "Timeout",
+    "TlsFailed",
+    "UnknownEncoding",
+    "WrongContentType",
+]
+HOP_ERRORS: tuple[HopError, ...] = get_args(HopError)
+
+HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
+
+_CHUNK = 64 * 1024  # bytes read at once
+_BREATH = 128 * 1024  # bytes read and decoded, after which the hub runs; they take less than a millisecond
+_DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
+_MOVED = (301, 302, 303, 307, 308)
+_VISIBLE = re.compile(r"[\x20-\x7e]+")  # what a User-Agent may consist of
+
+
+class Url(Protocol):
+    """A parsed URL."""
+
+    href: str
+    scheme: str
+    host: str
+    port: int
+    origin: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one hop. Whichever is reached first ends it with what has arrived.
+
+    Attributes:
+        max_bytes: of the body, both as it is sent and decompressed.
+        timeout: seconds for the whole hop, from the lookup of the name to the last byte.
+        connect_timeout: seconds for the lookup, the connection and the handshake.
+        silence: seconds without a byte.
+        content_types: the media types whose bodies are read, in lower case; None for all. A response without a type is
+            read.
+    """
+
+    max_bytes: int = 10 * 1024**2
+    timeout: float = 60.0
+    connect_timeout: float = 10.0
+    silence: float = 20.0
+    content_types: tuple[str, ...] | None = HTML
+
+
+@dataclass(slots=True)
+class Hop:
+    """What came of one request. If there was no response, `status` is None and `error` says why.
+
+    Attributes:
+        url: the URL that was requested, in canonical form.
+        status: the HTTP status, or None without a response. A status of 400 or more is not an error.
+        headers: the headers of the response, with names in lower case; values of one name are joined with commas.
+        body: the body, decompressed. Empty for a redirect, for status 204, 205 and 304, and if its type is not wanted.
+        truncated: True if the body is incomplete: it was cut short, it is broken, or a limit ended it.
+        seconds: how long the hop took.
+        location: the target of a redirect as the server wrote it, usually relative to `url`; None if there is none.
+        error: the name of what went wrong, or None.
+        message: what went wrong in words, or None.
+    """
+
+    url: str
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    truncated: bool = False
+    seconds: float = 0.0
+    location: str | None = None
+    error: HopError | None = None
+    message: str | None = None
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the response in lower case, without parameters; empty if there is none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class Fetcher(Closing):
+    """Sends single requests over guarded connections, which it keeps for each host. A context manager.
+
+    Call it in the greenlets of one thread; they wait in gevent, whether or not the process is patched. It does not
+    limit how many run at once: that is the scheduler's task.
+
+    Args:
+        user_agent: the value of the User-Agent header, which tells the owner of a site whom to ask.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        headers: further headers of every request. They are sent to every host, so none may be a credential.
+        certificates: the path of a file with certificates of authorities to trust, in PEM; None for those that
+            browsers trust.
+
+    Raises:
+        BadArgument: *user_agent* is empty or has characters that are not visible ASCII, or *allow_private* is neither.
+
+    Example:
+        >>> with Fetcher("example-bot (bot@example.com)") as fetcher:
+        ...     fetcher.connections_made
+        0
+    """
+
+    def __init__(
+        self,
+        user_agent: str,
+        *,
+        allow_private: bool | Iterable[str] = False,
+        headers: Mapping[str, str] | None = None,
+        certificates: str | None = None,
+    ) -> None:
+        if not isinstance(user_agent, str) or not _VISIBLE.fullmatch(user_agent.strip()):
+            raise BadArgument("user_agent", user_agent, "a name for your crawler, and where to reach you, in ASCII")
+        self._headers = {
+            "User-Agent": user_agent.strip(),
+            "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+            "Accept-Encoding": ACCEPTED,
+            **(headers or {}),
+        }
+        self._connections = KeptConnections(AddressPolicy(allow_private), certificates=certificates)
+
+    @property
+    def connections_made(self) -> int:
+        """The number of connections that were made, or attempted."""
+        return self._connections.made
+
+    def close(self) -> None:
+        """Close the idle connections. Those in use are closed when their hop ends."""
+        self._connections.close()
+
+    def fetch_hop(self, url: Url, *, headers: Mapping[str, str] | None = None, limits: Limits = Limits()) -> Hop:
+        """Send a GET request for *url*, and return what came of it. No redirect is followed.
+
+        Whatever the server does is told by the `Hop`; only what the calling greenlet gets from others, such as
+        `gevent.Timeout`, is raised. A connection that was kept and that the server has closed meanwhile is replaced
+        once.
+
+        Args:
+            url: the URL.
+            headers: further headers of this request, for example If-None-Match.
+            limits: the limits of this hop.
+        """
+        hop = Hop(url.href)
+        begun = monotonic()
+        sent = {**self._headers, **headers} if headers else self._headers
+        token = request_deadline.set((begun + limits.timeout, limits.silence))
+        try:
+            self._fetch(url, sent, limits, hop)
+        except (OSError, HTTPException, HTTPError, UrlRefused) as error:
+            hop.error, hop.message = _named(error)
+        finally:
+            request_deadline.reset(token)
+            hop.seconds = monotonic() - begun
+        return hop
+
+    def _fetch(self, url: Url, headers: dict[str, str], limits: Limits, hop: Hop) -> None:
+        connection, response = self._respond(url, headers, limits)
+        is_reusable = False
+        try:
+            _read_head(response, hop)
+            is_reusable = _read_body(response, limits, hop)
+        finally:
+            response.close()
+            if is_reusable:
+                self._connections.put(connection)
+            else:
+                connection.close()
+
+    def _respond(self, url: Url, headers: dict[str, str], limits: Limits) -> tuple[HubConnection, HTTPResponse]:
+        """Return a response with its headers, and the connection that it came over."""
+        is_second = False
+        while True:
+            connection = self._connections.take(url.origin, url.scheme, url.host, url.port, fresh=is_second)
+            connection.timeout = limits.connect_timeout
+            try:
+                return connection, connection.get(url.path, headers)
+            except BaseException as error:
+                connection.close()
+                is_second = connection.has_served and isinstance(error, ConnectionError)  # closed while it was idle
+                if not is_second:
+                    raise
+
+
+def _read_head(response: HTTPResponse, hop: Hop) -> None:
+    hop.status = response.status
+    for name, value in response.headers.items():
+        key = name.lower()
+        hop.headers[key] = f"{hop.headers[key]}, {value}" if key in hop.headers else value
+    if response.status in _MOVED:
+        target = response.headers.get("Location")
+        hop.location = None if target is None else _as_text(target)
+
+
+def _read_body(response: HTTPResponse, limits: Limits, hop: Hop) -> bool:
+    """Read what is wanted of the body into *hop*; return True if the connection can be kept."""
+    coding = hop.headers.get("transfer-encoding", "chunked").strip().lower()
+    if coding != "chunked":
+        raise HTTPException(f"its transfer encoding {coding!r} is not supported")
+    if hop.location is not None:
+        return _discard(response)
+    wanted = limits.content_types
+    if wanted is not None and hop.content_type and hop.content_type not in wanted:
+        if hop.status is not None and 200 <= hop.status < 300:
+            hop.error, hop.message = "WrongContentType", f"its type is {hop.content_type}"
+        return _discard(response)
+    decoder = decoder_of(hop.headers.get("content-encoding", ""))
+    if decoder is None:
+        hop.error = "UnknownEncoding"
+        hop.message = f"it is encoded with {hop.headers['content-encoding']}, which was not asked for"
+        return _discard(response)
+    return _read_decoded(response, decoder, limits, hop)
+
+
+def _read_decoded(response: HTTPResponse, decoder: Decoder, limits: Limits, hop: Hop) -> bool:
+    pieces: list[bytes] = []
+    size = received = since_breath = 0
+    length = response.length
+    try:
+        while received != length and (chunk := response.read1(_CHUNK)):
+            received += len(chunk)
+            since_breath += len(chunk)
+            for piece in decoder.decode(chunk):
+                pieces.append(piece)
+                size += len(piece)
+                since_breath += len(piece)
+                if size > limits.max_bytes:
+                    break
+                if since_breath >= _BREATH:
+                    breathe()
+                    since_breath = 0
+            if max(size, received) > limits.max_bytes:
+                hop.error, hop.message = "BodyTooLarge", f"it has more than {limits.max_bytes} bytes"
+                break
+    except TimeoutError:
+        hop.error, hop.message = "Timeout", "the body was not complete in time"
+    except (OSError, HTTPException):
+        hop.truncated = True
+    hop.body = b"".join(pieces)[: limits.max_bytes]
+    is_whole = hop.error is None and not hop.truncated and (length is None or received == length)
+    hop.truncated = not is_whole or (received > 0 and not decoder.is_complete)
+    return is_whole
+
+
+def _discard(response: HTTPResponse) -> bool:
+    """Read a short body that nobody wants; return True if that was all of it."""
+    left = _DISCARD
+    if (response.length or 0) > left:
+        return False
+    try:
+        while left > 0 and response.length != 0:
+            chunk = response.read1(left)
+            if not chunk:
+                return response.length in (None, 0)
+            left -= len(chunk)
+    except (OSError, HTTPException):
+        return False
+    return left > 0
+
+
+def _as_text(value: str) -> str:
+    """Return a header's value, which http.client reads as Latin-1, as UTF-8 if it is that."""
+    raw = value.encode("latin-1", "replace")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _named(error: Exception) -> tuple[HopError, str]:
+    """Return the name of what went wrong, and a text."""
+    match error:
+        case UrlRefused():
+            return "AddressRefused", error.reason
+        case NameResolutionError(__cause__=LookupFailed(errno=number) as cause):
+            return ("NameNotFound" if number in NO_NAME else "LookupFailed"), str(cause.strerror)
+        case ConnectTimeoutError() | TimeoutError():
+            return "Timeout", "there was no response in time"
+        case NewConnectionError():
+            return "ConnectionFailed", str(error.__cause__ or error)
+        case ssl.SSLCertVerificationError():
+            return "CertificateInvalid", error.verify_message
+        case ssl.SSLError():
+            return "TlsFailed", str(error.reason or error)
+        case RemoteDisconnected():
+            return "ConnectionFailed", "the server closed the connection without a response"
+        case OSError():
+            return "ConnectionFailed", str(error.strerror or error)
+        case HTTPException() | HTTPError():
+            return "BadResponse", f"{type(error).__name__}: {error}"
+    raise error
