@@ -12,11 +12,13 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from pathlib import Path
 from time import monotonic
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
+from greendata.crawl.urls import Url
 from greendata.errors import BadArgument, UrlRefused
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.dns import NO_NAME, LookupFailed
@@ -50,17 +52,6 @@ _BREATH = 128 * 1024  # bytes read and decoded, after which the hub runs; they t
 _DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
 _MOVED = (301, 302, 303, 307, 308)
 _VISIBLE = re.compile(r"[\x20-\x7e]+")  # what a User-Agent may consist of
-
-
-class Url(Protocol):
-    """A parsed URL."""
-
-    href: str
-    scheme: str
-    host: str
-    port: int
-    origin: str
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +120,15 @@ class Fetcher(Closing):
             browsers trust.
 
     Raises:
-        BadArgument: *user_agent* is empty or has characters that are not visible ASCII, or *allow_private* is neither.
+        BadArgument: *user_agent* is empty or has characters that are not visible ASCII, *allow_private* is neither, or
+            *certificates* is not a file.
 
     Example:
+        >>> from greendata.crawl.urls import parse_url
         >>> with Fetcher("example-bot (bot@example.com)") as fetcher:
-        ...     fetcher.connections_made
-        0
+        ...     hop = fetcher.fetch_hop(parse_url("http://127.0.0.1:8080/"))
+        >>> hop.status, hop.error, hop.message
+        (None, 'AddressRefused', 'its address 127.0.0.1 is not public')
     """
 
     def __init__(
@@ -147,6 +141,8 @@ class Fetcher(Closing):
     ) -> None:
         if not isinstance(user_agent, str) or not _VISIBLE.fullmatch(user_agent.strip()):
             raise BadArgument("user_agent", user_agent, "a name for your crawler, and where to reach you, in ASCII")
+        if certificates is not None and not Path(certificates).is_file():
+            raise BadArgument("certificates", certificates, "the path of a file with certificates in PEM")
         self._headers = {
             "User-Agent": user_agent.strip(),
             "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -308,11 +304,13 @@ def _named(error: Exception) -> tuple[HopError, str]:
         case UrlRefused():
             return "AddressRefused", error.reason
         case NameResolutionError(__cause__=LookupFailed(errno=number) as cause):
-            return ("NameNotFound" if number in NO_NAME else "LookupFailed"), str(cause.strerror)
-        case ConnectTimeoutError() | TimeoutError():
-            return "Timeout", "there was no response in time"
+            return ("NameNotFound" if number in NO_NAME else "LookupFailed"), _reason(cause)
         case NewConnectionError():
-            return "ConnectionFailed", str(error.__cause__ or error)
+            return "ConnectionFailed", _reason(error.__cause__ or error)
+        case ConnectTimeoutError():
+            return "Timeout", f"there was no connection in time: {_reason(error.__cause__ or error)}"
+        case TimeoutError():
+            return "Timeout", "there was no response in time"
         case ssl.SSLCertVerificationError():
             return "CertificateInvalid", error.verify_message
         case ssl.SSLError():
@@ -320,7 +318,11 @@ def _named(error: Exception) -> tuple[HopError, str]:
         case RemoteDisconnected():
             return "ConnectionFailed", "the server closed the connection without a response"
         case OSError():
-            return "ConnectionFailed", str(error.strerror or error)
+            return "ConnectionFailed", _reason(error)
         case HTTPException() | HTTPError():
             return "BadResponse", f"{type(error).__name__}: {error}"
     raise error
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)

@@ -34,7 +34,7 @@ from greendata.errors import ResultTimeout
 from greendata.hub import native
 from greendata.hub.result import Result
 
-__all__ = ("NO_NAME", "Address", "LookupFailed", "Resolver", "resolver")
+__all__ = ("NO_NAME", "Address", "LookupFailed", "LookupTimeout", "Resolver", "resolver")
 
 LOOKUPS = 6  # at a time; more help only if the name server is far away, and a resolver at home refuses too many
 OVERDUE = 1.0  # seconds; most lookups take less than a tenth
@@ -62,9 +62,11 @@ class Address(NamedTuple):
 
 
 class LookupFailed(socket.gaierror):
-    """A host name has no addresses, or its lookup failed. `is_timeout` if it did not end in time."""
+    """A host name has no addresses, or its lookup failed."""
 
-    is_timeout = False
+
+class LookupTimeout(LookupFailed, TimeoutError):
+    """The lookup of a host name did not end in time."""
 
 
 class _Lookup:
@@ -106,9 +108,10 @@ class Resolver:
         self._lookups = lookups
         self._overdue = overdue
         self._max_overdue = max_overdue
-        self._reset()
+        self.after_fork_in_child()
 
-    def _reset(self) -> None:
+    def after_fork_in_child(self) -> None:
+        """Forget everything: in the child of a fork the threads do not exist, and the lock may be held."""
         self._lock = native.allocate_lock()  # never held while anything waits; guards all of the following
         self._function: Callable[..., Any] | None = None  # whose outcomes are cached
         self._cache: dict[str, tuple[float, tuple[Address, ...] | LookupFailed]] = {}  # and until when; oldest first
@@ -122,7 +125,8 @@ class Resolver:
         An address in any of the forms that the system knows (``0x7f.1``, ``2130706433``) is its own address.
 
         Raises:
-            LookupFailed: there are none, or none were found within *timeout* seconds.
+            LookupFailed: there are none.
+        LookupTimeout: none were found within *timeout* seconds.
         """
         if (found := _numeric(host)) is not None:
             return found
@@ -138,7 +142,7 @@ class Resolver:
                 lookup = self._join(host, ends)
         outcome = self._outcome_of(lookup, ends) if cached is None else cached
         if isinstance(outcome, LookupFailed):
-            raise _copy_of(outcome)
+            raise type(outcome)(*outcome.args)  # a new one: the traceback of a cached one would grow
         return outcome
 
     def forget(self, host: str) -> None:
@@ -191,7 +195,7 @@ class Resolver:
         while not lookup.result.ready():
             now = monotonic()
             if now >= ends or (lookup.begun and now - lookup.begun >= HANGING):
-                return _timed_out(lookup.host)
+                return LookupTimeout(socket.EAI_AGAIN, f"the lookup of {lookup.host!r} did not end in time")
             self._start_thread()
             # It wakes up now and then, because running lookups may become overdue and make room.
             until = min(ends, lookup.begun + HANGING) if lookup.begun else min(ends, now + self._overdue)
@@ -287,19 +291,6 @@ def _lifetime(outcome: tuple[Address, ...] | LookupFailed) -> float:
     return UNKNOWN if outcome.errno in NO_NAME else FAILED
 
 
-def _timed_out(host: str) -> LookupFailed:
-    failed = LookupFailed(socket.EAI_AGAIN, f"the lookup of {host!r} has not ended in time")
-    failed.is_timeout = True
-    return failed
-
-
-def _copy_of(failed: LookupFailed) -> LookupFailed:
-    """Return a new error: the traceback of a cached one would grow with each time that it is raised."""
-    copy = LookupFailed(*failed.args)
-    copy.is_timeout = failed.is_timeout
-    return copy
-
-
 _native_getaddrinfo: Callable[..., Any] = get_original("socket", "getaddrinfo")
 resolver = Resolver()  # of this process
-os.register_at_fork(after_in_child=resolver._reset)
+os.register_at_fork(after_in_child=resolver.after_fork_in_child)

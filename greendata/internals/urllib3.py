@@ -32,10 +32,10 @@ class CheckingConnection(HTTPConnection):
     def _new_conn(self) -> Any:
         try:
             sock = self.open_socket(self._dns_host, self.timeout)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host} in time: {error}") from error
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"{self.host} did not respond within {self.timeout} seconds") from error
         except OSError as error:
             raise NewConnectionError(self, f"no connection could be made: {error}") from error
         try:

@@ -142,13 +142,19 @@ def test_https(tmp_path: Path, request: pytest.FixtureRequest, *, is_hookless: b
         assert reading(url, prepare=trust, allow_private=[INNER], times=2) == [CSV, CSV]
 
 
-def test_no_byte_of_a_handshake_goes_to_a_peer_that_is_refused() -> None:
+@pytest.mark.usefixtures("hookless")
+def test_no_byte_of_a_handshake_goes_to_a_peer_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib3 has connected in its own way, to an address that was not checked before."""
     received: list[bytes] = []
 
     class Listening(Server):
         def _answer(self, connection: Any) -> None:
             received.append(connection.recv(1))
 
+    def connect_only(self: Any) -> None:
+        self.sock = socket.create_connection((self.host, self.port))
+
+    monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_only)
     server = Listening("127.0.0.1", lambda _: iter(()))
     with pytest.raises(UrlRefused, match="is not public"):
         reading(f"https://127.0.0.1:{server.port}/", allow_private=False)
