@@ -11,6 +11,7 @@ __all__ = ("AddressPolicy",)
 
 _SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # formerly private networks, which Python considers global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # of a network's own translator, which may lead into it
 
 
 class AddressPolicy:
@@ -42,7 +43,7 @@ class AddressPolicy:
         ip = _embedded_ipv4(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self._networks):
             return True
-        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL)
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL or ip in _LOCAL_NAT64)
 
 
 def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import parse_url
 
 from greendata.errors import (
     AnswerBroken,
@@ -266,8 +267,16 @@ class _Request:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    """Return scheme, host and port of *url* as requests will see them.
+
+    Another parser may find another host, in ``http://a\\@b/`` for example, and send that one the headers of the first.
+
+    Raises:
+        ValueError: it is not a URL.
+    """
+    parts = parse_url(url)
+    scheme = parts.scheme or ""
+    return scheme, parts.host, parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
 def _check_url(url: str) -> None:

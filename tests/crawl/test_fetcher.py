@@ -110,7 +110,10 @@ def test_a_body_of_another_encoding() -> None:
 
 
 def test_a_body_of_another_type_is_not_read() -> None:
-    pages = {"/pdf": Reply(body=bytes(10**6), content_type="application/pdf"), "/none": Reply(body="x", content_type="")}
+    pages = {
+        "/pdf": Reply(body=bytes(10**6), content_type="application/pdf"),
+        "/none": Reply(body="x", content_type=""),
+    }
     with Site(pages) as site:
         found = hop(site.url("/pdf"))
         assert (found.status, found.body, found.error) == (200, b"", "WrongContentType")
@@ -191,7 +194,10 @@ def test_headers_without_end_are_refused() -> None:
 def test_connections_are_kept_by_host() -> None:
     """At most as many connections as a host has requests at once, however many hosts and pages there are."""
     hosts, pages, at_once = 40, 10, 2
-    with Site(lambda request: f"<p>{request.target}", hosts=hosts) as site, Fetcher(UA, allow_private=LOOPBACK) as fetcher:
+    with (
+        Site(lambda request: f"<p>{request.target}", hosts=hosts) as site,
+        Fetcher(UA, allow_private=LOOPBACK) as fetcher,
+    ):
 
         def crawl(host: int) -> None:
             def one(page: int) -> None:
@@ -206,7 +212,10 @@ def test_connections_are_kept_by_host() -> None:
 
 
 def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
-    with Site({"/": [Reply(body="a", fault="stale"), "b", "c"]}) as site, Fetcher(UA, allow_private=LOOPBACK) as fetcher:
+    with (
+        Site({"/": [Reply(body="a", fault="stale"), "b", "c"]}) as site,
+        Fetcher(UA, allow_private=LOOPBACK) as fetcher,
+    ):
         bodies = [fetcher.fetch_hop(parse_url(site.url("/"))).body for _ in range(3)]
         assert (bodies, site.connections()) == ([b"a", b"b", b"c"], 2)
 

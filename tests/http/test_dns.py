@@ -94,7 +94,9 @@ def test_failures_are_cached(names: Names, host: str, number: int) -> None:
     assert names.asked == [host]
 
 
-@pytest.mark.parametrize(("host", "seconds"), [("a.test", dns.KNOWN), ("no.test", dns.UNKNOWN), ("bad.test", dns.FAILED)])
+@pytest.mark.parametrize(
+    ("host", "seconds"), [("a.test", dns.KNOWN), ("no.test", dns.UNKNOWN), ("bad.test", dns.FAILED)]
+)
 def test_what_is_cached_expires(names: Names, monkeypatch: pytest.MonkeyPatch, host: str, seconds: float) -> None:
     now = 1_000.0
     monkeypatch.setattr(dns, "monotonic", lambda: now)
