@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from time import monotonic
 from typing import Literal, get_args
@@ -28,7 +28,7 @@ from greendata.http.timed_socket import request_deadline
 from greendata.hub.closing import Closing
 from greendata.hub.pacing import breathe
 
-__all__ = ("HTML", "HOP_ERRORS", "Fetcher", "Hop", "HopError", "Limits")
+__all__ = ("Fetcher", "HOP_ERRORS", "HTML", "Hop", "HopError", "Limits")
 
 HopError = Literal[
     "AddressRefused",
@@ -300,29 +300,25 @@ def _as_text(value: str) -> str:
 
 def _named(error: Exception) -> tuple[HopError, str]:
     """Return the name of what went wrong, and a text."""
-    match error:
-        case UrlRefused():
-            return "AddressRefused", error.reason
-        case NameResolutionError(__cause__=LookupFailed(errno=number) as cause):
-            return ("NameNotFound" if number in NO_NAME else "LookupFailed"), _reason(cause)
-        case NewConnectionError():
-            return "ConnectionFailed", _reason(error.__cause__ or error)
-        case ConnectTimeoutError():
-            return "Timeout", f"there was no connection in time: {_reason(error.__cause__ or error)}"
-        case TimeoutError():
-            return "Timeout", "there was no response in time"
-        case ssl.SSLCertVerificationError():
-            return "CertificateInvalid", error.verify_message
-        case ssl.SSLError():
-            return "TlsFailed", str(error.reason or error)
-        case RemoteDisconnected():
-            return "ConnectionFailed", "the server closed the connection without a response"
-        case OSError():
-            return "ConnectionFailed", _reason(error)
-        case HTTPException() | HTTPError():
-            return "BadResponse", f"{type(error).__name__}: {error}"
-    raise error
+    name = next(name for kind, name in _NAMES if isinstance(error, kind))
+    inner = (error.__cause__ or error) if isinstance(error, HTTPError) else error
+    if isinstance(inner, LookupFailed) and inner.errno in NO_NAME:
+        name = "NameNotFound"
+    reason = next((found for field in _REASONS if (found := getattr(inner, field, None))), None)
+    return name, str(reason or inner or type(inner).__name__)
 
 
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)
+# By the class of the error, subclasses first.
+_NAMES: tuple[tuple[type[Exception], HopError], ...] = (
+    (UrlRefused, "AddressRefused"),
+    (NameResolutionError, "LookupFailed"),
+    (NewConnectionError, "ConnectionFailed"),
+    (ConnectTimeoutError, "Timeout"),
+    (TimeoutError, "Timeout"),
+    (ssl.SSLCertVerificationError, "CertificateInvalid"),
+    (ssl.SSLError, "TlsFailed"),
+    (OSError, "ConnectionFailed"),
+    (HTTPException, "BadResponse"),
+    (HTTPError, "BadResponse"),
+)
+_REASONS = ("verify_message", "strerror", "reason")  # attributes that hold a text better than the error's own

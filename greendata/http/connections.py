@@ -15,7 +15,7 @@ from greendata.http.connect import connect
 from greendata.http.timed_socket import TimedSocket, limited_by_deadline, seconds_left
 from greendata.internals.urllib3 import CheckingConnection
 
-__all__ = ("UNCHECKED", "GuardedConnection")
+__all__ = ("GuardedConnection", "UNCHECKED")
 
 UNCHECKED = "the address that it was fetched from was not checked"
 

@@ -34,7 +34,7 @@ from greendata.errors import ResultTimeout
 from greendata.hub import native
 from greendata.hub.result import Result
 
-__all__ = ("NO_NAME", "Address", "LookupFailed", "LookupTimeout", "Resolver", "resolver")
+__all__ = ("Address", "LookupFailed", "LookupTimeout", "NO_NAME", "Resolver", "resolver")
 
 LOOKUPS = 6  # at a time; more help only if the name server is far away, and a resolver at home refuses too many
 OVERDUE = 1.0  # seconds; most lookups take less than a tenth

@@ -24,7 +24,7 @@ from greendata.hub.closing import Closing
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
 
-__all__ = ("HubConnection", "KeptConnections")
+__all__ = ("HubConnection", "HubTLSConnection", "KeptConnections")
 
 IDLE = 20.0  # seconds that a connection is kept; servers close them after 5 to 75 seconds
 KEPT = 256  # idle connections; each is a file descriptor here and at the server

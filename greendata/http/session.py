@@ -269,7 +269,7 @@ class _Request:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     """Return scheme, host and port of *url* as requests will see them.
 
-    Another parser may find another host, in ``http://a\\@b/`` for example, and send that one the headers of the first.
+    Another parser may find another host, for example after a backslash, and the headers of one would go to the other.
 
     Raises:
         ValueError: it is not a URL.

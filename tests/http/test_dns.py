@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -165,7 +165,7 @@ def test_lookups_that_hang_are_bounded(names: Names) -> None:
     resolver = Resolver(names, lookups=2, overdue=0.001, max_overdue=3)
     with waiting(resolver, [f"hung{number}.test" for number in range(8)]) as greenlets:
         names.gate.wait_arrived(5)
-        with pytest.raises(LookupTimeout, match="the lookup of 'a.test' did not end in time"):
+        with pytest.raises(LookupTimeout, match=r"the lookup of 'a\.test' did not end in time"):
             resolver.resolve("a.test", 0.1)
         assert names.most == 5
         names.gate.open()
