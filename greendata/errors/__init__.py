@@ -50,6 +50,7 @@
     ├── ChunksBusy                  two greenlets read one encoder at once; also RuntimeError
     ├── BodyTooLarge                an input is larger than allowed; also ValueError
     ├── Malformed                   bytes that are not in the expected format; also ValueError
+    │   └── TooCostly               reading them took a child process too much memory or time
     │
     ├── NotAModel                   the object to validate against is not a model; also TypeError
     ├── NoColumnForm                a field that cannot be stored in a column; also TypeError
@@ -142,6 +143,7 @@ from greendata.errors.formats import (
     FrameMismatch,
     Malformed,
     NotWritable,
+    TooCostly,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -315,6 +317,7 @@ __all__ = (
     "ServiceEnded",
     "StreamBusy",
     "TableExists",
+    "TooCostly",
     "UnknownArgument",
     "UnknownColumn",
     "UnknownDatabase",
