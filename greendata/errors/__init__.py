@@ -71,6 +71,7 @@
     ├── UnknownDatabase             not an address or connection of a supported database; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed during it; also RuntimeError
+    │   ├── LoadFailed              some of the tables of a load were not written
     │   ├── TableExists             the table to write exists, and if_exists is "fail"
     │   └── WriteRefused            a value would be changed by the table
     ├── ColumnUnreadable            a query returns a column that Polars cannot hold; also TypeError
@@ -202,6 +203,7 @@ from greendata.errors.sql import (
     ColumnUnwritable,
     ConnectionBusy,
     DatabaseUnreachable,
+    LoadFailed,
     QueryFailed,
     TableExists,
     UnknownDatabase,
@@ -281,6 +283,7 @@ __all__ = (
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "LoadFailed",
     "Malformed",
     "MemoryLimitExceeded",
     "ModelMismatch",
