@@ -149,7 +149,8 @@ class LoadFailed(QueryFailed):
         verb = "was" if len(self.failed) == 1 else "were"
         failed = "; ".join(f"{name} ({text_of(error)})" for name, error in self.failed.items())
         written = ", ".join(f"{name} ({counted(rows, 'row')})" for name, rows in self.written.items()) or "none"
-        return f"{len(self.failed)} of {total} {verb} not written: {failed}. Written: {written}. Load what is missing again"
+        news = f"{len(self.failed)} of {total} {verb} not written: {failed}. Written: {written}."
+        return f"{news} Load what is missing again"
 
 
 class ColumnUnreadable(GreenDataError, TypeError):
