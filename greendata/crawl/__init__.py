@@ -1,9 +1,20 @@
-"""Crawl sites: fetch pages politely and safely, follow their links, and store them so that a crawl can be resumed."""
+"""Crawl sites: fetch pages politely and safely, follow their links, and store them so that a crawl can be resumed.
 
-import polars  # noqa: F401 - before any module here: the fork guard and the patch wait for Polars
+    from greendata.crawl import crawl
 
-from greendata.startup.importing import modules_of as _modules_of
+    pages = crawl("https://example.com/", user_agent="examplebot/1.0 (bots@example.com)", out="pages")
+    pages.run()
+    print(pages.summary())
 
-__all__ = ()
+Needs the extra ``crawl``.
+"""
 
-__getattr__ = _modules_of(__name__)
+from __future__ import annotations
+
+from greendata.crawl.html import ParsedPage
+from greendata.crawl.page import Page
+from greendata.crawl.stats import CrawlStats
+from greendata.crawl.urls import Url, parse_url
+from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
+
+__all__ = ("CrawlStage", "CrawlStats", "FetchStage", "Page", "ParsedPage", "Url", "crawl", "fetch", "parse_url")

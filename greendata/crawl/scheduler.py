@@ -91,11 +91,11 @@ class _Place(Enum):
 
 
 class Host(Generic[R]):
-    """What a crawl knows of a host while it has it in memory. The scheduler writes all fields but *robots*.
+    """What a crawl knows of a host while it has it in memory. The crawler writes *robots* and *cursor*.
 
     Attributes:
         origin: the host key.
-        robots: whatever the crawler keeps for the host; it is forgotten together with the host.
+        robots, cursor: what the crawler keeps for the host; they are forgotten together with it.
         failures: failures in a row.
         is_given_up: its requests are not sent any more.
         is_held: only urgent requests are sent.
@@ -104,6 +104,7 @@ class Host(Generic[R]):
     __slots__ = (
         "after_start",
         "before_start",
+        "cursor",
         "delay",
         "due_at",
         "failures",
@@ -128,6 +129,7 @@ class Host(Generic[R]):
         self.origin = origin
         self.delay = delay  # seconds between two starts
         self.robots: Any = None
+        self.cursor = 0
         self.failures = 0
         self.unreachable = 0  # failures in a row without any answer
         self.in_flight = 0
@@ -317,6 +319,10 @@ class Scheduler(Generic[R]):
             host = self._hosts[origin] = Host(origin, self._delay)
             self._rest(host)
         return host
+
+    def knows(self, origin: str) -> bool:
+        """Return True if a host is in memory."""
+        return origin in self._hosts
 
     def hold(self, origin: str) -> None:
         """Send only urgent requests to a host until `release`. Its robots.txt must be known first, for example."""

@@ -1,0 +1,508 @@
+"""`Crawler`: the greenlets of one run that take requests from the scheduler, send them, and finish pages.
+
+    add ──► Scheduler ──► workers: robots, one hop, redirect or retry ──► parser: some pages in one job ──► deliver
+               ▲                        │
+               └── redirects, retries ──┘
+
+A worker sends one hop at a time and never waits for a host: what has to wait goes back to the scheduler, and the worker
+takes the next request. One timer of the hub wakes a worker when the next host is due. Every page that was added ends in
+one call of *deliver*, whatever happens to it.
+
+Everything here runs on the hub's thread. Pages are parsed in the pool, in one job at a time, so the Python code of a
+parse competes with the hub for the GIL as one thread and not as many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Literal
+
+from gevent.hub import Waiter
+
+from greendata.crawl.fetcher import Fetcher, Hop, Limits
+from greendata.crawl.parsing import Fetched, Finished, Parser
+from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
+from greendata.crawl.scheduler import Host, Outcome, Scheduler, retry_after_of
+from greendata.crawl.stats import CrawlCounters
+from greendata.crawl.urls import Scope, Url, parse_url
+from greendata.errors import BadUrl
+from greendata.pipelines.channel import Channel
+from greendata.pipelines.run import Run
+from greendata.pool import pool
+from greendata.pool.job import bypassing_queue_limit
+
+__all__ = ("Crawler", "FileTask", "Options", "PageTask", "Task")
+
+REDIRECTS = 10  # hops of a page; browsers follow 20, and chains of real sites have fewer than five
+SITEMAPS = 50  # that are read of one host
+SITEMAP_LEVELS = 3  # indexes that may lead to a sitemap; the protocol allows one
+SITEMAP_BYTES = 50 << 20  # as sent and decompressed: the limit of the protocol
+ROBOTS_BYTES = 512 * 1024  # of robots.txt that are read (RFC 9309 asks for 500 KiB)
+UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that was not to be had is asked for again
+PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
+WAITING = 8  # fetched pages that wait for the parser, with their bodies in memory
+
+_MOVED = (301, 302, 303, 307, 308)
+_THROTTLED = (429, 503)
+_BROKEN = (408, 500, 502, 504)
+_FINAL = ("AddressRefused", "CertificateInvalid", "NameNotFound")  # errors that another attempt does not change
+_UNREACHABLE = ("ConnectionFailed", "LookupFailed", "NameNotFound", "Timeout", "TlsFailed", "CertificateInvalid")
+_READABLE = ("BadRedirect", "BodyTooLarge", "TooManyRedirects")  # errors in spite of which robots.txt decides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The settings of a crawl that its workers use, see `greendata.crawl.verbs.crawl`."""
+
+    user_agent: str
+    headers: Mapping[str, str]
+    allow_private: bool | Iterable[str]
+    per_host: int
+    delay: float
+    workers: int
+    retries: int
+    max_wait: float
+    max_bytes: int
+    timeout: float
+    sitemaps: bool = False
+
+
+class Task:
+    """Something to fetch, perhaps in several hops.
+
+    Attributes:
+        url: of the next hop.
+        redirects: the URLs before it.
+        attempts: how often this hop was sent.
+    """
+
+    __slots__ = ("attempts", "redirects", "url")
+
+    def __init__(self, url: Url) -> None:
+        self.url = url
+        self.redirects: list[Url] = []
+        self.attempts = 0
+
+    @property
+    def origin(self) -> str:
+        """The host of the next hop."""
+        return self.url.origin
+
+    @property
+    def asked(self) -> Url:
+        """The URL of the first hop."""
+        return self.redirects[0] if self.redirects else self.url
+
+
+class PageTask(Task):
+    """A page to fetch, which ends as one row.
+
+    Attributes:
+        key: what *deliver* needs to know whose page it is.
+        depth: how many links away from a seed the page is.
+        etag, last_modified: the validators of its last response, if there was one.
+        robots: what robots.txt of the last host said.
+    """
+
+    __slots__ = ("depth", "etag", "key", "last_modified", "robots")
+
+    def __init__(
+        self, url: Url, key: Any, depth: int = 0, etag: str | None = None, last_modified: str | None = None
+    ) -> None:
+        super().__init__(url)
+        self.key = key
+        self.depth = depth
+        self.etag = etag
+        self.last_modified = last_modified
+        self.robots: Literal["allowed", "disallowed", "unreachable"] | None = None
+
+
+class FileTask(Task):
+    """A robots.txt or a sitemap to fetch.
+
+    Attributes:
+        is_robots: which of the two.
+        owner: the host whose file it is, whatever host it redirects to.
+        level: how many indexes lead to this sitemap.
+    """
+
+    __slots__ = ("is_robots", "level", "owner")
+
+    def __init__(self, url: Url, owner: str, *, is_robots: bool = False, level: int = 0) -> None:
+        super().__init__(url)
+        self.is_robots = is_robots
+        self.owner = owner
+        self.level = level
+
+
+@dataclass(frozen=True, slots=True)
+class _Permission:
+    """What robots.txt of a host says, or why there is none.
+
+    Attributes:
+        rules: the rules; None if the file is still being fetched.
+        expires: when to ask again, on the monotonic clock.
+        error, message: why the file is not to be had, if that forbids everything.
+    """
+
+    rules: RobotsRules | None
+    expires: float
+    error: str | None = None
+    message: str | None = None
+
+
+_ASKED = _Permission(None, math.inf)
+
+
+class Crawler:
+    """The workers and the parser of one run. Call from the hub's thread.
+
+    Args:
+        run: the run of the pipeline; its end ends the greenlets.
+        options: the settings.
+        parser: parses pages off the hub.
+        counters: count what happens.
+        deliver: called once for every page, by one greenlet; it may wait.
+        notify: called when something has changed that the source of pages may wait for.
+        found: called with the URLs of a sitemap, by one greenlet; it may wait.
+
+    Attributes:
+        scheduler: decides which request is next.
+        scope: the URLs that redirects and links may lead to; None for all.
+        trusted: the hosts that the headers of the caller are sent to; None for those of the URLs that were asked for.
+        follows: whether links are wanted.
+        pages: pages that were added and not delivered.
+        files: robots.txt and sitemaps that were added and have not ended.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        options: Options,
+        parser: Parser,
+        counters: CrawlCounters,
+        *,
+        deliver: Callable[[PageTask, Finished], object],
+        notify: Callable[[], object],
+        found: Callable[[list[Url]], object] | None = None,
+    ) -> None:
+        self.scheduler: Scheduler[Task] = Scheduler(
+            workers=options.workers,
+            per_host=options.per_host,
+            delay=options.delay,
+            max_wait=options.max_wait,
+            clock=monotonic,
+        )
+        self.scope: Scope | None = None
+        self.trusted: set[str] | None = None
+        self.follows = False
+        self.pages = 0
+        self.files = 0
+        self._run = run
+        self._options = options
+        self._parser = parser
+        self._counters = counters
+        self._deliver = deliver
+        self._notify = notify
+        self._found = found
+        self._fetcher = Fetcher(options.user_agent, allow_private=options.allow_private)
+        page_limits = Limits(max_bytes=options.max_bytes, timeout=options.timeout)
+        self._limits = {
+            "page": page_limits,
+            "robots": replace(page_limits, max_bytes=ROBOTS_BYTES, content_types=None),
+            "sitemap": replace(page_limits, max_bytes=SITEMAP_BYTES, content_types=None),
+        }
+        self._sitemaps: dict[str, int] = {}  # the number of sitemaps that were added, by host
+        self._has_ended = False
+        self._idle: deque[Waiter[object]] = deque()  # workers that wait for a request
+        self._timer = run.hub.loop.timer(0.0)
+        self._timer_due = math.inf
+        self._fetched: Channel = run.channel(WAITING)
+        self._fetched.join(options.workers)
+        for _ in range(options.workers):
+            run.spawn(self._work)
+        run.spawn(self._parse)
+
+    # -- the source of pages -------------------------------------------------------------------------
+
+    def add(self, task: PageTask) -> None:
+        """Add a page to fetch."""
+        self.pages += 1
+        self._schedule(task)
+
+    def add_sitemap(self, url: Url, owner: str, level: int = 0) -> None:
+        """Add a sitemap to fetch, unless its host has had enough of them."""
+        count = self._sitemaps.get(owner, 0)
+        if count < SITEMAPS and level <= SITEMAP_LEVELS and (self.scope is None or url in self.scope):
+            self._sitemaps[owner] = count + 1
+            self.files += 1
+            self._schedule(FileTask(url, owner, level=level))
+
+    def end(self) -> None:
+        """End the workers. Nothing must be in progress."""
+        self._has_ended = True
+        while self._idle:
+            self._wake()
+
+    def close(self) -> None:
+        """Close the connections and the timer, when all greenlets of the run have ended."""
+        self._timer.close()
+        self._fetcher.close()
+        self._parser.close()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """True if no page and no file is in progress."""
+        return not self.pages and not self.files
+
+    # -- workers -------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            self._serve(task)
+        self._fetched.leave()
+
+    def _next(self) -> Task | None:
+        """Wait for a request that may be sent now; return None at the end."""
+        while not self._has_ended:
+            task = self.scheduler.take()
+            if self.scheduler.is_hungry:
+                self._notify()
+            if isinstance(task, Task):
+                self._wake()  # there may be more
+                return task
+            if task is not None and task < math.inf:
+                self._set_timer(task)
+            waiter: Waiter[object] = Waiter(self._run.hub)
+            self._idle.append(waiter)
+            try:
+                waiter.get()
+            finally:
+                if waiter in self._idle:
+                    self._idle.remove(waiter)
+        return None
+
+    def _wake(self) -> None:
+        if self._idle:
+            self._run.hub.loop.run_callback(self._idle.popleft().switch, None)
+
+    def _set_timer(self, seconds: float) -> None:
+        due = monotonic() + seconds
+        if due < self._timer_due:
+            self._timer_due = due
+            self._timer.close()
+            self._timer = self._run.hub.loop.timer(seconds)
+            self._timer.start(self._on_timer, update=True)
+
+    def _on_timer(self) -> None:
+        self._timer_due = math.inf
+        self._wake()
+
+    def _schedule(self, task: Task) -> None:
+        """Queue *task* at the host of its next hop, and have the robots.txt of that host fetched first."""
+        is_robots = isinstance(task, FileTask) and task.is_robots
+        if not is_robots:
+            host = self.scheduler.host(task.origin)
+            if host.robots is None:
+                self._ask_robots(host, task.url)
+        self.scheduler.add(task, urgent=is_robots)
+        self._wake()
+
+    def _ask_robots(self, host: Host[Task], url: Url) -> None:
+        host.robots = _ASKED
+        self.scheduler.hold(host.origin)
+        self.files += 1
+        self._schedule(FileTask(parse_url("/robots.txt", url), host.origin, is_robots=True))
+
+    def _serve(self, task: Task) -> None:
+        """Send one hop of *task*, unless its host or the robots.txt there is against it."""
+        host = self.scheduler.host(task.origin)
+        if host.is_given_up:
+            self.scheduler.done(task, Outcome.UNSENT)
+            self._refuse(task, "HostGivenUp", "the host did not answer several times in a row")
+            return
+        if not (isinstance(task, FileTask) and task.is_robots) and not self._may_send(task, host):
+            return
+        task.attempts += 1
+        at = datetime.now(UTC)
+        self._counters.sent()
+        try:
+            hop = self._fetcher.fetch_hop(task.url, headers=self._headers_for(task), limits=self._limits_for(task))
+        finally:
+            self._counters.answered()
+        if self._is_retried(task, hop, at):
+            return
+        if hop.error is None and hop.status in _MOVED and hop.location is not None:
+            self._redirect(task, hop, at)
+        else:
+            self._end(task, hop, at)
+
+    def _may_send(self, task: Task, host: Host[Task]) -> bool:
+        """Return whether robots.txt of *host* allows *task*. If it does not, *task* ends, or waits for the file."""
+        permission = host.robots
+        if permission is None or permission.rules is None or monotonic() >= permission.expires:
+            self.scheduler.done(task, Outcome.UNSENT, retry=task)
+            if permission is not _ASKED:
+                self._ask_robots(host, task.url)
+            return False
+        is_allowed = permission.rules.allows(task.url)
+        if isinstance(task, PageTask):
+            task.robots = "unreachable" if permission.error else "allowed" if is_allowed else "disallowed"
+        if not is_allowed:
+            self.scheduler.done(task, Outcome.UNSENT)
+            message = permission.message or "robots.txt of the host does not allow this crawler to fetch it"
+            self._refuse(task, permission.error or "RobotsDisallowed", message)
+        return bool(is_allowed)
+
+    def _is_retried(self, task: Task, hop: Hop, at: datetime) -> bool:
+        """Tell the scheduler what *hop* says about its host. Return True if *task* is to be sent again."""
+        outcome = _outcome_of(hop)
+        retries = outcome is not Outcome.ANSWERED and hop.error not in _FINAL and task.attempts <= self._options.retries
+        self.scheduler.done(
+            task,
+            Outcome.UNSENT if hop.error == "AddressRefused" else outcome,
+            seconds=hop.seconds,
+            retry_after=retry_after_of(hop.headers.get("retry-after"), at) if outcome is Outcome.THROTTLED else None,
+            retry=task if retries else None,
+            urgent=retries and isinstance(task, FileTask) and task.is_robots,
+        )
+        return retries
+
+    def _redirect(self, task: Task, hop: Hop, at: datetime) -> None:
+        """Queue the next hop of *task* at its own host, or end the task if that hop is not allowed."""
+        assert hop.location is not None
+        limit = MAX_REDIRECTS if isinstance(task, FileTask) else REDIRECTS
+        error = message = None
+        target = task.url
+        try:
+            target = parse_url(hop.location, task.url)
+        except BadUrl as bad:
+            error, message = "BadRedirect", f"it redirects to a URL that cannot be used: {bad.reason}"
+        else:
+            if len(task.redirects) >= limit:
+                error, message = "TooManyRedirects", f"more than {limit} redirects"
+            elif isinstance(task, PageTask) and self.scope is not None and target not in self.scope:
+                error, message = "OutOfScope", f"it redirects to {target.href}, which is not in the scope of the crawl"
+        if error is not None:
+            hop.error, hop.message = error, message  # type: ignore[assignment]
+            self._end(task, hop, at)
+            return
+        task.redirects.append(task.url)
+        task.url = target
+        task.attempts = 0
+        self._schedule(task)
+
+    def _headers_for(self, task: Task) -> dict[str, str]:
+        trusted = {task.asked.origin} if self.trusted is None else self.trusted
+        headers = dict(self._options.headers) if task.origin in trusted else {}
+        if isinstance(task, PageTask) and not task.redirects:
+            if task.etag is not None:
+                headers["If-None-Match"] = task.etag
+            if task.last_modified is not None:
+                headers["If-Modified-Since"] = task.last_modified
+        return headers
+
+    def _limits_for(self, task: Task) -> Limits:
+        if isinstance(task, FileTask):
+            return self._limits["robots" if task.is_robots else "sitemap"]
+        return self._limits["page"]
+
+    # -- the end of a task ---------------------------------------------------------------------------
+
+    def _refuse(self, task: Task, error: str, message: str) -> None:
+        """End *task* without having sent its hop."""
+        self._end(task, Hop(task.url.href, error=error, message=message), None)  # type: ignore[arg-type]
+
+    def _end(self, task: Task, hop: Hop, at: datetime | None) -> None:
+        if isinstance(task, FileTask) and task.is_robots:
+            self._end_robots(task, hop)
+        else:
+            self._fetched.put((task, (hop, at)))
+
+    def _end_robots(self, task: FileTask, hop: Hop) -> None:
+        """Apply the robots.txt of a host, or its absence."""
+        status = hop.status if hop.error is None or hop.error in _READABLE else None
+        rules = bypassing_queue_limit(pool.call, parse_robots, status, hop.body, self._options.user_agent)
+        now = monotonic()
+        if rules.access in ("rules", "allow"):
+            permission = _Permission(rules, now + EXPIRES)
+        else:
+            why = f"status {hop.status}" if status is not None else hop.message
+            error = "RobotsUnreachable" if status is not None else hop.error
+            message = f"robots.txt of the host is not to be had ({why}), which forbids to fetch from it"
+            permission = _Permission(rules, now + UNREACHABLE_EXPIRES, error, message)
+        self.scheduler.host(task.owner).robots = permission
+        self.scheduler.set_delay(task.owner, rules.crawl_delay)
+        self.scheduler.release(task.owner)
+        self._wake()
+        if self._options.sitemaps and permission.error is None:
+            self._add_sitemaps_of(task, rules.sitemaps or ("/sitemap.xml",))
+        self.files -= 1
+        self._notify()
+
+    def _add_sitemaps_of(self, task: FileTask, sitemaps: Iterable[str]) -> None:
+        for text in sitemaps:
+            try:
+                self.add_sitemap(parse_url(text, task.asked), task.owner)
+            except BadUrl:
+                continue
+
+    def _parse(self) -> None:
+        """Parse fetched pages and sitemaps, some at a time, and deliver them."""
+        for first in self._fetched.drain():
+            batch = [first]
+            while self._fetched.items and len(batch) < PARSED_AT_ONCE:
+                batch.append(self._fetched.items.popleft())
+            if self._fetched.putters:
+                self._fetched.wake_putters()
+            pages = [(task, ended) for task, ended in batch if isinstance(task, PageTask)]
+            for task, (hop, _) in batch:
+                if isinstance(task, FileTask):
+                    self._end_sitemap(task, hop)
+            if pages:
+                self._end_pages(pages)
+            del first, batch, pages
+            self._notify()
+
+    def _end_pages(self, pages: list[tuple[PageTask, tuple[Hop, datetime | None]]]) -> None:
+        fetched = [
+            Fetched(
+                asked=task.asked,
+                url=task.url,
+                redirects=tuple(task.redirects[1:]),
+                hop=hop,
+                at=at,
+                depth=task.depth,
+                robots=task.robots,
+                scope=self.scope if self.follows else None,
+            )
+            for task, (hop, at) in pages
+        ]
+        for (task, _), finished in zip(pages, self._parser.pages(fetched), strict=True):
+            self._counters.finished(finished.page, task.origin)
+            self._deliver(task, finished)
+            self.pages -= 1
+
+    def _end_sitemap(self, task: FileTask, hop: Hop) -> None:
+        if hop.status is not None and 200 <= hop.status < 300 and hop.body:
+            urls, sitemaps = self._parser.sitemap(hop, task.url, self.scope)
+            for url in sitemaps:
+                self.add_sitemap(url, task.owner, task.level + 1)
+            if self._found is not None and urls:
+                self._found(urls)
+        self.files -= 1
+
+
+def _outcome_of(hop: Hop) -> Outcome:
+    if hop.error in _UNREACHABLE and hop.status is None:
+        return Outcome.UNREACHABLE
+    if hop.status in _THROTTLED:
+        return Outcome.THROTTLED
+    if hop.status in _BROKEN or hop.error == "BadResponse":
+        return Outcome.FAILED
+    return Outcome.ANSWERED

@@ -1,0 +1,311 @@
+"""`Keeper`: the greenlet of a crawl that reads the frontier and stores what is finished.
+
+    frontier on disk ──windows──► Scheduler ... Crawler ──deliver──► batch ──commit──► dataset, frontier ──► channel
+
+It is the only one that uses the disk, in one job of the pool at a time, and it never leaves a job alone: if it is
+killed, it waits for the job first. So there is one writer, and a crawl that is closed at any moment can be resumed.
+Pages are put into the channel after they are stored; where nothing is stored, after their links are.
+
+A URL is leased from when it is read from the frontier until its row is committed. Leases are in memory only: after a
+crash, what was leased is to do again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain, islice
+from time import monotonic
+from typing import NamedTuple, TypeVar
+
+import polars as pl
+from gevent.event import Event
+
+from greendata.crawl.crawler import Crawler, PageTask
+from greendata.crawl.dataset import Dataset
+from greendata.crawl.frontier import Done, Entry, Frontier, Link
+from greendata.crawl.page import Page
+from greendata.crawl.parsing import Finished
+from greendata.crawl.stats import CrawlCounters
+from greendata.crawl.urls import Scope, Url, parse_url
+from greendata.errors import CrawlNotSaved
+from greendata.errors.notes import note, shown
+from greendata.hub.pacing import paced
+from greendata.pipelines.channel import Channel
+from greendata.pool import pool
+from greendata.pool.cleanup import run_uninterrupted
+from greendata.pool.job import bypassing_queue_limit
+
+__all__ = ("Keeper", "Store")
+
+COMMIT_ROWS = 64  # finished pages from which on they are committed; a commit of 100 takes 8 ms
+COMMIT_SECONDS = 1.0  # after which fewer are committed, too
+UNCOMMITTED = 84  # finished pages that are not committed, at most: with 16 that are parsed, a crash loses 100
+WAITING_LINKS = 50_000  # links of sitemaps that wait for a commit
+HOSTS = 2_000  # hosts in memory at one time: at one page a second each, more than one process fetches
+ORIGINS = 256  # that are read from the frontier at once
+SEEDS = 1_000  # that are added to the frontier at once
+
+NOT_MODIFIED = 304
+
+T = TypeVar("T")
+
+
+class Store(NamedTuple):
+    """Where a crawl keeps its state: with a dataset in its folder, or without one in a temporary folder."""
+
+    frontier: Frontier
+    dataset: Dataset | None
+
+    def commit(self, rows: pl.DataFrame | None, done: list[Done], links: Iterable[Link]) -> set[str]:
+        """Store *rows*, what is done, and new links; return the origins that have new links."""
+        if self.dataset is None or rows is None:
+            return self.frontier.commit(done, links)
+        return self.dataset.commit(rows, done, links)
+
+    def close(self, *, is_finished: bool) -> None:
+        """Close everything."""
+        if self.dataset is None:
+            self.frontier.close()
+        else:
+            self.dataset.close(is_finished=is_finished)
+
+
+class Keeper:
+    """Reads the frontier for *crawler*, and stores what it delivers.
+
+    Args:
+        open_store: opens the store; called in the pool.
+        seeds: the URLs at which the crawl begins.
+        scope_of: makes the scope of the URLs of the seeds, one for each host.
+        max_pages: rows of the dataset at which the crawl ends; None for no limit.
+        frame_of: makes the rows of the dataset, in the pool; None if there is none.
+        channel: for the finished pages.
+        counters: count what happens.
+
+    Attributes:
+        crawler: fetches what is leased. It is set once, before the greenlets start.
+    """
+
+    crawler: Crawler
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        seeds: Iterable[str],
+        scope_of: Callable[[Iterable[Url]], Scope],
+        *,
+        max_pages: int | None,
+        frame_of: Callable[[list[Page]], pl.DataFrame] | None,
+        channel: Channel,
+        counters: CrawlCounters,
+    ) -> None:
+        self._open_store = open_store
+        self._seeds = seeds
+        self._scope_of = scope_of
+        self._max_pages = max_pages
+        self._frame_of = frame_of
+        self._channel = channel
+        self._counters = counters
+        self._store: Store  # from the beginning of `run` on
+        self._leased: set[int] = set()  # the numbers of URLs from their window until their commit
+        self._batch: list[tuple[PageTask, Finished]] = []  # finished, and not being committed
+        self._batch_since = 0.0
+        self._uncommitted = 0  # finished, perhaps being committed
+        self._links: list[Link] = []  # of sitemaps
+        self._yielded = 0
+        self._after = ""  # the last host that was read from the frontier
+        self._may_have_origins = True  # there may be hosts in the frontier that are not in memory
+        self._wake = Event()
+        self._room = Event()
+
+    # -- called by the crawler -----------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Say that a host should be filled, or that something has ended."""
+        self._wake.set()
+
+    def deliver(self, task: PageTask, finished: Finished) -> None:
+        """Take a finished page; wait while too many are not committed."""
+        if not self._batch:
+            self._batch_since = monotonic()
+        self._batch.append((task, finished))
+        self._uncommitted += 1
+        if self._is_commit_due() or len(self._batch) == 1:
+            self._wake.set()
+        if self._uncommitted >= UNCOMMITTED:
+            self._wait_for_room()
+
+    def found(self, urls: list[Url]) -> None:
+        """Take the URLs of a sitemap; wait while too many are not committed."""
+        self._links.extend((url.href, url.origin, 0) for url in urls)
+        self._wake.set()
+        if len(self._links) >= WAITING_LINKS:
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        self._room.clear()
+        self._room.wait()
+
+    # -- the greenlet --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Crawl to the end, or until killed."""
+        self._store = _uninterrupted(self._open_store)
+        self._counters.urls = self._store.frontier.counts
+        try:
+            self._seed()
+            while True:
+                self._refill()
+                if self._is_commit_due():
+                    self._commit()
+                elif self._is_at_end():
+                    break
+                else:
+                    self._wait()
+            is_finished = not self._store.frontier.counts().todo
+        except BaseException as error:
+            self._close_after(error)
+            raise
+        _uninterrupted(partial(self._store.close, is_finished=is_finished))
+        self.crawler.end()
+        self._channel.leave()
+
+    def _wait(self) -> None:
+        """Wait until something has changed, or until a commit is due."""
+        left = self._batch_since + COMMIT_SECONDS - monotonic() if self._batch else None
+        self._wake.wait(left)
+        self._wake.clear()
+
+    def _is_at_end(self) -> bool:
+        if not self.crawler.is_at_rest or self._batch or self._links or self._wake.is_set():
+            return False
+        if self._left() <= 0 or not self._store.frontier.counts().todo:
+            return True
+        self._may_have_origins = True  # what is left is on a host that is not in memory
+        self._wake.set()
+        return False
+
+    def _left(self) -> float:
+        """Return the number of pages that may still be leased."""
+        if self._max_pages is None:
+            return math.inf
+        return self._max_pages - self._store.frontier.counts().done - len(self._leased)
+
+    def _seed(self) -> None:
+        """Add the seeds to the frontier, also when a crawl is resumed: the process may have ended while it did so."""
+        hosts: dict[str, Url] = {}
+        seeds = iter(self._seeds)
+        while texts := list(islice(seeds, SEEDS)):
+            urls = paced(parse_url, texts)
+            for url in urls:
+                hosts.setdefault(url.origin, url)
+            _uninterrupted(partial(self._store.frontier.add, [(url.href, url.origin, 0) for url in urls]))
+        self.crawler.trusted = {*hosts}
+        self.crawler.scope = self._scope_of(hosts.values())
+        if self._store.dataset is not None:
+            _uninterrupted(self._store.dataset.set_seeded)
+
+    # -- from the frontier ---------------------------------------------------------------------------
+
+    def _refill(self) -> None:
+        """Lease what the scheduler asks for."""
+        scheduler, frontier = self.crawler.scheduler, self._store.frontier
+        while True:
+            if self._may_have_origins and scheduler.hosts_in_memory < HOSTS:
+                self._read_origins()
+            wanted = scheduler.wanted() if self._left() > 0 else []
+            if not wanted:
+                return
+            asked = [(origin, scheduler.host(origin).cursor, count) for origin, count in wanted]
+            for (origin, _, count), entries in zip(
+                asked, _uninterrupted(partial(frontier.windows, asked)), strict=True
+            ):
+                self._lease(origin, count, entries)
+
+    def _read_origins(self) -> None:
+        scheduler = self.crawler.scheduler
+        origins = _uninterrupted(partial(self._store.frontier.origins, self._after, ORIGINS))
+        for origin in origins:
+            scheduler.expect(origin)
+        is_last = len(origins) < ORIGINS
+        self._after = "" if is_last else origins[-1]
+        self._may_have_origins = not is_last
+
+    def _lease(self, origin: str, count: int, entries: list[Entry]) -> None:
+        scheduler = self.crawler.scheduler
+        left = self._left()
+        if len(entries) < count:
+            scheduler.exhausted(origin)
+        if len(entries) > left:
+            entries = entries[: int(left)]
+            scheduler.expect(origin)
+        if entries:
+            scheduler.host(origin).cursor = entries[-1].id
+        for entry in entries:
+            if entry.id not in self._leased:
+                self._leased.add(entry.id)
+                self.crawler.add(PageTask(parse_url(entry.href), entry, entry.depth, entry.etag, entry.last_modified))
+
+    # -- into the store ------------------------------------------------------------------------------
+
+    def _is_commit_due(self) -> bool:
+        if not self._batch and not self._links:
+            return False
+        return (
+            len(self._batch) >= COMMIT_ROWS
+            or len(self._links) > 0
+            or self.crawler.is_at_rest
+            or monotonic() >= self._batch_since + COMMIT_SECONDS
+        )
+
+    def _commit(self) -> None:
+        """Store what is finished, wake its hosts, and put the pages into the channel."""
+        batch, links = self._batch, self._links
+        self._batch, self._links = [], []
+        woken = _uninterrupted(partial(self._store_rows, batch, links))
+        self._uncommitted -= len(batch)
+        self._leased.difference_update(task.key.id for task, _ in batch)
+        self._room.set()
+        scheduler = self.crawler.scheduler
+        for origin in woken:
+            if scheduler.hosts_in_memory < HOSTS or scheduler.knows(origin):
+                scheduler.expect(origin)
+            else:
+                self._may_have_origins = True
+        for _, finished in batch:
+            self._channel.put((self._yielded, finished.page))
+            self._yielded += 1
+
+    def _store_rows(self, batch: list[tuple[PageTask, Finished]], links: list[Link]) -> set[str]:
+        """Commit *batch* and *links*. Runs in the pool."""
+        rows = None if self._frame_of is None or not batch else self._frame_of([done.page for _, done in batch])
+        done = [_done(task.key, finished.page) for task, finished in batch]
+        return self._store.commit(rows, done, chain(links, *(finished.links for _, finished in batch)))
+
+    def _close_after(self, error: BaseException) -> None:
+        """Store what is finished, if that is possible, and close the store."""
+        try:
+            if not isinstance(error, CrawlNotSaved) and self._batch:
+                _uninterrupted(partial(self._store_rows, self._batch, self._links))
+        except Exception as second:  # noqa: BLE001 - the first error is raised
+            note(error, f"the last pages were not stored: {shown(second)}")
+        try:
+            _uninterrupted(partial(self._store.close, is_finished=False))
+        except Exception as second:  # noqa: BLE001 - the first error is raised
+            note(error, f"the dataset was not closed: {shown(second)}")
+
+
+def _done(entry: Entry, page: Page) -> Done:
+    """Return what to ask with the next time: the validators of this response, or those that led to a 304."""
+    if page.status == NOT_MODIFIED:
+        return Done(entry.id, page.etag or entry.etag, page.last_modified or entry.last_modified)
+    return Done(entry.id, page.etag, page.last_modified)
+
+
+def _uninterrupted(func: Callable[[], T]) -> T:
+    """Call *func* in the pool, and wait for it even if this greenlet is killed meanwhile."""
+    returned: list[T] = []
+    run_uninterrupted(lambda: returned.append(bypassing_queue_limit(pool.call, func)))
+    return returned[0]

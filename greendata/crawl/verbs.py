@@ -1,0 +1,541 @@
+"""The two stages of the crawler: `fetch` for URLs that are known, and `crawl` for those that are found."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints, overload
+
+import gevent
+import polars as pl
+from gevent.event import Event
+from pydantic import BaseModel
+
+from greendata.crawl.crawler import Crawler, Options, PageTask
+from greendata.crawl.dataset import Dataset
+from greendata.crawl.fetcher import Fetcher
+from greendata.crawl.frontier import Frontier
+from greendata.crawl.html import MAX_TEXT
+from greendata.crawl.keeper import Keeper, Store
+from greendata.crawl.page import Page, PageColumns
+from greendata.crawl.parsing import Extract, Finished, Follow, Parser, Reading
+from greendata.crawl.stats import CrawlCounters, CrawlStats
+from greendata.crawl.urls import Scope, ScopeRule, Url, parse_url
+from greendata.errors import BadArgument, BadChoice, BadTimeout, BadUrl
+from greendata.errors.notes import note
+from greendata.hub.checks import check_function, checked_count, is_number, naming_arguments
+from greendata.hub.deadline import seconds_of
+from greendata.pipelines.channel import Channel
+from greendata.pipelines.element import Item, Placeholder
+from greendata.pipelines.operators import as_stage
+from greendata.pipelines.progress import bar_class
+from greendata.pipelines.run import Flow, Run, Windows
+from greendata.pipelines.stage import Partial, Stage
+
+__all__ = ("CrawlStage", "FetchStage", "PageStage", "crawl", "fetch")
+
+MAXSIZE = 100  # pages that may wait for the next stage
+HELD = 2_000  # URLs of `fetch` in memory: of several hosts, so that some are due while others wait
+PER_HOST = 2  # requests to a host at one time; browsers make six
+DELAY = 0.25  # seconds between two requests to a host: a visitor's browser asks faster
+WORKERS = 100  # requests at one time: with more, one process parses no faster
+MAX_BYTES = 8 << 20  # decoded bytes of a page; the median is 30 kB
+TIMEOUT = 30.0  # seconds for one request with its body
+RETRIES = 2  # after the first attempt
+MAX_WAIT = 120.0  # seconds
+DRAW = 0.2  # seconds between two looks of the progress bar
+
+On = Literal["native", "process"]
+
+
+class PageStage(Stage[Page]):
+    """A stage that fetches pages. Make one with `fetch` or `crawl`."""
+
+    def __init__(
+        self,
+        label: str,
+        maxsize: int,
+        sources: tuple[Stage[Any], ...],
+        options: Options,
+        reading: Reading,
+        on: On,
+        progress: str | None,
+    ) -> None:
+        super().__init__(label, maxsize, sources)
+        self._options = options
+        self._reading = reading
+        self._on = on
+        self._progress = progress
+        self._counters: CrawlCounters | None = None  # of the run that began last
+        if progress is not None:
+            bar_class()  # raises ImportError now and not during the run
+
+    def stats(self) -> CrawlStats:
+        """Return the counters of the run that began last, also after its end. Safe from any thread.
+
+        Example:
+            >>> fetch(["https://example.com/"], user_agent="docs (docs@example.com)").stats().pages
+            0
+        """
+        return (self._counters or CrawlCounters()).stats()
+
+    def summary(self) -> pl.DataFrame:
+        """Return the pages of the run that began last by host, status and class of error, the most pages first.
+
+        The columns are host (String), status (UInt16, null without a response), error (String, null without one), pages
+        and bytes (UInt64), and seconds (Float64), the sum of the last requests'.
+
+        Example:
+            >>> fetch([], user_agent="docs (docs@example.com)").summary().columns
+            ['host', 'status', 'error', 'pages', 'bytes', 'seconds']
+        """
+        return (self._counters or CrawlCounters()).summary()
+
+    def _begin(self, run: Run) -> tuple[Parser, CrawlCounters]:
+        counters = self._counters = CrawlCounters()
+        if self._progress is not None:
+            run.spawn(_draw, counters, self._progress)
+        return Parser(self._reading, self._on), counters
+
+    def _end_with(self, run: Run, crawler: Crawler, counters: CrawlCounters) -> None:
+        """Have everything closed when all greenlets of the run have ended."""
+
+        def closing() -> Iterator[Item]:
+            try:
+                yield 0, None
+            finally:
+                counters.end()
+                crawler.close()
+
+        opened = closing()
+        next(opened)
+        run.keep(opened)
+
+
+class FetchStage(PageStage):
+    """Fetches the URLs of its source."""
+
+    @property
+    def expected(self) -> int | None:
+        """The number of URLs of the source, or None if it is not known."""
+        return self.sources[0].expected
+
+    def flow(self, run: Run, windows: Windows) -> Flow:
+        """Return the pages, as they are finished."""
+        channel = run.channel(self.maxsize)
+        self.feed(run, channel, windows)
+        return Flow(channel.drain(), False)
+
+    def feed(self, run: Run, channel: Channel, windows: Windows) -> None:
+        """Have the pages put into *channel*."""
+        inbox = run.channel(self.maxsize)
+        channel.join()
+        run.push(self.sources[0], inbox, windows)
+        parser, counters = self._begin(run)
+        change = Event()
+
+        def deliver(task: PageTask, finished: Finished) -> None:
+            channel.put((task.key, finished.page))
+
+        crawler = Crawler(run, self._options, parser, counters, deliver=deliver, notify=change.set)
+        self._end_with(run, crawler, counters)
+        run.spawn(self._take_in, run, inbox, channel, crawler, counters, change)
+
+    def _take_in(
+        self, run: Run, inbox: Channel, channel: Channel, crawler: Crawler, counters: CrawlCounters, change: Event
+    ) -> None:
+        """Add the URLs of the source, a bounded number at a time, and end the run when all are pages."""
+        keeps_placeholders = bool(run.downstream_window(self))
+        for index, value in inbox.drain():
+            if isinstance(value, Placeholder):
+                if keeps_placeholders:
+                    channel.put((index, value))
+                continue
+            _wait_until(change, lambda: crawler.scheduler.queued < HELD)
+            try:
+                url = value if isinstance(value, Url) else parse_url(_checked_text(value))
+            except BadUrl as bad:
+                page = Page(url=str(value), error="BadUrl", message=str(bad))
+                counters.finished(page, "")
+                channel.put((index, page))
+            except BadArgument as error:
+                note(error, f"raised by {self.label} over element {index}")
+                raise
+            else:
+                crawler.add(PageTask(url, index))
+        _wait_until(change, lambda: crawler.is_at_rest)
+        crawler.end()
+        channel.leave()
+
+
+class CrawlStage(PageStage):
+    """Crawls from its seeds."""
+
+    def __init__(self, *arguments: Any, make_keeper: Callable[..., Keeper], follows: bool) -> None:
+        super().__init__(*arguments)
+        self._make_keeper = make_keeper
+        self._follows = follows
+
+    def flow(self, run: Run, windows: Windows) -> Flow:
+        """Return the pages, numbered as they are finished."""
+        channel = run.channel(self.maxsize)
+        channel.join()
+        parser, counters = self._begin(run)
+        keeper = self._make_keeper(channel=channel, counters=counters)
+        crawler = keeper.crawler = Crawler(
+            run,
+            self._options,
+            parser,
+            counters,
+            deliver=keeper.deliver,
+            notify=keeper.notify,
+            found=keeper.found,
+        )
+        crawler.follows = self._follows
+        self._end_with(run, crawler, counters)
+        run.spawn(keeper.run)
+        return Flow(channel.drain(), True)
+
+
+@overload
+def fetch(
+    urls: Iterable[str | Url],
+    *,
+    user_agent: str,
+    headers: Mapping[str, str] | None = None,
+    allow_private: bool | Iterable[str] = False,
+    extract: Extract | None = None,
+    per_host: int = PER_HOST,
+    delay: float = DELAY,
+    workers: int = WORKERS,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    retries: int = RETRIES,
+    max_wait: float = MAX_WAIT,
+    on: On = "native",
+    progress: str | bool | None = None,
+    maxsize: int = MAXSIZE,
+) -> FetchStage: ...
+@overload
+def fetch(
+    urls: None = None,
+    *,
+    user_agent: str,
+    headers: Mapping[str, str] | None = None,
+    allow_private: bool | Iterable[str] = False,
+    extract: Extract | None = None,
+    per_host: int = PER_HOST,
+    delay: float = DELAY,
+    workers: int = WORKERS,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    retries: int = RETRIES,
+    max_wait: float = MAX_WAIT,
+    on: On = "native",
+    progress: str | bool | None = None,
+    maxsize: int = MAXSIZE,
+) -> Partial[FetchStage]: ...
+@naming_arguments
+def fetch(
+    urls: Iterable[str | Url] | None = None,
+    *,
+    user_agent: str,
+    headers: Mapping[str, str] | None = None,
+    allow_private: bool | Iterable[str] = False,
+    extract: Extract | None = None,
+    per_host: int = PER_HOST,
+    delay: float = DELAY,
+    workers: int = WORKERS,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    retries: int = RETRIES,
+    max_wait: float = MAX_WAIT,
+    on: On = "native",
+    progress: str | bool | None = None,
+    maxsize: int = MAXSIZE,
+) -> Any:
+    """Return a stage of the pages of *urls*, politely fetched: one `Page` for each URL, as they are finished.
+
+    Nothing is fetched before the stage is iterated, and each iteration fetches everything again. No URL raises an
+    error: what happened to it is in `Page.status` and `Page.error`. A URL that is given twice is fetched twice. For
+    pages in the order of *urls*, append ``| stages.ordered()``.
+
+    robots.txt of each host is heeded, and so are its Crawl-delay and Retry-After. Only public addresses are connected
+    to, also after redirects. Redirects are followed under the rules of the host that they lead to.
+
+    Args:
+        urls: a stage or an iterable of URLs; without it a `Partial` is returned, for ``urls | fetch(user_agent=...)``.
+        user_agent: who is asking: a name, and where to reach you, as in "shopbot/1.0 (bots@example.com)".
+        headers: further headers. They are sent to the host of each URL, but not to others that it redirects to.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        extract: called with each `ParsedPage` of a 2xx response, off the hub; the pydantic model that it returns is
+            `Page.item`. If it raises, the page has the error "ExtractFailed".
+        per_host: requests to one host at one time.
+        delay: seconds between two requests to one host, >= 0. A Crawl-delay can make it longer.
+        workers: requests at one time.
+        timeout: seconds for one request, from the lookup of the name to the last byte.
+        max_bytes: decoded bytes of a body. Of a longer one the beginning is kept, with the error "BodyTooLarge".
+        retries: attempts after the first one, for errors of the network and statuses 408, 429 and 5xx.
+        max_wait: seconds; a host that asks for a longer pause is asked again after that time.
+        on: where pages are parsed and *extract* runs: "native" in the pool, "process" in a child process, for an
+            *extract* that computes for long.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
+        maxsize: pages that may wait for the next stage; 0 for no limit.
+
+    Raises:
+        BadArgument, BadChoice, BadTimeout, NotCallable, NotIterable, UnknownArgument: the arguments cannot be used.
+        BadArgument: from the iteration; an element is not text.
+
+    Example:
+        >>> [page] = fetch(["http://127.0.0.1/"], user_agent="docs (docs@example.com)")
+        >>> page.url, page.error, page.status
+        ('http://127.0.0.1/', 'AddressRefused', None)
+    """
+    given = locals()
+    options = _options(given)
+    reading = Reading(_checked_extract(extract), follow=False, depth=None, max_text=MAX_TEXT)
+    label = _label("fetch", progress)
+
+    def make(source: Any) -> FetchStage:
+        return FetchStage("fetch", maxsize, (as_stage(source, maxsize),), options, reading, _place(on), label)
+
+    if isinstance(urls, str | bytes):
+        raise BadArgument("urls", urls, "an iterable of URLs; put a single one into a list")
+    return Partial(make) if urls is None else make(urls)
+
+
+@naming_arguments
+def crawl(
+    seeds: str | Iterable[str],
+    *,
+    user_agent: str,
+    follow: Follow = True,
+    scope: ScopeRule = "site",
+    depth: int | None = None,
+    sitemaps: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    again: bool = False,
+    columns: Iterable[str] | None = None,
+    extract: Extract | None = None,
+    max_pages: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    allow_private: bool | Iterable[str] = False,
+    per_host: int = PER_HOST,
+    delay: float = DELAY,
+    workers: int = WORKERS,
+    timeout: float = TIMEOUT,
+    max_bytes: int = MAX_BYTES,
+    retries: int = RETRIES,
+    max_wait: float = MAX_WAIT,
+    on: On = "native",
+    progress: str | bool | None = None,
+    maxsize: int = MAXSIZE,
+) -> CrawlStage:
+    """Return a stage of the pages that are found from *seeds* on, politely fetched: one `Page` for each URL.
+
+    Nothing is fetched before the stage is iterated. With *out* every page is a row of a Parquet dataset before it is
+    yielded, and ``crawl(...).run()`` is enough. ``polars.scan_parquet(out)`` reads the dataset at every moment. After a
+    crash, also after ``kill -9``, the same call with ``resume=True`` continues: each URL is one row, and what was in
+    progress is fetched again. Without *out* the URLs are in a temporary folder, which is removed at the end.
+
+    robots.txt of each host is heeded, and so are its Crawl-delay and Retry-After. Only public addresses are connected
+    to, also after redirects. The other arguments are those of `fetch`.
+
+    Args:
+        seeds: the URL or URLs at which the crawl begins.
+        user_agent: who is asking: a name, and where to reach you, as in "shopbot/1.0 (bots@example.com)".
+        follow: True for the links that a page does not mark as ``nofollow``; False for none; or a function of a
+            `ParsedPage`, called off the hub, that returns URLs.
+        scope: which links and redirects are followed: "site" for the hosts of the seeds, without a leading ``www.``,
+            and all names below them; "host" for exactly these hosts; "any"; a compiled pattern that is searched for in
+            the URL; or a function of a `Url`.
+        depth: how many links away from a seed a page may be; None for no limit.
+        sitemaps: also begin at the pages in the sitemaps of the hosts: those that robots.txt names, else /sitemap.xml.
+        out: the folder of the dataset; its parent must exist. Its state is kept beside it, in ``out`` + ".crawl".
+        resume: continue the crawl that is in *out*; without one, begin it.
+        again: like *resume*; but if that crawl has reached its end, fetch all of its URLs once more, into new rows. A
+            page that has not changed, by its ETag or Last-Modified, is a row with status 304.
+        columns: the fields of `Page` that the dataset keeps, in this order; None for all. Without "text" the text of
+            pages is not made.
+        extract: called with each `ParsedPage` of a 2xx response, off the hub; the pydantic model that it returns is
+            `Page.item`. With *out* its return annotation must name the model. If it raises, the page has the error
+            "ExtractFailed".
+        max_pages: rows at which the crawl ends, those of earlier runs included; None for no limit. It can be resumed
+            with a larger number.
+        headers: further headers. They are sent to the hosts of the seeds only.
+        allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
+        per_host: requests to one host at one time.
+        delay: seconds between two requests to one host, >= 0. A Crawl-delay can make it longer.
+        workers: requests at one time.
+        timeout: seconds for one request, from the lookup of the name to the last byte.
+        max_bytes: decoded bytes of a body. Of a longer one the beginning is kept, with the error "BodyTooLarge".
+        retries: attempts after the first one, for errors of the network and statuses 408, 429 and 5xx.
+        max_wait: seconds; a host that asks for a longer pause is asked again after that time.
+        on: where pages are parsed and *extract* runs: "native" in the pool, "process" in a child process.
+        progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
+        maxsize: pages that may wait for the next stage; 0 for no limit.
+
+    Raises:
+        BadArgument, BadChoice, BadTimeout, BadUrl, NotCallable, UnknownArgument: the arguments cannot be used.
+        CrawlFolderRefused, CrawlMismatch, CrawlNotSaved, CrawlRunning: from the iteration; see `Dataset.open`.
+        CrawlNotSaved: from the iteration; the disk is full, for example. The crawl can be resumed.
+
+    Example:
+        >>> pages = crawl("http://127.0.0.1/", user_agent="docs (docs@example.com)")
+        >>> [page.error for page in pages], pages.stats().pages
+        (['AddressRefused'], 1)
+    """
+    given = locals()
+    options = _options(given)
+    seeds = [seeds] if isinstance(seeds, str) else seeds
+    if isinstance(seeds, list | tuple | set | frozenset):
+        seeds = [parse_url(_checked_text(seed)).href for seed in seeds]
+    elif not isinstance(seeds, Iterable):
+        raise BadArgument("seeds", seeds, "a URL, or an iterable of URLs")
+    Scope(scope, ())
+    _check_follow(follow)
+    for name, count in (("depth", depth), ("max_pages", max_pages)):
+        if count is not None:
+            checked_count(name, count, least=0)
+    if out is None and (resume or again or columns is not None):
+        name = "resume" if resume else "again" if again else "columns"
+        raise BadArgument(name, given[name], "given together with out=, the folder of the dataset")
+    kept = None if columns is None else list(columns)
+    page_columns = None if out is None else PageColumns(kept, None if extract is None else _item_of(extract))
+    reading = Reading(
+        _checked_extract(extract),
+        follow=follow,
+        depth=depth,
+        max_text=MAX_TEXT if kept is None or "text" in kept else 0,
+        item_error=None if page_columns is None else page_columns.item_error,
+    )
+    settings = {"depth": str(depth), "scope": scope if isinstance(scope, str) else _shown(scope)}
+    make_keeper = partial(
+        Keeper,
+        partial(_open_store, None if out is None else Path(out), page_columns, settings, resume=resume, again=again),
+        seeds,
+        partial(Scope, scope),
+        max_pages=max_pages,
+        frame_of=None if page_columns is None else page_columns.frame,
+    )
+    return CrawlStage(
+        *("crawl", maxsize, (), options, reading, _place(on), _label("crawl", progress)),
+        make_keeper=make_keeper,
+        follows=follow is not False,
+    )
+
+
+def _open_store(
+    out: Path | None, columns: PageColumns | None, settings: dict[str, str], *, resume: bool, again: bool
+) -> Store:
+    """Open the frontier and the dataset. Runs in the pool."""
+    if out is None or columns is None:
+        return Store(Frontier.temporary(), None)
+    dataset = Dataset.open(out, columns.schema, settings, resume=resume, again=again)
+    return Store(dataset.frontier, dataset)
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    """Check the arguments that both stages have."""
+    for name, least in (("per_host", 1), ("workers", 1), ("max_bytes", 1), ("retries", 0), ("maxsize", 0)):
+        checked_count(name, given[name], least=least)
+    for name in ("delay", "max_wait"):
+        if not is_number(given[name], most=86_400.0):
+            raise BadArgument(name, given[name], "seconds from 0 to 86400, which is a day")
+    timeout = seconds_of(given["timeout"])
+    if not timeout:
+        raise BadTimeout(given["timeout"])
+    headers = dict(given["headers"] or {})
+    if not all(isinstance(text, str) for item in headers.items() for text in item):
+        raise BadArgument("headers", given["headers"], "a dict of names and values, both str")
+    allowed = given["allow_private"]
+    options = Options(
+        user_agent=given["user_agent"],
+        headers=headers,
+        allow_private=allowed if isinstance(allowed, bool | str) else tuple(allowed),
+        per_host=given["per_host"],
+        delay=float(given["delay"]),
+        workers=given["workers"],
+        retries=given["retries"],
+        max_wait=float(given["max_wait"]),
+        max_bytes=given["max_bytes"],
+        timeout=timeout,
+        sitemaps=bool(given.get("sitemaps")),
+    )
+    Fetcher(options.user_agent, allow_private=options.allow_private).close()  # checks both
+    return options
+
+
+def _place(on: On) -> On:
+    if on not in get_args(On):
+        raise BadChoice("on", on, get_args(On))
+    return on
+
+
+def _label(name: str, progress: object) -> str | None:
+    if not isinstance(progress, str | bool | None):
+        raise BadArgument("progress", progress, "True, False or the label of the bar")
+    return name if progress is True else progress or None
+
+
+def _checked_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadArgument("each URL", value, "text")
+    return value
+
+
+def _checked_extract(extract: Extract | None) -> Extract | None:
+    if extract is not None:
+        check_function(extract)
+    return extract
+
+
+def _check_follow(follow: object) -> None:
+    if not isinstance(follow, bool):
+        check_function(follow)
+
+
+def _item_of(extract: Extract) -> type[BaseModel]:
+    """Return the model that *extract* returns, by its annotation."""
+    check_function(extract)
+    named = get_type_hints(extract if not isinstance(extract, partial) else extract.func).get("return")
+    models = [found for found in get_args(named) or (named,) if found is not NoneType]
+    if len(models) == 1 and isinstance(models[0], type) and issubclass(models[0], BaseModel):
+        return models[0]
+    raise BadArgument("extract", extract, "a function whose return annotation is a pydantic model, as in -> Product")
+
+
+def _shown(scope: object) -> str:
+    return f"pattern {scope.pattern}" if isinstance(scope, re.Pattern) else "a function"
+
+
+def _wait_until(change: Event, is_true: Callable[[], bool]) -> None:
+    while not is_true():
+        change.clear()
+        change.wait()
+
+
+def _draw(counters: CrawlCounters, label: str) -> None:
+    """Show the counters on a bar until the run ends."""
+    with bar_class()(desc=label, unit=" pages") as bar:
+        try:
+            while True:
+                gevent.sleep(DRAW)
+                _update(bar, counters)
+        finally:
+            _update(bar, counters)
+
+
+def _update(bar: Any, counters: CrawlCounters) -> None:
+    stats = counters.stats()
+    if stats.todo is not None:
+        bar.total = stats.pages + stats.todo
+    megabytes = f"{stats.bytes / 1e6:.1f} MB"
+    bar.set_postfix_str(f"{megabytes}, {stats.failed} errors, {stats.hosts_waiting} hosts wait", refresh=False)
+    bar.update(stats.pages - bar.n)
+    bar.refresh()
