@@ -15,7 +15,7 @@ import os
 import pickle
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -70,11 +70,12 @@ def serve(sock: _socket.socket, inner: str) -> None:
     server = _Server(inner, sock)
     send(sock, "ready")
     while True:
-        (directory, task, arguments), _ = receive(sock)
+        (directory, task, arguments), files = receive(sock)
         if directory is not None:
             with suppress(OSError):  # the server has entered one that it could not enter now
                 os.chdir(directory)
-        _answer(sock, getattr(server, task), arguments)
+        _answer(sock, getattr(server, task), (*arguments, files) if files else arguments)
+        close_all(files)
 
 
 def end_with_last_writer(lifeline: int, pid: int) -> None:
@@ -145,7 +146,7 @@ class _Server:
         shared.fetch_by(self._fetch)
         self._engine: Any = object_named(inner)() if ":" in inner else inner
 
-    def query(self, method: str, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
+    def query(self, unshared: list[str], plans: list[bytes], options: bytes, method: str) -> tuple[Any, list[int]]:
         """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
         queries, keywords = self._read(unshared, plans, options)
         if method == "collect_all":
@@ -181,13 +182,16 @@ class _Server:
         return (True, packed), files
 
     def _read(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[list[Any], dict[str, Any]]:
-        for key in unshared:
-            self._shared.frames.pop(key, None)
+        self._forget(unshared)
         try:
             queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
         except Exception as error:
             raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
         return queries, {"engine": self._engine, **self._plans.options_of(options)}
+
+    def _forget(self, unshared: list[str]) -> None:
+        for key in unshared:
+            self._shared.frames.pop(key, None)
 
     def _fetch(self, key: str) -> Any:
         send(self._sock, (NEEDS, key))
@@ -197,10 +201,11 @@ class _Server:
         finally:
             close_all(files)
 
-    def call(self, work: bytes) -> tuple[bytes, list[int]]:
-        """Call a function and return its pickled value."""
-        func, args, kwargs = pickle.loads(work)
-        return dumps(func(*args, **kwargs)), []
+    def call(self, unshared: list[str], work: Any, files: Iterable[int] = ()) -> tuple[Any, list[int]]:
+        """Call a function and return its value, packed."""
+        self._forget(unshared)
+        func, args, kwargs = self._plans.unpack_object(work, list(files))
+        return self._plans.pack_object(func(*args, **kwargs))
 
 
 def object_named(name: str) -> Any:

@@ -140,12 +140,17 @@ class Child:
     # -- the worker that uses it ----------------------------------------------------------------------
 
     def ask(
-        self, task: str, *arguments: Any, frame: Callable[[str], tuple[Any, list[int]]] | None = None
+        self,
+        task: str,
+        *arguments: Any,
+        files: list[int] | None = None,
+        frame: Callable[[str], tuple[Any, list[int]]] | None = None,
     ) -> tuple[Any, list[int]]:
         """Have the child do *task*; return its value and the descriptors of its files. Blocks natively.
 
         Args:
             task: a method of the child's server, for *arguments*.
+            files: descriptors of files that *arguments* refer to.
             frame: called with the key of a shared frame that the child needs; returns it packed, and its files.
 
         Raises:
@@ -153,10 +158,10 @@ class Child:
             BaseException: what the task raised.
         """
         with self._using:
-            return self._ask(task, arguments, frame)
+            return self._ask((_working_directory(), task, arguments), files, frame)
 
     def _ask(
-        self, task: str, arguments: tuple[Any, ...], frame: Callable[[str], tuple[Any, list[int]]] | None
+        self, request: object, files: list[int] | None, frame: Callable[[str], tuple[Any, list[int]]] | None
     ) -> tuple[Any, list[int]]:
         if self.is_gone:  # it ended between two batches of a stream
             raise WorkerDied(self._status, self._last_lines)
@@ -165,10 +170,10 @@ class Child:
                 self._receive()
                 self.is_ready = True
             self.requests += 1
-            (word, value), files = self._exchange((_working_directory(), task, arguments))
+            (word, value), received = self._exchange(request, files)
             while word == NEEDS:
                 assert frame is not None
-                (word, value), files = self._exchange(*frame(value), key=value)
+                (word, value), received = self._exchange(*frame(value), key=value)
         except (ConnectionLost, OSError) as error:
             raise self._died() from error
         except BaseException as error:  # garbage, or an interruption of the calling thread: nobody reads the answer
@@ -180,7 +185,7 @@ class Child:
         self._pass_stderr_on()
         if word == FAILED:
             raise error_of(*value)
-        return value, files
+        return value, received
 
     def _exchange(self, message: object, files: list[int] | None = None, key: str | None = None) -> tuple[Any, Any]:
         """Send *message*, which brings the frame with that *key*, and return the answer."""

@@ -20,7 +20,16 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-__all__ = ("ConnectionLost", "MAX_INLINE", "NotAMessage", "close_all", "dumps", "receive", "send")
+__all__ = (
+    "ConnectionLost",
+    "MAX_DESCRIPTORS",
+    "MAX_INLINE",
+    "NotAMessage",
+    "close_all",
+    "dumps",
+    "receive",
+    "send",
+)
 
 MAX_INLINE = 64 * 1024  # bytes of a frame that travels in the message: a file in memory costs 60 us more
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD of Linux

@@ -6,17 +6,18 @@ import fcntl
 import os
 import pickle
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from io import BytesIO
 from typing import Any
 
 import polars as pl
 
-from greendata.engines.messages import MAX_INLINE, close_all, dumps
+from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps
 from greendata.errors import NotSendable
 from greendata.internals.polars import flags_of, read_flags
 
-__all__ = ("MAX_PLAN", "options_of", "pack", "pack_options", "pack_plan", "unpack")
+__all__ = ("MAX_PLAN", "options_of", "pack", "pack_object", "pack_options", "pack_plan", "unpack", "unpack_object")
 
 MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 
@@ -66,7 +67,7 @@ def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
                 f"the plan has more than {MAX_PLAN >> 20} MiB, so a frame is inside; send it once, with "
                 f"{engine}.share(df), and query the LazyFrame that this returns, or scan a file"
             ) from error
-        remedy = "; install cloudpickle: pip install 'greendata[process]'" if "'cloudpickle'" in str(error) else ""
+        remedy = "; install cloudpickle: pip install 'greendata[process]'" if "cloudpickle" in str(error) else ""
         raise NotSendable(f"the plan cannot be serialized ({_first_line(error)}){remedy}") from error
     return bytes(file.data)
 
@@ -95,6 +96,60 @@ def options_of(packed: bytes) -> dict[str, Any]:
     return options  # type: ignore[no-any-return]
 
 
+def pack_object(value: object) -> tuple[tuple[bytes, list[bytes | int]], list[int]]:
+    """Return *value* as a pickle and the frames that are somewhere inside it, and the descriptors of their files.
+
+    The files belong to the caller.
+
+    Raises:
+        Exception: it cannot be pickled.
+    """
+    file = BytesIO()
+    pickler = _pickler()(file, protocol=pickle.HIGHEST_PROTOCOL)
+    pickler.dump(value)
+    packed, files = pack(pickler.frames)
+    return (file.getvalue(), packed), files
+
+
+def unpack_object(packed: tuple[bytes, list[bytes | int]], files: list[int]) -> Any:
+    """Return the object that `pack_object` has packed."""
+    data, frames = packed
+    unpickler = _Unpickler(BytesIO(data))  # both ends are ours
+    unpickler.frames = unpack(frames, files)
+    return unpickler.load()
+
+
+@cache
+def _pickler() -> Any:
+    """Return a pickler that puts frames aside. It is cloudpickle's if that is installed."""
+    try:
+        base: Any = import_module("cloudpickle").Pickler
+    except ImportError:
+        base = pickle.Pickler
+
+    class FramesAside(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.frames: list[pl.DataFrame] = []
+
+        def persistent_id(self, value: object) -> int | None:
+            """Return the number of a frame. A pickle would take seconds for one of 100 MB."""
+            if type(value) is not pl.DataFrame:
+                return None
+            self.frames.append(value)
+            return len(self.frames) - 1
+
+    return FramesAside
+
+
+class _Unpickler(pickle.Unpickler):
+    frames: list[pl.DataFrame]
+
+    def persistent_load(self, number: int) -> pl.DataFrame:
+        """Return the frame with that number."""
+        return self.frames[number]
+
+
 def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
     """Return each frame as an IPC stream or as the index of a sealed file in memory, and the descriptors of the files.
 
@@ -108,7 +163,7 @@ def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
     try:
         for frame in frames:
             _check(frame)
-            if frame.estimated_size() < MAX_INLINE:
+            if frame.estimated_size() < MAX_INLINE or len(files) == MAX_DESCRIPTORS:
                 buffer = BytesIO()
                 frame.write_ipc_stream(buffer, compat_level=pl.CompatLevel.newest())
                 packed.append(buffer.getvalue())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
 
 from greendata.engines.child_pool import ChildPool
 from greendata.engines.children import Child
-from greendata.engines.messages import close_all, dumps
-from greendata.engines.plans import unpack
+from greendata.engines.messages import close_all
+from greendata.engines.plans import pack_object, unpack, unpack_object
 from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import packed_frames
 from greendata.engines.stream import ChildStream
@@ -103,24 +101,24 @@ class ProcessEngine(SendingEngine):
         The query starts with the first batch, whatever *lazy* is. Until the end of the iterator the child is busy: an
         engine has at most as many open streams as it has workers.
         """
-        plan, packed = self._pack("collect_batches", [lf], options)
-        return ChildStream(self._children, partial(self._ask_about, task="batches", plans=plan, options=packed))
+        plans, packed = self._pack("collect_batches", [lf], options)
+        return ChildStream(self._children, lambda child: self._ask_about(child, "batches", plans, packed))
 
     def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
         with self._children.child() as child:
-            values, files = self._ask_about(child, "query", method, plans=plans, options=options)
+            values, files = self._ask_about(child, "query", plans, options, method)
         try:
             return unpack(values, files)
         finally:
             close_all(files)
 
     def _ask_about(
-        self, child: Child, task: str, *arguments: Any, plans: list[bytes], options: bytes
+        self, child: Child, task: str, *arguments: Any, files: list[int] | None = None
     ) -> tuple[Any, list[int]]:
-        """Have *child* do *task* with plans, of whose shared frames it gets those that it lacks."""
+        """Have *child* do *task* with shared frames, of which it gets those that it lacks."""
         unshared = [key for key in child.keys if key not in packed_frames]
         child.keys.difference_update(unshared)
-        return child.ask(task, *arguments, unshared, plans, options, frame=packed_frames.__getitem__)
+        return child.ask(task, unshared, *arguments, files=files, frame=packed_frames.__getitem__)
 
     # -- functions ----------------------------------------------------------------------------------------
 
@@ -141,12 +139,18 @@ class ProcessEngine(SendingEngine):
 
     def _call_here(self, func: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
-            work = dumps((func, args, kwargs))
+            work, files = pack_object((func, args, kwargs))
         except Exception as error:
             raise NotSendable(f"the function or an argument cannot be pickled: {error}") from error
-        with self._children.child() as child:
-            value, _ = child.ask("call", work)
-        found: T = pickle.loads(value)  # both ends are ours
+        try:
+            with self._children.child() as child:
+                value, received = self._ask_about(child, "call", work, files=files)
+        finally:
+            close_all(files)
+        try:
+            found: T = unpack_object(value, received)
+        finally:
+            close_all(received)
         return found
 
     # -- children -----------------------------------------------------------------------------------------

@@ -156,7 +156,11 @@ def _sink(name: str) -> Callable[..., None]:
         path = args[0] if args else options.pop("path")
         if hasattr(path, "write"):
             raise NotSendable("a file object exists in this process only; pass a path")
-        self._query(name, [lf], {"path": path, **options})
+        if isinstance(path, pl.PartitionBy):  # has expressions, which can travel in a plan only
+            optimizations = options.pop("optimizations")
+            self.collect(getattr(lf, name)(path, lazy=True, **options), optimizations=optimizations)
+        else:
+            self._query(name, [lf], {"path": path, **options})
 
     sink.__name__ = name
     sink.__qualname__ = f"SendingEngine.{name}"

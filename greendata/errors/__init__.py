@@ -42,6 +42,7 @@
     ├── MemoryLimitExceeded         a WorkerDied: the query needed too much memory; also MemoryError
     ├── ChildFailed                 a child process raised an error that cannot be sent; also RuntimeError
     ├── NotSendable                 it cannot be sent to a child process; also ValueError
+    ├── RunsNoFunctions             the engine that was passed to run() runs queries only; also TypeError
     ├── EngineClosed                the engine was closed; also RuntimeError
     ├── RouteFailed                 the route of configure() failed to choose an engine; also RuntimeError
     │
@@ -189,6 +190,7 @@ from greendata.errors.queries import (
     NotAFrame,
     NotSendable,
     RouteFailed,
+    RunsNoFunctions,
     SeamMissing,
     WorkerDied,
 )
@@ -311,6 +313,7 @@ __all__ = (
     "ResultLost",
     "ResultTimeout",
     "RouteFailed",
+    "RunsNoFunctions",
     "SeamMissing",
     "ServiceEnded",
     "StreamBusy",

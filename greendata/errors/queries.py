@@ -22,6 +22,7 @@ __all__ = (
     "NotAFrame",
     "NotSendable",
     "RouteFailed",
+    "RunsNoFunctions",
     "SeamMissing",
     "WorkerDied",
 )
@@ -263,6 +264,26 @@ class RouteFailed(GreenDataError, RuntimeError):
 
     def __str__(self) -> str:
         return f"no engine for the query {self.label!r}: the route of greendata.configure failed, {self.reason}"
+
+
+class RunsNoFunctions(GreenDataError, TypeError):
+    """The engine that was passed to `greendata.run` runs queries, and no functions.
+
+    Attributes:
+        engine: what was given.
+
+    Example:
+        >>> print(RunsNoFunctions("streaming"))
+        'streaming' runs queries and no functions; pass a greendata.ProcessEngine, or leave engine= out for a thread
+    """
+
+    def __init__(self, engine: object) -> None:
+        super().__init__(engine)
+        self.engine = engine
+
+    def __str__(self) -> str:
+        got = shortened(self.engine)
+        return f"{got} runs queries and no functions; pass a greendata.ProcessEngine, or leave engine= out for a thread"
 
 
 class EngineClosed(GreenDataError, RuntimeError):

@@ -208,8 +208,13 @@ class Pool:
         timeout: float | None = None,
         key: Hashable = None,
         label: str | None = None,
+        place: Callable[..., Any] | None = None,
     ) -> Result[T]:
         """Submit ``func(*args, **kwargs)``; see `submit` for the other arguments. For functions of greendata's own.
+
+        Args:
+            func: what is called with *args* and *kwargs*.
+            place: called with *func* and these on the worker, if it runs elsewhere.
 
         Raises:
             NotCallable: *func* is not callable. Other errors are those of `submit`.
@@ -218,7 +223,7 @@ class Pool:
         for option, value in (("timeout", timeout), ("key", key), ("label", label)):
             if value is not None and _lacks(func, args, kwargs, option):
                 raise OptionTaken(func, option)
-        work = _with_keywords(func, kwargs)
+        work = _with_keywords(func if place is None else partial(place, func), kwargs)
         return self.submit(work, *args, timeout=timeout, key=key, label=label or name_of(func), depth=2)
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -26,7 +26,6 @@ from greendata.engines.process import ProcessEngine
 from greendata.errors import (
     BadArgument,
     ChildFailed,
-    DeadlineExceeded,
     EngineClosed,
     JobCancelled,
     MemoryLimitExceeded,
@@ -215,15 +214,6 @@ def test_a_cancelled_query_ends_with_its_process(engine: ProcessEngine, tmp_path
         result.get()
     assert pool.stats().abandoned == 0
     assert engine.call(abs, -1) == 1
-
-
-def test_a_deadline_ends_the_process(engine: ProcessEngine, tmp_path: Path) -> None:
-    result = greendata.collect(held_query(str(tmp_path / "pid")), engine=engine, timeout=2.0)
-    pid = pid_in(tmp_path / "pid")
-    with pytest.raises(DeadlineExceeded):
-        result.get()
-    result.end().get()
-    assert is_gone(pid)
 
 
 def test_a_killed_greenlet_ends_the_process_of_its_query(engine: ProcessEngine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import polars as pl
 from polars.lazyframe.opt_flags import DEFAULT_QUERY_OPT_FLAGS
 
-from greendata.errors import BadArgument
+from greendata.errors import BadArgument, RunsNoFunctions
 from greendata.hub.checks import checked_count
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.query.batches import Batches
 from greendata.query.choice import engine_for, is_made
+from greendata.query.engine import GreenEngine
 from greendata.query.options import lazy, options_for, place_query, submitted
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-# Type checkers compare the arguments with the function's parameters where none of the three options is given. Python's
+# Type checkers compare the arguments with the function's parameters where none of the options is given. Python's
 # types cannot express both at once (PEP 612 allows no keywords between *args and **kwargs).
 @overload
 def run(
@@ -36,6 +38,7 @@ def run(
     timeout: float | None,
     key: Hashable = ...,
     label: str | None = ...,
+    engine: pl.Engine | None = ...,
     **kwargs: Any,
 ) -> Result[T]: ...
 @overload
@@ -46,6 +49,7 @@ def run(
     timeout: float | None = ...,
     key: Hashable,
     label: str | None = ...,
+    engine: pl.Engine | None = ...,
     **kwargs: Any,
 ) -> Result[T]: ...
 @overload
@@ -56,23 +60,41 @@ def run(
     timeout: float | None = ...,
     key: Hashable = ...,
     label: str | None,
+    engine: pl.Engine | None = ...,
+    **kwargs: Any,
+) -> Result[T]: ...
+@overload
+def run(
+    func: Callable[..., T],
+    /,
+    *args: Any,
+    timeout: float | None = ...,
+    key: Hashable = ...,
+    label: str | None = ...,
+    engine: pl.Engine | str | None,
     **kwargs: Any,
 ) -> Result[T]: ...
 @overload
 def run(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
-def run(  # type: ignore[misc]  # a func with parameters named as the three options
+def run(  # type: ignore[misc]  # a func with parameters named as the options
     func: Callable[..., T],
     /,
     *args: Any,
     timeout: float | None = None,
     key: Hashable = None,
     label: str | None = None,
+    engine: object = None,
     **kwargs: Any,
 ) -> Result[T]:
-    """Run ``func(*args, **kwargs)`` in the pool.
+    """Run ``func(*args, **kwargs)`` in the pool, or in a child process.
 
     *func* runs in a native thread, with the caller's context variables. It must not use greenlets. If it takes
     arguments named timeout, key or label, bind them with `functools.partial`.
+
+    With ``engine=ProcessEngine(...)`` it runs in a child of that engine: it does not hold this process's GIL, and a
+    cancel or the deadline ends it with its memory. It is pickled, with cloudpickle if that is installed, and sees
+    neither the context variables nor the globals of this process. Frames in its arguments and in its value are not
+    copied by pickle. Another engine is passed on to *func* if that takes an engine, as ``lf.collect`` does.
 
     Args:
         func: a function, or any callable.
@@ -80,17 +102,37 @@ def run(  # type: ignore[misc]  # a func with parameters named as the three opti
         timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
         key: jobs with different keys, for example tenants or routes, take turns.
         label: the name of the job in errors and statistics; the function's name if None.
+        engine: a `ProcessEngine` in whose children it runs; None for a thread of this process.
         kwargs: its keyword arguments.
 
     Raises:
-        NotCallable, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        NotCallable, BadTimeout, RunsNoFunctions: an argument that cannot be used. Here and below, nothing was queued.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
+
+    The result raises what *func* raised; in a child also `NotSendable`, `WorkerDied`, `MemoryLimitExceeded` and
+    `EngineClosed`.
 
     Example:
         >>> run(sorted, [3, 1, 2], reverse=True).get(timeout=5)
         [3, 2, 1]
     """
-    return pool.run(func, args, kwargs, timeout=timeout, key=key, label=label)
+    place = None
+    if engine is not None:
+        found = engine.inner if isinstance(engine, GreenEngine) else engine
+        place = getattr(found, "call", None)
+        if place is None and not _takes_engine(func):
+            raise RunsNoFunctions(engine)
+        if place is None:
+            kwargs["engine"] = engine
+    return pool.run(func, args, kwargs, timeout=timeout, key=key, label=label, place=place)
+
+
+def _takes_engine(func: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError):  # a native function without a signature
+        return False
+    return "engine" in parameters or any(found.kind is found.VAR_KEYWORD for found in parameters.values())
 
 
 def collect(
