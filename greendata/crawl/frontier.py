@@ -14,9 +14,7 @@ All functions block; call them on workers. One call at a time runs, the others w
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -150,8 +148,7 @@ class Frontier:
     """The URLs of one crawl.
 
     Args:
-        path: the file of the database, made if it does not exist.
-        is_durable: commits survive a crash of the machine. Without it they survive that of the process.
+        path: the file of the database, made if it does not exist; None for a temporary one.
 
     Raises:
         CrawlFolderRefused: the file is no frontier, or one of another version of greendata.
@@ -172,17 +169,16 @@ class Frontier:
         >>> frontier.close()
     """
 
-    def __init__(self, path: Path, *, is_durable: bool = True) -> None:
-        self.path = path
+    def __init__(self, path: Path | None) -> None:
+        self._path = "a temporary file" if path is None else path
         self._lock = native.allocate_lock()  # held by each call: one connection serves all threads
-        self._scratch: Path | None = None  # a folder to remove at the end
-        with _sqlite_errors(path):
+        with _sqlite_errors(self._path):
             self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
+                "" if path is None else path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
         try:
-            with _sqlite_errors(path):
-                self._prepare(is_durable=is_durable)
+            with _sqlite_errors(self._path):
+                self._prepare()
                 self._counts = self._counted()
         except BaseException:
             self._connection.close()
@@ -190,15 +186,8 @@ class Frontier:
 
     @classmethod
     def temporary(cls) -> Frontier:
-        """Return a frontier in a temporary folder, which `close` removes."""
-        folder = Path(tempfile.mkdtemp(prefix="greendata-crawl-"))
-        try:
-            made = cls(folder / "frontier.sqlite", is_durable=False)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        made._scratch = folder
-        return made
+        """Return a frontier in a file that has no name, so that it is gone with the process, however that ends."""
+        return cls(None)
 
     def add(self, links: Iterable[Link]) -> set[str]:
         """Add the URLs that are new, in one transaction, and return the origins of those.
@@ -301,14 +290,12 @@ class Frontier:
         """Close the database. May be called again."""
         with self._lock:
             self._connection.close()
-            if self._scratch is not None:
-                shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _prepare(self, *, is_durable: bool) -> None:
+    def _prepare(self) -> None:
         """Create the tables, or check that they are those of this version."""
         execute = self._connection.execute
-        execute("PRAGMA journal_mode = WAL")
-        execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'OFF'}")
+        execute("PRAGMA journal_mode = WAL")  # a temporary file keeps its own
+        execute("PRAGMA synchronous = FULL")
         execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         execute("BEGIN IMMEDIATE")
         try:
@@ -321,10 +308,10 @@ class Frontier:
                 execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {VERSION}")
             elif owner != APPLICATION_ID:
-                raise CrawlFolderRefused(self.path, "it is a database of another program; give another folder")
+                raise CrawlFolderRefused(self._path, "it is a database of another program; give another folder")
             elif version != VERSION:
                 raise CrawlFolderRefused(
-                    self.path,
+                    self._path,
                     f"it is a frontier of version {version}, and this greendata knows version {VERSION}; finish that "
                     "crawl with the greendata that began it, or begin one in another folder",
                 )
@@ -380,12 +367,12 @@ class Frontier:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        with self._lock, _sqlite_errors(self.path):
+        with self._lock, _sqlite_errors(self._path):
             yield
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _sqlite_errors(self.path):
+        with self._lock, _sqlite_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -397,7 +384,7 @@ class Frontier:
 
 
 @contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
+def _sqlite_errors(path: Path | str) -> Iterator[None]:
     """Turn an error of SQLite into ours, unless it is a mistake of the caller, such as a closed database."""
     try:
         yield

@@ -11,6 +11,7 @@ import pytest
 
 from greendata.crawl.frontier import Counts, Done, Entry, Frontier, Link
 from greendata.errors import BadArgument, CrawlFolderRefused, CrawlNotSaved
+from tests.support.processes import run_python
 
 HOST = "https://a.example:443"
 
@@ -119,11 +120,23 @@ def test_it_is_all_there_when_opened_again(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_temporary_frontier_leaves_nothing(frontier: Frontier) -> None:
-    assert frontier.path.exists()
-    frontier.close()
-    frontier.close()
-    assert not frontier.path.parent.exists()
+def test_a_temporary_frontier_has_no_name_on_disk(tmp_path: Path) -> None:
+    """So nothing of it is left, even after ``kill -9``."""
+    code = f"""
+        import os
+        from greendata.crawl.frontier import Frontier
+
+        frontier = Frontier.temporary()
+        frontier.add((f"https://a.example/{{n:0200}}", "https://a.example:443", 0) for n in range(100_000))
+        assert [*os.scandir({str(tmp_path)!r})] == []
+        descriptors = [f"/proc/self/fd/{{number}}" for number in range(3, 50)]
+        files = [os.readlink(descriptor) for descriptor in descriptors if os.path.lexists(descriptor)]
+        print({{file.rpartition(" ")[2] for file in files if file.startswith({str(tmp_path)!r})}})
+        frontier.close()
+        frontier.close()
+        """
+    ended = run_python(code, env={"SQLITE_TMPDIR": str(tmp_path)})
+    assert (ended.returncode, ended.stdout) == (0, "{'(deleted)'}\n"), ended.stderr  # it has outgrown the memory
 
 
 def test_databases_of_others_are_refused_and_left_alone(tmp_path: Path) -> None:
