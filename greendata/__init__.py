@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         write_parquet,
     )
     from greendata.schema.models import model_of, schema_of
-    from greendata.sql.verbs import SqlBatches, read_sql, write_sql
+    from greendata.sql.verbs import SqlBatches, load, read_sql, write_sql
     from greendata.tasks.caller import Caller
     from greendata.tasks.group import Group
     from greendata.tasks.single_flight import single_flight
@@ -132,6 +132,7 @@ __all__ = (
     "filter_valid",
     "gather",
     "is_polars_patched",
+    "load",
     "model_of",
     "observe",
     "paced",
@@ -204,6 +205,7 @@ _DEFINED_IN = {
     "filter_valid": "greendata.validation.verbs",
     "gather": "greendata.tasks.waiting",
     "is_polars_patched": "greendata.query.patching.patch",
+    "load": "greendata.sql.verbs",
     "model_of": "greendata.schema.models",
     "paced": "greendata.hub.pacing",
     "patch_polars": "greendata.query.patching.patch",

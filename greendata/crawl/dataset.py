@@ -448,7 +448,7 @@ def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
             raise CrawlFolderRefused(path, "it is a file; give the path of a folder")
     has_crawl = (state / _FRONTIER).exists()
     if has_crawl and not may_continue:
-        remedy = f"continue it with resume=True, or remove {folder} and {state} to begin anew"
+        remedy = f"continue it with resume=True, fetch all anew with again=True, or remove {folder} and {state}"
         raise CrawlFolderRefused(folder, f"there is a crawl already; {remedy}")
     if not has_crawl and folder.exists() and os.listdir(folder):
         reason = f"it has files, but no frontier of a crawl beside it ({state.name})"

@@ -51,6 +51,7 @@
     ├── ChunksBusy                  two greenlets read one encoder at once; also RuntimeError
     ├── BodyTooLarge                an input is larger than allowed; also ValueError
     ├── Malformed                   bytes that are not in the expected format; also ValueError
+    │   └── TooCostly               reading them took a child process too much memory or time
     │
     ├── NotAModel                   the object to validate against is not a model; also TypeError
     ├── NoColumnForm                a field that cannot be stored in a column; also TypeError
@@ -71,6 +72,7 @@
     ├── UnknownDatabase             not an address or connection of a supported database; also ValueError
     ├── DatabaseUnreachable         the database cannot be opened or connected to; also ConnectionError
     ├── QueryFailed                 the database refused a statement, or failed during it; also RuntimeError
+    │   ├── LoadFailed              some of the tables of a load were not written
     │   ├── TableExists             the table to write exists, and if_exists is "fail"
     │   └── WriteRefused            a value would be changed by the table
     ├── ColumnUnreadable            a query returns a column that Polars cannot hold; also TypeError
@@ -143,6 +145,7 @@ from greendata.errors.formats import (
     FrameMismatch,
     Malformed,
     NotWritable,
+    TooCostly,
 )
 from greendata.errors.groups import (
     CallerStopped,
@@ -202,6 +205,7 @@ from greendata.errors.sql import (
     ColumnUnwritable,
     ConnectionBusy,
     DatabaseUnreachable,
+    LoadFailed,
     QueryFailed,
     TableExists,
     UnknownDatabase,
@@ -281,6 +285,7 @@ __all__ = (
     "GroupTimeout",
     "JobAborted",
     "JobCancelled",
+    "LoadFailed",
     "Malformed",
     "MemoryLimitExceeded",
     "ModelMismatch",
@@ -318,6 +323,7 @@ __all__ = (
     "ServiceEnded",
     "StreamBusy",
     "TableExists",
+    "TooCostly",
     "UnknownArgument",
     "UnknownColumn",
     "UnknownDatabase",

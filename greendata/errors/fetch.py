@@ -188,7 +188,7 @@ class CrawlMismatch(GreenDataError, ValueError):
 
     Example:
         >>> print(CrawlMismatch("pages", "depth", "3", "5"))
-        the crawl into pages was begun with depth 3, got 5; resume it with the same, or crawl into another folder
+        the crawl into pages was begun with depth '3', got '5'; resume it with the same, or crawl into another folder
     """
 
     def __init__(self, path: str | PathLike[str], name: str, begun_with: str, got: str) -> None:

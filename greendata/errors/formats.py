@@ -13,6 +13,7 @@ __all__ = (
     "FrameMismatch",
     "Malformed",
     "NotWritable",
+    "TooCostly",
 )
 
 
@@ -122,3 +123,23 @@ class Malformed(GreenDataError, ValueError):
         row = "" if self.row is None else f", row {self.row}"
         column = "" if self.column is None else f", column {self.column!r}"
         return f"not valid {self.format}{line}{row}{column}: {self.reason}"
+
+
+class TooCostly(Malformed):
+    """Reading untrusted input took more memory or time than a child process has for it. The child was ended.
+
+    Attributes:
+        limit: with its unit.
+
+    Example:
+        >>> print(TooCostly("parquet", "30 seconds"))
+        cannot read this parquet: it takes more than 30 seconds
+    """
+
+    def __init__(self, format: str, limit: str) -> None:
+        super().__init__(format, f"it takes more than {limit}")
+        self.args = (format, limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"cannot read this {self.format}: {self.reason}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from greendata.errors.notes import text_of
 from greendata.errors.plural import counted
 from greendata.errors.root import GreenDataError
 
@@ -12,6 +13,7 @@ __all__ = (
     "ColumnUnwritable",
     "ConnectionBusy",
     "DatabaseUnreachable",
+    "LoadFailed",
     "QueryFailed",
     "TableExists",
     "UnknownDatabase",
@@ -121,6 +123,34 @@ class WriteRefused(QueryFailed):
 
     def __str__(self) -> str:
         return f"cannot write to {self.table!r}: column {self.column!r} {self.reason}"
+
+
+class LoadFailed(QueryFailed):
+    """Some tables of `greendata.load` were not written; ``__cause__`` is the first of their errors.
+
+    Attributes:
+        written: the number of rows in each table that was written.
+        failed: the error of each table that was not written. Nothing of its rows is in the table.
+
+    Example:
+        >>> print(LoadFailed({"orders": 3}, {"lines": TableExists("lines", "table lines already exists", None)}))
+        1 of 2 tables was not written: lines (table 'lines' already exists; pass if_exists='append' to add the rows, or
+        if_exists='replace'). Written: orders (3 rows). Load what is missing again
+    """
+
+    def __init__(self, written: Mapping[str, int], failed: Mapping[str, Exception]) -> None:
+        super().__init__(f"load {', '.join([*written, *failed])}", "some tables were not written", None)
+        self.args = (written, failed)
+        self.written = dict(written)
+        self.failed = dict(failed)
+
+    def __str__(self) -> str:
+        total = counted(len(self.written) + len(self.failed), "table")
+        verb = "was" if len(self.failed) == 1 else "were"
+        failed = "; ".join(f"{name} ({text_of(error)})" for name, error in self.failed.items())
+        written = ", ".join(f"{name} ({counted(rows, 'row')})" for name, rows in self.written.items()) or "none"
+        news = f"{len(self.failed)} of {total} {verb} not written: {failed}. Written: {written}."
+        return f"{news} Load what is missing again"
 
 
 class ColumnUnreadable(GreenDataError, TypeError):

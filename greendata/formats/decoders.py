@@ -14,8 +14,9 @@ from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
 from greendata.formats.csv_options import CsvOptions, NullValues
 from greendata.formats.csv_text import prepare, record_lines
 from greendata.formats.format import Format, format_of
+from greendata.formats.isolation import Read, isolated_by, read_here, reading
 from greendata.formats.json.partition import InvalidJson, partition_rows
-from greendata.formats.json.rows import line_of, lines_of_rows
+from greendata.formats.json.rows import line_of, lines_of_rows, rows_of
 from greendata.formats.json.stored import stored_frame
 from greendata.formats.readers import read
 from greendata.hub.checks import checked_count
@@ -27,7 +28,7 @@ from greendata.schema.failures import failures_of
 from greendata.schema.fields import columns_of
 from greendata.schema.named_dtypes import MARKED_JSON
 from greendata.schema.similar_names import hints_for
-from greendata.validation.partitioner import Partitioner
+from greendata.validation.partitioner import Partitioned, Partitioner
 from greendata.validation.verbs import complete_validation, own_validate, validate
 
 __all__ = ("MAX_BYTES", "content_of", "decode")
@@ -36,6 +37,7 @@ MAX_BYTES = 1 << 26  # 64 MiB: some 700 000 rows of NDJSON; a caller that expect
 READ_BYTES = 1 << 18  # in one call of read: a copy of this size holds the GIL for some 50 microseconds
 
 Submit = Callable[[Callable[[], Any]], Result[Any]]
+Parse = Callable[[Callable[[Read], Any]], Any]
 Source = bytes | bytearray | memoryview | IO[bytes]
 
 
@@ -56,6 +58,7 @@ def decode(
     comment_prefix: str | None = None,
     skip_rows: int = 0,
     rename_duplicates: bool = False,
+    isolate: bool | None = None,
 ) -> pl.DataFrame:
     """Decode *source* into a frame. The calling greenlet reads and waits; the pool parses.
 
@@ -87,12 +90,17 @@ def decode(
         skip_rows: CSV: how many records before the header are ignored. Empty lines and comments there do not count.
         rename_duplicates: CSV: rename columns of one name as Polars does (``a``, ``a_duplicated_0``). Otherwise they
             are an error.
+        isolate: parse in a child process, so that input which crashes, hangs or fills the parser is an error of this
+            call alone: see `greendata.formats.isolation`. None uses the setting ``GREENDATA_ISOLATE``. A model
+            validates here in any case; the rows of JSON with a model are taken apart in the child.
 
     Raises:
         BadChoice, BadArgument, BadTimeout: an argument is invalid, or an option of CSV is given for another format.
         BodyTooLarge: *source* has more than *max_bytes*. What was read is discarded.
         Malformed: the bytes are not *format*, or do not have the columns and dtypes of *schema*, or would expand into
-            a frame far beyond their size.
+            a frame far beyond their size, or crash the parser of a child.
+        TooCostly: parsing them takes a child more memory or time than it has. It is a Malformed.
+        WorkerDied: a child ended for another reason.
         FrameInvalid: some rows do not satisfy *model*. In its failures, ``row`` counts the rows of the frame from 0:
             the header, comments and skipped records are no rows, nor are empty lines in NDJSON, but in CSV an empty
             line is a row of nulls. Beside it is ``line``: the line of *source* on which the row begins, counted from
@@ -118,33 +126,30 @@ def decode(
     content = content_of(source, checked_count("max_bytes", max_bytes, least=0))
     label = label or f"decode {known}"
     submit = partial(pool.submit, timeout=timeout, key=key, label=label)
+    parse = partial(reading, isolated_by(isolate), submit=submit, label=label, timeout=timeout)
     by_text = known in ("json", "ndjson") and schema is None
     with operation(label):
         try:
             if by_text and model is not None and own_validate(model) is None:
-                return _decode_rows(submit, content, known, model)
-            return _decode_frame(submit, content, known, schema, model, csv)
+                return _decode_rows(parse, submit, content, known, model)
+            return _decode_frame(parse, content, known, schema, model, csv)
         except FrameInvalid as error:
             invalid = error.with_traceback(None)  # which has this frame
         raise pool.call(_with_lines, invalid, partial(_lines, content, known, csv))
 
 
 def _decode_frame(
-    submit: Submit, content: bytes, format: Format, schema: pl.Schema | None, model: type | None, csv: CsvOptions
+    parse: Parse, content: bytes, format: Format, schema: pl.Schema | None, model: type | None, csv: CsvOptions
 ) -> pl.DataFrame:
     """Return the frame in *content*, validated if there is a model."""
     columns = columns_of(model) if model is not None and own_validate(model) is None else ()
-    work = partial(
-        read,
-        content,
-        format,
-        schema,
-        csv=csv,
-        names=[column.sources[0] for column in columns if column.sources],
-        as_text=model is not None,  # pydantic converts text to numbers, but not numbers to text
-        in_base64=[name for column in columns if column.codec.dtype == pl.Binary for name in column.sources],
-    )
-    df: pl.DataFrame = submit(work).get()
+    options = {
+        "csv": csv,
+        "names": [column.sources[0] for column in columns if column.sources],
+        "as_text": model is not None,  # pydantic converts text to numbers, but not numbers to text
+        "in_base64": [name for column in columns if column.codec.dtype == pl.Binary for name in column.sources],
+    }
+    df: pl.DataFrame = parse(lambda read_in: read_in(read, content, format, format, schema, **options))
     if model is None:
         return df
     if columns and (failures := Partitioner(model, columns, None).failures_of_all(df.schema)):
@@ -152,20 +157,30 @@ def _decode_frame(
     return validate(df, model)
 
 
-def _decode_rows(submit: Submit, content: bytes, format: Format, model: type) -> pl.DataFrame:
+def _decode_rows(parse: Parse, submit: Submit, content: bytes, format: Format, model: type) -> pl.DataFrame:
     """Return the frame of the JSON rows in *content*, after validating the text of each row with *model*."""
     stored = partial(stored_frame, content, format, model)
-    if MARKED_JSON in content and (df := submit(partial(stored, is_rejected=False)).get()) is not None:
+    if MARKED_JSON in content and (df := parse(lambda read_in: stored(is_rejected=False, read_in=read_in))) is not None:
         return validate(df, model)
     try:
-        rows, found = complete_validation(submit(partial(partition_rows, content, format, model)).get())
+        rows, found = complete_validation(parse(lambda read_in: _partitioned(read_in, content, format, model)))
     except InvalidJson as invalid:
         raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
         return found.good
-    if (df := submit(partial(stored, is_rejected=True)).get()) is not None:
+    if (df := parse(lambda read_in: stored(is_rejected=True, read_in=read_in))) is not None:
         return validate(df, model)
     raise FrameInvalid(model.__name__, rows, found.failures)
+
+
+def _partitioned(read_in: Read, content: bytes, format: Format, model: type) -> Partitioned:
+    """Return the rows of JSON, partitioned. In isolation, they are taken apart elsewhere. Call on a worker."""
+    texts = None if read_in is read_here else read_in(_row_texts, content, format, format).to_series()
+    return partition_rows(content, format, model, texts)
+
+
+def _row_texts(content: bytes, format: Format) -> pl.DataFrame:
+    return rows_of(content, format).to_frame()
 
 
 def _with_lines(invalid: FrameInvalid, lines_of: Callable[[], pl.Series | None]) -> FrameInvalid:

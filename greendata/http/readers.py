@@ -24,6 +24,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.format import Format
 from greendata.formats.guards.gunzip import GZIP, MEMBERS, inflate
 from greendata.formats.guards.size_guard import HEADER_BYTES, reject_unsafe_file
+from greendata.formats.isolation import Read, isolated_by, reading
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import BOM
 from greendata.http.limits import MAX_BYTES, TIMEOUT
@@ -98,6 +99,7 @@ def read_csv_url(
     allow_private: bool | Iterable[str] = False,
     headers: dict[str, str] | None = None,
     model: type | None = None,
+    isolate: bool | None = None,
     columns: Sequence[int] | Sequence[str] | None = None,
     has_header: bool = True,
     separator: str = ",",
@@ -152,6 +154,8 @@ def read_csv_url(
         headers: sent to the host of *url*, but not to another host that it redirects to.
         model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
             Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        isolate: parse the body in a child process, see `greendata.formats.isolation`; None uses ``GREENDATA_ISOLATE``.
+            It has no effect on object stores.
         columns: the columns to read, by name or by index; None for all.
         has_header: the first line has the names of the columns.
         separator: the character between two values.
@@ -194,7 +198,9 @@ def read_csv_url(
         UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
-        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory, or it crashes the
+            parser of a child.
+        TooCostly: from the result; parsing takes a child more memory or time than it has.
         FrameInvalid: from the result; *model* rejects rows.
 
     Example:
@@ -213,6 +219,7 @@ def read_ndjson_url(
     allow_private: bool | Iterable[str] = False,
     headers: dict[str, str] | None = None,
     model: type | None = None,
+    isolate: bool | None = None,
     schema: SchemaDefinition | None = None,
     schema_overrides: SchemaDefinition | None = None,
     infer_schema_length: int | None = 100,
@@ -246,6 +253,8 @@ def read_ndjson_url(
         headers: sent to the host of *url*, but not to another host that it redirects to.
         model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
             Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        isolate: parse the body in a child process, see `greendata.formats.isolation`; None uses ``GREENDATA_ISOLATE``.
+            It has no effect on object stores.
         schema: the names and types of all columns; nothing is inferred then.
         schema_overrides: the types of some columns, by name.
         infer_schema_length: the number of rows from which types are inferred; None for all rows.
@@ -265,7 +274,9 @@ def read_ndjson_url(
         UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
-        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory, or it crashes the
+            parser of a child.
+        TooCostly: from the result; parsing takes a child more memory or time than it has.
         FrameInvalid: from the result; *model* rejects rows.
 
     Example:
@@ -284,6 +295,7 @@ def read_parquet_url(
     allow_private: bool | Iterable[str] = False,
     headers: dict[str, str] | None = None,
     model: type | None = None,
+    isolate: bool | None = None,
     columns: list[int] | list[str] | None = None,
     n_rows: int | None = None,
     row_index_name: str | None = None,
@@ -320,6 +332,8 @@ def read_parquet_url(
         headers: sent to the host of *url*, but not to another host that it redirects to.
         model: a pydantic model that the rows must satisfy, see `greendata.formats.decoders.decode`; with options of
             Polars, or from an object store, see `greendata.validation.verbs.validate`.
+        isolate: parse the body in a child process, see `greendata.formats.isolation`; None uses ``GREENDATA_ISOLATE``.
+            It has no effect on object stores.
         columns: the columns to read, by name or by index; None for all.
         n_rows: stop after so many rows.
         row_index_name: the name of a column to add that numbers the rows.
@@ -347,7 +361,9 @@ def read_parquet_url(
         UrlRefused, BadArgument, BadTimeout, TypeError: at the call.
         UrlRefused, FetchFailed, FetchTimeout, AnswerTooLarge, AnswerBroken, WrongContentType: from the result, as are
             errors of Polars.
-        Malformed: from the result; the body is malformed, or its frame would not fit into memory.
+        Malformed: from the result; the body is malformed, or its frame would not fit into memory, or it crashes the
+            parser of a child.
+        TooCostly: from the result; parsing takes a child more memory or time than it has.
         FrameInvalid: from the result; *model* rejects rows.
 
     Example:
@@ -361,6 +377,7 @@ def read_parquet_url(
 def _read_url(verb: Callable[..., Any], suffix: str, given: dict[str, Any]) -> Result[pl.DataFrame]:
     """Fetch or scan, and read, what the arguments *given* to *verb* say."""
     url, model, key = str(given["url"]), given["model"], given["key"]
+    isolated_by(given["isolate"])
     seconds = seconds_of(given["timeout"])
     if seconds is None:
         raise BadTimeout(given["timeout"])
@@ -378,7 +395,7 @@ def _read_url(verb: Callable[..., Any], suffix: str, given: dict[str, Any]) -> R
     from greendata.http.session import GuardedSession
 
     session = GuardedSession(allow_private=given["allow_private"], headers=given["headers"])
-    work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, options)
+    work = partial(_read_body, session, url, f"read_{suffix}", seconds, max_bytes, model, given["isolate"], options)
     return _submit(work, seconds, key, label)
 
 
@@ -403,6 +420,7 @@ def _read_body(
     seconds: float,
     max_bytes: int,
     model: type | None,
+    isolate: bool | None,  # noqa: FBT001 - as the readers pass it
     options: dict[str, Any],
 ) -> pl.DataFrame:
     file = tempfile.NamedTemporaryFile(prefix="greendata-")  # noqa: SIM115 - closed in a native thread
@@ -417,9 +435,17 @@ def _read_body(
         if not options and (model is not None or reader == "read_ndjson"):
             content = _call_bypassing_limit(path.read_bytes)
             known = _FORMATS[reader]
-            return bypassing_queue_limit(decode, content, known, model=model, max_bytes=max_bytes, **separator)
-        options = separator | options
-        return _validated(_call_bypassing_limit(_read_file, reader, path, model, options), model)
+            work = partial(decode, content, known, model=model, max_bytes=max_bytes, isolate=isolate, **separator)
+            return bypassing_queue_limit(work)
+        parse = partial(
+            reading,
+            isolated_by(isolate),
+            partial(_read_file, reader, path, model, separator | options),
+            partial(pool.submit, label=reader),
+            label=reader,
+            timeout=None,
+        )
+        return _validated(bypassing_queue_limit(parse), model)
     finally:
         run_to_completion(file.close, label=f"close the file of {reader}").get()
 
@@ -486,11 +512,17 @@ def _write(file: IO[bytes], chunks: list[bytes]) -> None:
     file.flush()
 
 
-def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any]) -> pl.DataFrame:
+def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any], read_in: Read) -> pl.DataFrame:
+    known = _FORMATS[reader]
+    if reader != "read_csv" or model is None or own_validate(model) is not None:
+        return read_in(_read_frame, path, known, reader, options)
+    options = csv_options(model, options)
+    df = read_in(_read_frame, path, known, reader, options)
+    return csv_to_model(model, df.lazy(), options).collect(engine=pl.InMemoryEngine())
+
+
+def _read_frame(path: Path, reader: str, options: dict[str, Any]) -> pl.DataFrame:
     reject_unsafe_file(path, reader.removeprefix("read_"), options)
-    if reader == "read_csv" and model is not None and own_validate(model) is None:
-        known = csv_options(model, options)
-        return csv_to_model(model, pl.read_csv(path, **known).lazy(), known).collect(engine=pl.InMemoryEngine())
     source: Path | BytesIO = path
     if reader == "read_ndjson":
         options = {"infer_schema_length": None, **options}  # a key that first appears late is a column too

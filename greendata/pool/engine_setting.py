@@ -1,18 +1,31 @@
-"""The engine of queries that name none, as text: in ``GREENDATA_ENGINE``, an app's config and `greendata.configure`.
+"""Settings with a text of their own: the engine of queries that name none, and the isolation of untrusted input.
 
-The text is checked here, when the setting is read. The engine is made by `greendata.query.choice`, with the first query
-that needs it, so that a program which only imports greendata loads neither Polars nor the code of other processes.
+They are checked when they are read. The engine itself is made with the first query that needs it, by
+`greendata.query.choice`, so that a program which only imports greendata loads neither Polars nor the code of processes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from greendata.errors import BadSetting
+from greendata.startup.variables import yes_or_no
 
-__all__ = ("EngineSetting", "FORMS", "LEAST_MEMORY", "LOCAL", "engine_setting", "is_engine", "size_of")
+__all__ = (
+    "EngineSetting",
+    "FORMS",
+    "Isolation",
+    "LEAST_MEMORY",
+    "LOCAL",
+    "engine_setting",
+    "is_engine",
+    "isolation",
+    "size_of",
+)
 
 LOCAL = ("auto", "in-memory", "streaming", "gpu")  # Polars' own engines, in threads of this process
 THREADS, PROCESS = "threads", "process"
@@ -59,7 +72,8 @@ def engine_setting(name: str, text: str) -> EngineSetting:
     """
     kind, colon, rest = text.strip().partition(":")
     if kind == PROCESS:
-        return EngineSetting(PROCESS, _process_options(name, text, rest) if rest or colon else {})
+        wanted = f"'process', or 'process:' and some of {', '.join(_ENGINE_OPTIONS)}, as in {_SHOWN}"
+        return EngineSetting(PROCESS, _options(name, text, rest, _ENGINE_OPTIONS, wanted) if rest or colon else {})
     if not colon and kind in (THREADS, *LOCAL):
         return EngineSetting(THREADS if kind == "auto" else kind, {})
     if _FACTORY.fullmatch(text.strip()):
@@ -98,13 +112,56 @@ def size_of(name: str, value: object, least: int = 0) -> int:
     return size
 
 
-def _process_options(name: str, text: str, rest: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The limits for reading untrusted input in a child process.
+
+    Attributes:
+        workers: children that read at the same time.
+        memory_limit: bytes of memory of a child, its interpreter included. A body of the default limit for requests,
+            16 MiB, needs a tenth of it.
+        timeout: seconds that reading one body may take. The largest that `decode` takes by default, 64 MiB of NDJSON,
+            takes one second.
+    """
+
+    workers: int = 2
+    memory_limit: int = 1 << 30
+    timeout: float = 30.0
+
+
+def isolation(name: str, value: object) -> Isolation | None:
+    """Return the limits that *value*, a setting, means; None for no isolation.
+
+    Args:
+        name: of the setting.
+        value: True or False, a word for it, or limits as text.
+
+    Raises:
+        BadSetting: it is none of these.
+
+    Example:
+        >>> isolation("GREENDATA_ISOLATE", "memory_limit=512MiB,timeout=10")
+        Isolation(workers=2, memory_limit=536870912, timeout=10.0)
+        >>> isolation("GREENDATA_ISOLATE", "off")
+    """
+    is_on = value if isinstance(value, bool) else yes_or_no(value) if isinstance(value, str) else None
+    if is_on is not None:
+        return Isolation() if is_on else None
+    wanted = f"True or False, or text with some of {', '.join(_LIMITS)}, such as 'memory_limit=512MiB,timeout=10'"
+    if not isinstance(value, str):
+        raise BadSetting(name, value, wanted)
+    return Isolation(**_options(name, value, value, _LIMITS, wanted))
+
+
+def _options(
+    name: str, text: str, rest: str, known: Mapping[str, Callable[[str, str], Any]], wanted: str
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in rest.split(","):
         option, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or option not in _OPTIONS or option in options:
-            raise BadSetting(name, text, f"'process', or 'process:' and some of {', '.join(_OPTIONS)}, as in {_SHOWN}")
-        options[option] = _OPTIONS[option](f"{option} of {name}", value)
+        if not equals or option not in known or option in options:
+            raise BadSetting(name, text, wanted)
+        options[option] = known[option](f"{option} of {name}", value)
     return options
 
 
@@ -124,10 +181,21 @@ def _inner(name: str, text: str) -> str:
     return text
 
 
-_OPTIONS: Mapping[str, Callable[[str, str], Any]] = {
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise BadSetting(name, text, "a number of seconds > 0")
+    return seconds
+
+
+_ENGINE_OPTIONS: Mapping[str, Callable[[str, str], Any]] = {
     "workers": _count,
     "memory_limit": _memory,
     "recycle_after": _count,
     "inner": _inner,
 }
+_LIMITS: Mapping[str, Callable[[str, str], Any]] = {"workers": _count, "memory_limit": _memory, "timeout": _seconds}
 _SHOWN = "'process:workers=2,memory_limit=512MiB'"

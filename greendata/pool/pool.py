@@ -315,6 +315,7 @@ class Pool:
         exit_timeout: float | None = None,
         engine: object = None,
         route: Callable[[str, Hashable], object] | Literal[False] | None = None,
+        isolate: bool | str | None = None,
     ) -> Settings:
         """Change settings, reopen a drained pool, and return the settings now in force.
 
@@ -331,6 +332,8 @@ class Pool:
                 "gpu", ``"module:factory"``, or a `polars.Engine`. See `greendata.query.choice`.
             route: called in the greenlet of each such query, with its label and its key; returns its engine in one of
                 these forms, or None for *engine*. It is called often, and must be quick. False ends it.
+            isolate: True if untrusted input is read in a child process, or text with other limits, such as
+                ``"workers=2,memory_limit=512MiB,timeout=10"``. See `greendata.formats.isolation`.
 
         Raises:
             BadSetting: a value that cannot be used; nothing was changed.

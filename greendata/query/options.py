@@ -25,7 +25,7 @@ __all__ = ("eager", "lazy", "options_for", "place_query", "submitted")
 EXECUTING = ("batches", "collect", "collect_all", "sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet")
 
 # Parameters of verbs that are not options of Polars.
-OWN = ("allow_private", "headers", "key", "label", "max_bytes", "model", "root", "timeout", "trust")
+OWN = ("allow_private", "headers", "isolate", "key", "label", "max_bytes", "model", "root", "timeout", "trust")
 
 
 def submitted(

@@ -31,6 +31,7 @@ __all__ = (
     "SqliteConnection",
     "database_of",
     "driver",
+    "is_aborted",
 )
 
 _PG_OPTION = "adbc.postgresql.transaction_status"  # only that driver's connections have it
@@ -90,6 +91,11 @@ def database_of(given: object, label: str) -> Database:
     if not _is_postgres(low, manager):
         raise UnknownDatabase("a connection of ADBC to another database than PostgreSQL (for SQLite, sqlite3's)")
     return PostgresConnection(low, given, label)
+
+
+def is_aborted(database: Database) -> bool:
+    """Return whether the caller's transaction can only be rolled back. Call on a worker, after a failed statement."""
+    return isinstance(database, PostgresConnection) and database.is_aborted()
 
 
 class SqliteAddress:
@@ -308,6 +314,13 @@ class PostgresConnection(_Claim):
                 connection.set_autocommit(True)
             raise
         connection.set_autocommit(True)
+
+    def is_aborted(self) -> bool:
+        """Return whether the transaction can only be rolled back; True as well if the connection is lost."""
+        try:
+            return bool(self._connection.get_option(_PG_OPTION) not in ("idle", "intrans"))
+        except driver("adbc_driver_manager").Error:
+            return True
 
 
 def _is_postgres(connection: Any, manager: Any) -> bool:

@@ -47,14 +47,11 @@ def rows_of(
 def ingest(database: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
     """Write all of *frame* or nothing. Return the number of rows that the table accepted."""
     library = sqlite if database.kind == SQLITE else postgres
-    try:
-        rows = encode_frame(frame, database.kind, table.name)
-        with database.session(writes=True) as connection:
-            number: int = library.ingest(connection, canceller, frame, rows, table)
-            canceller.check(table.task)  # else a write that was reported as given up would be committed
-        return number
-    finally:
-        database.release()
+    rows = encode_frame(frame, database.kind, table.name)
+    with database.session(writes=True) as connection:
+        number: int = library.ingest(connection, canceller, frame, rows, table)
+        canceller.check(table.task)  # else a write that was reported as given up would be committed
+    return number
 
 
 def _in_batches(frames: Iterator[pl.DataFrame], rows: int | None) -> Iterator[pl.DataFrame]:

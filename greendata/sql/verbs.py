@@ -18,7 +18,14 @@ from typing import Any, Literal, get_args, overload
 
 import polars as pl
 
-from greendata.errors import BadArgument, BadChoice, NotAFrame, QueryFailed, TableExists
+from greendata.errors import (
+    BadArgument,
+    BadChoice,
+    LoadFailed,
+    NotAFrame,
+    QueryFailed,
+    TableExists,
+)
 from greendata.hub.checks import is_count
 from greendata.hub.result import Result
 from greendata.pool import pool
@@ -26,13 +33,13 @@ from greendata.pool.stopping import stopped_by
 from greendata.query.batches import Batches
 from greendata.sql.addresses import looks_like_address
 from greendata.sql.canceller import Canceller
-from greendata.sql.databases import Database, SqliteAddress, database_of
+from greendata.sql.databases import Database, SqliteAddress, database_of, is_aborted
 from greendata.sql.sql_types import SQLITE, check_name, check_writable, dtypes_of, parameters
 from greendata.sql.sqlite import MEMORY
 from greendata.sql.statements import ingest, rows_of
 from greendata.sql.table import IfExists, Table
 
-__all__ = ("SqlBatches", "read_sql", "write_sql")
+__all__ = ("SqlBatches", "load", "read_sql", "write_sql")
 
 IF_EXISTS: tuple[IfExists, ...] = get_args(IfExists)
 
@@ -133,7 +140,7 @@ def read_sql(
         start = partial(rows_of, target, canceller, query, bound, overrides, batch_rows)
         if batch_rows is not None:
             return SqlBatches(start, target, canceller.request, timeout=timeout, key=key, label=label)
-        return _submit(partial(_read_all, start), target, canceller, timeout, key, label)
+        return _submit(partial(_read_all, start), target.release, canceller, timeout, key, label)
     except BaseException:
         target.release()
         raise
@@ -185,20 +192,90 @@ def write_sql(
         (3, 2)
     """
     label = label or "write_sql"
-    if not isinstance(frame, pl.DataFrame):
-        raise NotAFrame(frame, "DataFrame")
-    if not frame.width:
-        raise BadArgument("frame", frame.shape, "a frame with at least one column")
+    _check_frame("frame", frame)
     if if_exists not in IF_EXISTS:
         raise BadChoice("if_exists", if_exists, IF_EXISTS)
     target, canceller = database_of(database, label), Canceller()
     try:
         _check_target(table, schema, database, target)
         check_writable(frame.schema, target.kind)
-        work = partial(_ingest, target, canceller, frame.clone(), Table(table, schema, if_exists))
-        return _submit(work, target, canceller, timeout, key, label)
+        work = partial(_write, target, canceller, frame.clone(), Table(table, schema, if_exists))
+        return _submit(work, target.release, canceller, timeout, key, label)
     except BaseException:
         target.release()
+        raise
+
+
+def load(
+    frames: Mapping[str, pl.DataFrame],
+    targets: str | PathLike[str] | object | Mapping[str, str | PathLike[str] | object],
+    *,
+    if_exists: Literal["fail", "append", "replace"] = "fail",
+    schema: str | None = None,
+    timeout: float | None = None,
+    key: Hashable = None,
+    label: str | None = None,
+) -> Result[dict[str, int]]:
+    """Write several frames, each to a table, and each whole or not at all. The result has the rows of each table.
+
+    The tables are written one after another in the order of *frames*, so a table comes after those that its foreign
+    keys refer to. Each is a transaction, as in `write_sql`. If one fails, the others are written nevertheless, and the
+    result raises `LoadFailed`, which says which tables were written. Everything is checked before the first is written.
+
+    On a connection or a session of the caller, nothing is committed. In PostgreSQL a table that fails aborts the
+    transaction of the connection, so none of its tables is written. A load that is cancelled, or ends at its deadline,
+    leaves the tables that were complete, and nothing of the others.
+
+    Args:
+        frames: the rows, by the names of the tables.
+        targets: the database of all tables, see `write_sql`, or a mapping from the name of each table to its database.
+        if_exists: what to do if a table exists. A table that does not exist is created.
+        schema: the schema of the tables; in SQLite, the name of an attached database.
+        timeout: the deadline in seconds, for queue wait and run time together; None for no deadline.
+        key: jobs with different keys, for example tenants or routes, take turns.
+        label: the name of the job in errors and statistics; the verb's name if None.
+
+    Raises:
+        NotAFrame, UnknownDatabase, ConnectionBusy, BadArgument, BadChoice, ColumnUnwritable, ImportError: at the call.
+        LoadFailed: from the result.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> frames = {"orders": pl.DataFrame({"id": [1, 2]}), "lines": pl.DataFrame({"order": [1, 1, 2]})}
+        >>> with TemporaryDirectory() as folder:
+        ...     load(frames, folder + "/shop.sqlite").get(timeout=5)
+        {'orders': 2, 'lines': 3}
+    """
+    label = label or "load"
+    if not isinstance(frames, Mapping) or not frames:
+        raise BadArgument("frames", frames, "a mapping of table names to frames, such as {'orders': df}")
+    if if_exists not in IF_EXISTS:
+        raise BadChoice("if_exists", if_exists, IF_EXISTS)
+    places = targets if isinstance(targets, Mapping) else dict.fromkeys(frames, targets)
+    if wrong := sorted(map(str, places.keys() ^ frames.keys())):
+        raise BadArgument("targets", wrong, "one database, or one for each table of frames and no other")
+    databases: dict[int, Database] = {}  # by the given object: a connection is claimed once
+    canceller = Canceller()
+
+    def release() -> None:
+        for database in databases.values():
+            database.release()
+
+    try:
+        writes = []
+        for name, frame in frames.items():
+            _check_frame(f"the frame of {name!r}", frame)
+            place = places[name]
+            if id(place) not in databases:
+                databases[id(place)] = database_of(place, label)
+            database = databases[id(place)]
+            _check_target(name, schema, place, database)
+            check_writable(frame.schema, database.kind)
+            writes.append((database, frame.clone(), Table(name, schema, if_exists)))
+        work = partial(_load, writes, canceller, release)
+        return _submit(work, release, canceller, timeout, key, label)
+    except BaseException:
+        release()
         raise
 
 
@@ -239,9 +316,11 @@ class SqlBatches(Batches[pl.DataFrame]):
             _call_after(self._ends, self._target.release)
 
 
-def _submit(work: Any, target: Database, canceller: Canceller, timeout: Any, key: Hashable, label: str) -> Result[Any]:
+def _submit(
+    work: Any, release: Callable[[], object], canceller: Canceller, timeout: Any, key: Hashable, label: str
+) -> Result[Any]:
     result = pool.submit(stopped_by(canceller.request)(work), timeout=timeout, key=key, label=label)
-    result.end().add_callback(target.release)  # the job may never run
+    result.end().add_callback(release)  # the job may never run
     return result
 
 
@@ -258,6 +337,43 @@ def _read_all(start: Any) -> pl.DataFrame:
     return pl.concat(list(frames))
 
 
+def _write(target: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
+    try:
+        return _ingest(target, canceller, frame, table)
+    finally:
+        target.release()  # before the result is set, so that the caller can use the connection then
+
+
+def _load(
+    writes: list[tuple[Database, pl.DataFrame, Table]], canceller: Canceller, release: Callable[[], object]
+) -> dict[str, int]:
+    written: dict[str, int] = {}
+    failed: dict[str, Exception] = {}
+    aborted: dict[int, str] = {}  # by a database's id, the table that aborted the caller's transaction
+    try:
+        for target, frame, table in writes:
+            canceller.check(table.task)
+            if id(target) in aborted:
+                continue
+            try:
+                written[table.name] = _ingest(target, canceller, frame, table)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller must know which tables were written
+                failed[table.name] = error
+                if is_aborted(target):
+                    aborted[id(target)] = table.name
+    finally:
+        release()
+    if not failed:
+        return written
+    first = next(iter(failed.values()))
+    for target, _, table in writes:
+        if table.name not in failed and id(target) in aborted:
+            written.pop(table.name, None)
+            reason = f"the failure of {aborted[id(target)]} aborted the transaction of the connection; roll it back"
+            failed[table.name] = QueryFailed(table.task, reason, None)
+    raise LoadFailed(written, failed) from first
+
+
 def _ingest(target: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
     try:
         return ingest(target, canceller, frame, table)
@@ -266,6 +382,13 @@ def _ingest(target: Database, canceller: Canceller, frame: pl.DataFrame, table: 
         if table.if_exists == "fail" and exists:
             raise TableExists(table.name, error.reason, error.sqlstate) from error
         raise
+
+
+def _check_frame(name: str, frame: object) -> None:
+    if not isinstance(frame, pl.DataFrame):
+        raise NotAFrame(frame, "DataFrame")
+    if not frame.width:
+        raise BadArgument(name, frame.shape, "a frame with at least one column")
 
 
 def _check_query(query: object) -> None:

@@ -84,6 +84,7 @@ def body(
     comment_prefix: str | None = None,
     skip_rows: int = 0,
     rename_duplicates: bool = False,
+    isolate: bool | None = None,
 ) -> pl.DataFrame:
     """Return the body of the current request in the schema of *model*, with values coerced by its rules.
 
@@ -109,9 +110,11 @@ def body(
         comment_prefix: CSV: lines that begin with it are ignored.
         skip_rows: CSV: how many records before the header are ignored.
         rename_duplicates: CSV: rename columns of one name as Polars does.
+        isolate: parse in a child process, see `greendata.formats.isolation`; None uses ``GREENDATA_ISOLATE``.
 
     Raises:
         BodyTooLarge, BodyUnsupported, Malformed, BodyInvalid: the extension responds with 413, 415, 400 and 422.
+        TooCostly: a child needs too much memory or time to parse it: 413.
         BadArgument: an option of CSV is invalid, whatever the body is.
 
     Call in a request.
@@ -144,7 +147,7 @@ def body(
             csv = replace(csv, encoding=_encoding(found.charset))
         options = csv.as_arguments()
     try:
-        work = partial(decode, found.content, found.format, model=model, max_bytes=limit, **options)
+        work = partial(decode, found.content, found.format, model=model, max_bytes=limit, isolate=isolate, **options)
         return bypassing_queue_limit(work) if found.is_begun else work()
     except FrameInvalid as invalid:
         raise BodyInvalid(invalid.failures) from invalid

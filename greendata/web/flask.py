@@ -16,6 +16,8 @@ Keys in the app's config:
                                 settings of the pool, see `greendata.pool.settings.Settings`
     GREENDATA_ENGINE            where queries run: "threads", "process", "process:workers=2,memory_limit=512MiB",
                                 "module:factory" or an engine, see `greendata.query.choice`
+    GREENDATA_ISOLATE           True, or "memory_limit=512MiB,timeout=10", to read bodies in child processes, see
+                                `greendata.formats.isolation`
 
 A ``GREENDATA_*`` key of another name gives a warning when the extension is registered. So does a process in which
 Polars is not patched, once.

@@ -27,6 +27,7 @@ from greendata.errors import (
     PoolClosed,
     PoolFull,
     ResultTimeout,
+    TooCostly,
 )
 from greendata.errors.plural import counted
 from greendata.observe.running import REASON as CANCELLED_BY_OPERATOR
@@ -43,6 +44,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status, for the log: no client reads this
 # Errors of the client, which are described in detail.
 _CLIENT_ERRORS: tuple[tuple[type[GreenDataError], int, str], ...] = (
     (FormatUnknown, 400, "Unknown format"),
+    (TooCostly, 413, "The body takes too much to read"),
     (Malformed, 400, "The body cannot be read"),
     (NotAcceptable, 406, "No available format is acceptable to the client"),
     (BodyTooLarge, 413, "The body is too large"),

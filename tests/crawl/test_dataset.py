@@ -112,8 +112,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_crawl_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
     opened(tmp_path / "pages").close()
-    with pytest.raises(CrawlFolderRefused, match="there is a crawl already; continue it with resume=True, or remove"):
+    with pytest.raises(CrawlFolderRefused) as caught:
         opened(tmp_path / "pages")
+    ways = f"resume=True, fetch all anew with again=True, or remove {tmp_path / 'pages'} and {tmp_path / 'pages.crawl'}"
+    assert caught.value.reason == f"there is a crawl already; continue it with {ways}"
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -7,10 +7,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from tests.formats.test_isolation import shared_prefixes
 from tests.support.natives import until
 from tests.support.servers import ROUTED, Server
 
@@ -69,6 +72,28 @@ def pid():
 @GreenData.deadline(0.2)
 def short():
     return str(held_query("short").collect().height)
+"""
+
+
+UPLOADS = """
+import os
+from flask import Flask
+from pydantic import BaseModel
+from greendata.web.flask import GreenData, body
+
+class Row(BaseModel):
+    a: str
+
+app = Flask("service")
+GreenData(app)
+
+@app.post("/rows")
+def rows():
+    return str(body(Row).height)
+
+@app.get("/pid")
+def pid():
+    return str(os.getpid())
 """
 
 
@@ -138,3 +163,27 @@ def test_a_killed_server_leaves_no_child(flask: Server) -> None:
         worker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(worker, signal.SIGKILL)
         wait_gone(pid)
+
+
+def post(server: Server, content: bytes) -> tuple[int, str]:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("POST", "/rows", content, {"Content-Type": "application/vnd.apache.parquet"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_a_hostile_body_is_an_error_of_its_request(tmp_path: Path) -> None:
+    env = {"GREENDATA_AUTOPATCH": "1", "GREENDATA_ISOLATE": "workers=1,memory_limit=150MiB"}
+    server = Server(tmp_path, UPLOADS, ["-k", "gevent"], env)
+    try:
+        pid = server.ask("/pid")
+        status, text = post(server, shared_prefixes())
+        assert (status, "takes more than 157286400 bytes of memory" in text) == (413, True)
+        file = BytesIO()
+        pl.DataFrame({"a": ["x", "y"]}).write_parquet(file)
+        assert post(server, file.getvalue()) == (200, "2")
+        assert post(server, file.getvalue()[:-1])[0] == 400
+        assert server.ask("/pid") == pid
+    finally:
+        server.terminate()
+        assert server.wait_end() == 0, server.read_log()

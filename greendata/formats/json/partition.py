@@ -108,12 +108,16 @@ class _TokenValidator(ColumnValidator):
         return iter(take_rows(self.frame[field.source], places).to_list())
 
 
-def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Partitioned:
+def partition_rows(
+    content: bytes, format: Format, model: type[BaseModel], texts: pl.Series | None = None
+) -> Partitioned:
     """Partition the rows in *content* into accepted and undecided ones. Call on a worker.
 
     Args:
         format: json or ndjson.
         model: the model that the rows must satisfy.
+        texts: what `rows_of` returns for *content*, if another process has found them. Then Polars does not read
+            *content* here.
 
     Raises:
         Malformed: *content* is not *format*. The rows themselves are not parsed here.
@@ -126,13 +130,15 @@ def partition_rows(content: bytes, format: Format, model: type[BaseModel]) -> Pa
         2
     """
     partitioner = JsonPartitioner(model)
-    if format == "json" and not _is_array(content) and (found := _partition_columns(content, partitioner)) is not None:
-        return found
-    texts = rows_of(content, format)
-    reject_sparse(texts.len(), len(partitioner.shape_partitioner.columns), len(content), format=format)
-    return _Partitioning(
-        partitioner, texts, content if format == "ndjson" or _is_array(content) else None, format
-    ).partitioned()
+    is_array = _is_array(content)
+    if texts is None and format == "json" and not is_array:
+        found = _partition_columns(content, partitioner)
+        if found is not None:
+            return found
+    rows = rows_of(content, format) if texts is None else texts
+    reject_sparse(rows.len(), len(partitioner.shape_partitioner.columns), len(content), format=format)
+    whole = content if texts is None and (format == "ndjson" or is_array) else None
+    return _Partitioning(partitioner, rows, whole, format).partitioned()
 
 
 def _is_array(content: bytes) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from greendata.errors import Malformed
 from greendata.formats.format import Format
+from greendata.formats.isolation import Read, read_here
 from greendata.formats.readers import read
 from greendata.formats.writers import writer_of
 from greendata.schema.fields import columns_of
@@ -20,13 +21,16 @@ from greendata.schema.named_dtypes import MARKED_JSON
 __all__ = ("stored_frame", "stored_rows")
 
 
-def stored_frame(content: bytes, format: Format, model: type[BaseModel], *, is_rejected: bool) -> pl.DataFrame | None:
+def stored_frame(
+    content: bytes, format: Format, model: type[BaseModel], *, is_rejected: bool, read_in: Read = read_here
+) -> pl.DataFrame | None:
     r"""Return the frame in *content* if greendata wrote it from a frame of *model*, else None. Call on a worker.
 
     Args:
         content: JSON or NDJSON.
         is_rejected: True if pydantic rejects rows of *content*. It accepts marked text as a string, so *content* is
             also looked at if that may be in it.
+        read_in: where it is read.
 
     Example:
         >>> class Item(BaseModel):
@@ -40,7 +44,7 @@ def stored_frame(content: bytes, format: Format, model: type[BaseModel], *, is_r
         return None
     writer = writer_of(format, escape_formulas=False)
     try:
-        df = read(content, format, pl.Schema({column.name: column.codec.dtype for column in columns}))
+        df = read_in(read, content, format, format, pl.Schema({column.name: column.codec.dtype for column in columns}))
     except Malformed:
         return None
     return df if b"".join([*writer.add(df), writer.end()]) == content else None
