@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from greendata.engines.messages import ConnectionLost, close_all, dumps, receive, send
-from greendata.errors import NotSendable
+from greendata.errors import EngineFailed, NotSendable
 
 __all__ = (
     "DONE",
@@ -144,7 +144,36 @@ class _Server:
         self._pl, self._plans, self._shared = pl, plans, shared
         self._sock = sock
         shared.fetch_by(self._fetch)
-        self._engine: Any = object_named(inner)() if ":" in inner else inner
+        self._inner = inner
+        self._made: Any = None  # the engine of a factory
+
+    @property
+    def _engine(self) -> Any:
+        """The engine. A factory is called with the first query, and with the next one if it has failed.
+
+        Raises:
+            EngineFailed: the factory does not exist, or raised an error, or returned no engine.
+        """
+        if ":" not in self._inner:
+            return self._inner
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> Any:
+        try:
+            factory = object_named(self._inner)
+        except (ImportError, AttributeError) as error:
+            raise EngineFailed(self._inner, f"{type(error).__name__}: {error}") from error
+        if not callable(factory):
+            raise EngineFailed(self._inner, f"expected a function that returns a polars.Engine, got {factory!r}")
+        try:
+            engine = factory()
+        except BaseException as error:
+            raise EngineFailed(self._inner, f"its factory raised {type(error).__name__}: {error}") from error
+        if not isinstance(engine, self._pl.Engine):
+            raise EngineFailed(self._inner, f"its factory returned {engine!r}, expected a polars.Engine")
+        return engine
 
     def query(self, unshared: list[str], plans: list[bytes], options: bytes, method: str) -> tuple[Any, list[int]]:
         """Forget the frames with the keys *unshared*, call *method* of the engine, and return the frames."""
@@ -152,7 +181,13 @@ class _Server:
         if method == "collect_all":
             return self._plans.pack(self._pl.collect_all(queries, **keywords))
         frame = getattr(queries[0], method)(**keywords)
-        return self._plans.pack([frame] if method == "collect" else [])
+        if method != "collect":
+            return self._plans.pack([])
+        if not isinstance(frame, self._pl.DataFrame):
+            raise EngineFailed(
+                self._inner, f"its collect() returned {type(frame).__name__}, expected a polars.DataFrame"
+            )
+        return self._plans.pack([frame])
 
     def batches(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
         """Send the result of a query in batches, each when it is asked for, and return at the end.

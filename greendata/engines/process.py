@@ -41,7 +41,7 @@ class ProcessEngine(SendingEngine):
         memory_limit: bytes of memory that a child may use for itself, its interpreter (some 30 MB) included; None for
             no limit. Polars' own allocations are checked at each allocation, all other memory every 10 ms.
         inner: the engine that computes there: "auto", "in-memory", "streaming", or ``"module:factory"``, a function
-            that is called in the child and returns any `polars.Engine`.
+            that is called in the child, with its first query, and returns any `polars.Engine`.
         recycle_after: queries after which a child is replaced.
         environment: variables for the children, in addition to this process's own, such as ``POLARS_MAX_THREADS``.
 

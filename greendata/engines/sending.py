@@ -14,6 +14,7 @@ from greendata.engines.plans import pack_options, pack_plan
 from greendata.engines.sharing import share
 from greendata.errors import BadArgument, NotSendable
 from greendata.pool import pool
+from greendata.pool.engine_setting import is_factory
 
 __all__ = ("SendingEngine",)
 
@@ -33,7 +34,7 @@ class SendingEngine(pl.Engine):
     """
 
     def __init__(self, inner: str, environment: dict[str, str] | None) -> None:
-        if not isinstance(inner, str) or (inner not in _INNER and ":" not in inner):
+        if not isinstance(inner, str) or (inner not in _INNER and not is_factory(inner)):
             raise BadArgument("inner", inner, "'auto', 'in-memory', 'streaming' or 'module:factory'")
         if environment is not None and not _is_environment(environment):
             raise BadArgument("environment", environment, "a dict of names and values, both str")
@@ -56,6 +57,7 @@ class SendingEngine(pl.Engine):
             WorkerDied, MemoryLimitExceeded: the process that ran the query has ended.
             NotSendable: the plan or an option cannot be sent.
             EngineClosed: the engine was closed.
+            EngineFailed: the engine of a factory cannot be made, or returns something else than a frame.
         """
         if options.pop("background", False):
             raise NotSendable("background=True returns an object that lives in this process; use greendata.collect")

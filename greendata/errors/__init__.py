@@ -44,6 +44,7 @@
     ├── NotSendable                 it cannot be sent to a child process; also ValueError
     ├── RunsNoFunctions             the engine that was passed to run() runs queries only; also TypeError
     ├── EngineClosed                the engine was closed; also RuntimeError
+    ├── EngineFailed                an engine in a child process that cannot be used; also RuntimeError
     ├── RouteFailed                 the route of configure() failed to choose an engine; also RuntimeError
     │
     ├── FrameMismatch               a frame's schema differs from that of the file; also ValueError
@@ -189,6 +190,7 @@ from greendata.errors.queries import (
     BatchesSpent,
     ChildFailed,
     EngineClosed,
+    EngineFailed,
     MemoryLimitExceeded,
     NotAFrame,
     NotSendable,
@@ -273,6 +275,7 @@ __all__ = (
     "DuplicateColumn",
     "ElementTimeout",
     "EngineClosed",
+    "EngineFailed",
     "FetchFailed",
     "FetchTimeout",
     "FileMissing",

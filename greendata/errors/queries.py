@@ -18,6 +18,7 @@ __all__ = (
     "BatchesSpent",
     "ChildFailed",
     "EngineClosed",
+    "EngineFailed",
     "MemoryLimitExceeded",
     "NotAFrame",
     "NotSendable",
@@ -243,6 +244,27 @@ class NotSendable(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"cannot run in a child process: {self.reason}"
+
+
+class EngineFailed(GreenDataError, RuntimeError):
+    """The engine of a ``"module:factory"`` cannot be made in the child process, or does not behave as an engine.
+
+    Attributes:
+        engine: the place of its factory.
+        reason: what is wrong with it.
+
+    Example:
+        >>> print(EngineFailed("shop.engines:cluster", "ConnectionRefusedError: no cluster at 10.0.0.1:5001"))
+        cannot use the engine 'shop.engines:cluster': ConnectionRefusedError: no cluster at 10.0.0.1:5001
+    """
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(engine, reason)
+        self.engine = engine
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use the engine {self.engine!r}: {self.reason}"
 
 
 class RouteFailed(GreenDataError, RuntimeError):

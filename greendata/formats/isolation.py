@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Isolated", "Read", "isolated_by", "read_here", "reading")
 
-# The signals of a process that its own native code ends. None: other code has reaped it, so nobody knows.
+# The signals of a process that its own native code ends.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP, signal.SIGSYS)
 
 Reader = Callable[..., pl.DataFrame]
@@ -163,6 +163,7 @@ class Isolated:
         work = partial(_read, self._limits.timeout, reader, source if isinstance(source, Path) else None, args, kwargs)
         engine = self._engine_here()
         lf = pl.LazyFrame() if isinstance(source, Path) else engine.share(pl.DataFrame({"body": [source]}))
+        began = monotonic()
         try:
             frame: pl.DataFrame = engine.collect(
                 lf.map_batches(work, validate_output_schema=False),
@@ -171,7 +172,9 @@ class Isolated:
         except MemoryLimitExceeded as died:
             raise TooCostly(format, f"{counted(died.limit, 'byte')} of memory") from died
         except WorkerDied as died:
-            if died.status == -signal.SIGALRM:
+            is_late = monotonic() - began >= self._limits.timeout
+            # Without a status, which other code has taken, such as gevent's handler of SIGCHLD, the time must tell.
+            if died.status == -signal.SIGALRM or (died.status is None and is_late):
                 raise TooCostly(format, counted(self._limits.timeout, "second")) from died
             if died.status is None or -died.status in _CRASHES:
                 raise Malformed(format, "it crashes the parser") from died

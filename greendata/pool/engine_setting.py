@@ -23,6 +23,7 @@ __all__ = (
     "LOCAL",
     "engine_setting",
     "is_engine",
+    "is_factory",
     "isolation",
     "size_of",
 )
@@ -76,7 +77,7 @@ def engine_setting(name: str, text: str) -> EngineSetting:
         return EngineSetting(PROCESS, _options(name, text, rest, _ENGINE_OPTIONS, wanted) if rest or colon else {})
     if not colon and kind in (THREADS, *LOCAL):
         return EngineSetting(THREADS if kind == "auto" else kind, {})
-    if _FACTORY.fullmatch(text.strip()):
+    if is_factory(text.strip()):
         return EngineSetting("factory", {})
     raise BadSetting(name, text, FORMS)
 
@@ -89,6 +90,16 @@ def is_engine(value: object) -> bool:
         (False, False)
     """
     return not isinstance(value, type) and all(hasattr(value, name) for name in ("collect", "execute", "plan_engine"))
+
+
+def is_factory(text: str) -> bool:
+    """Return True if *text* has the form of the place of a function.
+
+    Example:
+        >>> is_factory("shop.engines:make"), is_factory("shop.engines")
+        (True, False)
+    """
+    return _FACTORY.fullmatch(text) is not None
 
 
 def size_of(name: str, value: object, least: int = 0) -> int:
@@ -176,7 +187,7 @@ def _memory(name: str, text: str) -> int:
 
 
 def _inner(name: str, text: str) -> str:
-    if text not in LOCAL[:3] and not _FACTORY.fullmatch(text):
+    if text not in LOCAL[:3] and not is_factory(text):
         raise BadSetting(name, text, "'auto', 'in-memory', 'streaming' or 'module:factory'")
     return text
 
