@@ -7,16 +7,20 @@ import subprocess
 import sys
 from typing import Any
 
-__all__ = ("apart", "tell")
+__all__ = ("apart", "run_apart", "tell")
 
 PATIENCE = 120.0  # seconds for a measurement; a contender that hangs is told by name
 
 
-def apart(module: str, *words: str) -> Any:
+def apart(module: str, *words: str, patience: float = PATIENCE) -> Any:
     """What *module*, run as a program with *words*, has told."""
-    command = [sys.executable, "-m", module, *words]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
-    return json.loads(done.stdout)
+    return run_apart([sys.executable, "-m", module, *words], patience=patience)
+
+
+def run_apart(command: list[str], *, patience: float = PATIENCE) -> Any:
+    """What the program *command* has told in its last line."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=patience)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def tell(figures: Any) -> None:
