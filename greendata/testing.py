@@ -312,9 +312,9 @@ class Site:
 
     def __init__(
         self,
-        pages: Mapping[str, Page] | Callable[[Request], Page] | None = None,
+        pages: Mapping[str, Any] | Callable[[Request], Any] | None = None,  # Any: checkers infer dict[str, object]
         *,
-        robots: Page = None,
+        robots: Any = None,
         hosts: int = 1,
         delay: float = 0.0,
         keep_alive: bool = True,
@@ -621,7 +621,7 @@ class Site:
             connection.stream.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RST)
         connection.stream.close()
 
-    def _page(self, request: Request) -> Page:
+    def _page(self, request: Request) -> Any:
         if self._robots is not None and request.path == "/robots.txt":
             return self._robots
         if callable(self._pages):

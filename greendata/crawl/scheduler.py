@@ -343,8 +343,13 @@ class Scheduler(Generic[R]):
         self._place(host)
 
     def set_delay(self, origin: str, seconds: float | None) -> None:
-        """Set the delay that a host asks for. It never makes the delay shorter than the crawl's own."""
-        self.host(origin).delay = self._delay if seconds is None else max(self._delay, self.bounded(seconds))
+        """Set the delay that a host asks for, from its last request on. It is never shorter than the crawl's own."""
+        host = self.host(origin)
+        delay = self._delay if seconds is None else max(self._delay, self.bounded(seconds))
+        if host.next_start == host.after_start:
+            host.next_start = host.after_start = host.after_start + delay - host.delay
+        host.delay = delay
+        self._place(host)
 
     def give_up(self, origin: str) -> None:
         """Let the requests of a host come out of `take` at once. They are not to be sent."""

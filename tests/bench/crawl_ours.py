@@ -21,9 +21,14 @@ from typing import Any
 
 import gevent
 import polars as pl
+import requests
 from gevent.pool import Pool
+from requests.adapters import HTTPAdapter
 
 from examples.demo.figures import quantile
+from greendata.crawl import crawl
+from greendata.crawl.fetcher import Fetcher
+from greendata.crawl.urls import parse_url
 from tests.bench.apart import tell
 from tests.bench.heavy import Ticker
 
@@ -46,22 +51,12 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
 
 
 def listed(folder: str, *urls: str) -> dict[str, float]:
-    """Pages whose URLs are known, through stages into one file."""
-    from greendata import stages
-    from greendata.crawl import fetch
-
-    file = Path(folder, "pages.parquet")
-
-    def work() -> int:
-        pages = fetch(urls, user_agent=USER_AGENT, per_host=AT_ONCE, delay=0, workers=AT_ONCE, allow_private=LOOPBACK)
-        (pages | stages.sink_parquet(file)).get()
-        return count(file)
-
-    return measured(work)
+    """Pages whose URLs are known, into a dataset that can be resumed."""
+    return measured(lambda: crawled(folder, *urls, depth=0, per_host=AT_ONCE, workers=AT_ONCE))
 
 
 def followed(folder: str, *urls: str) -> dict[str, float]:
-    """Pages that are found by their links, into a dataset that can be resumed."""
+    """Pages that are found by their links, likewise."""
     return measured(lambda: crawled(folder, *urls, per_host=AT_ONCE, workers=AT_ONCE))
 
 
@@ -71,8 +66,6 @@ def hosts(folder: str, *urls: str) -> dict[str, float]:
 
 
 def crawled(folder: str, *urls: str, **options: Any) -> int:
-    from greendata.crawl import crawl
-
     out = Path(folder, "pages")
     options = {"user_agent": USER_AGENT, "delay": 0, "allow_private": LOOPBACK, "out": out, **options}
     for _ in crawl(urls, **options):
@@ -86,9 +79,6 @@ def count(files: Path) -> int:
 
 def hops(_folder: str, *urls: str) -> dict[str, float]:
     """Requests alone, a hundred at a time."""
-    from greendata.crawl.fetcher import Fetcher
-    from greendata.crawl.urls import parse_url
-
     parsed = [parse_url(url) for url in urls]
     with Fetcher(USER_AGENT, allow_private=LOOPBACK) as fetcher:
         return measured(lambda: sum(hop.status == 200 for hop in Pool(100).imap_unordered(fetcher.fetch_hop, parsed)))
@@ -96,9 +86,6 @@ def hops(_folder: str, *urls: str) -> dict[str, float]:
 
 def sessions(_folder: str, *urls: str) -> dict[str, float]:
     """The same with requests."""
-    import requests
-    from requests.adapters import HTTPAdapter
-
     session = requests.Session()
     session.headers["User-Agent"] = USER_AGENT
     session.mount("http://", HTTPAdapter(pool_maxsize=100))
@@ -112,8 +99,6 @@ def sessions(_folder: str, *urls: str) -> dict[str, float]:
 
 def memory(folder: str, *urls: str) -> dict[str, float]:
     """A crawl whose frontier grows to a million URLs: MiB that the process has after `EARLY` and after `LATE` pages."""
-    from greendata.crawl import crawl
-
     found = {}
     pages = crawl(
         urls, user_agent=USER_AGENT, delay=0, per_host=AT_ONCE, workers=AT_ONCE, allow_private=LOOPBACK, out=folder

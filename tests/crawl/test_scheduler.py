@@ -157,7 +157,21 @@ def test_crawl_delay_makes_the_delay_longer_never_shorter_and_is_bounded() -> No
         assert waits(scheduler) == kept
         clock.now += kept
         scheduler.done(taken(scheduler))
-        clock.now += kept
+        clock.now += 60.0
+
+
+def test_a_crawl_delay_counts_from_the_request_that_told_it() -> None:
+    clock = Clock()
+    scheduler = scheduler_at(clock, delay=0.0)
+    scheduler.add(Page(A, 0))
+    scheduler.add(Page(A, 1))
+    robots = taken(scheduler)
+    scheduler.done(robots)
+    clock.now = 1.0
+    scheduler.set_delay(A, 5.0)
+    assert waits(scheduler) == 4.0
+    clock.now = 5.0
+    taken(scheduler)
 
 
 # -- pauses --------------------------------------------------------------------------------------------
