@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from greendata.crawl.charset import CharsetSource, decode_html
-from greendata.crawl.urls import Url, parse_url
+from greendata.crawl.urls import MAX_LENGTH, Url, parse_url
 from greendata.errors import BadUrl
 from greendata.hub.pacing import Pace
 
@@ -33,10 +33,11 @@ MAX_LINKS = 10_000  # by default
 MAX_TEXT = 1 << 20  # characters, by default
 MAX_HEADING = 2_000  # characters of the title and the description
 
-_SOUND_BELOW = 1 << 17  # bytes; a page below keeps a native thread busy for three seconds at worst, without the GIL
 _MAX_DEPTH = 1_000  # open elements; browsers flatten at 512
 _MAX_ATTRIBUTES = 1_000  # of an element
 _LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
+_STRIDE = 1 << 14  # characters between two looks at the depth
+_FEW = 8  # "<" in a stride: there may be a tag with many attributes
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
 _TAG = re.compile(r"""<(/?)([a-z][^\s/>]*)((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)""", re.IGNORECASE)
@@ -173,36 +174,46 @@ class _Reader:
         if tree.root is None:
             return
         pace = Pace()
+        handlers = self._handlers
+        self.pieces.append("\n")
         for number, node in enumerate(tree.root.traverse(include_text=True)):
             if not number % 32:
                 pace.pause()
             tag = node.tag or ""
             if tag == "-text":
-                self._read_text(node)
+                if self._room >= 0 and not self._is_hidden:
+                    self._read_text(node)
+                self._is_hidden = False
             elif tag in _BLOCKS:
-                self.pieces.append("\n")
-            elif tag in self._handlers:
-                self._handlers[tag](node)
+                self._break_line()
+            elif tag in handlers:
+                handlers[tag](node)
         if self._canonical is not None:
             self.page.canonical = _link(self._canonical, self.base)
 
     def _read_text(self, node: LexborNode) -> None:
-        if self._room >= 0 and not self._is_hidden:
-            text = node.text_content or ""
-            before = node.prev
-            if before is not None and before.tag in _BLOCKS:
-                self.pieces.append("\n")
-            self.pieces.append(text)
-            self._room -= len(text)
-        self._is_hidden = False
+        text = node.text_content or ""
+        if text.isspace():
+            text = " "
+        before = node.prev
+        if before is not None and before.tag in _BLOCKS:
+            self._break_line()
+        self.pieces.append(text)
+        self._room -= len(text)
+
+    def _break_line(self) -> None:
+        if self.pieces[-1] != "\n":
+            self.pieces.append("\n")
 
     def _hide(self, node: LexborNode) -> None:
         self._is_hidden = node.child is not None
 
     def _read_link(self, node: LexborNode) -> None:
-        href = node.attrs.get("href")
+        attributes = node.attrs
+        href = attributes.get("href")
         if href is not None:
-            self.anchors.append((href, "nofollow" not in (node.attrs.get("rel") or "").lower().split()))
+            rel = attributes.get("rel")
+            self.anchors.append((href, rel is None or "nofollow" not in rel.lower().split()))
 
     def _read_title(self, node: LexborNode) -> None:
         self._hide(node)
@@ -231,7 +242,7 @@ class _Reader:
             self._read_refresh(content)
 
     def _read_refresh(self, content: str) -> None:
-        match = _REFRESH.match(content)
+        match = _REFRESH.match(content[: 2 * MAX_LENGTH])
         if self.page.refresh is None and match is not None:
             target = match[2].partition(match[1])[0] if match[1] else match[2]
             self.page.refresh = _link(target, self.base) if target.strip() else None
@@ -243,24 +254,27 @@ def _add_text(page: ParsedPage, pieces: Iterable[str], max_text: int) -> None:
     if len(text) > max_text:
         page.truncated = page.truncated or max_text > 0
         text = text[:max_text]
-    lines = (" ".join(line.split()) for line in text.split("\n")) if page.tree is not None else (text,)
-    page.text = "\n".join(filter(None, lines))
+    if page.tree is not None:
+        text = "\n".join([" ".join(line.split()) for line in text.split("\n") if line and not line.isspace()])
+    page.text = text
 
 
 def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
     pace = Pace()
     found: dict[str, Url] = {}
-    for href, may_follow in anchors:
+    followed: dict[str, Url] = {}
+    for href, may_follow in dict.fromkeys(anchors):
         link = _link(href, base)
-        if link is not None and link.href != page.url.href and link.href not in found:
-            if len(found) >= max_links:
+        if link is not None and link.href != page.url.href:
+            if len(found) >= max_links and link.href not in found:
                 page.truncated = True
                 break
-            found[link.href] = link
-            page.links.append(link)
-            if may_follow and not page.nofollow:
-                page.follow.append(link)
+            link = found.setdefault(link.href, link)
+            if may_follow:
+                followed[link.href] = link
         pace.pause()
+    page.links = [*found.values()]
+    page.follow = [] if page.nofollow else [*followed.values()]
 
 
 def _link(href: str, base: Url) -> Url | None:
@@ -290,10 +304,33 @@ def _sound(html: str) -> tuple[str, bool]:
     if html.count("<") > MAX_TAGS:
         rest = html.split("<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    if len(html) < _SOUND_BELOW:
+    if not _is_suspicious(html):
         return html, is_cut
     end = _sound_end(html)
     return html[:end], is_cut or end < len(html)
+
+
+def _is_suspicious(html: str) -> bool:
+    """Return True if *html* may have elements nested deeply, or one with many attributes; quickly, by counting.
+
+    Between two of the places where it looks, a page can hide what costs some 20 ms, without the GIL.
+    """
+    depth = 0
+    for begin in range(0, len(html), _STRIDE):
+        end = begin + _STRIDE
+        tags = html.count("<", begin, end)
+        depth = max(0, depth + tags - 2 * html.count("</", begin, end))
+        if depth > _MAX_DEPTH:
+            return True
+        if tags < _FEW:
+            tag = _TAG.match(html, html.rfind("<", 0, begin + 1))
+            if tag is not None and _has_many_attributes(tag):
+                return True
+    return False
+
+
+def _has_many_attributes(tag: re.Match[str]) -> bool:
+    return len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES
 
 
 def _sound_end(html: str) -> int:
@@ -310,7 +347,7 @@ def _sound_end(html: str) -> int:
             if (end := _RAW.get(name)) is not None:
                 close = end.search(html, at)
                 at = len(html) if close is None else close.start()
-        if depth > _MAX_DEPTH or (len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES):
+        if depth > _MAX_DEPTH or _has_many_attributes(tag):
             return tag.start()
         pace.pause()
     return len(html)
