@@ -54,7 +54,7 @@ LINKS = {
     "a trailing dot": ("https://example.com./a", "https://example.com/a"),
     "a trailing dot and a port": ("https://example.com.:8443/", "https://example.com:8443/"),
     "an international name": ("https://BÜCHER.example/ä?ö=ü", "https://xn--bcher-kva.example/%C3%A4?%C3%B6=%C3%BC"),
-    "full-width characters": ("https://ｅｘａｍｐｌｅ.com/", "https://example.com/"),
+    "full-width characters": ("https://\uff45\uff58\uff41\uff4d\uff50\uff4c\uff45.com/", "https://example.com/"),
     "an ideographic dot": ("https://example\u3002com/", "https://example.com/"),
     "an encoded host": ("https://ex%61mple.com/", "https://example.com/"),
     "a soft hyphen": ("https://exam\u00adple.com/", "https://example.com/"),
@@ -172,8 +172,7 @@ def test_ports_of_other_services(port: int) -> None:
 def test_any_text_is_a_url_in_its_last_form_or_refused(text: str, base: str | None) -> None:
     try:
         url = parse_url(text, base)
-    except BadUrl as error:
-        assert str(error)
+    except BadUrl:
         return
     check_agreement(url.href)
 
