@@ -45,7 +45,7 @@ SITEMAP_BYTES = 50 << 20  # as sent and decompressed: the limit of the protocol
 ROBOTS_BYTES = 512 * 1024  # of robots.txt that are read (RFC 9309 asks for 500 KiB)
 UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that was not to be had is asked for again
 PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
-WAITING = 8  # fetched pages that wait for the parser, with their bodies in memory
+UNPARSED = 16  # fetched pages that are not delivered, from which on no worker takes another request
 
 _MOVED = (301, 302, 303, 307, 308)
 _THROTTLED = (429, 503)
@@ -222,7 +222,8 @@ class Crawler:
         self._idle: deque[Waiter[object]] = deque()  # workers that wait for a request
         self._timer = run.hub.loop.timer(0.0)
         self._timer_due = math.inf
-        self._fetched: Channel = run.channel(WAITING)
+        self._unparsed = 0  # what is in the channel, or being parsed or delivered
+        self._fetched: Channel = run.channel(0)  # its length is limited by the workers, who stop at `UNPARSED`
         self._fetched.join(options.workers)
         for _ in range(options.workers):
             run.spawn(self._work)
@@ -270,7 +271,7 @@ class Crawler:
     def _next(self) -> Task | None:
         """Wait for a request that may be sent now; return None at the end."""
         while not self._has_ended:
-            task = self.scheduler.take()
+            task = math.inf if self._unparsed >= UNPARSED else self.scheduler.take()
             if self.scheduler.is_hungry:
                 self._notify()
             if isinstance(task, Task):
@@ -422,6 +423,7 @@ class Crawler:
         if isinstance(task, FileTask) and task.is_robots:
             self._end_robots(task, hop)
         else:
+            self._unparsed += 1
             self._fetched.put((task, (hop, at)))
 
     def _end_robots(self, task: FileTask, hop: Hop) -> None:
@@ -458,15 +460,15 @@ class Crawler:
             batch = [first]
             while self._fetched.items and len(batch) < PARSED_AT_ONCE:
                 batch.append(self._fetched.items.popleft())
-            if self._fetched.putters:
-                self._fetched.wake_putters()
             pages = [(task, ended) for task, ended in batch if isinstance(task, PageTask)]
             for task, (hop, _) in batch:
                 if isinstance(task, FileTask):
                     self._end_sitemap(task, hop)
             if pages:
                 self._end_pages(pages)
+            self._unparsed -= len(batch)
             del first, batch, pages
+            self._wake()
             self._notify()
 
     def _end_pages(self, pages: list[tuple[PageTask, tuple[Hop, datetime | None]]]) -> None:
