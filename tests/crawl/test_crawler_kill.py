@@ -59,9 +59,7 @@ def test_a_crawl_that_is_killed_again_and_again_has_every_page_once(
             again += fetched - PAGES
             killed += kills
     with capsys.disabled():
-        print(
-            f"\n{killed} kills of {number} crawls: none missing or doubled, {again} refetched, {worst:.0f} a kill at most"
-        )
+        print(f"\n{killed} kills of {number} crawls: none missing or doubled, {again} refetched, {worst:.0f} at most")
 
 
 def page(request: Request) -> str | None:
