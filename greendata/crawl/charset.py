@@ -146,7 +146,7 @@ def decode_html(body: bytes, content_type: str | None = None) -> Decoded:
         return Decoded(body.decode("ascii"), "windows-1252", "default")
     text = _decode(body, "utf-8")
     errors = text.count("\N{REPLACEMENT CHARACTER}")
-    if not errors or len(body) - len(text) > 4 * errors:  # bytes beyond the first of correct characters
+    if len(body) - len(text) > errors:  # bytes beyond the first of correct characters; in other charsets they are few
         return Decoded(text, "utf-8", "detected")
     guessed = _guess(body)
     name = guessed or "windows-1252"

@@ -56,7 +56,7 @@ tr ul
 _FLAT = frozenset(_FLAT_NAMES.split())  # they have no content, or the next of their kind closes them: they do not nest
 _BLOCKS = frozenset(_BLOCK_NAMES.split())  # before and after them the text of a page has a line end
 # A number of seconds, a semicolon, comma or space, and where the page leads to, often after "url=".
-_REFRESH = re.compile(r"""\s*+[\d.]*+\s*+[;,\s]\s*+(?:url\s*+=\s*+)?+(["']?)(.*)""", re.IGNORECASE | re.DOTALL)
+_REFRESH = re.compile(r"""\s*+[\d.]*+\s*+(?:[;,]|(?<=\s))\s*+(?:url\s*+=\s*+)?+(["']?)(.*)""", re.IGNORECASE | re.DOTALL)
 
 # Directives of X-Robots-Tag that have a value. Another word before a colon is the name of a crawler.
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
@@ -140,7 +140,7 @@ def parse_html(
         reader = _Reader(page, max_text)
         reader.read(page.tree)
         pieces, anchors, base = reader.pieces, reader.anchors, reader.base
-    _add_text(page, pieces, max_text)
+    _add_text(page, "".join(pieces), max_text)
     _heed(page, robots_tag)
     _add_links(page, anchors, base, max_links)
     return page
@@ -157,6 +157,7 @@ class _Reader:
         self._canonical: str | None = None
         self._has_base = False
         self._is_hidden = False  # True if the next text is the content of a script or a style
+        self._has_text = max_text > 0
         self._room = max_text
         self._handlers: dict[str, Callable[[LexborNode], None]] = {
             "a": self._read_link,
@@ -181,7 +182,7 @@ class _Reader:
                 pace.pause()
             tag = node.tag or ""
             if tag == "-text":
-                if self._room >= 0 and not self._is_hidden:
+                if self._has_text and not self._is_hidden:
                     self._read_text(node)
                 self._is_hidden = False
             elif tag in _BLOCKS:
@@ -192,9 +193,11 @@ class _Reader:
             self.page.canonical = _link(self._canonical, self.base)
 
     def _read_text(self, node: LexborNode) -> None:
+        if self._room < 0:
+            self.page.truncated = True
+            return
         text = node.text_content or ""
-        if text.isspace():
-            text = " "
+        text = " " if text.isspace() else text.replace("\n", " ")
         before = node.prev
         if before is not None and before.tag in _BLOCKS:
             self._break_line()
@@ -249,14 +252,12 @@ class _Reader:
             self.anchors.append((target, self.page.refresh is not None))
 
 
-def _add_text(page: ParsedPage, pieces: Iterable[str], max_text: int) -> None:
-    text = "".join(pieces)
-    if len(text) > max_text:
-        page.truncated = page.truncated or max_text > 0
-        text = text[:max_text]
+def _add_text(page: ParsedPage, text: str, max_text: int) -> None:
     if page.tree is not None:
         text = "\n".join([" ".join(line.split()) for line in text.split("\n") if line and not line.isspace()])
-    page.text = text
+    if len(text) > max_text > 0:
+        page.truncated = True
+    page.text = text[:max_text]
 
 
 def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
