@@ -56,7 +56,10 @@ tr ul
 _FLAT = frozenset(_FLAT_NAMES.split())  # they have no content, or the next of their kind closes them: they do not nest
 _BLOCKS = frozenset(_BLOCK_NAMES.split())  # before and after them the text of a page has a line end
 # A number of seconds, a semicolon, comma or space, and where the page leads to, often after "url=".
-_REFRESH = re.compile(r"""\s*+[\d.]*+\s*+(?:[;,]|(?<=\s))\s*+(?:url\s*+=\s*+)?+(["']?)(.*)""", re.IGNORECASE | re.DOTALL)
+_REFRESH = re.compile(
+    r"""\s*+[\d.]*+\s*+(?:[;,]|(?<=\s))\s*+(?:url\s*+=\s*+)?+(["']?)(.*)""",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # Directives of X-Robots-Tag that have a value. Another word before a colon is the name of a crawler.
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})

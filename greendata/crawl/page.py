@@ -3,22 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import AwareDatetime, BaseModel, ConfigDict, SerializeAsAny, create_model
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, SerializeAsAny, create_model
 
 from greendata.crawl.charset import CharsetSource
 from greendata.errors import BadChoice
 from greendata.schema.codecs import Column, EncodeError, series_of
 from greendata.schema.fields import columns_of
 
-__all__ = ("Page", "PageColumns", "RobotsVerdict")
+__all__ = ("PAGE_ERRORS", "Page", "PageColumns", "RobotsVerdict")
 
 RobotsVerdict = Literal["allowed", "disallowed", "unreachable", "ignored"]
 
+# The names that `Page.error` has, and what each means.
+PAGE_ERRORS = {
+    "BadUrl": "the text is not a URL that can be fetched",
+    "RobotsDisallowed": "robots.txt of the host forbids it",
+    "RobotsUnreachable": "robots.txt could not be read, which forbids to fetch anything from the host",
+    "HostGivenUp": "the host did not answer several times in a row",
+    "AddressRefused": "the host has an address that is not public",
+    "NameNotFound": "the host has no address",
+    "LookupFailed": "the address of the host could not be looked up",
+    "ConnectionFailed": "there was no connection, or it broke before there was a response",
+    "TlsFailed": "the encrypted connection could not be made",
+    "CertificateInvalid": "the certificate of the host is not valid",
+    "Timeout": "there was no response in time",
+    "BadResponse": "the response is not HTTP",
+    "BadRedirect": "it redirects to what is not a URL that can be fetched",
+    "TooManyRedirects": "it redirects too often",
+    "OutOfScope": "it redirects to a page that is not in the scope of the crawl",
+    "WrongContentType": "the body is of a type that is not wanted, and was not read",
+    "UnknownEncoding": "the body is compressed in a way that is not known",
+    "BodyTooLarge": "the body is larger than allowed; its beginning was used",
+    "ParseFailed": "the body could not be parsed",
+    "ExtractFailed": "extract= or follow= raised, or returned something that cannot be stored",
+}
 
-class Page(BaseModel):
+
+def _unicode(text: str) -> str:
+    """Return *text* as it can be stored: lone surrogates, which come from undecodable bytes, are escaped."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+
+
+class _Fields(BaseModel):
+    """The fields that every dataset of pages can have."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: Text
+    final_url: str | None = None
+    redirects: list[str] = []
+    depth: int = 0
+    status: int | None = None
+    fetched_at: AwareDatetime | None = None
+    seconds: float | None = None
+    robots: Annotated[RobotsVerdict | None, pl.String] = None
+    content_type: Text | None = None
+    charset: str | None = None
+    charset_source: Annotated[CharsetSource | None, pl.String] = None
+    title: str | None = None
+    description: str | None = None
+    canonical: str | None = None
+    text: str | None = None
+    links: list[str] = []
+    nofollow: bool = False
+    noindex: bool = False
+    bytes: int = 0
+    sha256: str | None = None
+    truncated: bool = False
+    etag: Text | None = None
+    last_modified: Text | None = None
+    error: str | None = None
+    message: Text | None = None
+
+
+class Page(_Fields):
     """One URL of a crawl, and what came of it. Every URL ends as exactly one page.
 
     A status is not an error: a page that does not exist is a row with the status 404 and no error. `error` says why
@@ -48,43 +112,16 @@ class Page(BaseModel):
         truncated: True if the body was cut short, or a limit left something out.
         etag: the header of the response, for the next crawl.
         last_modified: likewise.
-        error: the name of the class of what went wrong; None if nothing did.
+        error: what went wrong, one of `PAGE_ERRORS`; None if nothing did.
         message: what went wrong, in words.
         item: what `extract=` returned.
 
     Example:
-        >>> page = Page(url="https://example.com/", status=404, error=None)
+        >>> page = Page(url="https://example.com/", status=404)
         >>> page.status, page.links
         (404, [])
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    url: str
-    final_url: str | None = None
-    redirects: list[str] = []
-    depth: int = 0
-    status: int | None = None
-    fetched_at: AwareDatetime | None = None
-    seconds: float | None = None
-    robots: Annotated[RobotsVerdict | None, pl.String] = None
-    content_type: str | None = None
-    charset: str | None = None
-    charset_source: Annotated[CharsetSource | None, pl.String] = None
-    title: str | None = None
-    description: str | None = None
-    canonical: str | None = None
-    text: str | None = None
-    links: list[str] = []
-    nofollow: bool = False
-    noindex: bool = False
-    bytes: int = 0
-    sha256: str | None = None
-    truncated: bool = False
-    etag: str | None = None
-    last_modified: str | None = None
-    error: str | None = None
-    message: str | None = None
     item: SerializeAsAny[BaseModel] | None = None
 
 
@@ -107,7 +144,7 @@ class PageColumns:
     """
 
     def __init__(self, columns: Iterable[str] | None = None, item: type[BaseModel] | None = None) -> None:
-        made: dict[str, Column] = {column.name: column for column in columns_of(_Row)}
+        made: dict[str, Column] = {column.name: column for column in columns_of(_Fields)}
         if item is not None:
             annotation: Any = item | None
             made |= {column.name: column for column in columns_of(create_model("Row", item=(annotation, None)))}
@@ -148,12 +185,6 @@ class PageColumns:
             [('https://example.com/', 404)]
         """
         return pl.DataFrame({column.name: _series(column, pages) for column in self._columns}, schema=self.schema)
-
-
-class _Row(Page):
-    """A page without an item: the fields that every dataset can have."""
-
-    item: ClassVar[None]  # type: ignore[misc]
 
 
 def _series(column: Column, pages: Sequence[Page]) -> pl.Series:
