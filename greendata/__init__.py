@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from greendata import errors as errors
     from greendata import monkey as monkey
     from greendata.engines.process import ProcessEngine
+    from greendata.engines.ray import RayTasks
     from greendata.errors import (
         DeadlineExceeded,
         FetchFailed,
@@ -108,6 +109,7 @@ __all__ = (
     "PoolStats",
     "ProcessEngine",
     "QueryFailed",
+    "RayTasks",
     "Result",
     "ResultTimeout",
     "SqlBatches",
@@ -186,6 +188,7 @@ _DEFINED_IN = {
     "Group": "greendata.tasks.group",
     "PoolStats": "greendata.pool.pool",
     "ProcessEngine": "greendata.engines.process",
+    "RayTasks": "greendata.engines.ray",
     "Result": "greendata.hub.result",
     "SqlBatches": "greendata.sql.verbs",
     "Status": "greendata.hub.outcome",

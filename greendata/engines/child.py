@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from greendata.engines.messages import ConnectionLost, close_all, dumps, receive, send
-from greendata.errors import EngineFailed, NotSendable
+from greendata.errors import EngineFailed
 
 __all__ = (
     "DONE",
@@ -218,10 +218,7 @@ class _Server:
 
     def _read(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[list[Any], dict[str, Any]]:
         self._forget(unshared)
-        try:
-            queries = [self._pl.LazyFrame.deserialize(plan) for plan in plans]
-        except Exception as error:
-            raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
+        queries = [self._plans.read_plan(plan) for plan in plans]
         return queries, {"engine": self._engine, **self._plans.options_of(options)}
 
     def _forget(self, unshared: list[str]) -> None:

@@ -35,7 +35,7 @@ from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
 from greendata.hub import native
 
-__all__ = ("Child", "error_of")
+__all__ = ("Child", "error_of", "working_directory")
 
 START_TIMEOUT = 60.0  # seconds until a child must have imported Polars: 0.4 on an idle core
 
@@ -158,7 +158,7 @@ class Child:
             BaseException: what the task raised.
         """
         with self._using:
-            return self._ask((_working_directory(), task, arguments), files, frame)
+            return self._ask((working_directory(), task, arguments), files, frame)
 
     def _ask(
         self, request: object, files: list[int] | None, frame: Callable[[str], tuple[Any, list[int]]] | None
@@ -208,6 +208,11 @@ class Child:
         """The memory that belongs to the child alone, in bytes; 0 if it has ended."""
         found = self._read("statm").split()
         return (int(found[1]) - int(found[2])) * _PAGE if found else 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """True if a signal has stopped it."""
+        return self._read("stat").rpartition(")")[2].split()[:1] == ["T"]
 
     def reap(self) -> int | None:
         """Wait until the process, which was killed or has ended, is gone; release what belongs to it. Idempotent.
@@ -270,8 +275,7 @@ class Child:
         while not (ready := self._poll.poll(interval)):
             self._is_over_limit = self._limit is not None and self.memory > self._limit
             is_late = not self.is_ready and monotonic() > self._latest_start
-            is_stopped = self._read("stat").rpartition(")")[2].split()[:1] == ["T"]  # by a signal
-            if self._is_over_limit or is_late or is_stopped:
+            if self._is_over_limit or is_late or self.is_stopped:
                 self.kill()
                 raise ConnectionLost
         if self._sock.fileno() not in dict(ready):  # a program that it has started may hold the socket open
@@ -339,7 +343,7 @@ def error_of(packed: bytes, text: str) -> BaseException:
     return error if isinstance(error, BaseException) else ChildFailed(text)
 
 
-def _working_directory() -> str | None:
+def working_directory() -> str | None:
     """Return the current directory, which relative paths in a query mean; None if it was removed."""
     try:
         return os.getcwd()

@@ -81,11 +81,15 @@ def send(
                 wait_to_send()
 
 
-def receive(sock: _socket.socket, wait_for_more: Callable[[], object] | None = None) -> tuple[Any, list[int]]:
+def receive(
+    sock: _socket.socket, wait_for_more: Callable[[], object] | None = None, *, is_one_of_many: bool = False
+) -> tuple[Any, list[int]]:
     """Return the next message and its descriptors, which belong to the caller. Blocks natively.
 
     Args:
         wait_for_more: called before each read but the first; returns when there is more to read.
+        is_one_of_many: whether another one may follow at once, which costs a read more. Otherwise that is an error: the
+            other side waits for an answer first.
 
     Raises:
         ConnectionLost: the other side has closed its end.
@@ -94,7 +98,8 @@ def receive(sock: _socket.socket, wait_for_more: Callable[[], object] | None = N
     """
     rights = array.array("i")
     space = _socket.CMSG_LEN(MAX_DESCRIPTORS * rights.itemsize)
-    data, ancillary, _, _ = sock.recvmsg(MAX_INLINE, space, _socket.MSG_CMSG_CLOEXEC)
+    most = _HEADER.size if is_one_of_many else MAX_INLINE
+    data, ancillary, _, _ = sock.recvmsg(most, space, _socket.MSG_CMSG_CLOEXEC)
     for level, kind, found in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             rights.frombytes(found[: len(found) - len(found) % rights.itemsize])
@@ -111,7 +116,7 @@ def _message(sock: _socket.socket, data: bytes, wait_for_more: Callable[[], obje
     if not data:
         raise ConnectionLost
     while data.startswith(_MARK[: len(data)]) and len(data) < _HEADER.size:
-        data += _more(sock, wait_for_more)
+        data += _more(sock, wait_for_more, _HEADER.size - len(data))
     if not data.startswith(_MARK):
         raise NotAMessage(data[: _HEADER.size])
     _, size = _HEADER.unpack_from(data)
@@ -119,16 +124,16 @@ def _message(sock: _socket.socket, data: bytes, wait_for_more: Callable[[], obje
         raise NotAMessage(data[: _HEADER.size])
     body = bytearray(data[_HEADER.size :])
     while len(body) < size:
-        body += _more(sock, wait_for_more)
+        body += _more(sock, wait_for_more, size - len(body))
     if len(body) > size:
         raise NotAMessage(bytes(body[size : size + _HEADER.size]))
     return pickle.loads(body)  # both ends are ours
 
 
-def _more(sock: _socket.socket, wait_for_more: Callable[[], object] | None) -> bytes:
+def _more(sock: _socket.socket, wait_for_more: Callable[[], object] | None, most: int) -> bytes:
     if wait_for_more is not None:
         wait_for_more()
-    if not (data := sock.recv(1 << 20)):
+    if not (data := sock.recv(min(most, 1 << 20))):
         raise ConnectionLost
     return data
 

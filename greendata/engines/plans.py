@@ -17,7 +17,19 @@ from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, d
 from greendata.errors import NotSendable
 from greendata.internals.polars import flags_of, read_flags
 
-__all__ = ("MAX_PLAN", "options_of", "pack", "pack_object", "pack_options", "pack_plan", "unpack", "unpack_object")
+__all__ = (
+    "MAX_PLAN",
+    "options_of",
+    "pack",
+    "pack_object",
+    "pack_options",
+    "pack_plan",
+    "read_buffer",
+    "read_plan",
+    "sealed",
+    "unpack",
+    "unpack_object",
+)
 
 MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which takes seconds for each 100 MB
 
@@ -74,6 +86,18 @@ def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def read_plan(plan: bytes) -> pl.LazyFrame:
+    """Return the query that `pack_plan` has packed.
+
+    Raises:
+        NotSendable: this process cannot import what is in it.
+    """
+    try:
+        return pl.LazyFrame.deserialize(plan)
+    except Exception as error:
+        raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
 
 
 def pack_options(options: Mapping[str, Any]) -> bytes:
@@ -150,10 +174,10 @@ class _Unpickler(pickle.Unpickler):
         return self.frames[number]
 
 
-def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
+def pack(frames: list[pl.DataFrame], most_inline: int = MAX_INLINE) -> tuple[list[bytes | int], list[int]]:
     """Return each frame as an IPC stream or as the index of a sealed file in memory, and the descriptors of the files.
 
-    The files belong to the caller.
+    Frames of less than *most_inline* bytes are streams. The files belong to the caller.
 
     Raises:
         NotSendable: a column has Python objects.
@@ -163,7 +187,7 @@ def pack(frames: list[pl.DataFrame]) -> tuple[list[bytes | int], list[int]]:
     try:
         for frame in frames:
             _check(frame)
-            if frame.estimated_size() < MAX_INLINE or len(files) == MAX_DESCRIPTORS:
+            if frame.estimated_size() < most_inline or len(files) == MAX_DESCRIPTORS:
                 buffer = BytesIO()
                 frame.write_ipc_stream(buffer, compat_level=pl.CompatLevel.newest())
                 packed.append(buffer.getvalue())
@@ -193,6 +217,20 @@ def _file_of(frame: pl.DataFrame) -> int:
     return file
 
 
+def sealed(data: Any) -> int:
+    """Return the descriptor of a sealed file in memory with *data*, an object with the buffer protocol."""
+    file = os.memfd_create("greendata", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+        fcntl.fcntl(file, _ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
 def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
     """Return the frames that `pack` has packed. Large ones are mapped, without a copy, if pyarrow is there.
 
@@ -210,10 +248,25 @@ def _mapped(file: int) -> pl.DataFrame:
     try:
         pyarrow: Any = import_module("pyarrow")
         with pyarrow.memory_map(path) as source:
-            table = pyarrow.ipc.open_stream(source).read_all()
+            return _read_stream(pyarrow, source)
     except (ImportError, NotImplementedError):  # it is not installed, or does not know the dtype: Int128, UInt128
         return pl.read_ipc_stream(path)
-    frame = pl.from_arrow(table, rechunk=False)
+
+
+def read_buffer(buffer: Any) -> pl.DataFrame:
+    """Return the frame whose IPC stream is in *buffer*, an object with the buffer protocol, without a copy if possible.
+
+    See `unpack`. The frame keeps *buffer*, which nobody may change.
+    """
+    try:
+        pyarrow: Any = import_module("pyarrow")
+        return _read_stream(pyarrow, pyarrow.py_buffer(buffer))
+    except (ImportError, NotImplementedError):
+        return pl.read_ipc_stream(BytesIO(buffer))
+
+
+def _read_stream(pyarrow: Any, source: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(pyarrow.ipc.open_stream(source).read_all(), rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     return frame
 

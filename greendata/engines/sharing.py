@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import count
 from typing import Any
 from weakref import finalize
@@ -14,7 +15,9 @@ from greendata.engines.shared import SharedFrame
 from greendata.errors import NotAFrame
 from greendata.pool import pool
 
-__all__ = ("packed_frames", "share")
+__all__ = ("KEY", "packed_frames", "share")
+
+KEY = re.compile(rb"greendata-frame-\d+-\d+")  # in the bytes of a plan
 
 # Packed frames and their files by key; any thread, one step at a time.
 packed_frames: dict[str, tuple[Any, list[int]]] = {}
@@ -28,7 +31,7 @@ def share(frame: pl.DataFrame) -> pl.LazyFrame:
     """
     if not isinstance(frame, pl.DataFrame):
         raise NotAFrame(frame, "DataFrame")
-    key = f"{os.getpid()}-{next(_keys)}"
+    key = f"greendata-frame-{os.getpid()}-{next(_keys)}"
     packed, files = pool.call(pack, [frame])
     shared = SharedFrame(key, frame)
     packed_frames[key] = packed, files

@@ -38,13 +38,16 @@
     ├── BadEngine                   no such Polars engine; also ValueError
     ├── NotAFrame                   the object to collect or write is not a frame; also TypeError
     │
-    ├── WorkerDied                  the child process that ran the query ended; also RuntimeError
+    ├── WorkerDied                  the process that ran the query ended; also RuntimeError
     ├── MemoryLimitExceeded         a WorkerDied: the query needed too much memory; also MemoryError
     ├── ChildFailed                 a child process raised an error that cannot be sent; also RuntimeError
     ├── NotSendable                 it cannot be sent to a child process; also ValueError
     ├── RunsNoFunctions             the engine that was passed to run() runs queries only; also TypeError
     ├── EngineClosed                the engine was closed; also RuntimeError
     ├── EngineFailed                an engine in a child process that cannot be used; also RuntimeError
+    ├── ClusterUnreachable          the cluster cannot be used; also ConnectionError
+    ├── NodeLost                    the node that ran the query died; also RuntimeError
+    ├── NodeDiffers                 a node has other versions than this process; also RuntimeError
     ├── RouteFailed                 the route of configure() failed to choose an engine; also RuntimeError
     │
     ├── FrameMismatch               a frame's schema differs from that of the file; also ValueError
@@ -189,9 +192,12 @@ from greendata.errors.queries import (
     BatchesHaveNoResult,
     BatchesSpent,
     ChildFailed,
+    ClusterUnreachable,
     EngineClosed,
     EngineFailed,
     MemoryLimitExceeded,
+    NodeDiffers,
+    NodeLost,
     NotAFrame,
     NotSendable,
     RouteFailed,
@@ -261,6 +267,7 @@ __all__ = (
     "ChildFailed",
     "ChunksBusy",
     "ClientGone",
+    "ClusterUnreachable",
     "ColumnUnreadable",
     "ColumnUnwritable",
     "ColumnsUnequal",
@@ -298,6 +305,8 @@ __all__ = (
     "NoModel",
     "NoSnapshot",
     "NoThread",
+    "NodeDiffers",
+    "NodeLost",
     "NotAFrame",
     "NotAModel",
     "NotAResult",

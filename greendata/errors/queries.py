@@ -17,9 +17,12 @@ __all__ = (
     "BatchesHaveNoResult",
     "BatchesSpent",
     "ChildFailed",
+    "ClusterUnreachable",
     "EngineClosed",
     "EngineFailed",
     "MemoryLimitExceeded",
+    "NodeDiffers",
+    "NodeLost",
     "NotAFrame",
     "NotSendable",
     "RouteFailed",
@@ -160,7 +163,7 @@ class NotAFrame(GreenDataError, TypeError):
 
 
 class WorkerDied(GreenDataError, RuntimeError):
-    """The child process that ran the query ended before it had an outcome. The next query runs in another one.
+    """The process that ran the query ended before it had an outcome. The next query runs in another one.
 
     Attributes:
         status: its exit status; minus the signal's number if a signal ended it; None if the system does not tell,
@@ -169,7 +172,7 @@ class WorkerDied(GreenDataError, RuntimeError):
 
     Example:
         >>> print(WorkerDied(-9, ""))
-        the child process that ran the query was ended by SIGKILL
+        the process that ran the query was ended by SIGKILL
     """
 
     def __init__(self, status: int | None, stderr: str) -> None:
@@ -185,7 +188,7 @@ class WorkerDied(GreenDataError, RuntimeError):
         else:
             how = f"ended with exit status {self.status}"
         wrote = f"; it wrote: {self.stderr}" if self.stderr else ""
-        return f"the child process that ran the query {how}{wrote}"
+        return f"the process that ran the query {how}{wrote}"
 
 
 class MemoryLimitExceeded(WorkerDied, MemoryError):
@@ -306,6 +309,75 @@ class RunsNoFunctions(GreenDataError, TypeError):
     def __str__(self) -> str:
         got = shortened(self.engine)
         return f"{got} runs queries and no functions; pass a greendata.ProcessEngine, or leave engine= out for a thread"
+
+
+class ClusterUnreachable(GreenDataError, ConnectionError):
+    """The Ray cluster is not there, or does not accept this process. No query was sent.
+
+    Attributes:
+        address: of the cluster.
+        reason: what was tried, and how it failed.
+
+    Example:
+        >>> print(ClusterUnreachable("10.0.0.1:6379", "Connection refused"))
+        the Ray cluster at 10.0.0.1:6379 cannot be used: Connection refused
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the Ray cluster at {self.address} cannot be used: {self.reason}"
+
+
+class NodeDiffers(GreenDataError, RuntimeError):
+    """A node of the cluster has other versions than this process. The query did not run.
+
+    Attributes:
+        name: of what differs: Polars, greendata or Python.
+        here: the version in this process.
+        there: the version on the node.
+
+    Example:
+        >>> print(NodeDiffers("Polars", "2.1.0", "2.0.0"))
+        a node has Polars 2.0.0, this process 2.1.0; plans are not portable: install the same version everywhere
+    """
+
+    def __init__(self, name: str, here: str, there: str) -> None:
+        super().__init__(name, here, there)
+        self.name = name
+        self.here = here
+        self.there = there
+
+    def __str__(self) -> str:
+        return (
+            f"a node has {self.name} {self.there}, this process {self.here}; plans are not portable: install the same "
+            "version everywhere"
+        )
+
+
+class NodeLost(GreenDataError, RuntimeError):
+    """The node of the cluster that ran the query died, and it was not tried again: too often, or there is no other.
+
+    Attributes:
+        node: its name in the cluster, "" if that is not known.
+        reason: what the cluster tells.
+
+    Example:
+        >>> print(NodeLost("5f2c", "its raylet crashed"))
+        node 5f2c died while it ran the query, which was not tried again: its raylet crashed
+    """
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(node, reason)
+        self.node = node
+        self.reason = reason
+
+    def __str__(self) -> str:
+        which = f"node {self.node}" if self.node else "a node"
+        return f"{which} died while it ran the query, which was not tried again: {self.reason}"
 
 
 class EngineClosed(GreenDataError, RuntimeError):

@@ -265,7 +265,7 @@ def test_a_child_that_ends_fails_its_query_alone(
     else:
         assert error.status == status
     words = "the last words" if status == 3 else ""
-    assert str(error) == f"the child process that ran the query {text}" + (f"; it wrote: {words}" if words else "")
+    assert str(error) == f"the process that ran the query {text}" + (f"; it wrote: {words}" if words else "")
     assert pickle.loads(pickle.dumps(error)).args == error.args
     assert engine.call(abs, -1) == 1
     assert capfd.readouterr().err.strip() == words

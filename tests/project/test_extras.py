@@ -26,6 +26,7 @@ NEEDS = {
         "metrics",
     ),
     "rich": ("rich", "import greendata.observe.top", "greendata.observe.top needs rich", "cli"),
+    "Ray": ("ray", "greendata.RayTasks()", "RayTasks needs Ray", "ray"),
     "PostgreSQL": (
         "adbc_driver_postgresql",
         "greendata.read_sql('SELECT 1', 'postgresql://localhost/shop')",
@@ -109,6 +110,14 @@ COMMANDS = {
             frame = pl.LazyFrame().select(a=pl.int_range(1_000_000)).collect(engine=engine)
             print(frame["a"].sum(), engine.call(lambda: 1 + 1))
     """,
+    "ray": """
+        import greendata, polars as pl
+        with greendata.RayTasks("127.0.0.1:1") as engine:
+            try:
+                pl.LazyFrame({"a": [1]}).collect(engine=engine)
+            except greendata.errors.ClusterUnreachable as error:
+                print(error.reason)
+    """,
     "sql": """
         import tempfile
         import greendata, polars as pl
@@ -129,6 +138,7 @@ ANSWERS = {
     "metrics": "True",
     "cli": "0",
     "process": "499999500000 2",
+    "ray": "ConnectionRefusedError: [Errno 111] Connection refused",
     "sql": "3\nno server there",
 }
 

@@ -20,6 +20,7 @@ __all__ = (
     "exit_with",
     "fail",
     "flags",
+    "gated_query",
     "held_query",
     "hold",
     "hold_the_gil",
@@ -44,6 +45,18 @@ def held_query(path: str) -> pl.LazyFrame:
 
     def wait(series: pl.Series) -> Any:
         hold(path)
+        return series
+
+    return pl.LazyFrame({"a": [1]}).select(pl.col("a").map_batches(wait, return_dtype=pl.Int64))
+
+
+def gated_query(folder: str) -> pl.LazyFrame:
+    """Return a query that makes an empty file with its process id as the name in *folder*, and waits for one "open"."""
+
+    def wait(series: pl.Series) -> Any:
+        Path(folder, str(os.getpid())).touch()
+        while not Path(folder, "open").exists():
+            time.sleep(0.01)
         return series
 
     return pl.LazyFrame({"a": [1]}).select(pl.col("a").map_batches(wait, return_dtype=pl.Int64))

@@ -1,0 +1,399 @@
+"""The program of a child process that is a driver of a Ray cluster: it runs the queries of an engine as tasks.
+
+It is not patched by gevent, and has a thread for each request. Ray keeps the results; the driver copies the large ones
+once, from the object store, which Ray may use again, into a sealed file that the server maps.
+
+::
+
+    server                          main thread                  a thread for each request
+    ------                          -----------                  -------------------------
+    ("run", 7, ...)     ------->    starts a thread   ------->   submits the tasks
+                                                                 waits for one after the other
+                        <-----------------------------------     ("frame", 7, index, frame)
+    ("cancel", 7)       ------->    cancels the tasks            their errors arrive
+                        <-----------------------------------     ("cancelled", 7)
+"""
+
+from __future__ import annotations
+
+import _socket
+import mmap
+import os
+import pickle
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from greendata.engines.child import DONE, FAILED, packed_error
+from greendata.engines.drivers import CANCELLED, FRAME
+from greendata.engines.messages import MAX_INLINE, close_all, receive, send
+from greendata.engines.plans import sealed
+from greendata.errors import ChildFailed, ClusterUnreachable, MemoryLimitExceeded, NodeLost, WorkerDied
+from greendata.hub import native
+
+__all__ = ("serve",)
+
+_CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself waits for minutes
+_AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
+_LAST_WORDS_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
+LAST_LINES = 2000  # bytes of stderr in an error
+OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
+
+_Plan = tuple[bytes, list[str]]  # and the keys of the shared frames in it
+
+
+def serve(sock: _socket.socket, address: str, settings: dict[str, Any]) -> None:
+    """Run what the engine asks for, many queries at a time.
+
+    Args:
+        sock: the engine.
+        address: of the cluster.
+        settings: the versions, and the arguments of `RayTasks`.
+
+    Raises:
+        ConnectionLost, OSError: the engine has closed the socket.
+    """
+    os.dup2(2, 1)  # Ray prints to stdout, which is the server's
+    driver = _Driver(sock, settings)
+    try:
+        driver.connect(address)
+    except BaseException as error:  # noqa: BLE001 - every error is the caller's
+        send(sock, (FAILED, 0, packed_error(error)))
+        return
+    send(sock, (DONE, 0, None))
+    while True:
+        (word, *arguments), files = receive(sock, is_one_of_many=True)
+        getattr(driver, word)(*arguments, *files)
+
+
+class _Cancelled(Exception):
+    """The request was cancelled."""
+
+
+class _Request:
+    """The tasks of a request. The main thread cancels, the thread of the request submits."""
+
+    def __init__(self, directory: str | None) -> None:
+        self.directory = directory  # of the server, which relative paths in a query mean
+        self.is_cancelled = False
+        self._lock = native.allocate_lock()  # guards both, and is held while a task is submitted
+        self._tasks: list[Any] = []
+
+    def submit(self, task: Callable[[], list[Any]]) -> list[Any]:
+        with self._lock:
+            if self.is_cancelled:
+                raise _Cancelled
+            found = task()
+            self._tasks.append(found[0])
+            return found
+
+    def cancel(self, ray: Any) -> None:
+        with self._lock:
+            self.is_cancelled = True
+            tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            ray.cancel(task, force=True)
+
+
+class _Driver:
+    """The requests of one engine. Methods without an underscore are called by the main thread only."""
+
+    def __init__(self, sock: _socket.socket, settings: dict[str, Any]) -> None:
+        self._sock = sock
+        self._versions: dict[str, str] = settings["versions"]
+        self._inner: str = settings["inner"]
+        self._retries: int = settings["retries"]
+        self._memory_limit: int | None = settings["memory_limit"]
+        self._options: dict[str, Any] = settings["options"]
+        self._variables: dict[str, str] = settings["variables"]
+        self._name = secrets.token_hex(8)
+        self._numbers = count(1)  # of tasks; any thread
+        self._sending = native.allocate_lock()  # held while a message is sent
+        self._requests: dict[int, _Request] = {}  # the main thread adds, the thread of a request removes
+        self._frames: dict[str, tuple[bytes | int, int | None]] = {}  # shared frames and files; the main thread
+        self._stored: dict[str, Any] = {}  # these in the object store; under the lock
+        self._storing = native.allocate_lock()
+        self._avoided: dict[str, float] = {}  # nodes that have died, and until when; any thread, one step at a time
+
+    def connect(self, address: str) -> None:
+        """Join the cluster.
+
+        Raises:
+            ClusterUnreachable: it is not there, or does not accept this process.
+        """
+        self._ray: Any = import_module("ray")
+        node: Any = import_module("greendata.engines.ray_node")
+        host, _, port = address.rpartition(":")
+        try:
+            if port.isdigit():
+                _check_port(host, int(port))
+            self._ray.init(
+                address,
+                log_to_driver=False,
+                configure_logging=False,
+                runtime_env={"env_vars": self._variables},
+            )
+        except Exception as error:
+            raise ClusterUnreachable(address, f"{type(error).__name__}: {error}") from error
+        self._errors: Any = import_module("ray.exceptions")
+        make = self._ray.remote(max_retries=0, num_returns=2, **self._options)
+        self._run_plan, self._reduce_parts = make(node.run_plan), make(node.reduce_parts)
+        self._last_words = self._ray.remote(num_cpus=0, max_retries=0)(node.last_words)
+
+    # -- requests: the main thread --------------------------------------------------------------------
+
+    def put(self, key: str, packed: bytes | int, *files: int) -> None:
+        """Keep a shared frame for the tasks to come."""
+        self._frames[key] = packed, (files[0] if files else None)
+
+    def forget(self, keys: list[str]) -> None:
+        """Drop shared frames."""
+        with self._storing:
+            for key in keys:
+                _, file = self._frames.pop(key)
+                if file is not None:
+                    os.close(file)
+                self._stored.pop(key, None)
+
+    def run(self, number: int, directory: str | None, plans: list[_Plan], method: str, options: bytes) -> None:
+        """Run a task for each plan, and send the frames as they arrive."""
+        tries = self._retries + 1 if method == "collect" else 1  # a sink that has begun may have written
+        self._start(number, directory, lambda request: self._run_all(number, request, method, plans, options, tries))
+
+    def reduce(self, number: int, directory: str | None, plans: list[_Plan], options: bytes, function: bytes) -> None:
+        """Run a task for each plan, then one that makes one frame of theirs, and send that."""
+        self._start(number, directory, lambda request: self._run_parts(number, request, plans, options, function))
+
+    def cancel(self, number: int) -> None:
+        """Cancel the tasks of a request, whose thread will tell when they have ended."""
+        if (request := self._requests.get(number)) is not None:
+            request.cancel(self._ray)
+
+    # -- the thread of a request ----------------------------------------------------------------------
+
+    def _start(self, number: int, directory: str | None, work: Callable[[_Request], None]) -> None:
+        request = self._requests[number] = _Request(directory)
+        native.start_thread(self._serve, (number, request, work))
+
+    def _serve(self, number: int, request: _Request, work: Callable[[_Request], None]) -> None:
+        try:
+            work(request)
+            reply: tuple[Any, ...] = (DONE, number, None)
+        except BaseException as error:  # noqa: BLE001 - every error is the caller's
+            request.cancel(self._ray)  # what others of its tasks do is of no use
+            reply = (CANCELLED, number, None) if isinstance(error, _Cancelled) else (FAILED, number, self._told(error))
+        del self._requests[number]
+        self._send(reply)
+
+    def _send(self, message: tuple[Any, ...], files: list[int] | None = None) -> None:
+        with self._sending, suppress(OSError):  # the engine has closed the socket, which ends this process
+            send(self._sock, message, files)
+
+    def _told(self, error: BaseException) -> tuple[bytes, str]:
+        """Return *error* for the engine, which must not import Ray."""
+        if isinstance(error, _Failed):
+            return error.packed
+        if isinstance(error, self._errors.RayError):
+            error = ChildFailed(f"{type(error).__name__}: {error}")
+        return packed_error(error)
+
+    # -- tasks ----------------------------------------------------------------------------------------
+
+    def _run_all(
+        self,
+        number: int,
+        request: _Request,
+        method: str,
+        plans: list[_Plan],
+        options: bytes,
+        tries: int,
+    ) -> None:
+        tasks = [_Task(self._run_plan, (method, plan, options, keys), keys) for plan, keys in plans]
+        for index, packed, data in self._outcomes(request, tasks, MAX_INLINE, tries):
+            self._send_frames(number, index, packed, data)
+
+    def _run_parts(self, number: int, request: _Request, plans: list[_Plan], options: bytes, function: bytes) -> None:
+        tasks = [_Task(self._run_plan, ("collect", plan, options, keys), keys) for plan, keys in plans]
+        tries = self._retries + 1
+        while True:
+            tries -= 1
+            parts = {index: data for index, _, data in self._outcomes(request, tasks, 0, self._retries + 1)}
+            inputs = tuple(parts[index] for index in range(len(tasks)))
+            task = _Task(self._reduce_parts, (function, options, *inputs))
+            try:
+                for _, packed, data in self._outcomes(request, [task], MAX_INLINE, 1):
+                    self._send_frames(number, 0, packed, data)
+            except NodeLost:  # parts may have been lost as well
+                if not tries:
+                    raise
+            else:
+                return
+
+    def _outcomes(
+        self, request: _Request, tasks: list[_Task], most_inline: int, tries: int
+    ) -> Iterator[tuple[int, list[bytes | int], Any]]:
+        """Run *tasks*; as each ends, return its index, its packed frames, and the reference to its large ones.
+
+        Raises:
+            _Failed: with the error of a task.
+            _Cancelled: the request was cancelled.
+            NodeLost: a node has died, and the task has been tried *tries* times, or there is no other node.
+            WorkerDied, MemoryLimitExceeded: a task has ended without an outcome.
+        """
+        waiting = {}
+        for index, task in enumerate(tasks):
+            task.tries = tries
+            waiting[self._submit(request, task, most_inline, is_one_of_many=len(tasks) > 1)] = index
+        while waiting:
+            outcome = next(iter(waiting))
+            if len(waiting) > 1:
+                (outcome,), _ = self._ray.wait(list(waiting), num_returns=1, fetch_local=False)
+            index = waiting.pop(outcome)
+            task = tasks[index]
+            try:
+                packed, data = self._fetch(task, outcome, most_inline)
+            except self._errors.RayError as raised:
+                error = getattr(raised, "cause", None) or raised  # its arguments may have been lost
+                if request.is_cancelled:
+                    raise _Cancelled from error
+                self._check_lost(task, error)
+                waiting[self._submit(request, task, most_inline, is_one_of_many=False)] = index
+            else:
+                yield index, packed, data
+
+    def _submit(self, request: _Request, task: _Task, most_inline: int, *, is_one_of_many: bool) -> Any:
+        """Submit *task*, and return the reference to its outcome."""
+        stderr = None if self._memory_limit is None else f"greendata-{self._name}-{next(self._numbers)}.err"
+        function = task.function
+        options: dict[str, Any] = {}
+        if avoided := [node for node, until in list(self._avoided.items()) if until > monotonic()]:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoided)})"}
+        if is_one_of_many:
+            options["scheduling_strategy"] = "SPREAD"
+        if options:
+            function = function.options(**options)
+        context = (self._versions, self._inner, request.directory, stderr, most_inline)
+        arguments = (*task.arguments, *map(self._store, task.keys))
+        outcome, task.data = request.submit(lambda: function.remote(context, *arguments))
+        task.stderr = stderr
+        task.tries -= 1
+        return outcome
+
+    def _fetch(self, task: _Task, outcome: Any, most_inline: int) -> tuple[list[bytes | int], Any]:
+        """Return the packed frames of a task, and its large frames, or the reference to them if all have to be large.
+
+        Raises:
+            _Failed: the task has failed.
+            RayError: it has no outcome, or its frames are lost.
+        """
+        word, value = self._ray.get(outcome)
+        if word == FAILED:
+            raise _Failed(value)
+        data, task.data = task.data, None
+        if most_inline and any(isinstance(each, int) for each in value):
+            data = self._ray.get(data)
+        return value, data
+
+    def _check_lost(self, task: _Task, error: BaseException) -> None:
+        """Return if *task* has been lost with its node, and may be tried again; raise what has happened otherwise."""
+        errors = self._errors
+        if isinstance(error, errors.WorkerCrashedError):
+            raise self._death(task.stderr) from error
+        if isinstance(error, errors.OutOfMemoryError):  # Ray has ended it to save the node
+            raise WorkerDied(None, str(error)) from error
+        if not isinstance(error, errors.NodeDiedError | errors.ObjectLostError):
+            raise error
+        node = self._avoid(str(error))
+        if not task.tries or not self._has_other_nodes():
+            raise NodeLost(node, str(error)) from error
+
+    def _store(self, key: str) -> Any:
+        """Return the shared frame in the object store, where it is put once."""
+        with self._storing:
+            if key not in self._stored:
+                packed, file = self._frames[key]
+                data: Any = packed if file is None else mmap.mmap(file, 0, prot=mmap.PROT_READ)
+                self._stored[key] = self._ray.put(pickle.PickleBuffer(data))
+            return self._stored[key]
+
+    def _send_frames(self, number: int, index: int, packed: list[bytes | int], data: Any) -> None:
+        files = [sealed(buffer) for buffer in data] if any(isinstance(each, int) for each in packed) else []
+        try:
+            self._send((FRAME, number, (index, packed)), files)
+        finally:
+            close_all(files)
+
+    # -- nodes ----------------------------------------------------------------------------------------
+
+    def _avoid(self, text: str) -> str:
+        """Give the node that *text* says has died no more tasks, and return its name."""
+        found = re.search(r"node ID: (?P<id>[0-9a-f]+)", text)
+        if found is None:
+            return ""
+        self._avoided[found["id"]] = monotonic() + _AVOIDED
+        return found["id"]
+
+    def _has_other_nodes(self) -> bool:
+        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["NodeID"] not in self._avoided]
+        return any(node["Resources"].get("CPU", 0) >= self._options["num_cpus"] for node in nodes)
+
+    def _death(self, stderr: str | None) -> WorkerDied:
+        wrote = self._read_last_words(stderr) if stderr is not None else ""
+        if self._memory_limit is not None and any(text in wrote for text in OUT_OF_MEMORY):
+            return MemoryLimitExceeded(self._memory_limit, None, wrote)
+        return WorkerDied(None, wrote)
+
+    def _read_last_words(self, stderr: str) -> str:
+        """Return what a task that has died has written; Ray does not tell on which node that was."""
+        affinity: Any = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
+        tasks = [
+            self._last_words.options(scheduling_strategy=affinity(node, soft=False)).remote(stderr) for node in nodes
+        ]
+        ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=_LAST_WORDS_TIMEOUT)
+        for task in ended:
+            with suppress(self._errors.RayError):  # this node has died as well
+                wrote: str | None = self._ray.get(task)
+                if wrote is not None:
+                    return wrote.strip()[-LAST_LINES:]
+        return ""
+
+
+class _Task:
+    """A call of one of the functions in `greendata.engines.ray_node`. The thread of its request alone uses it."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], keys: Iterable[str] = ()) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.keys = keys  # of shared frames, which are arguments too
+        self.tries = 0  # that are left
+        self.data: Any = None  # the reference to its large frames
+        self.stderr: str | None = None  # the file that it writes to instead
+
+
+class _Failed(Exception):
+    """A task has failed with an error of its own, which is passed on as it is packed."""
+
+    def __init__(self, packed: tuple[bytes, str]) -> None:
+        super().__init__(packed[1])
+        self.packed = packed
+
+
+def _check_port(host: str, port: int) -> None:
+    """Connect to the head and close the connection.
+
+    Raises:
+        OSError: there is nobody.
+    """
+    family, kind, protocol, _, address = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)[0]
+    sock = _socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(_CONNECT_TIMEOUT)
+        sock.connect(address)
+    finally:
+        sock.close()
