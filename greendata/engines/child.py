@@ -26,8 +26,10 @@ from greendata.errors import EngineFailed
 __all__ = (
     "DONE",
     "FAILED",
+    "LAST_LINES",
     "LIFELINE",
     "NEEDS",
+    "OUT_OF_MEMORY",
     "SOCKET",
     "end_with_last_writer",
     "main",
@@ -37,6 +39,8 @@ __all__ = (
 )
 
 DONE, FAILED, NEEDS = "done", "failed", "needs"  # the first word of a message from a child
+OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
+LAST_LINES = 2000  # bytes of stderr in an error
 
 SOCKET, LIFELINE = 3, 4  # descriptors
 _F_SETSIG = 10

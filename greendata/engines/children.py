@@ -30,7 +30,7 @@ from typing import Any
 from gevent.monkey import get_original
 
 from greendata.engines import spill
-from greendata.engines.child import FAILED, LIFELINE, NEEDS, SOCKET, end_with_last_writer
+from greendata.engines.child import FAILED, LAST_LINES, LIFELINE, NEEDS, OUT_OF_MEMORY, SOCKET, end_with_last_writer
 from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
 from greendata.hub import native
@@ -48,9 +48,7 @@ _MEMORY_INTERVAL = 10  # milliseconds between two looks at a child with a memory
 _STATE_INTERVAL = 1000  # milliseconds between two looks at any other
 _END_TIMEOUT = 1000  # milliseconds that a process which has closed its socket has for its end
 _FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
-_LAST_LINES = 2000  # bytes of stderr in an error
 _MAX_STDERR = 1 << 20  # bytes of stderr that are kept
-_OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
@@ -288,7 +286,7 @@ class Child:
         self._reap()
         status, wrote = self._status, self._last_lines
         if self._limit is not None:
-            has_aborted = status in (-signal.SIGABRT, None) and any(text in wrote for text in _OUT_OF_MEMORY)
+            has_aborted = status in (-signal.SIGABRT, None) and any(text in wrote for text in OUT_OF_MEMORY)
             if self._is_over_limit or has_aborted:
                 return MemoryLimitExceeded(self._limit, status, wrote)
         return WorkerDied(status, wrote)
@@ -330,8 +328,8 @@ class Child:
 
     def _read_last_lines(self) -> str:
         file = self._stderr.fileno()
-        start = max(0, os.fstat(file).st_size - _LAST_LINES)
-        return os.pread(file, _LAST_LINES, start).decode(errors="replace").strip()
+        start = max(0, os.fstat(file).st_size - LAST_LINES)
+        return os.pread(file, LAST_LINES, start).decode(errors="replace").strip()
 
 
 def error_of(packed: bytes, text: str) -> BaseException:

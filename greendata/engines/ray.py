@@ -16,10 +16,11 @@ import polars as pl
 from greendata.engines.child import DONE, FAILED
 from greendata.engines.children import working_directory
 from greendata.engines.closing import close_at_exit, reset_after_fork
-from greendata.engines.drivers import CANCELLED, Answers, Driver
 from greendata.engines.messages import close_all, dumps
 from greendata.engines.plans import pack_options, pack_plan, unpack
-from greendata.engines.ray_node import versions
+from greendata.engines.ray_cluster.driver import Answers, Driver
+from greendata.engines.ray_cluster.node import versions
+from greendata.engines.ray_cluster.program import CANCELLED
 from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import KEY, packed_frames
 from greendata.errors import BadArgument, ClusterUnreachable, EngineClosed, JobCancelled, NotAFrame, NotSendable
@@ -332,5 +333,5 @@ def _kill_all(drivers: list[Driver]) -> None:
         driver.kill()
 
 
-_PROGRAM = "greendata.engines.ray_driver:serve"
+_PROGRAM = "greendata.engines.ray_cluster.program:serve"
 _ADDRESS = re.compile(r"auto|[^/\s]+:\d+")

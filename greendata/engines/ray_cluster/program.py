@@ -29,20 +29,20 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from greendata.engines.child import DONE, FAILED, packed_error
-from greendata.engines.drivers import CANCELLED, FRAME
+from greendata.engines.child import DONE, FAILED, LAST_LINES, OUT_OF_MEMORY, packed_error
 from greendata.engines.messages import MAX_INLINE, close_all, receive, send
 from greendata.engines.plans import sealed
 from greendata.errors import ChildFailed, ClusterUnreachable, MemoryLimitExceeded, NodeLost, WorkerDied
 from greendata.hub import native
 
-__all__ = ("serve",)
+__all__ = ("CANCELLED", "FRAME", "serve")
+
+# First words of messages, like those in `greendata.engines.child`. After all but FRAME a request is over.
+CANCELLED, FRAME = "cancelled", "frame"
 
 _CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself waits for minutes
 _AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
 _LAST_WORDS_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
-LAST_LINES = 2000  # bytes of stderr in an error
-OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
 
 _Plan = tuple[bytes, list[str]]  # and the keys of the shared frames in it
 
@@ -127,7 +127,7 @@ class _Driver:
             ClusterUnreachable: it is not there, or does not accept this process.
         """
         self._ray: Any = import_module("ray")
-        node: Any = import_module("greendata.engines.ray_node")
+        node: Any = import_module("greendata.engines.ray_cluster.node")
         host, _, port = address.rpartition(":")
         try:
             if port.isdigit():
@@ -365,7 +365,7 @@ class _Driver:
 
 
 class _Task:
-    """A call of one of the functions in `greendata.engines.ray_node`. The thread of its request alone uses it."""
+    """A call of a function in `greendata.engines.ray_cluster.node`. The thread of its request alone uses it."""
 
     def __init__(self, function: Any, arguments: tuple[Any, ...], keys: Iterable[str] = ()) -> None:
         self.function = function

@@ -1,4 +1,4 @@
-"""Functions that run on the nodes of a Ray cluster, as tasks of the driver in `greendata.engines.ray_driver`.
+"""Functions that run on the nodes of a Ray cluster, as tasks of the driver in `greendata.engines.ray_cluster.program`.
 
 Each returns two objects. The first is small: the outcome, with small frames in it, or the error. The second has the
 large frames as buffers, which Ray copies into the object store of the node and maps from there.
@@ -14,12 +14,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-import greendata
 from greendata.engines import shared
 from greendata.engines.child import DONE, FAILED, object_named, packed_error
 from greendata.engines.plans import options_of, pack, read_buffer, read_plan
@@ -36,7 +36,7 @@ Outcome = tuple[tuple[str, Any], list[pickle.PickleBuffer]]
 def versions() -> dict[str, str]:
     """Return what must be the same on all sides: plans and pickles of one version mean nothing to another."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"Polars": pl.__version__, "greendata": greendata.__version__, "Python": python}
+    return {"Polars": pl.__version__, "greendata": import_module("greendata").__version__, "Python": python}
 
 
 def run_plan(context: Context, method: str, plan: bytes, options: bytes, keys: list[str], *buffers: Any) -> Outcome:

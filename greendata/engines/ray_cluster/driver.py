@@ -24,13 +24,11 @@ from gevent.monkey import get_original
 from greendata.engines.child import FAILED
 from greendata.engines.children import Child, error_of
 from greendata.engines.messages import ConnectionLost, close_all, receive, send
+from greendata.engines.ray_cluster.program import CANCELLED, FRAME
 from greendata.errors import WorkerDied
 from greendata.hub import native
 
-__all__ = ("CANCELLED", "FRAME", "Answers", "Driver")
-
-# First words of answers, like those in `greendata.engines.child`. After all but FRAME a request is over.
-CANCELLED, FRAME = "cancelled", "frame"
+__all__ = ("Answers", "Driver")
 
 Answers = native.SimpleQueue[tuple[str, Any, list[int]]]  # word, value, descriptors
 _poll: Any = get_original("select", "poll")
