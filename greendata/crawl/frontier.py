@@ -73,7 +73,8 @@ FROM json_each(?) WHERE NOT EXISTS (
 _MAX_DEPTH = 99_999
 _WINDOW = """
 SELECT json_group_array(json_array(id, href, depth, etag, last_modified)) FROM (
-    SELECT urls.id, href, depth, etag, last_modified FROM urls LEFT JOIN validators ON validators.id = urls.id
+    SELECT urls.id, href, depth, etag, last_modified
+    FROM urls INDEXED BY urls_to_do LEFT JOIN validators ON validators.id = urls.id
     WHERE origin = (SELECT id FROM origins WHERE name = ?) AND done IS NULL AND urls.id > ? ORDER BY urls.id LIMIT ?
 )
 """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -13,11 +15,19 @@ from greendata.crawl import dataset as module
 from tests.support.crashes import PAGES, crawl, fetched, href, watched
 from tests.support.processes import run_python
 
+MEMORY = "/dev/shm"  # a file system in memory: a killed process leaves the same there, and a sync takes no time
 KILLS = int(os.environ.get("CRAWL_KILLS", "0"))
 
 
-def test_killed_between_any_two_steps_and_again_while_it_resumes(tmp_path: Path) -> None:
-    ended = run_python(["-m", "tests.support.crashes", "steps", str(tmp_path)], timeout=120)
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("which", ["steps", "again"])
+def test_killed_between_any_two_steps_and_again_while_it_resumes(home: Path, which: str) -> None:
+    ended = run_python(["-m", "tests.support.crashes", which, str(home)], timeout=120)
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [line for line in lines if line["problem"] or line["ends"][2] != 0] == []
@@ -27,16 +37,16 @@ def test_killed_between_any_two_steps_and_again_while_it_resumes(tmp_path: Path)
 
 
 @pytest.mark.skipif(not KILLS, reason="CRAWL_KILLS=200 kills crawls at so many random moments")
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    ended = run_python(["-m", "tests.support.crashes", "moments", str(tmp_path), str(KILLS)], timeout=KILLS + 60)
+def test_killed_at_random_moments(home: Path) -> None:
+    ended = run_python(["-m", "tests.support.crashes", "moments", str(home), str(KILLS)], timeout=KILLS + 60)
     assert ended.returncode == 0, ended.stderr
     print(ended.stdout)
     assert json.loads(ended.stdout)["kills"] >= KILLS
 
 
-def test_it_can_be_read_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_read_between_any_two_steps(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART_GROUPS", 2)
-    folder = tmp_path / "pages"
+    folder = home / "pages"
     read: list[set[str]] = []
 
     def effect(name: str) -> bool:
@@ -48,6 +58,6 @@ def test_it_can_be_read_between_any_two_steps(tmp_path: Path, monkeypatch: pytes
         return False
 
     with watched(effect):
-        crawl(tmp_path)
+        crawl(home)
     assert {*map(len, read)} == {0, 4, PAGES}
-    assert fetched(tmp_path) == [href(n) for n in range(PAGES)]
+    assert fetched(home) == [href(n) for n in range(PAGES)]

@@ -5,6 +5,9 @@ the statements of SQLite. The process that runs the crawl is killed before the n
 itself; then the resumed crawl is killed as well, and the third one has to bring it to its end. It prints a line of JSON
 for each n.
 
+``python -m tests.support.crashes again FOLDER`` does the same with the second crawl of a folder, in which the first has
+ended.
+
 ``python -m tests.support.crashes moments FOLDER NUMBER`` kills crawls at random moments, that many times in all.
 
 Nothing of Polars has run in these programs before they fork.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -50,9 +54,12 @@ def href(number: int) -> str:
     return f"https://a.example/{number}"
 
 
-def crawl(home: Path, pages: int = PAGES, batch: int = BATCH, text: str = "") -> None:
-    """Crawl the site from where the crawl in *home* stands to its end, and write a line for each page fetched."""
-    dataset = Dataset.open(home / "pages", SCHEMA, {"site": str(pages)}, resume=True)
+def crawl(home: Path, pages: int = PAGES, batch: int = BATCH, text: str = "", *, again: bool = False) -> int:
+    """Crawl the site from where the crawl in *home* stands to its end, and write a line for each page fetched.
+
+    Return the number of that crawl: 1 for the first into the folder.
+    """
+    dataset = Dataset.open(home / "pages", SCHEMA, {"site": str(pages)}, resume=True, again=again)
     if not dataset.is_seeded:
         dataset.frontier.add((href(n), HOST, 0) for n in range(SEEDS))
         dataset.set_seeded()
@@ -65,6 +72,13 @@ def crawl(home: Path, pages: int = PAGES, batch: int = BATCH, text: str = "") ->
             links = [(href(n + SEEDS), HOST, 1) for n in numbers if n + SEEDS < pages]
             dataset.commit(rows, [Done(entry.id) for entry in todo], links)
     dataset.close(is_finished=True)
+    return dataset.generation
+
+
+def crawl_twice(home: Path) -> None:
+    """Crawl the site to its end, and then once more: whatever of that has been done is not done again."""
+    if crawl(home) == 1:
+        crawl(home, again=True)
 
 
 def fetched(home: Path) -> list[str]:
@@ -73,18 +87,21 @@ def fetched(home: Path) -> list[str]:
     return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
-def problem_of(home: Path, crashes: int, pages: int = PAGES, batch: int = BATCH, *, is_over: bool) -> str | None:
-    """Return what is wrong with the dataset, or None."""
+def problem_of(
+    home: Path, crashes: int, pages: int = PAGES, batch: int = BATCH, *, is_over: bool, crawls: int = 1
+) -> str | None:
+    """Return what is wrong with the dataset after that many *crashes* and *crawls*, or None."""
     folder = home / "pages"
     if not folder.exists() or not os.listdir(folder):
         return "no dataset" if is_over else None
-    urls = pl.scan_parquet(folder).collect()["url"].to_list()
-    if len({*urls}) < len(urls):
-        return f"{len(urls) - len({*urls})} doubled"
-    if is_over and {*urls} != {href(n) for n in range(pages)}:
-        return f"{pages - len(urls)} missing"
-    if len(fetched(home)) > pages + crashes * batch:
-        return f"{len(fetched(home)) - pages} fetched again"
+    found = pl.scan_parquet(folder, include_file_paths="file").collect()
+    rows = found.select("url", pl.col("file").str.extract(r"crawl-(\d+)-part"))
+    if doubled := rows.height - rows.n_unique():
+        return f"{doubled} doubled"
+    if is_over and rows.height != pages * crawls:
+        return f"{pages * crawls - rows.height} missing"
+    if len(fetched(home)) > pages * crawls + crashes * batch:
+        return f"{len(fetched(home)) - pages * crawls} fetched again"
     return None
 
 
@@ -122,7 +139,7 @@ def watched(effect: Effect) -> Iterator[None]:
             setattr(os, name, original)
 
 
-def killed_at(home: Path, number: int, report: Callable[[str], None]) -> None:
+def killed_at(home: Path, number: int, crawls: int, report: Callable[[str], None]) -> None:
     """Crawl, and be killed at the effect of that *number*."""
     module.PART_GROUPS = GROUPS
     seen = 0
@@ -135,7 +152,7 @@ def killed_at(home: Path, number: int, report: Callable[[str], None]) -> None:
         return seen == number
 
     with watched(effect):
-        crawl(home)
+        WORK[crawls](home)
 
 
 def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[int, str]:
@@ -155,41 +172,47 @@ def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
 
 
-def steps(folder: Path) -> None:
-    """Kill a crawl at each of its effects."""
+def steps(folder: Path, crawls: int) -> None:
+    """Kill a crawl, the first or the second into its folder, at each of its effects."""
+    if crawls == 2:
+        (folder / "first").mkdir()
+        in_child(lambda report: report(str(crawl(folder / "first"))))
     number = 1
-    while kill_and_resume(folder, number):
+    while kill_and_resume(folder, number, crawls):
         number += 1
 
 
-def kill_and_resume(folder: Path, number: int) -> bool:
+def kill_and_resume(folder: Path, number: int, crawls: int) -> bool:
     """Kill a crawl at the effect of that *number*, and resume it. Return False if it has ended before."""
     home = folder / str(number)
-    home.mkdir()
-    status, effect = in_child(partial(killed_at, home, number))
+    if crawls == 2:
+        shutil.copytree(folder / "first", home)
+    else:
+        home.mkdir()
+    status, effect = in_child(partial(killed_at, home, number, crawls))
     if status == 0:
         return False
-    again, second = in_child(partial(resumed, home, number))
-    last, told = in_child(partial(ended, home))
+    again, second = in_child(partial(resumed, home, number, crawls))
+    last, told = in_child(partial(ended, home, crawls))
     line = {"number": number, "effect": effect, "second": second, "ends": [status, again, last], "problem": told}
     print(json.dumps(line), flush=True)
     return True
 
 
-def resumed(home: Path, number: int, report: Callable[[str], None]) -> None:
+def resumed(home: Path, number: int, crawls: int, report: Callable[[str], None]) -> None:
     """Check what was left, and be killed at an effect of the resumed crawl: for each *number* a different one."""
-    if problem := problem_of(home, 1, is_over=False):
+    if problem := problem_of(home, 1, is_over=False, crawls=crawls):
         raise AssertionError(problem)
-    killed_at(home, 1 + number * 7 % 23, report)
+    killed_at(home, 1 + number * 7 % 23, crawls, report)
 
 
-def ended(home: Path, report: Callable[[str], None]) -> None:
+def ended(home: Path, crawls: int, report: Callable[[str], None]) -> None:
     """Resume the crawl, and report what is wrong at its end."""
-    if problem := problem_of(home, 2, is_over=False):
+    if problem := problem_of(home, 2, is_over=False, crawls=crawls):
         raise AssertionError(problem)
     module.PART_GROUPS = GROUPS
-    crawl(home)
-    report(problem_of(home, 2, is_over=True) or "")
+    WORK[crawls](home)
+    report(problem_of(home, 2, is_over=True, crawls=crawls) or "")
 
 
 def moments(folder: Path, number: int) -> None:
@@ -234,8 +257,10 @@ def ends(home: Path, crashes: int, seconds: float) -> bool:
     return status == 0
 
 
+WORK: dict[int, Callable[[Path], object]] = {1: crawl, 2: crawl_twice}
+
 if __name__ == "__main__":
-    if sys.argv[1] == "steps":
-        steps(Path(sys.argv[2]))
-    else:
+    if sys.argv[1] == "moments":
         moments(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        steps(Path(sys.argv[2]), {"steps": 1, "again": 2}[sys.argv[1]])
