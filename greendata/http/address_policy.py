@@ -9,9 +9,20 @@ from greendata.errors import BadArgument
 
 __all__ = ("AddressPolicy",)
 
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # formerly private networks, which Python considers global
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # of a network's own translator, which may lead into it
+# Networks that are not public and that Python, in some of the supported versions, considers global.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "fec0::/10",  # formerly private
+            "64:ff9b:1::/48",  # the own translators of networks, which may lead into them
+            "192.0.0.0/24",  # protocols of the IETF
+            "3fff::/20",  # documentation
+            "5f00::/16",  # segment routing
+        ),
+    )
+)
 
 
 class AddressPolicy:
@@ -43,7 +54,7 @@ class AddressPolicy:
         ip = _embedded_ipv4(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self._networks):
             return True
-        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _SITE_LOCAL or ip in _LOCAL_NAT64)
+        return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC))
 
 
 def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
