@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     )
     from greendata.formats.decoders import decode
     from greendata.formats.encoders import Chunks, encode
+    from greendata.http.pagination import paginate
     from greendata.http.readers import read_csv_url, read_ndjson_url, read_parquet_url
+    from greendata.http.session import GuardedSession
     from greendata.hub.deadline import deadline
     from greendata.hub.logs import route_logging
     from greendata.hub.outcome import Status
@@ -101,6 +103,7 @@ __all__ = (
     "GreenFrame",
     "GreenLazyFrame",
     "Group",
+    "GuardedSession",
     "JobAborted",
     "JobCancelled",
     "Malformed",
@@ -138,6 +141,7 @@ __all__ = (
     "model_of",
     "observe",
     "paced",
+    "paginate",
     "patch_polars",
     "read_csv",
     "read_csv_url",
@@ -186,6 +190,7 @@ _DEFINED_IN = {
     "GreenFrame": "greendata.query.namespace",
     "GreenLazyFrame": "greendata.query.namespace",
     "Group": "greendata.tasks.group",
+    "GuardedSession": "greendata.http.session",
     "PoolStats": "greendata.pool.pool",
     "ProcessEngine": "greendata.engines.process",
     "RayTasks": "greendata.engines.ray",
@@ -211,6 +216,7 @@ _DEFINED_IN = {
     "load": "greendata.sql.verbs",
     "model_of": "greendata.schema.models",
     "paced": "greendata.hub.pacing",
+    "paginate": "greendata.http.pagination",
     "patch_polars": "greendata.query.patching.patch",
     "read_csv": "greendata.query.verbs",
     "read_csv_url": "greendata.http.readers",

@@ -86,6 +86,7 @@
     ├── FetchFailed                 no response, or one with a status other than 200; also RuntimeError
     ├── FetchTimeout                a response was not complete in time; also TimeoutError
     ├── BadUrl                      a text is not a URL that can be fetched; also ValueError
+    ├── PagesEndless                the pages of an API do not end; also ValueError
     ├── UrlRefused                  a forbidden scheme or address, or too many redirects; also ValueError
     ├── AnswerTooLarge              a response is larger than allowed; also ValueError
     ├── AnswerBroken                a response was incomplete or garbled; also ValueError
@@ -140,6 +141,7 @@ from greendata.errors.fetch import (
     CrawlRunning,
     FetchFailed,
     FetchTimeout,
+    PagesEndless,
     UrlRefused,
     WrongContentType,
 )
@@ -320,6 +322,7 @@ __all__ = (
     "NotSendable",
     "NotWritable",
     "OptionTaken",
+    "PagesEndless",
     "PathRefused",
     "PipelineTimeout",
     "PlanRefused",

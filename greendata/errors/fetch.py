@@ -20,6 +20,7 @@ __all__ = (
     "CrawlRunning",
     "FetchFailed",
     "FetchTimeout",
+    "PagesEndless",
     "UrlRefused",
     "WrongContentType",
 )
@@ -101,6 +102,27 @@ class BadUrl(GreenDataError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.url} cannot be used: {self.reason}"
+
+
+class PagesEndless(GreenDataError, ValueError):
+    """The pages of an API do not end: there are more than allowed, or one comes for the second time.
+
+    Attributes:
+        url: the URL of the first page, without its secrets.
+        reason: why.
+
+    Example:
+        >>> print(PagesEndless("https://example.com/orders?token=1", "page 3 is the same as the one before it"))
+        the pages of https://example.com/orders do not end: page 3 is the same as the one before it
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = _without_secrets(url)
+        super().__init__(self.url, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the pages of {self.url} do not end: {self.reason}"
 
 
 class AnswerTooLarge(GreenDataError, ValueError):

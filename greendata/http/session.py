@@ -40,10 +40,7 @@ from greendata.hub.closing import Closing
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
 
-__all__ = (
-    "GuardedSession",
-    "Response",
-)
+__all__ = ("GuardedSession", "Response", "check_url", "origin_of")
 
 CONNECT = 10.0  # seconds to connect
 SILENCE = 30.0  # seconds without a byte
@@ -222,7 +219,7 @@ class _Request:
 
     def send(self) -> requests.Response:
         for _ in range(REDIRECTS + 1):
-            _check_url(self.url)
+            check_url(self.url)
             response = self._session.get(
                 self.url,
                 headers=self._headers,
@@ -258,7 +255,7 @@ class _Request:
     def _follow(self, target: str) -> None:
         try:
             target = urljoin(self.url, target.encode("latin-1").decode(errors="replace"))
-            leaves = _origin(self.url) != _origin(target)
+            leaves = origin_of(self.url) != origin_of(target)
         except ValueError as error:
             raise UrlRefused(self.url, "it redirects to an invalid URL") from error
         if leaves:
@@ -266,22 +263,37 @@ class _Request:
         self.url = target
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def origin_of(url: str) -> tuple[str, str | None, int | None]:
     """Return scheme, host and port of *url* as requests will see them.
 
     Another parser may find another host, for example after a backslash, and the headers of one would go to the other.
 
     Raises:
         ValueError: it is not a URL.
+
+    Example:
+        >>> origin_of("http://Example.com/a")
+        ('http', 'example.com', 80)
     """
     parts = parse_url(url)
     scheme = parts.scheme or ""
     return scheme, parts.host, parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raise if *url* is not an HTTP URL with a host.
+
+    Raises:
+        UrlRefused: it is not.
+
+    Example:
+        >>> check_url("ftp://example.com/")
+        Traceback (most recent call last):
+        greendata.errors.fetch.UrlRefused: ftp://example.com/ is refused: expected http or https and a host, got the \
+scheme 'ftp'
+    """
     try:
-        scheme, host, _ = _origin(url)
+        scheme, host, _ = origin_of(url)
     except ValueError as error:
         raise UrlRefused(url, "it is not a valid URL") from error
     if scheme not in ("http", "https") or not host:

@@ -29,6 +29,7 @@ __all__ = (
     "TEXT",
     "line_of",
     "lines_of_rows",
+    "members_of",
     "names_of_columns",
     "read_columns",
     "rows_of",
@@ -88,6 +89,32 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         reject_deep_document(content)  # the expressions report deep nesting as a value without an end
         line = None if error.line is None else error.line + count(content, b"\n", 0, begin)
         raise Malformed("json", error.reason, line=line, column=error.column) from error
+
+
+def members_of(content: bytes) -> dict[str, str]:
+    """Return the text of each member of a JSON object, by name; of several members of one name the last.
+
+    The texts themselves are not checked.
+
+    Raises:
+        Malformed: *content* is not an object.
+
+    Example:
+        >>> members_of(b'{"items": [{"a": 1.10}], "next": "b"}')
+        {'items': '[{"a": 1.10}]', 'next': '"b"'}
+    """
+    begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
+    if content[begin : begin + 1] != b"{":
+        raise Malformed("json", f"expected an object, got {content[begin : begin + 20]!r}")
+    try:
+        text = text_in(content, "json", begin).select(TEXT.str.strip_chars(" \t\n\r"))
+        members = _split_list(text, _MEMBER, "{}")
+    except Malformed:
+        reject_deep_document(content)  # the expressions report deep nesting as a value without an end
+        raise
+    reject_wide(members.len(), format="json")
+    keys, values = _keys_and_values(members)
+    return {_name(key): value for key, value in zip(keys, values.to_list(), strict=True)}
 
 
 def names_of_columns(content: bytes) -> list[str]:
