@@ -27,10 +27,11 @@ from gevent.hub import Waiter
 from greendata.crawl.fetcher import Fetcher, Hop, Limits
 from greendata.crawl.parsing import Fetched, Finished, Parser
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
-from greendata.crawl.scheduler import Host, Outcome, Scheduler, retry_after_of
+from greendata.crawl.scheduler import Host, Outcome, Scheduler
 from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import BadUrl
+from greendata.http.retry import retry_after_of
 from greendata.pipelines.channel import Channel
 from greendata.pipelines.run import Run
 from greendata.pool import pool

@@ -29,16 +29,13 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ("Host", "Outcome", "Request", "Scheduler", "retry_after_of")
+__all__ = ("Host", "Outcome", "Request", "Scheduler")
 
 BACK_OFF = 1.0  # seconds after the first failure of a host; doubled by each further one
 BACK_OFF_MAX = 60.0  # seconds; a host that restarts is found again within a minute
@@ -48,7 +45,6 @@ FAILED_MOST = 40  # in a row, whatever the failure: a host may have a section th
 SLOW = 5.0  # seconds that answers of a host take on average, from which on it is a suspect
 WEIGHT = 0.3  # of the newest answer in that average
 WINDOW = 32  # requests of a host in memory; a look into the frontier costs as much as about ten of them
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")  # of Retry-After; fractions are not in RFC 9110, but are sent
 IDLE = 4_096  # hosts without work whose state is kept: their robots rules, above all
 
 
@@ -535,34 +531,3 @@ class Scheduler(Generic[R]):
 def _discard_void(queue: _Ready[R]) -> None:
     while queue and (queue[0][1] != queue[0][2].ticket or queue[0][2].place is not _Place.READY):
         queue.popleft()
-
-
-def retry_after_of(header: str | None, now: datetime) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for: never less than 0, and not bounded.
-
-    Args:
-        header: the value: a number of seconds, or a date (RFC 9110, section 10.2.3).
-        now: the present, with a time zone.
-
-    Returns:
-        None if there is no header, or nothing that can be understood.
-
-    Example:
-        >>> now = datetime(2026, 1, 1, tzinfo=UTC)
-        >>> for header in ("120", "Thu, 01 Jan 2026 00:00:30 GMT", "Wed, 31 Dec 2025 23:00:00 GMT", "-5", "soon"):
-        ...     print(retry_after_of(header, now))
-        120.0
-        30.0
-        0.0
-        None
-        None
-    """
-    text = (header or "").strip()
-    if _SECONDS.fullmatch(text):
-        return float(text)
-    try:
-        date = parsedate_to_datetime(text)
-        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-        return max(0.0, (date - now).total_seconds())
-    except (ValueError, OverflowError):
-        return None

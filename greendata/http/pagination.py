@@ -117,24 +117,20 @@ def paginate(
 ) -> Result[pl.DataFrame]:
     """Fetch *url* and the pages that follow it, and return the JSON rows of all of them as one frame.
 
-    Each page is requested when the one before has arrived. If a request fails in a way that another attempt may mend (no
-    response, one that is cut short, status 429, 500, 502, 503 or 504), it is sent again after a pause: as long as the
-    server asks in Retry-After, otherwise 1 second, doubled with each failure up to 60, with jitter. The pauses are spent
-    in a greenlet; no thread waits.
+    Each page is requested when the one before has arrived. If a request fails in a way that another attempt may mend
+    (no response, one that is cut short, status 429, 500, 502, 503 or 504), it is sent again after a pause: as long as
+    the server asks in Retry-After, otherwise 1 second, doubled with each failure up to 60, with jitter. The pauses are
+    spent in a greenlet if the calling thread has a hub.
 
     Args:
         session: sends the requests. Its headers, such as credentials, are sent to the host of *url* only.
         url: the URL of the first page.
-        next: where the URL of the next page is. There is none, and the page is the last one, if the place is absent,
-            null or empty.
-
-            - ``"link"``: in the Link header, with ``rel="next"`` (RFC 8288).
-            - another string, or a list of names: in the body, at this path, such as ``"links.next"``.
-            - ``{"cursor": "meta.next"}``: the query parameter ``cursor`` is set to the value at this path of the body.
-            - ``{"page": 1}``: the query parameter ``page`` is a number, and that of *url* is 1. It grows by one until
-              a page has no rows.
-            - a function that is given the `ApiPage` and returns a URL, which may be relative, or None. It runs in a
-              greenlet.
+        next: where the URL of the next page is. ``"link"``: in the Link header, with ``rel="next"`` (RFC 8288). Another
+            string, or a list of names: in the body, at this path, such as ``"links.next"``. ``{"cursor": "meta.next"}``:
+            the query parameter ``cursor`` is set to the value at this path of the body. In these three cases a page is
+            the last one if the place is absent, null or empty. ``{"page": 1}``: the query parameter ``page`` is a
+            number, that of *url* is 1, and it grows by one until a page has no rows. A function: it is given the
+            `ApiPage` and returns a URL, which may be relative, or None after the last page.
         rows: the path of the array of rows in the body, such as ``"data.items"``; None if the body is the array, or has
             one row per line.
         model: a pydantic model that the rows must satisfy, as in `greendata.formats.decoders.decode`.
@@ -164,7 +160,7 @@ def paginate(
         ...     pages = paginate(session, "http://127.0.0.1/orders", rows="items", next={"cursor": "next"})
         ...     pages.get(timeout=30)
         Traceback (most recent call last):
-        greendata.errors.fetch.UrlRefused: http://127.0.0.1/orders is refused: its address 127.0.0.1 is not public
+        greendata.errors.fetch.UrlRefused: http://127.0.0.1:80 is refused: its address 127.0.0.1 is not public...
     """
     seconds, pause = seconds_of(timeout), seconds_of(max_wait)
     if seconds is None or pause is None:

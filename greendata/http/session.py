@@ -133,7 +133,7 @@ class GuardedSession(Closing):
         >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as response:
         ...     b"".join(response.chunks())
         Traceback (most recent call last):
-        greendata.errors.fetch.FetchFailed: http://127.0.0.1:1/ could not be fetched: ...
+        greendata.errors.fetch.UrlRefused: http://127.0.0.1:1 is refused: its address 127.0.0.1 is not public
     """
 
     def __init__(

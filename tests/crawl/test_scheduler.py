@@ -20,8 +20,8 @@ from greendata.crawl.scheduler import (
     WINDOW,
     Outcome,
     Scheduler,
-    retry_after_of,
 )
+from greendata.http.retry import retry_after_of
 
 A, B = "http://a.example:80", "http://b.example:80"
 

@@ -274,10 +274,9 @@ def test_headers_do_not_go_to_a_host_that_another_parser_would_not_see(monkeypat
     ) as server:
 
         def work() -> None:
-            headers = {"Authorization": "Bearer secret"}
-            with GuardedSession(allow_private=[PUBLIC], headers=headers) as session:
-                with pytest.raises(FetchFailed), session.get(f"http://good.test:{server.port}/"):
-                    pass
+            session = GuardedSession(allow_private=[PUBLIC], headers={"Authorization": "Bearer secret"})
+            with session, pytest.raises(FetchFailed), session.get(f"http://good.test:{server.port}/"):
+                pass
 
         work() if PATCHED else greendata.run(work).get()
         assert "secret" in server.requests[0]

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qs
 
+import gevent
 import polars as pl
 import pytest
 from pydantic import BaseModel
@@ -119,7 +120,6 @@ def test_a_function() -> None:
         assert [(page.number, page.rows) for page in seen] == [(0, 2), (1, 2), (2, 2)]
         assert seen[1].url == site.url("/?page=2")
         assert seen[0].headers["content-type"] == JSON
-        assert seen[0].member("id.of") is None if seen[0].body.startswith(b"{") else True
 
 
 # -- the frame --------------------------------------------------------------------------------------------------
@@ -212,16 +212,16 @@ def test_the_pause_that_a_server_asks_for(header: str, pauses: list[float]) -> N
 def test_a_pause_that_is_too_long_is_raised_at_once(header: str) -> None:
     with Site({"/": Reply(status=503, headers={"Retry-After": header})}) as site:
         with pytest.raises(
-            FetchFailed, match="the status is 503, and it asks for a pause of .* seconds; raise max_wait"
+            FetchFailed, match=r"the status is 503, and it asks for a pause of .* seconds; raise max_wait"
         ):
             pages_of(site)
         assert site.count() == 1
 
 
 def test_a_pause_beyond_the_deadline_is_not_waited_for(pauses: list[float]) -> None:
-    with Site({"/": Reply(status=503, headers={"Retry-After": "50"})}) as site:
-        with pytest.raises(FetchFailed, match="the status is 503"):
-            pages_of(site, timeout=20.0)
+    busy = Reply(status=503, headers={"Retry-After": "50"})
+    with Site({"/": busy}) as site, pytest.raises(FetchFailed, match="the status is 503"):
+        pages_of(site, timeout=20.0)
     assert pauses == []
 
 
@@ -276,7 +276,7 @@ def test_pages_that_come_again(case: str) -> None:
     if case == "the same cursor":
         pages = {"/": api({"rows": orders(0), "next": "a"}), "/?cursor=a": api({"rows": orders(2), "next": "a"})}
     with Site(pages) as site:
-        with pytest.raises(PagesEndless, match="leads back to a page|is the same as the one before"):
+        with pytest.raises(PagesEndless, match=r"leads back to a page|is the same as the one before"):
             pages_of(site, next=following, rows="rows" if case == "the same cursor" else None)
         assert site.count() <= 2
 
@@ -363,10 +363,10 @@ def test_bad_arguments_are_refused_at_the_call(options: dict[str, Any], error: t
         greendata.paginate(**{"session": session, "url": "http://example.com/", **options})
 
 
-def test_it_runs_where_there_is_no_hub() -> None:
+def test_it_runs_in_a_greenlet_and_where_there_is_no_hub() -> None:
     with Site(LINKS) as site:
-        df = greendata.run(lambda: pages_of(site)).get(timeout=60)
-    assert df["id"].to_list() == [*range(6)]
+        for df in (gevent.spawn(pages_of, site).get(), greendata.run(pages_of, site).get(timeout=60)):
+            assert df["id"].to_list() == [*range(6)]
 
 
 def test_a_cancelled_walk_requests_no_more_pages() -> None:
