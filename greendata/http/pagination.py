@@ -126,11 +126,11 @@ def paginate(
         session: sends the requests. Its headers, such as credentials, are sent to the host of *url* only.
         url: the URL of the first page.
         next: where the URL of the next page is. ``"link"``: in the Link header, with ``rel="next"`` (RFC 8288). Another
-            string, or a list of names: in the body, at this path, such as ``"links.next"``. ``{"cursor": "meta.next"}``:
-            the query parameter ``cursor`` is set to the value at this path of the body. In these three cases a page is
-            the last one if the place is absent, null or empty. ``{"page": 1}``: the query parameter ``page`` is a
-            number, that of *url* is 1, and it grows by one until a page has no rows. A function: it is given the
-            `ApiPage` and returns a URL, which may be relative, or None after the last page.
+            string, or a list of names: in the body, at this path, such as ``"links.next"``.
+            ``{"cursor": "meta.next"}``: the query parameter ``cursor`` is set to the value at this path of the body. In
+            these three cases a page is the last one if the place is absent, null or empty. ``{"page": 1}``: the query
+            parameter ``page`` is a number, that of *url* is 1, and it grows by one until a page has no rows. A
+            function: it is given the `ApiPage` and returns a URL, which may be relative, or None after the last page.
         rows: the path of the array of rows in the body, such as ``"data.items"``; None if the body is the array, or has
             one row per line.
         model: a pydantic model that the rows must satisfy, as in `greendata.formats.decoders.decode`.
