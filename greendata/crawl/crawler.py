@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gevent.hub import Waiter
 
-from greendata.crawl.fetcher import Fetcher, Hop, Limits
 from greendata.crawl.parsing import Fetched, Finished, Parser
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
 from greendata.crawl.scheduler import Host, Outcome, Scheduler
@@ -36,6 +35,9 @@ from greendata.pipelines.channel import Channel
 from greendata.pipelines.run import Run
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
+
+if TYPE_CHECKING:
+    from greendata.crawl.fetcher import Hop, Limits
 
 __all__ = ("Crawler", "FileTask", "Options", "PageTask", "Task")
 
@@ -192,6 +194,8 @@ class Crawler:
         notify: Callable[[], object],
         found: Callable[[list[Url]], object] | None = None,
     ) -> None:
+        from greendata.crawl.fetcher import Fetcher, Limits  # here, because it imports ssl, which gevent may patch
+
         self.scheduler: Scheduler[Task] = Scheduler(
             workers=options.workers,
             per_host=options.per_host,
@@ -418,6 +422,8 @@ class Crawler:
 
     def _refuse(self, task: Task, error: str, message: str) -> None:
         """End *task* without having sent its hop."""
+        from greendata.crawl.fetcher import Hop
+
         self._end(task, Hop(task.url.href, error=error, message=message), None)  # type: ignore[arg-type]
 
     def _end(self, task: Task, hop: Hop, at: datetime | None) -> None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from greendata.crawl.fetcher import HTML, Hop
 from greendata.crawl.frontier import Link
 from greendata.crawl.html import ParsedPage, parse_html
 from greendata.crawl.page import Page, RobotsVerdict
@@ -28,13 +27,16 @@ from greendata.hub.pacing import release_gil
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
 
+if TYPE_CHECKING:
+    from greendata.crawl.fetcher import Hop
+
 __all__ = ("Extract", "Fetched", "Finished", "Follow", "Parser", "Reading")
 
 T = TypeVar("T")
 Extract = Callable[[ParsedPage], BaseModel | None]
 Follow = bool | Callable[[ParsedPage], Iterable[str | Url]]
 
-_PLAIN = "text/plain"
+_READ = ("text/html", "application/xhtml+xml", "text/plain", "")  # the media types of bodies that are parsed
 
 
 class Fetched(NamedTuple):
@@ -117,7 +119,7 @@ class Reading:
         links: list[Link] = []
         if hop.body:
             fields["sha256"] = sha256(hop.body).hexdigest()
-            if hop.content_type in (*HTML, _PLAIN, ""):
+            if hop.content_type in _READ:
                 links = self._read_body(fetched, fields)
         return Finished(Page(**fields), links)
 

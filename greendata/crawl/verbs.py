@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from greendata.crawl.crawler import Crawler, Options, PageTask
 from greendata.crawl.dataset import Dataset
-from greendata.crawl.fetcher import Fetcher
 from greendata.crawl.frontier import Frontier
 from greendata.crawl.html import MAX_TEXT
 from greendata.crawl.keeper import Keeper, Store
@@ -442,6 +441,8 @@ def _open_store(
 
 def _options(given: Mapping[str, Any]) -> Options:
     """Check the arguments that both stages have."""
+    from greendata.crawl.fetcher import Fetcher  # here, because it imports ssl, which gevent may patch
+
     for name, least in (("per_host", 1), ("workers", 1), ("max_bytes", 1), ("retries", 0), ("maxsize", 0)):
         checked_count(name, given[name], least=least)
     for name in ("delay", "max_wait"):
