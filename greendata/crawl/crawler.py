@@ -203,6 +203,7 @@ class Crawler:
             max_wait=options.max_wait,
             clock=monotonic,
         )
+        counters.hosts = lambda: (self.scheduler.hosts_waiting, self.scheduler.hosts_given_up)
         self.scope: Scope | None = None
         self.trusted: set[str] | None = None
         self.follows = False

@@ -184,6 +184,12 @@ class Scheduler(Generic[R]):
         clock: returns seconds that never go back.
         seed: of the jitter.
 
+    Attributes:
+        in_flight: requests that were taken and are not done.
+        queued: requests that wait.
+        hosts_waiting: hosts that have requests and wait for their time.
+        hosts_given_up: hosts that were given up.
+
     Example:
         >>> from collections import namedtuple
         >>> Page = namedtuple("Page", "origin path")
@@ -229,6 +235,8 @@ class Scheduler(Generic[R]):
         self._in_suspect = 0  # requests in flight to suspects
         self.in_flight = 0
         self.queued = 0
+        self.hosts_waiting = 0
+        self.hosts_given_up = 0
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -350,7 +358,7 @@ class Scheduler(Generic[R]):
     def give_up(self, origin: str) -> None:
         """Let the requests of a host come out of `take` at once. They are not to be sent."""
         host = self.host(origin)
-        host.is_given_up = True
+        self._give_up(host)
         self._suspect_if(host, False)
         self._place(host)
 
@@ -400,16 +408,6 @@ class Scheduler(Generic[R]):
         """The number of hosts that have work, or may have some in the frontier."""
         return len(self._hosts) - len(self._idle)
 
-    @property
-    def hosts_waiting(self) -> int:
-        """The number of hosts that have requests and wait for their time."""
-        return sum(1 for _, _, ticket, host in self._waiting if ticket == host.ticket)
-
-    @property
-    def hosts_given_up(self) -> int:
-        """The number of hosts in memory that were given up."""
-        return sum(host.is_given_up for host in self._hosts.values())
-
     # -- inside -------------------------------------------------------------------------------------
 
     def _start(self, host: Host[R], now: float) -> None:
@@ -436,9 +434,13 @@ class Scheduler(Generic[R]):
             doublings = min(host.failures - 1, 30)  # the power of a larger one is of no use
             pause = min(BACK_OFF * 2.0**doublings, BACK_OFF_MAX) * self._random.uniform(*JITTER)
             if host.unreachable >= UNREACHABLE_MOST or host.failures >= FAILED_MOST:
-                host.is_given_up = True
+                self._give_up(host)
         self._suspect_if(host, (host.failures > 0 or host.seconds > SLOW) and not host.is_given_up)
         return pause
+
+    def _give_up(self, host: Host[R]) -> None:
+        self.hosts_given_up += not host.is_given_up
+        host.is_given_up = True
 
     def _suspect_if(self, host: Host[R], is_suspect: bool) -> None:  # noqa: FBT001 - the new value of a field
         if is_suspect is not host.is_suspect:
@@ -451,11 +453,11 @@ class Scheduler(Generic[R]):
         due = host.due()
         limit = math.inf if host.is_given_up else 1 if host.failures else self._per_host
         if due == math.inf:
-            host.place = _Place.BUSY if host.in_flight else _Place.IDLE
+            self._move(host, _Place.BUSY if host.in_flight else _Place.IDLE)
         elif host.in_flight >= limit:
-            host.place = _Place.BUSY
+            self._move(host, _Place.BUSY)
         elif due > self._clock():
-            host.place = _Place.WAITING
+            self._move(host, _Place.WAITING)
             host.due_at = due
             self._numbers += 1
             heappush(self._waiting, (due, self._numbers, host.ticket, host))
@@ -463,8 +465,12 @@ class Scheduler(Generic[R]):
             self._make_ready(host)
         self._note(host)
 
+    def _move(self, host: Host[R], place: _Place) -> None:
+        self.hosts_waiting += (place is _Place.WAITING) - (host.place is _Place.WAITING)
+        host.place = place
+
     def _make_ready(self, host: Host[R]) -> None:
-        host.place = _Place.READY
+        self._move(host, _Place.READY)
         self._numbers += 1
         (self._suspect if host.is_suspect else self._trusted).append((self._numbers, host.ticket, host))
         self._contending.add(host)
@@ -486,7 +492,7 @@ class Scheduler(Generic[R]):
             host = queue.popleft()[2]
             if host.in_flight < max(1, self._workers // len(self._contending)) or host.is_given_up:
                 return host
-            host.place = _Place.BUSY  # it has its share; the end of one of its requests makes it ready again
+            self._move(host, _Place.BUSY)  # it has its share; the end of one of its requests makes it ready again
 
     def _note(self, host: Host[R]) -> None:
         """Keep the sets of hosts true."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from greendata.observe.running import RunningCrawl, add_crawl, remove_crawl
+
 if TYPE_CHECKING:
     from greendata.crawl.page import Page
 
@@ -79,11 +81,11 @@ class CrawlCounters:
         self.statuses: Counter[int] = Counter()
         self.errors: Counter[str] = Counter()
         self.in_flight = 0
-        self.hosts_waiting: Callable[[], int] = int  # set by the crawler
-        self.hosts_given_up: Callable[[], int] = int
+        self.hosts: Callable[[], tuple[int, int]] = _no_hosts  # that wait and were given up; set by the crawler
         self.urls: Callable[[], tuple[int | None, int]] | None = None  # to do and done, set by the keeper
         self._groups: dict[tuple[str, int | None, str | None], list[float]] = {}  # pages, bytes, seconds
         self._hosts: set[str] = set()
+        self._label = ""
         self._begun = monotonic()
         self._ended: float | None = None
         self._rate_at = self._begun  # a moment of the last few seconds, and the pages then
@@ -117,13 +119,36 @@ class CrawlCounters:
         group[1] += page.bytes
         group[2] += page.seconds or 0.0
 
+    def begin(self, label: str) -> None:
+        """Let `greendata.observe` show the run until `end`."""
+        self._label = label
+        add_crawl(self.running)
+
     def end(self) -> None:
         """Stop the clock of the run."""
         if self._ended is None:
             self._ended = monotonic()
+            remove_crawl(self.running)
+
+    def running(self) -> RunningCrawl:
+        """Return what `greendata.observe` shows of the run."""
+        now = self.stats()
+        return RunningCrawl(
+            label=self._label,
+            pages=now.pages,
+            failed=now.failed,
+            bytes=now.bytes,
+            requests=now.requests,
+            in_flight=now.in_flight,
+            hosts_waiting=now.hosts_waiting,
+            todo=now.todo,
+            pages_per_second=now.pages_per_second,
+            seconds=now.seconds,
+        )
 
     def stats(self) -> CrawlStats:
         """Return the counters now."""
+        hosts_waiting, hosts_given_up = self.hosts()
         todo, done = (None, self.pages) if self.urls is None else self.urls()
         seconds = (self._ended or monotonic()) - self._begun
         return CrawlStats(
@@ -133,8 +158,8 @@ class CrawlCounters:
             statuses=dict(sorted(self.statuses.items())),
             errors=dict(self.errors.most_common()),
             in_flight=self.in_flight,
-            hosts_waiting=self.hosts_waiting(),
-            hosts_given_up=self.hosts_given_up(),
+            hosts_waiting=hosts_waiting,
+            hosts_given_up=hosts_given_up,
             todo=todo,
             done=done,
             seconds=seconds,
@@ -159,3 +184,7 @@ class CrawlCounters:
             self._rate = (self.pages - self._rate_pages) / (now - self._rate_at)
             self._rate_at, self._rate_pages = now, self.pages
         return self._rate
+
+
+def _no_hosts() -> tuple[int, int]:
+    return 0, 0

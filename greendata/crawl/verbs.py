@@ -69,6 +69,7 @@ class PageStage(Stage[Page]):
         self._reading = reading
         self._on = on
         self._progress = progress
+        self._named = ""  # where the crawl begins, for `greendata.observe`
         self._counters: CrawlCounters | None = None  # of the run that began last
         if progress is not None:
             bar_class()  # raises ImportError now and not during the run
@@ -96,6 +97,7 @@ class PageStage(Stage[Page]):
 
     def _begin(self, run: Run) -> tuple[Parser, CrawlCounters]:
         counters = self._counters = CrawlCounters()
+        counters.begin(self._named or self.label)
         if self._progress is not None:
             run.spawn(_draw, counters, self._progress)
         return Parser(self._reading, self._on), counters
@@ -174,8 +176,9 @@ class FetchStage(PageStage):
 class CrawlStage(PageStage):
     """Crawls from its seeds."""
 
-    def __init__(self, *arguments: Any, make_keeper: Callable[..., Keeper], follows: bool) -> None:
+    def __init__(self, *arguments: Any, make_keeper: Callable[..., Keeper], follows: bool, named: str) -> None:
         super().__init__(*arguments)
+        self._named = named
         self._make_keeper = make_keeper
         self._follows = follows
 
@@ -426,7 +429,15 @@ def crawl(
         *("crawl", maxsize, (), options, reading, _place(on), _label("crawl", progress)),
         make_keeper=make_keeper,
         follows=follow is not False,
+        named=_name_of(seeds),
     )
+
+
+def _name_of(seeds: Iterable[str]) -> str:
+    """Return a name for a crawl from *seeds*, with the hosts as far as they are known."""
+    hosts = list(dict.fromkeys(parse_url(seed).host for seed in seeds)) if isinstance(seeds, list) else []
+    more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
+    return f"crawl {hosts[0]}{more}" if hosts else "crawl"
 
 
 def _open_store(

@@ -15,7 +15,7 @@ from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import Histogram
 from greendata.observe.inline import HubBlockedWarning, warn_on_block
 from greendata.observe.lag import LagProbe, watch_lag
-from greendata.observe.running import QueuedJob, RunningJob, cancel, queued, running
+from greendata.observe.running import QueuedJob, RunningCrawl, RunningJob, cancel, crawls, queued, running
 from greendata.observe.stats import Lag, QueryCounts, Stats, snapshot_json, stats
 from greendata.observe.summaries import FailureGroup, LabelSummary
 from greendata.observe.watch import Observer, Second, start, stop
@@ -34,10 +34,12 @@ __all__ = (
     "Observer",
     "QueryCounts",
     "QueuedJob",
+    "RunningCrawl",
     "RunningJob",
     "Second",
     "Stats",
     "cancel",
+    "crawls",
     "queued",
     "running",
     "snapshot_json",

@@ -21,6 +21,7 @@ from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.counters import Labels
 from greendata.observe.histogram import BOUNDS
 from greendata.observe.listeners import FinishedQuery, add_query_listener, remove_query_listener
+from greendata.observe.running import crawl_totals, crawls
 from greendata.observe.watch import Second, start
 from greendata.pool import pool
 from greendata.pool.workers import is_inline_thread
@@ -38,6 +39,13 @@ except ImportError as missing:
 
 __all__ = ("Metrics", "remove_gauges")
 
+_CRAWL_COUNTERS = {  # in the order of `CrawlTotals`
+    "pages": "Pages that crawls have finished",
+    "failed_pages": "Those of them that have an error",
+    "bytes": "Decoded bytes of their bodies",
+    "requests": "Requests that crawls have sent",
+}
+
 
 class Metrics:
     """The metrics of this process in a registry, until `close`. Calls `greendata.observe.start`.
@@ -53,6 +61,12 @@ class Metrics:
     ``greendata_hub_lag_seconds``             gauge      the worst lag of the last second, of all processes
     ``greendata_job_wait_seconds``            histogram  from submit to begin, by ``label``
     ``greendata_job_run_seconds``             histogram  on workers, by ``label``
+    ``greendata_crawl_pages_total``           counter    pages that crawls have finished
+    ``greendata_crawl_failed_pages_total``    counter    those of them that have an error
+    ``greendata_crawl_bytes_total``           counter    decoded bytes of their bodies
+    ``greendata_crawl_requests_total``        counter    requests that crawls have sent
+    ``greendata_crawl_in_flight``             gauge      requests of crawls that wait for an answer
+    ``greendata_crawl_hosts_waiting``         gauge      hosts of crawls that wait for their time
     ========================================  =========  ==================================================
 
     A query counts once, also if it has several jobs, as a stream and a validation have. The gauges count all jobs,
@@ -80,6 +94,7 @@ class Metrics:
         self._is_due = False  # a flushing greenlet was spawned; hubs set this, the greenlet clears it
         self._rejected = 0  # counted so far; used by greenlets only
         self._lag = 0.0  # seconds; hub's thread only
+        self._crawled = crawl_totals()  # counted so far; used by greenlets only
         self._make()
         self._observer = start()
         self._observer.on_second(self._on_second)
@@ -126,7 +141,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._crawl_counters = [
+            Counter(f"greendata_crawl_{name}", text, registry=registry) for name, text in _CRAWL_COUNTERS.items()
+        ]
+        self._crawl_in_flight = _gauge("greendata_crawl_in_flight", "Requests of crawls in flight", registry)
+        self._crawl_hosts = _gauge("greendata_crawl_hosts_waiting", "Hosts that wait for their time", registry)
         self._made = [
+            *(*self._crawl_counters, self._crawl_in_flight, self._crawl_hosts),
             *(self._jobs, self._internal_jobs, self._rejections, self._waits, self._runs),
             *(self._running, self._queued, self._abandoned, self._workers, self._lags),
         ]
@@ -171,6 +192,13 @@ class Metrics:
         self._lags.set(self._lag)
         counted, self._rejected = self._rejected, now.rejected  # before the call: another greenlet may run during it
         self._rejections.inc(max(0, now.rejected - counted))  # the pool of a forked child starts at 0
+        running = crawls()
+        self._crawl_in_flight.set(sum(crawl.in_flight for crawl in running))
+        self._crawl_hosts.set(sum(crawl.hosts_waiting for crawl in running))
+        totals = crawl_totals()
+        crawled, self._crawled = self._crawled, totals
+        for counter, before, after in zip(self._crawl_counters, crawled, totals, strict=True):
+            counter.inc(max(0, after - before))
 
 
 class _Processes(Collector):

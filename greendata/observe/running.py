@@ -1,18 +1,33 @@
-"""List the jobs that run now and those that wait, and cancel a job by its id."""
+"""List the jobs that run now, those that wait, and the crawls that run; cancel a job by its id."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 from greendata.errors.notes import text_of
 from greendata.pool import pool
 from greendata.pool.job import Job
 from greendata.pool.operation import INTERNAL
 
-__all__ = ("QueuedJob", "RunningJob", "cancel", "origin", "queued", "running")
+__all__ = (
+    "CrawlTotals",
+    "QueuedJob",
+    "RunningCrawl",
+    "RunningJob",
+    "add_crawl",
+    "cancel",
+    "crawl_totals",
+    "crawls",
+    "origin",
+    "queued",
+    "remove_crawl",
+    "running",
+)
 
 KEY = 80  # characters that are shown of a key
 ORIGIN = 200  # characters that are shown of an origin
@@ -66,6 +81,93 @@ class QueuedJob:
     seconds: float
     internal: bool = False
     origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCrawl:
+    """A crawl that runs now.
+
+    Attributes:
+        label: the hosts where it began, shortened; or the name of its stage.
+        pages: the pages that are finished.
+        failed: those of them that have an error.
+        bytes: the decoded bytes of their bodies.
+        requests: the requests that were sent.
+        in_flight: the requests that wait for an answer.
+        hosts_waiting: the hosts that have URLs and wait for their time.
+        todo: the URLs that are known and not done; None where that is not known.
+        pages_per_second: of the last few seconds.
+        seconds: the time since it began.
+    """
+
+    label: str
+    pages: int
+    failed: int
+    bytes: int
+    requests: int
+    in_flight: int
+    hosts_waiting: int
+    todo: int | None
+    pages_per_second: float
+    seconds: float
+
+
+class CrawlTotals(NamedTuple):
+    """What all crawls of this process have done together, those that have ended included."""
+
+    pages: int = 0
+    failed: int = 0
+    bytes: int = 0
+    requests: int = 0
+
+
+_crawls: dict[Callable[[], RunningCrawl], None] = {}  # in the order of their beginning; any thread reads and writes
+_ended = CrawlTotals()  # of the crawls that have ended; hubs' threads replace it
+
+
+def add_crawl(look: Callable[[], RunningCrawl]) -> None:
+    """List a crawl, of which *look* returns the state, until `remove_crawl`. *look* is called in any thread."""
+    _crawls[look] = None
+
+
+def remove_crawl(look: Callable[[], RunningCrawl]) -> None:
+    """List a crawl no longer, and keep what it has done in `crawl_totals`. Idempotent."""
+    global _ended
+    if look in _crawls:
+        done = _done_by(look())
+        del _crawls[look]
+        _ended = _sum_of(_ended, done)
+
+
+def crawls() -> tuple[RunningCrawl, ...]:
+    """Return the crawls that run now, the oldest first. Safe from any thread.
+
+    Example:
+        >>> crawls()
+        ()
+    """
+    return tuple(look() for look in tuple(_crawls))
+
+
+def crawl_totals() -> CrawlTotals:
+    """Return what all crawls of this process have done. Safe from any thread.
+
+    Example:
+        >>> crawl_totals().pages >= 0
+        True
+    """
+    total = _ended
+    for crawl in crawls():
+        total = _sum_of(total, _done_by(crawl))
+    return total
+
+
+def _done_by(crawl: RunningCrawl) -> CrawlTotals:
+    return CrawlTotals(crawl.pages, crawl.failed, crawl.bytes, crawl.requests)
+
+
+def _sum_of(one: CrawlTotals, other: CrawlTotals) -> CrawlTotals:
+    return CrawlTotals(*map(sum, zip(one, other, strict=True)))
 
 
 def running() -> tuple[RunningJob, ...]:
@@ -163,3 +265,13 @@ def _key_of(job: Job) -> str | None:
 def _origin_of(job: Job) -> str | None:
     found = job.context.get(origin)
     return None if found is None else found[:ORIGIN]
+
+
+def _after_fork_in_child() -> None:
+    """Forget the crawls, whose greenlets are the parent's."""
+    global _ended
+    _crawls.clear()
+    _ended = CrawlTotals()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -10,7 +10,7 @@ from typing import Any
 
 from greendata.observe.counters import Failure, LabelStats
 from greendata.observe.histogram import BOUNDS, Histogram
-from greendata.observe.running import QueuedJob, RunningJob, queued, running
+from greendata.observe.running import QueuedJob, RunningCrawl, RunningJob, crawls, queued, running
 from greendata.observe.summaries import FailureGroup, LabelSummary, grouped, summaries
 from greendata.observe.watch import Second, current
 from greendata.pool import pool
@@ -65,6 +65,7 @@ class Stats:
         queries: the numbers of queries.
         jobs: the jobs that run now, the oldest first.
         queue: the jobs that wait, at most `QUEUE` of them, those that were submitted first at the front.
+        crawls: the crawls that run now, the oldest first.
         waits, runs: the wait and run times of the queries that have finished since `start`.
         labels: the same times and the outcomes, by label.
         by_label: the same in short, with quantiles, the label whose queries ran longest together first.
@@ -80,6 +81,7 @@ class Stats:
     queries: QueryCounts
     jobs: tuple[RunningJob, ...]
     queue: tuple[QueuedJob, ...]
+    crawls: tuple[RunningCrawl, ...]
     waits: Histogram
     runs: Histogram
     labels: dict[str, LabelStats]
@@ -115,6 +117,7 @@ def stats() -> Stats:
         ),
         jobs=jobs,
         queue=queued(QUEUE),
+        crawls=crawls(),
         waits=_sum([counters.waits for counters in labels.values()]),
         runs=_sum([counters.runs for counters in labels.values()]),
         labels=labels,

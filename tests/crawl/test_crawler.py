@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -13,8 +14,10 @@ from typing import Any
 import gevent
 import polars as pl
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+from greendata import observe
 from greendata.crawl.html import ParsedPage
 from greendata.crawl.urls import Url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
@@ -30,6 +33,8 @@ from greendata.errors import (
     NotIterable,
     UnknownArgument,
 )
+from greendata.observe.metrics import Metrics
+from greendata.observe.running import crawl_totals
 from greendata.pipelines import run as runs
 from greendata.pipelines import stages
 from greendata.testing import Reply, Request, Site
@@ -647,6 +652,37 @@ def test_a_progress_bar_shows_pages_bytes_and_errors(capsys: pytest.CaptureFixtu
     assert "shop" in shown
     assert "5/5" in shown
     assert "0 errors" in shown
+
+
+def test_a_crawl_that_runs_is_listed_and_counted_for_the_process() -> None:
+    before = crawl_totals()
+    with Site({**SHOP, "/d": Reply(fault="reset")}, robots=404) as site, site.hold("/c") as hold:
+        result = crawl(site.url("/"), retries=0, **BOT).submit()
+        hold.wait()
+        _until(lambda: observe.crawls()[0].pages == 3)
+        [running] = observe.stats().crawls
+        assert (running.label, running.failed, running.in_flight) == ("crawl 127.0.0.1", 0, 1)
+        assert json.loads(observe.snapshot_json())["crawls"][0]["pages"] == 3
+        hold.open()
+        assert len(result.get(timeout=30)) == 5
+    _until(lambda: observe.crawls() == ())
+    after = crawl_totals()
+    assert (after.pages - before.pages, after.failed - before.failed) == (5, 1)
+    assert after.requests - before.requests == 6
+
+
+def test_prometheus_counts_pages_and_requests() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    try:
+        with Site(SHOP) as site:
+            list(crawl(site.url("/"), **BOT))
+        metrics.exposition()
+        value = registry.get_sample_value
+        assert (value("greendata_crawl_pages_total"), value("greendata_crawl_requests_total")) == (5, 6)
+        assert (value("greendata_crawl_failed_pages_total"), value("greendata_crawl_in_flight")) == (0, 0)
+    finally:
+        metrics.close()
 
 
 # -- mistakes ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from greendata.observe.running import QueuedJob, RunningJob
+from greendata.observe.running import QueuedJob, RunningCrawl, RunningJob
 from greendata.observe.stats import Stats
 from greendata.observe.summaries import FailureGroup, LabelSummary
 from greendata.pool.settings import Settings
@@ -20,6 +20,7 @@ __all__ = ("state_json",)
 NAME = 200  # characters of a label that are sent, at most
 FAILURES = 10  # groups of failures that are sent
 QUEUE = 20  # waiting jobs that are sent; all are counted
+CRAWLS = 20  # crawls that are sent
 LABELS = 15  # labels that are sent, those with the longest run times
 
 
@@ -48,6 +49,7 @@ def state_json(now: Stats, settings: Settings, *, viewers: int) -> str:
         "lag": round(now.lag.last * 1_000, 1),
         "jobs": [_job(job) | {"abandoned": job.abandoned, "stops": job.stops} for job in now.jobs],
         "queue": [_job(job) for job in now.queue[:QUEUE]],
+        "crawls": [_crawl(crawl) for crawl in now.crawls[:CRAWLS]],
         "labels": [_label(summary) for summary in now.by_label[:LABELS]],
         "failures": [_failure(group, now.at) for group in now.failure_groups[:FAILURES]],
         "history": [
@@ -66,6 +68,14 @@ def _job(job: RunningJob | QueuedJob) -> dict[str, Any]:
         "origin": job.origin,
         "seconds": round(job.seconds, 1),
         "internal": job.internal,
+    }
+
+
+def _crawl(crawl: RunningCrawl) -> dict[str, Any]:
+    return asdict(crawl) | {
+        "label": crawl.label[:NAME],
+        "pages_per_second": round(crawl.pages_per_second, 1),
+        "seconds": round(crawl.seconds, 1),
     }
 
 

@@ -1,7 +1,7 @@
 // Show the state of the server once a second, while the page is visible.
 
 import { makeChart } from "./chart.js";
-import { showFailures, showJobs, showLabels, showQueue } from "./tables.js";
+import { showCrawls, showFailures, showJobs, showLabels, showQueue } from "./tables.js";
 import { count, milliseconds } from "./numbers.js";
 
 const SILENCE = 4000; // ms without an event until the page says so
@@ -62,6 +62,7 @@ function show(seen) {
   drawQueue(column(seen.history, 2), queueReading(seen));
   showJobs(seen.jobs);
   showQueue(seen.queue, seen.queries.queued);
+  showCrawls(seen.crawls);
   showLabels(seen.labels);
   showFailures(seen.failures);
 }

@@ -1,4 +1,4 @@
-// The tables: queries that run and wait, finished ones by label, and failures. Values from the server become text,
+// The tables: queries that run and wait, crawls, finished queries by label, and failures. Values from the server become text,
 // never markup.
 
 import { cancelJob } from "./cancel.js";
@@ -15,6 +15,7 @@ const more = document.getElementById("more-queue");
 const jobs = jobTable("jobs", (job) => (job.stops ? ENDS : COMPUTES_ON));
 const queue = jobTable("queue", () => NEVER_STARTS);
 const labels = table("labels");
+const crawls = document.getElementById("crawls-section"); // a server seldom crawls: without a crawl it is not shown
 const failures = table("failures");
 let quiet = 0; // the timer that clears a message
 
@@ -37,6 +38,17 @@ export function showLabels(found) {
     const times = [...label.run, label.wait[1]].map(bound);
     const texts = [label.done, label.failed, label.cancelled].map(count).concat(times);
     texts.forEach((text, index) => setText(cells[index + 1], text));
+  });
+}
+
+export function showCrawls(found) {
+  const body = crawls.querySelector("tbody");
+  fillRows({ body, show: (isFull) => { crawls.hidden = !isFull; } }, found, crawlRow, (cells, crawl) => {
+    setName(cells[0].firstChild, crawl.label);
+    const todo = crawl.todo === null ? "" : count(crawl.todo);
+    const numbers = [count(crawl.pages), todo, count(crawl.failed), (crawl.bytes / 1e6).toFixed(1)];
+    const rest = [count(crawl.hosts_waiting), crawl.pages_per_second.toFixed(1), age(crawl.seconds)];
+    [...numbers, ...rest].forEach((text, index) => setText(cells[index + 1], text));
   });
 }
 
@@ -133,9 +145,18 @@ function say(text) {
 }
 
 function labelRow() {
+  return numbersRow([false, false, true, true, false, true, true]);
+}
+
+function crawlRow() {
+  return numbersRow([false, true, false, true, true, false, false]);
+}
+
+/** Return a row of a name and numbers, of which those that are `wide` are hidden on narrow screens. */
+function numbersRow(columns) {
   const row = element("tr");
   row.append(rowHead(""));
-  for (const wide of [false, false, true, true, false, true, true]) {
+  for (const wide of columns) {
     row.append(element("td", wide ? "number wide" : "number"));
   }
   return row;
