@@ -18,6 +18,7 @@ __all__ = ("CharsetSource", "Decoded", "charset_of_label", "decode_html", "heade
 
 PRESCAN = 1 << 14  # bytes in which a page may declare its charset; browsers start with 1024, and go on while they parse
 SAMPLE = 4_096  # bytes from which a charset is guessed: more take longer and rarely change the guess
+_EVIDENCE = 8  # bytes that are not ASCII in a sample, at least: from fewer, any guess is as good as another
 SLICE = 1 << 18  # bytes that are decoded at once: Python's codecs hold the GIL, the slowest take about a millisecond
 
 CharsetSource = Literal["bom", "header", "meta", "xml", "detected", "default"]
@@ -85,11 +86,12 @@ _GUESSED = {
     _CODECS[name]: name
     for name in (
         *("windows-1252", "windows-1251", "koi8-r", "windows-1253", "windows-1255", "windows-1256", "windows-874"),
-        *("shift_jis", "euc-jp", "iso-2022-jp", "gb18030", "big5", "euc-kr"),
+        *("shift_jis", "euc-jp", "gb18030", "big5", "euc-kr"),
     )
 }
 
 _DECLARATION = re.compile(rb"charset", re.IGNORECASE)
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _SPACE = b"\t\n\x0c\r "
 _META = re.compile(rb"<meta[\t\n\f\r /]", re.IGNORECASE)
 _NAME = re.compile(rb"</?[A-Za-z][^\t\n\f\r >]*")
@@ -211,9 +213,15 @@ def _table(codec: str) -> str | None:
 def _guess(body: bytes) -> str | None:
     from charset_normalizer import from_bytes  # here, because few pages need it, and its import takes 20 ms
 
-    first = next((at for at, byte in enumerate(body) if byte > 0x7F), 0)
-    best = from_bytes(body[max(0, first - SAMPLE // 4) :][:SAMPLE], cp_isolation=[*_GUESSED]).best()
-    return None if best is None else _GUESSED.get(best.encoding)
+    first = _NOT_ASCII.search(body)
+    begin = 0 if first is None else max(0, first.start() - SAMPLE // 4)
+    sample = body[begin : begin + SAMPLE]
+    if len(_NOT_ASCII.findall(sample)) < _EVIDENCE:
+        return None
+    best = from_bytes(sample, cp_isolation=[*_GUESSED]).best()
+    name = None if best is None else _GUESSED.get(best.encoding)
+    is_same = name is not None and _decode(sample, name) == _decode(sample, "windows-1252")
+    return "windows-1252" if is_same else name
 
 
 def _xml_charset(head: bytes) -> str | None:

@@ -82,6 +82,13 @@ def test_a_page_that_declares_nothing_is_guessed(charset: str, text: str) -> Non
     assert decoded.text == "<p>" + text * 3
 
 
+def test_little_evidence_is_no_guess() -> None:
+    decoded = decode_html(b"one caf\xe9, and another caf\xe9" + b"x" * 10_000)
+    assert (decoded.charset, decoded.source) == ("windows-1252", "default")
+    quoted = decode_html("It’s a “quoted” text – with dashes… and more “quotes”".encode("windows-1252"))
+    assert quoted.charset == "windows-1252"
+
+
 def test_utf_8_with_a_few_errors_is_utf_8() -> None:
     body = "Die Straße über den Fluß führt".encode() + b"\xff" + b" und \xc3"
     decoded = decode_html(body)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from greendata import observe
 from greendata.crawl.html import ParsedPage
-from greendata.crawl.urls import Url
+from greendata.crawl.urls import parse_url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
 from greendata.errors import (
     BadArgument,
@@ -761,5 +761,5 @@ def test_a_folder_without_a_parent_is_an_error_of_the_iteration(tmp_path: Path) 
 
 def test_urls_may_be_parsed_already() -> None:
     with Site({"/": "x"}) as site:
-        url = Url("http", "127.0.0.1", site.port, "/")
+        url = parse_url(site.url("/"))
         assert [page.url for page in fetch([url], **BOT)] == [site.url("/")]
