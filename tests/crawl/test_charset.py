@@ -85,7 +85,7 @@ def test_a_page_that_declares_nothing_is_guessed(charset: str, text: str) -> Non
 def test_little_evidence_is_no_guess() -> None:
     decoded = decode_html(b"one caf\xe9, and another caf\xe9" + b"x" * 10_000)
     assert (decoded.charset, decoded.source) == ("windows-1252", "default")
-    quoted = decode_html("It’s a “quoted” text – with dashes… and more “quotes”".encode("windows-1252"))
+    quoted = decode_html(b"it\x92s a \x93quoted\x94 text \x96 with dashes\x85 and more \x93quotes\x94")
     assert quoted.charset == "windows-1252"
 
 
