@@ -1,13 +1,14 @@
 """Parse HTML into what a crawler needs: title, text, links. All limits are there because pages can be hostile.
 
-lexbor parses like a browser and without the GIL. Two things take it quadratic time: elements nested deeply, and an
-element with thousands of attributes. A body is cut before them, see `_sound`. What holds the GIL for long, such as
-selectors over a large page, is not used: one walk in Python sees each node once, with pauses.
+lexbor parses like a browser and without the GIL, and finds the links of the largest page in a few milliseconds. Two
+things take it quadratic time: elements nested deeply, and an element with thousands of attributes. A body is cut before
+them, see `_sound`. Only the text takes a walk in Python, which sees each node once, with pauses.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,16 +34,18 @@ MAX_LINKS = 10_000  # by default
 MAX_TEXT = 1 << 20  # characters, by default
 MAX_HEADING = 2_000  # characters of the title and the description
 
-_MAX_DEPTH = 1_000  # open elements; browsers flatten at 512
+_FEW_TAGS = 10_000  # "<" in a page: however they nest, lexbor takes 0.4 seconds at most
+_MAX_DEPTH = 1_000  # open elements of a page with more; browsers flatten at 512
 _MAX_ATTRIBUTES = 1_000  # of an element
 _LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
-_STRIDE = 1 << 14  # characters between two looks at the depth
-_FEW = 8  # "<" in a stride: there may be a tag with many attributes
+_TURNS = 32  # of a loop, between two looks at the clock
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
-_TAG = re.compile(r"""<(/?)([a-z][^\s/>]*)((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)""", re.IGNORECASE)
-_ATTRIBUTE = re.compile(r"""[^\s/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"']\S*+)?)?""")
-_RAW = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "title", "textarea")}
+_TAG = re.compile(rb"""<(/?)([a-z][^\s/>]*)((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)""", re.IGNORECASE)
+_LONG = re.compile(rb"<[A-Za-z][^>]{%d}" % _LONG_TAG)  # perhaps a long tag
+_ATTRIBUTE = re.compile(rb"""[^\s/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"']\S*+)?)?""")
+_RAW_NAMES = (b"iframe", b"noembed", b"noframes", b"script", b"style", b"textarea", b"title", b"xmp")
+_RAW = {name: re.compile(b"</" + name, re.IGNORECASE) for name in _RAW_NAMES}  # what is inside them is text
 
 _FLAT_NAMES = """
 area base br col colgroup dd dt embed hr img input li link meta optgroup option p param source tbody td tfoot th thead
@@ -53,7 +56,10 @@ address article aside blockquote body br caption dd details dialog div dl dt fie
 h2 h3 h4 h5 h6 header hr legend li main menu nav ol optgroup option p pre section summary table tbody td tfoot th thead
 tr ul
 """
-_FLAT = frozenset(_FLAT_NAMES.split())  # they have no content, or the next of their kind closes them: they do not nest
+# They have no content, or the next of their kind closes them: they do not nest.
+_FLAT = frozenset(_FLAT_NAMES.encode().split())
+_WITHOUT_TEXT = frozenset({"script", "style", "title"})
+_OF_INTEREST = "a[href],area[href],base,link,meta,title"
 _BLOCKS = frozenset(_BLOCK_NAMES.split())  # before and after them the text of a page has a line end
 # A number of seconds, a semicolon, comma or space, and where the page leads to, often after "url=".
 _REFRESH = re.compile(
@@ -133,10 +139,10 @@ def parse_html(
     """
     decoded = decode_html(body[:MAX_HTML], content_type)
     is_html = (content_type or "").partition(";")[0].strip().lower() in _HTML
-    html, is_cut = _sound(decoded.text) if is_html else (decoded.text, False)
+    html, is_cut = _sound(decoded.text.encode()) if is_html else (b"", False)
     page = ParsedPage(url, LexborHTMLParser(html) if is_html else None, decoded.charset, decoded.source)
     page.truncated = is_cut or len(body) > MAX_HTML
-    pieces = [html[: max_text + 1]]
+    pieces = [decoded.text[: max_text + 1]]
     anchors: list[tuple[str, bool]] = []
     base = url
     if page.tree is not None:
@@ -150,26 +156,23 @@ def parse_html(
 
 
 class _Reader:
-    """One walk over a document, which calls a method for each element of interest."""
+    """Reads a document: what lexbor finds by its selectors, and then the text, in one walk over all nodes."""
 
     def __init__(self, page: ParsedPage, max_text: int) -> None:
         self.page = page
         self.base = page.url
-        self.pieces: list[str] = []
+        self.pieces: list[str] = ["\n"]
         self.anchors: list[tuple[str, bool]] = []  # the href of each link, and whether it may be followed
         self._canonical: str | None = None
         self._has_base = False
-        self._is_hidden = False  # True if the next text is the content of a script or a style
-        self._has_text = max_text > 0
         self._room = max_text
+        self._pace = Pace()
         self._handlers: dict[str, Callable[[LexborNode], None]] = {
             "a": self._read_link,
             "area": self._read_link,
             "base": self._read_base,
             "link": self._read_canonical,
             "meta": self._read_meta,
-            "script": self._hide,
-            "style": self._hide,
             "title": self._read_title,
         }
 
@@ -177,42 +180,37 @@ class _Reader:
         """Read the document, with pauses for the hub."""
         if tree.root is None:
             return
-        pace = Pace()
-        handlers = self._handlers
-        self.pieces.append("\n")
-        for number, node in enumerate(tree.root.traverse(include_text=True)):
-            if not number % 32:
-                pace.pause()
-            tag = node.tag or ""
-            if tag == "-text":
-                if self._has_text and not self._is_hidden:
-                    self._read_text(node)
-                self._is_hidden = False
-            elif tag in _BLOCKS:
-                self._break_line()
-            elif tag in handlers:
-                handlers[tag](node)
+        for number, node in enumerate(tree.css(_OF_INTEREST)):
+            if not number % _TURNS:
+                self._pace.pause()
+            self._handlers[node.tag or ""](node)
         if self._canonical is not None:
             self.page.canonical = _link(self._canonical, self.base)
+        if self._room > 0:
+            self._read_texts(tree.root)
 
-    def _read_text(self, node: LexborNode) -> None:
-        if self._room < 0:
-            self.page.truncated = True
-            return
-        text = node.text_content or ""
-        text = " " if text.isspace() else text.replace("\n", " ")
-        before = node.prev
-        if before is not None and before.tag in _BLOCKS:
-            self._break_line()
-        self.pieces.append(text)
-        self._room -= len(text)
-
-    def _break_line(self) -> None:
-        if self.pieces[-1] != "\n":
-            self.pieces.append("\n")
-
-    def _hide(self, node: LexborNode) -> None:
-        self._is_hidden = node.child is not None
+    def _read_texts(self, root: LexborNode) -> None:
+        pieces, room, is_hidden = self.pieces, self._room, False
+        for number, node in enumerate(root.traverse(include_text=True)):
+            if not number % _TURNS:
+                self._pace.pause()
+            tag = node.tag
+            is_text = tag == "-text"
+            if is_text and is_hidden:  # it is the content of a script, a style or a title
+                is_hidden = False
+                continue
+            before = node.prev if is_text else node
+            if before is not None and before.tag in _BLOCKS and pieces[-1] != "\n":
+                pieces.append("\n")
+            if is_text:
+                if room < 0:
+                    self.page.truncated = True
+                    break
+                text = node.text_content or ""
+                pieces.append(" " if text.isspace() else text.replace("\n", " "))
+                room -= len(text)
+            elif tag in _WITHOUT_TEXT:
+                is_hidden = node.child is not None
 
     def _read_link(self, node: LexborNode) -> None:
         attributes = node.attrs
@@ -222,7 +220,6 @@ class _Reader:
             self.anchors.append((href, rel is None or "nofollow" not in rel.lower().split()))
 
     def _read_title(self, node: LexborNode) -> None:
-        self._hide(node)
         parent = node.parent
         if self.page.title is None and (parent is None or parent.tag != "svg"):
             self.page.title = _heading(node.text())
@@ -257,10 +254,17 @@ class _Reader:
 
 def _add_text(page: ParsedPage, text: str, max_text: int) -> None:
     if page.tree is not None:
-        text = "\n".join([" ".join(line.split()) for line in text.split("\n") if line and not line.isspace()])
+        text = "\n".join(filter(None, map(_single_spaced, text.split("\n"))))
     if len(text) > max_text > 0:
         page.truncated = True
     page.text = text[:max_text]
+
+
+def _single_spaced(line: str) -> str:
+    """Return *line* with a space for each run of white space, and none at its ends."""
+    if line.isprintable() and "  " not in line:  # which takes half the time of splitting it
+        return line.strip()
+    return " ".join(line.split())
 
 
 def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
@@ -302,56 +306,37 @@ def _heed(page: ParsedPage, directives: str | None) -> None:
         page.noindex = page.noindex or name in {"noindex", "none"}
 
 
-def _sound(html: str) -> tuple[str, bool]:
+def _sound(html: bytes) -> tuple[bytes, bool]:
     """Return *html* up to where it would take lexbor very long, and whether something was cut off."""
     is_cut = False
-    if html.count("<") > MAX_TAGS:
-        rest = html.split("<", MAX_TAGS)[-1]
+    if html.count(b"<") > MAX_TAGS:
+        rest = html.split(b"<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    if not _is_suspicious(html):
+    if html.count(b"<") <= _FEW_TAGS and _LONG.search(html) is None:
         return html, is_cut
     end = _sound_end(html)
     return html[:end], is_cut or end < len(html)
 
 
-def _is_suspicious(html: str) -> bool:
-    """Return True if *html* may have elements nested deeply, or one with many attributes; quickly, by counting.
-
-    Between two of the places where it looks, a page can hide what costs some 20 ms, without the GIL.
-    """
-    depth = 0
-    for begin in range(0, len(html), _STRIDE):
-        end = begin + _STRIDE
-        tags = html.count("<", begin, end)
-        depth = max(0, depth + tags - 2 * html.count("</", begin, end))
-        if depth > _MAX_DEPTH:
-            return True
-        if tags < _FEW:
-            tag = _TAG.match(html, html.rfind("<", 0, begin + 1))
-            if tag is not None and _has_many_attributes(tag):
-                return True
-    return False
-
-
-def _has_many_attributes(tag: re.Match[str]) -> bool:
-    return len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES
-
-
-def _sound_end(html: str) -> int:
+def _sound_end(html: bytes) -> int:
     """Return where the first element is that is nested too deeply or has too many attributes, or the length."""
     pace = Pace()
+    opened: Counter[bytes] = Counter()  # elements that are open, by name: an end tag that closes none does not count
     depth, at = 0, 0
     while (tag := _TAG.search(html, at)) is not None:
         at = tag.end()
         name = tag[2].lower()
         if tag[1]:
-            depth -= depth > 0
+            if opened[name]:
+                opened[name] -= 1
+                depth -= 1
         elif name not in _FLAT:
+            opened[name] += 1
             depth += 1
             if (end := _RAW.get(name)) is not None:
                 close = end.search(html, at)
                 at = len(html) if close is None else close.start()
-        if depth > _MAX_DEPTH or _has_many_attributes(tag):
+        if depth > _MAX_DEPTH or (len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES):
             return tag.start()
         pace.pause()
     return len(html)
