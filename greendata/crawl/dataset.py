@@ -20,7 +20,6 @@ it is done. What is being fetched is known to nobody on disk: it is to do until 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import mmap
@@ -149,8 +148,8 @@ class Dataset:
                 opened._check_settings(settings or {})
                 with _os_errors(path):
                     opened._recover()
-                if again and opened.is_finished:
-                    opened._begin_again()
+                    if again and opened.is_finished:
+                        opened._begin_again()
             except BaseException:
                 frontier.close()
                 raise
@@ -167,12 +166,22 @@ class Dataset:
 
     @property
     def is_seeded(self) -> bool:
-        """Whether `set_seeded` was called in this crawl. If not, add the seeds (again)."""
+        """Whether `set_seeded` was called in this crawl. If not, all seeds have to be added, again perhaps."""
         return self.frontier.settings().get("is_seeded") == "1"
 
-    def set_seeded(self) -> None:
-        """Record that all seeds have been added to the frontier."""
-        self.frontier.put_settings({"is_seeded": "1"})
+    def set_seeded(self, seeds: str) -> None:
+        """Record that all seeds have been added to the frontier.
+
+        Args:
+            seeds: a text that says which: a digest, for example.
+
+        Raises:
+            CrawlMismatch: this crawl was begun with others.
+        """
+        stored = self.frontier.settings()
+        if stored.get("is_seeded") == "1" and stored["seeds"] != seeds:
+            raise CrawlMismatch(self.folder, "seeds", stored["seeds"], seeds)
+        self.frontier.put_settings({"is_seeded": "1", "seeds": seeds})
 
     def commit(self, rows: pl.DataFrame, done: Sequence[Done], links: Iterable[Link] = ()) -> set[str]:
         """Store *rows*, record that *done* are done, and add those of *links* that are new: all of it or nothing.
@@ -207,7 +216,7 @@ class Dataset:
                 part = Part(self._number, self.generation, self._part.length, self._part.rows, is_open=True)
                 woken = self.frontier.commit(done, links, part)
                 if self._part.groups >= PART_GROUPS or self._part.length >= PART_BYTES:
-                    self._publish(part)
+                    self._publish(self._part)
                 return woken
 
     def close(self, *, is_finished: bool = False) -> None:
@@ -224,8 +233,7 @@ class Dataset:
                 if not self._is_over:
                     with self._ending_on_failure():
                         if self._part is not None:
-                            length, rows = self._part.length, self._part.rows
-                            self._publish(Part(self._number, self.generation, length, rows, is_open=True))
+                            self._publish(self._part)
                         if is_finished:
                             self.frontier.put_settings({"is_finished": "1"})
             finally:
@@ -245,11 +253,11 @@ class Dataset:
             self._is_over = True
             raise
 
-    def _publish(self, part: Part) -> None:
+    def _publish(self, grown: _GrowingFile) -> None:
         """Move the growing part, which is synced, into the dataset."""
-        assert self._part is not None
-        self._part.close()
-        os.replace(self._state / "part", self.folder / _name_of(part))
+        grown.close()
+        part = Part(self._number, self.generation, grown.length, grown.rows, is_open=False)
+        os.replace(grown.path, self.folder / _name_of(part))
         self._part = None
         self._record_published(part)
 
@@ -336,6 +344,8 @@ class Dataset:
         _sync_folder(self.folder)
 
     def _begin_again(self) -> None:
+        if self._part is not None:  # the process ended after its last commit, and before it could close the dataset
+            self._publish(self._part)
         self.generation += 1
         settings = {"generation": str(self.generation), "is_finished": "0", "is_seeded": "0"}
         self.frontier.begin_again(settings)
@@ -400,21 +410,23 @@ class _FolderLock:
     """
 
     def __init__(self, folder: Path, state: Path) -> None:
-        with _os_errors(state):
+        with _os_errors(state / "lock"):
             self._file = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                owner = os.pread(self._file, 20, 0)
-                raise CrawlRunning(folder, int(owner) if owner.strip().isdigit() else None) from error
-            with _os_errors(state):
-                os.ftruncate(self._file, 0)
-                os.pwrite(self._file, str(os.getpid()).encode(), 0)
-        except BaseException:
-            os.close(self._file)
-            raise
+                self._acquire(folder)
+            except BaseException:
+                os.close(self._file)
+                raise
         _locks.add(self)
+
+    def _acquire(self, folder: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._file, 20, 0)
+            raise CrawlRunning(folder, int(owner) if owner.isdigit() else None) from error
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Release the lock. May be called again."""
@@ -461,7 +473,7 @@ def _make_folders(folder: Path, state: Path) -> None:
     _sync_folder(folder.parent)
     for path in (folder, state, state / _FRONTIER):  # SQLite opens a file that it cannot write to without an error
         if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            raise CrawlNotSaved(path, "this process may not write to it, or its file system is read-only")
     if folder.stat().st_dev != state.stat().st_dev:  # nothing could be renamed from one into the other
         raise CrawlFolderRefused(folder, "it is the root of a file system; give a folder below it")
 

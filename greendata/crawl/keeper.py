@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from hashlib import blake2b
 from itertools import chain, islice
 from time import monotonic
 from typing import NamedTuple, TypeVar
@@ -31,6 +32,7 @@ from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import CrawlNotSaved
 from greendata.errors.notes import note, shown
+from greendata.errors.plural import counted
 from greendata.hub.pacing import paced
 from greendata.pipelines.channel import Channel
 from greendata.pool import pool
@@ -194,18 +196,24 @@ class Keeper:
         return self._max_pages - self._store.frontier.counts().done - len(self._leased)
 
     def _seed(self) -> None:
-        """Add the seeds to the frontier, also when a crawl is resumed: the process may have ended while it did so."""
+        """Add the seeds to the frontier, or compare them with those that were added before the crawl was resumed."""
+        dataset = self._store.dataset
+        is_seeded = dataset is not None and _uninterrupted(lambda: dataset.is_seeded)
         hosts: dict[str, Url] = {}
+        number = digest = 0
         seeds = iter(self._seeds)
         while texts := list(islice(seeds, SEEDS)):
             urls = paced(parse_url, texts)
             for url in urls:
                 hosts.setdefault(url.origin, url)
-            _uninterrupted(partial(self._store.frontier.add, [(url.href, url.origin, 0) for url in urls]))
+            number += len(urls)
+            digest += sum(paced(_digest_of, urls))
+            if not is_seeded:
+                _uninterrupted(partial(self._store.frontier.add, [(url.href, url.origin, 0) for url in urls]))
         self.crawler.trusted = {*hosts}
         self.crawler.scope = self._scope_of(hosts.values())
-        if self._store.dataset is not None:
-            _uninterrupted(self._store.dataset.set_seeded)
+        if dataset is not None:
+            _uninterrupted(partial(dataset.set_seeded, f"{counted(number, 'URL')} (digest {digest % (1 << 64):016x})"))
 
     # -- from the frontier ---------------------------------------------------------------------------
 
@@ -302,6 +310,11 @@ def _done(entry: Entry, page: Page) -> Done:
     if page.status == NOT_MODIFIED:
         return Done(entry.id, page.etag or entry.etag, page.last_modified or entry.last_modified)
     return Done(entry.id, page.etag, page.last_modified)
+
+
+def _digest_of(url: Url) -> int:
+    """Return a number that stands for *url*. The sum for many does not depend on their order, as in a set."""
+    return int.from_bytes(blake2b(url.href.encode(), digest_size=8).digest(), "big")
 
 
 def _uninterrupted(func: Callable[[], T]) -> T:

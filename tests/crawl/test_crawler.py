@@ -535,6 +535,19 @@ def test_a_second_crawl_asks_whether_pages_have_changed(tmp_path: Path) -> None:
         assert rows_of(out).filter(url=site.url("/"))["status"].to_list().count(304) == 2
 
 
+def test_a_crawl_is_resumed_with_the_seeds_that_it_was_begun_with(tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    with Site(SHOP) as site:
+        seeds = [site.url("/"), site.url("/a")]
+        crawl(seeds, out=out, follow=False, **BOT).run()
+        with pytest.raises(CrawlMismatch, match=r"begun with seeds '2 URLs \(digest .*\)', got '1 URL \(digest "):
+            crawl(site.url("/b"), out=out, follow=False, resume=True, **BOT).run()
+        assert rows_of(out)["url"].to_list().count(site.url("/b")) == 0
+        crawl({*seeds}, out=out, follow=False, resume=True, **BOT).run()
+        crawl([*seeds, site.url("/b")], out=out, follow=False, again=True, **BOT).run()  # the next crawl may have more
+        assert sorted(rows_of(out)["url"]) == sorted([*seeds, *seeds, site.url("/b")])
+
+
 def test_two_crawls_into_one_folder_and_another_scope_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "pages"
     with Site(SHOP) as site, site.hold("/a") as hold:

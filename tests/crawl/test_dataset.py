@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from greendata.errors import (
     BadArgument,
     CrawlFolderRefused,
     CrawlMismatch,
+    CrawlNotSaved,
     CrawlRunning,
     FrameMismatch,
 )
@@ -99,6 +102,47 @@ def test_the_next_crawl_of_a_dataset_asks_for_all_again(tmp_path: Path) -> None:
     dataset.close(is_finished=True)
     assert urls_in(folder) == [href(0)] * 2 + [href(1)] * 2
     assert sorted(pl.scan_parquet(folder / "crawl-002-*.parquet").collect()["url"]) == [href(0), href(1)]
+
+
+def test_the_next_crawl_begins_with_a_new_part_after_a_kill_at_the_end_of_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    dataset = opened(folder, urls=2)
+    dataset.set_seeded("2")
+    fetch(dataset, 2)
+    dataset._folder_lock.release()  # as ``kill -9`` does: all is done, and nothing is closed
+    dataset.frontier.close()
+    dataset = opened(folder, again=True)
+    assert (dataset.generation, urls_in(folder)) == (2, [href(0), href(1)])
+    fetch(dataset, 2)
+    dataset.close(is_finished=True)
+    for generation in (1, 2):
+        found = pl.scan_parquet(folder / f"crawl-00{generation}-*.parquet").collect()
+        assert sorted(found["url"]) == [href(0), href(1)]
+
+
+def test_a_resume_with_other_seeds_is_refused_and_the_next_crawl_may_have_others(tmp_path: Path) -> None:
+    dataset = opened(tmp_path / "pages", urls=1)
+    assert not dataset.is_seeded
+    dataset.set_seeded("1 URL")
+    dataset.set_seeded("1 URL")
+    assert dataset.is_seeded
+    with pytest.raises(
+        CrawlMismatch, match="pages was begun with seeds '1 URL', got '2 URLs'; resume it with the same"
+    ):
+        dataset.set_seeded("2 URLs")
+    dataset.close(is_finished=True)
+    dataset = opened(tmp_path / "pages", again=True)
+    dataset.set_seeded("2 URLs")
+    dataset.close()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(CrawlNotSaved, match="lock could not be written: No locks available"):
+        opened(tmp_path / "pages")
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

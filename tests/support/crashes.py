@@ -62,7 +62,7 @@ def crawl(home: Path, pages: int = PAGES, batch: int = BATCH, text: str = "", *,
     dataset = Dataset.open(home / "pages", SCHEMA, {"site": str(pages)}, resume=True, again=again)
     if not dataset.is_seeded:
         dataset.frontier.add((href(n), HOST, 0) for n in range(SEEDS))
-        dataset.set_seeded()
+        dataset.set_seeded(f"{SEEDS} URLs")
     with (home / "fetched").open("a", buffering=1) as log:
         while todo := dataset.frontier.windows([(HOST, 0, batch)])[0]:
             for entry in todo:
