@@ -15,6 +15,7 @@ from greendata.engines.closing import close_at_exit, reset_after_fork
 from greendata.errors import EngineClosed, JobCancelled
 from greendata.hub import native
 from greendata.pool.stopping import stopped_by
+from greendata.pool.workers import elsewhere
 
 __all__ = ("ChildPool",)
 
@@ -59,12 +60,13 @@ class ChildPool:
         Raises:
             EngineClosed, OSError, JobCancelled: see `lease`.
         """
-        child = self.lease()
-        try:
-            with stopped_by(child.kill):
-                yield child
-        finally:
-            self.give_back(child)
+        with elsewhere():
+            child = self.lease()
+            try:
+                with stopped_by(child.kill):
+                    yield child
+            finally:
+                self.give_back(child)
 
     def lease(self) -> Child:
         """Return a child for the caller alone, who gives it back.

@@ -20,6 +20,7 @@ from greendata.hub.closing import Closing
 from greendata.pool import pool
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.stopping import stopped_by
+from greendata.pool.workers import elsewhere
 
 __all__ = ("ChildStream",)
 
@@ -65,7 +66,8 @@ class ChildStream(Closing):
         if not self._consuming.acquire(False):
             raise BatchesBusy
         try:
-            return None if self._is_closed else self._read()
+            with elsewhere():
+                return None if self._is_closed else self._read()
         except BaseException as error:
             was_closed, self._is_closed = self._is_closed, True
             if was_closed and isinstance(error, WorkerDied):

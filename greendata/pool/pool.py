@@ -94,7 +94,7 @@ class PoolStats:
     """The counters of the pool at one moment.
 
     Attributes:
-        workers: native threads.
+        workers: native threads; those that wait for another process included, which `max_workers` does not count.
         running: jobs on them, abandoned ones included.
         queued: jobs that wait.
         abandoned: running jobs whose result is settled (cancelled, out of time).
@@ -274,7 +274,7 @@ class Pool:
         workers = self._workers
         settings = workers.settings
         waiting = len(workers.queue.waiting)
-        limit = settings.max_queue + settings.max_workers + len(workers.lost)
+        limit = settings.max_queue + settings.max_workers + len(workers.lost) + len(workers.away)
         if self._closed or (waiting + len(workers.running) >= limit and not bypass_queue_limit.get()):
             self._rejected += 1
             raise PoolClosed if self._closed else PoolFull(waiting, settings.max_queue)
@@ -367,7 +367,7 @@ class Pool:
         queued = len(workers.queue)  # read before `running`, and that before the tally: no job that moves on is missed
         running = list(workers.running.values())
         return PoolStats(
-            workers=len(workers.workers),
+            workers=len(workers.workers) + len(workers.away),
             running=len(running),
             queued=queued,
             abandoned=sum(job.result.ready() and not job.returned for job in running),

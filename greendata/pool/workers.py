@@ -31,10 +31,11 @@ query takes 44 us with the standby worker, and 59 us where a worker that leaves 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from math import inf
 from time import monotonic
 from traceback import clear_frames
 from typing import Any, cast
@@ -44,6 +45,7 @@ from gevent.threading import main_native_thread  # type: ignore[import-not-found
 
 from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native
+from greendata.hub.contexts import contextmanager
 from greendata.hub.hubs import destroy_hub
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
@@ -57,6 +59,7 @@ from greendata.threads.parking import treat_as_idle_unless, treat_hubs_as_stoppe
 __all__ = (
     "Worker",
     "Workers",
+    "elsewhere",
     "is_inline_thread",
     "job_of_this_worker",
     "register_inline_threads",
@@ -68,15 +71,20 @@ __all__ = (
 STANDBY_INTERVAL = 0.0005  # seconds between two looks of the standby worker
 QUICK_JOBS = 4  # jobs in a STANDBY_INTERVAL, 125 us each: at this rate no second thread is needed
 
+AWAY_AFTER = 0.02  # seconds that a worker waits for another process, until another worker may take its place
+MOST_AWAY = 200  # workers whose place was taken: each is a sleeping thread of some 100 kB
+
 HUB_CLOSE_TIMEOUT = 1.0  # seconds that an exiting process waits for the hubs of workers; it takes milliseconds
 
 _WAKE, _STANDBY, _END = "wake", "standby", "end"
 _STACK = 20_480  # bytes; greenlet saves a few pages of the stack at a switch
 _OBJECTS = range(1000, 1010)  # each number above 256 is a new object
 _WATCH_INTERVAL = 1.0  # seconds between two looks at waiting jobs: the longest delay after a lost wakeup
+_AWAY_INTERVAL = 0.05  # the same, in a process whose jobs wait for other processes
 _LOOK_INTERVAL = 1.0  # seconds between two looks at the names of all threads, which take 0.5 ms
 _RETRY_DELAY = 0.01  # seconds until a worker retries what failed; a guess
 
+_has_been_elsewhere = False  # any thread sets it
 _runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see register_inline_threads
 _local = native.Local()
 _names = count()
@@ -86,6 +94,7 @@ class Worker:
     """One native thread and its counters. The thread writes, any thread reads."""
 
     __slots__ = (
+        "elsewhere",
         "finished",
         "has_ended",
         "has_exited",
@@ -103,6 +112,7 @@ class Worker:
         self.name = f"greendata-{next(_names)}"
         self.job: Job | None = None  # the job that it runs
         self.since = 0.0  # when that job began, on time.monotonic's clock
+        self.elsewhere: float | None = None  # since when another process works for it, on the same clock
         self.taken = 0  # number of jobs taken
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # number of jobs by outcome
         self.waker: HubWaker | None = None  # the hub to notify, with `number`; used by the worker's own thread only
@@ -149,6 +159,7 @@ class Workers:
         self.lock = native.RLock()  # guards everything below; never taken by a submit
         self.workers: set[Worker] = set()  # except that the thread that starts a worker adds it without the lock
         self.lost: set[Worker] = set()  # replaced because they are stuck; their jobs have not returned
+        self.away: set[Worker] = set()  # replaced while another process works for them; they will be back
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # of workers that have ended, and jobs that never ran
         _all_workers.add(self)
 
@@ -166,7 +177,7 @@ class Workers:
         self.queue.put(job.key, job)
         if self.draining:  # checked after the job is queued; `drain` sets the flag and then looks into the queue
             raise PoolClosed
-        if len(self.queue.waiting) + len(self.running) > len(self.workers) or self.lost:
+        if len(self.queue.waiting) + len(self.running) - len(self.away) > len(self.workers) or self.lost:
             self._add_worker_or_watch()
         self._notify_one(_WAKE)
 
@@ -221,12 +232,12 @@ class Workers:
     def tally(self) -> dict[str, int]:
         """Return the number of jobs that have left, by outcome."""
         with self.lock:
-            parts = [self.finished, *(worker.finished for worker in (*self.workers, *self.lost))]
+            parts = [self.finished, *(worker.finished for worker in (*self.workers, *self.lost, *self.away))]
             return {status: sum(part[status] for part in parts) for status in self.finished}
 
     def running_jobs(self) -> list[tuple[Job, Worker, int]]:
         """Return what runs now: each job, its worker, and its number among the worker's jobs."""
-        workers = {*self.workers, *self.lost}  # a worker that is being replaced is in both
+        workers = {*self.workers, *self.lost, *self.away}  # a worker that is being replaced is in two of them
         found = [(job, worker, worker.taken) for worker in workers if (job := worker.job) is not None]
         return [entry for entry in found if entry[1].job is entry[0]]  # otherwise the number may be the next job's
 
@@ -301,6 +312,8 @@ class Workers:
 
     def _work(self, worker: Worker) -> None:
         while not worker.lost:
+            if self.away and worker in self.away:
+                self._return(worker)
             if len(self.workers) > self.settings.max_workers:
                 self._retire(worker)
                 continue
@@ -438,6 +451,13 @@ class Workers:
             if len(self.workers) > self.settings.max_workers:
                 self._end(worker)
 
+    def _return(self, worker: Worker) -> None:
+        """Count *worker* again. If there are too many then, it ends."""
+        with self.lock:
+            if not worker.lost:
+                self.workers.add(worker)
+            self.away.discard(worker)
+
     def _on_worker_end(self, worker: Worker) -> None:
         """Clean up after the thread of *worker* ended by an exception outside all handlers. Called in a new thread."""
         if worker.has_exited:  # the frames of an error in the starting thread may have kept `thread` alive
@@ -466,6 +486,7 @@ class Workers:
             worker.lost = worker.has_ended = True
             self.workers.discard(worker)
             self.lost.discard(worker)
+            self.away.discard(worker)
 
     # -- stuck jobs: a native thread while jobs queue ---------------------------------------------------
 
@@ -499,6 +520,7 @@ class Workers:
                 return None
             self.repair()
             settings, now = self.settings, monotonic()
+            next_away = self._replace_away(now)
             busy = [worker for worker in list(self.workers) if worker.job is not None]
             for worker in busy:
                 is_stuck = now - worker.since >= settings.stuck_after and len(self.lost) < settings.max_workers
@@ -507,10 +529,21 @@ class Workers:
                 if worker.lost:  # perhaps since the last look, if that was interrupted here
                     self.lost.add(worker)
                     self.workers.discard(worker)
-            if len(self.workers) < settings.max_workers:  # the replacement may have retired as surplus
-                self._start_worker()
+            for _ in range(min(len(self.queue), settings.max_workers - len(self.workers))):
+                self._start_worker()  # the replacement may have retired as surplus
             oldest = max((now - w.since for w in busy if not w.lost), default=0.0)
-        return max(settings.stuck_after - oldest, settings.stuck_after / 10)
+        return min(next_away, max(settings.stuck_after - oldest, settings.stuck_after / 10))
+
+    def _replace_away(self, now: float) -> float:
+        """Do not count workers for which another process works any more. Return the seconds until the next look."""
+        times = {worker: worker.elsewhere for worker in list(self.workers)}
+        waits = {worker: now - since for worker, since in times.items() if since is not None}
+        for worker, seconds in waits.items():
+            if seconds >= AWAY_AFTER and len(self.away) < MOST_AWAY and not worker.lost:
+                self.away.add(worker)
+                self.workers.discard(worker)
+        soon = min((AWAY_AFTER - seconds for seconds in waits.values() if seconds < AWAY_AFTER), default=inf)
+        return min(soon, _AWAY_INTERVAL) if _has_been_elsewhere else soon
 
 
 def _check_memory() -> None:
@@ -544,6 +577,30 @@ def is_inline_thread() -> bool:
         return native.get_ident() != main_native_thread().ident and get_hub_if_exists() is None
     known = _local.inline = _is_runtime_thread(native.get_native_id(), name)
     return known
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Say that another process works for the calling worker in the block, which only waits.
+
+    If jobs wait for a worker meanwhile, and the block takes longer than `AWAY_AFTER`, another worker takes its place:
+    queries in children do not keep those in threads waiting. On any other thread the block runs unchanged.
+
+    Example:
+        >>> with elsewhere():
+        ...     pass
+    """
+    global _has_been_elsewhere
+    worker: Worker | None = getattr(_local, "worker", None)
+    if worker is None or worker.elsewhere is not None:
+        yield
+        return
+    _has_been_elsewhere = True
+    worker.elsewhere = monotonic()
+    try:
+        yield
+    finally:
+        worker.elsewhere = None
 
 
 def run_inline_here() -> None:
