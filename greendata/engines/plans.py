@@ -266,8 +266,10 @@ def read_buffer(buffer: Any) -> pl.DataFrame:
 
 
 def _read_stream(pyarrow: Any, source: Any) -> pl.DataFrame:
-    frame = pl.from_arrow(pyarrow.ipc.open_stream(source).read_all(), rechunk=False)
+    table = pyarrow.ipc.open_stream(source).read_all()
+    frame = pl.from_arrow(table, rechunk=False)
     assert isinstance(frame, pl.DataFrame)
+    frame.columns = table.column_names  # Polars renames a column whose name is empty
     return frame
 
 

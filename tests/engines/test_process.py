@@ -113,6 +113,16 @@ def test_a_frame_comes_back_as_it_is_in_process(engine: ProcessEngine, rows: int
     assert_frame_equal(frame.lazy().collect(engine=engine), frame, categorical_as_str=True)
 
 
+@pytest.mark.parametrize("name", ["", "^a$", "*", "a\0"])
+@pytest.mark.parametrize("rows", [2, 100_000])
+def test_any_text_is_a_column_name(engine: ProcessEngine, name: str, rows: int) -> None:
+    frame = pl.DataFrame({name: range(rows), "b": range(rows)})
+    query = frame.head(0).lazy() if rows > 2 else frame.lazy()
+    made = pl.concat([query, pl.LazyFrame().select(pl.int_range(rows).alias(name), b=pl.int_range(rows))])
+    assert made.collect(engine=engine).columns == [name, "b"]
+    assert_frame_equal(engine.share(frame).collect(engine=engine), frame)
+
+
 def test_every_width_of_large_frames_comes_back(engine: ProcessEngine) -> None:
     """128-bit integers are copied: pyarrow, which maps the others, does not know them."""
     query = pl.LazyFrame().select(a=pl.int_range(100_000)).with_columns(b=pl.col("a").cast(pl.Int128))
