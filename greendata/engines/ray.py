@@ -94,7 +94,8 @@ class RayTasks(SendingEngine):
         if resources is not None and not isinstance(resources, dict):
             raise BadArgument("resources", resources, "a dict of names and numbers")
         super().__init__(inner, environment)
-        if find_spec("ray") is None:
+        spec = find_spec("ray")
+        if spec is None or spec.origin is None:  # not installed, or a folder of that name
             raise ImportError("RayTasks needs Ray; install it with: pip install 'greendata[ray]'")
         self._address = address
         self._memory_limit = memory_limit
@@ -216,7 +217,7 @@ class RayTasks(SendingEngine):
             messages: list[tuple[tuple[Any, ...], list[int]]] = []
             for key in sorted({key for each in keys for key in each} - driver.keys):
                 (packed,), files = packed_frames[key]
-                messages.append((("put", key, packed), [os.dup(file) for file in files]))
+                messages.append((("put", key, packed), [os.dup(file) for file in files]))  # closed once it is sent
                 driver.keys.add(key)
             if unshared := [key for key in driver.keys if key not in packed_frames]:
                 driver.keys.difference_update(unshared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 import signal
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from greendata.engines.child import DONE, FAILED, packed_error
+from greendata.engines.messages import close_all, receive, send
+from greendata.engines.ray_cluster.program import CANCELLED, FRAME
 
 __all__ = (
     "abort",
@@ -25,6 +30,7 @@ __all__ = (
     "hold",
     "hold_the_gil",
     "process_ids",
+    "serve_many",
     "spill",
     "start_and_hold",
     "variables",
@@ -157,3 +163,25 @@ def _write_pid(path: str, pid: int) -> None:
     part = Path(f"{path}.part")
     part.write_text(str(pid))
     part.rename(path)
+
+
+def serve_many(sock: _socket.socket, how: str = "ready") -> None:
+    """Answer requests as the driver of a cluster does."""
+    if how == "never ready":
+        time.sleep(600)
+    if how == "refused":
+        send(sock, (FAILED, 0, packed_error(PermissionError("not you"))))
+        return
+    send(sock, (DONE, 0, None))
+    while True:
+        (word, number, *arguments), files = receive(sock, is_one_of_many=True)
+        if word == "cancel":
+            send(sock, (CANCELLED, number, None))
+        elif arguments[0] in ("echo", "file"):
+            send(sock, (FRAME, number, arguments[1] if len(arguments) > 1 else None), files)
+            close_all(files)
+            send(sock, (DONE, number, None))
+        elif arguments[0] == "garbage":
+            sock.send(b"garbage")
+        elif arguments[0] == "exit":
+            os._exit(3)

@@ -32,7 +32,7 @@ __all__ = ("Answers", "Driver")
 
 Answers = native.SimpleQueue[tuple[str, Any, list[int]]]  # word, value, descriptors
 _poll: Any = get_original("select", "poll")
-_POLLIN = 1
+_POLLIN, _POLLOUT = 1, 4
 _STATE_INTERVAL = 1000  # milliseconds between two looks at a process that is asked something
 
 
@@ -67,7 +67,13 @@ class Driver(Child):
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = native.allocate_lock()  # released when the process has been reaped
         self._ended.acquire()
-        native.start_thread(self._serve, ())
+        try:
+            native.start_thread(self._serve, ())
+        except RuntimeError:
+            os.close(self._wakeup)
+            self.kill()
+            self.reap()
+            raise
 
     # -- any thread -----------------------------------------------------------------------------------
 
@@ -202,10 +208,25 @@ class Driver(Child):
         while self._outgoing:
             _, message, files = self._outgoing[0]
             try:
-                send(self._sock, message, files)
+                send(self._sock, message, files, self._wait_to_send)
             finally:
                 self._outgoing.popleft()
                 close_all(files)
+
+    def _wait_to_send(self) -> None:
+        """Hand over what arrives until there is room for more of a message: the process may wait for that in turn."""
+        poll, sock = _poll(), self._sock.fileno()
+        poll.register(sock, _POLLIN | _POLLOUT)
+        poll.register(self._process, _POLLIN)
+        while True:
+            ready = dict(poll.poll(_STATE_INTERVAL))
+            events = ready.get(sock, 0)
+            if events & _POLLIN:
+                self._hand_over()
+            if events & _POLLOUT:
+                return
+            if not events & _POLLIN and (ready or self.is_stopped):
+                raise ConnectionLost
 
     def _fail_all(self, died: WorkerDied) -> None:
         with self._requests_lock:

@@ -41,6 +41,7 @@ __all__ = ("CANCELLED", "FRAME", "serve")
 CANCELLED, FRAME = "cancelled", "frame"
 
 _CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself waits for minutes
+_END_TIMEOUT = 10.0  # seconds for cancelled tasks to end; a dead node says nothing
 _AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
 _LAST_WORDS_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
 
@@ -82,22 +83,24 @@ class _Request:
         self.directory = directory  # of the server, which relative paths in a query mean
         self.is_cancelled = False
         self._lock = native.allocate_lock()  # guards both, and is held while a task is submitted
-        self._tasks: list[Any] = []
+        self._outcomes: list[Any] = []  # of its tasks
 
     def submit(self, task: Callable[[], list[Any]]) -> list[Any]:
         with self._lock:
             if self.is_cancelled:
                 raise _Cancelled
             found = task()
-            self._tasks.append(found[0])
+            self._outcomes.append(found[0])
             return found
 
-    def cancel(self, ray: Any) -> None:
+    def cancel(self, ray: Any) -> list[Any]:
+        """Cancel its tasks, and return the references to their outcomes, which are there once they have ended."""
         with self._lock:
             self.is_cancelled = True
-            tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            ray.cancel(task, force=True)
+            outcomes = [*self._outcomes]
+        for outcome in outcomes:
+            ray.cancel(outcome, force=True)
+        return outcomes
 
 
 class _Driver:
@@ -116,8 +119,8 @@ class _Driver:
         self._sending = native.allocate_lock()  # held while a message is sent
         self._requests: dict[int, _Request] = {}  # the main thread adds, the thread of a request removes
         self._frames: dict[str, tuple[bytes | int, int | None]] = {}  # shared frames and files; the main thread
-        self._stored: dict[str, Any] = {}  # these in the object store; under the lock
-        self._storing = native.allocate_lock()
+        self._stored: dict[str, Any] = {}  # these in the object store; any thread, under the lock to add
+        self._storing = native.allocate_lock()  # held while a frame is put there
         self._avoided: dict[str, float] = {}  # nodes that have died, and until when; any thread, one step at a time
 
     def connect(self, address: str) -> None:
@@ -153,12 +156,11 @@ class _Driver:
 
     def forget(self, keys: list[str]) -> None:
         """Drop shared frames."""
-        with self._storing:
-            for key in keys:
-                _, file = self._frames.pop(key)
-                if file is not None:
-                    os.close(file)
-                self._stored.pop(key, None)
+        for key in keys:  # without the lock, which is held for as long as Ray takes for a frame
+            _, file = self._frames.pop(key)
+            if file is not None:
+                os.close(file)
+            self._stored.pop(key, None)
 
     def run(self, number: int, directory: str | None, plans: list[_Plan], method: str, options: bytes) -> None:
         """Run a task for each plan, and send the frames as they arrive."""
@@ -185,10 +187,16 @@ class _Driver:
             work(request)
             reply: tuple[Any, ...] = (DONE, number, None)
         except BaseException as error:  # noqa: BLE001 - every error is the caller's
-            request.cancel(self._ray)  # what others of its tasks do is of no use
             reply = (CANCELLED, number, None) if isinstance(error, _Cancelled) else (FAILED, number, self._told(error))
+            self._end(request)
         del self._requests[number]
         self._send(reply)
+
+    def _end(self, request: _Request) -> None:
+        """End the tasks of a request, whose outcomes nobody needs any more."""
+        with suppress(Exception):  # whatever Ray says to that, the engine waits for an answer
+            if outcomes := request.cancel(self._ray):
+                self._ray.wait(outcomes, num_returns=len(outcomes), timeout=_END_TIMEOUT, fetch_local=False)
 
     def _send(self, message: tuple[Any, ...], files: list[int] | None = None) -> None:
         with self._sending, suppress(OSError):  # the engine has closed the socket, which ends this process
