@@ -50,6 +50,7 @@ HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 _CHUNK = 64 * 1024  # bytes read at once
 _BREATH = 128 * 1024  # bytes read and decoded, after which the hub runs; they take less than a millisecond
 _DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
+_CLOSED = (ConnectionError, ssl.SSLEOFError)
 _MOVED = (301, 302, 303, 307, 308)
 _VISIBLE = re.compile(r"[\x20-\x7e]+")  # what a User-Agent may consist of
 
@@ -190,7 +191,7 @@ class Fetcher(Closing):
         is_reusable = False
         try:
             _read_head(response, hop)
-            is_reusable = _read_body(response, limits, hop)
+            is_reusable = _read_body(response, limits, hop) and not response.will_close
         finally:
             response.close()
             if is_reusable:
@@ -208,7 +209,7 @@ class Fetcher(Closing):
                 return connection, connection.get(url.path, headers)
             except BaseException as error:
                 connection.close()
-                is_second = connection.has_served and isinstance(error, ConnectionError)  # closed while it was idle
+                is_second = connection.has_served and isinstance(error, _CLOSED)  # while it was idle
                 if not is_second:
                     raise
 

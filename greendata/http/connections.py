@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 from greendata.errors import UrlRefused
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.connect import connect
-from greendata.http.timed_socket import TimedSocket, limited_by_deadline, seconds_left
+from greendata.http.timed_socket import TimedSocket, limited_to, seconds_left
 from greendata.internals.urllib3 import CheckingConnection
 
-__all__ = ("GuardedConnection", "UNCHECKED")
+__all__ = ("FINAL", "GuardedConnection", "UNCHECKED")
 
+FINAL = 200  # the lowest status of a response that is not followed by another one
 UNCHECKED = "the address that it was fetched from was not checked"
 
 
@@ -65,7 +66,7 @@ class GuardedConnection(CheckingConnection):
             UrlRefused: none of its addresses is allowed, or the peer is not.
         """
         self.timeout = min(self.timeout or seconds_left(), seconds_left())
-        with limited_by_deadline():
+        with limited_to(self.timeout):
             super().connect()
         try:
             self.check_peer(self.sock)  # again: another version of urllib3 may connect in another way
@@ -96,6 +97,8 @@ class GuardedConnection(CheckingConnection):
         response = super().getresponse()
         if sock is not None:
             sock.end_headers()
+        if response.status < FINAL:  # http.client takes it for the response, which would be read as the next one
+            self.close()
         return response
 
     def _refuse_unchecked(self) -> None:

@@ -21,7 +21,7 @@ from gevent.monkey import is_module_patched
 from greendata.hub.contexts import contextmanager
 from greendata.internals.gevent import get_hub_if_exists, get_native_socket
 
-__all__ = ("MAX_HEADERS", "TimedSocket", "limited_by_deadline", "request_deadline", "seconds_left")
+__all__ = ("MAX_HEADERS", "TimedSocket", "limited_to", "request_deadline", "seconds_left")
 
 MAX_HEADERS = 64 * 1024  # bytes before the body; browsers allow 256 kB, and servers send less than 8 kB
 
@@ -42,8 +42,8 @@ def seconds_left() -> float:
 
 
 @contextmanager
-def limited_by_deadline() -> Iterator[None]:
-    """Limit the block to the deadline, with its connection attempts and handshake, if it waits in a hub.
+def limited_to(seconds: float) -> Iterator[None]:
+    """Limit the block, with its connection attempts and handshake, if it waits in a hub.
 
     A socket's timeout restarts with each of these steps. In a thread without a hub, only the deadline of the job in the
     pool applies.
@@ -51,7 +51,7 @@ def limited_by_deadline() -> Iterator[None]:
     if get_hub_if_exists() is None and not is_module_patched("socket"):
         yield
         return
-    with Timeout(seconds_left(), TimeoutError("the deadline has passed")):
+    with Timeout(seconds, TimeoutError("the time for the connection is over")):
         yield
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -15,7 +17,8 @@ from greendata.crawl.fetcher import HOP_ERRORS, Fetcher, Hop, Limits
 from greendata.crawl.urls import parse_url
 from greendata.errors import BadArgument
 from greendata.testing import Reply, Site
-from tests.support.rawservers import answer, drip, serving, serving_unasked
+from tests.support.rawservers import Server, answer, drip, serving, serving_unasked
+from tests.support.tls import CSV, serving_tls
 
 UA = "test-bot (bot@example.com)"
 LOOPBACK = ["127.0.0.0/8"]
@@ -244,6 +247,68 @@ def test_a_killed_hop_leaves_no_connection(keeps_descriptors: Callable[[], Abstr
             asking.kill()
             with gevent.Timeout(0.1), pytest.raises(gevent.Timeout):
                 fetcher.fetch_hop(url)
+
+
+def test_a_connection_is_not_used_again_while_another_response_may_come() -> None:
+    """Interim responses are skipped, and nobody gets the response to an earlier request."""
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+
+    class KeepAlive(Server):
+        def _answer(self, connection: Any) -> None:
+            for number in range(3):
+                while not connection.recv(4096).endswith(b"\r\n\r\n"):
+                    pass
+                body = b"page %d" % number
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body)
+                for part in (early, early, head, body):
+                    connection.sendall(part)
+
+    server = KeepAlive("127.0.0.1", lambda _: iter(()))
+    with Fetcher(UA, allow_private=LOOPBACK) as fetcher:
+        found = [fetcher.fetch_hop(parse_url(server.url)).body for _ in range(3)]
+        assert (found, fetcher.connections_made) == ([b"page 0", b"page 1", b"page 2"], 1)
+    server.close()
+
+
+def test_another_protocol() -> None:
+    with serving({"/": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"}) as server:
+        assert hop(server.url + "/").error == "BadResponse"
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------
+
+
+def test_https(tmp_path: Path) -> None:
+    with serving_tls(tmp_path, "127.0.0.1") as served:
+        url = parse_url(served.url + "a")
+        limits = Limits(content_types=None)
+        with Fetcher(UA, allow_private=LOOPBACK, certificates=served.certificates) as fetcher:
+            assert [fetcher.fetch_hop(url, limits=limits).body for _ in range(2)] == [CSV, CSV]
+            assert fetcher.connections_made == 1
+        refused = hop(served.url)
+        assert (refused.error, refused.status) == ("CertificateInvalid", None)
+        assert refused.message is not None
+        assert "self-signed certificate" in refused.message
+        assert served.asked == ["/a", "/a"]
+
+
+def test_a_certificate_is_checked_for_the_name_and_not_for_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [row])
+    with serving_tls(tmp_path, "127.0.0.1") as served:
+        with Fetcher(UA, allow_private=LOOPBACK, certificates=served.certificates) as fetcher:
+            found = fetcher.fetch_hop(parse_url(f"https://shop.test:{served.port}/"))
+        assert found.error == "CertificateInvalid"
+        assert found.message is not None
+        assert "shop.test" in found.message
+        assert (served.names, served.asked) == (["shop.test"], [])
+
+
+def test_no_tls_at_the_other_end() -> None:
+    with serving_unasked(lambda: iter([answer(PAGE, "text/html")])) as server:
+        assert hop(f"https://127.0.0.1:{server.port}/").error == "TlsFailed"
 
 
 # -- arguments ------------------------------------------------------------------------------------------------

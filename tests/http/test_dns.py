@@ -160,6 +160,20 @@ def test_names_that_do_not_respond_delay_nobody(names: Names) -> None:
         gevent.joinall(greenlets)
 
 
+def test_a_thousand_names_with_dead_ones_among_them(names: Names) -> None:
+    resolver = Resolver(names, overdue=0.005)
+    dead = [f"hung{number}.test" for number in range(20)]
+    hosts = [f"{'no' if number % 3 else 'is'}{number}.test" for number in range(1_000)]
+    with waiting(resolver, dead) as hanging:
+        names.gate.wait_arrived(len(dead))
+        with waiting(resolver, hosts) as greenlets:
+            gevent.joinall(greenlets)
+            unknown = [greenlet for greenlet in greenlets if greenlet.get() == "Name or service not known"]
+            assert len(unknown) == 666
+        assert not any(greenlet.ready() for greenlet in hanging)
+    assert len(names.asked) == len(dead) + len(hosts)
+
+
 def test_lookups_that_hang_are_bounded(names: Names) -> None:
     """No thread is left for another name, so that its waiter leaves at its deadline; later it is looked up."""
     resolver = Resolver(names, lookups=2, overdue=0.001, max_overdue=3)
@@ -186,7 +200,7 @@ def test_a_waiter_leaves_at_its_deadline(names: Names) -> None:
 
 def test_a_lookup_that_hangs_fails_those_who_come_later(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns, "HANGING", 0.05)
-    resolver = Resolver(names)
+    resolver = Resolver(names, overdue=0.01)
     for _ in range(3):
         with pytest.raises(LookupTimeout):
             resolver.resolve("hung.test", HOUR)

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests.adapters
 import urllib3.connection
-from gevent.pywsgi import WSGIServer
-from gevent.ssl import SSLContext
 from urllib3.util.retry import Retry
 
 import greendata
@@ -27,32 +24,10 @@ from greendata.http.session import GuardedSession
 from tests.conftest import PATCHED
 from tests.support.gates import rest
 from tests.support.rawservers import Server, answer, serving
+from tests.support.tls import serving_tls
 
 CSV = b"a,b\n1,2\n"
 INNER = "127.0.0.2"  # not allowed below, unlike 127.0.0.1
-
-# For 127.0.0.1 and 127.0.0.2, until 2126; it signs itself. openssl req -x509 -newkey ec -nodes ...
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQguJGVaACPrDbsrDR+
-TzU3oKG+cvUbBVxMhkPr/o5qmNKhRANCAASHD83uWkAbhHHBcLCnGeAG9C3r7igE
-f+FqeLZ+fnDSMbrAxzLxhOrDJWBGefzPIc6UKUSikpV4ilRPm4eOickZ
------END PRIVATE KEY-----
-"""
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBzTCCAXSgAwIBAgIUA7vzSk930SaexqJFKg3lo3c7l6EwCgYIKoZIzj0EAwIw
-KDEmMCQGA1UEAwwdbG9vcGJhY2sgb2YgZ3JlZW5kYXRhJ3MgdGVzdHMwIBcNMjYx
-MTI5MTc0ODEyWhgPMjEyNjExMDUxNzQ4MTJaMCgxJjAkBgNVBAMMHWxvb3BiYWNr
-IG9mIGdyZWVuZGF0YSdzIHRlc3RzMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
-hw/N7lpAG4RxwXCwpxngBvQt6+4oBH/hani2fn5w0jG6wMcy8YTqwyVgRnn8zyHO
-lClEopKVeIpUT5uHjonJGaN6MHgwHQYDVR0OBBYEFPdXDBrdT8epzTj2km4Z5Eu8
-jZ+NMB8GA1UdIwQYMBaAFPdXDBrdT8epzTj2km4Z5Eu8jZ+NMBUGA1UdEQQOMAyH
-BH8AAAGHBH8AAAIwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMCAoQwCgYI
-KoZIzj0EAwIDRwAwRAIgA63kwf4AcXRIdabVd3XvdKLaqewjGq9mUrKapkoTxIcC
-IBVQ8WRkXHTOmzSrgkfxE656vSz9VA+tTzGoJdvkx4/w
------END CERTIFICATE-----
-"""
 
 
 def reading(
@@ -70,35 +45,6 @@ def reading(
         return bodies
 
     return work() if PATCHED else greendata.run(work).get()
-
-
-class TLSServer(WSGIServer):
-    def wrap_socket_and_handle(self, client_socket: Any, address: object) -> object:
-        with suppress(OSError):  # the client has hung up before the handshake
-            return super().wrap_socket_and_handle(client_socket, address)
-        return None
-
-
-@contextmanager
-def serving_tls(tmp_path: Path, host: str) -> Iterator[tuple[str, list[str], Callable[[Any], object]]]:
-    """An HTTPS server: its URL, the requested paths, and a function that makes a session trust it."""
-    for name, text in (("key.pem", KEY), ("certificate.pem", CERTIFICATE)):
-        (tmp_path / name).write_text(text, encoding="ascii")
-    trusted, asked = str(tmp_path / "certificate.pem"), []
-
-    def respond(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
-        asked.append(environ["PATH_INFO"])
-        start_response("200 OK", [("Content-Type", "text/csv"), ("Content-Length", str(len(CSV)))])
-        return [CSV]
-
-    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, str(tmp_path / "key.pem"))
-    server = TLSServer((host, 0), respond, log=None, error_log=None, ssl_context=context)
-    server.start()
-    try:
-        yield f"https://{host}:{server.server_port}/", asked, lambda session: setattr(session, "verify", trusted)
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -135,11 +81,11 @@ def test_another_way_to_connect() -> None:
 def test_https(tmp_path: Path, request: pytest.FixtureRequest, *, is_hookless: bool) -> None:
     if is_hookless:
         request.getfixturevalue("hookless")
-    with serving_tls(tmp_path, INNER) as (url, asked, trust):
+    with serving_tls(tmp_path, INNER) as served:
         with pytest.raises(UrlRefused, match=r"https://127\.0\.0\.2:\d+ is refused: its address 127\.0\.0\.2 is not"):
-            reading(url, prepare=trust)
-        assert asked == []
-        assert reading(url, prepare=trust, allow_private=[INNER], times=2) == [CSV, CSV]
+            reading(served.url, prepare=served.trust)
+        assert served.asked == []
+        assert reading(served.url, prepare=served.trust, allow_private=[INNER], times=2) == [CSV, CSV]
 
 
 @pytest.mark.usefixtures("hookless")
@@ -198,8 +144,8 @@ def test_a_connection_that_is_kept_is_still_a_checked_one(tmp_path: Path, monkey
     made: list[object] = []
     connect = adapter._GuardedConnection.connect
     monkeypatch.setattr(adapter._GuardedConnection, "connect", lambda self: made.append(self) or connect(self))
-    with serving_tls(tmp_path, "127.0.0.1") as (url, _, trust):
-        assert reading(url, prepare=trust, times=3) == [CSV] * 3
+    with serving_tls(tmp_path, "127.0.0.1") as served:
+        assert reading(served.url, prepare=served.trust, times=3) == [CSV] * 3
     assert len(made) == 1
 
 
