@@ -104,6 +104,14 @@ COMMANDS = {
         from gevent.subprocess import run
         print(run(command, stdout=subprocess.PIPE, text=True).returncode)
     """,
+    "crawl": """
+        import gevent.monkey; gevent.monkey.patch_all()
+        from greendata.crawl import crawl
+        from greendata.testing import Site
+        with Site({"/": "<h1>Shop</h1><a href=/a>a</a>", "/a": "<title>A</title>"}) as site:
+            pages = crawl(site.url("/"), user_agent="testbot (test@example.com)", allow_private=True, delay=0)
+            print([page.title for page in pages], pages.stats().errors)
+    """,
     "process": """
         import greendata, polars as pl
         with greendata.ProcessEngine(workers=1) as engine:
@@ -137,6 +145,7 @@ ANSWERS = {
     "progress": "[1, 2]",
     "metrics": "True",
     "cli": "0",
+    "crawl": "[None, 'A'] {}",
     "process": "499999500000 2",
     "ray": "ConnectionRefusedError: [Errno 111] Connection refused",
     "sql": "3\nno server there",
