@@ -30,14 +30,12 @@ from greendata.crawl.page import Page
 from greendata.crawl.parsing import Finished
 from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
-from greendata.errors import CrawlNotSaved
+from greendata.errors import BadUrl, CrawlNotSaved
 from greendata.errors.notes import note, shown
 from greendata.errors.plural import counted
 from greendata.hub.pacing import paced
 from greendata.pipelines.channel import Channel
-from greendata.pool import pool
-from greendata.pool.cleanup import run_uninterrupted
-from greendata.pool.job import bypassing_queue_limit
+from greendata.pool.cleanup import run_to_completion, run_uninterrupted
 
 __all__ = ("Keeper", "Store")
 
@@ -60,9 +58,9 @@ class Store(NamedTuple):
     frontier: Frontier
     dataset: Dataset | None
 
-    def commit(self, rows: pl.DataFrame | None, done: list[Done], links: Iterable[Link]) -> set[str]:
+    def commit(self, rows: pl.DataFrame, done: list[Done], links: Iterable[Link]) -> set[str]:
         """Store *rows*, what is done, and new links; return the origins that have new links."""
-        if self.dataset is None or rows is None:
+        if self.dataset is None:
             return self.frontier.commit(done, links)
         return self.dataset.commit(rows, done, links)
 
@@ -82,7 +80,7 @@ class Keeper:
         seeds: the URLs at which the crawl begins.
         scope_of: makes the scope of the URLs of the seeds, one for each host.
         max_pages: rows of the dataset at which the crawl ends; None for no limit.
-        frame_of: makes the rows of the dataset, in the pool; None if there is none.
+        frame_of: makes the rows of the dataset, in the pool.
         channel: for the finished pages.
         counters: count what happens.
 
@@ -99,7 +97,7 @@ class Keeper:
         scope_of: Callable[[Iterable[Url]], Scope],
         *,
         max_pages: int | None,
-        frame_of: Callable[[list[Page]], pl.DataFrame] | None,
+        frame_of: Callable[[list[Page]], pl.DataFrame],
         channel: Channel,
         counters: CrawlCounters,
     ) -> None:
@@ -112,7 +110,7 @@ class Keeper:
         self._counters = counters
         self._store: Store  # from the beginning of `run` on
         self._leased: set[int] = set()  # the numbers of URLs from their window until their commit
-        self._batch: list[tuple[PageTask, Finished]] = []  # finished, and not being committed
+        self._batch: list[tuple[Entry, Finished]] = []  # finished, and not being committed
         self._batch_since = 0.0
         self._uncommitted = 0  # finished, perhaps being committed
         self._links: list[Link] = []  # of sitemaps
@@ -130,12 +128,7 @@ class Keeper:
 
     def deliver(self, task: PageTask, finished: Finished) -> None:
         """Take a finished page; wait while too many are not committed."""
-        if not self._batch:
-            self._batch_since = monotonic()
-        self._batch.append((task, finished))
-        self._uncommitted += 1
-        if self._is_commit_due() or len(self._batch) == 1:
-            self._wake.set()
+        self._finish(task.key, finished)
         if self._uncommitted >= UNCOMMITTED:
             self._wait_for_room()
 
@@ -146,6 +139,14 @@ class Keeper:
         if len(self._links) >= WAITING_LINKS:
             self._wait_for_room()
 
+    def _finish(self, entry: Entry, finished: Finished) -> None:
+        if not self._batch:
+            self._batch_since = monotonic()
+        self._batch.append((entry, finished))
+        self._uncommitted += 1
+        if self._is_commit_due() or len(self._batch) == 1:
+            self._wake.set()
+
     def _wait_for_room(self) -> None:
         self._room.clear()
         self._room.wait()
@@ -154,8 +155,7 @@ class Keeper:
 
     def run(self) -> None:
         """Crawl to the end, or until killed."""
-        self._store = _uninterrupted(self._open_store)
-        self._counters.urls = self._store.frontier.counts
+        self._open()
         try:
             self._seed()
             while True:
@@ -173,6 +173,17 @@ class Keeper:
         _uninterrupted(partial(self._store.close, is_finished=is_finished))
         self.crawler.end()
         self._channel.leave()
+
+    def _open(self) -> None:
+        opened: list[Store] = []
+        try:
+            _uninterrupted(lambda: opened.append(self._open_store()))
+        except BaseException:  # this greenlet was killed meanwhile
+            for store in opened:
+                _uninterrupted(partial(store.close, is_finished=False))
+            raise
+        self._store = opened[0]
+        self._counters.urls = self._store.frontier.counts
 
     def _wait(self) -> None:
         """Wait until something has changed, or until a commit is due."""
@@ -254,7 +265,17 @@ class Keeper:
         for entry in entries:
             if entry.id not in self._leased:
                 self._leased.add(entry.id)
-                self.crawler.add(PageTask(parse_url(entry.href), entry, entry.depth, entry.etag, entry.last_modified))
+                self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        try:
+            url = parse_url(entry.href)
+        except BadUrl as bad:  # an earlier version has accepted it
+            page = Page(url=entry.href, depth=entry.depth, error="BadUrl", message=str(bad))
+            self._counters.finished(page, "")
+            self._finish(entry, Finished(page, []))
+        else:
+            self.crawler.add(PageTask(url, entry, entry.depth, entry.etag, entry.last_modified))
 
     # -- into the store ------------------------------------------------------------------------------
 
@@ -274,7 +295,7 @@ class Keeper:
         self._batch, self._links = [], []
         woken = _uninterrupted(partial(self._store_rows, batch, links))
         self._uncommitted -= len(batch)
-        self._leased.difference_update(task.key.id for task, _ in batch)
+        self._leased.difference_update(entry.id for entry, _ in batch)
         self._room.set()
         scheduler = self.crawler.scheduler
         for origin in woken:
@@ -286,10 +307,10 @@ class Keeper:
             self._channel.put((self._yielded, finished.page))
             self._yielded += 1
 
-    def _store_rows(self, batch: list[tuple[PageTask, Finished]], links: list[Link]) -> set[str]:
+    def _store_rows(self, batch: list[tuple[Entry, Finished]], links: list[Link]) -> set[str]:
         """Commit *batch* and *links*. Runs in the pool."""
-        rows = None if self._frame_of is None or not batch else self._frame_of([done.page for _, done in batch])
-        done = [_done(task.key, finished.page) for task, finished in batch]
+        rows = self._frame_of([finished.page for _, finished in batch])
+        done = [_done(entry, finished.page) for entry, finished in batch]
         return self._store.commit(rows, done, chain(links, *(finished.links for _, finished in batch)))
 
     def _close_after(self, error: BaseException) -> None:
@@ -307,6 +328,8 @@ class Keeper:
 
 def _done(entry: Entry, page: Page) -> Done:
     """Return what to ask with the next time: the validators of this response, or those that led to a 304."""
+    if page.final_url != page.url:
+        return Done(entry.id)  # they are those of another URL
     if page.status == NOT_MODIFIED:
         return Done(entry.id, page.etag or entry.etag, page.last_modified or entry.last_modified)
     return Done(entry.id, page.etag, page.last_modified)
@@ -318,7 +341,7 @@ def _digest_of(url: Url) -> int:
 
 
 def _uninterrupted(func: Callable[[], T]) -> T:
-    """Call *func* in the pool, and wait for it even if this greenlet is killed meanwhile."""
+    """Call *func* in the pool, whatever its state and the caller's deadline, and wait even while being killed."""
     returned: list[T] = []
-    run_uninterrupted(lambda: returned.append(bypassing_queue_limit(pool.call, func)))
+    run_uninterrupted(lambda: returned.append(run_to_completion(func, label="crawl").get()))
     return returned[0]

@@ -20,7 +20,7 @@ from greendata.crawl.page import Page, RobotsVerdict
 from greendata.crawl.sitemaps import parse_sitemap
 from greendata.crawl.urls import Scope, Url, parse_links
 from greendata.engines.process import ProcessEngine
-from greendata.errors import BadArgument
+from greendata.errors import BadArgument, WorkerDied
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
 from greendata.hub.pacing import release_gil
@@ -97,30 +97,18 @@ class Reading:
             finished.append(self._finish(one))
         return finished
 
+    def unread(self, fetched: Fetched, error: Exception) -> Finished:
+        """Return the page without what its body says, because the process that read it has ended with *error*."""
+        fields = _fields_of(fetched)
+        if fields["error"] is None:
+            fields["error"], fields["message"] = "ParseFailed", f"{type(error).__name__}: {text_of(error)}"
+        return Finished(Page(**fields), [])
+
     def _finish(self, fetched: Fetched) -> Finished:
-        hop = fetched.hop
-        fields: dict[str, Any] = {
-            "url": fetched.asked.href,
-            "final_url": fetched.url.href,
-            "redirects": [url.href for url in fetched.redirects],
-            "depth": fetched.depth,
-            "status": hop.status,
-            "fetched_at": fetched.at if hop.status is not None else None,
-            "seconds": hop.seconds if fetched.at is not None else None,
-            "robots": fetched.robots,
-            "content_type": hop.headers.get("content-type"),
-            "bytes": len(hop.body),
-            "truncated": hop.truncated,
-            "etag": hop.headers.get("etag"),
-            "last_modified": hop.headers.get("last-modified"),
-            "error": hop.error,
-            "message": hop.message,
-        }
+        fields = _fields_of(fetched)
         links: list[Link] = []
-        if hop.body:
-            fields["sha256"] = sha256(hop.body).hexdigest()
-            if hop.content_type in _READ:
-                links = self._read_body(fetched, fields)
+        if fetched.hop.body and fetched.hop.content_type in _READ:
+            links = self._read_body(fetched, fields)
         return Finished(Page(**fields), links)
 
     def _read_body(self, fetched: Fetched, fields: dict[str, Any]) -> list[Link]:
@@ -192,10 +180,15 @@ class Parser(Closing):
         self._engine = ProcessEngine(workers=1) if on == "process" else None
 
     def pages(self, fetched: list[Fetched]) -> list[Finished]:
-        """Return the pages of *fetched*. The calling greenlet waits."""
+        """Return the pages of *fetched*. The calling greenlet waits. A page that ends the child process fails alone."""
         if self._engine is None:
             return _in_pool(partial(self._reading.read, fetched))
-        return bypassing_queue_limit(self._engine.call, self._reading.read, fetched)
+        try:
+            return bypassing_queue_limit(self._engine.call, self._reading.read, fetched)
+        except WorkerDied as died:
+            if len(fetched) > 1:
+                return [finished for one in fetched for finished in self.pages([one])]
+            return [self._reading.unread(fetched[0], died)]
 
     def sitemap(self, hop: Hop, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url]]:
         """Return the pages within *scope* and the further sitemaps that a sitemap lists."""
@@ -205,6 +198,29 @@ class Parser(Closing):
         """End the child process."""
         if self._engine is not None:
             self._engine.close()
+
+
+def _fields_of(fetched: Fetched) -> dict[str, Any]:
+    """Return the fields of the page that do not depend on what its body says."""
+    hop = fetched.hop
+    return {
+        "url": fetched.asked.href,
+        "final_url": fetched.url.href,
+        "redirects": [url.href for url in fetched.redirects],
+        "depth": fetched.depth,
+        "status": hop.status,
+        "fetched_at": fetched.at if hop.status is not None else None,
+        "seconds": hop.seconds if fetched.at is not None else None,
+        "robots": fetched.robots,
+        "content_type": hop.headers.get("content-type"),
+        "bytes": len(hop.body),
+        "sha256": sha256(hop.body).hexdigest() if hop.body else None,
+        "truncated": hop.truncated,
+        "etag": hop.headers.get("etag"),
+        "last_modified": hop.headers.get("last-modified"),
+        "error": hop.error,
+        "message": hop.message,
+    }
 
 
 def _in_pool(func: Callable[[], T]) -> T:

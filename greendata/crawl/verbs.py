@@ -408,13 +408,13 @@ def crawl(
         name = "resume" if resume else "again" if again else "columns"
         raise BadArgument(name, given[name], "given together with out=, the folder of the dataset")
     kept = None if columns is None else list(columns)
-    page_columns = None if out is None else PageColumns(kept, None if extract is None else _item_of(extract))
+    page_columns = PageColumns([] if out is None else kept, _item_of(extract) if out is not None and extract else None)
     reading = Reading(
         _checked_extract(extract),
         follow=follow,
         depth=depth,
         max_text=MAX_TEXT if kept is None or "text" in kept else 0,
-        item_error=None if page_columns is None else page_columns.item_error,
+        item_error=None if out is None else page_columns.item_error,
     )
     settings = {"depth": str(depth), "scope": scope if isinstance(scope, str) else _shown(scope)}
     make_keeper = partial(
@@ -423,7 +423,7 @@ def crawl(
         seeds,
         partial(Scope, scope),
         max_pages=max_pages,
-        frame_of=None if page_columns is None else page_columns.frame,
+        frame_of=page_columns.frame,
     )
     return CrawlStage(
         *("crawl", maxsize, (), options, reading, _place(on), _label("crawl", progress)),
@@ -441,10 +441,10 @@ def _name_of(seeds: Iterable[str]) -> str:
 
 
 def _open_store(
-    out: Path | None, columns: PageColumns | None, settings: dict[str, str], *, resume: bool, again: bool
+    out: Path | None, columns: PageColumns, settings: dict[str, str], *, resume: bool, again: bool
 ) -> Store:
     """Open the frontier and the dataset. Runs in the pool."""
-    if out is None or columns is None:
+    if out is None:
         return Store(Frontier.temporary(), None)
     dataset = Dataset.open(out, columns.schema, settings, resume=resume, again=again)
     return Store(dataset.frontier, dataset)

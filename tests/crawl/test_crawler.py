@@ -17,7 +17,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+import greendata
 from greendata import observe
+from greendata.crawl.dataset import Dataset
 from greendata.crawl.html import ParsedPage
 from greendata.crawl.urls import parse_url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
@@ -29,6 +31,7 @@ from greendata.errors import (
     CrawlFolderRefused,
     CrawlMismatch,
     CrawlRunning,
+    DeadlineExceeded,
     NotCallable,
     NotIterable,
     UnknownArgument,
@@ -38,6 +41,7 @@ from greendata.observe.running import crawl_totals
 from greendata.pipelines import run as runs
 from greendata.pipelines import stages
 from greendata.testing import Reply, Request, Site
+from tests.support.gates import Gate
 
 BOT: dict[str, Any] = {"user_agent": "testbot/1.0 (test@example.com)", "allow_private": True, "delay": 0}
 
@@ -459,6 +463,20 @@ def test_extract_makes_items_off_the_hub_and_a_failure_is_a_row(on: Any) -> None
     assert (bad.error, bad.message, bad.status) == ("ExtractFailed", "ValueError: no price", 200)
 
 
+def deadly(page: ParsedPage) -> Product:
+    if page.url.path == "/3":
+        os._exit(1)
+    return Product(name=page.url.path)
+
+
+def test_a_page_that_ends_the_child_process_fails_alone() -> None:
+    with Site(lambda _: "x") as site:
+        pages = fetched(*(site.url(f"/{number}") for number in range(6)), extract=deadly, on="process")
+    lost = pages.pop(site.url("/3"))
+    assert (lost.error, lost.status, lost.bytes) == ("ParseFailed", 200, 1)
+    assert sorted(page.item.name for page in pages.values()) == ["/0", "/1", "/2", "/4", "/5"]
+
+
 def test_follow_that_raises_fails_its_page_only() -> None:
     with Site(SHOP) as site:
         [page] = crawl(site.url("/"), follow=lambda page: {}[page.url], **BOT)
@@ -611,6 +629,40 @@ def test_cancelling_a_submitted_crawl_ends_it(tmp_path: Path) -> None:
         hold.open()
         crawl(site.url("/"), out=tmp_path / "pages", resume=True, **BOT).run()
         assert rows_of(tmp_path / "pages")["url"].n_unique() == rows_of(tmp_path / "pages").height == 5
+
+
+def test_a_crawl_that_is_closed_while_its_folder_is_opened_releases_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, opened, open_dataset = Gate(), [], Dataset.open
+
+    def slowly(*arguments: Any, **options: Any) -> Dataset:
+        opened.append(open_dataset(*arguments, **options))
+        gate()
+        return opened[0]
+
+    out = tmp_path / "pages"
+    with Site(SHOP) as site:
+        with monkeypatch.context() as patch:
+            patch.setattr(Dataset, "open", slowly)
+            result = crawl(site.url("/"), out=out, **BOT).submit()
+            _until(lambda: bool(opened))
+            result.cancel()
+            gate.open()
+            _until(lambda: not runs.workers())
+        crawl(site.url("/"), out=out, resume=True, **BOT).run()
+        assert rows_of(out).height == 5
+
+
+def test_a_deadline_ends_a_crawl_and_releases_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    with Site(SHOP) as site, site.hold("/a") as hold:
+        with pytest.raises(DeadlineExceeded), greendata.deadline(0.2):
+            crawl(site.url("/"), out=out, **BOT).submit().get()
+        _until(lambda: not runs.workers())
+        hold.open()
+        crawl(site.url("/"), out=out, resume=True, **BOT).run()
+        assert rows_of(out)["url"].n_unique() == rows_of(out).height == 5
 
 
 def test_two_crawls_of_one_hub_run_side_by_side() -> None:
