@@ -31,6 +31,7 @@ VERSION = 1  # of the tables; a frontier of another version is refused
 APPLICATION_ID = 0x67646372  # marks the file as ours: "gdcr"
 SLICE = 1_000  # URLs in one text: the GIL is held for under a millisecond while it is built
 CACHE_KIB = 8_192  # of SQLite's pages in memory
+JOURNAL_BYTES = 1 << 26  # that the log of changes keeps on disk after one that was large, such as all URLs again
 BUSY_TIMEOUT = 30.0  # seconds to wait for somebody who reads the database with another program
 
 _TABLES = (
@@ -298,6 +299,7 @@ class Frontier:
         execute("PRAGMA journal_mode = WAL")  # a temporary file keeps its own
         execute("PRAGMA synchronous = FULL")
         execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
         execute("BEGIN IMMEDIATE")
         try:
             (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
