@@ -93,7 +93,7 @@ def test_what_looks_at_a_result_is_not_misled() -> None:
 
 @pytest.mark.parametrize("has_hub", [True, False])
 def test_waiting_in_an_event_loop_warns_once_for_each_line(*, has_hub: bool) -> None:
-    if has_hub and sys.version_info >= (3, 14) and is_module_patched("threading"):
+    if sys.version_info >= (3, 14) and is_module_patched("threading"):
         pytest.skip("from Python 3.14 on, asyncio.to_thread hangs in the threads that gevent has patched")
 
     def work() -> list[Any]:
