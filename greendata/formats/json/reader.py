@@ -209,6 +209,8 @@ def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[
         wrong.setdefault(pattern, set()).add(name)
     if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
         return True
+    if _has_empty_struct(pl.Struct(df.schema)):  # Polars 2.0 makes {} of a number in such a column
+        return True
     patterns = [_MIXED]
     for pattern, names in wrong.items():
         either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
@@ -451,6 +453,14 @@ def _has(dtype: Any, kinds: tuple[type[pl.DataType], ...]) -> bool:
     if isinstance(dtype, pl.Struct):
         return any(_has(field.dtype, kinds) for field in dtype.fields)
     return isinstance(dtype, kinds)
+
+
+def _has_empty_struct(dtype: Any) -> bool:
+    if isinstance(dtype, pl.List):
+        return _has_empty_struct(dtype.inner)
+    return isinstance(dtype, pl.Struct) and (
+        not dtype.fields or any(_has_empty_struct(field.dtype) for field in dtype.fields)
+    )
 
 
 def _read_exact(content: bytes, format: Format, schema: pl.Schema) -> pl.DataFrame:
