@@ -30,14 +30,14 @@ from greendata.crawl.page import Page
 from greendata.crawl.parsing import Finished
 from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
-from greendata.errors import BadUrl, CrawlNotSaved
+from greendata.errors import BadArgument, BadUrl, CrawlNotSaved
 from greendata.errors.notes import note, shown
 from greendata.errors.plural import counted
 from greendata.hub.pacing import paced
 from greendata.pipelines.channel import Channel
 from greendata.pool.cleanup import run_to_completion, run_uninterrupted
 
-__all__ = ("Keeper", "Store")
+__all__ = ("Keeper", "Store", "url_of")
 
 COMMIT_ROWS = 64  # finished pages from which on they are committed; a commit of 100 takes 8 ms
 COMMIT_SECONDS = 1.0  # after which fewer are committed, too
@@ -93,7 +93,7 @@ class Keeper:
     def __init__(
         self,
         open_store: Callable[[], Store],
-        seeds: Iterable[str],
+        seeds: Iterable[str | Url],
         scope_of: Callable[[Iterable[Url]], Scope],
         *,
         max_pages: int | None,
@@ -213,8 +213,8 @@ class Keeper:
         hosts: dict[str, Url] = {}
         number = digest = 0
         seeds = iter(self._seeds)
-        while texts := list(islice(seeds, SEEDS)):
-            urls = paced(parse_url, texts)
+        while given := list(islice(seeds, SEEDS)):
+            urls = paced(url_of, given)
             for url in urls:
                 hosts.setdefault(url.origin, url)
             number += len(urls)
@@ -324,6 +324,20 @@ class Keeper:
             _uninterrupted(partial(self._store.close, is_finished=False))
         except Exception as second:  # noqa: BLE001 - the first error is raised
             note(error, f"the dataset was not closed: {shown(second)}")
+
+
+def url_of(value: object) -> Url:
+    """Return a URL that is given as text, or parsed already.
+
+    Raises:
+        BadArgument: it is neither.
+        BadUrl: it cannot be fetched.
+    """
+    if isinstance(value, Url):
+        return value
+    if not isinstance(value, str):
+        raise BadArgument("each URL", value, "text")
+    return parse_url(value)
 
 
 def _done(entry: Entry, page: Page) -> Done:

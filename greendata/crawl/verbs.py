@@ -19,11 +19,11 @@ from greendata.crawl.crawler import Crawler, Options, PageTask
 from greendata.crawl.dataset import Dataset
 from greendata.crawl.frontier import Frontier
 from greendata.crawl.html import MAX_TEXT
-from greendata.crawl.keeper import Keeper, Store
+from greendata.crawl.keeper import Keeper, Store, url_of
 from greendata.crawl.page import Page, PageColumns
 from greendata.crawl.parsing import Extract, Finished, Follow, Parser, Reading
 from greendata.crawl.stats import CrawlCounters, CrawlStats
-from greendata.crawl.urls import Scope, ScopeRule, Url, parse_url
+from greendata.crawl.urls import Scope, ScopeRule, Url
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BadUrl
 from greendata.errors.notes import note
 from greendata.hub.checks import check_function, checked_count, is_number, naming_arguments
@@ -158,7 +158,7 @@ class FetchStage(PageStage):
                 continue
             _wait_until(change, lambda: crawler.scheduler.queued < HELD)
             try:
-                url = value if isinstance(value, Url) else parse_url(_checked_text(value))
+                url = url_of(value)
             except BadUrl as bad:
                 page = Page(url=str(value), error="BadUrl", message=str(bad))
                 counters.finished(page, "")
@@ -312,7 +312,7 @@ def fetch(
 
 @naming_arguments
 def crawl(
-    seeds: str | Iterable[str],
+    seeds: str | Iterable[str | Url],
     *,
     user_agent: str,
     follow: Follow = True,
@@ -395,9 +395,8 @@ def crawl(
     given = locals()
     options = _options(given)
     seeds = [seeds] if isinstance(seeds, str) else seeds
-    if isinstance(seeds, list | tuple | set | frozenset):
-        seeds = [parse_url(_checked_text(seed)).href for seed in seeds]
-    elif not isinstance(seeds, Iterable):
+    known = [url_of(seed) for seed in seeds] if isinstance(seeds, list | tuple | set | frozenset) else []
+    if not isinstance(seeds, Iterable):
         raise BadArgument("seeds", seeds, "a URL, or an iterable of URLs")
     Scope(scope, ())
     _check_follow(follow)
@@ -420,7 +419,7 @@ def crawl(
     make_keeper = partial(
         Keeper,
         partial(_open_store, None if out is None else Path(out), page_columns, settings, resume=resume, again=again),
-        seeds,
+        known or seeds,
         partial(Scope, scope),
         max_pages=max_pages,
         frame_of=page_columns.frame,
@@ -429,13 +428,13 @@ def crawl(
         *("crawl", maxsize, (), options, reading, _place(on), _label("crawl", progress)),
         make_keeper=make_keeper,
         follows=follow is not False,
-        named=_name_of(seeds),
+        named=_name_of(known),
     )
 
 
-def _name_of(seeds: Iterable[str]) -> str:
+def _name_of(seeds: list[Url]) -> str:
     """Return a name for a crawl from *seeds*, with the hosts as far as they are known."""
-    hosts = list(dict.fromkeys(parse_url(seed).host for seed in seeds)) if isinstance(seeds, list) else []
+    hosts = list(dict.fromkeys(seed.host for seed in seeds))
     more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
     return f"crawl {hosts[0]}{more}" if hosts else "crawl"
 
@@ -493,12 +492,6 @@ def _label(name: str, progress: object) -> str | None:
     if not isinstance(progress, str | bool | None):
         raise BadArgument("progress", progress, "True, False or the label of the bar")
     return name if progress is True else progress or None
-
-
-def _checked_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadArgument("each URL", value, "text")
-    return value
 
 
 def _checked_extract(extract: Extract | None) -> Extract | None:
