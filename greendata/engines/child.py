@@ -15,6 +15,7 @@ import os
 import pickle
 import resource
 import signal
+from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
@@ -147,6 +148,7 @@ class _Server:
 
         self._pl, self._plans, self._shared = pl, plans, shared
         self._sock = sock
+        self._fetching = allocate_lock()  # Polars resolves the sources of a plan in several threads
         shared.fetch_by(self._fetch)
         self._inner = inner
         self._made: Any = None  # the engine of a factory
@@ -230,10 +232,14 @@ class _Server:
             self._shared.frames.pop(key, None)
 
     def _fetch(self, key: str) -> Any:
-        send(self._sock, (NEEDS, key))
-        packed, files = receive(self._sock)
+        with self._fetching:
+            if key in self._shared.frames:
+                return self._shared.frames[key]
+            send(self._sock, (NEEDS, key))
+            packed, files = receive(self._sock)
         try:
-            return self._plans.unpack(packed, files)[0]
+            pieces = self._plans.unpack(packed, files)
+            return pieces[0] if len(pieces) == 1 else self._pl.concat(pieces, rechunk=False)
         finally:
             close_all(files)
 

@@ -358,21 +358,27 @@ def _end(pid: int) -> None:
 
 
 def _before_fork() -> None:
+    global _is_forking
     _fork_lock.acquire()
+    _is_forking = True
 
 
 def _after_fork_in_parent() -> None:
-    _fork_lock.release()
+    global _is_forking
+    if _is_forking:  # this module may be imported while a fork is prepared
+        _is_forking = False
+        _fork_lock.release()
 
 
 def _after_fork_in_child() -> None:
     for child in _living:
         child.forget()
     _living.clear()
-    _fork_lock.release()
+    _after_fork_in_parent()
 
 
 # A fork copies descriptors. If its child kept the lifeline of a process, that would outlive the server.
 _fork_lock = native.RLock()  # held while a process is started, and for a fork
+_is_forking = False  # under the lock
 _living: set[Child] = set()  # those that have descriptors here; any thread, under the lock
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

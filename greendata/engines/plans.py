@@ -14,11 +14,12 @@ from typing import Any
 import polars as pl
 
 from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps
-from greendata.errors import NotSendable
+from greendata.errors import NotSendable, PolarsForked
 from greendata.internals.polars import flags_of, read_flags
 
 __all__ = (
     "MAX_PLAN",
+    "combine_pieces",
     "options_of",
     "pack",
     "pack_object",
@@ -35,6 +36,7 @@ MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which ta
 
 _ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS
 _SHRINK, _GROW, _WRITE, _SEAL = 0x2, 0x4, 0x8, 0x1
+_combines = False  # set once; any thread reads
 _SEALS = _SHRINK | _GROW | _WRITE | _SEAL
 
 
@@ -69,10 +71,13 @@ def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
 
     Raises:
         NotSendable: it has a large frame inside, or something that exists in this process only.
+        PolarsForked: see `greendata.engines.after_fork`.
     """
     file = _Limited()
     try:
         lf.serialize(file)  # type: ignore[call-overload]  # a file of ours
+    except PolarsForked:
+        raise
     except Exception as error:
         if file.is_full:
             raise NotSendable(
@@ -240,6 +245,12 @@ def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
     return [pl.read_ipc_stream(BytesIO(each)) if isinstance(each, bytes) else _mapped(files[each]) for each in packed]
 
 
+def combine_pieces() -> None:
+    """Have `unpack` copy large frames so that their columns are in one piece: this process lacks Polars' threads."""
+    global _combines
+    _combines = True
+
+
 def _mapped(file: int) -> pl.DataFrame:
     wanted = _SHRINK | _GROW | _WRITE
     if fcntl.fcntl(file, _GET_SEALS) & wanted != wanted:
@@ -267,7 +278,7 @@ def read_buffer(buffer: Any) -> pl.DataFrame:
 
 def _read_stream(pyarrow: Any, source: Any) -> pl.DataFrame:
     table = pyarrow.ipc.open_stream(source).read_all()
-    frame = pl.from_arrow(table, rechunk=False)
+    frame = pl.from_arrow(table.combine_chunks() if _combines else table, rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     frame.columns = table.column_names  # Polars renames a column whose name is empty
     return frame

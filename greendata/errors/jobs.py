@@ -194,14 +194,33 @@ class PolarsForked(GreenDataError, RuntimeError):
 
     Polars' own threads do not survive a fork, and its queries wait for them silently. Reading the schema or the plan of
     a scan starts these threads, as a query does.
+
+    Attributes:
+        operation: what cannot run here although the setting ``on_fork`` is "process"; "" if it is not.
+
+    Example:
+        >>> str(PolarsForked("PySeries.sort")).partition(",")[0]
+        'PySeries.sort cannot run in this process'
     """
 
+    def __init__(self, operation: str = "") -> None:
+        super().__init__(operation)
+        self.operation = operation
+
     def __str__(self) -> str:
+        if self.operation:
+            return (
+                f"{self.operation} cannot run in this process, which was forked after its parent had run a Polars "
+                "query: only queries of LazyFrames and eager operations that Polars runs as such do, in child "
+                "processes. Write it as a query, or call it there: "
+                "greendata.run(func, engine=greendata.ProcessEngine())"
+            )
         return (
             "this process was forked after its parent had run a Polars query; every query would hang here. "
             "Run no query before the fork: load data in post_worker_init or on the first request "
             "(if under a lock, one that was made after patch_all), "
-            "do without gunicorn --preload, or start children with multiprocessing's 'spawn'"
+            "do without gunicorn --preload, start children with multiprocessing's 'spawn', "
+            'or have queries run in child processes: greendata.configure(on_fork="process")'
         )
 
 

@@ -7,6 +7,7 @@ lists are:
 - `EXECUTIONS`: these compute, read or write. The patch runs them in the pool. Some of them may be missing.
 - `ENGINE_CHOICES`: these choose the engine. The patch replaces them while a place was chosen for queries.
 - `HANDOFFS`: these return at once and compute elsewhere. They do not block the hub, but they hang after a fork.
+- `THREADED`: these are too cheap to run in the pool, but they hang after a fork.
 
 The functions look names up when they are called, so a missing name raises there and not at import.
 """
@@ -52,10 +53,16 @@ __all__ = (
     "ESSENTIAL",
     "EXECUTIONS",
     "HANDOFFS",
+    "THREADED",
+    "UNTHREADED",
     "engine_affinity",
     "engine_named",
     "flags_of",
+    "frame_of",
+    "native_frame",
+    "native_name",
     "native_plan",
+    "plan_of",
     "read_flags",
 )
 
@@ -150,6 +157,26 @@ HANDOFFS = (
     "polars._plr:collect_all_with_callback",
 )
 
+# These use Polars' threads, too, though they cost one pass at most: they would hang after a fork.
+THREADED = (
+    "polars._plr:PyDataFrame.gather",
+    "polars._plr:PyDataFrame.gather_with_series",
+    "polars._plr:PyDataFrame.to_arrow",
+    "polars._plr:concat_df",
+    # If a column is in several pieces.
+    "polars._plr:PyDataFrame.rechunk",
+    "polars._plr:PyDataFrame.row_tuples",
+)
+
+# Executions that compute in the calling thread: they work after a fork.
+UNTHREADED = (
+    "polars._plr:PyDataFrame.deserialize_binary",
+    "polars._plr:PyDataFrame.read_ipc_stream",
+    "polars._plr:PyDataFrame.write_json",
+    "polars._plr:PyLazyFrame.deserialize_binary",
+    "polars.lazyframe.engine:_CollectBatches.__next__",
+)
+
 
 def engine_affinity() -> str:
     """Return the name of the engine that ``engine="auto"`` means, if no engine object was set.
@@ -187,6 +214,53 @@ def native_plan(lf: pl.LazyFrame) -> Any:
         'PyLazyFrame'
     """
     return getattr(lf, "_ldf", None)
+
+
+def plan_of(native: Any) -> pl.LazyFrame:
+    """Return the query whose native object *native* is.
+
+    Example:
+        >>> import polars as pl
+        >>> plan_of(native_plan(pl.LazyFrame({"a": [1]}))).collect().item()
+        1
+    """
+    from polars._utils.wrap import wrap_ldf
+
+    return wrap_ldf(native)
+
+
+def frame_of(native: Any) -> pl.DataFrame:
+    """Return the frame whose native object *native* is.
+
+    Example:
+        >>> import polars as pl
+        >>> frame_of(native_frame(pl.DataFrame({"a": [1]}))).item()
+        1
+    """
+    from polars._utils.wrap import wrap_df
+
+    return wrap_df(native)
+
+
+def native_frame(frame: pl.DataFrame) -> Any:
+    """Return the native object of *frame*.
+
+    Example:
+        >>> import polars as pl
+        >>> type(native_frame(pl.DataFrame())).__name__
+        'PyDataFrame'
+    """
+    return frame._df
+
+
+def native_name(name: str) -> str:
+    """Return the whole name of a native function.
+
+    Example:
+        >>> native_name("PyLazyFrame.collect") in EXECUTIONS
+        True
+    """
+    return f"polars._plr:{name}"
 
 
 def read_flags(optimizations: pl.QueryOptFlags) -> dict[str, bool]:

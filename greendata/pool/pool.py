@@ -316,6 +316,7 @@ class Pool:
         engine: object = None,
         route: Callable[[str, Hashable], object] | Literal[False] | None = None,
         isolate: bool | str | None = None,
+        on_fork: Literal["raise", "process"] | None = None,
     ) -> Settings:
         """Change settings, reopen a drained pool, and return the settings now in force.
 
@@ -334,6 +335,9 @@ class Pool:
                 these forms, or None for *engine*. It is called often, and must be quick. False ends it.
             isolate: True if untrusted input is read in a child process, or text with other limits, such as
                 ``"workers=2,memory_limit=512MiB,timeout=10"``. See `greendata.formats.isolation`.
+            on_fork: what queries do in a process that was forked after a query, where Polars would hang, such as a
+                worker of ``gunicorn --preload``: "raise" `PolarsForked`, or "process": they run in child processes,
+                and what cannot do that raises. See `greendata.engines.after_fork`.
 
         Raises:
             BadSetting: a value that cannot be used; nothing was changed.

@@ -41,6 +41,8 @@ class Settings:
         route: called with the label and the key of each such query; returns its engine, or None for *engine*.
         isolate: whether untrusted input is read in a child process, see `greendata.formats.isolation`. Off by default:
             the first child takes a third of a second to start, and each takes 60 MB.
+        on_fork: what queries do in a child of a fork in which Polars is unusable: "raise" `PolarsForked`, or run in
+            children of their own ("process"). A fork after a query is a mistake more often than a wish.
 
     Example:
         >>> Settings().changed(max_workers=2).max_workers
@@ -55,6 +57,7 @@ class Settings:
     engine: object = "threads"
     route: Callable[[str, Hashable], object] | None = None
     isolate: bool | str = False
+    on_fork: str = "raise"
 
     def changed(self, **changes: Any) -> Settings:
         """Return these settings with *changes*.
@@ -71,6 +74,7 @@ class Settings:
             "stuck_after": (is_number(new.stuck_after) and new.stuck_after > 0, "a number of seconds > 0"),
             "exit_timeout": (is_number(new.exit_timeout), "a number of seconds >= 0"),
             "engine": (isinstance(new.engine, str) or is_engine(new.engine), FORMS),
+            "on_fork": (new.on_fork in ("raise", "process"), "'raise' or 'process'"),
             "route": (new.route is None or callable(new.route), "a function of a label and a key"),
         }
         for name, (is_good, expected) in checks.items():
@@ -122,6 +126,8 @@ class Settings:
                     engine_setting(variable, value)
                 elif field.name == "isolate":
                     isolation(variable, value)
+                elif field.name == "on_fork":
+                    value = value.strip()
                 else:
                     value = _number(variable, value, whole=isinstance(field.default, int))
             if value is not None:

@@ -201,6 +201,17 @@ def test_other_engines_and_other_children_have_a_shared_frame_too(engine: Proces
     assert shared.collect(engine=one).item() == 3
 
 
+def test_many_shared_frames_in_one_plan(engine: ProcessEngine) -> None:
+    """Polars resolves them in several threads, which share the socket of the child."""
+    for _ in range(3):
+        frames = [engine.share(pl.DataFrame({"a": [number, 1000]})) for number in range(20)]
+        joined = frames[0]
+        for frame in frames[1:]:
+            joined = joined.join(frame, on="a")
+        assert joined.collect(engine=engine).rows() == [(1000,)]
+        assert pl.concat(frames).sum().collect(engine=engine).item() == 20 * 1000 + sum(range(20))
+
+
 def test_only_frames_are_shared(engine: ProcessEngine) -> None:
     with pytest.raises(NotAFrame):
         engine.share([1])  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ HOMES = {
 
 # Python's own: what takes the place of its threads, locks and child processes has to do as they do.
 PYTHON = {
-    "greendata.engines.child": "_socket",
+    "greendata.engines.child": "_socket _thread",
     "greendata.engines.children": "_args_from_interpreter_flags _socket",
     "greendata.engines.messages": "_socket",
     "greendata.hub.contexts": "_recreate_cm",

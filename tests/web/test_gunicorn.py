@@ -73,6 +73,27 @@ def test_preloading_with_a_query_is_reported_if_only_the_worker_has_greendata(
     assert server.read_log().count("this process was forked after its parent had run a Polars query") == 1
 
 
+@pytest.mark.parametrize(
+    ("at_import", "environment"),
+    [
+        ("import greendata; greendata.configure(on_fork='process'); pl.select(1)", {}),
+        ("import greendata; pl.select(1)", {"GREENDATA_ON_FORK": "process"}),
+        ("pl.select(1)", {"GREENDATA_ON_FORK": "process", "GREENDATA_AUTOPATCH": "1"}),
+    ],
+    ids=["configure", "variable", "only the worker has greendata"],
+)
+def test_after_preloading_with_a_query_the_queries_run_in_child_processes(
+    serve: Callable[..., Server], at_import: str, environment: dict[str, str]
+) -> None:
+    server = serve("--preload", "--workers", "2", at_import=at_import, **environment)
+    workers: set[str] = set()
+    while len(workers) < 2:
+        workers.add(server.ask("/ping"))
+        assert server.ask("/total") == "5"
+        rest()
+    assert "forked" not in server.read_log()
+
+
 @pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
 def test_preloading_with_a_schema_is_reported_too(tmp_path: Path, worker: str) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")

@@ -112,7 +112,7 @@ def _before_fork() -> None:
     _threads_lost = polars_has_run()
     _runtime_seen = not _threads_lost and _tokio_runs()
     if _threads_lost or _runtime_seen:
-        _polars_forked()
+        _polars_forked().prepare()
 
 
 def _after_fork_in_parent() -> None:

@@ -21,7 +21,7 @@ from greendata.errors import SeamMissing
 from greendata.errors.plural import counted
 from greendata.internals.polars import ESSENTIAL
 
-__all__ = ("FunctionPatch", "is_patched", "missing_functions", "original")
+__all__ = ("FunctionPatch", "function_named", "is_patched", "missing_functions", "original")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -128,6 +128,20 @@ def missing_functions(purpose: str) -> list[str]:
     """
     found = (patch for patch in _applied if patch.purpose == purpose)
     return [name for patch in found for name in patch.names if name not in patch._present]
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """Return the function of that name, which Polars has, with its patches.
+
+    Example:
+        >>> function_named("polars._plr:PyLazyFrame.collect_schema").__name__
+        'collect_schema'
+    """
+    place = _look_up(name)
+    assert place is not None
+    owner, attribute, _ = place
+    found: Callable[..., Any] = getattr(owner, attribute)
+    return found
 
 
 def original(name: str) -> Callable[..., Any] | None:

@@ -7,25 +7,54 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from importlib import import_module
 from typing import Any
 
 import polars as pl
 
 from greendata.errors import PolarsForked
-from greendata.internals.polars import COLLECT_SCHEMA, EXECUTIONS, HANDOFFS, native_plan
+from greendata.internals.polars import COLLECT_SCHEMA, EXECUTIONS, HANDOFFS, THREADED, UNTHREADED, native_plan
 from greendata.pool import pool, workers
-from greendata.query.patching.function_patch import FunctionPatch, original
+from greendata.query.patching.function_patch import FunctionPatch, function_named, original
 
-__all__ = ("fail_all", "fail_if", "resolve_schema")
+__all__ = ("fail_all", "fail_if", "prepare", "resolve_schema")
 
-_patch = FunctionPatch(EXECUTIONS + HANDOFFS, "a fork", outermost=True)
+_AFTER_FORK = "greendata.engines.after_fork"  # above this package; imported if the setting asks for it
+
+_patches = [FunctionPatch((name,), "a fork", outermost=True) for name in (*EXECUTIONS, *HANDOFFS)]
+_more_patches: list[FunctionPatch] = []  # while queries run elsewhere; the thread that calls `fail_all` writes
+_is_lost = False  # set once, by the thread that finds out
+
+
+def prepare() -> None:
+    """Import what `fail_all` needs, in the parent: in the child of a fork an import lock may be held."""
+    if _runs_elsewhere():
+        import_module(_AFTER_FORK)
 
 
 def fail_all() -> None:
-    """Make every execution and every submit raise `PolarsForked` from now on."""
-    pool.refuse(PolarsForked)
-    _patch.apply_to_existing(_fail)
+    """Make every execution and every submit raise `PolarsForked` from now on, or run in child processes."""
+    global _is_lost
+    _is_lost = True
+    while _more_patches:
+        _more_patches.pop().undo()
+    if not _runs_elsewhere():
+        pool.refuse(PolarsForked)
+        for patch in _patches:
+            patch.apply_to_existing(_fail)
+        return
+    after_fork = import_module(_AFTER_FORK)
+    after_fork.begin()
+    pool.refuse(None)
+    others = {*THREADED, *after_fork.REPLACEMENTS}.difference(EXECUTIONS, HANDOFFS)
+    _more_patches.extend(FunctionPatch((name,), "a fork", outermost=True) for name in others)
+    for patch in (*_patches, *_more_patches):
+        (name,) = patch.names
+        if name in UNTHREADED:
+            patch.undo()
+        else:
+            patch.apply_to_existing(after_fork.REPLACEMENTS.get(name, _fail_alone))
 
 
 def fail_if(was_lost: Callable[[], bool]) -> None:
@@ -34,10 +63,12 @@ def fail_if(was_lost: Callable[[], bool]) -> None:
     *was_lost* calls `fail_all` before it returns True. That replaces this patch, so the error is logged once.
     """
 
-    def check_first(func: Callable[..., Any]) -> Callable[..., Any]:
+    def check_first(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(func)
         def check_and_run(*args: Any, **options: Any) -> Any:
             if was_lost():
+                if _runs_elsewhere():
+                    return function_named(name)(*args, **options)  # that took the place of this one
                 if not workers.is_inline_thread():  # a worker must not log: a handler's patched lock would block it
                     logging.getLogger(__name__).error("%s", PolarsForked())
                 raise PolarsForked
@@ -45,7 +76,8 @@ def fail_if(was_lost: Callable[[], bool]) -> None:
 
         return check_and_run
 
-    _patch.apply_to_existing(check_first)
+    for patch in _patches:
+        patch.apply_to_existing(partial(check_first, *patch.names))
 
 
 def resolve_schema() -> bool:
@@ -61,8 +93,27 @@ def resolve_schema() -> bool:
     return True
 
 
+def _runs_elsewhere() -> bool:
+    return bool(pool.shared.settings.on_fork == "process")
+
+
+def _follow_settings() -> None:
+    if _is_lost:
+        fail_all()
+
+
+def _fail_alone(func: Callable[..., Any]) -> Callable[..., Any]:
+    def raise_forked(*_args: object, **_options: object) -> None:
+        raise PolarsForked(func.__qualname__)
+
+    return raise_forked
+
+
 def _fail(_func: Callable[..., Any]) -> Callable[..., Any]:
     def raise_forked(*_args: object, **_options: object) -> None:
         raise PolarsForked
 
     return raise_forked
+
+
+pool.settings_listeners += (_follow_settings,)
