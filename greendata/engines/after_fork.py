@@ -121,22 +121,20 @@ def _in_place_of(replacement: Callable[..., Any]) -> Callable[[Callable[..., Any
     return wrap
 
 
-REPLACEMENTS = {
-    native_name(name): _in_place_of(replacement)
-    for name, replacement in {
-        "PyDataFrame.lazy": _lazy,
-        "PyDataFrame.rechunk": _if_in_one_piece,
-        "PyDataFrame.row_tuples": _if_in_one_piece,
-        "PyDataFrame.write_ipc_stream": _if_in_one_piece,
-        "PyLazyFrame.collect": _collect,
-        "PyLazyFrame.collect_batches": _collect_batches,
-        "PyLazyFrame.collect_schema": _ask_plan,
-        "PyLazyFrame.describe_optimized_plan": _ask_plan,
-        "PyLazyFrame.describe_optimized_plan_tree": _ask_plan,
-        "PyLazyFrame.describe_plan": _ask_plan,
-        "PyLazyFrame.describe_plan_tree": _ask_plan,
-        "PyLazyFrame.serialize_binary": _serialize,
-        "collect_all": _collect_all,
-        "concat_df": _concat,
-    }.items()
+_BY_NAME: dict[str, Callable[..., Any]] = {
+    "PyDataFrame.lazy": _lazy,
+    "PyDataFrame.rechunk": _if_in_one_piece,
+    "PyDataFrame.row_tuples": _if_in_one_piece,
+    "PyDataFrame.write_ipc_stream": _if_in_one_piece,
+    "PyLazyFrame.collect": _collect,
+    "PyLazyFrame.collect_batches": _collect_batches,
+    "PyLazyFrame.collect_schema": _ask_plan,
+    "PyLazyFrame.describe_optimized_plan": _ask_plan,
+    "PyLazyFrame.describe_optimized_plan_tree": _ask_plan,
+    "PyLazyFrame.describe_plan": _ask_plan,
+    "PyLazyFrame.describe_plan_tree": _ask_plan,
+    "PyLazyFrame.serialize_binary": _serialize,
+    "collect_all": _collect_all,
+    "concat_df": _concat,
 }
+REPLACEMENTS = {native_name(name): _in_place_of(replacement) for name, replacement in _BY_NAME.items()}

@@ -29,6 +29,7 @@ PYTHON = {
     "greendata.engines.child": "_socket _thread",
     "greendata.engines.children": "_args_from_interpreter_flags _socket",
     "greendata.engines.messages": "_socket",
+    "greendata.engines.ray_cluster.program": "_socket",
     "greendata.hub.contexts": "_recreate_cm",
     "greendata.hub.waiters": "_get_running_loop",
     "greendata.threads.children": "_execute_child _fork_exec _handle_exitstatus _internal_poll _try_wait _waitpid_lock",

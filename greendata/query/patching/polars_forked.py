@@ -77,7 +77,7 @@ def fail_if(was_lost: Callable[[], bool]) -> None:
         return check_and_run
 
     for patch in _patches:
-        patch.apply_to_existing(partial(check_first, *patch.names))
+        patch.apply_to_existing(partial(check_first, patch.names[0]))
 
 
 def resolve_schema() -> bool:
