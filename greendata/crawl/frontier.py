@@ -32,6 +32,7 @@ APPLICATION_ID = 0x67646372  # marks the file as ours: "gdcr"
 SLICE = 1_000  # URLs in one text: the GIL is held for under a millisecond while it is built
 CACHE_KIB = 8_192  # of SQLite's pages in memory
 JOURNAL_BYTES = 1 << 26  # that the log of changes keeps on disk after one that was large, such as all URLs again
+RECENT = 20_000  # URLs; at most twice as many are in memory, in 6 MB. Not less than SLICE, in which each has to be once
 BUSY_TIMEOUT = 30.0  # seconds to wait for somebody who reads the database with another program
 
 _TABLES = (
@@ -146,6 +147,30 @@ class Part(NamedTuple):
     is_open: bool
 
 
+class _Recent:
+    """The URLs that were offered last. Most links of a page are those of the page before, and need no look-up.
+
+    Guarded by the lock of the frontier. `forget` when what was offered has not been stored.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self._new: set[str] = set()
+        self._old: set[str] = set()
+
+    def first_offer(self, href: str) -> bool:
+        """Return True unless *href* was offered before, as far as that is remembered."""
+        if href in self._new:
+            return False
+        self._new.add(href)
+        is_first = href not in self._old
+        if len(self._new) >= RECENT:
+            self._new, self._old = set(), self._new
+        return is_first
+
+
 class Frontier:
     """The URLs of one crawl.
 
@@ -174,6 +199,7 @@ class Frontier:
     def __init__(self, path: Path | None) -> None:
         self._path = "a temporary file" if path is None else path
         self._lock = native.allocate_lock()  # held by each call: one connection serves all threads
+        self._recent = _Recent()
         with _sqlite_errors(self._path):
             self._connection = sqlite3.connect(
                 "" if path is None else path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -325,18 +351,18 @@ class Frontier:
             raise
 
     def _add(self, links: Iterable[Link]) -> None:
-        given = iter(links)
+        given = (link for link in links if self._recent.first_offer(link[0]))
         while piece := list(islice(given, SLICE)):
             names = json.dumps(list({origin for _, origin, _ in piece}))
             self._connection.execute("INSERT OR IGNORE INTO origins (name) SELECT value FROM json_each(?)", (names,))
             ids = self._json(
                 "SELECT json_group_object(name, id) FROM origins WHERE name IN (SELECT value FROM json_each(?))", names
             )
-            texts: dict[str, str] = {}
-            for href, origin, depth in piece:
-                if href not in texts:
-                    texts[href] = f"{crc32(href.encode()):010}{min(depth, _MAX_DEPTH):05}{ids[origin]:010}{href}"
-            self._connection.execute(_ADD, (json.dumps(list(texts.values())),))
+            texts = [
+                f"{crc32(href.encode()):010}{min(depth, _MAX_DEPTH):05}{ids[origin]:010}{href}"
+                for href, origin, depth in piece
+            ]
+            self._connection.execute(_ADD, (json.dumps(texts),))
 
     def _finish(self, done: Sequence[Done], number: int) -> None:
         for begin in range(0, len(done), SLICE):
@@ -381,6 +407,7 @@ class Frontier:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
+                self._recent.forget()
                 if self._connection.in_transaction:  # SQLite may have rolled back by itself, as with a full disk
                     self._connection.execute("ROLLBACK")
                 raise

@@ -21,12 +21,15 @@ import polars as pl
 from greendata.errors import (
     BadArgument,
     BadChoice,
+    GreenDataError,
     LoadFailed,
     NotAFrame,
     QueryFailed,
     TableExists,
 )
+from greendata.errors.notes import note
 from greendata.hub.checks import is_count
+from greendata.hub.contexts import contextmanager
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.stopping import stopped_by
@@ -192,7 +195,7 @@ def write_sql(
         (3, 2)
     """
     label = label or "write_sql"
-    _check_frame("frame", frame)
+    _check_frame(frame)
     if if_exists not in IF_EXISTS:
         raise BadChoice("if_exists", if_exists, IF_EXISTS)
     target, canceller = database_of(database, label), Canceller()
@@ -264,13 +267,14 @@ def load(
     try:
         writes = []
         for name, frame in frames.items():
-            _check_frame(f"the frame of {name!r}", frame)
-            place = places[name]
-            if id(place) not in databases:
-                databases[id(place)] = database_of(place, label)
-            database = databases[id(place)]
-            _check_target(name, schema, place, database)
-            check_writable(frame.schema, database.kind)
+            with _about_table(name):
+                _check_frame(frame)
+                place = places[name]
+                if id(place) not in databases:
+                    databases[id(place)] = database_of(place, label)
+                database = databases[id(place)]
+                _check_target(name, schema, place, database)
+                check_writable(frame.schema, database.kind)
             writes.append((database, frame.clone(), Table(name, schema, if_exists)))
         work = partial(_load, writes, canceller, release)
         return _submit(work, release, canceller, timeout, key, label)
@@ -374,6 +378,15 @@ def _load(
     raise LoadFailed(written, failed) from first
 
 
+@contextmanager
+def _about_table(name: str) -> Iterator[None]:
+    try:
+        yield
+    except GreenDataError as error:
+        note(error, f"raised by load for the table {name!r}")
+        raise
+
+
 def _ingest(target: Database, canceller: Canceller, frame: pl.DataFrame, table: Table) -> int:
     try:
         return ingest(target, canceller, frame, table)
@@ -384,11 +397,11 @@ def _ingest(target: Database, canceller: Canceller, frame: pl.DataFrame, table: 
         raise
 
 
-def _check_frame(name: str, frame: object) -> None:
+def _check_frame(frame: object) -> None:
     if not isinstance(frame, pl.DataFrame):
         raise NotAFrame(frame, "DataFrame")
     if not frame.width:
-        raise BadArgument(name, frame.shape, "a frame with at least one column")
+        raise BadArgument("frame", frame.shape, "a frame with at least one column")
 
 
 def _check_query(query: object) -> None:

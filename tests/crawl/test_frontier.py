@@ -9,6 +9,7 @@ from zlib import crc32
 
 import pytest
 
+from greendata.crawl import frontier as module
 from greendata.crawl.frontier import Counts, Done, Entry, Frontier, Link
 from greendata.errors import BadArgument, CrawlFolderRefused, CrawlNotSaved
 from tests.support.processes import run_python
@@ -74,6 +75,17 @@ def test_windows_go_on_after_an_id_and_leave_out_what_is_done(frontier: Frontier
 def test_more_urls_than_one_slice_keep_their_order(frontier: Frontier) -> None:
     frontier.add(link(str(n)) for n in range(2_500))
     assert [entry.href for entry in todo(frontier, limit=5_000)] == [link(str(n))[0] for n in range(2_500)]
+
+
+def test_each_url_is_added_once_when_more_are_offered_than_are_remembered(
+    frontier: Frontier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RECENT", module.SLICE)
+    offered = [link(str(n)) for n in range(2_500)]
+    for _ in range(3):
+        frontier.add([*offered, *offered[::-1]])
+    assert frontier.counts() == Counts(todo=2_500, done=0)
+    assert [entry.href for entry in todo(frontier, limit=5_000)] == [href for href, _, _ in offered]
 
 
 def test_origins_are_those_with_something_to_do_page_by_page(frontier: Frontier) -> None:

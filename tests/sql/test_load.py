@@ -204,7 +204,7 @@ def test_a_cancelled_load_keeps_complete_tables_only(tmp_path: Path, held: Gate)
             {"a": ORDERS, "b": pl.DataFrame()},
             {},
             BadArgument,
-            "the frame of 'b' must be a frame with at least one column",
+            "frame must be a frame with at least one column",
         ),
         ({"a": ORDERS, "b": pl.DataFrame({"x": [[1]]})}, {}, ColumnUnwritable, "'x'"),
         ({"a": ORDERS, "": ORDERS}, {}, BadArgument, "table"),
@@ -219,6 +219,8 @@ def test_mistakes_raise_at_the_call_and_nothing_is_written(
     with pytest.raises(kind) as caught:
         greendata.load(frames, **{"targets": tmp_path / "shop.sqlite", **options})
     assert text in str(caught.value)
+    notes = getattr(caught.value, "__notes__", [])
+    assert notes == (["raised by load for the table 'b'"] if isinstance(frames, dict) and "b" in frames else notes)
     assert [*tmp_path.iterdir()] == []
 
 
