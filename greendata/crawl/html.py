@@ -312,8 +312,9 @@ def _sound(html: bytes) -> tuple[bytes, bool]:
     if html.count(b"<") > MAX_TAGS:
         rest = html.split(b"<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    if html.count(b"<") <= _FEW_TAGS and _LONG.search(html) is None:
-        return html, is_cut
+    begins, ends = html.count(b"<"), html.count(b">")
+    if begins <= _FEW_TAGS and ends <= begins + _FEW_TAGS and _LONG.search(html) is None:
+        return html, is_cut  # ">" in attributes could hide a long tag
     end = _sound_end(html)
     return html[:end], is_cut or end < len(html)
 

@@ -218,6 +218,7 @@ HOSTILE = {
     "misnested": "<b><p></b>" * (SIZE // 10),
     "attributes": "<p " + " ".join(f"a{number}" for number in range(SIZE // 8)) + ">",
     "attributes with brackets": "<p " + " ".join(f'a{number}="<"' for number in range(SIZE // 12)) + ">",
+    "attributes with other brackets": "<p " + " ".join(f'a{number}=">"' for number in range(SIZE // 12)) + ">",
     "an attribute": "<p title='" + "x" * SIZE + "'>",
     "open tags": "<a " * (SIZE // 3),
     "open quotes": '<a "' * (SIZE // 4),
