@@ -35,15 +35,25 @@ MAX_TEXT = 1 << 20  # characters, by default
 MAX_HEADING = 2_000  # characters of the title and the description
 
 _FEW_TAGS = 10_000  # "<" in a page: however they nest, lexbor takes 0.4 seconds at most
+_FEW_ATTRIBUTES = 50_000  # of an element: lexbor takes eight seconds at most
 _MAX_DEPTH = 1_000  # open elements of a page with more; browsers flatten at 512
 _MAX_ATTRIBUTES = 1_000  # of an element
 _LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
 _TURNS = 32  # of a loop, between two looks at the clock
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
-_TAG = re.compile(rb"""<(/?)([a-z][^\s/>]*)((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)""", re.IGNORECASE)
-_LONG = re.compile(rb"<[A-Za-z][^>]{%d}" % _LONG_TAG)  # perhaps a long tag
-_ATTRIBUTE = re.compile(rb"""[^\s/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"']\S*+)?)?""")
+# An attribute, a tag and a comment, just as the standard's tokenizer reads them: otherwise what hides in an attribute
+# or a comment for one of the two is elements for the other. Only a quote after "=" begins a quoted value.
+_BLANK = rb"[ \t\n\f\r]"
+_ATTRIBUTE_TEXT = (
+    rb"[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+(?:%b*+=%b*+(?:\"[^\"]*+\"|'[^']*+'|[^ \t\n\f\r>\"'][^ \t\n\f\r>]*+)?+)?+"
+    % (_BLANK, _BLANK)
+)
+_ATTRIBUTE = re.compile(_ATTRIBUTE_TEXT)
+_TAG = re.compile(
+    rb"<(?:(/?)([a-z][^ \t\n\f\r/>]*+)((?:[ \t\n\f\r/]++|%b)*+)|!--(?:-?>|.*?(?:--!?>|\Z)))" % _ATTRIBUTE_TEXT,
+    re.IGNORECASE | re.DOTALL,
+)
 _RAW_NAMES = (b"iframe", b"noembed", b"noframes", b"script", b"style", b"textarea", b"title", b"xmp")
 _RAW = {name: re.compile(b"</" + name, re.IGNORECASE) for name in _RAW_NAMES}  # what is inside them is text
 
@@ -312,11 +322,16 @@ def _sound(html: bytes) -> tuple[bytes, bool]:
     if html.count(b"<") > MAX_TAGS:
         rest = html.split(b"<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    begins, ends = html.count(b"<"), html.count(b">")
-    if begins <= _FEW_TAGS and ends <= begins + _FEW_TAGS and _LONG.search(html) is None:
-        return html, is_cut  # ">" in attributes could hide a long tag
+    if html.count(b"<") <= _FEW_TAGS and _attributes_at_most(html) <= _FEW_ATTRIBUTES:
+        return html, is_cut
     end = _sound_end(html)
     return html[:end], is_cut or end < len(html)
+
+
+def _attributes_at_most(html: bytes) -> int:
+    """Return a number that an element of *html* cannot exceed with its attributes: white space or a quote parts them."""
+    most = len(html) // 3
+    return most if most <= _FEW_ATTRIBUTES else len(html) - len(html.translate(None, b" \t\n\f\r/\"'"))
 
 
 def _sound_end(html: bytes) -> int:
@@ -326,18 +341,18 @@ def _sound_end(html: bytes) -> int:
     depth, at = 0, 0
     while (tag := _TAG.search(html, at)) is not None:
         at = tag.end()
-        name = tag[2].lower()
+        name = (tag[2] or b"").lower()
         if tag[1]:
             if opened[name]:
                 opened[name] -= 1
                 depth -= 1
-        elif name not in _FLAT:
+        elif name and name not in _FLAT:
             opened[name] += 1
             depth += 1
-            if (end := _RAW.get(name)) is not None:
-                close = end.search(html, at)
+            if name in _RAW and not (opened[b"svg"] or opened[b"math"]):  # where it would be an element like others
+                close = _RAW[name].search(html, at)
                 at = len(html) if close is None else close.start()
-        if depth > _MAX_DEPTH or (len(tag[3]) > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES):
+        if depth > _MAX_DEPTH or (len(tag[3] or b"") > _LONG_TAG and len(_ATTRIBUTE.findall(tag[3])) > _MAX_ATTRIBUTES):
             return tag.start()
         pace.pause()
     return len(html)

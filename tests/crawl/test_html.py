@@ -212,6 +212,14 @@ HOSTILE = {
     "nested blocks": "<div>" * (SIZE // 5),
     "nested formatting": "<b><i>" * (SIZE // 6),
     "nested and closed": ("<div>" * 3_000 + "</div>" * 3_000) * 30,
+    "nested and closed in comments": "<div><!--</div>-->" * (SIZE // 18),
+    "nested in a comment that is over": "<!-->" + "<div>" * (SIZE // 5) + "-->",
+    "nested in a style that is none": "<svg><style>" + "<div>" * (SIZE // 5),
+    "nested with foreign ends": "<div></span></b></div2>" * (SIZE // 23),
+    "nested beside a quote": '<p =">' + "<div>" * (SIZE // 5) + '">',
+    "nested beside two signs": '<p a= =">' + "<div>" * (SIZE // 5) + '">',
+    "nested beside a stray quote": '<p a="""">' + "<div>" * (SIZE // 5) + '">',
+    "nested beside a vertical tab": '<p a=\x0b">' + "<div>" * (SIZE // 5) + '">',
     "nested tables": "<table><td>" * (SIZE // 11),
     "nested pictures": "<svg><g>" * (SIZE // 8),
     "links in links": "<a href=x>" * (SIZE // 10),
@@ -249,9 +257,10 @@ def test_the_hub_turns_while_a_hostile_page_is_parsed(html: str) -> None:
 
 def test_a_sound_page_of_any_size_is_not_cut() -> None:
     row = "<div class='row'><p>text<br><a href='/a?b=1'>link</a><img src=x></p><ul><li>a<li>b</ul></div>\n"
+    row += """<a href="/a"">stray</a><b it's>quotes</b><i a='"'>and</i> <u b=c"d>more</u>\n"""
     script = "<script>for (i=0;i<b.length;i++) { a = '<div ' + x + ' y z '; }" + "x = 1; " * 5_000 + "</script>"
     data = "<p title='" + "x y z " * 5_000 + "'>" + "<img alt='a>b' src='data:image/png;base64," + "A" * 40_000 + "'>"
-    page = parsed(f"<body>{row * 2_000}{script}{data}{row * 2_000}<p>the end")
+    page = parsed(f"<body>{row * 1_000}{script}{data}{row * 1_000}<p>the end")
     assert page.text.endswith("the end")
     assert not page.truncated
 
