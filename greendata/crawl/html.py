@@ -329,7 +329,7 @@ def _sound(html: bytes) -> tuple[bytes, bool]:
 
 
 def _attributes_at_most(html: bytes) -> int:
-    """Return a number that an element of *html* cannot exceed with its attributes: white space or a quote parts them."""
+    """Return a number that the attributes of an element of *html* do not exceed: white space or quotes part them."""
     most = len(html) // 3
     return most if most <= _FEW_ATTRIBUTES else len(html) - len(html.translate(None, b" \t\n\f\r/\"'"))
 

@@ -35,8 +35,8 @@ BLOCKED_PORTS = frozenset(
 )
 _LABEL, _NAME = 63, 253  # characters of a label and of a name in the DNS (RFC 1035)
 
-# A path of names, perhaps with a query, that the standard leaves as it is: no name begins with a dot, nothing is encoded.
-# Half of all links are such; to parse one takes a third of the time.
+# A path of names, perhaps with a query, that the standard leaves as it is: no name begins with a dot, and nothing is
+# encoded. Half of all links are such; without a parser they take a third of the time.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*+)++/?(?:\?[A-Za-z0-9_.~=&/-]++)?")
 _PLAIN_LENGTH = 1_000
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
