@@ -37,6 +37,7 @@ __all__ = ("figures_of",)
 AT_ONCE = 16  # requests, as the others have
 USER_AGENT = "bench/1.0 (+http://127.0.0.1/)"
 LOOPBACK = ["127.0.0.0/8"]
+COLUMNS = ("url", "status", "title", "description", "canonical", "links", "sha256")  # as the others store
 ENTRIES = 1_000_000  # URLs in the frontier
 BATCH = 10_000  # of them in one transaction
 EARLY, LATE = 10_000, 100_000  # pages after which memory is measured
@@ -44,20 +45,25 @@ EARLY, LATE = 10_000, 100_000  # pages after which memory is measured
 
 def measured(work: Callable[[], int]) -> dict[str, float]:
     begun = time.process_time(), time.perf_counter()
-    with Ticker() as ticks:
-        pages = work()
-    cpu, wall = time.process_time() - begun[0], time.perf_counter() - begun[1]
-    return {"cpu": cpu, "wall": wall, "pages": pages, "tick": quantile(ticks, 0.99), "longest": max(ticks)}
+    pages = work()
+    return {"cpu": time.process_time() - begun[0], "wall": time.perf_counter() - begun[1], "pages": pages}
+
+
+def ticks(folder: str, *urls: str) -> dict[str, float]:
+    """The hub's tick while pages of known URLs are fetched, parsed with their texts, and written."""
+    with Ticker() as intervals:
+        figures = measured(lambda: crawled(folder, *urls, depth=0, per_host=AT_ONCE, workers=AT_ONCE))
+    return {**figures, "tick": quantile(intervals, 0.99), "longest": max(intervals)}
 
 
 def listed(folder: str, *urls: str) -> dict[str, float]:
     """Pages whose URLs are known, into a dataset that can be resumed."""
-    return measured(lambda: crawled(folder, *urls, depth=0, per_host=AT_ONCE, workers=AT_ONCE))
+    return measured(lambda: crawled(folder, *urls, depth=0, per_host=AT_ONCE, workers=AT_ONCE, columns=COLUMNS))
 
 
 def followed(folder: str, *urls: str) -> dict[str, float]:
     """Pages that are found by their links, likewise."""
-    return measured(lambda: crawled(folder, *urls, per_host=AT_ONCE, workers=AT_ONCE))
+    return measured(lambda: crawled(folder, *urls, per_host=AT_ONCE, workers=AT_ONCE, columns=COLUMNS))
 
 
 def hosts(folder: str, *urls: str) -> dict[str, float]:
@@ -141,7 +147,7 @@ def frontier(folder: str) -> dict[str, Any]:
     return {"seconds": seconds, "done": counts.done, "todo": counts.todo, "most": resident()}
 
 
-KINDS = (listed, followed, hosts, hops, sessions, memory, frontier)
+KINDS = (listed, followed, ticks, hosts, hops, sessions, memory, frontier)
 
 
 def figures_of(what: str, folder: str, *urls: str) -> Any:

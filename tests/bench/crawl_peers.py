@@ -1,7 +1,7 @@
 """The same crawl by others: each is run in a process of its own, and tells the seconds of CPU that it took.
 
 Usage: ``python -P crawl_peers.py PEER HOW FOLDER URL...``, where HOW is ``follow`` or ``list``. Of every page: title,
-description, canonical URL, text, links and the digest of its bytes. All have 16 requests in flight. Scrapy and Crawlee
+description, canonical URL, links and the digest of its bytes. All have 16 requests in flight. Scrapy and Crawlee
 ask for robots.txt, and follow the links on the host if they are told to. They are not installed beside greendata, so
 this file imports nothing of it.
 """
@@ -49,7 +49,6 @@ def scrapy(urls: list[str], folder: str, *, follows: bool) -> dict[str, float]:
                 "title": response.css("title::text").get(),
                 "description": response.css("meta[name=description]::attr(content)").get(),
                 "canonical": response.css("link[rel=canonical]::attr(href)").get(),
-                "text": " ".join(response.xpath("//body//text()[not(parent::script or parent::style)]").getall()),
                 "links": links,
                 "sha256": hashlib.sha256(response.body).hexdigest(),
             }
@@ -107,7 +106,6 @@ def crawlee(urls: list[str], folder: str, *, follows: bool) -> dict[str, float]:
                     "title": selector.css("title::text").get(),
                     "description": selector.css("meta[name=description]::attr(content)").get(),
                     "canonical": selector.css("link[rel=canonical]::attr(href)").get(),
-                    "text": " ".join(selector.xpath("//body//text()[not(parent::script or parent::style)]").getall()),
                     "links": [urljoin(context.request.url, href) for href in selector.css("a::attr(href)").getall()],
                     "sha256": hashlib.sha256(body).hexdigest(),
                 }
@@ -161,7 +159,6 @@ def requests(urls: list[str], folder: str, *, follows: bool) -> dict[str, float]
                 "title": title.text() if title else None,
                 "description": attribute(tree, "meta[name=description]", "content"),
                 "canonical": attribute(tree, "link[rel=canonical]", "href"),
-                "text": tree.body.text(separator=" ", strip=True) if tree.body else "",
                 "links": links,
                 "sha256": hashlib.sha256(answer.content).hexdigest(),
             }
