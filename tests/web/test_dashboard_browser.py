@@ -15,6 +15,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from greendata.observe.client import fetch
+from greendata.testing import Site
 from tests.support.browsers import CONTRAST, Browser, opened_browser
 from tests.support.gates import rest
 from tests.support.servers import GUARD, Server
@@ -22,6 +23,7 @@ from tests.support.servers import GUARD, Server
 pytestmark = pytest.mark.once("patched")  # each test starts a process
 
 SERVICE = """
+import gevent
 import greendata
 from flask import Flask
 from greendata.web.flask import GreenData, keep
@@ -46,6 +48,13 @@ def hold(label):
 @app.post("/fail/<path:label>")
 def failing(label):
     greendata.run(fail, label=label).wait()
+    return ""
+
+@app.post("/crawl/<int:port>")
+def crawling(port):
+    from greendata.crawl import crawl
+    pages = crawl(f"http://127.0.0.1:{port}/", user_agent="testbot (test@example.com)", allow_private=True, delay=0)
+    results[port] = gevent.spawn(pages.run)  # not a part of the request
     return ""
 
 @app.post("/outcome/<path:label>")
@@ -200,6 +209,20 @@ def test_a_failure_is_shown_by_its_type(page: Page) -> None:
     assert (label, error) == ("monthly totals", "ValueError")
     assert re.fullmatch(r"\d+ s ago", when)
     assert "4711" not in page.browser.driver.page_source
+
+
+def test_a_crawl_is_shown_while_it_runs(page: Page) -> None:
+    pages = {"/": "<a href=/a>a</a><a href=/b>b</a><a href=/c>c</a>", "/a": "a", "/b": 404}
+    with Site(pages, robots=404) as site, site.hold("/c") as hold:
+        page.post(f"/crawl/{site.port}")
+        until(lambda: page.shows("#crawls-section") and page.rows("crawls")[0][1] == "3")
+        [[label, finished, todo, failed, megabytes, waiting, rate, age]] = page.rows("crawls")
+        assert (label, finished, failed, megabytes, waiting) == ("crawl 127.0.0.1", "3", "0", "0.0", "0")
+        assert todo.isdecimal()
+        assert re.fullmatch(r"\d+\.\d", rate)
+        assert re.fullmatch(r"\d+(\.\d)? s", age)
+        hold.open()
+        until(lambda: not page.shows("#crawls-section"))
 
 
 def test_the_queue_is_listed_and_a_waiting_query_can_be_cancelled(page: Page) -> None:
