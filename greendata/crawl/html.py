@@ -8,12 +8,13 @@ them, see `_sound`. Only the text takes a walk in Python, which sees each node o
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from greendata.crawl.charset import CharsetSource, decode_html
+from greendata.crawl.charset import CharsetSource, Decoded, decode_html
 from greendata.crawl.urls import MAX_LENGTH, Url, parse_url
 from greendata.errors import BadUrl
 from greendata.hub.pacing import Pace
@@ -147,9 +148,10 @@ def parse_html(
         >>> page.title, page.text, page.links
         ('Shop', 'All shoes', [Url('https://example.com/a')])
     """
-    decoded = decode_html(body[:MAX_HTML], content_type)
+    start = body[:MAX_HTML]
+    decoded = decode_html(start, content_type)
     is_html = (content_type or "").partition(";")[0].strip().lower() in _HTML
-    html, is_cut = _sound(decoded.text.encode()) if is_html else (b"", False)
+    html, is_cut = _sound(_in_utf_8(start, decoded)) if is_html else (b"", False)
     page = ParsedPage(url, LexborHTMLParser(html) if is_html else None, decoded.charset, decoded.source)
     page.truncated = is_cut or len(body) > MAX_HTML
     pieces = [decoded.text[: max_text + 1]]
@@ -316,13 +318,21 @@ def _heed(page: ParsedPage, directives: str | None) -> None:
         page.noindex = page.noindex or name in {"noindex", "none"}
 
 
+def _in_utf_8(body: bytes, decoded: Decoded) -> bytes:
+    """Return the text of *body*, which was *decoded*, in UTF-8; usually it is that already."""
+    if decoded.charset == "utf-8" and "\N{REPLACEMENT CHARACTER}" not in decoded.text:
+        return body.removeprefix(BOM_UTF8)
+    return decoded.text.encode()
+
+
 def _sound(html: bytes) -> tuple[bytes, bool]:
     """Return *html* up to where it would take lexbor very long, and whether something was cut off."""
     is_cut = False
-    if html.count(b"<") > MAX_TAGS:
+    tags = html.count(b"<")
+    if tags > MAX_TAGS:
         rest = html.split(b"<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    if html.count(b"<") <= _FEW_TAGS and _attributes_at_most(html) <= _FEW_ATTRIBUTES:
+    if tags <= _FEW_TAGS and _attributes_at_most(html) <= _FEW_ATTRIBUTES:
         return html, is_cut
     end = _sound_end(html)
     return html[:end], is_cut or end < len(html)
