@@ -110,11 +110,11 @@ def reading(
 
 
 def read_here(reader: Reader, source: bytes | Path, _format: str, *args: Any, **kwargs: Any) -> pl.DataFrame:
-    """Return ``reader(source, *args, **kwargs)``.
+    r"""Return ``reader(source, *args, **kwargs)``.
 
     Example:
-        >>> read_here(lambda source: pl.DataFrame([source]), b"a", "csv").item()
-        b'a'
+        >>> read_here(pl.read_csv, b"a\n1", "csv").item()
+        1
     """
     return reader(source, *args, **kwargs)
 

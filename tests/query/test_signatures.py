@@ -19,7 +19,7 @@ from greendata.query.options import options_for
 from tests.support.frames import ROWS
 
 OURS = {"timeout", "key", "label"}
-OF_A_FETCH = {"allow_private", "headers", "max_bytes", "model"}
+OF_A_FETCH = {"allow_private", "headers", "isolate", "max_bytes", "model"}
 
 # Parameters of Polars that no verb has.
 LEFT_OUT = {
