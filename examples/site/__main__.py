@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pdoc.doc
 from pdoc import render
@@ -26,6 +27,7 @@ TOP = Path(__file__).parents[2]
 # The documented modules. What they export is public.
 MODULES = (
     "greendata",
+    "greendata.crawl",
     "greendata.errors",
     "greendata.http.session",
     "greendata.observe",
@@ -33,6 +35,7 @@ MODULES = (
     "greendata.observe.metrics",
     "greendata.observe.trace",
     "greendata.pipelines.stages",
+    "greendata.testing",
     "greendata.web.flask",
     "greendata.web.gunicorn",
 )
@@ -142,8 +145,11 @@ def with_reference(body: str, page: Page) -> str:
         name = found[1]
         if name not in {*greendata.__all__, *greendata.errors.__all__}:
             return found[0]
-        module = "greendata/errors" if name in greendata.errors.__all__ else "greendata"
-        return f'<a href="{relative(f"reference/{module}.html", page)}#{name}">{found[0]}</a>'
+        if isinstance(module := getattr(greendata, name, None), ModuleType):
+            path, anchor = module.__name__.replace(".", "/"), ""
+        else:
+            path, anchor = "greendata/errors" if name in greendata.errors.__all__ else "greendata", f"#{name}"
+        return f'<a href="{relative(f"reference/{path}.html", page)}{anchor}">{found[0]}</a>'
 
     return _CODE.sub(replace, body)
 
