@@ -17,6 +17,7 @@ from greendata.engines.stream import ChildStream
 from greendata.errors import BadArgument, NotSendable
 from greendata.hub.checks import is_count
 from greendata.pool import pool
+from greendata.pool.engine_setting import LEAST_MEMORY
 
 __all__ = ("ProcessEngine",)
 
@@ -65,7 +66,7 @@ class ProcessEngine(SendingEngine):
     ) -> None:
         if not is_count(workers):
             raise BadArgument("workers", workers, "a whole number >= 1")
-        if memory_limit is not None and not is_count(memory_limit, least=64 << 20):
+        if memory_limit is not None and not is_count(memory_limit, least=LEAST_MEMORY):
             raise BadArgument("memory_limit", memory_limit, "None or bytes, at least 64 MiB")
         if not is_count(recycle_after):
             raise BadArgument("recycle_after", recycle_after, "a whole number >= 1")

@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 import polars as pl
 import pytest
+from flask import Flask, request
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel
 
@@ -24,6 +25,7 @@ from greendata.errors import BadEngine, DeadlineExceeded, NotSendable, RouteFail
 from greendata.pool import pool
 from greendata.pool.settings import Settings
 from greendata.query import choice
+from greendata.web.flask import GreenData
 from tests.support.child_tasks import process_ids
 from tests.support.gates import Gate
 from tests.support.natives import until
@@ -265,6 +267,22 @@ def test_the_route_gets_label_and_key_and_decides(engine: ProcessEngine) -> None
     assert greendata.collect_all([ids], key="tenant").get()[0].item() != HERE
     assert greendata.run(lambda: ids.collect(engine=GreenEngine()), key="tenant", label="job").get().item() != HERE
     assert seen == [("collect", None), ("report", "tenant"), ("collect_all", "tenant"), ("job", "tenant")]
+
+
+def test_the_route_gets_the_endpoint_and_the_key_of_a_request() -> None:
+    seen: list[tuple[str, object]] = []
+    greendata.configure(route=lambda label, key: seen.append((label, key)))
+    app = Flask("service")
+    GreenData(app, key=lambda: request.headers["X-Tenant"])
+
+    @app.get("/report")
+    def report() -> str:
+        greendata.collect(LF).get()
+        greendata.collect(LF, label="totals").get()
+        return str(LF.collect(engine=GreenEngine()).height)
+
+    assert app.test_client().get("/report", headers={"X-Tenant": "7"}).text == "2"
+    assert seen == [("report", "7"), ("totals", "7"), ("report", "7")]
 
 
 def test_a_route_returns_texts_too_and_their_engine_is_made_once() -> None:

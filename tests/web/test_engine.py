@@ -130,6 +130,18 @@ def test_the_environment_alone_moves_the_queries_of_a_service(legacy: Server) ->
     assert legacy.ask("/eager") == "True"
 
 
+@pytest.mark.parametrize("arguments", [["-k", "gevent", "--preload"], ["-k", "gthread"]], ids=" ".join)
+def test_other_ways_to_serve(tmp_path: Path, arguments: list[str]) -> None:
+    head = "import greendata; greendata.patch_polars()\n" if "gthread" in arguments else ""
+    env = {"GREENDATA_AUTOPATCH": "1", "GREENDATA_ENGINE": "process:workers=1"}
+    server = Server(tmp_path, head + LEGACY + ROUTED, arguments, env)
+    try:
+        assert [server.ask("/places"), server.ask("/eager")] == ["False", "True"]
+    finally:
+        server.terminate()
+        assert server.wait_end() == 0, server.read_log()
+
+
 def test_a_timeout_of_gevent_ends_the_child(legacy: Server) -> None:
     assert legacy.ask("/timed") == "timed out"
     wait_gone(pid_in(legacy.log.parent / "held"))
