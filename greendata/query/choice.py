@@ -16,7 +16,8 @@ the plan, a function that cannot be pickled), is never lost:
   function of the program: a service that is given another place from outside must keep working.
 - If the call or the route chose it, the query fails with `NotSendable`: who wants a child for one query relies on it.
 
-Nothing has been sent or written when either happens.
+Nothing has been sent or written when either happens. If it takes long to find out, because a large frame is in the
+plan, queries of the same line and label run in threads for a minute.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -46,7 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ("PlacedEngine", "check_engine", "engine_for", "engine_of", "is_made", "local_engine")
 
-_PLACES = 1000  # lines of the program that are remembered as warned of
+COSTLY = 0.05  # seconds of an attempt to send a query: Polars takes 0.5 s to find that a frame of 350 MB is inside
+COSTLY_FOR = 60.0  # seconds without another attempt for queries of the same line and label
+
+_PLACES = 1000  # lines of the program that are remembered
 _NAMED = ("auto", "in-memory", "streaming")  # engines that a child has too
 
 
@@ -187,22 +192,27 @@ class PlacedEngine(pl.Engine):
         return self._call("execute", lf, **options)
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
-        if getattr(type(self._chosen), method) is getattr(pl.Engine, method):
-            reason = f"{type(self._chosen).__name__} has no {method}()"
-            if self._must:
-                raise NotSendable(reason)
-        else:
+        place = (*self._origin, self._label, method)
+        if self._must or _costly.get(place, 0.0) <= monotonic():
+            began = monotonic()
             try:
-                return getattr(self._chosen, method)(*args, **options, **self._options)
+                return self._call_chosen(method, *args, **options)
             except NotSendable as error:
                 if self._must:
                     raise
                 reason = error.reason
-        self._warn(" ".join(reason.split()))
+                if monotonic() - began >= COSTLY and len(_costly) < _PLACES:
+                    _costly[place] = monotonic() + COSTLY_FOR
+            self._warn(" ".join(reason.split()))
         local = self._local
         if method == "collect_batches" and local.name == "auto":  # "auto" does not stream; Polars makes the same choice
             local = engine_named("streaming")
         return getattr(local, method)(*args, **options)
+
+    def _call_chosen(self, method: str, *args: Any, **options: Any) -> Any:
+        if getattr(type(self._chosen), method) is getattr(pl.Engine, method):
+            raise NotSendable(f"{type(self._chosen).__name__} has no {method}()")
+        return getattr(self._chosen, method)(*args, **options, **self._options)
 
     def _warn(self, reason: str) -> None:
         """Issue the warning, once for each function. A worker must not: a handler of the user may wait for its lock."""
@@ -322,6 +332,7 @@ def _follow_settings() -> None:
 _choice: _Choice | None = None  # replaced as a whole by the thread that changes the settings; any thread reads
 _engines: dict[str, pl.Engine] = {}  # those that were made, by text; any thread, one step at a time
 _warned: set[object] = set()  # the functions that were warned of; any thread adds
+_costly: dict[tuple[object, ...], float] = {}  # by line and label, on time.monotonic's clock; any thread writes
 _in_route: ContextVar[bool] = ContextVar("greendata.in_route", default=False)
 listeners: tuple[Callable[[], object], ...] = ()  # called after a change of the choice; the patch adds one at import
 pool.settings_listeners += (_follow_settings,)

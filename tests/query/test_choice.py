@@ -62,6 +62,7 @@ class Recorder(pl.Engine):
 def _settings() -> Iterator[None]:
     before = pool.shared.settings
     choice._warned.clear()
+    choice._costly.clear()
     yield
     pool.configure(engine=before.engine, route=before.route or False)
 
@@ -358,6 +359,23 @@ def test_it_runs_in_a_thread_if_the_setting_chose(engine: ProcessEngine, what: s
     query = UNSENDABLE[what]()
     with told("runs in a thread of this process and not in ProcessEngine"):
         assert greendata.collect(query).get()["a"].len() == 2
+
+
+def test_an_attempt_that_takes_long_is_not_repeated_at_once(engine: ProcessEngine, monkeypatch: Any) -> None:
+    monkeypatch.setattr(choice, "COSTLY", 0.0)
+    greendata.configure(engine=engine)
+    asked: list[str] = []
+    monkeypatch.setattr(ProcessEngine, "collect", lambda *_, **__: asked.append("collect") or refuse())
+    with told("it cannot"):
+        for _ in range(3):
+            assert greendata.collect(LF).get().height == 2
+    assert asked == ["collect"]
+    greendata.collect(LF, label="another").get()
+    assert len(asked) == 2
+
+
+def refuse() -> None:
+    raise NotSendable("it cannot")
 
 
 @pytest.mark.parametrize("what", UNSENDABLE)
