@@ -1,9 +1,10 @@
 """`Frontier`: the URLs of a crawl in a database on disk, each of them once, with what is still to do.
 
-Memory holds one batch of URLs and SQLite's page cache, whatever the number of URLs. A URL that is offered again is
-found by an index over the checksums of its origin, and its text is compared. There is no filter in memory before that
-index: a new URL has to be put into it anyway, which costs as much as the look-up. A million URLs take 10 us each if a
-batch is of 40 origins, and 50 us if all are of different ones (with as many that are known already, and windows).
+Memory holds one batch of URLs, the URLs that were offered last, and SQLite's page cache, whatever the number of URLs. A
+URL that is offered again later is found by an index over the checksums of its origin, and its text is compared. There
+is no Bloom filter before that index: a new URL has to be put into it anyway, which costs as much as the look-up. In a
+million URLs each takes 10 us of CPU if a batch is of 40 origins, and 50 us if all are of different ones (with as many
+that are known already, and with windows).
 
 A batch crosses to SQLite as one JSON text, and rows come back as one. `sqlite3` gives the GIL back for each step of a
 statement and then waits for it again, which in a busy process can take 5 ms for each row.

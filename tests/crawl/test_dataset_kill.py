@@ -25,14 +25,14 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("which", ["steps", "again"])
-def test_killed_between_any_two_steps_and_again_while_it_resumes(home: Path, which: str) -> None:
+@pytest.mark.parametrize(("which", "effects"), [("steps", 45), ("again", 45), ("damaged", 25)])
+def test_killed_between_any_two_steps_and_again_while_it_resumes(home: Path, which: str, effects: int) -> None:
     ended = run_python(["-m", "tests.support.crashes", which, str(home)], timeout=120)
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [line for line in lines if line["problem"] or line["ends"][2] != 0] == []
     assert {line["effect"] for line in lines} >= {"pwrite", "fsync", "replace", "COMMIT", "ftruncate"}
-    assert len(lines) > 40
+    assert len(lines) >= effects
     assert all(line["ends"][0] == -9 for line in lines)
 
 

@@ -6,7 +6,7 @@ itself; then the resumed crawl is killed as well, and the third one has to bring
 for each n.
 
 ``python -m tests.support.crashes again FOLDER`` does the same with the second crawl of a folder, in which the first has
-ended.
+ended; ``damaged`` does it with a crawl that has ended, but whose first part was then cut short.
 
 ``python -m tests.support.crashes moments FOLDER NUMBER`` kills crawls at random moments, that many times in all.
 
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -139,7 +139,46 @@ def watched(effect: Effect) -> Iterator[None]:
             setattr(os, name, original)
 
 
-def killed_at(home: Path, number: int, crawls: int, report: Callable[[str], None]) -> None:
+class Case(NamedTuple):
+    """A crawl that is to be killed.
+
+    Attributes:
+        work: crawls from wherever a crawl was killed to the end.
+        crawls: how many crawls the dataset has at the end.
+        prepare: makes what is there before; None for nothing.
+        is_readable: the dataset can be read at every moment.
+    """
+
+    work: Callable[[Path], object]
+    crawls: int = 1
+    prepare: Callable[[Path], object] | None = None
+    is_readable: bool = True
+
+    def problem_of(self, home: Path, crashes: int, *, is_over: bool) -> str | None:
+        """Return what is wrong with the dataset, or None."""
+        if not (is_over or self.is_readable):
+            return None
+        return problem_of(home, crashes, is_over=is_over, crawls=self.crawls)
+
+
+def crawl_and_damage(home: Path) -> None:
+    """Crawl the site, cut the first part, and add a file with the name of a part."""
+    module.PART_GROUPS = GROUPS
+    crawl(home)
+    (home / "fetched").unlink()
+    first, second = (home / "pages" / f"crawl-001-part-00000{number}.parquet" for number in (1, 2))
+    os.truncate(first, first.stat().st_size // 2)
+    shutil.copy(second, second.with_name("crawl-001-part-000009.parquet"))
+
+
+CASES = {
+    "steps": Case(crawl),
+    "again": Case(crawl_twice, 2, crawl),
+    "damaged": Case(crawl, 1, crawl_and_damage, is_readable=False),
+}
+
+
+def killed_at(home: Path, number: int, case: Case, report: Callable[[str], None]) -> None:
     """Crawl, and be killed at the effect of that *number*."""
     module.PART_GROUPS = GROUPS
     seen = 0
@@ -152,7 +191,7 @@ def killed_at(home: Path, number: int, crawls: int, report: Callable[[str], None
         return seen == number
 
     with watched(effect):
-        WORK[crawls](home)
+        case.work(home)
 
 
 def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[int, str]:
@@ -172,47 +211,53 @@ def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
 
 
-def steps(folder: Path, crawls: int) -> None:
-    """Kill a crawl, the first or the second into its folder, at each of its effects."""
-    if crawls == 2:
+def steps(folder: Path, case: Case) -> None:
+    """Kill a crawl at each of its effects."""
+    if case.prepare is not None:
         (folder / "first").mkdir()
-        in_child(lambda report: report(str(crawl(folder / "first"))))
+        in_child(partial(prepared, folder / "first", case.prepare))
     number = 1
-    while kill_and_resume(folder, number, crawls):
+    while kill_and_resume(folder, number, case):
         number += 1
 
 
-def kill_and_resume(folder: Path, number: int, crawls: int) -> bool:
+def prepared(home: Path, prepare: Callable[[Path], object], report: Callable[[str], None]) -> None:
+    """Make what is there before a crawl that is to be killed."""
+    prepare(home)
+    report("done")
+
+
+def kill_and_resume(folder: Path, number: int, case: Case) -> bool:
     """Kill a crawl at the effect of that *number*, and resume it. Return False if it has ended before."""
     home = folder / str(number)
-    if crawls == 2:
-        shutil.copytree(folder / "first", home)
-    else:
+    if case.prepare is None:
         home.mkdir()
-    status, effect = in_child(partial(killed_at, home, number, crawls))
+    else:
+        shutil.copytree(folder / "first", home)
+    status, effect = in_child(partial(killed_at, home, number, case))
     if status == 0:
         return False
-    again, second = in_child(partial(resumed, home, number, crawls))
-    last, told = in_child(partial(ended, home, crawls))
+    again, second = in_child(partial(resumed, home, number, case))
+    last, told = in_child(partial(ended, home, case))
     line = {"number": number, "effect": effect, "second": second, "ends": [status, again, last], "problem": told}
     print(json.dumps(line), flush=True)
     return True
 
 
-def resumed(home: Path, number: int, crawls: int, report: Callable[[str], None]) -> None:
+def resumed(home: Path, number: int, case: Case, report: Callable[[str], None]) -> None:
     """Check what was left, and be killed at an effect of the resumed crawl: for each *number* a different one."""
-    if problem := problem_of(home, 1, is_over=False, crawls=crawls):
+    if problem := case.problem_of(home, 1, is_over=False):
         raise AssertionError(problem)
-    killed_at(home, 1 + number * 7 % 23, crawls, report)
+    killed_at(home, 1 + number * 7 % 23, case, report)
 
 
-def ended(home: Path, crawls: int, report: Callable[[str], None]) -> None:
+def ended(home: Path, case: Case, report: Callable[[str], None]) -> None:
     """Resume the crawl, and report what is wrong at its end."""
-    if problem := problem_of(home, 2, is_over=False, crawls=crawls):
+    if problem := case.problem_of(home, 2, is_over=False):
         raise AssertionError(problem)
     module.PART_GROUPS = GROUPS
-    WORK[crawls](home)
-    report(problem_of(home, 2, is_over=True, crawls=crawls) or "")
+    case.work(home)
+    report(case.problem_of(home, 2, is_over=True) or "")
 
 
 def moments(folder: Path, number: int) -> None:
@@ -257,10 +302,8 @@ def ends(home: Path, crashes: int, seconds: float) -> bool:
     return status == 0
 
 
-WORK: dict[int, Callable[[Path], object]] = {1: crawl, 2: crawl_twice}
-
 if __name__ == "__main__":
     if sys.argv[1] == "moments":
         moments(Path(sys.argv[2]), int(sys.argv[3]))
     else:
-        steps(Path(sys.argv[2]), {"steps": 1, "again": 2}[sys.argv[1]])
+        steps(Path(sys.argv[2]), CASES[sys.argv[1]])
