@@ -15,6 +15,7 @@ import os
 import pickle
 import resource
 import signal
+import traceback
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -124,6 +125,15 @@ def _send_done(sock: _socket.socket, value: Any, files: list[int]) -> None:
         close_all(files)
 
 
+def _receive_or_end(sock: _socket.socket) -> tuple[Any, list[int]]:
+    """Return the next message. Without one this process is of no use: no query may see that as its own error."""
+    try:
+        return receive(sock)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)
+
+
 def packed_error(error: BaseException) -> tuple[bytes, str]:
     """Return *error* as a pickle, which is empty if that is impossible, and as text."""
     try:
@@ -210,7 +220,7 @@ class _Server:
             packed, files = self._plans.pack([frame])
             _send_done(self._sock, (False, packed), files)
             sent = True
-            receive(self._sock)  # the request for the next one; Polars computes a few in advance
+            _receive_or_end(self._sock)  # the request for the next one; Polars computes a few in advance
 
         engine = keywords.pop("engine")
         if isinstance(engine, str):
@@ -236,7 +246,7 @@ class _Server:
             if key in self._shared.frames:
                 return self._shared.frames[key]
             send(self._sock, (NEEDS, key))
-            packed, files = receive(self._sock)
+            packed, files = _receive_or_end(self._sock)
         try:
             pieces = self._plans.unpack(packed, files)
             return pieces[0] if len(pieces) == 1 else self._pl.concat(pieces, rechunk=False)

@@ -1,8 +1,16 @@
-"""Queries in child processes: what the way there costs, large results, kills, and functions that hold the GIL."""
+"""Queries in child processes: what the way there costs, large results, kills, and functions that hold the GIL.
+
+A child writes a large result into a file in memory, once; this process maps the file. Two rows show what that costs:
+the transfer of a finished file into a frame, against `read_ipc` of a file with the same data in memory; and the whole
+query in a child, against the same query here, where each frame is kept, so that each needs memory of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import select
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +22,8 @@ import polars as pl
 
 import greendata
 from examples.demo.figures import quantile
+from greendata.engines.messages import close_all
+from greendata.engines.plans import pack, unpack
 from greendata.engines.process import ProcessEngine
 from tests.bench.heavy import Ticker
 from tests.bench.rows import Row, interleaved, ratio
@@ -21,7 +31,7 @@ from tests.bench.rows import Row, interleaved, ratio
 __all__ = ("rows",)
 
 TINY = 2000  # queries
-LARGE = 15_625_000  # rows of Int64: 125 MB
+LARGE = {"125 MB": 15_625_000, "1 GB": 125_000_000}  # rows of Int64
 LOOPS = 3_000_000  # of Python, in one UDF
 ROUNDS = 5
 
@@ -43,37 +53,56 @@ def _tiny() -> list[Row]:
 
 
 def _large() -> list[Row]:
-    query = pl.LazyFrame().select(a=pl.int_range(LARGE))
+    return [row for name, rows in LARGE.items() for row in _large_of(name, rows)]
+
+
+def _large_of(name: str, rows: int) -> list[Row]:
+    query = pl.LazyFrame().select(a=pl.int_range(rows))
+    rounds = ROUNDS if rows < 50_000_000 else 3
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, ProcessEngine(workers=1, inner="in-memory") as engine:
         file = Path(folder) / "a.ipc"
         query.sink_ipc(file)
+        packed, files = pack([query.collect(engine="in-memory")])
+        transfers = interleaved(
+            {
+                "greendata": lambda: _seconds(lambda: unpack(packed, files)),
+                "read_ipc": lambda: _seconds(lambda: pl.read_ipc(file)),
+            },
+            rounds,
+        )
+        close_all(files)
+        file.unlink()
         query.collect(engine=engine)
-        computing = median(engine.call(_computing) for _ in range(ROUNDS))
         before = _anonymous()
         frame = query.collect(engine=engine)
         growth = (_anonymous() - before) / frame.estimated_size()
         del frame
-        figures = interleaved(
+        kept: list[pl.DataFrame] = []
+        queries = interleaved(
             {
-                "greendata": lambda: max(1e-9, _seconds(lambda: query.collect(engine=engine)) - computing),
-                "read_ipc": lambda: _seconds(lambda: pl.read_ipc(file)),
+                "greendata": lambda: _seconds(lambda: kept.append(query.collect(engine=engine))),
+                "here": lambda: _seconds(lambda: kept.append(query.collect(engine="in-memory"))),
             },
-            ROUNDS,
+            rounds,
         )
-    shown = [f"{median(figures[name]) * 1e3:.0f} ms" for name in ("greendata", "read_ipc")]
-    what = "a result of 125 MB: time beyond the query itself, against read_ipc of the same file"
+    shown = [f"{median(transfers[side]) * 1e3:.0f} ms" for side in ("greendata", "read_ipc")]
+    whole = [f"{median(queries[side]) * 1e3:.0f} ms" for side in ("greendata", "here")]
+    what = f"a result of {name}: from its file in memory to a frame, against read_ipc of the same"
     return [
-        Row(what, *shown, ratio(figures["greendata"], figures["read_ipc"]), "x", 0.5),
-        Row("a result of 125 MB: growth of this process's own memory", "", "", growth * 100, " %", 2.0),
+        Row(what, *shown, ratio(transfers["greendata"], transfers["read_ipc"]), "x", 0.5),
+        Row(f"a result of {name}: growth of this process's own memory", "", "", growth * 100, " %", 2.0),
+        Row(
+            f"a result of {name}: the whole query in a child, against the same here",
+            *whole,
+            ratio(queries["greendata"], queries["here"]),
+            "x",
+            2.0,
+        ),
     ]
 
 
-def _computing() -> float:
-    return _seconds(lambda: pl.LazyFrame().select(a=pl.int_range(LARGE)).collect(engine="in-memory"))
-
-
 def _killed() -> list[Row]:
-    ends, nexts = [], []
+    ends, waits, nexts = [], [], []
     with ProcessEngine(workers=1) as engine:
         for _ in range(ROUNDS):
             engine.call(abs, -1)
@@ -83,13 +112,45 @@ def _killed() -> list[Row]:
                 result = greendata.run(engine.call, _allocate, 1 << 30, folder)
                 while not os.listdir(folder):
                     gevent.sleep(0.01)
-                ends.append(_seconds(result.cancel_wait))
+                begun = perf_counter()
+                result.cancel()
+                result.wait()
+                waits.append(perf_counter() - begun)
+                result.end().get()
+                ends.append(perf_counter() - begun)
             nexts.append(_seconds(lambda: engine.call(abs, -1)))
-    end, following = median(ends) * 1e3, median(nexts) * 1e3
+    end, waiter, following = median(ends) * 1e3, median(waits) * 1e3, median(nexts) * 1e3
+    last = median(_server_killed() for _ in range(ROUNDS)) * 1e3
     return [
         Row("from cancel() to the end of a process of 1 GiB", f"{end:.0f} ms", "", end, " ms", 200.0),
-        Row("the next query after that", f"{following:.1f} ms", "", following, " ms", 5.0),
+        Row("from cancel() to the waiter", f"{waiter:.1f} ms", "", waiter, " ms", 5.0),
+        Row("from kill -9 of the server to the end of its last child", f"{last:.0f} ms", "", last, " ms", 100.0),
+        Row("the next query after a cancel", f"{following:.1f} ms", "", following, " ms", 5.0),
     ]
+
+
+def _server_killed() -> float:
+    code = """
+import sys
+from greendata.engines.process import ProcessEngine
+engine = ProcessEngine(workers=2)
+engine.call(abs, -1)
+print(*[child.pid for child in (*engine._children.idle, *engine._children.busy)], flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        children = [os.pidfd_open(int(pid)) for pid in server.stdout.readline().split()]
+        begun = perf_counter()
+        server.kill()
+        for child in children:
+            waiting = select.poll()
+            waiting.register(child, select.POLLIN)
+            waiting.poll()
+        seconds = perf_counter() - begun
+    for child in children:
+        os.close(child)
+    return seconds
 
 
 def _allocate(size: int, folder: str) -> None:

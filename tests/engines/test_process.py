@@ -359,6 +359,7 @@ def test_many_small_queries_in_turn_stay_within_the_limit() -> None:
     with ProcessEngine(workers=1, memory_limit=256 * MIB) as engine:
         for _ in range(10):
             assert engine.call(child_tasks.allocate, MIB, 100) == 100 * MIB
+            assert pl.LazyFrame().select(pl.int_range(8_000_000).shuffle(1).sort().sum()).collect(engine=engine).height
 
 
 # -- the engine ---------------------------------------------------------------------------------------------
