@@ -202,27 +202,37 @@ class _Reader:
             self._read_texts(tree.root)
 
     def _read_texts(self, root: LexborNode) -> None:
-        pieces, room, is_hidden = self.pieces, self._room, False
+        pieces, is_hidden = self.pieces, False
         for number, node in enumerate(root.traverse(include_text=True)):
             if not number % _TURNS:
                 self._pace.pause()
             tag = node.tag
-            is_text = tag == "-text"
-            if is_text and is_hidden:  # it is the content of a script, a style or a title
+            if tag == "-text":
+                if not is_hidden:
+                    self._read_text(node)
                 is_hidden = False
-                continue
-            before = node.prev if is_text else node
-            if before is not None and before.tag in _BLOCKS and pieces[-1] != "\n":
-                pieces.append("\n")
-            if is_text:
-                if room < 0:
-                    self.page.truncated = True
-                    break
-                text = node.text_content or ""
-                pieces.append(" " if text.isspace() else text.replace("\n", " "))
-                room -= len(text)
+            elif tag in _BLOCKS:
+                if pieces[-1] != "\n":
+                    pieces.append("\n")
             elif tag in _WITHOUT_TEXT:
-                is_hidden = node.child is not None
+                is_hidden = node.child is not None  # it is a text
+
+    def _read_text(self, node: LexborNode) -> None:
+        """Add a text, after the line end of an element before it that is over."""
+        pieces = self.pieces
+        if self._room < 0:
+            self.page.truncated = True
+            return
+        if pieces[-1] != "\n":
+            before = node.prev
+            if before is not None and before.tag in _BLOCKS:
+                pieces.append("\n")
+        text = node.text_content or ""
+        if not text.isspace():
+            pieces.append(text.replace("\n", " "))
+        elif pieces[-1] != "\n":
+            pieces.append(" ")
+        self._room -= len(text)
 
     def _read_link(self, node: LexborNode) -> None:
         attributes = node.attrs
