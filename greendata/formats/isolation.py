@@ -107,6 +107,7 @@ def reading(
             return result.get()
         finally:
             result.cancel()  # if the wait was interrupted: it ends the child
+            del result  # the error's traceback has this frame: avoid a cycle
 
 
 def read_here(reader: Reader, source: bytes | Path, _format: str, *args: Any, **kwargs: Any) -> pl.DataFrame:

@@ -7,7 +7,8 @@ An engine *object* that a call passes runs the query, whatever else is set. Othe
    ``GREENDATA_ENGINE`` names.
 
 An engine that a call gives by *name* says how Polars computes, and not where: "streaming" is the engine that computes
-in the children if the query runs in a child. "gpu" stays in this process, and so do eager operations and readers.
+in the children if the query runs in a child. An engine that has no others ignores the name if a route chose it, and
+gets no such query from the setting. "gpu" stays in this process, and so do eager operations and readers.
 
 What cannot be sent to a child, because it lives in this process (a file object, ``background=True``, a large frame in
 the plan, a function that cannot be pickled), is never lost:
@@ -123,9 +124,10 @@ def engine_for(engine: EngineType, verb: str, *, label: str | None = None, key: 
     key = (job.key if job else default_key.get()) if key is None else key
     routed = None if choice.route is None else _routed(choice.route, label, key)
     chosen = _made(choice.engine) if routed is None else routed
-    if chosen is None or (engine != "auto" and not _has_engines_of_polars(chosen)):
-        return local_engine(engine)
-    name = None if engine == "auto" or not _has_engines_of_polars(chosen) else engine
+    has_names = chosen is not None and _has_engines_of_polars(chosen)
+    if chosen is None or (engine != "auto" and not has_names and (routed is None or chosen.name in LOCAL)):
+        return local_engine(engine)  # a route that chose another place is obeyed, whatever the name
+    name = engine if engine != "auto" and has_names else None
     return PlacedEngine(chosen, local_engine(engine), name, label, origin_here(1), must=routed is not None)
 
 
@@ -323,8 +325,9 @@ def _follow_settings() -> None:
     settings = pool.shared.settings
     is_default = settings.route is None and settings.engine in ("threads", "auto")
     _choice = None if is_default else _Choice(settings.engine, settings.route)
-    for text in [text for text in _engines if text != settings.engine]:
-        _engines.pop(text, None)  # its children end when no query uses it any more
+    if settings.route is None:  # which may return texts
+        for text in [text for text in _engines if text != settings.engine]:
+            _engines.pop(text, None)  # its children end when no query uses it any more
     for listener in listeners:
         listener()
 

@@ -214,6 +214,14 @@ def test_an_engine_of_the_user_gets_the_queries_without_a_name_only() -> None:
     assert recorder.queries == 2
 
 
+def test_a_route_is_obeyed_though_the_query_names_an_engine() -> None:
+    recorder = Recorder()
+    greendata.configure(route=lambda label, _: recorder if label == "untrusted" else "threads")
+    greendata.collect(LF, engine="streaming", label="untrusted").get()
+    assert recorder.queries == 1
+    assert choice.engine_for("streaming", "collect").name == "streaming"  # type: ignore[union-attr]
+
+
 def test_what_its_engine_lacks_runs_in_a_thread_with_one_warning() -> None:
     greendata.configure(engine=Recorder())
     with told("Recorder has no collect_all()") as caught:
