@@ -64,6 +64,24 @@ class Repairs(NamedTuple):
     fetched_again: tuple[str, ...]
     set_aside: tuple[str, ...]
 
+    def text(self) -> str:
+        """Return what was mended as a sentence, or "" if nothing was.
+
+        Example:
+            >>> print(Repairs(("crawl-001-part-000002.parquet",), ()).text())
+            1 part was cut short or removed, and its pages are fetched again: crawl-001-part-000002.parquet
+        """
+        told = []
+        if self.fetched_again:
+            parts = counted(len(self.fetched_again), "part was", "parts were")
+            their = "its" if len(self.fetched_again) == 1 else "their"
+            names = ", ".join(self.fetched_again)
+            told.append(f"{parts} cut short or removed, and {their} pages are fetched again: {names}")
+        if self.set_aside:
+            files = counted(len(self.set_aside), "file was", "files were")
+            told.append(f"{files} set aside, which this crawl did not write: {', '.join(self.set_aside)}")
+        return "; ".join(told)
+
 
 class Dataset:
     """The folder of a crawl, opened for writing. Make one with `open`.

@@ -13,6 +13,7 @@ crash, what was leased is to do again.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b
@@ -157,6 +158,7 @@ class Keeper:
         """Crawl to the end, or until killed."""
         self._open()
         try:
+            self._tell_repairs()
             self._seed()
             while True:
                 self._refill()
@@ -184,6 +186,12 @@ class Keeper:
             raise
         self._store = opened[0]
         self._counters.urls = self._store.frontier.counts
+
+    def _tell_repairs(self) -> None:
+        dataset = self._store.dataset
+        if dataset is not None and (text := dataset.repairs.text()):
+            text = f"GreenData mended the crawl into {dataset.folder}: {text}"
+            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # no line of code is to blame
 
     def _wait(self) -> None:
         """Wait until something has changed, or until a commit is due."""

@@ -553,6 +553,18 @@ def test_a_second_crawl_asks_whether_pages_have_changed(tmp_path: Path) -> None:
         assert rows_of(out).filter(url=site.url("/"))["status"].to_list().count(304) == 2
 
 
+def test_a_part_that_was_cut_is_told_and_its_pages_are_fetched_again(tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    with Site(SHOP) as site:
+        crawl(site.url("/"), out=out, **BOT).run()
+        urls = sorted(rows_of(out)["url"])
+        os.truncate(out / "crawl-001-part-000001.parquet", 100)
+        text = "GreenData mended the crawl into .*: 1 part was cut short or removed, and its pages are fetched again: c"
+        with pytest.warns(RuntimeWarning, match=text):
+            crawl(site.url("/"), out=out, resume=True, **BOT).run()
+        assert sorted(rows_of(out)["url"]) == urls
+
+
 def test_a_crawl_is_resumed_with_the_seeds_that_it_was_begun_with(tmp_path: Path) -> None:
     out = tmp_path / "pages"
     with Site(SHOP) as site:

@@ -136,6 +136,7 @@ def test_a_part_that_the_frontier_does_not_know_is_set_aside(tmp_path: Path) -> 
     (tmp_path / "copy").rename(state(folder))  # an older state was put back
     dataset = opened(folder)
     assert dataset.repairs == ((), (SECOND,))
+    assert dataset.repairs.text() == f"1 file was set aside, which this crawl did not write: {SECOND}"
     assert (state(folder) / "set-aside" / SECOND).exists()
     assert finish(dataset) == EVERYTHING
 
@@ -156,7 +157,7 @@ def test_a_lost_folder_is_made_again_and_all_is_fetched_again(tmp_path: Path) ->
     folder = crawled(tmp_path, 4)
     shutil.rmtree(folder)
     dataset = opened(folder)
-    assert len(dataset.repairs.fetched_again) == 2
+    assert dataset.repairs.text().startswith("2 parts were cut short or removed, and their pages are fetched again: c")
     assert finish(dataset) == EVERYTHING
 
 
