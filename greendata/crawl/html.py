@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ("MAX_LINKS", "MAX_TEXT", "ParsedPage", "parse_html")
 
 MAX_HTML = 2 << 20  # bytes of a page that are parsed; search engines stop there too
-MAX_TAGS = 50_000  # "<" in a page: each stands for up to four nodes, and freeing them holds the GIL for up to 20 ms
+MAX_TAGS = 50_000  # "<" in a page: each is up to four nodes, and a selector over them holds the GIL for up to 5 ms
 MAX_LINKS = 10_000  # by default
 MAX_TEXT = 1 << 20  # characters, by default
 MAX_HEADING = 2_000  # characters of the title and the description

@@ -35,7 +35,7 @@ BLOCKED_PORTS = frozenset(
 )
 _LABEL, _NAME = 63, 253  # characters of a label and of a name in the DNS (RFC 1035)
 
-_SHORT = 500  # characters of a link that is kept, because the same navigation is on every page of a site
+_SHORT = 500  # characters of a link or an authority that is kept: the same navigation is on every page of a site
 _HOST_FOLLOWS = ("/", "\\", "\t", "\n", "\r")  # after a slash: the link may be to another host
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -226,7 +226,7 @@ def _from_href(href: str, text: str) -> Url:
     authority, _, path = rest[2:].partition("#")[0].partition("/")
     if scheme not in DEFAULT_PORTS:
         raise BadUrl(text, f"its scheme is {scheme}, and only http and https are fetched")
-    site = _site(scheme, authority)
+    site = _site(scheme, authority) if len(authority) <= _SHORT else _site.__wrapped__(scheme, authority)
     if isinstance(site, str):
         raise BadUrl(text, site)
     url = Url(site, "/" + (_normalised(path) if "%" in path else path))

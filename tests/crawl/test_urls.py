@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greendata.crawl.urls import BLOCKED_PORTS, MAX_LENGTH, Scope, parse_links, parse_url
+from greendata.crawl.urls import BLOCKED_PORTS, MAX_LENGTH, Scope, _site, parse_links, parse_url
 from greendata.errors import BadChoice, BadUrl
 
 BASE = "https://example.com/shop/shoes?page=2#top"
@@ -151,6 +151,16 @@ def test_why_a_text_is_not_a_url(text: str, message: str) -> None:
     assert str(caught.value) == message
     assert isinstance(caught.value, ValueError)
     assert "secret" not in repr(caught.value.__cause__)
+
+
+def test_a_long_host_is_refused_and_not_kept() -> None:
+    kept = _site.cache_info().currsize
+    for number in range(3):
+        with pytest.raises(BadUrl, match="has a user name"):
+            parse_url(f"https://{number}{'u' * 1_000}@a.example/")
+        with pytest.raises(BadUrl, match="a very long part"):
+            parse_url(f"https://{number}{'.a' * 1_000}/")
+    assert _site.cache_info().currsize == kept
 
 
 def test_the_length_of_a_url() -> None:

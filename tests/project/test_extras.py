@@ -27,6 +27,9 @@ NEEDS = {
     ),
     "rich": ("rich", "import greendata.observe.top", "greendata.observe.top needs rich", "cli"),
     "Ray": ("ray", "greendata.RayTasks()", "RayTasks needs Ray", "ray"),
+    "ada-url": ("ada_url", "import greendata.crawl.urls", "greendata.crawl needs ada-url", "crawl"),
+    "protego": ("protego", "import greendata.crawl.robots", "greendata.crawl needs protego", "crawl"),
+    "selectolax": ("selectolax", "import greendata.crawl.html", "greendata.crawl needs selectolax", "crawl"),
     "PostgreSQL": (
         "adbc_driver_postgresql",
         "greendata.read_sql('SELECT 1', 'postgresql://localhost/shop')",
