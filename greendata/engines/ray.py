@@ -28,6 +28,7 @@ from greendata.hub import native
 from greendata.hub.checks import is_count
 from greendata.pool import pool
 from greendata.pool.stopping import stopped_by
+from greendata.pool.workers import elsewhere
 
 __all__ = ("Partitions", "RayTasks")
 
@@ -43,22 +44,22 @@ class RayTasks(SendingEngine):
     paths in the query.
 
     `Result.cancel`, a deadline, and a client that leaves end the task with its process. If a node dies, its queries run
-    on another one, *retries* times each; those that write files are not repeated, because the dead node may have
-    written. If the driver dies, its queries fail, and the next one starts another driver.
+    on another one, *retries* times each, and so do those whose process crashes. Queries that write files are not
+    repeated, because they may have written. If the driver dies, its queries fail, and the next one starts another.
 
     `polars.collect_all` runs each query as a task of its own, on all nodes. A single query runs on one node: Ray tasks
     do not exchange rows, so there is no join or group-by across nodes. `scan_partitions` does what is possible without.
 
     A token of the cluster is that of Ray, in the environment: ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN``. Safe from
-    any thread; a greenlet that calls it waits without blocking the hub. Each query that waits occupies a worker of the
-    pool: for more at the same time call ``greendata.configure(max_workers=)``.
+    any thread; a greenlet that calls it waits without blocking the hub. Queries that wait for the cluster leave the
+    workers of the pool to others.
 
     Args:
         address: of the head, such as "10.0.0.1:6379"; "auto" for the cluster of this machine.
         memory_limit: bytes that Polars may allocate in a process of a node; None for no limit.
         inner: the engine that computes there: "auto", "in-memory", "streaming", or ``"module:factory"``, a function
             that is called there and returns any `polars.Engine`.
-        retries: how often a query is tried again whose node has died.
+        retries: how often a query is tried again whose node or process has died.
         cpus: CPUs of a node that a query reserves, and threads of Polars in it, two at least.
         resources: of a node that a query reserves, by their names in the cluster, such as ``{"ssd": 1}``.
         environment: variables for the driver, in addition to this process's own, such as ``RAY_AUTH_TOKEN``.
@@ -190,20 +191,21 @@ class RayTasks(SendingEngine):
         number, driver, answers = self._begin(word, plans, arguments)
         frames: dict[int, list[pl.DataFrame]] = {}
         try:
-            with stopped_by(partial(driver.cancel, number)):
+            with elsewhere(), stopped_by(partial(driver.cancel, number)):
                 while True:
                     answer, value, files = answers.get()
-                    if answer == DONE:
-                        return [frame for index in sorted(frames) for frame in frames[index]]
                     if answer == FAILED:
                         raise value
                     if answer == CANCELLED:
                         raise JobCancelled("a query on a Ray cluster", running=True)
-                    index, packed = value
-                    try:
-                        frames[index] = unpack(packed, files)
-                    finally:
-                        close_all(files)
+                    if value is not None:
+                        index, packed = value
+                        try:
+                            frames[index] = unpack(packed, files)
+                        finally:
+                            close_all(files)
+                    if answer == DONE:
+                        return [frame for index in sorted(frames) for frame in frames[index]]
         finally:
             driver.end(number, answers)
 

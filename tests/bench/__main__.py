@@ -24,6 +24,7 @@ PARTS = (
     "web",
     "load",
     "engines",
+    "ray",
     "crawl",
 )
 

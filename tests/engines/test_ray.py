@@ -229,13 +229,16 @@ def test_a_deadline_ends_the_process(engine: RayTasks, gate: Path) -> None:
 
 
 def test_queries_run_side_by_side_and_waiting_ones_can_be_cancelled(engine: RayTasks, gate: Path) -> None:
-    """Three nodes with one CPU each; the driver has all of these queries."""
-    results = [greendata.collect(gated_query(str(gate)), engine=engine) for _ in range(5)]
+    """Three nodes with one CPU each; the driver has all of these queries, which are more than the pool has workers."""
+    number = 2 * pool.shared.settings.max_workers
+    results = [greendata.collect(gated_query(str(gate)), engine=engine) for _ in range(number)]
     pids = arrived(gate, 3)
+    until(lambda: len(engine._drivers[0]._answers) == number)
+    assert greendata.collect(pl.LazyFrame({"a": [1]})).get().item() == 1
     assert len({os.getsid(pid) for pid in pids}) == 3
-    assert results[4].cancel_wait() is True
+    assert results[-1].cancel_wait() is True
     (gate / "open").touch()
-    assert [result.get().item() for result in results[:4]] == [1] * 4
+    assert [result.get().item() for result in results[:-1]] == [1] * (number - 1)
 
 
 def test_a_process_that_crashes_fails_its_query_alone(engine: RayTasks) -> None:

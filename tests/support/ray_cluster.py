@@ -79,7 +79,7 @@ class Node:
 
     def wait_ready(self) -> str:
         """Wait until it runs, and return what it says."""
-        until(lambda: "Ray runtime started" in self._log.read_text() or self._keeper.poll() is not None)
+        until(lambda: "To terminate the Ray runtime" in self._log.read_text() or self._keeper.poll() is not None)
         assert self._keeper.poll() is None, self._log.read_text()
         return self._log.read_text()
 

@@ -9,7 +9,8 @@ once, from the object store, which Ray may use again, into a sealed file that th
     ------                          -----------                  -------------------------
     ("run", 7, ...)     ------->    starts a thread   ------->   submits the tasks
                                                                  waits for one after the other
-                        <-----------------------------------     ("frame", 7, index, frame)
+                        <-----------------------------------     ("frame", 7, (index, frame))
+                        <-----------------------------------     ("done", 7, the last one)
     ("cancel", 7)       ------->    cancels the tasks            their errors arrive
                         <-----------------------------------     ("cancelled", 7)
 """
@@ -22,6 +23,7 @@ import os
 import pickle
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -41,6 +43,7 @@ __all__ = ("CANCELLED", "FRAME", "serve")
 CANCELLED, FRAME = "cancelled", "frame"
 
 _CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself waits for minutes
+_CANCEL_DELAY = 0.05  # seconds for a cancelled task to end by itself
 _END_TIMEOUT = 10.0  # seconds for cancelled tasks to end; a dead node says nothing
 _AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
 _LAST_WORDS_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
@@ -85,22 +88,35 @@ class _Request:
         self._lock = native.allocate_lock()  # guards both, and is held while a task is submitted
         self._outcomes: list[Any] = []  # of its tasks
 
-    def submit(self, task: Callable[[], list[Any]]) -> list[Any]:
+    def submit(self, task: Callable[[], Any]) -> Any:
+        """Return what *task* returns: a reference, or several, the first of which is that to its outcome."""
         with self._lock:
             if self.is_cancelled:
                 raise _Cancelled
             found = task()
-            self._outcomes.append(found[0])
+            self._outcomes.append(found[0] if isinstance(found, list) else found)
             return found
 
     def cancel(self, ray: Any) -> list[Any]:
-        """Cancel its tasks, and return the references to their outcomes, which are there once they have ended."""
+        """Cancel the tasks that run or wait; return the references to their outcomes, which are there once they end.
+
+        A task that ends by itself a moment later is left alone: Ray aborts this process if a task is cancelled while it
+        does the accounting for its end (github.com/ray-project/ray/pull/54785).
+        """
         with self._lock:
             self.is_cancelled = True
             outcomes = [*self._outcomes]
-        for outcome in outcomes:
+        if not outcomes:
+            return []
+        _, running = ray.wait(outcomes, num_returns=len(outcomes), timeout=_CANCEL_DELAY, fetch_local=False)
+        for outcome in running:
             ray.cancel(outcome, force=True)
-        return outcomes
+        return list(running)
+
+
+# The index of the plan, its packed frames, and the large ones, or for a part the reference to them.
+_Frames = tuple[int, list[bytes | int], Any]
+_Work = Callable[[_Request], _Frames | None]  # returns those that have not been sent
 
 
 class _Driver:
@@ -121,6 +137,8 @@ class _Driver:
         self._frames: dict[str, tuple[bytes | int, int | None]] = {}  # shared frames and files; the main thread
         self._stored: dict[str, Any] = {}  # these in the object store; any thread, under the lock to add
         self._storing = native.allocate_lock()  # held while a frame is put there
+        self._idle: deque[None] = deque()  # an entry for each thread without a request that none is on its way to
+        self._begun = native.SimpleQueue[tuple[int, _Request, _Work]]()  # requests for these threads
         self._avoided: dict[str, float] = {}  # nodes that have died, and until when; any thread, one step at a time
 
     def connect(self, address: str) -> None:
@@ -144,8 +162,9 @@ class _Driver:
         except Exception as error:
             raise ClusterUnreachable(address, f"{type(error).__name__}: {error}") from error
         self._errors: Any = import_module("ray.exceptions")
-        make = self._ray.remote(max_retries=0, num_returns=2, **self._options)
+        make = self._ray.remote(max_retries=0, **self._options)
         self._run_plan, self._reduce_parts = make(node.run_plan), make(node.reduce_parts)
+        self._run_part = self._ray.remote(max_retries=0, num_returns=2, **self._options)(node.run_plan)
         self._last_words = self._ray.remote(num_cpus=0, max_retries=0)(node.last_words)
 
     # -- requests: the main thread --------------------------------------------------------------------
@@ -169,28 +188,42 @@ class _Driver:
 
     def reduce(self, number: int, directory: str | None, plans: list[_Plan], options: bytes, function: bytes) -> None:
         """Run a task for each plan, then one that makes one frame of theirs, and send that."""
-        self._start(number, directory, lambda request: self._run_parts(number, request, plans, options, function))
+        self._start(number, directory, lambda request: self._run_parts(request, plans, options, function))
 
     def cancel(self, number: int) -> None:
         """Cancel the tasks of a request, whose thread will tell when they have ended."""
         if (request := self._requests.get(number)) is not None:
-            request.cancel(self._ray)
+            native.start_thread(request.cancel, (self._ray,))  # which takes `_CANCEL_DELAY`
 
     # -- the thread of a request ----------------------------------------------------------------------
 
-    def _start(self, number: int, directory: str | None, work: Callable[[_Request], None]) -> None:
-        request = self._requests[number] = _Request(directory)
-        native.start_thread(self._serve, (number, request, work))
-
-    def _serve(self, number: int, request: _Request, work: Callable[[_Request], None]) -> None:
+    def _start(self, number: int, directory: str | None, work: _Work) -> None:
+        self._requests[number] = request = _Request(directory)
         try:
-            work(request)
-            reply: tuple[Any, ...] = (DONE, number, None)
-        except BaseException as error:  # noqa: BLE001 - every error is the caller's
-            reply = (CANCELLED, number, None) if isinstance(error, _Cancelled) else (FAILED, number, self._told(error))
-            self._end(request)
-        del self._requests[number]
-        self._send(reply)
+            self._idle.pop()
+        except IndexError:
+            native.start_thread(self._serve, (number, request, work))
+        else:
+            self._begun.put((number, request, work))
+
+    def _serve(self, number: int, request: _Request, work: _Work) -> None:
+        while True:
+            try:
+                self._answer(number, work(request))
+            except BaseException as error:  # noqa: BLE001 - every error is the caller's
+                self._end(request)
+                was_cancelled = isinstance(error, _Cancelled)
+                self._send((CANCELLED, number, None) if was_cancelled else (FAILED, number, self._told(error)))
+            del self._requests[number]
+            self._idle.append(None)
+            del request, work
+            number, request, work = self._begun.get()
+
+    def _answer(self, number: int, last: _Frames | None) -> None:
+        if last is None:
+            self._send((DONE, number, None))
+        else:
+            self._send_frames(DONE, number, *last)
 
     def _end(self, request: _Request) -> None:
         """End the tasks of a request, whose outcomes nobody needs any more."""
@@ -220,13 +253,17 @@ class _Driver:
         plans: list[_Plan],
         options: bytes,
         tries: int,
-    ) -> None:
+    ) -> _Frames | None:
         tasks = [_Task(self._run_plan, (method, plan, options, keys), keys) for plan, keys in plans]
-        for index, packed, data in self._outcomes(request, tasks, MAX_INLINE, tries):
-            self._send_frames(number, index, packed, data)
+        last = None
+        for frames in self._outcomes(request, tasks, MAX_INLINE, tries):
+            if last is not None:
+                self._send_frames(FRAME, number, *last)
+            last = frames
+        return last
 
-    def _run_parts(self, number: int, request: _Request, plans: list[_Plan], options: bytes, function: bytes) -> None:
-        tasks = [_Task(self._run_plan, ("collect", plan, options, keys), keys) for plan, keys in plans]
+    def _run_parts(self, request: _Request, plans: list[_Plan], options: bytes, function: bytes) -> _Frames:
+        tasks = [_Task(self._run_part, ("collect", plan, options, keys), keys) for plan, keys in plans]
         tries = self._retries + 1
         while True:
             tries -= 1
@@ -234,18 +271,15 @@ class _Driver:
             inputs = tuple(parts[index] for index in range(len(tasks)))
             task = _Task(self._reduce_parts, (function, options, *inputs))
             try:
-                for _, packed, data in self._outcomes(request, [task], MAX_INLINE, 1):
-                    self._send_frames(number, 0, packed, data)
+                (frames,) = self._outcomes(request, [task], MAX_INLINE, 1)
             except NodeLost:  # parts may have been lost as well
                 if not tries:
                     raise
             else:
-                return
+                return frames
 
-    def _outcomes(
-        self, request: _Request, tasks: list[_Task], most_inline: int, tries: int
-    ) -> Iterator[tuple[int, list[bytes | int], Any]]:
-        """Run *tasks*; as each ends, return its index, its packed frames, and the reference to its large ones.
+    def _outcomes(self, request: _Request, tasks: list[_Task], most_inline: int, tries: int) -> Iterator[_Frames]:
+        """Run *tasks*, and yield the frames of each as it ends.
 
         Raises:
             _Failed: with the error of a task.
@@ -264,7 +298,7 @@ class _Driver:
             index = waiting.pop(outcome)
             task = tasks[index]
             try:
-                packed, data = self._fetch(task, outcome, most_inline)
+                packed, data = self._fetch(task, outcome)
             except self._errors.RayError as raised:
                 error = getattr(raised, "cause", None) or raised  # its arguments may have been lost
                 if request.is_cancelled:
@@ -287,31 +321,36 @@ class _Driver:
             function = function.options(**options)
         context = (self._versions, self._inner, request.directory, stderr, most_inline)
         arguments = (*task.arguments, *map(self._store, task.keys))
-        outcome, task.data = request.submit(lambda: function.remote(context, *arguments))
+        found = request.submit(lambda: function.remote(context, *arguments))
         task.stderr = stderr
         task.tries -= 1
+        if not isinstance(found, list):
+            return found
+        outcome, task.data = found
         return outcome
 
-    def _fetch(self, task: _Task, outcome: Any, most_inline: int) -> tuple[list[bytes | int], Any]:
-        """Return the packed frames of a task, and its large frames, or the reference to them if all have to be large.
+    def _fetch(self, task: _Task, outcome: Any) -> tuple[list[bytes | int], Any]:
+        """Return the packed frames of a task, and its large frames, or the reference to these if it is a part.
 
         Raises:
             _Failed: the task has failed.
-            RayError: it has no outcome, or its frames are lost.
+            RayError: it has no outcome.
         """
-        word, value = self._ray.get(outcome)
+        found = self._ray.get(outcome)
+        (word, value), data = found if task.data is None else (found, task.data)
+        task.data = None
         if word == FAILED:
             raise _Failed(value)
-        data, task.data = task.data, None
-        if most_inline and any(isinstance(each, int) for each in value):
-            data = self._ray.get(data)
         return value, data
 
     def _check_lost(self, task: _Task, error: BaseException) -> None:
-        """Return if *task* has been lost with its node, and may be tried again; raise what has happened otherwise."""
+        """Return if *task* has been lost with its process or node, and may be tried again; raise why not otherwise."""
         errors = self._errors
         if isinstance(error, errors.WorkerCrashedError):
-            raise self._death(task.stderr) from error
+            death = self._death(task.stderr)
+            if task.tries and not isinstance(death, MemoryLimitExceeded):
+                return  # Ray may also have ended the process for a task that ran in it before, and was cancelled
+            raise death from error
         if isinstance(error, errors.OutOfMemoryError):  # Ray has ended it to save the node
             raise WorkerDied(None, str(error)) from error
         if not isinstance(error, errors.NodeDiedError | errors.ObjectLostError):
@@ -329,10 +368,11 @@ class _Driver:
                 self._stored[key] = self._ray.put(pickle.PickleBuffer(data))
             return self._stored[key]
 
-    def _send_frames(self, number: int, index: int, packed: list[bytes | int], data: Any) -> None:
-        files = [sealed(buffer) for buffer in data] if any(isinstance(each, int) for each in packed) else []
+    def _send_frames(self, word: str, number: int, index: int, packed: list[bytes | int], data: list[Any]) -> None:
+        files: list[int] = []
         try:
-            self._send((FRAME, number, (index, packed)), files)
+            files.extend(map(sealed, data))
+            self._send((word, number, (index, packed)), files)
         finally:
             close_all(files)
 
@@ -380,7 +420,7 @@ class _Task:
         self.arguments = arguments
         self.keys = keys  # of shared frames, which are arguments too
         self.tries = 0  # that are left
-        self.data: Any = None  # the reference to its large frames
+        self.data: Any = None  # if it is a part, the reference to its large frames
         self.stderr: str | None = None  # the file that it writes to instead
 
 
