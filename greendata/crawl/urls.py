@@ -48,7 +48,7 @@ class Url:
     """An HTTP URL in canonical form. URLs are equal if their `href` is.
 
     Attributes:
-        href: the whole URL, as a browser would send it, without a fragment.
+        href: the whole URL, without a fragment.
         scheme: ``"http"`` or ``"https"``.
         host: the host in lower case, in ASCII, without a trailing dot; an IPv6 address without its brackets.
         port: the port, also where the URL does not show it.

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import gevent
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import greendata
 from greendata.crawl.robots import (
@@ -292,6 +294,44 @@ def test_the_hub_turns_while_a_hostile_file_is_read(body: bytes) -> None:
     gevent.spawn_later(0.001, rung.append, True)
     rules = reading.get(timeout=60)
     assert rules.allows(parse_url("https://example.com/" + "ab/" * 2_000)) in {True, False}
+
+
+PARTS = [
+    "user-agent",
+    ":",
+    " ",
+    "*",
+    "\n",
+    "disallow",
+    "allow",
+    "/",
+    "$",
+    "%",
+    "%41",
+    "?",
+    "#",
+    "\r",
+    "é",
+    "\0",
+    "crawl-delay",
+]
+
+
+@given(
+    st.lists(
+        st.sampled_from([*PARTS, "1e400", "-", "sitemap", "http://[", "index.html", "shopbot", "\x85"]), max_size=40
+    )
+)
+def test_any_text_is_a_file(parts: list[str]) -> None:
+    rules = parse_robots(200, ("user-agent: *\n" + "".join(parts)).encode(), "shopbot")
+    for text in ("http://a.example/", "http://[::1]:8080//a?b=%41$", "https://a.example/%zz[x];y'\"?"):
+        assert rules.allows(parse_url(text)) in {True, False}
+    assert rules.crawl_delay is None or 0 <= rules.crawl_delay <= MAX_DELAY
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_file(body: bytes) -> None:
+    assert parse_robots(200, body, "shopbot").allows(parse_url("https://example.com/robots.txt"))
 
 
 # Google's own assertions: those that do not hold here, and why.
