@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -123,19 +119,23 @@ def test_a_signal_ends_it_cleanly_and_it_says_how_to_continue(number: int, code:
     assert len(urls_in(out)) == len({*urls_in(out)}) == PAGES
 
 
+ON_TERMINAL = """
+import os, pty, sys, termios
+child, terminal = pty.fork()
+if not child:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+termios.tcsetwinsize(terminal, (24, 200))
+try:
+    while piece := os.read(terminal, 4096):
+        sys.stdout.buffer.write(piece)
+except OSError:  # Linux reports the end of a terminal as an error
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 def test_it_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 200))
     with Site(page, robots=404) as site:
-        options: Any = {"cwd": ROOT, "stderr": theirs, "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen([sys.executable, *arguments(site, tmp_path / "pages", "--follow")], **options)
-        os.close(theirs)
-        said = b""
-        try:
-            while piece := os.read(ours, 4096):
-                said += piece
-        except OSError:  # Linux reports the end of a terminal as an error
-            assert process.wait(timeout=60) == 0
-        os.close(ours)
-    assert f"{PAGES}/{PAGES}" in said.decode()
-    assert "hosts wait" in said.decode()
+        ended = run_python(["-c", ON_TERMINAL, *arguments(site, tmp_path / "pages", "--follow")])
+    assert ended.returncode == 0, ended.stderr
+    assert f"{PAGES}/{PAGES}" in ended.stdout
+    assert "hosts wait" in ended.stdout
