@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException, HTTPResponse
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Literal, get_args
@@ -22,11 +24,13 @@ from greendata.crawl.urls import Url
 from greendata.errors import BadArgument, UrlRefused
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.dns import NO_NAME, LookupFailed
-from greendata.http.encodings import ACCEPTED, Decoder, decoder_of
+from greendata.http.encodings import ACCEPTED, Decoder, Identity, decoder_of
 from greendata.http.keep_alive import HubConnection, KeptConnections
 from greendata.http.timed_socket import request_deadline
 from greendata.hub.closing import Closing
 from greendata.hub.pacing import breathe
+from greendata.pool import pool
+from greendata.pool.job import bypassing_queue_limit
 
 __all__ = ("Fetcher", "HOP_ERRORS", "HTML", "Hop", "HopError", "Limits")
 
@@ -48,7 +52,8 @@ HOP_ERRORS: tuple[HopError, ...] = get_args(HopError)
 HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 
 _CHUNK = 64 * 1024  # bytes read at once
-_BREATH = 128 * 1024  # bytes read and decoded, after which the hub runs; they take less than a millisecond
+_BREATH = 128 * 1024  # bytes read, after which the hub runs; they take less than a millisecond
+_LARGE = 256 * 1024  # bytes of a body from which on it is decompressed in the pool
 _DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
 _CLOSED = (ConnectionError, ssl.SSLEOFError)
 _MOVED = (301, 302, 303, 307, 308)
@@ -245,33 +250,54 @@ def _read_body(response: HTTPResponse, limits: Limits, hop: Hop) -> bool:
 
 
 def _read_decoded(response: HTTPResponse, decoder: Decoder, limits: Limits, hop: Hop) -> bool:
-    pieces: list[bytes] = []
-    size = received = since_breath = 0
+    body = BytesIO()  # it grows without a copy of the whole, which would hold the GIL
+    received = 0
     length = response.length
+    is_packed = not isinstance(decoder, Identity)
     try:
         while received != length and (chunk := response.read1(_CHUNK)):
             received += len(chunk)
-            since_breath += len(chunk)
-            for piece in decoder.decode(chunk):
-                pieces.append(piece)
-                size += len(piece)
-                since_breath += len(piece)
-                if size > limits.max_bytes:
-                    break
-                if since_breath >= _BREATH:
-                    breathe()
-                    since_breath = 0
-            if max(size, received) > limits.max_bytes:
+            if is_packed:
+                _decode(decoder.decode(chunk), body, limits.max_bytes)
+            else:
+                body.write(chunk)
+            if max(body.tell(), received) > limits.max_bytes:
                 hop.error, hop.message = "BodyTooLarge", f"it has more than {limits.max_bytes} bytes"
                 break
+            if received // _BREATH > (received - len(chunk)) // _BREATH:
+                breathe()
     except TimeoutError:
         hop.error, hop.message = "Timeout", "the body was not complete in time"
     except (OSError, HTTPException):
         hop.truncated = True
-    hop.body = b"".join(pieces)[: limits.max_bytes]
+    body.truncate(limits.max_bytes)
+    hop.body = body.getvalue()
     is_whole = hop.error is None and not hop.truncated and (length is None or received == length)
     hop.truncated = not is_whole or (received > 0 and not decoder.is_complete)
     return is_whole
+
+
+def _decode(pieces: Iterator[bytes], body: BytesIO, limit: int) -> None:
+    """Append decoded *pieces* to *body* until it has more than *limit* bytes.
+
+    Those of a large body are decompressed in the pool: were they in slices on the hub, the slices of many bodies would
+    follow each other, and block it for tens of milliseconds.
+    """
+    most = min(limit, _LARGE)
+    while body.tell() <= most:
+        piece = next(pieces, None)
+        if piece is None:
+            return
+        body.write(piece)
+    if body.tell() <= limit:
+        bypassing_queue_limit(partial(pool.call, _write, pieces, body, limit))
+
+
+def _write(pieces: Iterator[bytes], body: BytesIO, limit: int) -> None:
+    for piece in pieces:
+        body.write(piece)
+        if body.tell() > limit:
+            return
 
 
 def _discard(response: HTTPResponse) -> bool:

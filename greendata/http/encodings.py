@@ -17,7 +17,7 @@ try:
 except ImportError:  # then it is not accepted
     brotli = None
 
-__all__ = ("ACCEPTED", "Decoder", "decoder_of")
+__all__ = ("ACCEPTED", "Decoder", "Identity", "decoder_of")
 
 PIECE = 64 * 1024  # bytes that a decoder returns at once, however much its input expands
 MEMBERS = 1_000  # of one gzip body; even an empty one takes some microseconds
@@ -58,14 +58,17 @@ def decoder_of(content_encoding: str) -> Decoder | None:
         return None
     decoders = [_DECODERS[name]() for name in reversed(known)]
     if not decoders:
-        return _Identity()
+        return Identity()
     return decoders[0] if len(decoders) == 1 else _Layers(decoders)
 
 
-class _Identity:
+class Identity:
+    """The decoder of a body without an encoding."""
+
     is_complete = True
 
     def decode(self, data: bytes) -> Iterator[bytes]:
+        """Yield *data*."""
         if data:
             yield data
 
