@@ -149,7 +149,7 @@ def requests(urls: list[str], folder: str, *, follows: bool) -> dict[str, float]
 
     def fetch(url: str) -> None:
         answer = session.get(url, timeout=30)
-        tree = LexborHTMLParser(answer.content)
+        tree = LexborHTMLParser(answer.text)  # decoded by the charset of the header, as the others do
         links = [urljoin(url, href) for node in tree.css("a[href]") if (href := node.attributes.get("href"))]
         title = tree.css_first("title")
         rows.append(
