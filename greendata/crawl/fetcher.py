@@ -53,7 +53,9 @@ HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 
 _CHUNK = 64 * 1024  # bytes read at once
 _BREATH = 128 * 1024  # bytes read, after which the hub runs; they take less than a millisecond
-_LARGE = 256 * 1024  # bytes of a body from which on it is decompressed in the pool
+# Bytes of a body from which on it is decompressed in the pool. That costs 30 percent more, but the hub's longest silence
+# falls to a third while many pages arrive.
+_LARGE = 64 * 1024
 _DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
 _CLOSED = (ConnectionError, ssl.SSLEOFError)
 _MOVED = (301, 302, 303, 307, 308)
@@ -283,8 +285,8 @@ def _decode(pieces: Iterator[bytes], body: BytesIO, limit: int) -> None:
     Those of a large body are decompressed in the pool: were they in slices on the hub, the slices of many bodies would
     follow each other, and block it for tens of milliseconds.
     """
-    most = min(limit, _LARGE)
-    while body.tell() <= most:
+    most = min(limit + 1, _LARGE)
+    while body.tell() < most:
         piece = next(pieces, None)
         if piece is None:
             return
