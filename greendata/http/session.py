@@ -116,11 +116,14 @@ class Response:
 class GuardedSession(Closing):
     """An HTTP session for untrusted URLs, and a context manager that closes its connections.
 
-    Every request has a total deadline and a limit of bytes. Connections to addresses that are not public are errors;
-    the address of the connected peer is checked. So are schemes other than http and https. The number of redirects is
-    limited, and each is checked. Headers, such as credentials, are not sent to another host.
+    Every request has a total deadline and a limit of bytes. A name is looked up, its addresses are checked, and only
+    then one of them is connected to. Addresses that are not public are never connected to: the error is the same
+    whether a port of theirs is open or closed. If a name has public and other addresses, the public ones are tried.
+    Schemes other than http and https are errors. The number of redirects is limited, and each is checked in the same
+    way. Headers, such as credentials, are not sent to another host that a redirect leads to.
 
-    Many greenlets may use a session. Without gevent's patch, one job of the pool may use it at a time.
+    Connections are kept for the next request to their host, and closed by `close`. Many greenlets may use a session.
+    Without gevent's patch, one job of the pool may use it at a time.
 
     Args:
         allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.

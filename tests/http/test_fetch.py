@@ -25,6 +25,7 @@ from greendata.errors import (
 )
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.session import REDIRECTS, GuardedSession
+from greendata.testing import Site
 from tests.conftest import PATCHED
 from tests.support.rawservers import answer, drip, serving, serving_unasked
 
@@ -187,6 +188,20 @@ def test_proxies_and_netrc_of_the_environment_are_ignored(monkeypatch: pytest.Mo
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         assert fetch(server.url + "/") == CSV
         assert proxy.requests == []
+
+
+def test_connections_are_kept_for_many_hosts() -> None:
+    hosts, rounds = 15, 3  # requests itself keeps those of ten
+
+    def work(site: Site) -> None:
+        with GuardedSession(allow_private=["127.0.0.0/8"]) as session:
+            for host in [*range(hosts)] * rounds:
+                with session.get(site.url(host=host)) as found:
+                    assert b"".join(found.chunks()) == b"page"
+
+    with Site({"/": "page"}, hosts=hosts) as site:
+        work(site) if PATCHED else greendata.run(work, site).get()
+        assert (len(site.requests), site.connections()) == (hosts * rounds, hosts)
 
 
 # -- limits -----------------------------------------------------------------------------------------------
