@@ -53,8 +53,8 @@ HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 
 _CHUNK = 64 * 1024  # bytes read at once
 _BREATH = 128 * 1024  # bytes read, after which the hub runs; they take less than a millisecond
-# Bytes of a body from which on it is decompressed in the pool. That costs 30 percent more CPU time, but the longest silence
-# of the hub, while many pages arrive, falls to a third.
+# Bytes of a body from which on it is decompressed in the pool. That costs 30 percent more CPU time, but while many
+# pages arrive, the longest silence of the hub falls to a third.
 _LARGE = 64 * 1024
 _DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
 _CLOSED = (ConnectionError, ssl.SSLEOFError)
