@@ -215,11 +215,6 @@ class _Site(NamedTuple):
     root: str  # what stands before the path
 
 
-@lru_cache(maxsize=1 << 13)
-def _link_within(site: _Site, text: str) -> Url:
-    return parse_url(text, site.root)
-
-
 def _from_href(href: str, text: str) -> Url:
     """Return the `Url` of *href*, which ada has parsed: every HTTP URL has an authority and a path there."""
     scheme, _, rest = href.partition(":")
@@ -235,6 +230,7 @@ def _from_href(href: str, text: str) -> Url:
     return url
 
 
+# Any thread calls the two functions below; at worst, two threads parse the same text.
 @lru_cache(maxsize=1 << 14)  # the links of a page are to few sites, and those of the next page to the same
 def _site(scheme: str, authority: str) -> _Site | str:
     """Return the site of a URL's *authority*, as ada writes it, or why it cannot be fetched from."""
@@ -253,6 +249,11 @@ def _site(scheme: str, authority: str) -> _Site | str:
         return f"port {port} belongs to a service other than HTTP"
     origin = f"{scheme}://{name}:{port}"
     return _Site(scheme, host, port, origin, f"{scheme}://{name}" if port == DEFAULT_PORTS[scheme] else origin)
+
+
+@lru_cache(maxsize=1 << 13)
+def _link_within(site: _Site, text: str) -> Url:
+    return parse_url(text, site.root)
 
 
 def _unpickled(href: str) -> Url:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
-from time import perf_counter
 from typing import Any
 
 from greendata.errors import BodyTooLarge, Malformed
-from greendata.hub.pacing import BUDGET, release_gil
+from greendata.hub.pacing import Pace
 
 __all__ = ("GZIP", "MEMBERS", "gunzip", "inflate")
 
@@ -72,14 +71,12 @@ def gunzip(content: bytes, max_bytes: int, *, max_members: int = 1) -> bytes:
         greendata.errors.formats.BodyTooLarge: the input is larger than the limit of 1024 bytes; ...
     """
     unpacked = BytesIO()
-    next_pause = perf_counter() + BUDGET
+    pace = Pace()
     for piece in inflate([content], max_members=max_members):
         unpacked.write(piece)
         if unpacked.tell() > max_bytes:
             raise BodyTooLarge(max_bytes)
-        if perf_counter() >= next_pause:
-            release_gil()
-            next_pause = perf_counter() + BUDGET
+        pace.pause()
     return unpacked.getvalue()
 
 
