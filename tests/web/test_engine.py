@@ -54,7 +54,7 @@ ROUTES = {
 FLASK = """
 import os
 from flask import Flask
-from greendata.web.flask import GreenData
+from greendata.web.flask import GreenData, respond
 from tests.support.child_tasks import held_query, process_ids
 
 app = Flask("service")
@@ -63,6 +63,10 @@ GreenData(app)
 @app.get("/held")
 def held():
     return str(held_query("held").collect().height)
+
+@app.get("/streamed")
+def streamed():
+    return respond(held_query("streamed"))
 
 @app.get("/pid")
 def pid():
@@ -153,9 +157,10 @@ def test_a_query_over_the_limit_fails_alone(legacy: Server) -> None:
     assert legacy.ask("/places") == "False"
 
 
-def test_a_client_that_leaves_ends_the_child(flask: Server) -> None:
-    with flask.connected(b"GET /held HTTP/1.1\r\nHost: here\r\n\r\n"):
-        pid = pid_in(flask.log.parent / "held")
+@pytest.mark.parametrize("name", ["held", "streamed"])
+def test_a_client_that_leaves_ends_the_child(flask: Server, name: str) -> None:
+    with flask.connected(f"GET /{name} HTTP/1.1\r\nHost: here\r\n\r\n".encode()):
+        pid = pid_in(flask.log.parent / name)
     wait_gone(pid)
     assert int(flask.ask("/pid")) != pid
 
