@@ -6,6 +6,24 @@
     pages.run()
     print(pages.summary())
 
+`Page.error` is None, or the name of what happened. A status such as 404 is no error.
+
+=====================================================  =====================================================
+``BadUrl``                                             the URL cannot be fetched at all
+``AddressRefused``                                     the host is at a private address
+``NameNotFound``, ``LookupFailed``                     there is no such host; the name could not be looked up
+``ConnectionFailed``, ``Timeout``                      no connection, or none that lasted; no response in time
+``TlsFailed``, ``CertificateInvalid``                  the same for TLS
+``BadResponse``, ``UnknownEncoding``                   a response that is not HTTP, or encoded in another way
+``WrongContentType``, ``BodyTooLarge``                 a body that is not read, or of which the beginning is kept
+``BadRedirect``, ``TooManyRedirects``, ``OutOfScope``  a redirect that is not followed
+``RobotsDisallowed``, ``RobotsUnreachable``            robots.txt forbids it, or answers with status 429 or 5xx
+``HostGivenUp``                                        the host did not answer several times in a row
+``ParseFailed``, ``ExtractFailed``                     the page could not be read; ``extract=`` or ``follow=`` raised
+=====================================================  =====================================================
+
+If robots.txt cannot be fetched because of the network, the pages of the host have the error of that attempt.
+
 Needs the extra ``crawl``.
 """
 

@@ -46,6 +46,7 @@ UNCOMMITTED = 84  # finished pages that are not committed, at most: with 16 that
 WAITING_LINKS = 50_000  # links of sitemaps that wait for a commit
 HOSTS = 2_000  # hosts in memory at one time: at one page a second each, more than one process fetches
 ORIGINS = 256  # that are read from the frontier at once
+SEARCHES = 3  # of hosts that are not in memory, of which the first must find what is left
 SEEDS = 1_000  # that are added to the frontier at once
 
 NOT_MODIFIED = 304
@@ -118,6 +119,7 @@ class Keeper:
         self._yielded = 0
         self._after = ""  # the last host that was read from the frontier
         self._may_have_origins = True  # there may be hosts in the frontier that are not in memory
+        self._searches = 0  # for hosts that are not in memory, since the last URL was leased
         self._wake = Event()
         self._room = Event()
 
@@ -204,6 +206,8 @@ class Keeper:
             return False
         if self._left() <= 0 or not self._store.frontier.counts().todo:
             return True
+        assert self._searches < SEARCHES, "the frontier has URLs to do, and returns none of them"
+        self._searches += 1
         self._may_have_origins = True  # what is left is on a host that is not in memory
         self._wake.set()
         return False
@@ -270,10 +274,13 @@ class Keeper:
             scheduler.expect(origin)
         if entries:
             scheduler.host(origin).cursor = entries[-1].id
-        for entry in entries:
-            if entry.id not in self._leased:
-                self._leased.add(entry.id)
-                self._add(entry)
+        fresh = [entry for entry in entries if entry.id not in self._leased]
+        if not fresh and len(entries) == count:
+            scheduler.expect(origin)  # the host was forgotten while these were not committed: look behind them
+        for entry in fresh:
+            self._searches = 0
+            self._leased.add(entry.id)
+            self._add(entry)
 
     def _add(self, entry: Entry) -> None:
         try:
