@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from weakref import finalize
 
@@ -14,6 +14,7 @@ from greendata.engines.children import Child
 from greendata.engines.closing import close_at_exit, reset_after_fork
 from greendata.errors import EngineClosed, JobCancelled
 from greendata.hub import native
+from greendata.hub.contexts import contextmanager
 from greendata.pool.stopping import stopped_by
 from greendata.pool.workers import elsewhere
 
@@ -87,8 +88,12 @@ class ChildPool:
             if len(self.busy) < self._size:
                 return self._take()
             self.waiting.append(waiter)
-        with stopped_by(partial(self._stop_waiting, waiter)):
-            return waiter.wait()
+        try:
+            with stopped_by(partial(self._stop_waiting, waiter)):
+                return waiter.wait()
+        except BaseException:  # also an interruption of the main thread: nobody takes what is given to it later
+            self._leave(waiter)
+            raise
 
     def give_back(self, child: Child) -> None:
         """Take *child* back, or end it and reap it if nobody shall use it again."""
@@ -127,6 +132,13 @@ class ChildPool:
             self.waiting.remove(waiter)
             waiter.give(None, JobCancelled("a query that waited for a child process", running=False))
 
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter in self.waiting:
+                self.waiting.remove(waiter)
+        if waiter.child is not None:
+            self.give_back(waiter.child)
+
     def _take(self) -> Child:
         """Return an idle child, or a new one, and start a spare one. Call under the lock.
 
@@ -164,21 +176,21 @@ class _Waiter:
     def __init__(self) -> None:
         self._lock = native.allocate_lock()
         self._lock.acquire()
-        self._given: tuple[Child | None, Exception | None] = None, None
+        self._error: Exception | None = None  # this and the next are set once, before the wait ends
+        self.child: Child | None = None
 
     def give(self, child: Child | None, error: Exception | None) -> None:
         """End the wait. Called once."""
-        self._given = child, error
+        self.child, self._error = child, error
         self._lock.release()
 
     def wait(self) -> Child:
         """Wait natively; return the child or raise the error."""
         self._lock.acquire()
-        child, error = self._given
-        if child is None:
-            assert error is not None
-            raise error
-        return child
+        if self.child is None:
+            assert self._error is not None
+            raise self._error
+        return self.child
 
 
 def _end_all(children: list[Child]) -> None:

@@ -40,7 +40,8 @@ class ChildStream(Closing):
     def __init__(self, children: ChildPool, start: Callable[[Child], tuple[Any, list[int]]]) -> None:
         self._children = children
         self._start: Callable[[Child], tuple[Any, list[int]]] | None = start
-        self._child: Child | None = None  # the consumer writes while it has the lock
+        self._child: Child | None = None  # the consumer writes; it leaves under the lock below
+        self._child_lock = native.allocate_lock()  # held to kill it: after it has left, it works for others
         self._is_closed = False  # any thread sets it
         self._consuming = native.allocate_lock()  # held by the consumer, and by the thread that releases the child
         self._schema: pl.Schema | None = None  # known after the first answer
@@ -82,6 +83,8 @@ class ChildStream(Closing):
         start, self._start = self._start, None
         if self._child is None:
             self._child = self._children.lease()
+        if self._is_closed:  # `close` sets this before it looks for the child
+            return None
         with stopped_by(self._child.kill):
             (is_last, packed), files = start(self._child) if start is not None else self._child.ask("next")
         try:
@@ -98,10 +101,10 @@ class ChildStream(Closing):
     def close(self) -> None:
         """Stop the query, if it has not ended, by ending its child. Never blocks. Idempotent, safe from any thread."""
         self._is_closed = True
-        child = self._child
-        if child is None:
-            return
-        child.kill()
+        with self._child_lock:
+            if self._child is None:
+                return
+            self._child.kill()
         if self._consuming.acquire(False):  # else the consumer gets an error, and releases the child
             with suppress(PolarsForked):  # the child belongs to the parent process
                 run_to_completion(self._release_and_unlock, label="close batches")
@@ -139,6 +142,7 @@ class ChildStream(Closing):
             self._consuming.release()
 
     def _release_child(self) -> None:
-        child, self._child = self._child, None
+        with self._child_lock:
+            child, self._child = self._child, None
         if child is not None:
             self._children.give_back(child)

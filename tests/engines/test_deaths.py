@@ -20,7 +20,7 @@ from greendata.engines.process import ProcessEngine
 from greendata.errors import WorkerDied
 from tests.engines.test_process import is_gone, pid_in
 from tests.support import child_tasks
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, run_python
 
 GUARD = 60_000  # milliseconds
 
@@ -192,3 +192,44 @@ with ProcessEngine(workers=1) as engine:
     environment = {**os.environ, "GREENDATA_NICE": "0", "PYTHONPATH": str(ROOT)}
     finished = subprocess.Popen([*arguments, str(tmp_path)], cwd=ROOT, env=environment, stdout=-1, text=True)
     assert finished.communicate()[0] == "True True\nTrue []\n"
+
+
+def test_a_thread_that_is_interrupted_while_it_waits_for_a_child_leaves_the_queue(tmp_path: Path) -> None:
+    """The main thread of a script, by Ctrl-C: a child that was given to it would be lost."""
+    finished = run_python(
+        """
+        import os, signal
+        from pathlib import Path
+        from greendata.engines.process import ProcessEngine
+        from greendata.errors import WorkerDied
+        from greendata.hub import native
+        from tests.support.child_tasks import hold
+        from tests.support.natives import Native, until
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored it
+        engine = ProcessEngine(workers=1)
+        file = Path(os.environ["FOLDER"], "pid")
+
+        def interrupt():
+            until(lambda: engine._children.waiting)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        holding = Native(engine.call, hold, str(file))
+        while not file.exists():  # without a hub in this thread
+            native.sleep(0.01)
+        pid = int(file.read_text())
+        interrupting = Native(interrupt)
+        try:
+            engine.call(abs, -1)
+        except KeyboardInterrupt:
+            print("interrupted", len(engine._children.waiting))
+        os.kill(pid, signal.SIGKILL)
+        try:
+            holding.join()
+        except WorkerDied:
+            print(engine.call(abs, -1))
+        engine.close()
+        """,
+        env={"FOLDER": str(tmp_path)},
+    )
+    assert finished == (0, "interrupted 0\n1\n", "")
