@@ -78,7 +78,7 @@ types: $(READY)  ## Check the types with mypy --strict; those of examples and th
 		--disable-error-code var-annotated --cache-dir .mypy_cache/snippets $(SNIPPETS)
 	$(BIN)/basedpyright --project tests/project/types/pyrightconfig.json --pythonpath $(BIN)/python
 
-bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, gevent's pools and pypeln (ARGS=...)
+bench: $(READY)  ## Measure greendata against plain Polars, pydantic, ADBC, pypeln, Scrapy and others (ARGS=...)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 soak: $(READY)  ## Have hubs and threads run jobs of all kinds for ten minutes, and look for what is left (SECONDS=...)
