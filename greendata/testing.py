@@ -324,10 +324,12 @@ class Site:
         if not is_number(delay):
             raise BadArgument("delay", delay, "a number of seconds >= 0")
         pages = {} if pages is None else pages
-        if not callable(pages):
-            wrong = [key for key, page in pages.items() if "/" not in key or not _is_page(page)]
-            if wrong:
-                raise BadArgument(f"pages[{wrong[0]!r}]", pages[wrong[0]], "a page by its path, see greendata.testing")
+        if isinstance(pages, Mapping):
+            for key, page in pages.items():
+                if not isinstance(key, str) or "/" not in key or not _is_page(page):
+                    raise BadArgument(f"pages[{key!r}]", page, "a page by its path, see greendata.testing.Site")
+        elif not callable(pages):
+            raise BadArgument("pages", pages, "a dict of pages by path, or a function of a request")
         self.hosts = tuple(f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(1, hosts + 1))
         self.requests: list[Request] = []  # the site's thread appends; any thread reads
         self._pages = pages

@@ -149,6 +149,8 @@ def test_sitemaps_redirects_and_bombs() -> None:
     [
         (lambda: Site({"a": "x"}), BadArgument, r"pages\['a'\] must be a page by its path"),
         (lambda: Site({"/": 1.5}), BadArgument, r"pages\['/'\] must be a page"),  # type: ignore[dict-item]
+        (lambda: Site({1: "x"}), BadArgument, r"pages\[1\] must be a page by its path"),  # type: ignore[dict-item]
+        (lambda: Site(["x"]), BadArgument, "pages must be a dict of pages"),  # type: ignore[arg-type]
         (lambda: Site({"/": []}), BadArgument, r"pages\['/'\] must be a page"),
         (lambda: Site(hosts=0), BadArgument, "hosts must be a whole number from 1"),
         (lambda: Site(delay=-1), BadArgument, "delay must be a number of seconds >= 0, got -1"),
