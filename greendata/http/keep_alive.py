@@ -86,6 +86,9 @@ class HubTLSConnection(HubConnection, HTTPSConnection):
 class KeptConnections(Closing):
     """Guarded connections for the greenlets of one thread; idle ones are kept, by origin. Call from that thread.
 
+    No timer closes them: those that have been idle for `IDLE` seconds are closed when the next one is put here, and all
+    of them by `close`.
+
     Args:
         policy: checks the address of each connection.
         certificates: the path of a file with certificates of authorities to trust, in PEM; None for those that
