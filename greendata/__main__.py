@@ -148,8 +148,7 @@ def _crawl(options: argparse.Namespace, _rest: list[str]) -> int:
     given |= {"sitemaps": options.sitemap, "allow_private": _addresses_of(options.allow_private)}
     stage = crawl(options.urls, **given, progress="crawl" if _shows_bars() else None)
     lines = None if _shows_bars() else importlib.import_module("gevent").spawn(_print_lines, stage.stats)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         stage.run()
     except SystemExit as stopped:
@@ -157,6 +156,8 @@ def _crawl(options: argparse.Namespace, _rest: list[str]) -> int:
         print(f"\nstopped after {_line(stage.stats())}\nto continue: {command}", file=sys.stderr)
         return int(stopped.code or 0)
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if lines is not None:
             lines.kill()
     stats = stage.stats()
