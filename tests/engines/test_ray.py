@@ -280,7 +280,7 @@ def test_other_versions_are_refused() -> None:
     options = pack_options({})
     for name in versions():
         context = ({**versions(), name: "1.99"}, "auto", None, None, 0)
-        (word, packed), buffers = run_plan(context, "collect", plan, options, [])
+        (word, packed), buffers = run_plan(pickle.dumps((context, "collect", plan, options, [])))
         assert (word, buffers) == (FAILED, [])
         with pytest.raises(NodeDiffers, match=f"a node has {name} .*, this process 1.99"):
             raise error_of(*packed)

@@ -33,14 +33,20 @@ Context = tuple[dict[str, str], str, str | None, str | None, int]
 Outcome = tuple[tuple[str, Any], list[pickle.PickleBuffer]]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return what must be the same on all sides: plans and pickles of one version mean nothing to another."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"Polars": pl.__version__, "greendata": import_module("greendata").__version__, "Python": python}
 
 
-def run_plan(context: Context, method: str, plan: bytes, options: bytes, keys: list[str], *buffers: Any) -> Outcome:
-    """Call *method* of a query, with *options*. *keys* and *buffers* are the shared frames in its *plan*."""
+def run_plan(order: bytes, *buffers: Any) -> Outcome:
+    """Call a method of a query. *buffers* are the shared frames in its plan.
+
+    *order* is the pickle of the context, the method, the plan, the options and the keys of the frames: Ray takes longer
+    for five arguments than for one.
+    """
+    context, method, plan, options, keys = pickle.loads(order)
 
     def work() -> list[pl.DataFrame]:
         shared.frames.update((key, read_buffer(buffer)) for key, buffer in zip(keys, buffers, strict=True))
@@ -53,8 +59,12 @@ def run_plan(context: Context, method: str, plan: bytes, options: bytes, keys: l
         shared.frames.clear()
 
 
-def reduce_parts(context: Context, reduce: bytes, options: bytes, *parts: list[Any]) -> Outcome:
-    """Make one frame of *parts*, each with the buffers of a frame, by the pickled function *reduce*."""
+def reduce_parts(order: bytes, *parts: list[Any]) -> Outcome:
+    """Make one frame of *parts*, each with the buffers of a frame.
+
+    *order* is the pickle of the context, the pickled function that reduces, and the options.
+    """
+    context, reduce, options = pickle.loads(order)
 
     def work() -> list[pl.DataFrame]:
         lf = pl.concat([read_buffer(buffer).lazy() for part in parts for buffer in part])

@@ -269,7 +269,7 @@ class _Driver:
             tries -= 1
             parts = {index: data for index, _, data in self._outcomes(request, tasks, 0, self._retries + 1)}
             inputs = tuple(parts[index] for index in range(len(tasks)))
-            task = _Task(self._reduce_parts, (function, options, *inputs))
+            task = _Task(self._reduce_parts, (function, options), inputs=inputs)
             try:
                 (frames,) = self._outcomes(request, [task], MAX_INLINE, 1)
             except NodeLost:  # parts may have been lost as well
@@ -320,8 +320,9 @@ class _Driver:
         if options:
             function = function.options(**options)
         context = (self._versions, self._inner, request.directory, stderr, most_inline)
-        arguments = (*task.arguments, *map(self._store, task.keys))
-        found = request.submit(lambda: function.remote(context, *arguments))
+        order = pickle.dumps((context, *task.arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        inputs = (*task.inputs, *map(self._store, task.keys))
+        found = request.submit(lambda: function.remote(order, *inputs))
         task.stderr = stderr
         task.tries -= 1
         if not isinstance(found, list):
@@ -415,10 +416,13 @@ class _Driver:
 class _Task:
     """A call of a function in `greendata.engines.ray_cluster.node`. The thread of its request alone uses it."""
 
-    def __init__(self, function: Any, arguments: tuple[Any, ...], keys: Iterable[str] = ()) -> None:
+    def __init__(
+        self, function: Any, arguments: tuple[Any, ...], keys: Iterable[str] = (), inputs: tuple[Any, ...] = ()
+    ) -> None:
         self.function = function
-        self.arguments = arguments
-        self.keys = keys  # of shared frames, which are arguments too
+        self.arguments = arguments  # after the context, in one pickle
+        self.keys = keys  # of shared frames, which are arguments of their own
+        self.inputs = inputs  # references to other such arguments
         self.tries = 0  # that are left
         self.data: Any = None  # if it is a part, the reference to its large frames
         self.stderr: str | None = None  # the file that it writes to instead
