@@ -302,7 +302,10 @@ class Partitions:
             SchemaError: the parts differ in their columns.
             NodeLost, WorkerDied, ClusterUnreachable and others: see `RayTasks.collect`.
         """
-        return pool.call(self._engine._reduce, self._lfs, self._reduce)
+        return pool.execute(self._collect)
+
+    def _collect(self) -> pl.DataFrame:
+        return self._engine._reduce(self._lfs, self._reduce)
 
     def explain(self) -> str:
         """Return the plan for the first file, and the plan that reduces the parts.

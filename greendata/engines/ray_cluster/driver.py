@@ -58,13 +58,17 @@ class Driver(Child):
         environment: dict[str, str],
         unready: Callable[[str], Exception],
     ) -> None:
-        super().__init__(program, arguments, None, environment)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # first: a fork closes it with the rest
+        try:
+            super().__init__(program, arguments, None, environment)
+        except BaseException:
+            os.close(self._wakeup)
+            raise
         self._unready = unready
         self._requests_lock = native.allocate_lock()  # guards everything below; held for some lines at a time
         self._answers: dict[int, Answers] = {}  # of the requests that are not over
         self._outgoing: deque[tuple[int, tuple[Any, ...], list[int]]] = deque()
         self._ending: Callable[[], BaseException] | None = None  # the error for all requests from now on
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = native.allocate_lock()  # released when the process has been reaped
         self._ended.acquire()
         try:
@@ -127,7 +131,7 @@ class Driver(Child):
     def is_alive(self) -> bool:
         """True if it can be asked."""
         with self._lock:
-            if self.is_gone or self.was_killed:
+            if self.is_gone or self.was_killed or self._ending is not None:
                 return False
             poll = _poll()
             poll.register(self._process, _POLLIN)

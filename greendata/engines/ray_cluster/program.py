@@ -68,7 +68,7 @@ def serve(sock: _socket.socket, address: str, settings: dict[str, Any]) -> None:
         driver.connect(address)
     except BaseException as error:  # noqa: BLE001 - every error is the caller's
         send(sock, (FAILED, 0, packed_error(error)))
-        return
+        os._exit(0)  # whatever Ray has begun: the next query starts another driver
     send(sock, (DONE, 0, None))
     while True:
         (word, *arguments), files = receive(sock, is_one_of_many=True)
@@ -85,8 +85,9 @@ class _Request:
     def __init__(self, directory: str | None) -> None:
         self.directory = directory  # of the server, which relative paths in a query mean
         self.is_cancelled = False
-        self._lock = native.allocate_lock()  # guards both, and is held while a task is submitted
+        self._lock = native.allocate_lock()  # guards all three, and is held while a task is submitted
         self._outcomes: list[Any] = []  # of its tasks
+        self._cancelled: set[Any] = set()  # those of tasks that Ray was told to cancel, which it must hear once
 
     def submit(self, task: Callable[[], Any]) -> Any:
         """Return what *task* returns: a reference, or several, the first of which is that to its outcome."""
@@ -109,7 +110,10 @@ class _Request:
         if not outcomes:
             return []
         _, running = ray.wait(outcomes, num_returns=len(outcomes), timeout=_CANCEL_DELAY, fetch_local=False)
-        for outcome in running:
+        with self._lock:
+            untold = [outcome for outcome in running if outcome not in self._cancelled]
+            self._cancelled.update(untold)
+        for outcome in untold:
             ray.cancel(outcome, force=True)
         return list(running)
 
