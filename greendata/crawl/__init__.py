@@ -19,7 +19,7 @@
 ``BadRedirect``, ``TooManyRedirects``, ``OutOfScope``  a redirect that is not followed
 ``RobotsDisallowed``, ``RobotsUnreachable``            robots.txt forbids it, or answers with status 429 or 5xx
 ``HostGivenUp``                                        the host did not answer several times in a row
-``ParseFailed``, ``ExtractFailed``                     the page could not be read; ``extract=`` or ``follow=`` raised
+``ParseFailed``, ``ExtractFailed``                     the page could not be read; a function of the caller raised
 =====================================================  =====================================================
 
 If robots.txt cannot be fetched because of the network, the pages of the host have the error of that attempt.

@@ -30,6 +30,7 @@ from greendata.crawl.scheduler import Host, Outcome, Scheduler
 from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import BadUrl
+from greendata.errors.notes import text_of
 from greendata.http.retry import retry_after_of
 from greendata.pipelines.channel import Channel
 from greendata.pipelines.run import Run
@@ -388,13 +389,14 @@ class Crawler:
         target = task.url
         try:
             target = parse_url(hop.location, task.url)
-        except BadUrl as bad:
-            error, message = "BadRedirect", f"it redirects to a URL that cannot be used: {bad.reason}"
-        else:
             if len(task.redirects) >= limit:
                 error, message = "TooManyRedirects", f"more than {limit} redirects"
             elif isinstance(task, PageTask) and self.scope is not None and target not in self.scope:
                 error, message = "OutOfScope", f"it redirects to {target.href}, which is not in the scope of the crawl"
+        except BadUrl as bad:
+            error, message = "BadRedirect", f"it redirects to a URL that cannot be used: {bad.reason}"
+        except Exception as raised:  # noqa: BLE001 - a scope may be a function of the user; the row says what it raised
+            error, message = "ExtractFailed", f"scope raised {type(raised).__name__}: {text_of(raised)}"
         if error is not None:
             hop.error, hop.message = error, message  # type: ignore[assignment]
             self._end(task, hop, at)

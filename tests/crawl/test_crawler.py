@@ -21,7 +21,7 @@ import greendata
 from greendata import observe
 from greendata.crawl.dataset import Dataset
 from greendata.crawl.html import ParsedPage
-from greendata.crawl.urls import parse_url
+from greendata.crawl.urls import Url, parse_url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
 from greendata.errors import (
     BadArgument,
@@ -373,6 +373,17 @@ def test_a_redirect_out_of_scope_is_a_row_that_says_so() -> None:
         [page] = crawl(site.url("/"), **BOT)
         assert (page.error, page.status) == ("OutOfScope", 302)
         assert site.count(host="127.0.0.2") == 0
+
+
+def test_a_scope_that_raises_fails_its_page_only() -> None:
+    def scope(url: Url) -> bool:
+        raise LookupError(url.path)
+
+    with Site({"/": Reply.redirect("/a"), "/b": links("/c")}, robots=404) as site:
+        pages = crawled(site.url("/"), site.url("/b"), scope=scope)
+    moved, linking = pages[site.url("/")], pages[site.url("/b")]
+    assert (moved.status, moved.error, moved.message) == (302, "ExtractFailed", "scope raised LookupError: /a")
+    assert (linking.status, linking.error, linking.message) == (200, "ExtractFailed", "LookupError: /c")
 
 
 def test_sitemaps_lead_to_pages_that_no_link_leads_to() -> None:
