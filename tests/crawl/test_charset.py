@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from greendata.crawl.charset import PRESCAN, SLICE, charset_of_label, decode_html, header_charset
 
+pytestmark = pytest.mark.once("patched")  # no thread and no hub takes part
+
 META = b"<meta charset=windows-1251>"
 
 # A body, the header, and the charset with its source.

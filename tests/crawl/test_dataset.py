@@ -22,6 +22,8 @@ from greendata.errors import (
     FrameMismatch,
 )
 
+pytestmark = pytest.mark.once("patched")  # native calls in the calling thread
+
 SCHEMA = pl.Schema({"url": pl.String, "n": pl.Int64})
 HOST = "https://a.example:443"
 

@@ -21,6 +21,8 @@ from greendata.errors import CrawlFolderRefused, CrawlNotSaved
 from tests.support.crashes import HOST, SCHEMA, href
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.once("patched")  # native calls in the calling thread
+
 URLS = 6  # three parts of two commits with one page each
 EVERYTHING = [href(n) for n in range(URLS)]
 SECOND = "crawl-001-part-000002.parquet"

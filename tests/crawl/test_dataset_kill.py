@@ -15,6 +15,8 @@ from greendata.crawl import dataset as module
 from tests.support.crashes import PAGES, crawl, fetched, href, watched
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.once("patched")  # the crawls run in processes of their own
+
 MEMORY = "/dev/shm"  # a file system in memory: a killed process leaves the same there, and a sync takes no time
 KILLS = int(os.environ.get("CRAWL_KILLS", "0"))
 

@@ -14,6 +14,8 @@ from greendata.crawl.frontier import Counts, Done, Entry, Frontier, Link
 from greendata.errors import BadArgument, CrawlFolderRefused, CrawlNotSaved
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.once("patched")  # native calls in the calling thread
+
 HOST = "https://a.example:443"
 
 

@@ -14,6 +14,8 @@ from greendata.crawl.fetcher import HOP_ERRORS
 from greendata.crawl.page import PAGE_ERRORS, Page, PageColumns
 from greendata.errors import BadChoice, NoColumnForm
 
+pytestmark = pytest.mark.once("patched")  # no thread and no hub takes part
+
 SHOE = "https://example.com/shoe"
 
 

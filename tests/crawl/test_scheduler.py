@@ -23,6 +23,8 @@ from greendata.crawl.scheduler import (
 )
 from greendata.http.retry import retry_after_of
 
+pytestmark = pytest.mark.once("patched")  # no thread and no hub takes part
+
 A, B = "http://a.example:80", "http://b.example:80"
 
 

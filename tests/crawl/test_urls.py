@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from greendata.crawl.urls import BLOCKED_PORTS, MAX_LENGTH, Scope, _site, parse_links, parse_url
 from greendata.errors import BadChoice, BadUrl
 
+pytestmark = pytest.mark.once("patched")  # no thread and no hub takes part
+
 BASE = "https://example.com/shop/shoes?page=2#top"
 
 # What stands in a page, and where it leads from `BASE`.
