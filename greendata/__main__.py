@@ -24,7 +24,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
 LINE_EVERY = 10.0  # seconds between two lines about a crawl, where there is no terminal
 CRAWL_EPILOG = """
-exit codes: 0: the crawl has reached its end, or --max-pages; 1: likewise, and no host has responded; 2: it could not
+exit codes: 0: the crawl has reached its end, or --max-pages; 1: it has, and no host has responded; 2: it could not
 begin or go on, with the reason on stderr; 130 and 143: it was interrupted (Ctrl-C, SIGTERM). After 2, 130 and 143 the
 same command with --resume continues.
 """

@@ -90,7 +90,7 @@ class ParsedPage:
         url: the page.
         tree: the parsed document of selectolax, for ``tree.css("h1")``; None for plain text.
         title: the text of the title, at most `MAX_HEADING` characters.
-        description: what ``<meta name=description>`` says, likewise.
+        description: what ``<meta name=description>`` says, or None.
         canonical: the URL that the page names as its canonical one.
         refresh: the URL that the page sends browsers to with ``<meta http-equiv=refresh>``; `links` has it as well.
         text: the text that the page shows, one line per block, without scripts and styles.

@@ -111,7 +111,7 @@ class Page(_Fields):
         sha256: the digest of the decompressed body, in hexadecimal.
         truncated: True if the body was cut short, or a limit left something out.
         etag: the header of the response, for the next crawl.
-        last_modified: likewise.
+        last_modified: the response's ``Last-Modified`` header.
         error: what went wrong, one of `PAGE_ERRORS`; None if nothing did.
         message: what went wrong, in words.
         item: what `extract=` returned.

@@ -17,7 +17,7 @@ from greendata.hub.pacing import Pace
 __all__ = ("Sitemap", "SitemapKind", "parse_sitemap")
 
 MAX_BYTES = 50 << 20  # after decompression: the limit of the protocol
-MAX_ENTRIES = 50_000  # likewise
+MAX_ENTRIES = 50_000  # of one sitemap, as the protocol allows
 
 STEP = 1 << 14  # bytes that are parsed at once: the parser holds the GIL
 _DEPTH = 64  # open elements
