@@ -22,8 +22,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from greendata.engines.messages import ConnectionLost, close_all, dumps, receive, send
-from greendata.errors import EngineFailed
+from greendata.engines.messages import ConnectionLost, close_all, dumps, receive, remedy_for, send
+from greendata.errors import EngineFailed, NotSendable
 
 __all__ = (
     "DONE",
@@ -254,9 +254,17 @@ class _Server:
             close_all(files)
 
     def call(self, unshared: list[str], work: Any, files: Iterable[int] = ()) -> tuple[Any, list[int]]:
-        """Call a function and return its value, packed."""
+        """Call a function and return its value, packed.
+
+        Raises:
+            NotSendable: this process cannot import the function, or what is in an argument.
+        """
         self._forget(unshared)
-        func, args, kwargs = self._plans.unpack_object(work, list(files))
+        try:
+            func, args, kwargs = self._plans.unpack_object(work, list(files))
+        except (AttributeError, ImportError) as error:
+            reason = f"a child cannot import the function or an argument ({error}){remedy_for(error)}"
+            raise NotSendable(reason) from error
         return self._plans.pack_object(func(*args, **kwargs))
 
 

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = (
@@ -28,6 +29,7 @@ __all__ = (
     "close_all",
     "dumps",
     "receive",
+    "remedy_for",
     "send",
 )
 
@@ -37,6 +39,7 @@ MAX_DESCRIPTORS = 253  # SCM_MAX_FD of Linux
 _MARK = b"greendat"
 _MAX_SIZE = 1 << 40  # bytes of a message
 _HEADER = struct.Struct("<8sQ")
+_WITHOUT_CLOUDPICKLE = ("AttributeError", "PicklingError", "cloudpickle")  # in the texts of errors
 
 
 class ConnectionLost(Exception):
@@ -157,3 +160,13 @@ def dumps(value: object) -> bytes:
         return pickle.dumps(value)
     packed: bytes = cloudpickle.dumps(value)
     return packed
+
+
+def remedy_for(error: Exception) -> str:
+    """Return what to install against *error*, which arose around a pickle, as the end of a text; "" if nothing helps.
+
+    Without cloudpickle, functions travel as their names: a lambda has none, and a child cannot import a script.
+    """
+    text = f"{type(error).__name__}: {error}"
+    is_missing = any(word in text for word in _WITHOUT_CLOUDPICKLE) and find_spec("cloudpickle") is None
+    return "; install cloudpickle: pip install 'greendata[process]'" if is_missing else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps
+from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps, remedy_for
 from greendata.errors import NotSendable, PolarsForked
 from greendata.internals.polars import flags_of, read_flags
 
@@ -85,8 +85,7 @@ def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
                 f"the plan has more than {MAX_PLAN >> 20} MiB, so a frame is inside; send it once, with "
                 f"{engine}.share(df), and query the LazyFrame that this returns, or scan a file"
             ) from error
-        remedy = "; install cloudpickle: pip install 'greendata[process]'" if "cloudpickle" in str(error) else ""
-        raise NotSendable(f"the plan cannot be serialized ({_first_line(error)}){remedy}") from error
+        raise NotSendable(f"the plan cannot be serialized ({_first_line(error)}){remedy_for(error)}") from error
     return bytes(file.data)
 
 
@@ -103,7 +102,8 @@ def read_plan(plan: bytes) -> pl.LazyFrame:
     try:
         return pl.LazyFrame.deserialize(plan)
     except Exception as error:
-        raise NotSendable(f"a child cannot read the plan, whose functions it has to import ({error})") from error
+        reason = f"a child cannot read the plan, whose functions it has to import ({_first_line(error)})"
+        raise NotSendable(f"{reason}{remedy_for(error)}") from error
 
 
 def pack_options(options: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ import polars as pl
 
 from greendata.engines.child_pool import ChildPool
 from greendata.engines.children import Child
-from greendata.engines.messages import close_all
+from greendata.engines.messages import close_all, remedy_for
 from greendata.engines.plans import pack_object, unpack, unpack_object
 from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import packed_frames
@@ -129,7 +129,7 @@ class ProcessEngine(SendingEngine):
         """Call a function in a child and return its value. The calling greenlet waits.
 
         Raises:
-            NotSendable: the function or an argument cannot be pickled.
+            NotSendable: the function or an argument cannot be pickled, or the child cannot import it.
             WorkerDied, MemoryLimitExceeded, EngineClosed: see `collect`.
             BaseException: what the function raised.
 
@@ -144,7 +144,8 @@ class ProcessEngine(SendingEngine):
         try:
             work, files = pack_object((func, args, kwargs))
         except Exception as error:
-            raise NotSendable(f"the function or an argument cannot be pickled: {error}") from error
+            reason = f"the function or an argument cannot be pickled ({error}){remedy_for(error)}"
+            raise NotSendable(reason) from error
         try:
             with self._children.child() as child:
                 value, received = self._ask_about(child, "call", work, files=files)

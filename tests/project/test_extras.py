@@ -69,6 +69,16 @@ COMMANDS = {
         from greendata.__main__ import main
         assert greendata.is_polars_patched()
         print(greendata.collect(pl.LazyFrame({"a": [1]})).get().height, main(["doctor"]))
+
+        def same(value):
+            return value
+
+        with greendata.ProcessEngine(workers=1) as engine:
+            for work in (lambda: engine.call(same, 1), lambda: pl.LazyFrame().map_batches(same).collect(engine=engine)):
+                try:
+                    work()
+                except greendata.errors.NotSendable as error:
+                    print(str(error).rpartition("; ")[2])
     """,
     "flask": """
         import polars as pl
@@ -143,7 +153,7 @@ COMMANDS = {
     """,
 }
 ANSWERS = {
-    None: "1 0",
+    None: "1 0\ninstall cloudpickle: pip install 'greendata[process]'",
     "flask": "a\n1\n0",
     "progress": "[1, 2]",
     "metrics": "True",
