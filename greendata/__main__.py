@@ -13,12 +13,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from greendata.errors import BadArgument, GreenDataError, NoCheckout, NotImportable
+from greendata.errors.plural import counted
+
+T = TypeVar("T")
 
 SOURCE = Path(__file__).resolve().parents[1]
 PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
@@ -208,8 +212,8 @@ def _print_lines(stats: Callable[[], Any]) -> None:
 def _line(stats: Any) -> str:
     todo = "" if stats.todo is None else f", {stats.todo} to do"
     return (
-        f"{stats.pages} pages{todo}, {stats.bytes / 1e6:.1f} MB, {stats.failed} errors, {stats.hosts_waiting} hosts "
-        f"wait, {stats.pages_per_second:.1f} pages/s"
+        f"{counted(stats.pages, 'page')}{todo}, {stats.bytes / 1e6:.1f} MB, {counted(stats.failed, 'error')}, "
+        f"{counted(stats.hosts_waiting, 'host waits', 'hosts wait')}, {stats.pages_per_second:.1f} pages/s"
     )
 
 
@@ -223,24 +227,22 @@ def _part(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number >= 1")
-    return number
+    return _checked(int, text, lambda number: number >= 1, "a whole number >= 1")
 
 
 def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number >= 0")
-    return number
+    return _checked(int, text, lambda number: number >= 0, "a whole number >= 0")
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0.1 <= number <= 3600.0:
-        raise argparse.ArgumentTypeError(f"got {text}, expected seconds from 0.1 to 3600")
-    return number
+    return _checked(float, text, lambda number: 0.1 <= number <= 3600.0, "seconds from 0.1 to 3600")
+
+
+def _checked(kind: Callable[[str], T], text: str, is_right: Callable[[T], bool], expected: str) -> T:
+    with suppress(ValueError):
+        if is_right(number := kind(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"got {text}, expected {expected}")
 
 
 def _header(text: str) -> tuple[str, str]:

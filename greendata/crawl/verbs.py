@@ -26,6 +26,7 @@ from greendata.crawl.stats import CrawlCounters, CrawlStats
 from greendata.crawl.urls import Scope, ScopeRule, Url
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BadUrl
 from greendata.errors.notes import note
+from greendata.errors.plural import counted
 from greendata.hub.checks import check_function, checked_count, is_number, naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.pipelines.channel import Channel
@@ -540,7 +541,7 @@ def _update(bar: Any, counters: CrawlCounters) -> None:
     stats = counters.stats()
     if stats.todo is not None:
         bar.total = stats.pages + stats.todo
-    megabytes = f"{stats.bytes / 1e6:.1f} MB"
-    bar.set_postfix_str(f"{megabytes}, {stats.failed} errors, {stats.hosts_waiting} hosts wait", refresh=False)
+    errors, waiting = counted(stats.failed, "error"), counted(stats.hosts_waiting, "host waits", "hosts wait")
+    bar.set_postfix_str(f"{stats.bytes / 1e6:.1f} MB, {errors}, {waiting}", refresh=False)
     bar.update(stats.pages - bar.n)
     bar.refresh()

@@ -67,6 +67,7 @@ def test_without_any_response_it_ends_with_1(tmp_path: Path) -> None:
         )
         assert not site.requests
     assert ended.returncode == 1
+    assert ended.stderr.startswith("done: 1 page, 0 to do, 0.0 MB, 1 error, 0 hosts wait")
     assert "AddressRefused" in ended.stderr
 
 

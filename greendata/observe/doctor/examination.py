@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 import gevent
 import polars as pl
 
+from greendata.errors.plural import counted
 from greendata.hub.checks import checked_count
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.observe.doctor import imports, patches
@@ -87,7 +88,9 @@ def _settings() -> Finding | None:
 def _threads(workers: int) -> Finding:
     cores = available_cores()
     threads = pl.thread_pool_size() if polars_has_run() else _threads_to_come(cores)
-    figures = f"{threads} Polars threads x {workers} processes on {cores} cores"
+    figures = (
+        f"{counted(threads, 'Polars thread')} x {counted(workers, 'process', 'processes')} on {counted(cores, 'core')}"
+    )
     if threads == 1:
         return Finding("threads", Verdict.FAIL, f"{figures}: Polars can deadlock with one; set POLARS_MAX_THREADS >= 2")
     if threads * workers > max(cores, 2 * workers):
