@@ -28,7 +28,7 @@ class Package:
 # Each package imports only packages above it.
 PACKAGES = (
     Package("startup"),
-    Package("internals", "gevent polars pydantic pydantic_core requests urllib3"),
+    Package("internals", "gevent polars pydantic pydantic_core urllib3"),
     Package("errors", "gevent"),
     Package("hub", "gevent greenlet"),
     Package("threads", "gevent greenlet"),
@@ -44,10 +44,7 @@ PACKAGES = (
     Package("http", "brotli certifi gevent polars requests urllib3"),
     Package("pipelines", "gevent greenlet polars tqdm"),
     Package("observe", "gevent polars prometheus_client rich"),
-    Package(
-        "crawl",
-        "ada_url brotli charset_normalizer gevent greenlet polars protego pydantic selectolax tqdm urllib3",
-    ),
+    Package("crawl", "ada_url charset_normalizer gevent polars protego pydantic selectolax urllib3"),
     Package("web", "click flask gevent gunicorn polars werkzeug"),
     Package("top", "gevent"),
 )
