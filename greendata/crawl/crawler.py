@@ -343,6 +343,8 @@ class Crawler:
             hop = self._fetcher.fetch_hop(task.url, headers=self._headers_for(task), limits=self._limits_for(task))
         finally:
             self._counters.answered()
+        if _is_broken_robots(task, hop):
+            hop.error, hop.message = "BadResponse", "it was cut short, so rules may be missing"
         if self._is_retried(task, hop, at):
             return
         if hop.error is None and hop.status in _MOVED and hop.location is not None:
@@ -508,6 +510,12 @@ class Crawler:
             if self._found is not None and urls:
                 self._found(urls)
         self.files -= 1
+
+
+def _is_broken_robots(task: Task, hop: Hop) -> bool:
+    """Return True for a robots.txt that broke off. As in search engines, it is none: what it forbids may be missing."""
+    is_robots = isinstance(task, FileTask) and task.is_robots
+    return is_robots and hop.truncated and hop.error is None and hop.status is not None and 200 <= hop.status < 300
 
 
 def _outcome_of(hop: Hop) -> Outcome:

@@ -6,6 +6,7 @@ later, however slow the machine is.
 
 from __future__ import annotations
 
+import gzip
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -144,6 +145,28 @@ def test_what_comes_of_robots_decides(robots: Any, error: str | None) -> None:
         page = fetched([site.url("/a")], retries=1)[site.url("/a")]
         assert (page.error, page.robots) == (error, "allowed" if error is None else "unreachable")
         assert site.count("/a") == (error is None)
+
+
+@pytest.mark.parametrize("fault", ["short", "reset body", "bad chunk"])
+def test_a_robots_txt_that_breaks_off_allows_nothing_and_is_asked_for_again(fault: Any) -> None:
+    robots = "User-agent: *\nAllow: /public\n" + 20 * "# a comment\n" + "Disallow: /private\n"
+    broken = Reply(body=robots, fault=fault)
+    with Site(lambda _: TEXT, robots=broken) as site:
+        [page] = fetched([site.url("/private")], retries=1).values()
+        assert (page.error, page.robots) == ("BadResponse", "unreachable")
+        assert (site.count("/robots.txt"), site.count("/private")) == (2, 0)
+    with Site(lambda _: TEXT, robots=[broken, robots]) as site:
+        pages = fetched([site.url("/private"), site.url("/public")])
+        assert [page.error for page in pages.values()].count("RobotsDisallowed") == 1
+        assert (site.count("/robots.txt"), site.count("/private"), site.count("/public")) == (2, 0, 1)
+
+
+def test_a_robots_txt_that_is_compressed_and_breaks_off_allows_nothing() -> None:
+    packed = gzip.compress(b"User-agent: *\nDisallow: /private\n")[:-8]  # without its checksum and length
+    reply = Reply(body=packed, headers={"Content-Encoding": "gzip"})
+    with Site(lambda _: TEXT, robots=reply) as site:
+        [page] = fetched([site.url("/private")], retries=0).values()
+        assert (page.error, site.count("/private")) == ("BadResponse", 0)
 
 
 def test_a_host_that_is_too_busy_for_its_robots_is_asked_later() -> None:
