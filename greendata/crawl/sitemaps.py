@@ -21,6 +21,7 @@ MAX_ENTRIES = 50_000  # of one sitemap, as the protocol allows
 
 STEP = 1 << 14  # bytes that are parsed at once: the parser holds the GIL
 _DEPTH = 64  # open elements
+_TOKEN = 1 << 20  # bytes of a tag or a comment: expat reads it from its beginning on again with each step
 
 SitemapKind = Literal["urlset", "index", "rss", "atom", "text"]
 
@@ -199,11 +200,16 @@ def _read(entries: _Entries, pieces: Iterable[bytes]) -> None:
 def _read_xml(entries: _Entries, pieces: Iterable[bytes], encoding: str | None) -> None:
     parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
+    parser.specified_attributes = True  # those that the file declares once, for all elements, would be made for each
     parser.StartElementHandler = entries.start
     parser.EndElementHandler = entries.end
     parser.CharacterDataHandler = entries.data
+    fed = 0
     for piece in _escaped(pieces):
         parser.Parse(piece, False)
+        fed += len(piece)
+        if fed - parser.CurrentByteIndex > _TOKEN:
+            raise _Stop
     parser.Parse(b"", True)
 
 

@@ -159,6 +159,23 @@ def test_a_long_entry_is_left_out(body: bytes) -> None:
     assert [url.path for url in parsed(body).urls] == ["/a"]
 
 
+@pytest.mark.parametrize(
+    "token",
+    ["<!--%s-->", "<url a='%s'/>", "<url%s/>", "<?a %s?>"],
+    ids=["comment", "attribute", "name", "instruction"],
+)
+def test_a_tag_without_end_ends_the_sitemap(token: str) -> None:
+    """Otherwise 50 MB of it would be parsed for a minute, because each step begins at its beginning."""
+    before = "<urlset><url><loc>/a</loc></url>"
+    assert shown(parsed(before + token % ("x" * (2 << 20)) + "</urlset>")) == "urlset: /a| truncated"
+    assert shown(parsed(before + token % ("x" * (1 << 19)) + "</urlset>")) == "urlset: /a|"
+
+
+def test_what_a_file_declares_for_all_elements_is_not_made_for_each() -> None:
+    declared = "<!DOCTYPE feed [<!ATTLIST link rel CDATA 'self'>]>"
+    assert shown(parsed(f"{declared}<feed><entry><link href='/a'/></entry></feed>")) == "atom: /a|"
+
+
 def test_a_bomb_is_read_up_to_the_limit() -> None:
     """A thousandfold compression: memory stays in proportion to what is compressed, and to a step."""
     zeros = gzip.compress(b"<urlset>" + b" " * (20 << 20))
