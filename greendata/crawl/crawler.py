@@ -15,6 +15,7 @@ parse competes with the hub for the GIL as one thread and not as many.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gevent.hub import Waiter
 
-from greendata.crawl.parsing import Fetched, Finished, Parser
+from greendata.crawl.parsing import Fetched, Finished, Parser, left_out
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
 from greendata.crawl.scheduler import Host, Outcome, Scheduler
 from greendata.crawl.stats import CrawlCounters
@@ -46,6 +47,7 @@ REDIRECTS = 10  # hops of a page; browsers follow 20, and chains of real sites h
 SITEMAPS = 50  # that are read of one host
 SITEMAP_LEVELS = 3  # indexes that may lead to a sitemap; the protocol allows one
 SITEMAP_BYTES = 50 << 20  # as sent and decompressed: the limit of the protocol
+SITEMAPS_AT_ONCE = 4  # in memory, of all hosts together, so that they are never more than 200 MB
 ROBOTS_BYTES = 512 * 1024  # of robots.txt that are read (RFC 9309 asks for 500 KiB)
 UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that was not to be had is asked for again
 PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
@@ -225,6 +227,9 @@ class Crawler:
             "sitemap": replace(page_limits, max_bytes=SITEMAP_BYTES, content_types=None),
         }
         self._sitemaps: dict[str, int] = {}  # the number of sitemaps that were added, by host
+        self._open_sitemaps: set[FileTask] = set()  # that were sent and are not parsed
+        self._postponed: deque[FileTask] = deque()  # sitemaps that wait until fewer are open
+        self._has_warned = False  # of a scope that raises
         self._has_ended = False
         self._idle: deque[Waiter[object]] = deque()  # workers that wait for a request
         self._timer = run.hub.loop.timer(0.0)
@@ -246,7 +251,7 @@ class Crawler:
     def add_sitemap(self, url: Url, owner: str, level: int = 0) -> None:
         """Add a sitemap to fetch, unless its host has had enough of them."""
         count = self._sitemaps.get(owner, 0)
-        if count < SITEMAPS and level <= SITEMAP_LEVELS and (self.scope is None or url in self.scope):
+        if count < SITEMAPS and level <= SITEMAP_LEVELS and self._is_in_scope(url):
             self._sitemaps[owner] = count + 1
             self.files += 1
             self._schedule(FileTask(url, owner, level=level))
@@ -336,6 +341,12 @@ class Crawler:
             return
         if not (isinstance(task, FileTask) and task.is_robots) and not self._may_send(task, host):
             return
+        if isinstance(task, FileTask) and not task.is_robots:
+            if len(self._open_sitemaps) >= SITEMAPS_AT_ONCE:
+                self.scheduler.done(task, Outcome.UNSENT)
+                self._postponed.append(task)
+                return
+            self._open_sitemaps.add(task)
         task.attempts += 1
         at = datetime.now(UTC)
         self._counters.sent()
@@ -346,6 +357,7 @@ class Crawler:
         if _is_broken_robots(task, hop):
             hop.error, hop.message = "BadResponse", "it was cut short, so rules may be missing"
         if self._is_retried(task, hop, at):
+            self._release(task)
             return
         if hop.error is None and hop.status in _MOVED and hop.location is not None:
             self._redirect(task, hop, at)
@@ -406,6 +418,7 @@ class Crawler:
         task.redirects.append(task.url)
         task.url = target
         task.attempts = 0
+        self._release(task)
         self._schedule(task)
 
     def _headers_for(self, task: Task) -> dict[str, str]:
@@ -422,6 +435,13 @@ class Crawler:
         if isinstance(task, FileTask):
             return self._limits["robots" if task.is_robots else "sitemap"]
         return self._limits["page"]
+
+    def _release(self, task: Task) -> None:
+        """Let a sitemap begin that was postponed, if *task* is one that is not in memory any more."""
+        if isinstance(task, FileTask) and not task.is_robots:
+            self._open_sitemaps.discard(task)
+            if self._postponed:
+                self._schedule(self._postponed.popleft())
 
     # -- the end of a task ---------------------------------------------------------------------------
 
@@ -502,13 +522,28 @@ class Crawler:
             self._deliver(task, finished)
             self.pages -= 1
 
+    def _is_in_scope(self, url: Url) -> bool:
+        """Return whether a sitemap is in the scope. A function of the caller that raises ends no crawl."""
+        try:
+            return self.scope is None or url in self.scope
+        except Exception as raised:  # noqa: BLE001 - it is told
+            self._warn_of_scope(left_out(url, raised))
+            return False
+
+    def _warn_of_scope(self, text: str | None) -> None:
+        if text is not None and not self._has_warned:
+            self._has_warned = True
+            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # once, and for no line
+
     def _end_sitemap(self, task: FileTask, hop: Hop) -> None:
         if hop.status is not None and 200 <= hop.status < 300 and hop.body:
-            urls, sitemaps = self._parser.sitemap(hop, task.url, self.scope)
+            urls, sitemaps, why = self._parser.sitemap(hop, task.url, self.scope)
+            self._warn_of_scope(why)
             for url in sitemaps:
                 self.add_sitemap(url, task.owner, task.level + 1)
             if self._found is not None and urls:
                 self._found(urls)
+        self._release(task)
         self.files -= 1
 
 

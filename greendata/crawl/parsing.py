@@ -23,14 +23,14 @@ from greendata.engines.process import ProcessEngine
 from greendata.errors import BadArgument, WorkerDied
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
-from greendata.hub.pacing import release_gil
+from greendata.hub.pacing import Pace, release_gil
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
 
 if TYPE_CHECKING:
     from greendata.crawl.fetcher import Hop
 
-__all__ = ("Extract", "Fetched", "Finished", "Follow", "Parser", "Reading")
+__all__ = ("Extract", "Fetched", "Finished", "Follow", "Parser", "Reading", "left_out")
 
 T = TypeVar("T")
 Extract = Callable[[ParsedPage], BaseModel | None]
@@ -190,8 +190,8 @@ class Parser(Closing):
                 return [finished for one in fetched for finished in self.pages([one])]
             return [self._reading.unread(fetched[0], died)]
 
-    def sitemap(self, hop: Hop, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url]]:
-        """Return the pages within *scope* and the further sitemaps that a sitemap lists."""
+    def sitemap(self, hop: Hop, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url], str | None]:
+        """Return the pages within *scope* and the further sitemaps that a sitemap lists, and what *scope* raised."""
         return _in_pool(partial(_sitemap_of, hop.body, url, scope))
 
     def close(self) -> None:
@@ -227,9 +227,25 @@ def _in_pool(func: Callable[[], T]) -> T:
     return bypassing_queue_limit(pool.call, func)
 
 
-def _sitemap_of(body: bytes, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url]]:
+def left_out(url: Url, raised: Exception) -> str:
+    """Return a text that says why a URL of a sitemap is not crawled."""
+    return f"GreenData left out {url.href}, of a sitemap: scope raised {type(raised).__name__}: {text_of(raised)}"
+
+
+def _sitemap_of(body: bytes, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url], str | None]:
     sitemap = parse_sitemap(body, url)
-    return [found for found in sitemap.urls if scope is None or found in scope], sitemap.sitemaps
+    if scope is None:
+        return sitemap.urls, sitemap.sitemaps, None
+    pages, why = [], None
+    pace = Pace()
+    for found in sitemap.urls:
+        try:
+            if found in scope:
+                pages.append(found)
+        except Exception as raised:  # noqa: BLE001 - it is told; a page has a row for that, and a sitemap has none
+            why = why or left_out(found, raised)
+        pace.pause()
+    return pages, sitemap.sitemaps, why
 
 
 def _is_success(hop: Hop) -> bool:

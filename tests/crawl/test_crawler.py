@@ -403,6 +403,41 @@ def test_sitemaps_lead_to_pages_that_no_link_leads_to() -> None:
         assert crawled(*seeds).keys() == {*seeds}
 
 
+def test_few_sitemaps_are_in_memory_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greendata.crawl.scheduler.BACK_OFF", 0.01)
+    with Site(hosts=10) as site:
+        maps = [Reply.sitemap([site.url("/a", host=host)]) for host in range(10)]
+        site._pages = {f"{host}/sitemap.xml": each for host, each in zip(site.hosts, maps, strict=True)}
+        site._pages |= {"/": "x", "/a": "x"}
+        site._pages["127.0.0.1/sitemap.xml"] = Reply.redirect("/moved.xml")
+        site._pages["127.0.0.1/moved.xml"] = maps[0]
+        site._pages["127.0.0.2/sitemap.xml"] = [503, maps[1]]
+        site._pages["127.0.0.3/robots.txt"] = "User-agent: *\nDisallow: /sitemap.xml"
+        seeds = [site.url("/", host=host) for host in range(10)]
+        with site.hold("/sitemap.xml") as hold:
+            stage = crawl(seeds, sitemaps=True, **BOT)
+            pages = iter(stage)
+            found = [next(pages).url for _ in seeds]  # a worker takes the next request before its page is parsed
+            hold.wait(4)
+            assert stage.stats().in_flight == hold.waiting == 4
+        found += [page.url for page in pages]
+        expected = [*seeds, *(site.url("/a", host=host) for host in range(10) if host != 2)]
+        assert sorted(found) == sorted(expected)
+
+
+def test_a_scope_that_raises_for_a_url_of_a_sitemap_leaves_that_out_and_says_so() -> None:
+    def scope(url: Url) -> bool:
+        if url.path in {"/b", "/other.xml"}:
+            raise LookupError(url.path)
+        return True
+
+    with Site(robots="Sitemap: /map.xml\nSitemap: /other.xml") as site:
+        site._pages = {"/": "x", "/a": "x", "/map.xml": Reply.sitemap([site.url("/b"), site.url("/a")])}
+        with pytest.warns(RuntimeWarning, match="left out .*, of a sitemap: scope raised LookupError: /") as warned:
+            assert crawled(site.url("/"), sitemaps=True, scope=scope).keys() == {site.url("/"), site.url("/a")}
+        assert len(warned) == 1
+
+
 def test_a_crawl_of_many_hosts_and_pages_ends_with_every_page_once() -> None:
     def page(request: Request) -> str:
         number = int(request.path[1:] or 0)
