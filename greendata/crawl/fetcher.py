@@ -233,9 +233,6 @@ def _read_head(response: HTTPResponse, hop: Hop) -> None:
 
 def _read_body(response: HTTPResponse, limits: Limits, hop: Hop) -> bool:
     """Read what is wanted of the body into *hop*; return True if the connection can be kept."""
-    coding = hop.headers.get("transfer-encoding", "chunked").strip().lower()
-    if coding not in ("chunked", "identity"):
-        raise HTTPException(f"its transfer encoding {coding!r} is not supported")
     if hop.location is not None:
         return _discard(response)
     wanted = limits.content_types

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from io import BytesIO
-from time import perf_counter
 from typing import IO, Any
 
 import polars as pl
@@ -20,7 +19,7 @@ from greendata.formats.json.rows import line_of, lines_of_rows, rows_of
 from greendata.formats.json.stored import stored_frame
 from greendata.formats.readers import read
 from greendata.hub.checks import checked_count
-from greendata.hub.pacing import BUDGET, breathe
+from greendata.hub.pacing import breathing
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.operation import operation
@@ -224,14 +223,10 @@ def content_of(source: Source, max_bytes: int) -> bytes:
             raise BodyTooLarge(max_bytes)
         return source
     content = BytesIO()
-    next_pause = perf_counter() + BUDGET
-    for piece in _pieces(source, max_bytes + 1):
+    for piece in breathing(_pieces(source, max_bytes + 1)):
         content.write(piece)
         if content.tell() > max_bytes:
             raise BodyTooLarge(max_bytes)
-        if perf_counter() >= next_pause:
-            breathe()
-            next_pause = perf_counter() + BUDGET
     return content.getvalue()
 
 

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from greendata.errors import UrlRefused
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.connect import connect
+from greendata.http.framed_response import FramedResponse
 from greendata.http.timed_socket import TimedSocket, limited_to, seconds_left
 from greendata.internals.urllib3 import CheckingConnection
 
-__all__ = ("FINAL", "GuardedConnection", "UNCHECKED")
+__all__ = ("GuardedConnection", "UNCHECKED")
 
-FINAL = 200  # the lowest status of a response that is not followed by another one
 UNCHECKED = "the address that it was fetched from was not checked"
 
 
@@ -28,6 +28,7 @@ class GuardedConnection(CheckingConnection):
     """
 
     policy: ClassVar[AddressPolicy]
+    response_class = FramedResponse
     scheme: ClassVar[str] = "http"
     timeout: Any
     sock: Any
@@ -97,8 +98,6 @@ class GuardedConnection(CheckingConnection):
         response = super().getresponse()
         if sock is not None:
             sock.end_headers()
-        if response.status < FINAL:  # http.client takes it for the response, which would be read as the next one
-            self.close()
         return response
 
     def _refuse_unchecked(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
-from http.client import SWITCHING_PROTOCOLS, HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse
 from time import monotonic
 from typing import Any
 
@@ -19,7 +19,7 @@ import gevent.ssl
 from urllib3.connection import HTTPSConnection
 
 from greendata.http.address_policy import AddressPolicy
-from greendata.http.connections import FINAL, GuardedConnection
+from greendata.http.connections import GuardedConnection
 from greendata.hub.closing import Closing
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
@@ -49,8 +49,7 @@ class HubConnection(GuardedConnection):
     def get(self, path: str, headers: dict[str, str]) -> HTTPResponse:
         """Send a GET request, and return the response with its body unread.
 
-        The response is that of http.client: urllib3's own costs 40 microseconds more. Interim responses, such as status
-        103 (early hints), are skipped.
+        The response is that of http.client: urllib3's own costs 40 microseconds more.
 
         Raises:
             UrlRefused: no address of the host is allowed.
@@ -63,11 +62,6 @@ class HubConnection(GuardedConnection):
         self._refuse_unchecked()
         sock = self.sock
         response = HTTPConnection.getresponse(self)
-        while response.status < FINAL:
-            if response.status == SWITCHING_PROTOCOLS:
-                raise HTTPException("it switches to another protocol, which was not asked for")
-            response.headers = response.msg = None  # type: ignore[assignment]  # so that it begins again
-            response.begin()
         sock.end_headers()
         return response
 

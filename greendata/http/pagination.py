@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
+from io import BytesIO
 from itertools import count
 from time import monotonic
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -222,9 +223,8 @@ class _Pages:
                 return
             answer = self._fetch_patiently(url, left)
             left -= len(answer.body)
-            texts = _pooled(_texts, answer, self.rows)
+            texts, digest = _pooled(_texts_and_digest, answer, self.rows)
             page = ApiPage(answer.url, number, answer.headers, answer.body, texts.len())
-            digest = _digest(page.body)
             if page.rows and digest == last:
                 raise PagesEndless(self.first, f"page {number + 1} is the same as the one before it")
             last = digest
@@ -284,8 +284,10 @@ class _Pages:
         get = partial(self.session.get, url, timeout=seconds, headers=self.headers, statuses=statuses)
         try:
             with get(max_bytes=left) as found:
-                body = b"" if found.status in RETRIED else b"".join(found.chunks())
-                return _Answer(found.url, found.status, found.headers, body)
+                body = BytesIO()  # it grows without a copy of the whole, which would hold the GIL
+                if found.status not in RETRIED:
+                    body.writelines(found.chunks())
+                return _Answer(found.url, found.status, found.headers, body.getvalue())
         except AnswerTooLarge as error:
             raise AnswerTooLarge(self.first, self.max_bytes) from error
 
@@ -314,6 +316,10 @@ def _sleep(seconds: float) -> None:
 
 
 # -- in the pool ----------------------------------------------------------------------------------------------
+
+
+def _texts_and_digest(answer: _Answer, path: tuple[str, ...]) -> tuple[pl.Series, bytes]:
+    return _texts(answer, path), _digest(answer.body)
 
 
 def _texts(answer: _Answer, path: tuple[str, ...]) -> pl.Series:

@@ -12,7 +12,6 @@ from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,7 +29,7 @@ from greendata.formats.json.rows import BOM
 from greendata.http.limits import MAX_BYTES, TIMEOUT
 from greendata.hub.checks import checked_count
 from greendata.hub.deadline import deadline, seconds_of
-from greendata.hub.pacing import BUDGET, breathe
+from greendata.hub.pacing import breathing
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool, workers
@@ -464,15 +463,12 @@ def _unzipped(chunks: Iterator[bytes], url: str, max_bytes: int) -> Iterator[byt
     if not head.startswith(GZIP):
         yield from chunks
         return
-    size, next_pause = 0, perf_counter() + BUDGET
-    for piece in inflate(chunks, max_members=MEMBERS):
+    size = 0
+    for piece in breathing(inflate(chunks, max_members=MEMBERS)):
         size += len(piece)
         if size > max_bytes:
             raise AnswerTooLarge(url, max_bytes)
         yield piece
-        if perf_counter() >= next_pause:
-            breathe()
-            next_pause = perf_counter() + BUDGET
 
 
 def _is_tsv(url: str, response: Response) -> bool:

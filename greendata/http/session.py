@@ -39,6 +39,7 @@ from greendata.hub.checks import is_count
 from greendata.hub.closing import Closing
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import seconds_of
+from greendata.hub.pacing import breathing
 
 __all__ = ("GuardedSession", "Response", "check_url", "origin_of")
 
@@ -69,13 +70,13 @@ class Response:
         self._max_bytes = max_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the decompressed body in chunks of at most 128 kB.
+        """Yield the decompressed body in chunks of at most 128 kB. Other greenlets run in between.
 
         Raises:
             AnswerTooLarge, AnswerBroken, FetchTimeout: the body cannot be read completely.
         """
         size = 0
-        for chunk in self._decoded_chunks():
+        for chunk in breathing(self._decoded_chunks()):  # a few bytes of gzip may be very many
             size += len(chunk)
             if size > self._max_bytes:
                 raise AnswerTooLarge(self.url, self._max_bytes)

@@ -3,6 +3,9 @@
 A socket's timeout restarts with each byte, so a server that sends bytes slowly could hold a connection forever. Here
 each step of a request gets the time that is left until its deadline. Headers are limited in size as well: http.client
 would read 100 of 64 kB each, and interim responses without end.
+
+A server that sends bytes fast could hold the hub: gevent's sockets do not switch to it as long as there is something to
+read, such as chunks of one byte, or trailers without end. So reading pauses for other greenlets.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from http.client import HTTPException
 from socket import MSG_PEEK
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 from gevent import Timeout
 from gevent.monkey import is_module_patched
 
 from greendata.hub.contexts import contextmanager
+from greendata.hub.pacing import BUDGET, breathe
 from greendata.internals.gevent import get_hub_if_exists, get_native_socket
 
 __all__ = ("MAX_HEADERS", "TimedSocket", "limited_to", "request_deadline", "seconds_left")
@@ -35,7 +39,11 @@ def seconds_left() -> float:
     Raises:
         TimeoutError: the deadline has passed.
     """
-    left = request_deadline.get()[0] - monotonic()
+    return _left_until(request_deadline.get()[0])
+
+
+def _left_until(until: float) -> float:
+    left = until - monotonic()
     if left <= 0:
         raise TimeoutError("the deadline has passed")
     return left
@@ -65,7 +73,7 @@ class TimedSocket:
     def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
         """Return a reader, which http.client requests for each response."""
         self._reader = _TimedReader(self._sock, self._sock.makefile(mode, buffering=0))
-        return io.BufferedReader(self._reader)
+        return _BoundedReader(self._reader)
 
     def end_headers(self) -> None:
         """Stop limiting what is read, because the headers of the response are complete."""
@@ -93,10 +101,30 @@ class TimedSocket:
         return getattr(self._sock, name)
 
 
+class _BoundedReader(io.BufferedReader):
+    """A reader that never reads until the end: http.client does so for a chunk whose size is -1."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(_checked(size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return super().read1(_checked(size))
+
+
+def _checked(size: int | None) -> int:
+    if size is None or size < 0:
+        raise HTTPException("the size of a chunk is negative")
+    return size
+
+
 class _TimedReader(io.RawIOBase):
+    """The bytes from a socket, until the deadline of the request in whose context it is made. Used by one greenlet."""
+
     def __init__(self, sock: Any, raw: Any) -> None:
         self._sock = sock
         self._raw = raw
+        self._until, self._silence = request_deadline.get()
+        self._next_pause = perf_counter() + BUDGET
         self.left: int | None = MAX_HEADERS  # bytes until the headers have to be complete, or None once they are
 
     def readable(self) -> bool:
@@ -105,8 +133,15 @@ class _TimedReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.left is not None and self.left <= 0:
             raise HTTPException(f"the headers have more than {MAX_HEADERS} bytes")
-        self._sock.settimeout(min(seconds_left(), request_deadline.get()[1]))
+        begun = perf_counter()
+        if begun >= self._next_pause:
+            breathe()
+            begun = perf_counter()
+            self._next_pause = begun + BUDGET
+        self._sock.settimeout(min(_left_until(self._until), self._silence))
         count: int | None = self._raw.readinto(buffer)
+        if (ended := perf_counter()) - begun >= BUDGET:  # it has waited, while other greenlets ran
+            self._next_pause = ended + BUDGET
         if self.left is not None:
             self.left -= count or 0
         return count

@@ -87,6 +87,14 @@ def test_chunked_and_unlimited_bodies() -> None:
             assert (found.body, found.truncated, found.error) == (b"abcdefgh", False, None)
 
 
+@pytest.mark.parametrize("coding", ["chunked ", "identity, chunked", "chunked\r\nTransfer-Encoding: chunked"])
+def test_every_form_of_a_chunked_body(coding: str) -> None:
+    page = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n8\r\nabcdefgh\r\n0\r\n\r\n"
+    with serving({"/": page.encode()}) as server:
+        found = hop(server.url + "/")
+    assert (found.body, found.truncated, found.error) == (b"abcdefgh", False, None)
+
+
 # -- what does not arrive ---------------------------------------------------------------------------------------
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -95,6 +103,7 @@ SHORT = {
     "chunk": CHUNKED + b"ff\r\n" + PAGE,
     "last chunk": CHUNKED + b"f\r\n" + PAGE + b"\r\n",
     "chunk size": CHUNKED + b"f\r\n" + PAGE + b"\r\nxyz\r\n",
+    "negative size": CHUNKED + b"f\r\n" + PAGE + b"\r\n-5\r\nabcde\r\n0\r\n\r\n",
     "gzip": answer(gzip.compress(PAGE)[:-4], "text/html", Content_Encoding="gzip"),
 }
 

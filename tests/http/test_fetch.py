@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from time import monotonic
 from typing import Any
 
+import gevent
 import pytest
 import requests
 import urllib3
@@ -25,6 +28,7 @@ from greendata.errors import (
 )
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.session import REDIRECTS, GuardedSession
+from greendata.http.timed_socket import TimedSocket, request_deadline
 from greendata.testing import Site
 from tests.conftest import PATCHED
 from tests.support.rawservers import answer, drip, serving, serving_unasked
@@ -60,6 +64,49 @@ def test_the_body_is_complete() -> None:
         for path in ("/plain", "/gzip", "/chunked", "/until-close"):
             assert fetch(server.url + path) == body
         assert fetch(server.url + "/empty") == b""
+
+
+CODINGS = ["chunked", "Chunked", "chunked ", "chunked,", "identity, chunked", "chunked\r\nTransfer-Encoding: chunked"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_sizes_of_chunks_are_no_part_of_the_body(coding: str) -> None:
+    page = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n8\r\n{CSV.decode()}\r\n0\r\n\r\n"
+    with serving({"/": page.encode()}) as server:
+        assert fetch(server.url + "/") == CSV
+
+
+def test_a_transfer_encoding_that_was_not_asked_for() -> None:
+    with serving({"/": answer(CSV, Transfer_Encoding="gzip, chunked")}) as server, pytest.raises(FetchFailed):
+        fetch(server.url + "/")
+
+
+@pytest.mark.parametrize("status", ["304 Not Modified", "204 No Content"])
+def test_a_response_without_a_body_that_is_said_to_be_chunked(status: str) -> None:
+    page = f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with serving({"/": page}) as server:
+        assert fetch(server.url + "/", statuses=(204, 304)) == b""
+
+
+def test_interim_responses_are_skipped() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+    with serving({"/": early + early + answer(CSV)}) as server:
+        assert fetch(server.url + "/") == CSV
+
+
+def test_another_greenlet_may_read_the_body() -> None:
+    """The deadline is that of the request, although a new greenlet has none of its context."""
+    pages = {"/": answer(CSV), "/slow": drip(answer(CSV, length=10**6))}
+    with serving(pages) as server, GuardedSession(allow_private=LOOPBACK) as session:
+        with session.get(server.url + "/") as found:
+            assert gevent.spawn(lambda: b"".join(found.chunks())).get() == CSV
+        with session.get(server.url + "/slow", timeout=0.3) as found:
+
+            def read() -> None:
+                with pytest.raises(FetchTimeout):
+                    b"".join(found.chunks())
+
+            gevent.spawn(read).get()
 
 
 def test_the_response_has_its_final_url() -> None:
@@ -270,6 +317,49 @@ def test_an_invalid_content_length(length: str) -> None:
         assert fetch(server.url + "/") == CSV
 
 
+class _Flood:
+    """A socket that always has something to read."""
+
+    def makefile(self, *_args: object, **_options: object) -> io.RawIOBase:
+        return _FloodFile()
+
+    def settimeout(self, _seconds: float) -> None: ...
+
+
+class _FloodFile(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return len(buffer)
+
+
+def test_the_hub_runs_while_bytes_arrive_without_a_pause() -> None:
+    token = request_deadline.set((monotonic() + 10, 10))
+    socket = TimedSocket(_Flood())
+    reader = socket.makefile("rb")
+    socket.end_headers()
+    request_deadline.reset(token)
+    others = gevent.spawn(lambda: None)
+    with closing(reader):
+        while not others.ready():
+            reader.read(1_000)  # a loop that never pauses ends at the deadline
+
+
+def test_the_hub_runs_while_a_body_is_decompressed() -> None:
+    """All of the compressed body has arrived with its first part."""
+    bomb = gzip.compress(bytes(50_000_000))
+    with (
+        serving({"/": answer(bomb, Content_Encoding="gzip")}) as server,
+        GuardedSession(allow_private=LOOPBACK) as session,
+        session.get(server.url + "/") as found,
+    ):
+        chunks = found.chunks()
+        next(chunks)
+        others = gevent.spawn(lambda: None)
+        assert any(others.ready() for _ in chunks)
+
+
 # -- broken responses ---------------------------------------------------------------------------------------
 
 
@@ -290,6 +380,14 @@ def test_bodies_that_are_cut_short_or_garbled() -> None:
         for path in pages:
             with pytest.raises(AnswerBroken, match="is broken: "):
                 fetch(server.url + path.replace(" ", "-"))
+
+
+@pytest.mark.parametrize("size", ["-1", "-5"])
+def test_a_chunk_of_a_negative_size(size: str) -> None:
+    """http.client would read all that arrives, for ever and into memory, and the limit of the body would not apply."""
+    page = drip(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n".encode())
+    with serving({"/": page}) as server, pytest.raises(AnswerBroken):
+        fetch(server.url + "/", timeout=5)
 
 
 @pytest.mark.parametrize("got", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "application/json"])
