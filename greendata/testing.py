@@ -133,15 +133,15 @@ class Reply:
 
             - ``close`` or ``reset``: the connection ends without an answer.
             - ``silent``: no answer comes, and the connection stays open.
-            - ``garbage``: the answer is no HTTP.
+            - ``garbage``: the answer is not HTTP.
             - ``short`` or ``reset body``: the connection ends after half of the body.
-            - ``bad chunk``: the body is chunked, and the length of the second chunk is no number.
+            - ``bad chunk``: the body is chunked, and the length of the second chunk is not a number.
             - ``slow`` or ``slow head``: the body, or all of it, comes byte by byte.
             - ``endless`` or ``endless head``: the body, or the headers, never end.
             - ``stale``: the connection is closed after the answer, which says that it stays open.
 
     Raises:
-        BadArgument: a status, a delay or a pause is no such number.
+        BadArgument: *status*, *delay* or *pause* is not a number, or out of range.
         BadChoice: there is no such fault.
 
     Example:
@@ -293,7 +293,7 @@ class Site:
         requests: every `Request`, in the order of arrival.
 
     Raises:
-        BadArgument: *pages*, *hosts* or *delay* is no such value.
+        BadArgument: *pages*, *hosts* or *delay* cannot be used.
         OSError: an address cannot be bound: on macOS, those after the first have to be added to ``lo0``.
         Exception: at the end of the block, the first that a function of a page has raised. The answer was status 500.
 
@@ -304,7 +304,7 @@ class Site:
         >>> def numbers(request):
         ...     return f"<h1>{request.query}</h1>" if request.path == "/number" else None
         >>> with Site(numbers, hosts=2) as site:
-        ...     urlopen(site.url("/number?7", host=1)).read(), site.hosts
+        ...     urlopen(site.url("/number?7", host="127.0.0.2")).read(), site.hosts
         (b'<h1>7</h1>', ('127.0.0.1', '127.0.0.2'))
         >>> site.count("/number"), site.count(host="127.0.0.1"), site.connections()
         (1, 0, 1)
@@ -357,9 +357,15 @@ class Site:
         self._waker.setblocking(False)
         native.start_thread(self._run, ())
 
-    def url(self, path: str = "/", *, host: int = 0) -> str:
-        """Return the URL of *path* at one of the hosts, by its number."""
-        return f"http://{self.hosts[host]}:{self.port}{path}"
+    def url(self, path: str = "/", *, host: str | None = None) -> str:
+        """Return the URL of *path* at *host*, one of `hosts`; None for the first. An empty path gives the origin.
+
+        Raises:
+            BadArgument: *path* does not begin with a slash, or *host* is not an address of the site.
+        """
+        if path and not path.startswith("/"):
+            raise BadArgument("path", path, "a path that begins with a slash")
+        return f"http://{self._known(host) or self.hosts[0]}:{self.port}{path}"
 
     @property
     def refused_url(self) -> str:
@@ -368,13 +374,18 @@ class Site:
         return f"http://{host}:{port}/"
 
     def hold(self, path: str | None = None, *, host: str | None = None) -> Hold:
-        """Hold the next requests for *path* (None: for all) at *host* (None: at all) until `Hold.open` is called."""
-        hold = Hold(self._post, path, host)
+        """Hold the next requests for *path* (None: for all) at *host* (None: at all) until `Hold.open` is called.
+
+        Raises:
+            BadArgument: *host* is not an address of the site. So do all methods that take one.
+        """
+        hold = Hold(self._post, path, self._known(host))
         self._holds.append(hold)
         return hold
 
     def asked(self, path: str | None = None, *, host: str | None = None) -> list[Request]:
         """Return the requests for *path*, with or without its query, and at *host*, in the order of arrival."""
+        self._known(host)
         return [
             found
             for found in tuple(self.requests)
@@ -397,15 +408,15 @@ class Site:
 
     def most_at_once(self, host: str | None = None) -> int:
         """Return the largest number of requests that were in flight at one moment, at *host* or together."""
-        return self._most_of_all if host is None else self._most[host]
+        return self._most_of_all if (known := self._known(host)) is None else self._most[known]
 
     def in_flight(self, host: str | None = None) -> int:
         """Return how many requests are being answered or held now."""
-        return sum(self._in_flight.values()) if host is None else self._in_flight[host]
+        return sum(self._in_flight.values()) if (known := self._known(host)) is None else self._in_flight[known]
 
     def connections(self, host: str | None = None) -> int:
         """Return how many connections were accepted, at *host* or together."""
-        return sum(self._accepted.values()) if host is None else self._accepted[host]
+        return sum(self._accepted.values()) if (known := self._known(host)) is None else self._accepted[known]
 
     def open_connections(self) -> int:
         """Return how many connections are open now."""
@@ -429,7 +440,11 @@ class Site:
         _wait(lambda: not self.in_flight(), lambda: f"{self.in_flight()} requests did not end")
 
     def close(self) -> None:
-        """End the site: close every connection, also of requests that are held, and end its thread. Idempotent."""
+        """End the site: close every connection, also of requests that are held, and end its thread. Idempotent.
+
+        Raises:
+            TimeoutError: a function of a page has not returned for a minute.
+        """
         self._post(self._stop)
         _wait(lambda: self._is_over, lambda: "a function of a page did not return, nor did the site end")
 
@@ -444,6 +459,11 @@ class Site:
     def __repr__(self) -> str:
         state = "closed" if self._is_over else f"{self.url()}"
         return f"<Site {state}: {len(self.requests)} requests, {self.in_flight()} in flight>"
+
+    def _known(self, host: str | None) -> str | None:
+        if host is not None and host not in self._accepted:
+            raise BadArgument("host", host, f"None or an address of the site, {self.hosts[0]} to {self.hosts[-1]}")
+        return host
 
     # -- the site's thread ------------------------------------------------------------------------------------
 

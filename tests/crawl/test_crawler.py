@@ -95,7 +95,7 @@ def test_every_url_is_one_page() -> None:
 
 def test_pages_come_in_the_order_of_their_urls_if_they_are_ordered() -> None:
     with Site(lambda request: request.path, hosts=3) as site:
-        urls = [site.url(f"/{number}", host=number % 3) for number in range(60)]
+        urls = [site.url(f"/{number}", host=site.hosts[number % 3]) for number in range(60)]
         pages = urls | fetch(**BOT) | stages.ordered()
         assert [page.url for page in pages] == urls
 
@@ -159,7 +159,7 @@ def test_an_error_of_the_source_ends_the_pipeline() -> None:
 
 def test_redirects_go_through_the_rules_of_the_host_that_they_lead_to() -> None:
     with Site(hosts=3) as site:
-        there, nowhere = site.url("/there", host=1), site.url("/private", host=2)
+        there, nowhere = site.url("/there", host=site.hosts[1]), site.url("/private", host=site.hosts[2])
         site._pages = {
             "127.0.0.1/a": Reply.redirect(there),
             "127.0.0.1/b": Reply.redirect(nowhere, 308),
@@ -200,7 +200,7 @@ def test_a_redirect_to_what_cannot_be_fetched_is_a_row(location: str) -> None:
 
 def test_headers_of_the_caller_stay_with_the_hosts_of_the_urls() -> None:
     with Site(hosts=2) as site:
-        site._pages = {"127.0.0.1/": Reply.redirect(site.url("/there", host=1)), "127.0.0.2/there": "x"}
+        site._pages = {"127.0.0.1/": Reply.redirect(site.url("/there", host=site.hosts[1])), "127.0.0.2/there": "x"}
         list(fetch([site.url("/")], headers={"Authorization": "secret"}, **BOT))
         sent = [
             (request.host, request.headers.get("authorization"))
@@ -246,7 +246,7 @@ def test_robots_txt_decides(robots: Any, error: str | None, verdict: str) -> Non
 
 def test_robots_txt_comes_first_and_once_for_each_host() -> None:
     with Site(lambda _: "x", robots="User-agent: *\nDisallow: /no", hosts=2) as site:
-        urls = [site.url(f"/{number}", host=host) for number in range(20) for host in range(2)]
+        urls = [site.url(f"/{number}", host=site.hosts[host]) for number in range(20) for host in range(2)]
         fetched(*urls)
         for host in site.hosts:
             assert [request.path for request in site.asked(host=host)].index("/robots.txt") == 0
@@ -274,7 +274,7 @@ def test_a_robots_txt_of_an_unreachable_host_gives_its_pages_the_reason() -> Non
 
 def test_requests_at_one_time_and_the_delay_between_them_are_those_of_the_caller() -> None:
     with Site(lambda _: "x", delay=0.02, hosts=2) as site:
-        urls = [site.url(f"/{number}", host=host) for number in range(8) for host in range(2)]
+        urls = [site.url(f"/{number}", host=site.hosts[host]) for number in range(8) for host in range(2)]
         fetched(*urls, per_host=2, delay=0.03)
         for host in site.hosts:
             assert site.most_at_once(host) <= 2
@@ -314,7 +314,7 @@ def test_errors_are_tried_again_and_the_last_answer_is_the_row() -> None:
 
 def test_a_host_that_does_not_answer_holds_up_nobody() -> None:
     with Site(lambda _: "x", hosts=2) as site, site.hold(host="127.0.0.2") as hold:
-        bad = [site.url(f"/{number}", host=1) for number in range(50)]
+        bad = [site.url(f"/{number}", host=site.hosts[1]) for number in range(50)]
         good = [site.url(f"/{number}") for number in range(50)]
         pages = iter(fetch([*bad, *good], workers=4, **BOT))
         assert {next(pages).url for _ in good} == {*good}
@@ -369,7 +369,7 @@ def test_what_is_followed_is_the_choice_of_the_caller(options: dict[str, Any], p
 
 def test_a_redirect_out_of_scope_is_a_row_that_says_so() -> None:
     with Site(hosts=2) as site:
-        site._pages = {"127.0.0.1/": Reply.redirect(site.url("/", host=1)), "127.0.0.2/": "x"}
+        site._pages = {"127.0.0.1/": Reply.redirect(site.url("/", host=site.hosts[1])), "127.0.0.2/": "x"}
         [page] = crawl(site.url("/"), **BOT)
         assert (page.error, page.status) == ("OutOfScope", 302)
         assert site.count(host="127.0.0.2") == 0
@@ -394,12 +394,12 @@ def test_sitemaps_lead_to_pages_that_no_link_leads_to() -> None:
             "/b": "x",
             "127.0.0.1/index.xml": Reply.sitemap([site.url("/map.xml"), site.url("/index.xml")], index=True),
             "127.0.0.1/map.xml": Reply.sitemap([site.url("/a"), "http://other.invalid/"]),
-            "127.0.0.2/sitemap.xml": Reply.sitemap([site.url("/b", host=1)]),
+            "127.0.0.2/sitemap.xml": Reply.sitemap([site.url("/b", host=site.hosts[1])]),
             "127.0.0.2/": "x",
             "127.0.0.1/robots.txt": f"Sitemap: {site.url('/index.xml')}",
         }
-        seeds = [site.url("/"), site.url("/", host=1)]
-        assert crawled(*seeds, sitemaps=True).keys() == {*seeds, site.url("/a"), site.url("/b", host=1)}
+        seeds = [site.url("/"), site.url("/", host=site.hosts[1])]
+        assert crawled(*seeds, sitemaps=True).keys() == {*seeds, site.url("/a"), site.url("/b", host=site.hosts[1])}
         assert crawled(*seeds).keys() == {*seeds}
 
 
@@ -461,7 +461,7 @@ def test_more_hosts_than_fit_in_memory_are_all_crawled(monkeypatch: pytest.Monke
     monkeypatch.setattr("greendata.crawl.keeper.ORIGINS", 2)
     monkeypatch.setattr("greendata.crawl.scheduler.IDLE", 1)
     with Site(lambda _: links("/x"), robots=404, hosts=20) as site:
-        seeds = [site.url("/", host=host) for host in range(20)]
+        seeds = [site.url("/", host=site.hosts[host]) for host in range(20)]
         assert len(crawled(*seeds)) == 40
 
 
@@ -668,7 +668,7 @@ def test_a_full_disk_ends_the_crawl_with_its_reason_and_a_folder_that_can_be_res
 @pytest.mark.parametrize("make", [fetch, crawl])
 def test_closing_ends_all_greenlets_and_connections(make: Callable[..., FetchStage | CrawlStage]) -> None:
     with Site(lambda _: links(*(f"/{number}" for number in range(100))), hosts=3) as site:
-        seeds = [site.url(f"/{number}", host=host) for number in range(30) for host in range(3)]
+        seeds = [site.url(f"/{number}", host=site.hosts[host]) for number in range(30) for host in range(3)]
         stream = iter(make(seeds, **BOT))
         next(stream)
         stream.close()

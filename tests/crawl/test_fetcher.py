@@ -213,7 +213,7 @@ def test_connections_are_kept_by_host() -> None:
 
         def crawl(host: int) -> None:
             def one(page: int) -> None:
-                assert fetcher.fetch_hop(parse_url(site.url(f"/{page}", host=host))).error is None
+                assert fetcher.fetch_hop(parse_url(site.url(f"/{page}", host=site.hosts[host]))).error is None
 
             Pool(at_once).map(one, range(pages))
 

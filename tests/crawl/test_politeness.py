@@ -42,7 +42,7 @@ def _short_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def urls_of(site: Site, count: int, *, hosts: int = 1) -> list[str]:
-    return [site.url(f"/{number}", host=host) for number in range(count) for host in range(hosts)]
+    return [site.url(f"/{number}", host=site.hosts[host]) for number in range(count) for host in range(hosts)]
 
 
 # -- delays and numbers -----------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_redirect_is_asked_for_under_the_rules_of_its_own_host() -> None:
     with Site(pages, hosts=2) as site:
         found = fetched([site.url("/a"), site.url("/b")])
         a, b = (found[site.url(path)] for path in ("/a", "/b"))
-        assert (a.error, b.error, b.final_url) == ("RobotsDisallowed", None, site.url("/open", host=1))
+        assert (a.error, b.error, b.final_url) == ("RobotsDisallowed", None, site.url("/open", host=site.hosts[1]))
         assert [request.path for request in site.asked(host="127.0.0.2")] == ["/robots.txt", "/open"]
 
 

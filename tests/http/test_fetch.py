@@ -243,7 +243,7 @@ def test_connections_are_kept_for_many_hosts() -> None:
     def work(site: Site) -> None:
         with GuardedSession(allow_private=["127.0.0.0/8"]) as session:
             for host in [*range(hosts)] * rounds:
-                with session.get(site.url(host=host)) as found:
+                with session.get(site.url(host=site.hosts[host])) as found:
                     assert b"".join(found.chunks()) == b"page"
 
     with Site({"/": "page"}, hosts=hosts) as site:

@@ -164,6 +164,22 @@ def test_wrong_arguments(make: Callable[[], object], error: type[Exception], tex
         make()
 
 
+def test_a_host_that_the_site_does_not_have_is_an_error_and_no_count_of_nothing() -> None:
+    with Site(hosts=2) as site:
+        assert site.url("/a", host="127.0.0.2") == f"http://127.0.0.2:{site.port}/a"
+        with pytest.raises(BadArgument, match=r"host must be None or an address of the site, 127.0.0.1 to 127.0.0.2"):
+            site.count("/a", host="localhost")
+        for ask_for in (site.most_at_once, site.in_flight, site.connections, site.gaps):
+            with pytest.raises(BadArgument, match="host must be"):
+                ask_for("127.0.0.3")
+        with pytest.raises(BadArgument, match="host must be"):
+            site.hold(host="127.0.0.3")
+        with pytest.raises(BadArgument, match="host must be"):
+            site.url(host="127.0.0.3")
+        with pytest.raises(BadArgument, match="path must be a path that begins with a slash, got 'a'"):
+            site.url("a")
+
+
 def test_what_a_function_raises_is_a_500_and_raised_by_the_block() -> None:
     def wrong(request: Request) -> Any:
         return 1.5 if request.path == "/type" else 1 // 0
