@@ -6,8 +6,8 @@ place of Polars' native ones, in the forked process only.
 
 What works: `collect`, `collect_all`, batches, sinks to paths, `explain` and the schema of a LazyFrame; eager
 operations and readers that Polars runs as such queries. What Polars computes natively on a frame otherwise raises
-`PolarsForked`. So does a LazyFrame of before the fork with a frame in several pieces: Polars would put these together
-in its threads. A DataFrame of before the fork may have any number: its data reach a child once, piece by piece.
+`PolarsForked`. So does a LazyFrame from before the fork whose frame has several chunks: Polars would combine these in
+its threads. A DataFrame from before the fork may have any number of chunks: they reach a child once, one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from greendata.engines.plans import combine_pieces
+from greendata.engines.plans import combine_chunks
 from greendata.engines.process import ProcessEngine
 from greendata.engines.sharing import share
 from greendata.errors import PolarsForked
@@ -33,7 +33,7 @@ SERIALIZE_TIMEOUT = 10.0  # seconds for a plan, which takes milliseconds unless 
 
 def begin() -> None:
     """Prepare this process, which was forked."""
-    combine_pieces()
+    combine_chunks()
 
 
 @cache
@@ -65,13 +65,13 @@ def _answer(name: str, lf: pl.LazyFrame, args: Any, options: Any) -> Any:
 
 
 def _lazy(_func: Any, frame: Any) -> Any:
-    """Return a plan whose data travel apart: in the plan, Polars would put its pieces together in its threads."""
+    """Return a plan whose data travel apart: in the plan, Polars would combine the chunks in its threads."""
     whole = frame_of(frame)
-    return native_plan(share(whole, list(_pieces(whole))))
+    return native_plan(share(whole, list(_parts(whole))))
 
 
-def _pieces(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield parts of *frame* whose columns are in one piece each."""
+def _parts(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield parts of *frame* whose columns have one chunk each."""
     ends = {0, frame.height}
     for column in frame.get_columns():
         ends.update(accumulate(column.chunk_lengths()))
@@ -96,7 +96,7 @@ def _serialize(func: Any, plan: Any, *args: Any) -> None:
 
     native.start_thread(serialize, ())
     if not done.acquire(timeout=SERIALIZE_TIMEOUT):
-        raise PolarsForked("a LazyFrame of before the fork with a frame in several pieces (see DataFrame.rechunk)")
+        raise PolarsForked("a LazyFrame from before the fork whose frame has several chunks (see DataFrame.rechunk)")
     if raised:
         raise raised[0]
 
@@ -106,9 +106,9 @@ def _concat(_func: Any, frames: Any) -> Any:
     return native_frame(pl.concat(lfs).collect())
 
 
-def _if_in_one_piece(func: Any, frame: Any, *args: Any) -> Any:
+def _if_one_chunk(func: Any, frame: Any, *args: Any) -> Any:
     if max(frame_of(frame).n_chunks("all"), default=1) > 1:
-        raise PolarsForked(f"{func.__qualname__} of a frame in several pieces")
+        raise PolarsForked(f"{func.__qualname__} of a frame with several chunks")
     return func(frame, *args)
 
 
@@ -123,9 +123,9 @@ def _in_place_of(replacement: Callable[..., Any]) -> Callable[[Callable[..., Any
 
 _BY_NAME: dict[str, Callable[..., Any]] = {
     "PyDataFrame.lazy": _lazy,
-    "PyDataFrame.rechunk": _if_in_one_piece,
-    "PyDataFrame.row_tuples": _if_in_one_piece,
-    "PyDataFrame.write_ipc_stream": _if_in_one_piece,
+    "PyDataFrame.rechunk": _if_one_chunk,
+    "PyDataFrame.row_tuples": _if_one_chunk,
+    "PyDataFrame.write_ipc_stream": _if_one_chunk,
     "PyLazyFrame.collect": _collect,
     "PyLazyFrame.collect_batches": _collect_batches,
     "PyLazyFrame.collect_schema": _ask_plan,

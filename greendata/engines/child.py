@@ -1,10 +1,10 @@
 """The program of a child process. `serve` runs queries and functions for an engine, one after the other.
 
 `main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. The first message says which
-function is to serve the socket. Nobody writes to that pipe:
-its only other end is in the parent, so the kernel reports its end when the parent is gone, however it went. The report
-is a SIGKILL (fcntl's F_SETSIG), which works while native code holds the GIL too, and before the interpreter has begun:
-the parent asks for it. Linux's PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
+function is to serve the socket. Nobody writes to the pipe. Its only other end is in the parent, so the kernel reports
+its end when the parent is gone, however it went. The report is a SIGKILL (fcntl's F_SETSIG), which works even while
+native code holds the GIL, and before the interpreter has begun, because the parent asks for it. Linux's
+PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     sock = _socket.socket(fileno=SOCKET)
     try:
         (program, arguments, memory_limit), _ = receive(sock)
-        _be_the_first_to_go(memory_limit)
+        _limit_memory(memory_limit)
         object_named(program)(sock, *arguments)
     except (ConnectionLost, BrokenPipeError, ConnectionResetError):
         os._exit(0)
@@ -99,7 +99,7 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def _be_the_first_to_go(memory_limit: int | None) -> None:
+def _limit_memory(memory_limit: int | None) -> None:
     """Have the kernel choose this process rather than the server when memory runs out, and set a loose limit."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
@@ -248,8 +248,8 @@ class _Server:
             send(self._sock, (NEEDS, key))
             packed, files = _receive_or_end(self._sock)
         try:
-            pieces = self._plans.unpack(packed, files)
-            return pieces[0] if len(pieces) == 1 else self._pl.concat(pieces, rechunk=False)
+            parts = self._plans.unpack(packed, files)
+            return parts[0] if len(parts) == 1 else self._pl.concat(parts, rechunk=False)
         finally:
             close_all(files)
 

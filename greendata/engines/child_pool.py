@@ -1,4 +1,4 @@
-"""`ChildPool`: the children of one engine, of which each work uses one at a time, and a warm spare one."""
+"""`ChildPool`: the children of one engine, each of which is leased to one job at a time, and a warm spare one."""
 
 from __future__ import annotations
 

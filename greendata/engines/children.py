@@ -1,7 +1,7 @@
 """`Child`: a process that runs queries, as its engine sees it: started, asked, killed, reaped.
 
-Native system calls alone: no gevent child watcher, no handler of SIGCHLD is involved, so that it does not matter who
-has installed one, or which thread starts the child.
+It uses native system calls only. gevent's child watchers and handlers of SIGCHLD are not involved, so it does not
+matter who has installed one, or which thread starts the child.
 
     worker                                   child                    any thread
     ------                                   -----                    ----------

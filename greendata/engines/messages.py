@@ -1,6 +1,6 @@
 """Messages between the engine and its children: pickles over a socket pair, and descriptors of large frames.
 
-Its sockets are native ones, whatever is patched.
+The sockets are native ones, whatever gevent has patched.
 
 A message is a mark, its length in 8 bytes, then the pickle. Descriptors travel with the first byte. A frame in a
 message is its IPC stream, or the index of a descriptor: a sealed file in memory, which the receiver may map. Whatever

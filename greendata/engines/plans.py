@@ -19,7 +19,7 @@ from greendata.internals.polars import flags_of, read_flags
 
 __all__ = (
     "MAX_PLAN",
-    "combine_pieces",
+    "combine_chunks",
     "options_of",
     "pack",
     "pack_object",
@@ -42,7 +42,7 @@ _SEALS = _SHRINK | _GROW | _WRITE | _SEAL
 
 
 class _Limited:
-    """A file that takes `MAX_PLAN` bytes and no more. It is no `io.BytesIO`: Polars writes to these at the end."""
+    """A file that takes `MAX_PLAN` bytes and no more. Not an `io.BytesIO`, to which Polars writes all at the end."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -247,8 +247,8 @@ def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
     return [pl.read_ipc_stream(BytesIO(each)) if isinstance(each, bytes) else _mapped(files[each]) for each in packed]
 
 
-def combine_pieces() -> None:
-    """Have `unpack` copy large frames so that their columns are in one piece: this process lacks Polars' threads."""
+def combine_chunks() -> None:
+    """Have `unpack` copy large frames so that their columns have one chunk: this process lacks Polars' threads."""
     global _combines
     _combines = True
 

@@ -30,10 +30,11 @@ class ProcessEngine(SendingEngine):
     `Result.cancel`, a deadline, and a client that leaves end the process, and so the query with all its memory. A
     query that needs too much memory, or that crashes, fails alone: the server and its other queries go on.
 
-    A child runs one query at a time, and has an open stream of batches to its end. It is a fresh interpreter, never a
-    fork of this process, and ends with this process, however that ends; so does what a function has started there. One
-    spare child is kept warm for the next query after such an end. Children have the environment of this process without
-    ``GREENDATA_*``, the flags of its interpreter, and its current directory. What they write to stderr appears here.
+    A child runs one query at a time; a stream of batches occupies its child until it ends or is closed. Each child is a
+    fresh interpreter, never a fork of this process. It ends with this process, however that ends, and with it the
+    programs that its functions have started. One spare child is kept warm, to take the place of one that has ended.
+    Children have the environment of this process without ``GREENDATA_*``, the flags of its interpreter, and its current
+    directory. What they write to stderr appears here.
 
     Plans, options and functions are pickled, with cloudpickle if it is installed, so lambdas may be sent. Frames come
     back without a copy if pyarrow is installed (``pip install 'greendata[process]'`` installs both). Safe from any

@@ -50,7 +50,7 @@ class RayTasks(SendingEngine):
     `polars.collect_all` runs each query as a task of its own, on all nodes. A single query runs on one node: Ray tasks
     do not exchange rows, so there is no join or group-by across nodes. `scan_partitions` does what is possible without.
 
-    A token of the cluster is that of Ray, in the environment: ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN``. Safe from
+    If the cluster requires a token, set Ray's own variables: ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN``. Safe from
     any thread; a greenlet that calls it waits without blocking the hub. Queries that wait for the cluster leave the
     workers of the pool to others.
 
@@ -59,7 +59,7 @@ class RayTasks(SendingEngine):
         memory_limit: bytes that Polars may allocate in a process of a node; None for no limit.
         inner: the engine that computes there: "auto", "in-memory", "streaming", or ``"module:factory"``, a function
             that is called there and returns any `polars.Engine`.
-        retries: how often a query is tried again whose node or process has died.
+        retries: how often a query is tried again after its node or process has died.
         cpus: CPUs of a node that a query reserves, and threads of Polars in it, two at least.
         resources: of a node that a query reserves, by their names in the cluster, such as ``{"ssd": 1}``.
         environment: variables for the driver, in addition to this process's own, such as ``RAY_AUTH_TOKEN``.
@@ -187,7 +187,7 @@ class RayTasks(SendingEngine):
         return self._ask("reduce", plans, pack_options({}), function)[0]
 
     def _ask(self, word: str, plans: list[bytes], *arguments: Any) -> list[pl.DataFrame]:
-        """Have the driver do *word*, and return its frames in the order of the plans."""
+        """Send the request *word* to the driver, and return its frames in the order of the plans."""
         number, driver, answers = self._begin(word, plans, arguments)
         frames: dict[int, list[pl.DataFrame]] = {}
         try:

@@ -1,8 +1,7 @@
 """Frames that travel to a child once and are known by a key from then on.
 
-In the engine's process a `SharedFrame` keeps its frame. In a
-plan it is its key and its schema, some hundred bytes, and a child asks the engine for the frame when a plan needs it
-for the first time.
+In the engine's process a `SharedFrame` keeps its frame. In a plan it is its key and its schema, some hundred bytes, and
+a child asks the engine for the frame when a plan needs it for the first time.
 """
 
 from __future__ import annotations

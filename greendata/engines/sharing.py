@@ -23,12 +23,12 @@ KEY = re.compile(rb"greendata-frame-\d+-\d+")  # in the bytes of a plan
 packed_frames: dict[str, tuple[Any, list[int]]] = {}
 
 
-def share(frame: pl.DataFrame, pieces: list[pl.DataFrame] | None = None) -> pl.LazyFrame:
+def share(frame: pl.DataFrame, parts: list[pl.DataFrame] | None = None) -> pl.LazyFrame:
     """Return a query on *frame* whose plan has a key in place of the data. The calling greenlet waits.
 
     Args:
         frame: what is shared.
-        pieces: its rows in several frames, which are packed one by one.
+        parts: its rows in several frames, which are packed one by one.
 
     Raises:
         NotAFrame: *frame* is not a `polars.DataFrame`.
@@ -36,7 +36,7 @@ def share(frame: pl.DataFrame, pieces: list[pl.DataFrame] | None = None) -> pl.L
     if not isinstance(frame, pl.DataFrame):
         raise NotAFrame(frame, "DataFrame")
     key = f"greendata-frame-{os.getpid()}-{next(_keys)}"
-    packed, files = pool.call(pack, [frame] if pieces is None else pieces)
+    packed, files = pool.call(pack, [frame] if parts is None else parts)
     shared = SharedFrame(key, frame)
     packed_frames[key] = packed, files
     finalize(shared, _unshare, key).atexit = False

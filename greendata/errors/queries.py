@@ -271,7 +271,7 @@ class EngineFailed(GreenDataError, RuntimeError):
 
 
 class RouteFailed(GreenDataError, RuntimeError):
-    """The route of `greendata.configure` raised an error, or returned what is no engine. The query did not run.
+    """The route of `greendata.configure` raised an error, or did not return an engine. The query did not run.
 
     Attributes:
         label: of the query.
@@ -359,7 +359,7 @@ class NodeDiffers(GreenDataError, RuntimeError):
 
 
 class NodeLost(GreenDataError, RuntimeError):
-    """The node of the cluster that ran the query died, and it was not tried again: too often, or there is no other.
+    """The node that ran the query died, and the query was not tried again: no retry was left, or no other node.
 
     Attributes:
         node: its name in the cluster, "" if that is not known.

@@ -1,8 +1,8 @@
 """Read untrusted input in a child process: input that crashes, hangs or fills a parser is an error of its own.
 
-A parser is native code. What it does with bytes that were made to harm it, no exception of Python can prevent: it may
-abort, loop, or allocate without end. In a child the first is an exit status, the second ends at an alarm that the
-kernel delivers, and the third at the memory limit of the child. The server serves on, and another child is ready.
+A parser is native code, and no exception of Python can stop what hostile bytes make it do: it may abort, loop, or
+allocate without end. In a child the first is an exit status, the second ends at an alarm that the kernel delivers, and
+the third at the memory limit of the child. The server continues to serve, and another child is ready.
 
     greenlet                                worker                  child
     --------                                ------                  -----

@@ -274,7 +274,7 @@ def _made(engine: object) -> pl.Engine | None:
     """Return the engine of a setting; None for threads. The engine of a text is made once.
 
     Raises:
-        BadSetting: it is no engine, or cannot be made.
+        BadSetting: it is not an engine, or cannot be made.
     """
     if isinstance(engine, pl.Engine):
         return engine

@@ -87,10 +87,10 @@ WORKS = {
     "df.write_json()": '[{"a":3,"b":"x"},{"a":1,"b":"y"},{"a":2,"b":"x"}]',
 }
 REFUSED = {
-    "in_pieces.collect()": "PolarsForked: a LazyFrame of before the fork with a frame in several pieces",
-    "pieces.write_ipc_stream(io.BytesIO())": "PolarsForked: PyDataFrame.write_ipc_stream of a frame in several pieces",
+    "in_pieces.collect()": "PolarsForked: a LazyFrame from before the fork whose frame has several chunks",
+    "pieces.write_ipc_stream(io.BytesIO())": "PolarsForked: PyDataFrame.write_ipc_stream of a frame with several",
     "df.write_csv()": "NotSendable: cannot run in a child process: ",
-    "pieces.rows()": "PolarsForked: PyDataFrame.row_tuples of a frame in several pieces cannot run in this process",
+    "pieces.rows()": "PolarsForked: PyDataFrame.row_tuples of a frame with several chunks cannot run in this process",
     "df.to_arrow()": "PolarsForked: PyDataFrame.to_arrow cannot run in this process",
     "df[[0, 1]]": "PolarsForked: PyDataFrame.gather",
     "df['a'].sort()": "PolarsForked: PySeries.sort cannot run in this process",

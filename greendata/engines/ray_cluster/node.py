@@ -25,10 +25,10 @@ from greendata.engines.child import DONE, FAILED, object_named, packed_error
 from greendata.engines.plans import options_of, pack, read_buffer, read_plan
 from greendata.errors import NodeDiffers, NotAFrame
 
-__all__ = ("last_words", "reduce_parts", "run_plan", "versions")
+__all__ = ("dead_stderr", "reduce_parts", "run_plan", "versions")
 
 # The versions of the server, the engine that computes, the directory that relative paths mean, the name of a file for
-# stderr (see `last_words`), and the bytes of a frame that may be in the first object.
+# stderr (see `dead_stderr`), and the bytes of a frame that may be in the first object.
 Context = tuple[dict[str, str], str, str | None, str | None, int]
 Outcome = tuple[tuple[str, Any], list[pickle.PickleBuffer]]
 
@@ -76,7 +76,7 @@ def reduce_parts(order: bytes, *parts: list[Any]) -> Outcome:
     return _outcome(context, work)
 
 
-def last_words(stderr: str) -> str | None:
+def dead_stderr(stderr: str) -> str | None:
     """Return what a task on this node has written to the file *stderr* before it ended, and remove the file."""
     path = _folder() / stderr
     if not path.exists():

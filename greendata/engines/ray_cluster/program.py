@@ -46,7 +46,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself wait
 _CANCEL_DELAY = 0.05  # seconds for a cancelled task to end by itself
 _END_TIMEOUT = 10.0  # seconds for cancelled tasks to end; a dead node says nothing
 _AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
-_LAST_WORDS_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
+_STDERR_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
 
 _Plan = tuple[bytes, list[str]]  # and the keys of the shared frames in it
 
@@ -87,7 +87,7 @@ class _Request:
         self.is_cancelled = False
         self._lock = native.allocate_lock()  # guards all three, and is held while a task is submitted
         self._outcomes: list[Any] = []  # of its tasks
-        self._cancelled: set[Any] = set()  # those of tasks that Ray was told to cancel, which it must hear once
+        self._cancelled: set[Any] = set()  # those of tasks that Ray was asked to cancel, which must be once
 
     def submit(self, task: Callable[[], Any]) -> Any:
         """Return what *task* returns: a reference, or several, the first of which is that to its outcome."""
@@ -111,9 +111,9 @@ class _Request:
             return []
         _, running = ray.wait(outcomes, num_returns=len(outcomes), timeout=_CANCEL_DELAY, fetch_local=False)
         with self._lock:
-            untold = [outcome for outcome in running if outcome not in self._cancelled]
-            self._cancelled.update(untold)
-        for outcome in untold:
+            new = [outcome for outcome in running if outcome not in self._cancelled]
+            self._cancelled.update(new)
+        for outcome in new:
             ray.cancel(outcome, force=True)
         return list(running)
 
@@ -169,7 +169,7 @@ class _Driver:
         make = self._ray.remote(max_retries=0, **self._options)
         self._run_plan, self._reduce_parts = make(node.run_plan), make(node.reduce_parts)
         self._run_part = self._ray.remote(max_retries=0, num_returns=2, **self._options)(node.run_plan)
-        self._last_words = self._ray.remote(num_cpus=0, max_retries=0)(node.last_words)
+        self._dead_stderr = self._ray.remote(num_cpus=0, max_retries=0)(node.dead_stderr)
 
     # -- requests: the main thread --------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class _Driver:
             except BaseException as error:  # noqa: BLE001 - every error is the caller's
                 self._end(request)
                 was_cancelled = isinstance(error, _Cancelled)
-                self._send((CANCELLED, number, None) if was_cancelled else (FAILED, number, self._told(error)))
+                self._send((CANCELLED, number, None) if was_cancelled else (FAILED, number, self._packed(error)))
             del self._requests[number]
             self._idle.append(None)
             del request, work
@@ -239,7 +239,7 @@ class _Driver:
         with self._sending, suppress(OSError):  # the engine has closed the socket, which ends this process
             send(self._sock, message, files)
 
-    def _told(self, error: BaseException) -> tuple[bytes, str]:
+    def _packed(self, error: BaseException) -> tuple[bytes, str]:
         """Return *error* for the engine, which must not import Ray."""
         if isinstance(error, _Failed):
             return error.packed
@@ -396,19 +396,19 @@ class _Driver:
         return any(node["Resources"].get("CPU", 0) >= self._options["num_cpus"] for node in nodes)
 
     def _death(self, stderr: str | None) -> WorkerDied:
-        wrote = self._read_last_words(stderr) if stderr is not None else ""
+        wrote = self._read_stderr(stderr) if stderr is not None else ""
         if self._memory_limit is not None and any(text in wrote for text in OUT_OF_MEMORY):
             return MemoryLimitExceeded(self._memory_limit, None, wrote)
         return WorkerDied(None, wrote)
 
-    def _read_last_words(self, stderr: str) -> str:
+    def _read_stderr(self, stderr: str) -> str:
         """Return what a task that has died has written; Ray does not tell on which node that was."""
         affinity: Any = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
         nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
         tasks = [
-            self._last_words.options(scheduling_strategy=affinity(node, soft=False)).remote(stderr) for node in nodes
+            self._dead_stderr.options(scheduling_strategy=affinity(node, soft=False)).remote(stderr) for node in nodes
         ]
-        ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=_LAST_WORDS_TIMEOUT)
+        ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=_STDERR_TIMEOUT)
         for task in ended:
             with suppress(self._errors.RayError):  # this node has died as well
                 wrote: str | None = self._ray.get(task)
