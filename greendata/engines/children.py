@@ -112,7 +112,8 @@ class Child:
         environment = {**environment, spill.VARIABLE: self._spill}
         if self._limit is not None:
             environment["POLARS_OOMKILL_THRESHOLD_MB"] = str(max(1, self._limit // _MIB))
-        program = f"import sys; sys.path[:] = {sys.path!r}; from greendata.engines.child import main; main()"
+        path = [entry for entry in sys.path if isinstance(entry, str)]  # as imports do, which skip a pathlib.Path
+        program = f"import sys; sys.path[:] = {path!r}; from greendata.engines.child import main; main()"
         moved: list[int] = []
         try:
             for each in (self._stderr.fileno(), sock, lifeline):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
@@ -106,7 +107,13 @@ class ProcessEngine(SendingEngine):
         engine has at most as many open streams as it has workers.
         """
         plans, packed = self._pack("collect_batches", [lf], options)
-        return ChildStream(self._children, lambda child: self._ask_about(child, "batches", plans, packed))
+        return ChildStream(self._children, partial(self._begin_batches, lf, plans, packed))
+
+    def _begin_batches(
+        self, _lf: pl.LazyFrame, plans: list[bytes], options: bytes, child: Child
+    ) -> tuple[Any, list[int]]:
+        """Have *child* begin. The query is an argument because shared frames exist as long as it does."""
+        return self._ask_about(child, "batches", plans, options)
 
     def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
         with self._children.child() as child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
@@ -41,9 +42,9 @@ class SendingEngine(pl.Engine):
         self._inner = inner
         self._environment = environment or {}
 
+    @abstractmethod
     def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
         """Have *method* of an engine run elsewhere; return its frames, none for a sink. Called on a worker."""
-        raise NotImplementedError
 
     @property
     def plan_engine(self) -> str:

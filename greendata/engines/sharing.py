@@ -35,10 +35,14 @@ def share(frame: pl.DataFrame, parts: list[pl.DataFrame] | None = None) -> pl.La
     """
     if not isinstance(frame, pl.DataFrame):
         raise NotAFrame(frame, "DataFrame")
+    return pool.call(_share, frame, [frame] if parts is None else parts)
+
+
+def _share(frame: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.LazyFrame:
+    """Pack and register the frame. If nobody waits any more for the query on it, it is forgotten with that."""
     key = f"greendata-frame-{os.getpid()}-{next(_keys)}"
-    packed, files = pool.call(pack, [frame] if parts is None else parts)
+    packed_frames[key] = pack(parts)
     shared = SharedFrame(key, frame)
-    packed_frames[key] = packed, files
     finalize(shared, _unshare, key).atexit = False
     return shared.lazy()
 

@@ -7,6 +7,7 @@ that is said to be compressed, and bodies that are cut short. All that arrived i
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -94,7 +95,7 @@ class _Layers:
             yield from self._from(layer + 1, piece)
 
 
-class _Compressed:
+class _Compressed(ABC):
     """What all compressions have in common: a body that is plain from its first byte on is returned as it is."""
 
     errors: tuple[type[Exception], ...] = (zlib.error,)
@@ -126,8 +127,9 @@ class _Compressed:
         self._is_plain = self.is_complete = True
         yield head
 
+    @abstractmethod
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        raise NotImplementedError
+        """Yield what *data*, the next part of the body, decodes to."""
 
 
 class _Gzip(_Compressed):

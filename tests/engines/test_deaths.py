@@ -180,6 +180,7 @@ def test_a_stopped_child_that_reads_nothing_is_ended(one: ProcessEngine) -> None
 def test_a_child_has_the_flags_and_the_directory_of_its_server(tmp_path: Path) -> None:
     code = """
 import os, sys
+from pathlib import Path
 from greendata.engines.process import ProcessEngine
 from tests.support import child_tasks
 
@@ -187,11 +188,14 @@ with ProcessEngine(workers=1) as engine:
     print(engine.call(child_tasks.flags) == child_tasks.flags(), engine.call(os.getcwd) == os.getcwd())
     os.chdir(sys.argv[1])
     print(engine.call(os.getcwd) == os.getcwd(), engine.call(child_tasks.variables))
+    sys.path.insert(0, Path("nowhere"))  # imports skip what is no text
+    with ProcessEngine(workers=1) as another:
+        print(another.call(child_tasks.import_path) == sys.path[1:])
 """
     arguments = [sys.executable, "-O", "-X", "utf8=0", "-X", "dev", "-W", "error::UserWarning", "-c", code]
     environment = {**os.environ, "GREENDATA_NICE": "0", "PYTHONPATH": str(ROOT)}
     finished = subprocess.Popen([*arguments, str(tmp_path)], cwd=ROOT, env=environment, stdout=-1, text=True)
-    assert finished.communicate()[0] == "True True\nTrue []\n"
+    assert finished.communicate()[0] == "True True\nTrue []\nTrue\n"
 
 
 def test_a_thread_that_is_interrupted_while_it_waits_for_a_child_leaves_the_queue(tmp_path: Path) -> None:

@@ -212,6 +212,26 @@ def test_many_shared_frames_in_one_plan(engine: ProcessEngine) -> None:
         assert pl.concat(frames).sum().collect(engine=engine).item() == 20 * 1000 + sum(range(20))
 
 
+def test_a_shared_frame_that_nobody_waits_for_any_more_is_forgotten(one: ProcessEngine) -> None:
+    """The greenlet is killed when the frame has been packed, and before the hub has brought it back."""
+    before = files_in_memory()
+    greenlet = gevent.spawn(one.share, pl.DataFrame({"a": range(100_000)}))
+    gevent.sleep(0)
+    while pool.stats().queued or pool.stats().running:
+        native.sleep(0.001)  # the hub does not run
+    assert files_in_memory() == before + 1
+    greenlet.kill()
+    assert isinstance(greenlet.value, gevent.GreenletExit)
+    del greenlet  # the traceback of its end refers to the outcome
+    until(lambda: files_in_memory() == before)
+
+
+def files_in_memory() -> int:
+    """Return how many files in memory this process has open."""
+    paths = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(path).startswith("/memfd:greendata") for path in paths if path.is_symlink())
+
+
 def test_only_frames_are_shared(engine: ProcessEngine) -> None:
     with pytest.raises(NotAFrame):
         engine.share([1])  # type: ignore[arg-type]

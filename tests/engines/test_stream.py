@@ -77,6 +77,13 @@ def test_batches_have_every_dtype(engine: ProcessEngine) -> None:
     assert_frame_equal(pl.concat(batches), frame, categorical_as_str=True)
 
 
+def test_a_stream_keeps_the_shared_frames_of_its_query(engine: ProcessEngine) -> None:
+    """Nothing else refers to the query when the child asks for the frame, with the first batch."""
+    frame = pl.DataFrame({"a": range(100_000)})
+    assert_frame_equal(pl.concat(engine.share(frame).collect_batches(engine=engine)), frame)
+    assert_frame_equal(pl.concat(greendata.batches(engine.share(frame), engine=engine)), frame)
+
+
 def test_the_child_of_a_stream_that_has_ended_is_used_again(one: ProcessEngine) -> None:
     pid = one.call(os.getpid)
     assert len(list(NUMBERS.collect_batches(engine=one, chunk_size=50_000))) == 2

@@ -29,6 +29,7 @@ __all__ = (
     "held_query",
     "hold",
     "hold_the_gil",
+    "import_path",
     "process_ids",
     "serve_many",
     "spill",
@@ -152,6 +153,11 @@ def spill() -> str:
 def flags() -> tuple[object, ...]:
     """Return how the interpreter was started."""
     return tuple(sys.flags), sorted(sys._xoptions.items()), sys.warnoptions
+
+
+def import_path() -> list[str]:
+    """Return where modules are looked for."""
+    return sys.path
 
 
 def variables() -> list[str]:
