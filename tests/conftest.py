@@ -3,6 +3,7 @@
 The suite runs twice, unpatched (``python -m pytest``) and patched (``python -m pytest_gevent``); `PATCHED`
 tells which of the two this is. What shows the same in both is marked with the one that is to have it, as in
 ``pytest.mark.once("patched")``. With ``--once``, which ``make test`` gives to both runs, the other one leaves it out.
+``make test`` also divides each run into parts of about the same length: ``--part 1/2`` is every second file.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PATCHED: bool = is_module_patched("socket")
 RUN = "patched" if PATCHED else "unpatched"
 
 _left_out = pytest.StashKey[list[str]]()  # names of files
+_other_parts = pytest.StashKey[int]()  # number of tests in them
 
 # Examples come from the test itself and not from a clock, a random seed or a folder of earlier failures.
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
@@ -46,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--once", action="store_true", help='leave out what is marked once("patched") or so for the other run'
     )
+    parser.addoption("--part", default="1/1", help="run part K of N, as in 1/2: every N-th file with tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,14 +57,27 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what shows the same in both runs, and is for the other one."""
+    """Leave out what shows the same in both runs, and is for the other one; then what is in other parts."""
     markers = [item.get_closest_marker("once") if config.getoption("--once") else None for item in items]
     left = [item for item, marker in zip(items, markers, strict=True) if marker is not None and marker.args[0] != RUN]
     config.stash[_left_out] = sorted({item.path.name for item in left})
     config.hook.pytest_deselected(items=left)
     left_out = set(left)
     items[:] = [item for item in items if item not in left_out]
+    part, parts = map(int, config.getoption("--part").split("/"))
+    mine = sorted({item.path for item in items})[part - 1 :: parts]
+    others = [item for item in items if item.path not in mine]
+    config.stash[_other_parts] = len(others)
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item.path in mine]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Do not fail a part without tests if another part has some."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.stash.get(_other_parts, 0):
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
