@@ -183,7 +183,6 @@ class Workers:
 
     def undo_put(self, job: Job) -> bool:
         """Undo an interrupted `put`, however far it got; return False if a worker has or had the job."""
-        self._tokens.remind()
         return self.queue.remove(job) or not (job.returned or self.holds(job))
 
     def holds(self, job: Job) -> bool:
@@ -217,7 +216,6 @@ class Workers:
         """Restore the order of the waiting jobs and wake a worker, after signal handlers interrupted a `put`."""
         self.queue.repair()
         if self.queue.rotation:  # otherwise wake no worker: in an exiting process its hub must not run
-            self._tokens.remind()
             self._notify_one(_WAKE)
 
     def close_hubs(self) -> None:

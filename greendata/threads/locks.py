@@ -163,11 +163,6 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
         if self._lot:
             self._lot.wake_one()
 
-    def remind(self) -> None:
-        """Wake one waiter, in case a `put` that a signal handler interrupted has not woken it. Safe from any thread."""
-        if self._lot:
-            self._lot.wake_one()
-
     def put_nowait(self, item: Any) -> None:
         """Call ``put(item)``."""
         self.put(item)

@@ -20,6 +20,9 @@ continues to run. A thread without a hub sleeps on a native lock. Any thread wak
 - No wakeup is lost. The releasing thread changes the resource before it reads the lot. The waiting thread enters the
   lot before it tries the resource. Each of these steps is one C call under the GIL.
 - If the woken waiter was killed or timed out at that moment, the wakeup is passed on to the next waiter.
+- A signal handler may raise between any two steps of the releasing thread, for example after ``popleft()``. Nothing
+  in that thread could make up for it in every case, as the handler may raise there again. So each waiter also tries
+  by itself every `RETRY_INTERVAL`.
 - A new waiter may overtake the one that was woken, as with Python's own locks and gevent's. The woken waiter then
   waits again, in the first position.
 - A greenlet is resumed by its own hub, and a thread by its own lock. A hub that is not running, such as a worker's
@@ -37,8 +40,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 from time import monotonic
 from types import CodeType, FrameType
 from typing import Any
@@ -73,6 +77,11 @@ CHECK_INTERVAL = 0.1  # seconds
 CHECKS = (
     3  # that find nobody, one after the other, before the loop may end: Python 3.11 shows a new thread once it runs
 )
+
+# Waiters try to take the resource by themselves, in case a signal handler interrupted the thread that should have woken
+# them: a thread after each interval, and of the greenlets of a hub the first `MOST_RETRIES`, which then are the last.
+RETRY_INTERVAL = 1.0  # seconds
+MOST_RETRIES = 100  # these take some 50 us
 
 native_threads: set[int] = set()  # those that run a `threading.Thread`; each adds and removes itself, any thread reads
 
@@ -177,12 +186,13 @@ class _Thread:
         try:
             lot.append(self)
             while not attempt():
-                if not self._sleep(ends):
+                if self._sleep(ends):
+                    if attempt():
+                        is_over = True
+                        return True
+                    lot.appendleft(self)
+                elif ends is not None and monotonic() >= ends:
                     return bool(attempt())
-                if attempt():
-                    is_over = True
-                    return True
-                lot.appendleft(self)
             return True
         finally:
             if not is_over:
@@ -196,9 +206,9 @@ class _Thread:
         return True
 
     def _sleep(self, ends: float | None) -> bool:
-        if ends is None:
-            return self._lock.acquire()
-        return self._lock.acquire(True, min(max(0.0, ends - monotonic()), native.TIMEOUT_MAX))
+        """Sleep until *ends*, but no longer than `RETRY_INTERVAL`; return True if woken."""
+        seconds = RETRY_INTERVAL if ends is None else min(max(0.0, ends - monotonic()), RETRY_INTERVAL)
+        return self._lock.acquire(True, seconds)
 
 
 class _Hub(_Thread):
@@ -280,6 +290,14 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
             timer.close()
         return True
 
+    def retry(self) -> None:
+        """Take the resource if it is available. Call from the hub greenlet."""
+        lot = self._lot
+        if lot is not None and self._attempt():
+            self._lot = None
+            lot.leave(self)
+            self.switch(None)
+
     def _try(self) -> None:
         lot = self._lot
         if lot is None:  # it no longer waits, and the wakeup was passed on
@@ -299,6 +317,7 @@ class _HubWaiters:
     __slots__ = (
         "__weakref__",
         "_idle_checks",
+        "_next_retry",
         "_on_callback",
         "_on_time",
         "_timer",
@@ -312,13 +331,16 @@ class _HubWaiters:
         self.hub = hub  # this and the next two: set once, any thread reads
         self.entry_queue = EntryQueue.here()
         self.process = _process
-        self._waiting: set[_Greenlet] = set()  # this and everything below: the hub's thread only
+        self._waiting: OrderedDict[_Greenlet, None] = OrderedDict()  # this and all below: the hub's thread only
         self._idle_checks = 0  # in a row
+        self._next_retry = 0.0  # of the main hub, on time.monotonic's clock
         # The main thread may wake greenlets of any other hub, so only the main hub has to check.
-        self._timer = (
-            hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL) if hub.main_hub else hub.loop.timer(native.TIMEOUT_MAX)
-        )
-        self._on_time, self._on_callback = weak_callback(self._schedule_check), weak_callback(self._check)
+        if hub.main_hub:
+            self._timer = hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL)
+            self._on_time, self._on_callback = weak_callback(self._schedule_check), weak_callback(self._check)
+        else:
+            self._timer = hub.loop.timer(RETRY_INTERVAL, RETRY_INTERVAL)
+            self._on_time = weak_callback(self._retry)
 
     def enter(self, waiter: _Greenlet) -> None:
         """Hold the loop open for *waiter*. Call from the hub's thread."""
@@ -326,11 +348,11 @@ class _HubWaiters:
             self._timer.ref = True
             self._idle_checks = 0
             self._timer.start(self._on_time, update=False)
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
 
     def leave(self, waiter: _Greenlet) -> None:
         """Stop holding the loop open for *waiter*. Call from the hub's thread."""
-        self._waiting.discard(waiter)
+        self._waiting.pop(waiter, None)
         if not self._waiting and self.hub.loop is not None:
             self._timer.stop()
 
@@ -350,6 +372,15 @@ class _HubWaiters:
         may_go_on = not is_last or _others_may_wake() or not self.entry_queue.is_empty
         self._idle_checks = 0 if may_go_on else self._idle_checks + 1
         timer.ref = self._idle_checks < CHECKS
+        if (now := monotonic()) >= self._next_retry:
+            self._next_retry = now + RETRY_INTERVAL
+            self._retry()
+
+    def _retry(self) -> None:
+        for waiter in list(islice(self._waiting, MOST_RETRIES)):
+            if waiter in self._waiting:  # else it left while another one ran
+                self._waiting.move_to_end(waiter)
+                waiter.retry()
 
 
 def _others_may_wake() -> bool:

@@ -19,6 +19,7 @@ from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool
 from greendata.tasks.caller import Caller
 from greendata.tasks.group import Group
+from greendata.threads import parking
 from tests.conftest import Gate
 from tests.support.natives import Native, dismiss, settle_down, small_pool, until
 from tests.support.processes import run_python
@@ -35,12 +36,15 @@ SUBMITS: dict[str, Callable[[Pool], Result[int]]] = {
 
 
 @pytest.mark.parametrize("way", SUBMITS)
-@pytest.mark.parametrize("state", ["idle", "new", "all at work"])
-def test_an_interrupted_submit_leaves_nothing(state: str, way: str, make_gate: Callable[[], Gate]) -> None:
+@pytest.mark.parametrize("state", ["idle", "idle in its hub", "new", "all at work"])
+def test_an_interrupted_submit_leaves_nothing(
+    state: str, way: str, make_gate: Callable[[], Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "RETRY_INTERVAL", 0.01)  # of the worker that sleeps in its hub
     pool, waker = small_pool(max_workers=1), HubWaker.here(gevent.get_hub())
     results: list[Result[int]] = []
     held = make_gate()
-    pool.submit(int).get()
+    pool.submit(gevent.sleep if state == "idle in its hub" else int).get()
     until(lambda: not waker._holding)  # `get` may return before the hub has seen the outcome
     expected = waker.expected
     if state == "all at work":
@@ -53,7 +57,7 @@ def test_an_interrupted_submit_leaves_nothing(state: str, way: str, make_gate: C
             pool.submit(int).get(timeout=LIMIT)
             settle_down(pool)
             dismiss(pool)
-        elif state == "idle":
+        elif state.startswith("idle"):
             assert pool.submit(int, "4").get(timeout=LIMIT) == 4
     assert steps > 100
     held.open()

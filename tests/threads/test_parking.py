@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
@@ -14,6 +15,7 @@ from greendata.threads.locks import Event, SimpleQueue
 from greendata.threads.parking import ParkingLot
 from tests.conftest import PATCHED, run_python
 from tests.support.natives import Native, until
+from tests.support.races import interrupted
 from tests.support.wakers import WAKERS
 
 
@@ -61,6 +63,33 @@ def test_greenlets_and_threads_wait_in_one_lot_and_are_served_in_turn(giver: str
         until(lambda count=count: len(served) == count)  # type: ignore[misc]
     assert served == list("abcdef")
     assert not coins.lot
+
+
+def in_another_hub(wait: Callable[[], object]) -> None:
+    Native(lambda: gevent.spawn(wait).join())
+
+
+@pytest.mark.parametrize("start", [gevent.spawn, in_another_hub, Native], ids=["greenlet", "another hub", "thread"])
+def test_a_signal_handler_that_raises_in_the_waking_thread_loses_no_wakeup(
+    start: Callable[[Callable[[], object]], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(parking, "_local", native.Local())  # hubs that have waited before have a slow timer
+    coins, served, steps = Coins(), list[None](), 0
+
+    def wait() -> None:
+        coins.wait()
+        served.append(None)
+
+    start(wait)
+    until(lambda: coins.lot)
+    for step in interrupted(coins.give):
+        steps = step
+        until(lambda step=step: len(served) == step)  # type: ignore[misc]
+        start(wait)
+        until(lambda: coins.lot)
+    assert steps > 10
+    until(lambda: len(served) == steps + 1)
 
 
 @pytest.mark.parametrize("error", [gevent.GreenletExit(), gevent.Timeout()], ids=repr)
