@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,37 @@ def test_an_incomplete_body_is_not_accepted(look: Callable[[], object], kind: st
 @pytest.mark.parametrize("kind", ["chunked", "server_ends_it"])
 def test_the_stream_after_it_has_the_body(kind: str) -> None:
     assert post(client_that(LOOKS["body"], read_all), kind).get_json() == [ROWS, DATA.decode()]
+
+
+class _Sized(BytesIO):
+    """A stream that records how many bytes are requested at once."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.sizes: list[int | None] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.sizes.append(size)
+        return super().read(size)
+
+
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.json"\r\n'
+    b"Content-Type: application/json\r\n\r\n" + DATA + b"\r\n--x--\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data"), [("application/json", DATA), ("multipart/form-data; boundary=x", FORM)]
+)
+def test_a_chunked_body_is_read_in_small_pieces(content_type: str, data: bytes) -> None:
+    """Each chunk takes its server some microseconds of Python, in which no other request is served."""
+    stream = _Sized(data)
+    found = client_that(LOOKS["body"]).post(
+        "/", content_type=content_type, input_stream=stream, environ_overrides=KINDS["chunked"]["environ_overrides"]
+    )
+    assert found.get_json() == [ROWS]
+    assert all(size is not None and 0 <= size <= 1024 for size in stream.sizes)
 
 
 def test_the_rest_of_a_body_that_was_too_large_is_empty() -> None:
