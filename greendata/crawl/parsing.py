@@ -5,7 +5,7 @@ What crosses to the job, and back, can be pickled: so both places run the same f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -160,10 +160,7 @@ class Reading:
         return page
 
     def _links_of(self, page: ParsedPage, scope: Scope, depth: int) -> list[Link]:
-        if callable(self.follow):
-            found = parse_links((str(link) for link in self.follow(page)), page.url)
-        else:
-            found = page.follow
+        found = parse_links(_texts_of(self.follow(page)), page.url) if callable(self.follow) else page.follow
         return [(url.href, url.origin, depth) for url in found if url in scope]
 
 
@@ -198,6 +195,16 @@ class Parser(Closing):
         """End the child process."""
         if self._engine is not None:
             self._engine.close()
+
+
+def _texts_of(found: Iterable[str | Url]) -> Iterator[str]:
+    """Yield what *follow* has returned as texts. The text of None, as of a link without href, would be a URL."""
+    if isinstance(found, str | bytes) or not isinstance(found, Iterable):
+        raise BadArgument("what follow= returns", found, "an iterable of URLs")
+    for url in found:
+        if not isinstance(url, str | Url):
+            raise BadArgument("each URL that follow= returns", url, "text, or a Url")
+        yield str(url)
 
 
 def _fields_of(fetched: Fetched) -> dict[str, Any]:

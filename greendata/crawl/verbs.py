@@ -51,6 +51,12 @@ DRAW = 0.2  # seconds between two looks of the progress bar
 
 On = Literal["native", "process"]
 
+# Headers that belong to the crawler: robots.txt is read under the name that is sent, and what is received is decoded.
+_OWNED = ("accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent")
+_SENT = {name.lower(): name for name in ("Accept", "If-Modified-Since", "If-None-Match")}  # unless the caller does
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\xa0-\xff]")
+
 
 class PageStage(Stage[Page]):
     """A stage that fetches pages. Make one with `fetch` or `crawl`."""
@@ -273,7 +279,8 @@ def fetch(
     Args:
         urls: a stage or an iterable of URLs; without it a `Partial` is returned, for ``urls | fetch(user_agent=...)``.
         user_agent: who is asking: a name, and where to reach you, as in "shopbot/1.0 (bots@example.com)".
-        headers: further headers. They are sent to the host of each URL, but not to others that it redirects to.
+        headers: further headers, without User-Agent. They are sent to the host of each URL, but not to others that it
+            redirects to.
         allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
         extract: called with each `ParsedPage` of a 2xx response, off the hub; the pydantic model that it returns is
             `Page.item`. If it raises, the page has the error "ExtractFailed".
@@ -290,7 +297,8 @@ def fetch(
         maxsize: pages that may wait for the next stage; 0 for no limit.
 
     Raises:
-        BadArgument, BadChoice, BadTimeout, NotCallable, NotIterable, UnknownArgument: the arguments cannot be used.
+        AsyncFunction, BadArgument, BadChoice, BadTimeout, NotCallable, NotIterable, UnknownArgument: the arguments
+            cannot be used.
         BadArgument: from the iteration; an element is not text.
 
     Example:
@@ -313,7 +321,7 @@ def fetch(
 
 @naming_arguments
 def crawl(
-    seeds: str | Iterable[str | Url],
+    seeds: str | Url | Iterable[str | Url],
     *,
     user_agent: str,
     follow: Follow = True,
@@ -370,7 +378,7 @@ def crawl(
             "ExtractFailed".
         max_pages: rows at which the crawl ends, those of earlier runs included; None for no limit. It can be resumed
             with a larger number.
-        headers: further headers. They are sent to the hosts of the seeds only.
+        headers: further headers, without User-Agent. They are sent to the hosts of the seeds only.
         allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
         per_host: requests to one host at one time.
         delay: seconds between two requests to one host, >= 0. A Crawl-delay can make it longer.
@@ -384,7 +392,8 @@ def crawl(
         maxsize: pages that may wait for the next stage; 0 for no limit.
 
     Raises:
-        BadArgument, BadChoice, BadTimeout, BadUrl, NotCallable, UnknownArgument: the arguments cannot be used.
+        AsyncFunction, BadArgument, BadChoice, BadTimeout, BadUrl, NotCallable, UnknownArgument: the arguments cannot be
+            used.
         CrawlFolderRefused, CrawlMismatch, CrawlNotSaved, CrawlRunning: from the iteration; see `Dataset.open`.
         CrawlNotSaved: from the iteration; the disk is full, for example. The crawl can be resumed.
 
@@ -395,11 +404,13 @@ def crawl(
     """
     given = locals()
     options = _options(given)
-    seeds = [seeds] if isinstance(seeds, str) else seeds
+    seeds = [seeds] if isinstance(seeds, str | Url) else seeds
     known = [url_of(seed) for seed in seeds] if isinstance(seeds, list | tuple | set | frozenset) else []
-    if not isinstance(seeds, Iterable):
+    if not isinstance(seeds, Iterable) or isinstance(seeds, bytes):
         raise BadArgument("seeds", seeds, "a URL, or an iterable of URLs")
     Scope(scope, ())
+    if callable(scope):
+        check_function(scope)
     _check_follow(follow)
     for name, count in (("depth", depth), ("max_pages", max_pages)):
         if count is not None:
@@ -407,7 +418,7 @@ def crawl(
     if out is None and (resume or again or columns is not None):
         name = "resume" if resume else "again" if again else "columns"
         raise BadArgument(name, given[name], "given together with out=, the folder of the dataset")
-    kept = None if columns is None else list(columns)
+    kept = None if columns is None else _columns_of(columns)
     page_columns = PageColumns([] if out is None else kept, _item_of(extract) if out is not None and extract else None)
     reading = Reading(
         _checked_extract(extract),
@@ -417,9 +428,10 @@ def crawl(
         item_error=None if out is None else page_columns.item_error,
     )
     settings = {"depth": str(depth), "scope": scope if isinstance(scope, str) else _shown(scope)}
+    folder = None if out is None else _folder_of(out)
     make_keeper = partial(
         Keeper,
-        partial(_open_store, None if out is None else Path(out), page_columns, settings, resume=resume, again=again),
+        partial(_open_store, folder, page_columns, settings, resume=resume, again=again),
         known or seeds,
         partial(Scope, scope),
         max_pages=max_pages,
@@ -438,6 +450,20 @@ def _name_of(seeds: list[Url]) -> str:
     hosts = list(dict.fromkeys(seed.host for seed in seeds))
     more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
     return f"crawl {hosts[0]}{more}" if hosts else "crawl"
+
+
+def _columns_of(columns: Iterable[str]) -> list[str]:
+    names = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str | bytes) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadArgument("columns", columns, "a list of fields of a Page, at least one")
+    return names
+
+
+def _folder_of(out: str | os.PathLike[str]) -> Path:
+    path = os.fspath(out) if isinstance(out, os.PathLike) else out
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise BadArgument("out", out, "the path of a folder")
+    return Path(path)
 
 
 def _open_store(
@@ -462,14 +488,11 @@ def _options(given: Mapping[str, Any]) -> Options:
     timeout = seconds_of(given["timeout"])
     if not timeout:
         raise BadTimeout(given["timeout"])
-    headers = dict(given["headers"] or {})
-    if not all(isinstance(text, str) for item in headers.items() for text in item):
-        raise BadArgument("headers", given["headers"], "a dict of names and values, both str")
     allowed = given["allow_private"]
     options = Options(
         user_agent=given["user_agent"],
-        headers=headers,
-        allow_private=allowed if isinstance(allowed, bool | str) else tuple(allowed),
+        headers=_headers_of(given["headers"]),
+        allow_private=tuple(allowed) if isinstance(allowed, Iterable) and not isinstance(allowed, str) else allowed,
         per_host=given["per_host"],
         delay=float(given["delay"]),
         workers=given["workers"],
@@ -481,6 +504,24 @@ def _options(given: Mapping[str, Any]) -> Options:
     )
     Fetcher(options.user_agent, allow_private=options.allow_private).close()  # checks both
     return options
+
+
+def _headers_of(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers of the caller, checked. No error shows a value, which may be a credential."""
+    if not isinstance(given, Mapping | None):
+        raise BadArgument("headers", type(given), "a dict of names and values")
+    headers = {}
+    for name, value in (given or {}).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise BadArgument("headers", name, "a dict of the names of headers and their values")
+        if name.lower() in _OWNED:
+            raise BadArgument("headers", name, "headers that the crawler does not set itself (see also user_agent=)")
+        if not isinstance(value, str):
+            raise BadArgument(f"headers[{name!r}]", type(value), "text")
+        if wrong := _NOT_IN_HEADERS.search(value):
+            raise BadArgument(f"headers[{name!r}]", wrong[0], "one line of characters in Latin-1")
+        headers[_SENT.get(name.lower(), name)] = value
+    return headers
 
 
 def _place(on: On) -> On:
@@ -509,11 +550,18 @@ def _check_follow(follow: object) -> None:
 def _item_of(extract: Extract) -> type[BaseModel]:
     """Return the model that *extract* returns, by its annotation."""
     check_function(extract)
-    named = get_type_hints(extract if not isinstance(extract, partial) else extract.func).get("return")
+    func: Any = extract
+    while isinstance(func, partial):
+        func = func.func
+    expected = "a function whose return annotation is a pydantic model of its module, as in -> Product"
+    try:
+        named = get_type_hints(func if hasattr(func, "__code__") else type(func).__call__).get("return")
+    except (NameError, AttributeError, TypeError) as error:  # the annotation cannot be evaluated there
+        raise BadArgument("extract", extract, expected) from error
     models = [found for found in get_args(named) or (named,) if found is not NoneType]
     if len(models) == 1 and isinstance(models[0], type) and issubclass(models[0], BaseModel):
         return models[0]
-    raise BadArgument("extract", extract, "a function whose return annotation is a pydantic model, as in -> Product")
+    raise BadArgument("extract", extract, expected)
 
 
 def _shown(scope: object) -> str:

@@ -24,6 +24,7 @@ from greendata.crawl.html import ParsedPage
 from greendata.crawl.urls import Url, parse_url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
 from greendata.errors import (
+    AsyncFunction,
     BadArgument,
     BadChoice,
     BadTimeout,
@@ -523,6 +524,29 @@ def test_a_page_that_ends_the_child_process_fails_alone() -> None:
     assert sorted(page.item.name for page in pages.values()) == ["/0", "/1", "/2", "/4", "/5"]
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("/a", "what follow= returns must be an iterable of URLs, got '/a'"),
+        (None, "what follow= returns must be an iterable of URLs, got None"),
+        (["/a", None], "each URL that follow= returns must be text, or a Url, got None"),
+    ],
+)
+def test_what_follow_returns_is_checked(found: Any, said: str) -> None:
+    with Site(lambda _: "x") as site:
+        [page] = crawled(site.url("/"), follow=lambda page: found).values()
+        assert (page.error, page.message) == ("ExtractFailed", f"BadArgument: {said}")
+
+
+def test_headers_of_the_caller_take_the_place_of_those_of_the_crawler() -> None:
+    with Site({"/": Reply(body="x", etag='"2"')}) as site:
+        fetched(site.url("/"), headers={"accept": "text/html", "if-none-match": '"1"', "X-API-Key": "k"})
+        head = site.asked("/")[0].head.decode()
+        assert [line for line in head.splitlines() if line.lower().startswith(("accept:", "if-none", "x-"))] == [
+            *("Accept: text/html", 'If-None-Match: "1"', "X-API-Key: k")
+        ]
+
+
 def test_follow_that_raises_fails_its_page_only() -> None:
     with Site(SHOP) as site:
         [page] = crawl(site.url("/"), follow=lambda page: {}[page.url], **BOT)
@@ -826,7 +850,16 @@ def test_prometheus_counts_pages_and_requests() -> None:
         ({"timeout": None}, BadTimeout, "timeout"),
         ({"retries": -1}, BadArgument, "retries"),
         ({"max_bytes": 0}, BadArgument, "max_bytes"),
-        ({"headers": {"a": 1}}, BadArgument, "headers"),
+        ({"headers": {"a": 1}}, BadArgument, r"headers\['a'\] must be text, got <class 'int'>"),
+        ({"headers": {"a": "one\ntwo"}}, BadArgument, r"headers\['a'\] must be one line .* got '\\n'"),
+        ({"headers": {"a": "\u20ac"}}, BadArgument, r"headers\['a'\] must be one line .* got '\u20ac'"),
+        ({"headers": {"a b": "1"}}, BadArgument, "headers must be .* got 'a b'"),
+        ({"headers": {"": "1"}}, BadArgument, "headers must be .* got ''"),
+        ({"headers": "a: secret"}, BadArgument, "headers must be a dict of names and values, got <class 'str'>"),
+        ({"headers": {"user-Agent": "x"}}, BadArgument, "headers must be .*user_agent=.* got 'user-Agent'"),
+        ({"headers": {"Host": "x"}}, BadArgument, "headers must be .* got 'Host'"),
+        ({"allow_private": 7}, BadArgument, "allow_private"),
+        ({"allow_private": None}, BadArgument, "allow_private"),
         ({"allow_private": "10.0.0.0"}, BadArgument, "allow_private"),
         ({"allow_private": ["10.0.0"]}, BadArgument, "allow_private"),
         ({"on": "thread"}, BadChoice, "on"),
@@ -841,6 +874,21 @@ def test_a_wrong_argument_is_an_error_of_the_call(make: Any, options: dict[str, 
         make(["http://example.com/"], **{"user_agent": "t", **options})
 
 
+class Shop:
+    """An object that can be called, and does not say what it returns."""
+
+    def __call__(self, page: ParsedPage):  # type: ignore[no-untyped-def]
+        return None
+
+
+def of_a_model_that_is_not_there(page: ParsedPage) -> Missing:  # type: ignore[name-defined]  # noqa: F821
+    """Say that a model is returned that only exists elsewhere, as after a class in a function."""
+
+
+async def not_awaited(url: Url) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -852,7 +900,18 @@ def test_a_wrong_argument_is_an_error_of_the_call(make: Any, options: dict[str, 
         ({"again": True}, BadArgument, "out="),
         ({"columns": ["url"]}, BadArgument, "out="),
         ({"columns": ["nothing"], "out": "/tmp/x"}, BadChoice, "columns"),
+        ({"columns": [], "out": "/tmp/x"}, BadArgument, "columns must be .* at least one"),
+        ({"columns": "url", "out": "/tmp/x"}, BadArgument, "columns must be a list"),
+        ({"columns": 7, "out": "/tmp/x"}, BadArgument, "columns must be a list"),
+        ({"columns": [["url"]], "out": "/tmp/x"}, BadArgument, "columns must be a list"),
+        ({"out": 7}, BadArgument, "out must be the path of a folder, got 7"),
+        ({"out": b"/tmp/x"}, BadArgument, "out must be the path of a folder"),
+        ({"out": ""}, BadArgument, "out must be the path of a folder"),
+        ({"out": "a\0b"}, BadArgument, "out must be the path of a folder"),
         ({"extract": lambda page: None, "out": "/tmp/x"}, BadArgument, "return annotation"),
+        ({"extract": Shop(), "out": "/tmp/x"}, BadArgument, "return annotation"),
+        ({"extract": of_a_model_that_is_not_there, "out": "/tmp/x"}, BadArgument, "of its module"),
+        ({"scope": not_awaited}, AsyncFunction, "not_awaited"),
     ],
 )
 def test_a_wrong_argument_of_crawl_is_an_error_of_the_call(options: dict[str, Any], error: Any, text: str) -> None:
@@ -865,8 +924,9 @@ def test_wrong_urls_are_errors_of_the_call_where_they_are_known() -> None:
         crawl("example.com", user_agent="t")
     with pytest.raises(BadUrl):
         crawl(["http://example.com/", "ftp://example.com/"], user_agent="t")
-    with pytest.raises(BadArgument, match="seeds"):
-        crawl(7, user_agent="t")  # type: ignore[arg-type]
+    for seeds in (7, b"http://example.com/"):
+        with pytest.raises(BadArgument, match="seeds"):
+            crawl(seeds, user_agent="t")  # type: ignore[arg-type]
     with pytest.raises(BadArgument, match="urls"):
         fetch("http://example.com/", user_agent="t")
     with pytest.raises(NotIterable):
@@ -886,3 +946,4 @@ def test_urls_may_be_parsed_already() -> None:
     with Site({"/": "x"}) as site:
         url = parse_url(site.url("/"))
         assert [page.url for page in fetch([url], **BOT)] == [site.url("/")]
+        assert [page.url for page in crawl(url, **BOT)] == [page.url for page in crawl([url], **BOT)] == [url.href]
