@@ -6,12 +6,14 @@ What crosses to the job, and back, can be pickled: so both places run the same f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from gevent import Timeout
+from polars.exceptions import PanicException
 from pydantic import BaseModel
 
 from greendata.crawl.frontier import Link
@@ -20,7 +22,7 @@ from greendata.crawl.page import Page, RobotsVerdict
 from greendata.crawl.sitemaps import parse_sitemap
 from greendata.crawl.urls import Scope, Url, parse_links
 from greendata.engines.process import ProcessEngine
-from greendata.errors import BadArgument, WorkerDied
+from greendata.errors import BadArgument, GreenDataError, WorkerDied
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
 from greendata.hub.pacing import Pace, release_gil
@@ -36,6 +38,8 @@ T = TypeVar("T")
 Extract = Callable[[ParsedPage], BaseModel | None]
 Follow = bool | Callable[[ParsedPage], Iterable[str | Url]]
 
+# What a page may raise, and the functions of the caller: also a Polars that panics, and a timeout of their own.
+_RAISED = (Exception, PanicException, Timeout)
 _READ = ("text/html", "application/xhtml+xml", "text/plain", "")  # the media types of bodies that are parsed
 
 
@@ -122,7 +126,7 @@ class Reading:
                 links = self._links_of(page, fetched.scope, fetched.depth + 1)
             if self.extract is not None and _is_success(fetched.hop):
                 fields["item"] = self._checked_item(self.extract(page))
-        except Exception as raised:  # noqa: BLE001 - the row says what was raised
+        except _RAISED as raised:
             if fields["error"] is None:
                 fields["error"], fields["message"] = error, f"{type(raised).__name__}: {text_of(raised)}"
         return links
@@ -177,15 +181,28 @@ class Parser(Closing):
         self._engine = ProcessEngine(workers=1) if on == "process" else None
 
     def pages(self, fetched: list[Fetched]) -> list[Finished]:
-        """Return the pages of *fetched*. The calling greenlet waits. A page that ends the child process fails alone."""
+        """Return the pages of *fetched*. The calling greenlet waits.
+
+        A page that ends the child process, or whose item cannot be sent from there, fails alone.
+        """
         if self._engine is None:
             return _in_pool(partial(self._reading.read, fetched))
         try:
             return bypassing_queue_limit(self._engine.call, self._reading.read, fetched)
-        except WorkerDied as died:
-            if len(fetched) > 1:
-                return [finished for one in fetched for finished in self.pages([one])]
-            return [self._reading.unread(fetched[0], died)]
+        except (GreenDataError, OSError) as error:  # of the process
+            if not isinstance(error, WorkerDied):
+                raise
+            failed: Exception = error
+        except Exception as error:  # noqa: BLE001 - of pickling an item; the row says it
+            failed = error
+        if len(fetched) > 1:
+            return [finished for one in fetched for finished in self.pages([one])]
+        if isinstance(failed, WorkerDied):
+            return [self._reading.unread(fetched[0], failed)]
+        read = replace(self._reading, extract=None).read
+        [(page, links)] = bypassing_queue_limit(self._engine.call, read, fetched)
+        failure = {"error": "ExtractFailed", "message": f"{type(failed).__name__}: {text_of(failed)}"}
+        return [Finished(Page(**{**dict(page), **failure}), links)]
 
     def sitemap(self, hop: Hop, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url], str | None]:
         """Return the pages within *scope* and the further sitemaps that a sitemap lists, and what *scope* raised."""

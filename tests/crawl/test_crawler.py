@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import gevent
 import polars as pl
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 import greendata
 from greendata import observe
@@ -522,6 +523,44 @@ def test_a_page_that_ends_the_child_process_fails_alone() -> None:
     lost = pages.pop(site.url("/3"))
     assert (lost.error, lost.status, lost.bytes) == ("ParseFailed", 200, 1)
     assert sorted(page.item.name for page in pages.values()) == ["/0", "/1", "/2", "/4", "/5"]
+
+
+class Locked(BaseModel):
+    """An item that cannot be pickled, so it cannot leave a child process."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    lock: Any
+
+
+def locked(page: ParsedPage) -> Product | Locked:
+    return Locked(lock=threading.Lock()) if page.url.path == "/3" else Product(name=page.url.path)
+
+
+def test_an_item_that_cannot_leave_the_child_process_fails_its_page_only() -> None:
+    with Site({"/3": links("/0", "/1", "/2"), "/0": "x", "/1": "x", "/2": "x"}) as site:
+        pages = crawled(site.url("/3"), extract=locked, on="process")
+    failed = pages.pop(site.url("/3"))
+    assert (failed.error, failed.status, failed.item) == ("ExtractFailed", 200, None)
+    assert failed.message == "TypeError: cannot pickle '_thread.lock' object"
+    assert sorted(page.item.name for page in pages.values()) == ["/0", "/1", "/2"]
+
+
+def panics(page: ParsedPage) -> None:
+    raise pl.exceptions.PanicException("a bug of Polars")
+
+
+def gives_up(page: ParsedPage) -> None:
+    raise gevent.Timeout(3)
+
+
+@pytest.mark.parametrize(
+    ("extract", "message"),
+    [(panics, "PanicException: a bug of Polars"), (gives_up, "Timeout: 3 seconds")],
+)
+def test_what_is_no_exception_of_python_fails_its_page_only(extract: Any, message: str) -> None:
+    with Site({"/": "x"}) as site:
+        [page] = fetched(site.url("/"), extract=extract).values()
+    assert (page.error, page.message) == ("ExtractFailed", message)
 
 
 @pytest.mark.parametrize(
