@@ -406,7 +406,7 @@ def crawl(
     options = _options(given)
     seeds = [seeds] if isinstance(seeds, str | Url) else seeds
     known = [url_of(seed) for seed in seeds] if isinstance(seeds, list | tuple | set | frozenset) else []
-    if not isinstance(seeds, Iterable) or isinstance(seeds, bytes):
+    if not isinstance(seeds, Iterable) or isinstance(given["seeds"], bytes):
         raise BadArgument("seeds", seeds, "a URL, or an iterable of URLs")
     Scope(scope, ())
     if callable(scope):
