@@ -7,6 +7,7 @@ columns, and their types, are those of all rows, and no value depends on the pag
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,6 @@ from urllib.parse import quote, unquote_plus, urljoin, urlsplit, urlunsplit
 import gevent
 import polars as pl
 from gevent.monkey import is_module_patched
-from requests.utils import parse_header_links
 
 from greendata.errors import (
     AnswerBroken,
@@ -59,6 +59,10 @@ ATTEMPTS = 5  # for one page
 MAX_WAIT = 60.0  # seconds that a server may ask to wait
 _JSON = ("application/json", "application/x-ndjson")  # as an error names what was expected
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+
+# A link of a header: its URL, which some servers send without the brackets; and each parameter after it.
+_LINK = re.compile(r"[\s,]*(?:<(.*?)>(?=\s*(?:[;,]|$))|([^\s<>;,]+))", re.DOTALL)
+_PARAMETER = re.compile(r'\s*;\s*([^\s=;,"]*+)(?:\s*=\s*("(?:[^"\\]|\\.)*+"|[^\s;,]*+))?', re.DOTALL)
 
 T = TypeVar("T")
 
@@ -389,10 +393,26 @@ def _finder(next: Next) -> Callable[[ApiPage], object]:
 
 def _linked(page: ApiPage) -> str | None:
     """Return the URL in the Link header with the relation "next"."""
-    for link in parse_header_links(page.headers.get("Link", "")):
-        if "next" in link.get("rel", "").lower().split():
-            return str(link["url"])
+    for url, parameters in _links(page.headers.get("Link", "")):
+        if "next" in parameters.get("rel", "").lower().split():
+            return url
     return None
+
+
+def _links(header: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the URL and the parameters of each link in a header (RFC 8288). Of a repeated parameter the first counts.
+
+    The parser of requests loses what follows a ``;`` in a URL, or a parameter whose value has one: so a page that
+    follows would be lost.
+    """
+    at = 0
+    while link := _LINK.match(header, at):
+        at = link.end()
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(header, at):
+            at = parameter.end()
+            parameters.setdefault(parameter[1].lower(), (parameter[2] or "").strip("'\""))
+        yield link[1] or link[2] or "", parameters
 
 
 def _with_parameters(url: str, values: Mapping[str, object]) -> str:

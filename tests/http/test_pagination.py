@@ -89,6 +89,22 @@ def test_the_link_header() -> None:
         assert pages_of(site)["id"].to_list() == [*range(6)]
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        '</items;v=1?page=2>; rel="next"',
+        '</items;v=1?page=2>; title="x=1; y"; rel="next"',
+        '</items;v=1?page=2>; title="a, <b>\\"; rel=prev"; crossorigin; REL=next; rel=prev',
+        '</other>; title="; rel=next, </wrong>; rel=next", </items;v=1?page=2>;rel = next',
+        "/items?page=2; rel=next",
+    ],
+)
+def test_no_form_of_a_link_ends_the_pages(link: str) -> None:
+    pages = dict.fromkeys(("/items;v=1?page=2", "/items?page=2"), api(orders(2)))
+    with Site({"/": api(orders(0), headers={"Link": link}), **pages}) as site:
+        assert pages_of(site)["id"].to_list() == [*range(4)]
+
+
 def test_a_url_in_the_body() -> None:
     with Site(BODY) as site:
         assert pages_of(site, next="next", rows="results")["id"].to_list() == [*range(6)]
