@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from time import monotonic
 from typing import Any
 from urllib.parse import urljoin
 
 import requests
+from requests.cookies import RequestsCookieJar
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
@@ -121,7 +123,8 @@ class GuardedSession(Closing):
     then one of them is connected to. Addresses that are not public are never connected to: the error is the same
     whether a port of theirs is open or closed. If a name has public and other addresses, the public ones are tried.
     Schemes other than http and https are errors. The number of redirects is limited, and each is checked in the same
-    way. Headers, such as credentials, are not sent to another host that a redirect leads to.
+    way. Headers, such as credentials, are not sent to another host that a redirect leads to. Cookies that a server sets
+    are sent while its redirects are followed, and then forgotten: no request has those of another.
 
     Connections are kept for the next request to their host, and closed by `close`. Many greenlets may use a session.
     Without gevent's patch, one job of the pool may use it at a time.
@@ -216,7 +219,8 @@ class _Request:
 
     def __init__(self, session: requests.Session, url: str, headers: dict[str, str], seconds: float) -> None:
         self.url = url
-        self._session = session
+        self._session = copy(session)
+        self._session.cookies = RequestsCookieJar()  # those of a shared one would grow, and tell of other requests
         self._headers = headers
         self._seconds = seconds
         self._begun = monotonic()

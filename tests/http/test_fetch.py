@@ -229,6 +229,23 @@ def test_credentials_are_not_sent_to_another_host() -> None:
     assert not [request for request in other.requests if "secret" in request or "Authorization" in request]
 
 
+def test_cookies_belong_to_one_request() -> None:
+    """Those of a session would be sent with the requests of others, and a server could let them grow."""
+    pages = {
+        "/": answer(status="302 Found", Location="/in", Set_Cookie="visitor=1; Path=/"),
+        "/in": answer(CSV, Set_Cookie="seen=1; Path=/"),
+    }
+    with serving(pages) as server, GuardedSession(allow_private=LOOPBACK) as session:
+
+        def read() -> None:
+            for path in ("/", "/in"):
+                with session.get(server.url + path) as found:
+                    b"".join(found.chunks())
+
+        read() if PATCHED else greendata.run(read).get()
+        assert [request.partition("Cookie: ")[2].strip() for request in server.requests] == ["", "visitor=1", ""]
+
+
 def test_proxies_and_netrc_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving({"/": answer(CSV)}) as server, serving({}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
