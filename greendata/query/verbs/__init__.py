@@ -8,8 +8,9 @@ Every verb takes three more arguments than the Polars function of that name:
 - ``label``: the name of the job in errors and statistics; the verb's name if None.
 
 Every verb raises these errors when it is called, and then no job is queued: `NotAFrame`, `BadEngine`, `BadTimeout`,
-TypeError for an argument that Polars does not have, `PoolFull`, `PoolClosed` and `PolarsForked`. Errors of Polars are
-raised by the result. A sink that is cancelled or expires leaves what Polars has written by then. Safe from any thread.
+`RouteFailed`, TypeError for an argument that Polars does not have, `PoolFull`, `PoolClosed` and `PolarsForked`. Errors
+of Polars are raised by the result. A sink that is cancelled or expires leaves what Polars has written by then. Safe
+from any thread.
 
 Arguments of Polars that a `Result` replaces do not exist here: ``background`` (every verb returns at once) and ``lazy``
 (a plan that is not run needs no pool: use the method of the frame, then `collect_all`).

@@ -86,7 +86,7 @@ def run(  # type: ignore[misc]  # a func with parameters named as the options
     engine: object = None,
     **kwargs: Any,
 ) -> Result[T]:
-    """Run ``func(*args, **kwargs)`` in the pool, or in a child process.
+    """Run ``func(*args, **kwargs)`` in the pool, or in a child process. Safe from any thread.
 
     *func* runs in a native thread, with the caller's context variables. It must not use greenlets. If it takes
     arguments named timeout, key or label, bind them with `functools.partial`.
@@ -144,7 +144,7 @@ def collect(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Collect *lf*: ``lf.collect()`` in the pool.
+    """Collect *lf*: ``lf.collect()`` in the pool. Safe from any thread.
 
     Args:
         lf: the query.
@@ -184,6 +184,8 @@ def collect_all(
 ) -> Result[list[pl.DataFrame]]:
     """Collect several frames as one job with `polars.collect_all`, which computes common parts once.
 
+    Safe from any thread.
+
     Args:
         lazy_frames: the queries, in a list or another iterable.
         optimizations: the optimizations that Polars may use, a `polars.QueryOptFlags`.
@@ -195,6 +197,7 @@ def collect_all(
     Raises:
         NotAFrame, BadArgument, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was
             queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -219,7 +222,7 @@ def batches(
     key: Hashable = None,
     label: str | None = None,
 ) -> Batches[pl.DataFrame]:
-    """Return the result of *lf* in batches while it is computed; see `Batches`.
+    """Return the result of *lf* in batches while it is computed; see `Batches`. Safe from any thread.
 
     Args:
         lf: the query.
@@ -233,6 +236,7 @@ def batches(
 
     Raises:
         NotAFrame, BadArgument, BadEngine, BadTimeout: an argument that cannot be used.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
 
     Example:
         >>> with batches(pl.LazyFrame({"a": range(10)}), chunk_size=5) as stream:
@@ -258,7 +262,7 @@ def explain(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[str]:
-    """Return the query plan of *lf*: ``lf.explain()`` in the pool, because it may read files.
+    """Return the query plan of *lf*: ``lf.explain()`` in the pool, because it may read files. Safe from any thread.
 
     Args:
         lf: the query.
@@ -284,7 +288,7 @@ def explain(
 def collect_schema(
     lf: pl.LazyFrame, *, timeout: float | None = None, key: Hashable = None, label: str | None = None
 ) -> Result[pl.Schema]:
-    """Return the schema of *lf*: ``lf.collect_schema()`` in the pool, because it may read files.
+    """Return the schema of *lf*: ``lf.collect_schema()`` in the pool, because it may read files. Safe from any thread.
 
     Args:
         lf: the query.

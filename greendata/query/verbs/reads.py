@@ -78,7 +78,7 @@ def read_csv(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Read a frame: ``polars.read_csv(source)`` in the pool.
+    """Read a frame: ``polars.read_csv(source)`` in the pool. Safe from any thread.
 
     Args:
         source: a path, a URL, an open file, the text or the bytes of a file, or a list of these.
@@ -148,7 +148,7 @@ def read_ipc(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Read a frame: ``polars.read_ipc(source)`` in the pool.
+    """Read a frame: ``polars.read_ipc(source)`` in the pool. Safe from any thread.
 
     Args:
         source: a path, a URL, an open file or the bytes of a file.
@@ -195,7 +195,7 @@ def read_ndjson(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Read a frame: ``polars.read_ndjson(source)`` in the pool.
+    """Read a frame: ``polars.read_ndjson(source)`` in the pool. Safe from any thread.
 
     Args:
         source: a path, a URL, an open file, the bytes of a file, or a list of these.
@@ -256,7 +256,7 @@ def read_parquet(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Read a frame: ``polars.read_parquet(source)`` in the pool.
+    """Read a frame: ``polars.read_parquet(source)`` in the pool. Safe from any thread.
 
     Args:
         source: a path, a URL, an open file, the bytes of a file, or a list of these.
@@ -314,7 +314,7 @@ def read_database_uri(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[pl.DataFrame]:
-    """Read what *query* selects: ``polars.read_database_uri(query, uri)`` in the pool.
+    """Read what *query* selects: ``polars.read_database_uri(query, uri)`` in the pool. Safe from any thread.
 
     Polars' database engines contain another copy of SQLite. It corrupts files that `sqlite3` writes in the same
     process, so use `read_sql` for SQLite.

@@ -63,6 +63,8 @@ def sink_csv(
 ) -> Result[None]:
     """Write the result of *lf* to *path* while it is computed: ``lf.sink_csv(path)`` in the pool.
 
+    Safe from any thread.
+
     Args:
         lf: the query.
         path: a path, an open file, or a `polars.PartitionBy` for several files.
@@ -96,6 +98,7 @@ def sink_csv(
 
     Raises:
         NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -127,6 +130,8 @@ def sink_ipc(
 ) -> Result[None]:
     """Write the result of *lf* to *path* while it is computed: ``lf.sink_ipc(path)`` in the pool.
 
+    Safe from any thread.
+
     Args:
         lf: the query.
         path: a path, an open file, or a `polars.PartitionBy` for several files.
@@ -147,6 +152,7 @@ def sink_ipc(
 
     Raises:
         NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -177,6 +183,8 @@ def sink_ndjson(
 ) -> Result[None]:
     """Write the result of *lf* to *path* while it is computed: ``lf.sink_ndjson(path)`` in the pool.
 
+    Safe from any thread.
+
     Args:
         lf: the query.
         path: a path, an open file, or a `polars.PartitionBy` for several files.
@@ -196,6 +204,7 @@ def sink_ndjson(
 
     Raises:
         NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:
@@ -232,6 +241,8 @@ def sink_parquet(
 ) -> Result[None]:
     """Write the result of *lf* to *path* while it is computed: ``lf.sink_parquet(path)`` in the pool.
 
+    Safe from any thread.
+
     Args:
         lf: the query.
         path: a path, an open file, or a `polars.PartitionBy` for several files.
@@ -257,6 +268,7 @@ def sink_parquet(
 
     Raises:
         NotAFrame, BadEngine, BadTimeout: an argument that cannot be used. Here and below, nothing was queued.
+        RouteFailed, BadSetting: the route, or the engine of the settings, failed.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     Example:

@@ -113,7 +113,7 @@ def write_csv(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[Any]:
-    """Write a frame: ``df.write_csv(file)`` in the pool.
+    """Write a frame: ``df.write_csv(file)`` in the pool. Safe from any thread.
 
     Args:
         df: the frame to write.
@@ -196,7 +196,7 @@ def write_ipc(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[Any]:
-    """Write a frame: ``df.write_ipc(file)`` in the pool.
+    """Write a frame: ``df.write_ipc(file)`` in the pool. Safe from any thread.
 
     Args:
         df: the frame to write.
@@ -247,7 +247,7 @@ def write_parquet(
     key: Hashable = None,
     label: str | None = None,
 ) -> Result[None]:
-    """Write a frame: ``df.write_parquet(file)`` in the pool.
+    """Write a frame: ``df.write_parquet(file)`` in the pool. Safe from any thread.
 
     Args:
         df: the frame to write.
@@ -322,6 +322,8 @@ def write_ndjson(
 ) -> Result[Any]:
     r"""Write a frame: ``df.write_ndjson(file)`` in the pool. Text in memory is made in slices: the hub keeps running.
 
+    Safe from any thread.
+
     Args:
         df: the frame to write.
         file: a path or an open file; None returns the text.
@@ -373,6 +375,8 @@ def write_json(
     label: str | None = None,
 ) -> Result[Any]:
     """Write a frame: ``df.write_json(file)`` in the pool. Text in memory is made in slices: the hub keeps running.
+
+    Safe from any thread.
 
     Args:
         df: the frame to write.
