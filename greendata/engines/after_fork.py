@@ -106,10 +106,24 @@ def _concat(_func: Any, frames: Any) -> Any:
     return native_frame(pl.concat(lfs).collect())
 
 
-def _if_one_chunk(func: Any, frame: Any, *args: Any) -> Any:
-    if max(frame_of(frame).n_chunks("all"), default=1) > 1:
-        raise PolarsForked(f"{func.__qualname__} of a frame with several chunks")
+def _with_one_chunk(func: Any, frame: Any, *args: Any) -> Any:
+    """Call *func* with a frame whose columns have one chunk each: a child combines them if there are more."""
+    whole = frame_of(frame)
+    if _has_several_chunks(whole):
+        whole = _engine().call(_rechunked, share(whole, list(_parts(whole))))
+        if _has_several_chunks(whole):
+            raise PolarsForked(f"{func.__qualname__} of a frame with several chunks")
+        frame = native_frame(whole)
     return func(frame, *args)
+
+
+def _has_several_chunks(frame: pl.DataFrame) -> bool:
+    return max(frame.n_chunks("all"), default=1) > 1
+
+
+def _rechunked(lf: pl.LazyFrame) -> pl.DataFrame:
+    """Return the frame of a query, in a child."""
+    return lf.collect().rechunk()
 
 
 def _in_place_of(replacement: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -123,9 +137,9 @@ def _in_place_of(replacement: Callable[..., Any]) -> Callable[[Callable[..., Any
 
 _BY_NAME: dict[str, Callable[..., Any]] = {
     "PyDataFrame.lazy": _lazy,
-    "PyDataFrame.rechunk": _if_one_chunk,
-    "PyDataFrame.row_tuples": _if_one_chunk,
-    "PyDataFrame.write_ipc_stream": _if_one_chunk,
+    "PyDataFrame.rechunk": _with_one_chunk,
+    "PyDataFrame.row_tuples": _with_one_chunk,
+    "PyDataFrame.write_ipc_stream": _with_one_chunk,
     "PyLazyFrame.collect": _collect,
     "PyLazyFrame.collect_batches": _collect_batches,
     "PyLazyFrame.collect_schema": _ask_plan,

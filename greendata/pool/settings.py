@@ -42,7 +42,8 @@ class Settings:
         isolate: whether untrusted input is read in a child process, see `greendata.formats.isolation`. Off by default:
             the first child takes a third of a second to start, and each takes 60 MB.
         on_fork: what queries do in a child of a fork in which Polars is unusable: "raise" `PolarsForked`, or run in
-            children of their own ("process"). A fork after a query is a mistake more often than a wish.
+            children of their own ("process"), see `greendata.engines.after_fork`. A fork after a query is a mistake
+            more often than a wish.
 
     Example:
         >>> Settings().changed(max_workers=2).max_workers

@@ -16,6 +16,7 @@ Keys in the app's config:
                                 settings of the pool, see `greendata.pool.settings.Settings`
     GREENDATA_ENGINE            where queries run: "threads", "process", "process:workers=2,memory_limit=512MiB",
                                 "module:factory" or an engine, see `greendata.query.choice`
+    GREENDATA_ON_FORK           "process" to run queries in child processes if the process was forked after a query
     GREENDATA_ISOLATE           True, or "memory_limit=512MiB,timeout=10", to read bodies in child processes, see
                                 `greendata.formats.isolation`
 
@@ -67,8 +68,8 @@ class GreenData:
 
     Errors of greendata become responses, see `greendata.web.problems`: 503 for a full pool, and for a query that an
     operator has cancelled; 504 for an exceeded deadline, which it names; 507 for a query that needs more memory than
-    its engine allows; 4xx for errors that the client can correct. A
-    handler of the app, for the class of the error or for `GreenDataError`, takes precedence.
+    its engine allows; 4xx for errors that the client can correct. A handler of the app, for the class of the error or
+    for `GreenDataError`, takes precedence.
 
     Args:
         app: as for `init_app`.

@@ -60,7 +60,8 @@ class GreenWorker(GeventWorker):
 
     - Polars is patched before the app is loaded: every execution yields to the hub.
     - ``POLARS_MAX_THREADS`` is this worker's share of the cores, if the environment does not set it.
-    - A worker forked from a parent that had run a query would hang. It exits, the log says why, and gunicorn stops.
+    - A worker forked from a parent that had run a query would hang. It exits, the log says why, and gunicorn stops,
+      unless the setting ``on_fork`` has its queries run in child processes.
     - With prometheus-client's multiprocess mode, the gauges of a worker that has ended are removed.
     - On SIGTERM, and at ``max_requests``, running requests continue. Shortly before ``graceful_timeout`` their queries
       are cancelled, and the log names them.
@@ -113,12 +114,14 @@ def post_fork(server: object, worker: Worker) -> None:
         worker: the worker that was just forked.
 
     Raises:
-        SystemExit: the parent has run a query, see `PolarsForked`. The code makes gunicorn stop instead of starting
-            another worker.
+        SystemExit: the parent has run a query, see `PolarsForked`, and ``on_fork`` is not "process". The code makes
+            gunicorn stop instead of starting another worker.
     """
     if polars_has_run() or polars_was_lost():
-        worker.log.error("cannot serve: %s", PolarsForked())
-        sys.exit(Arbiter.APP_LOAD_ERROR)
+        if pool.shared.settings.on_fork != "process":
+            worker.log.error("cannot serve: %s", PolarsForked())
+            sys.exit(Arbiter.APP_LOAD_ERROR)
+        worker.log.info("forked after a Polars query: queries run in child processes (on_fork)")
     named = worker.cfg.env.get(VARIABLE) or os.environ.get(VARIABLE)
     if not named:
         count = share_of_cores(worker.cfg.workers)

@@ -84,13 +84,14 @@ WORKS = {
     "before.collect_async(gevent=True, engine=greendata.GreenEngine()).get().height": "3",
     "df.rows()[0], df.to_dicts()[1], df['a'].sum(), df.height": "((3, 'x'), {'a': 1, 'b': 'y'}, 6, 3)",
     "pieces.lazy().select(pl.all().repeat_by(50).explode()).collect().rows()[-1]": "(999,)",
+    "pieces.rows()[-1], mixed.to_dicts()[-1]": "((999,), {'b': '19999', 'a': 999})",
+    "pieces.rechunk().n_chunks(), pieces.n_chunks()": "(1, 20)",
+    "pieces.write_ipc_stream(out := io.BytesIO()) or pl.read_ipc_stream(out.getvalue()).height": "20000",
     "df.write_json()": '[{"a":3,"b":"x"},{"a":1,"b":"y"},{"a":2,"b":"x"}]',
 }
 REFUSED = {
     "in_pieces.collect()": "PolarsForked: a LazyFrame from before the fork whose frame has several chunks",
-    "pieces.write_ipc_stream(io.BytesIO())": "PolarsForked: PyDataFrame.write_ipc_stream of a frame with several",
     "df.write_csv()": "NotSendable: cannot run in a child process: ",
-    "pieces.rows()": "PolarsForked: PyDataFrame.row_tuples of a frame with several chunks cannot run in this process",
     "df.to_arrow()": "PolarsForked: PyDataFrame.to_arrow cannot run in this process",
     "df[[0, 1]]": "PolarsForked: PyDataFrame.gather",
     "df['a'].sort()": "PolarsForked: PySeries.sort cannot run in this process",

@@ -94,6 +94,36 @@ def test_after_preloading_with_a_query_the_queries_run_in_child_processes(
     assert "forked" not in server.read_log()
 
 
+WITH_FRAME = """
+import polars as pl
+from flask import Flask
+
+prices = pl.LazyFrame({"city": ["Rome", "Oslo"], "price": [3, 5]}).sort("city").collect()  # has two chunks
+app = Flask("service")
+
+@app.get("/total")
+def total():
+    return str(prices.lazy().select(pl.col("price").sum()).collect().item())
+
+@app.get("/rows")
+def rows():
+    return str(prices.filter(pl.col("price") < 5).rows() + prices.rows())
+"""
+
+
+@pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
+def test_a_preloaded_frame_can_be_queried_in_child_processes(tmp_path: Path, worker: str) -> None:
+    """With gevent's worker, greendata is first imported after the fork, and finds out at the first query."""
+    env = {"GREENDATA_ON_FORK": "process", "GREENDATA_AUTOPATCH": "1"}
+    server = Server(tmp_path, WITH_FRAME, ["-k", worker, "--preload"], env)
+    try:
+        assert server.ask("/total") == "8"
+        assert server.ask("/rows") == "[('Rome', 3), ('Oslo', 5), ('Rome', 3)]"
+    finally:
+        server.stop()
+    assert "Traceback" not in server.read_log()
+
+
 @pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
 def test_preloading_with_a_schema_is_reported_too(tmp_path: Path, worker: str) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")

@@ -17,6 +17,7 @@ from greendata.internals.polars import EXECUTIONS
 from greendata.observe.doctor.findings import Finding, Verdict
 from greendata.observe.doctor.locks import native_locks
 from greendata.observe.source_location import SourceLocation
+from greendata.pool import pool
 from greendata.query.patching.fork_guard import polars_has_run, polars_was_lost
 from greendata.query.patching.function_patch import FunctionPatch, is_patched
 from greendata.startup.importing import when_imported
@@ -120,9 +121,10 @@ def query_at_import(imported: Import | None) -> Finding | None:
     if imported is None or not imported.has_run_query:
         return None
     where = "" if imported.first_query is None else f", first at {imported.first_query}"
+    then = "the workers run theirs in child processes (on_fork)" if _runs_elsewhere() else "no worker could run one"
     text = (
-        f"importing {imported.module} runs a query{where}: with gunicorn --preload no query could run in the workers, "
-        "and it delays the start of each process; load data on the first request, or in post_worker_init"
+        f"importing {imported.module} runs a query{where}: with gunicorn --preload {then}, and it delays the start of "
+        "each process; load data on the first request, or in post_worker_init"
     )
     return Finding("query at import", Verdict.WARN, text)
 
@@ -233,11 +235,18 @@ def cluster_clients() -> Finding | None:
 
 def fork() -> Finding:
     """Check that Polars works here, or would work in a process that is forked from this one."""
+    if polars_was_lost() and _runs_elsewhere():
+        text = "this process was forked after Polars ran; its queries run in child processes (on_fork)"
+        return Finding("fork", Verdict.OK, text)
     if polars_was_lost():
         text = (
             "this process was forked after Polars ran, and no query can run here; run none before the fork (--preload)"
         )
         return Finding("fork", Verdict.FAIL, text)
-    if polars_has_run():
+    if polars_has_run() and not _runs_elsewhere():
         return Finding("fork", Verdict.OK, "Polars has run here: a process forked from this one could run no query")
-    return Finding("fork", Verdict.OK, "Polars has not run here yet")
+    return Finding("fork", Verdict.OK, f"Polars has {'run here' if polars_has_run() else 'not run here yet'}")
+
+
+def _runs_elsewhere() -> bool:
+    return bool(pool.shared.settings.on_fork == "process")

@@ -6,7 +6,7 @@ See `greendata.query.patching.fork_guard`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from importlib import import_module
 from typing import Any
@@ -23,8 +23,10 @@ __all__ = ("fail_all", "fail_if", "prepare", "resolve_schema")
 _AFTER_FORK = "greendata.engines.after_fork"  # above this package; imported if the setting asks for it
 
 _patches = [FunctionPatch((name,), "a fork", outermost=True) for name in (*EXECUTIONS, *HANDOFFS)]
-_more_patches: list[FunctionPatch] = []  # while queries run elsewhere; the thread that calls `fail_all` writes
+# While queries run elsewhere, or may come to: written by the threads that call `fail_all` and `fail_if`.
+_more_patches: list[FunctionPatch] = []
 _is_lost = False  # set once, by the thread that finds out
+_was_lost: Callable[[], bool] | None = None  # set by `fail_if`
 
 
 def prepare() -> None:
@@ -47,8 +49,7 @@ def fail_all() -> None:
     after_fork = import_module(_AFTER_FORK)
     after_fork.begin()
     pool.refuse(None)
-    others = {*THREADED, *after_fork.REPLACEMENTS}.difference(EXECUTIONS, HANDOFFS)
-    _more_patches.extend(FunctionPatch((name,), "a fork", outermost=True) for name in others)
+    _more_patches.extend(_other_patches())
     for patch in (*_patches, *_more_patches):
         (name,) = patch.names
         if name in UNTHREADED:
@@ -61,7 +62,14 @@ def fail_if(was_lost: Callable[[], bool]) -> None:
     """Call *was_lost* before every execution. If it returns True, log and raise `PolarsForked`.
 
     *was_lost* calls `fail_all` before it returns True. That replaces this patch, so the error is logged once.
+
+    Where queries are to run in child processes, the other functions that differ there are checked as well, such as
+    ``df.lazy()``: a plan that was made before the check could not be sent.
     """
+    global _was_lost
+    _was_lost = was_lost
+    if _runs_elsewhere() and not _more_patches:
+        _more_patches.extend(_other_patches())
 
     def check_first(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(func)
@@ -76,7 +84,7 @@ def fail_if(was_lost: Callable[[], bool]) -> None:
 
         return check_and_run
 
-    for patch in _patches:
+    for patch in (*_patches, *_more_patches):
         patch.apply_to_existing(partial(check_first, patch.names[0]))
 
 
@@ -93,6 +101,13 @@ def resolve_schema() -> bool:
     return True
 
 
+def _other_patches() -> Iterator[FunctionPatch]:
+    """Yield a patch for each function that is replaced only where queries run in child processes."""
+    replacements = import_module(_AFTER_FORK).REPLACEMENTS
+    for name in {*THREADED, *replacements}.difference(EXECUTIONS, HANDOFFS):
+        yield FunctionPatch((name,), "a fork", outermost=True)
+
+
 def _runs_elsewhere() -> bool:
     return bool(pool.shared.settings.on_fork == "process")
 
@@ -100,6 +115,8 @@ def _runs_elsewhere() -> bool:
 def _follow_settings() -> None:
     if _is_lost:
         fail_all()
+    elif _was_lost is not None and _runs_elsewhere():
+        fail_if(_was_lost)
 
 
 def _fail_alone(func: Callable[..., Any]) -> Callable[..., Any]:
