@@ -16,9 +16,11 @@ from greendata.errors import EngineClosed, JobCancelled
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 from greendata.pool.stopping import stopped_by
-from greendata.pool.workers import elsewhere
+from greendata.pool.workers import elsewhere, run_in_new_thread
 
 __all__ = ("ChildPool",)
+
+MOST_ASIDE = 16  # streams whose place others have: the child of each takes some 60 MB of memory
 
 # Options of jemalloc, which allocates for Polars. On huge pages, where the system has them on request, a new frame of
 # 125 MB took 13 ms instead of 43 ms, most of which were page faults. A child has 15 MB more for it.
@@ -51,12 +53,13 @@ class ChildPool:
 
     def forget(self) -> None:
         """Begin without children. In a fork of the process they belong to that one."""
-        self._lock = native.allocate_lock()  # guards everything below; held for the start of a process at most
+        self._lock = native.allocate_lock()  # guards what is below, except that any thread removes from `waiting`
         self._is_closed = False
         self.idle: list[Child] = []  # the spare one included
         finalize(self, _end_all, self.idle).atexit = False
         self.busy: set[Child] = set()
-        self.waiting: deque[_Waiter] = deque()  # for a child, while `size` are busy
+        self.aside: set[Child] = set()  # those of open streams, which are not counted
+        self.waiting: deque[_Waiter] = deque()  # for a child, while `size` are busy; who removes one tells it why
 
     @contextmanager
     def child(self) -> Iterator[Child]:
@@ -104,38 +107,58 @@ class ChildPool:
             child.reap()
         with self._lock:
             self.busy.discard(child)
+            self.aside.discard(child)
             if not child.is_gone:
                 self.idle.append(child)
-            if self.waiting:
-                waiter = self.waiting.popleft()
-                try:
-                    waiter.give(self._take(), None)
-                except OSError as error:
-                    waiter.give(None, error)
+            self._serve_waiters()
 
-    def close(self) -> None:
-        """End all children, and with them what they run. Idempotent."""
+    def set_aside(self, child: Child) -> None:
+        """Let another child take the place of *child*, whose stream waits for its consumer, for `MOST_ASIDE` streams.
+
+        A consumer that is slow, or that runs queries of its own for each batch, keeps nobody waiting. Idempotent.
+        """
+        with self._lock:
+            if child in self.busy and len(self.aside) < MOST_ASIDE:
+                self.busy.discard(child)
+                self.aside.add(child)
+                self._serve_waiters()
+
+    def end_processes(self) -> None:
+        """End all children, and with them what they run. Idempotent. Waits natively."""
         with self._lock:
             self._is_closed = True
-            children, waiting = [*self.busy, *self.idle], [*self.waiting]
+            children = [*self.busy, *self.aside, *self.idle]
             self.idle.clear()
-            self.waiting.clear()
-        for waiter in waiting:
-            waiter.give(None, EngineClosed())
+            while (waiter := self._next_waiter()) is not None:
+                waiter.give(None, EngineClosed())
         for child in children:
             child.kill()
         for child in children:
             child.reap_if_unused()
 
     def _stop_waiting(self, waiter: _Waiter) -> None:
-        with suppress(ValueError), self._lock:  # it has a child already
+        """End the wait. It takes no lock: a finalizer may call it in a thread that holds the lock."""
+        with suppress(ValueError):  # it has a child already
             self.waiting.remove(waiter)
             waiter.give(None, JobCancelled("a query that waited for a child process", running=False))
 
+    def _next_waiter(self) -> _Waiter | None:
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+    def _serve_waiters(self) -> None:
+        """Give children to those who wait, as far as there are places. Call under the lock."""
+        while len(self.busy) < self._size and (waiter := self._next_waiter()) is not None:
+            try:
+                waiter.give(self._take(), None)
+            except Exception as error:  # noqa: BLE001 - the next one gets it too: perhaps no child will come back
+                waiter.give(None, error)
+
     def _leave(self, waiter: _Waiter) -> None:
-        with self._lock:
-            if waiter in self.waiting:
-                self.waiting.remove(waiter)
+        with self._lock, suppress(ValueError):  # after the lock is free, it has what it was to be given
+            self.waiting.remove(waiter)
         if waiter.child is not None:
             self.give_back(waiter.child)
 
@@ -194,7 +217,15 @@ class _Waiter:
 
 
 def _end_all(children: list[Child]) -> None:
+    """End the children of a pool that was dropped, in any thread: it does not wait for their end there."""
+    children = [child for child in children if not child.is_gone]
     for child in children:
         child.kill()
+    reap = partial(_reap_all, children)
+    if children and not run_in_new_thread(reap):
+        reap()
+
+
+def _reap_all(children: list[Child]) -> None:
     for child in children:
         child.reap()

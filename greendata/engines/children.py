@@ -82,7 +82,8 @@ class Child:
         self._is_over_limit = False
         self._latest_start = monotonic() + START_TIMEOUT
         self._passed_on = 0  # bytes of stderr
-        self._lock = native.allocate_lock()  # guards the descriptor of the process against `kill` while it is closed
+        # Guards the descriptor of the process against `kill` while it is closed. A finalizer may kill in any thread.
+        self._lock = native.RLock()
         with _fork_lock, ExitStack() as undo:
             self._spill = spill.folder_for_child(environment)  # Polars makes it if it moves data out of memory
             self._stderr = undo.enter_context(tempfile.TemporaryFile())
@@ -244,7 +245,8 @@ class Child:
     def forget(self) -> None:
         """Close the descriptors of a child of the parent process. Call in the child of a fork."""
         if not self.is_gone:
-            self._lock = native.allocate_lock()
+            self._lock = native.RLock()
+            self._using = native.allocate_lock()
             self._close()
 
     # -- private --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ __all__ = ("close_at_exit", "reset_after_fork")
 
 
 class _Engine(Protocol):
-    def close(self) -> None: ...
+    def end_processes(self) -> None: ...
 
     def forget(self) -> None: ...
 
@@ -34,7 +34,7 @@ def close_at_exit() -> None:
 
 def _close_all() -> None:
     for engine in list(_engines):
-        engine.close()
+        engine.end_processes()
 
 
 def _after_fork_in_child() -> None:

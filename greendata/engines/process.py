@@ -31,11 +31,12 @@ class ProcessEngine(SendingEngine):
     `Result.cancel`, a deadline, and a client that leaves end the process, and so the query with all its memory. A
     query that needs too much memory, or that crashes, fails alone: the server and its other queries go on.
 
-    A child runs one query at a time; a stream of batches occupies its child until it ends or is closed. Each child is a
-    fresh interpreter, never a fork of this process. It ends with this process, however that ends, and with it the
-    programs that its functions have started. One spare child is kept warm, to take the place of one that has ended.
-    Children have the environment of this process without ``GREENDATA_*``, the flags of its interpreter, and its current
-    directory. What they write to stderr appears here.
+    A child runs one query at a time; a stream of batches has its child until it ends or is closed. While the consumer
+    of a stream works, another child takes its place, for 16 streams at most. Each child is a fresh interpreter, never a
+    fork of this process. It ends with this process, however that ends, and with it the programs that its functions have
+    started. One spare child is kept warm, to take the place of one that has ended. Children have the environment of
+    this process without ``GREENDATA_*``, the flags of its interpreter, and its current directory. What they write to
+    stderr appears here.
 
     Plans, options and functions are pickled, with cloudpickle if it is installed, so lambdas may be sent. Frames come
     back without a copy if pyarrow is installed (``pip install 'greendata[process]'`` installs both). Safe from any
@@ -103,8 +104,7 @@ class ProcessEngine(SendingEngine):
     def collect_batches(self, lf: pl.LazyFrame, *, lazy: bool = False, **options: Any) -> Any:
         """Return an iterator over the frame in batches, see `ChildStream`.
 
-        The query starts with the first batch, whatever *lazy* is. Until the end of the iterator the child is busy: an
-        engine has at most as many open streams as it has workers.
+        The query starts with the first batch, whatever *lazy* is. Until its end the iterator has a child of its own.
         """
         plans, packed = self._pack("collect_batches", [lf], options)
         return ChildStream(self._children, partial(self._begin_batches, lf, plans, packed))
@@ -167,12 +167,6 @@ class ProcessEngine(SendingEngine):
 
     # -- children -----------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """End all children, and with them what they run. Idempotent, and safe from any thread."""
-        self._children.close()
-
-    def __enter__(self) -> ProcessEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pool.call(self.close)
+    def end_processes(self) -> None:
+        """End all children and wait for that natively; see `close`."""
+        self._children.end_processes()

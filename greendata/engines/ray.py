@@ -259,19 +259,13 @@ class RayTasks(SendingEngine):
             found["POLARS_OOMKILL_THRESHOLD_MB"] = str(self._memory_limit // _MIB)
         return found
 
-    def close(self) -> None:
-        """End the driver, and with it what it runs: these queries fail. Idempotent, and safe from any thread."""
+    def end_processes(self) -> None:
+        """End the driver and wait for that natively; see `close`."""
         with self._lock:
             self._is_closed = True
             drivers = [*self._drivers]
         for driver in drivers:
             driver.close(EngineClosed)
-
-    def __enter__(self) -> RayTasks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pool.call(self.close)
 
     def forget(self) -> None:
         """Leave the driver to the process that has started it. Called in a fork of it."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
 import polars as pl
+from greenlet import getcurrent
 from polars.lazyframe.query_result import SingleNodeQueryResult
 
 from greendata.engines.plans import pack_options, pack_plan
 from greendata.engines.sharing import share
-from greendata.errors import BadArgument, NotSendable
+from greendata.errors import BadArgument, NotSendable, PolarsForked
+from greendata.hub.closing import Closing
+from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool import pool
+from greendata.pool.cleanup import run_to_completion
 from greendata.pool.engine_setting import is_factory
 
 __all__ = ("SendingEngine",)
@@ -23,7 +27,7 @@ BATCH_ROWS = 50_000  # in a batch, if the caller does not say
 _INNER = ("auto", "in-memory", "streaming")
 
 
-class SendingEngine(pl.Engine):
+class SendingEngine(Closing, pl.Engine):
     """The base of engines that send plans, options and functions to other processes, and get frames back.
 
     Args:
@@ -45,6 +49,10 @@ class SendingEngine(pl.Engine):
     @abstractmethod
     def _run(self, method: str, plans: list[bytes], options: bytes) -> list[pl.DataFrame]:
         """Have *method* of an engine run elsewhere; return its frames, none for a sink. Called on a worker."""
+
+    @abstractmethod
+    def end_processes(self) -> None:
+        """End the processes and wait for that natively; see `close`."""
 
     @property
     def plan_engine(self) -> str:
@@ -124,6 +132,16 @@ class SendingEngine(pl.Engine):
             999999
         """
         return share(frame)
+
+    def close(self) -> None:
+        """End the processes of the engine: queries that they run fail. Idempotent, and safe from any thread.
+
+        The calling greenlet waits until they have ended.
+        """
+        with suppress(PolarsForked):  # they belong to the parent process
+            closing = run_to_completion(self.end_processes, label="close the engine")
+            if getcurrent() is not get_hub_if_exists():  # the hub itself cannot wait
+                closing.get()
 
     def _query(self, method: str, lfs: list[pl.LazyFrame], options: dict[str, Any]) -> list[pl.DataFrame]:
         return pool.call(self._query_here, method, lfs, options)

@@ -14,13 +14,13 @@ from greendata.engines.child_pool import ChildPool
 from greendata.engines.children import Child
 from greendata.engines.messages import close_all
 from greendata.engines.plans import unpack
-from greendata.errors import BatchesBusy, JobCancelled, NotSendable, PolarsForked, WorkerDied
+from greendata.errors import BatchesBusy, JobCancelled, NotSendable, PolarsForked, PoolFull, WorkerDied
 from greendata.hub import native
 from greendata.hub.closing import Closing
 from greendata.pool import pool
 from greendata.pool.cleanup import run_to_completion
 from greendata.pool.stopping import stopped_by
-from greendata.pool.workers import elsewhere
+from greendata.pool.workers import elsewhere, run_in_new_thread
 
 __all__ = ("ChildStream",)
 
@@ -50,7 +50,13 @@ class ChildStream(Closing):
         return self
 
     def __next__(self) -> pl.DataFrame:
-        frame = pool.call(self.read)
+        try:
+            frame = pool.call(self.read)
+        except (BatchesBusy, PoolFull):  # it has not begun to wait
+            raise
+        except BaseException:
+            self.close()  # an interrupted wait may have lost a batch: the next one would not be the one that follows
+            raise
         if frame is None:
             raise StopIteration
         return frame
@@ -65,6 +71,8 @@ class ChildStream(Closing):
             BaseException: the error of the query.
         """
         if not self._consuming.acquire(False):
+            if self._is_closed:  # its child is being ended
+                return None
             raise BatchesBusy
         try:
             with elsewhere():
@@ -94,24 +102,31 @@ class ChildStream(Closing):
             raise
         finally:
             close_all(files)
+        if not is_last:
+            self._children.set_aside(self._child)
         self._is_closed = self._is_closed or is_last
         self._schema = frames[0].schema if frames else self._schema
         return None if is_last else frames[0]
 
     def close(self) -> None:
         """Stop the query, if it has not ended, by ending its child. Never blocks. Idempotent, safe from any thread."""
-        self._is_closed = True
-        with self._child_lock:
-            if self._child is None:
-                return
-            self._child.kill()
-        if self._consuming.acquire(False):  # else the consumer gets an error, and releases the child
+        if self._kill_child() and self._consuming.acquire(False):  # else the consumer gets an error, and releases it
             with suppress(PolarsForked):  # the child belongs to the parent process
                 run_to_completion(self._release_and_unlock, label="close batches")
 
     def __del__(self) -> None:
-        if getattr(self, "_child", None) is not None:
-            self.close()
+        # A finalizer may run on a worker that holds the lock of the children: the child is not given back there.
+        child: Child | None = getattr(self, "_child", None)
+        if child is not None and not child.is_gone and self._kill_child():
+            run_in_new_thread(self._release_child)
+
+    def _kill_child(self) -> bool:
+        """Return False if there is none."""
+        self._is_closed = True
+        with self._child_lock:
+            if self._child is not None:
+                self._child.kill()
+            return self._child is not None
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return the batches as an Arrow C stream, which blocks its consumer's thread while it waits.

@@ -414,7 +414,94 @@ def test_an_engine_that_is_dropped_ends_its_children() -> None:
     pid = engine.call(os.getpid)
     del engine
     gc.collect()
-    assert is_gone(pid)
+    until(lambda: is_gone(pid))
+
+
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_the_end_of_an_engine_does_not_block_the_hub(end: str) -> None:
+    """The system needs 0.1 s for each GB of a process. Here the hub is needed for its end: it releases the lock."""
+    engine = ProcessEngine(workers=1)
+    pid = engine.call(os.getpid)
+    (child,) = [child for child in engine._children.idle if child.pid == pid]
+    child._using.acquire()
+    gevent.get_hub().loop.run_callback(child._using.release)
+    if end == "close":
+        engine.close()
+        assert is_gone(pid)
+    else:
+        del engine
+        gc.collect()
+        until(lambda: is_gone(pid))
+
+
+def test_the_hub_itself_may_close_an_engine() -> None:
+    engine = ProcessEngine(workers=1)
+    pid = engine.call(os.getpid)
+    gevent.get_hub().loop.run_callback(engine.close)
+    until(lambda: is_gone(pid))
+
+
+def test_an_engine_is_closed_whatever_the_pool_accepts() -> None:
+    finished = run_python(
+        """
+        import os
+        import gevent
+        import greendata
+        from greendata.engines.process import ProcessEngine
+        from tests.engines.test_process import is_gone
+        from tests.support.gates import Gate
+
+        gate = Gate()
+        greendata.configure(max_workers=1, max_queue=1)
+        with ProcessEngine(workers=1) as engine:
+            pid = engine.call(os.getpid)
+            held = [greendata.run(gate) for _ in range(2)]
+            gate.wait_arrived()
+            gevent.spawn(gate.open)  # it runs while this greenlet waits
+        print(is_gone(pid))
+        with ProcessEngine(workers=1) as engine:
+            pid = engine.call(os.getpid)
+            greendata.drain()
+        print(is_gone(pid))
+        """
+    )
+    assert finished == (0, "True\nTrue\n", "")
+
+
+def test_all_who_wait_are_told_when_no_process_can_be_started(tmp_path: Path) -> None:
+    finished = run_python(
+        """
+        import os, resource
+        from pathlib import Path
+        import greendata
+        from greendata.engines.process import ProcessEngine
+        from tests.engines.test_process import pid_in
+        from tests.support.child_tasks import hold
+        from tests.support.natives import until
+
+        engine = ProcessEngine(workers=1)
+        file = Path(os.environ["FOLDER"], "pid")
+        running = greendata.run(engine.call, hold, str(file))
+        pid_in(file)
+        waiting = [greendata.run(engine.call, abs, -1) for _ in range(2)]
+        until(lambda: len(engine._children.waiting) == 2)
+        (spare,) = engine._children.idle
+        os.kill(spare.pid, 9)
+        until(lambda: not spare.is_alive)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        running.cancel()
+        errors = []
+        for result in waiting:
+            result.wait()
+            errors.append(type(result.exception).__name__)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(*errors, engine.call(abs, -2))
+        engine.close()
+        """,
+        env={"FOLDER": str(tmp_path)},
+    )
+    assert finished == (0, "OSError OSError 2\n", "")
 
 
 def test_nothing_is_left_after_deaths(tmp_path: Path) -> None:

@@ -7,24 +7,33 @@ import gc
 import io
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import gevent
 import polars as pl
 import pytest
 from polars.io.plugins import register_io_source
 from polars.testing import assert_frame_equal
 
 import greendata
+from greendata.engines import child_pool
+from greendata.engines.child_pool import ChildPool
 from greendata.engines.process import ProcessEngine
 from greendata.errors import BatchesBusy, DeadlineExceeded, JobCancelled, NotSendable, WorkerDied
 from greendata.hub import native
+from greendata.pool import pool
 from tests.engines.test_process import every_dtype, is_gone, pid_in
 from tests.support.child_tasks import held_query, hold
 from tests.support.gates import rest
 from tests.support.natives import TIMEOUTS, Native, until
+from tests.support.races import at
+
+T = TypeVar("T")
 
 NUMBERS = pl.LazyFrame().select(a=pl.int_range(100_000))
 
@@ -42,7 +51,7 @@ def one() -> Iterator[ProcessEngine]:
 
 
 def free(engine: ProcessEngine) -> bool:
-    return not engine._children.busy
+    return not (engine._children.busy or engine._children.aside)
 
 
 def pulled(path: str, rows: int) -> pl.LazyFrame:
@@ -95,7 +104,7 @@ def test_the_child_computes_a_bounded_number_of_batches_in_advance(one: ProcessE
     """Unread, a query of 10 000 batches does not go on: the number of marks stays where it is."""
     stream = pulled(str(tmp_path), 1000).collect_batches(engine=one, chunk_size=1000)
     next(stream)
-    pid = next(iter(one._children.busy)).pid
+    pid = next(iter(one._children.aside)).pid
     sleeps = 0
     while sleeps < 100:  # all its threads wait: for the next request, and for room
         sleeps = sleeps + 1 if all_threads_sleep(pid) else 0
@@ -128,7 +137,7 @@ def all_threads_sleep(pid: int) -> bool:
 def test_an_unfinished_stream_ends_with_its_child(one: ProcessEngine, tmp_path: Path, end: str) -> None:
     stream = greendata.batches(pulled(str(tmp_path), 1000), engine=one, chunk_size=1000)
     assert next(stream).height == 1000
-    (child,) = one._children.busy
+    (child,) = one._children.aside
     if end == "close":
         stream.close()
     elif end == "break":
@@ -141,6 +150,75 @@ def test_an_unfinished_stream_ends_with_its_child(one: ProcessEngine, tmp_path: 
     until(lambda: is_gone(child.pid))
     until(lambda: free(one))
     assert one.call(abs, -1) == 1
+
+
+def test_a_slow_consumer_keeps_nobody_waiting(one: ProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even itself, when it runs a query for each batch: there is one place, and its stream would have it."""
+    monkeypatch.setattr(child_pool, "MOST_ASIDE", 2)
+    streams = [NUMBERS.collect_batches(engine=one, chunk_size=50_000) for _ in range(3)]
+    for stream in streams:
+        assert next(stream).lazy().select(pl.len()).collect(engine=one if stream is not streams[2] else "auto").item()
+    waiting = greendata.run(one.call, abs, -1)  # the third stream has the place
+    until(lambda: one._children.waiting)
+    assert [batch.height for batch in streams[2]] == [50_000]
+    assert waiting.get() == 1
+    assert [batch.height for stream in streams for batch in stream] == [50_000, 50_000]
+    assert free(one)
+
+
+def test_a_wait_that_is_interrupted_ends_the_stream(one: ProcessEngine) -> None:
+    """The batch has arrived, and the hub has not brought it back: the next batch would not be the one that follows."""
+    stream = NUMBERS.collect_batches(engine=one, chunk_size=1000)
+    waiting = gevent.spawn(next, stream)
+    gevent.sleep(0)
+    while pool.stats().queued or pool.stats().running:
+        native.sleep(0.001)  # the hub does not run
+    waiting.kill()
+    assert isinstance(waiting.value, gevent.GreenletExit)
+    assert list(stream) == []
+    until(lambda: free(one))
+
+
+def test_a_stream_is_dropped_by_a_thread_that_starts_a_child(one: ProcessEngine) -> None:
+    """The garbage collector runs anywhere: the thread has the lock that is needed to give the child back."""
+
+    def collect_then(work: Callable[[], T]) -> T:
+        sys.setprofile(at("call", "_start", ChildPool._take.__code__, gc.collect))
+        try:
+            return work()
+        finally:
+            sys.setprofile(None)
+
+    stream = NUMBERS.collect_batches(engine=one, chunk_size=1000)
+    next(stream)
+    (child,) = one._children.aside
+    cycle: list[Any] = [stream]
+    cycle.append(cycle)
+    for each in one._children.idle:
+        os.kill(each.pid, signal.SIGKILL)
+    until(lambda: not any(each.is_alive for each in one._children.idle))
+    gc.disable()
+    try:
+        del stream, cycle
+        assert greendata.run(collect_then, partial(one.call, abs, -1)).get() == 1
+    finally:
+        gc.enable()
+    until(lambda: is_gone(child.pid))
+    until(lambda: free(one))
+
+
+def test_a_wait_for_a_child_is_given_up_by_a_thread_that_starts_one(one: ProcessEngine, tmp_path: Path) -> None:
+    """As above: what is dropped waits for a child."""
+    running = greendata.run(one.call, hold, str(tmp_path / "pid"))
+    pid_in(tmp_path / "pid")
+    waiting = greendata.run(one.call, abs, -1)
+    until(lambda: one._children.waiting)
+    with one._children._lock:
+        assert waiting.cancel()
+    with pytest.raises(JobCancelled):
+        waiting.get()
+    running.cancel_wait()
+    assert one.call(abs, -2) == 2
 
 
 def test_a_stream_that_is_closed_while_it_waits_ends_with_its_child(one: ProcessEngine, tmp_path: Path) -> None:
@@ -170,7 +248,7 @@ def test_the_deadline_of_a_stream_ends_its_child(one: ProcessEngine, tmp_path: P
 def test_a_child_that_ends_between_two_batches_is_an_error(one: ProcessEngine, blow: int) -> None:
     stream = NUMBERS.collect_batches(engine=one, chunk_size=1000)
     next(stream)
-    (child,) = one._children.busy
+    (child,) = one._children.aside
     os.kill(child.pid, blow)
     with pytest.raises(WorkerDied):
         for _ in stream:
@@ -183,7 +261,7 @@ def test_closing_the_engine_ends_its_streams(tmp_path: Path) -> None:
     engine = ProcessEngine(workers=1)
     stream = NUMBERS.collect_batches(engine=engine, chunk_size=1000)
     next(stream)
-    (child,) = engine._children.busy
+    (child,) = engine._children.aside
     engine.close()
     assert is_gone(child.pid)
     with pytest.raises(WorkerDied):
