@@ -161,18 +161,18 @@ class Dataset:
         try:
             _check_folder(path, state, may_continue=resume or again)  # now no other process can change the answer
             frontier = Frontier(state / _FRONTIER)
-            try:
-                opened = cls(path, schema, lock, frontier)
-                opened._check_settings(settings or {})
-                with _os_errors(path):
-                    opened._recover()
-                    if again and opened.is_finished:
-                        opened._begin_again()
-            except BaseException:
-                frontier.close()
-                raise
         except BaseException:
             lock.release()
+            raise
+        opened = cls(path, schema, lock, frontier)
+        try:
+            opened._check_settings(settings or {})
+            with _os_errors(path):
+                opened._recover()
+                if again and opened.is_finished:
+                    opened._begin_again()
+        except BaseException:
+            opened._release()
             raise
         return opened
 
@@ -256,10 +256,14 @@ class Dataset:
                             self.frontier.put_settings({"is_finished": "1"})
             finally:
                 self._is_over = True
-                if self._part is not None:
-                    self._part.close()
-                self.frontier.close()
-                self._folder_lock.release()
+                self._release()
+
+    def _release(self) -> None:
+        """Close what is open. May be called again."""
+        if self._part is not None:
+            self._part.close()
+        self.frontier.close()
+        self._folder_lock.release()
 
     @contextmanager
     def _ending_on_failure(self) -> Iterator[None]:
@@ -478,7 +482,10 @@ def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
             raise CrawlFolderRefused(path, "it is a file; give the path of a folder")
     has_crawl = (state / _FRONTIER).exists()
     if has_crawl and not may_continue:
-        remedy = f"continue it with resume=True, fetch all anew with again=True, or remove {folder} and {state}"
+        remedy = (
+            "continue it with resume=True (--resume), fetch all anew with again=True (--again), "
+            f"or remove {folder} and {state}"
+        )
         raise CrawlFolderRefused(folder, f"there is a crawl already; {remedy}")
     if not has_crawl and folder.exists() and os.listdir(folder):
         reason = f"it has files, but no frontier of a crawl beside it ({state.name})"

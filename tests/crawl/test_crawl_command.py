@@ -97,6 +97,7 @@ def test_a_folder_with_another_crawl_is_left_as_it_is(tmp_path: Path) -> None:
         ended = command(site, tmp_path / "pages")
     assert ended.returncode == 2
     assert "there is a crawl already" in ended.stderr
+    assert "--resume" in ended.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -160,8 +160,9 @@ def test_a_crawl_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
     opened(tmp_path / "pages").close()
     with pytest.raises(CrawlFolderRefused) as caught:
         opened(tmp_path / "pages")
-    ways = f"resume=True, fetch all anew with again=True, or remove {tmp_path / 'pages'} and {tmp_path / 'pages.crawl'}"
-    assert caught.value.reason == f"there is a crawl already; continue it with {ways}"
+    ways = "continue it with resume=True (--resume), fetch all anew with again=True (--again)"
+    remove = f"remove {tmp_path / 'pages'} and {tmp_path / 'pages.crawl'}"
+    assert caught.value.reason == f"there is a crawl already; {ways}, or {remove}"
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -106,6 +108,19 @@ def test_a_part_of_the_dataset_that_is_lost_is_fetched_again(tmp_path: Path, len
     assert dataset.frontier.counts() == Counts(todo=3, done=3)
     assert sorted(pl.scan_parquet(folder).collect()["url"]) == EVERYTHING[:2]
     assert finish(dataset) == EVERYTHING
+
+
+def test_an_opening_that_fails_leaves_nothing_open(
+    tmp_path: Path, keeps_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    folder = crawled(tmp_path, 1)  # so that a part grows
+    for file in folder.iterdir():
+        file.unlink()
+    (state(folder) / "schema").mkdir()
+    with keeps_descriptors(), pytest.raises(CrawlNotSaved, match="schema could not be written"):
+        opened(folder)
+    (state(folder) / "schema").rmdir()
+    opened(folder).close()
 
 
 def test_a_part_that_was_changed_is_not_touched(tmp_path: Path) -> None:
