@@ -89,7 +89,8 @@ class Hop:
     Attributes:
         url: the URL that was requested, in canonical form.
         status: the HTTP status, or None without a response. A status of 400 or more is not an error.
-        headers: the headers of the response, with names in lower case; values of one name are joined with commas.
+        headers: the headers of the response, with names in lower case; values of one name are joined with commas, but
+            of several content types the last one counts.
         body: the body, decompressed. Empty for a redirect, for status 204, 205 and 304, and if its type is not wanted.
         truncated: True if the body is incomplete: it was cut short, it is broken, or a limit ended it.
         seconds: how long the hop took.
@@ -225,7 +226,8 @@ def _read_head(response: HTTPResponse, hop: Hop) -> None:
     hop.status = response.status
     for name, value in response.headers.items():
         key = name.lower()
-        hop.headers[key] = f"{hop.headers[key]}, {value}" if key in hop.headers else value
+        is_list = key in hop.headers and key != "content-type"  # of which the last one counts, as in browsers
+        hop.headers[key] = f"{hop.headers[key]}, {value}" if is_list else value
     if response.status in _MOVED:
         target = response.headers.get("Location")
         hop.location = None if target is None else _as_text(target)

@@ -171,7 +171,7 @@ class CrawlCounters:
         """Return the finished pages of this run by host, status and class of error, the most pages first."""
         rows = [
             (host, status, error, *map(int, numbers[:2]), numbers[2])
-            for (host, status, error), numbers in self._groups.items()
+            for (host, status, error), numbers in [*self._groups.items()]  # at once: the hub may add some meanwhile
         ]
         frame = pl.DataFrame(rows, schema=SUMMARY, orient="row")
         return frame.sort(["pages", "host", "status", "error"], descending=[True, False, False, False])

@@ -94,7 +94,7 @@ class PageStage(Stage[Page]):
         """Return the pages of the run that began last by host, status and class of error, the most pages first.
 
         The columns are host (String), status (UInt16, null without a response), error (String, null without one), pages
-        and bytes (UInt64), and seconds (Float64), the sum of the last requests'.
+        and bytes (UInt64), and seconds (Float64), the sum of the last requests'. Safe from any thread.
 
         Example:
             >>> fetch([], user_agent="docs (docs@example.com)").summary().columns

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ import greendata
 from greendata import observe
 from greendata.crawl.dataset import Dataset
 from greendata.crawl.html import ParsedPage
+from greendata.crawl.page import Page
+from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Url, parse_url
 from greendata.crawl.verbs import CrawlStage, FetchStage, crawl, fetch
 from greendata.errors import (
@@ -829,6 +833,24 @@ def test_the_counters_and_the_summary_tell_what_came_of_the_pages() -> None:
             (origin, None, "RobotsDisallowed", 1),
             (origin, 404, None, 1),
         ]
+
+
+@pytest.mark.once("unpatched")  # with a native thread
+def test_the_summary_can_be_read_by_another_thread_while_pages_are_counted() -> None:
+    counters = CrawlCounters()
+    pages = [Page(url="http://x.example/", status=status) for status in range(200, 300)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            counting = executor.submit(
+                lambda: [counters.finished(page, f"http://{host}.example") for host in range(400) for page in pages]
+            )
+            while not counting.done():
+                counters.summary()
+            counting.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_progress_bar_shows_pages_bytes_and_errors(capsys: pytest.CaptureFixture[str]) -> None:

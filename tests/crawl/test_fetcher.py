@@ -79,6 +79,13 @@ def test_headers_that_come_twice_are_joined() -> None:
         assert hop(server.url + "/").headers["x-a"] == "1, 2"
 
 
+def test_of_two_content_types_the_last_one_counts() -> None:
+    page = answer(PAGE, "text/html; charset=utf-8").replace(b"Connection:", b"content-type: text/plain\r\nConnection:")
+    with serving({"/": page}) as server:
+        found = hop(server.url + "/")
+    assert (found.error, found.body, found.headers["content-type"]) == (None, PAGE, "text/html; charset=utf-8")
+
+
 def test_chunked_and_unlimited_bodies() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=1\r\nabcde\r\n3\r\nfgh\r\n0\r\nX-T: 1\r\n\r\n"
     with serving({"/c": chunked, "/u": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcdefgh"}) as server:
