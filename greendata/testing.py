@@ -141,7 +141,7 @@ class Reply:
             - ``stale``: the connection is closed after the answer, which says that it stays open.
 
     Raises:
-        BadArgument: *status*, *delay* or *pause* is not a number, or out of range.
+        BadArgument: *body* is neither text nor bytes; *status*, *delay* or *pause* is not a number, or out of range.
         BadChoice: there is no such fault.
 
     Example:
@@ -163,6 +163,8 @@ class Reply:
     fault: Fault | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.body, str | bytes):
+            raise BadArgument("body", self.body, "text or bytes")
         if not is_count(self.status, least=200) or self.status > 999:
             raise BadArgument("status", self.status, "a whole number from 200 to 999")
         for name, value in (("delay", self.delay), ("pause", self.pause)):
@@ -565,25 +567,30 @@ class Site:
         self._answer(connection, request)
 
     def _answer(self, connection: _Connection, request: Request) -> None:
+        keeps = self._keep_alive and b"\r\nconnection: close" not in request.head.lower()
         try:
             reply = _reply(self._page(request), request, self._turn_of)
+            pieces = _pieces(reply, request, keeps=keeps)
         except Exception as error:  # noqa: BLE001 - the block raises it
             self._errors.append(error)
-            reply = Reply(status=500, content_type="text/plain", body="a function of the site has raised an error")
+            reply = Reply(status=500, content_type="text/plain", body="a page of the site has raised an error")
+            pieces = _pieces(reply, request, keeps=keeps)
+        begin = partial(self._begin, connection, request, reply, pieces, keeps=keeps)
         seconds = self._delay + reply.delay
         if seconds:
-            self._later(seconds, partial(self._begin, connection, request, reply))
+            self._later(seconds, begin)
         else:
-            self._begin(connection, request, reply)
+            begin()
 
-    def _begin(self, connection: _Connection, request: Request, reply: Reply) -> None:
+    def _begin(
+        self, connection: _Connection, request: Request, reply: Reply, pieces: Iterator[bytes | float], *, keeps: bool
+    ) -> None:
         if not connection.is_open or connection.request is not request:  # the client has left
             return
-        keeps = self._keep_alive and b"\r\nconnection: close" not in request.head.lower()
         if reply.fault in ("close", "reset"):
             self._drop(connection, resets=reply.fault == "reset")
             return
-        connection.pieces = _pieces(reply, request, keeps=keeps)
+        connection.pieces = pieces
         connection.keeps = keeps and reply.fault not in ("short", "reset body", "bad chunk", "garbage", "stale")
         connection.resets = reply.fault == "reset body"
         self._write(connection)
@@ -726,7 +733,8 @@ def _parse(received: bytearray) -> tuple[str, str, bytes, bytes, int] | None:
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     marker = head.lower().find(b"\r\ncontent-length:")
     if marker >= 0:
-        length += int(head[marker + 17 :].split(b"\r\n", 1)[0])
+        digits = head[marker + 17 :].split(b"\r\n", 1)[0].strip()
+        length += int(digits) if digits.isdigit() else 0  # a client may send anything
         if len(received) < length:
             return None
     body = bytes(received[end + 4 : length])
@@ -767,7 +775,7 @@ def _pieces(reply: Reply, request: Request, *, keeps: bool) -> Iterator[bytes | 
     body = reply.body.encode() if isinstance(reply.body, str) else reply.body
     status = 304 if reply.status == 200 and _is_known(reply, request) else reply.status
     head = _head(reply, request, status, len(body), keeps=keeps)
-    if reply.fault is None or reply.fault == "stale":
+    if reply.fault in (None, "stale", "close", "reset"):
         has_body = request.method != "HEAD" and status not in (204, 304)
         return iter((head + body if has_body else head,))
     return _FAULTY[reply.fault](head, body, reply.pause)

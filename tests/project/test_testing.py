@@ -6,6 +6,7 @@ import _socket
 import gzip
 import http.client
 import pickle
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -154,6 +155,7 @@ def test_sitemaps_redirects_and_bombs() -> None:
         (lambda: Site({"/": []}), BadArgument, r"pages\['/'\] must be a page"),
         (lambda: Site(hosts=0), BadArgument, "hosts must be a whole number from 1"),
         (lambda: Site(delay=-1), BadArgument, "delay must be a number of seconds >= 0, got -1"),
+        (lambda: Reply(body=None), BadArgument, "body must be text or bytes, got None"),  # type: ignore[arg-type]
         (lambda: Reply(status=20), BadArgument, "status must be a whole number from 200 to 999, got 20"),
         (lambda: Reply(pause=-1), BadArgument, "pause must be a number of seconds >= 0, got -1"),
         (lambda: Reply(fault="no"), BadChoice, "fault must be 'bad chunk'"),  # type: ignore[arg-type]
@@ -188,6 +190,20 @@ def test_what_a_function_raises_is_a_500_and_raised_by_the_block() -> None:
         assert [status for status, _ in ask(site, "/", "/type")] == [500, 500]
     with pytest.raises(BadArgument, match="page must be text"), Site(wrong) as site:
         assert ask(site, "/type")[0][0] == 500
+
+
+def test_a_page_that_cannot_be_sent_is_a_500_and_the_site_goes_on() -> None:
+    with pytest.raises(UnicodeEncodeError), Site({"/": "\ud800", "/a": "a"}) as site:
+        assert [status for status, _ in ask(site, "/", "/a")] == [500, 200]
+
+
+@pytest.mark.parametrize("length", [b"abc", b"-5", b""])
+def test_a_client_that_sends_nonsense_ends_no_site(length: bytes) -> None:
+    with Site({"/": "x"}) as site:
+        with socket.create_connection((site.hosts[0], site.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n")
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        assert ask(site, "/")[0][0] == 200
 
 
 # -- faults -----------------------------------------------------------------------------------------------
