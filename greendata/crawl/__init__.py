@@ -6,7 +6,7 @@
     pages.run()
     print(pages.summary())
 
-`Page.error` is None, or the name of what happened. A status such as 404 is no error.
+`Page.error` is None, or the name of what happened. A status such as 404 is not an error.
 
 =====================================================  =====================================================
 ``BadUrl``                                             the URL cannot be fetched at all

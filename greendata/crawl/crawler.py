@@ -49,7 +49,7 @@ SITEMAP_LEVELS = 3  # indexes that may lead to a sitemap; the protocol allows on
 SITEMAP_BYTES = 50 << 20  # as sent and decompressed: the limit of the protocol
 SITEMAPS_AT_ONCE = 4  # in memory, of all hosts together, so that they are never more than 200 MB
 ROBOTS_BYTES = 512 * 1024  # of robots.txt that are read (RFC 9309 asks for 500 KiB)
-UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that was not to be had is asked for again
+UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that could not be fetched is asked for again
 PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
 UNPARSED = 16  # fetched pages that are not delivered, from which on no worker takes another request
 
@@ -153,7 +153,7 @@ class _Permission:
     Attributes:
         rules: the rules; None if the file is still being fetched.
         expires: when to ask again, on the monotonic clock.
-        error, message: why the file is not to be had, if that forbids everything.
+        error, message: why the file could not be fetched, if that forbids everything.
     """
 
     rules: RobotsRules | None
@@ -468,7 +468,7 @@ class Crawler:
         else:
             why = f"status {hop.status}" if status is not None else hop.message
             error = "RobotsUnreachable" if status is not None else hop.error
-            message = f"robots.txt of the host is not to be had ({why}), which forbids to fetch from it"
+            message = f"robots.txt of the host could not be fetched ({why}), so nothing else may be"
             permission = _Permission(rules, now + UNREACHABLE_EXPIRES, error, message)
         self.scheduler.host(task.owner).robots = permission
         self.scheduler.set_delay(task.owner, rules.crawl_delay)
@@ -526,7 +526,7 @@ class Crawler:
         """Return whether a sitemap is in the scope. A function of the caller that raises ends no crawl."""
         try:
             return self.scope is None or url in self.scope
-        except Exception as raised:  # noqa: BLE001 - it is told
+        except Exception as raised:  # noqa: BLE001 - a warning says so
             self._warn_of_scope(left_out(url, raised))
             return False
 

@@ -15,7 +15,7 @@ A commit stores some pages in two steps:
 A full part is renamed into the dataset, the folders are synced, and the frontier records that. A process can end
 between any two of these steps. When the crawl is resumed, the part is cut to its recorded length, which makes it what
 it was after the last complete commit, and a part that was renamed already is recorded. So a page is a row exactly if
-it is done. What is being fetched is known to nobody on disk: it is to do until it is done.
+it is done. Nothing on disk says what is being fetched: a page is to do until it is done.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ class Repairs(NamedTuple):
             >>> print(Repairs(("crawl-001-part-000002.parquet",), ()).text())
             1 part was cut short or removed, and its pages are fetched again: crawl-001-part-000002.parquet
         """
-        told = []
+        sentences = []
         if self.fetched_again:
             parts = counted(len(self.fetched_again), "part was", "parts were")
             their = "its" if len(self.fetched_again) == 1 else "their"
             names = ", ".join(self.fetched_again)
-            told.append(f"{parts} cut short or removed, and {their} pages are fetched again: {names}")
+            sentences.append(f"{parts} cut short or removed, and {their} pages are fetched again: {names}")
         if self.set_aside:
             files = counted(len(self.set_aside), "file was", "files were")
-            told.append(f"{files} set aside, which this crawl did not write: {', '.join(self.set_aside)}")
-        return "; ".join(told)
+            sentences.append(f"{files} set aside, which this crawl did not write: {', '.join(self.set_aside)}")
+        return "; ".join(sentences)
 
 
 class Dataset:
@@ -318,7 +318,7 @@ class Dataset:
         for name in sorted(found - {schema_part} - parts.keys()):
             if not _NAME.fullmatch(name):
                 raise CrawlFolderRefused(
-                    self.folder, f"it has {shortened(name)}, which is no part of this crawl; move it elsewhere"
+                    self.folder, f"it has {shortened(name)}, which is not part of this crawl; move it elsewhere"
                 )
             self._set_aside(name)
             set_aside.append(name)

@@ -172,7 +172,7 @@ class Fetcher(Closing):
     def fetch_hop(self, url: Url, *, headers: Mapping[str, str] | None = None, limits: Limits = Limits()) -> Hop:
         """Send a GET request for *url*, and return what came of it. No redirect is followed.
 
-        Whatever the server does is told by the `Hop`; only what the calling greenlet gets from others, such as
+        The `Hop` says whatever the server does; only what the calling greenlet gets from others, such as
         `gevent.Timeout`, is raised. A connection that was kept and that the server has closed meanwhile is replaced
         once.
 

@@ -179,7 +179,7 @@ class Frontier:
         path: the file of the database, made if it does not exist; None for a temporary one.
 
     Raises:
-        CrawlFolderRefused: the file is no frontier, or one of another version of greendata.
+        CrawlFolderRefused: the file is not a frontier, or one of another version of greendata.
         CrawlNotSaved: it cannot be opened or created.
 
     Example:
@@ -423,6 +423,6 @@ def _sqlite_errors(path: Path | str) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            reason = f"it is damaged, or no frontier at all ({error}); put back a copy, or crawl into another folder"
+            reason = f"it is damaged, or not a frontier ({error}); put back a copy, or crawl into another folder"
             raise CrawlFolderRefused(path, reason) from error
         raise CrawlNotSaved(path, str(error)) from error

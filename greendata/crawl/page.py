@@ -15,13 +15,13 @@ from greendata.schema.fields import columns_of
 
 __all__ = ("PAGE_ERRORS", "Page", "PageColumns", "RobotsVerdict")
 
-RobotsVerdict = Literal["allowed", "disallowed", "unreachable", "ignored"]
+RobotsVerdict = Literal["allowed", "disallowed", "unreachable"]
 
 # The names that `Page.error` has, and what each means.
 PAGE_ERRORS = {
     "BadUrl": "the text is not a URL that can be fetched",
     "RobotsDisallowed": "robots.txt of the host forbids it",
-    "RobotsUnreachable": "robots.txt could not be read, which forbids to fetch anything from the host",
+    "RobotsUnreachable": "robots.txt could not be read, so nothing may be fetched from the host",
     "HostGivenUp": "the host did not answer several times in a row",
     "AddressRefused": "the host has an address that is not public",
     "NameNotFound": "the host has no address",
@@ -30,7 +30,7 @@ PAGE_ERRORS = {
     "TlsFailed": "the encrypted connection could not be made",
     "CertificateInvalid": "the certificate of the host is not valid",
     "Timeout": "the response was not complete in time",
-    "BadResponse": "the response is not sound HTTP",
+    "BadResponse": "the response is not valid HTTP",
     "BadRedirect": "it redirects to what is not a URL that can be fetched",
     "TooManyRedirects": "it redirects too often",
     "OutOfScope": "it redirects to a page that is not in the scope of the crawl",
@@ -96,7 +96,7 @@ class Page(_Fields):
         status: the HTTP status; None without a response. 304 is a page that has not changed since the last crawl.
         fetched_at: when the response began, in UTC; None without a response.
         seconds: how long the last request took.
-        robots: what robots.txt said: "allowed", "disallowed"; "unreachable", which disallows as well; or "ignored".
+        robots: what robots.txt said: "allowed", "disallowed", or "unreachable", which disallows as well.
         content_type: the header of the response.
         charset: the standard's name of the charset.
         charset_source: how the charset was found.
@@ -161,12 +161,13 @@ class PageColumns:
 
         Example:
             >>> PageColumns().item_error(Page(url="https://example.com/"))
-            'extract returned a Page, but not said that it would: annotate what it returns'
+            'extract returned a Page, which its annotation does not name; write -> Page'
         """
         if item is None:
             return None
         if self._item is None:
-            return f"extract returned a {type(item).__name__}, but not said that it would: annotate what it returns"
+            name = type(item).__name__
+            return f"extract returned a {name}, which its annotation does not name; write -> {name}"
         if not isinstance(item, self._item):
             return f"extract returned a {type(item).__name__}, expected {self._item.__name__}"
         for column in self._columns:

@@ -266,7 +266,7 @@ def _sitemap_of(body: bytes, url: Url, scope: Scope | None) -> tuple[list[Url], 
         try:
             if found in scope:
                 pages.append(found)
-        except Exception as raised:  # noqa: BLE001 - it is told; a page has a row for that, and a sitemap has none
+        except Exception as raised:  # noqa: BLE001 - a warning says so; a page has a row for it
             why = why or left_out(found, raised)
         pace.pause()
     return pages, sitemap.sitemaps, why

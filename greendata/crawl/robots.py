@@ -228,7 +228,7 @@ class _File:
             elif key == b"sitemap":
                 if value and len(value) <= MAX_LENGTH and len(self.sitemaps) < MAX_SITEMAPS:
                     self.sitemaps.append(value.decode("utf-8", "replace"))
-            else:  # a delay is no rule of the RFC, so it does not end the names of a group
+            else:  # a delay is not a rule of the RFC, so it does not end the names of a group
                 self._has_rules = self._has_rules or key != b"crawl-delay"
                 for group in self._named:
                     group.add(key, value)

@@ -363,7 +363,7 @@ class Scheduler(Generic[R]):
         self._place(host)
 
     def bounded(self, seconds: float) -> float:
-        """Return *seconds*, a pause that a host asks for, from 0 to the limit. NaN is no pause.
+        """Return *seconds*, a pause that a host asks for, from 0 to the limit. NaN counts as 0.
 
         Example:
             >>> scheduler = Scheduler(max_wait=60, clock=lambda: 0.0)

@@ -16,7 +16,7 @@ _NOT_PUBLIC = tuple(
         ipaddress.ip_network,
         (
             "fec0::/10",  # formerly private
-            "64:ff9b:1::/48",  # the own translators of networks, which may lead into them
+            "64:ff9b:1::/48",  # NAT64 of a network itself (RFC 8215), which may lead into it
             "192.0.0.0/24",  # protocols of the IETF
             "3fff::/20",  # documentation
             "5f00::/16",  # segment routing

@@ -126,7 +126,7 @@ class Resolver:
 
         Raises:
             LookupFailed: there are none.
-        LookupTimeout: none were found within *timeout* seconds.
+            LookupTimeout: none were found within *timeout* seconds.
         """
         if (found := _numeric(host)) is not None:
             return found

@@ -26,7 +26,7 @@ class FramedResponse(HTTPResponse):
         """Read the status and the headers.
 
         Raises:
-            HTTPException: it is no response, or it is encoded or continued in a way that was not asked for.
+            HTTPException: it is not a response, or it is encoded or continued in a way that was not asked for.
         """
         super().begin()
         while self.status < FINAL:

@@ -34,7 +34,7 @@ def uploaded(field: str | None, limit: int) -> FileStorage:
 
     Raises:
         BodyTooLarge: the form is larger than *limit*, or than Flask's limits.
-        Malformed: it is no form, it is cut short, or it has no such file, or several.
+        Malformed: it is not a form, it is cut short, or it has no such file, or several.
     """
     is_default = request.form_data_parser_class is FormDataParser
     if is_default:

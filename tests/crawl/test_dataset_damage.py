@@ -136,7 +136,7 @@ def test_a_part_that_was_changed_is_not_touched(tmp_path: Path) -> None:
 def test_a_foreign_file_is_named_and_left_alone(tmp_path: Path) -> None:
     folder = crawled(tmp_path, 5)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(CrawlFolderRefused, match=r"pages: it has 'notes\.txt', which is no part of this crawl; move"):
+    with pytest.raises(CrawlFolderRefused, match=r"pages: it has 'notes\.txt', which is not part of this crawl; move"):
         opened(folder)
     assert (folder / "notes.txt").read_text() == "mine"
     (folder / "notes.txt").unlink()

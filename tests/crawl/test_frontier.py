@@ -161,7 +161,7 @@ def test_databases_of_others_are_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(CrawlFolderRefused, match="it is a database of another program; give another folder"):
         Frontier(path)
     path.write_bytes(b"no database at all, but long enough to look like a file of one" * 9)
-    with pytest.raises(CrawlFolderRefused, match="it is damaged, or no frontier at all"):
+    with pytest.raises(CrawlFolderRefused, match="it is damaged, or not a frontier"):
         Frontier(path)
 
 

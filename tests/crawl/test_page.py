@@ -97,7 +97,7 @@ def test_an_item_that_no_column_can_hold() -> None:
         (Shoe, Shoe(price=Decimal(1)), None),
         (Shoe, Boot(price=Decimal(1)), None),
         (Shoe, Maker(name="x"), "extract returned a Maker, expected Shoe"),
-        (None, Maker(name="x"), "extract returned a Maker, but not said that it would: annotate what it returns"),
+        (None, Maker(name="x"), "extract returned a Maker, which its annotation does not name; write -> Maker"),
         (Shoe, Shoe.model_construct(price="x", sizes=[]), "the item does not fit its columns: "),
         (Shoe, Shoe(price=Decimal("1e30")), "the item does not fit its columns: "),
         (Shoe, Shoe(price=Decimal(1), sizes=[2**70]), "the item does not fit its columns: "),
