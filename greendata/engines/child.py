@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import io
 import os
 import pickle
 import resource
 import signal
+import sys
 import traceback
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable
@@ -58,6 +60,8 @@ def main() -> None:
                 os.close(descriptor)
     os.set_inheritable(SOCKET, False)
     os.set_inheritable(LIFELINE, False)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+        sys.stdout.reconfigure(line_buffering=True)  # this process is killed in the end: nobody writes a buffer out
     sock = _socket.socket(fileno=SOCKET)
     try:
         (program, arguments, memory_limit), _ = receive(sock)

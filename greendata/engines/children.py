@@ -48,7 +48,8 @@ _MEMORY_INTERVAL = 10  # milliseconds between two looks at a child with a memory
 _STATE_INTERVAL = 1000  # milliseconds between two looks at any other
 _END_TIMEOUT = 1000  # milliseconds that a process which has closed its socket has for its end
 _FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
-_MAX_STDERR = 1 << 20  # bytes of stderr that are kept
+_MAX_STDERR = 1 << 20  # bytes of stderr that are kept when a request is over
+_MAX_STDERR_NOW = 64 << 20  # the same while it runs: what is written in the moment of the cut is lost
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
@@ -274,6 +275,7 @@ class Child:
         """
         interval = _STATE_INTERVAL if self._limit is None else _MEMORY_INTERVAL
         while not (ready := self._poll.poll(interval)):
+            self._pass_stderr_on(_MAX_STDERR_NOW)
             self._is_over_limit = self._limit is not None and self.memory > self._limit
             is_late = not self.is_ready and monotonic() > self._latest_start
             if self._is_over_limit or is_late or self.is_stopped:
@@ -316,8 +318,8 @@ class Child:
         except OSError:  # it has ended
             return ""
 
-    def _pass_stderr_on(self) -> None:
-        """Write to this process's stderr what the child has written to its own."""
+    def _pass_stderr_on(self, most: int = _MAX_STDERR) -> None:
+        """Write to this process's stderr what the child has written to its own, and keep *most* bytes of it."""
         file = self._stderr.fileno()
         size = os.fstat(file).st_size
         while self._passed_on < size:
@@ -325,7 +327,7 @@ class Child:
             self._passed_on += len(data)
             with suppress(OSError):  # there is none
                 os.write(2, data)
-        if size > _MAX_STDERR:
+        if size > most:
             os.ftruncate(file, 0)
             self._passed_on = 0
 

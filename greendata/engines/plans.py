@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pickle
@@ -242,8 +243,11 @@ def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
     """Return the frames that `pack` has packed. Large ones are mapped, without a copy, if pyarrow is there.
 
     Raises:
+        OSError: files have not arrived, because this process has no more descriptors.
         ValueError: a file is not sealed. Somebody could change it, or cut it short, which would end the process.
     """
+    if sum(isinstance(each, int) for each in packed) > len(files):
+        raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: a frame has come in a file that cannot be opened")
     return [pl.read_ipc_stream(BytesIO(each)) if isinstance(each, bytes) else _mapped(files[each]) for each in packed]
 
 

@@ -36,7 +36,7 @@ class ProcessEngine(SendingEngine):
     fork of this process. It ends with this process, however that ends, and with it the programs that its functions have
     started. One spare child is kept warm, to take the place of one that has ended. Children have the environment of
     this process without ``GREENDATA_*``, the flags of its interpreter, and its current directory. What they write to
-    stderr appears here.
+    stdout and stderr appears here.
 
     Plans, options and functions are pickled, with cloudpickle if it is installed, so lambdas may be sent. Frames come
     back without a copy if pyarrow is installed (``pip install 'greendata[process]'`` installs both). Safe from any

@@ -217,10 +217,15 @@ class RayTasks(SendingEngine):
             driver = self._driver()
             number = next(self._numbers)
             messages: list[tuple[tuple[Any, ...], list[int]]] = []
-            for key in sorted({key for each in keys for key in each} - driver.keys):
-                (packed,), files = packed_frames[key]
-                messages.append((("put", key, packed), [os.dup(file) for file in files]))  # closed once it is sent
-                driver.keys.add(key)
+            missing = sorted({key for each in keys for key in each} - driver.keys)
+            try:
+                for key in missing:
+                    (packed,), files = packed_frames[key]
+                    messages.append((("put", key, packed), [os.dup(file) for file in files]))  # closed once it is sent
+            except OSError:  # there are no more descriptors
+                close_all([file for _, files in messages for file in files])
+                raise
+            driver.keys.update(missing)
             if unshared := [key for key in driver.keys if key not in packed_frames]:
                 driver.keys.difference_update(unshared)
                 messages.append((("forget", unshared), []))

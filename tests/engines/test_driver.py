@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from greendata.engines.ray_cluster.driver import Answers, Driver
 from greendata.engines.ray_cluster.program import CANCELLED, FRAME
 from greendata.errors import ClusterUnreachable, EngineClosed, WorkerDied
 from tests.support.natives import Native, until
+from tests.support.processes import run_python
+from tests.support.races import at
 
 PROGRAM = "tests.support.child_tasks:serve_many"
 
@@ -80,6 +83,54 @@ def test_a_request_to_a_driver_that_is_not_ready_can_be_cancelled() -> None:
         assert answers.get()[0] == CANCELLED
     finally:
         driver.close(EngineClosed)
+
+
+def test_a_request_is_cancelled_by_a_thread_that_begins_another(driver: Driver) -> None:
+    """The garbage collector may drop a stream in any thread, also in one that has the lock of the requests."""
+    first = ask(driver, 1, "hold")
+    until(lambda: driver.is_ready)
+    sys.setprofile(at("c_call", "eventfd_write", Driver.begin.__code__, partial(driver.cancel, 1)))
+    try:
+        second = ask(driver, 2, "echo", "text")
+    finally:
+        sys.setprofile(None)
+    assert first.get()[0] == CANCELLED
+    assert second.get()[:2] == (FRAME, "text")
+
+
+def test_shared_frames_that_find_no_descriptor_are_sent_with_the_next_query() -> None:
+    """One of two frames finds one."""
+    finished = run_python(
+        """
+        import os, resource
+        from functools import partial
+        import polars as pl
+        from greendata.engines.ray import RayTasks
+        from greendata.engines.ray_cluster.driver import Driver
+        from greendata.errors import ClusterUnreachable, EngineClosed
+
+        def free():
+            os.close(descriptor := os.dup(0))
+            return descriptor
+
+        engine = RayTasks("127.0.0.1:1")
+        program = "tests.support.child_tasks:serve_many"
+        driver = Driver(program, (), dict(os.environ), partial(ClusterUnreachable, "there"))
+        engine._drivers[:] = [driver]
+        query = pl.concat([engine.share(pl.DataFrame({"a": range(100_000)})) for _ in range(2)])
+        before = len(os.listdir("/proc/self/fd"))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free() + 1, limits[1]))
+        try:
+            query.collect(engine=engine)
+        except OSError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(len(os.listdir("/proc/self/fd")) - before, driver.keys)
+        engine.close()
+        """
+    )
+    assert finished == (0, "[Errno 24] Too many open files\n0 set()\n", "")
 
 
 def test_what_arrives_for_a_request_that_was_left_is_closed(driver: Driver) -> None:

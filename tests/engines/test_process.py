@@ -356,6 +356,55 @@ def test_what_a_child_writes_to_stderr_is_written_here(one: ProcessEngine, capfd
     assert all(os.fstat(child._stderr.fileno()).st_size <= 1 << 20 for child in one._children.idle)
 
 
+def test_what_a_running_function_writes_to_stderr_is_written_here_meanwhile(
+    one: ProcessEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = greendata.run(one.call, child_tasks.write_to_stderr_and_hold, 65 * MIB, str(tmp_path / "pid"))
+    pid_in(tmp_path / "pid")
+    (child,) = one._children.busy
+    until(lambda: not os.fstat(child._stderr.fileno()).st_size)
+    result.cancel_wait()
+    assert capfd.readouterr().err == "e" * (65 * MIB)
+
+
+def test_what_a_child_prints_appears_though_it_is_killed_in_the_end() -> None:
+    finished = run_python(
+        """
+        from greendata.engines.process import ProcessEngine
+
+        with ProcessEngine(workers=1) as engine:
+            engine.call(print, "printed")
+        print("the end")
+        """,
+        env={"PYTHONUNBUFFERED": None},
+    )
+    assert finished == (0, "printed\nthe end\n", "")
+
+
+def test_frames_that_find_no_descriptor_are_an_error_of_their_query() -> None:
+    finished = run_python(
+        """
+        import os, resource
+        import polars as pl
+        from greendata.engines.process import ProcessEngine
+
+        with ProcessEngine(workers=1) as engine:
+            query = pl.LazyFrame().select(pl.int_range(100_000))
+            pid = engine.call(os.getpid)
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                query.collect(engine=engine)
+            except OSError as error:
+                print(error)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            print(query.collect(engine=engine).height, engine.call(os.getpid) == pid)
+        """
+    )
+    text = "[Errno 24] Too many open files: a frame has come in a file that cannot be opened"
+    assert finished == (0, f"{text}\n100000 True\n", "")
+
+
 # -- memory -------------------------------------------------------------------------------------------------
 
 

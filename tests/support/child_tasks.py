@@ -37,6 +37,7 @@ __all__ = (
     "variables",
     "write_to_socket",
     "write_to_stderr",
+    "write_to_stderr_and_hold",
 )
 
 
@@ -104,6 +105,12 @@ def write_to_stderr(size: int) -> None:
     """Write *size* bytes."""
     sys.stderr.write("e" * size)
     sys.stderr.flush()
+
+
+def write_to_stderr_and_hold(size: int, path: str) -> None:
+    """Write *size* bytes, then hold."""
+    write_to_stderr(size)
+    hold(path)
 
 
 def process_ids() -> pl.LazyFrame:

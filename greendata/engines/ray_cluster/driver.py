@@ -65,7 +65,8 @@ class Driver(Child):
             os.close(self._wakeup)
             raise
         self._unready = unready
-        self._requests_lock = native.allocate_lock()  # guards everything below; held for some lines at a time
+        # Guards everything below; held for some lines at a time. A finalizer may cancel a request in any thread.
+        self._requests_lock = native.RLock()
         self._answers: dict[int, Answers] = {}  # of the requests that are not over
         self._outgoing: deque[tuple[int, tuple[Any, ...], list[int]]] = deque()
         self._ending: Callable[[], BaseException] | None = None  # the error for all requests from now on
