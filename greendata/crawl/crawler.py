@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from gevent.hub import Waiter
-
+from greendata.crawl.page import RobotsVerdict
 from greendata.crawl.parsing import Fetched, Finished, Parser, left_out
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
 from greendata.crawl.scheduler import Host, Outcome, Scheduler
@@ -33,7 +32,7 @@ from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import BadUrl
 from greendata.errors.notes import text_of
 from greendata.http.retry import retry_after_of
-from greendata.pipelines.channel import Channel
+from greendata.pipelines.channel import Channel, Waiting, WaitQueue
 from greendata.pipelines.run import Run
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
@@ -53,7 +52,6 @@ UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that could not b
 PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
 UNPARSED = 16  # fetched pages that are not delivered, from which on no worker takes another request
 
-_MOVED = (301, 302, 303, 307, 308)
 _THROTTLED = (429, 503)
 _BROKEN = (408, 500, 502, 504)
 _FINAL = ("AddressRefused", "CertificateInvalid", "NameNotFound")  # errors that another attempt does not change
@@ -125,7 +123,7 @@ class PageTask(Task):
         self.depth = depth
         self.etag = etag
         self.last_modified = last_modified
-        self.robots: Literal["allowed", "disallowed", "unreachable"] | None = None
+        self.robots: RobotsVerdict | None = None
 
 
 class FileTask(Task):
@@ -231,7 +229,7 @@ class Crawler:
         self._postponed: deque[FileTask] = deque()  # sitemaps that wait until fewer are open
         self._has_warned = False  # of a scope that raises
         self._has_ended = False
-        self._idle: deque[Waiter[object]] = deque()  # workers that wait for a request
+        self._idle = _IdleWorkers(run.hub)
         self._timer = run.hub.loop.timer(0.0)
         self._timer_due = math.inf
         self._unparsed = 0  # what is in the channel, or being parsed or delivered
@@ -259,8 +257,7 @@ class Crawler:
     def end(self) -> None:
         """End the workers. Nothing must be in progress."""
         self._has_ended = True
-        while self._idle:
-            self._wake()
+        self._idle.wake_all()
 
     def close(self) -> None:
         """Close the connections and the timer, when all greenlets of the run have ended."""
@@ -287,22 +284,12 @@ class Crawler:
             if self.scheduler.is_hungry:
                 self._notify()
             if isinstance(task, Task):
-                self._wake()  # there may be more
+                self._idle.wake()  # there may be more
                 return task
             if task is not None and task < math.inf:
                 self._set_timer(task)
-            waiter: Waiter[object] = Waiter(self._run.hub)
-            self._idle.append(waiter)
-            try:
-                waiter.get()
-            finally:
-                if waiter in self._idle:
-                    self._idle.remove(waiter)
+            self._idle.wait()
         return None
-
-    def _wake(self) -> None:
-        if self._idle:
-            self._run.hub.loop.run_callback(self._idle.popleft().switch, None)
 
     def _set_timer(self, seconds: float) -> None:
         due = monotonic() + seconds
@@ -314,7 +301,7 @@ class Crawler:
 
     def _on_timer(self) -> None:
         self._timer_due = math.inf
-        self._wake()
+        self._idle.wake()
 
     def _schedule(self, task: Task) -> None:
         """Queue *task* at the host of its next hop, and have the robots.txt of that host fetched first."""
@@ -324,7 +311,7 @@ class Crawler:
             if host.robots is None:
                 self._ask_robots(host, task.url)
         self.scheduler.add(task, urgent=is_robots)
-        self._wake()
+        self._idle.wake()
 
     def _ask_robots(self, host: Host[Task], url: Url) -> None:
         host.robots = _ASKED
@@ -359,7 +346,7 @@ class Crawler:
         if self._is_retried(task, hop, at):
             self._release(task)
             return
-        if hop.error is None and hop.status in _MOVED and hop.location is not None:
+        if hop.error is None and hop.location is not None:
             self._redirect(task, hop, at)
         else:
             self._end(task, hop, at)
@@ -473,7 +460,7 @@ class Crawler:
         self.scheduler.host(task.owner).robots = permission
         self.scheduler.set_delay(task.owner, rules.crawl_delay)
         self.scheduler.release(task.owner)
-        self._wake()
+        self._idle.wake()
         if self._options.sitemaps and permission.error is None:
             self._add_sitemaps_of(task, rules.sitemaps or ("/sitemap.xml",))
         self.files -= 1
@@ -500,7 +487,7 @@ class Crawler:
                 self._end_pages(pages)
             self._unparsed -= len(batch)
             del first, batch, pages
-            self._wake()
+            self._idle.wake()
             self._notify()
 
     def _end_pages(self, pages: list[tuple[PageTask, tuple[Hop, datetime | None]]]) -> None:
@@ -545,6 +532,26 @@ class Crawler:
                 self._found(urls)
         self._release(task)
         self.files -= 1
+
+
+class _IdleWorkers(WaitQueue):
+    """The workers that wait for a request. Nobody is woken later for what happens while none waits."""
+
+    def __init__(self, hub: Any) -> None:
+        super().__init__(hub)
+        self._waiting: Waiting = deque()
+
+    def wait(self) -> None:
+        """Wait until woken."""
+        self._wait_in(self._waiting)
+
+    def wake(self) -> None:
+        """Wake the worker that waits longest, if there is one."""
+        self._wake(self._waiting, 1)
+
+    def wake_all(self) -> None:
+        """Wake all of them."""
+        self._wake(self._waiting, len(self._waiting))
 
 
 def _is_broken_robots(task: Task, hop: Hop) -> bool:

@@ -340,12 +340,6 @@ class Scheduler(Generic[R]):
         host.is_held = False
         self._place(host)
 
-    def defer(self, origin: str, seconds: float) -> None:
-        """Send nothing to a host for *seconds*, bounded."""
-        host = self.host(origin)
-        host.next_start = max(host.next_start, self._clock() + self.bounded(seconds))
-        self._place(host)
-
     def set_delay(self, origin: str, seconds: float | None) -> None:
         """Set the delay that a host asks for, from its last request on. It is never shorter than the crawl's own."""
         host = self.host(origin)
@@ -353,13 +347,6 @@ class Scheduler(Generic[R]):
         if host.next_start == host.after_start:
             host.next_start = host.after_start = host.after_start + delay - host.delay
         host.delay = delay
-        self._place(host)
-
-    def give_up(self, origin: str) -> None:
-        """Let the requests of a host come out of `take` at once. They are not to be sent."""
-        host = self.host(origin)
-        self._give_up(host)
-        self._suspect_if(host, False)
         self._place(host)
 
     def bounded(self, seconds: float) -> float:
@@ -434,13 +421,10 @@ class Scheduler(Generic[R]):
             doublings = min(host.failures - 1, 30)  # the power of a larger one is of no use
             pause = min(BACK_OFF * 2.0**doublings, BACK_OFF_MAX) * self._random.uniform(*JITTER)
             if host.unreachable >= UNREACHABLE_MOST or host.failures >= FAILED_MOST:
-                self._give_up(host)
+                self.hosts_given_up += not host.is_given_up
+                host.is_given_up = True
         self._suspect_if(host, (host.failures > 0 or host.seconds > SLOW) and not host.is_given_up)
         return pause
-
-    def _give_up(self, host: Host[R]) -> None:
-        self.hosts_given_up += not host.is_given_up
-        host.is_given_up = True
 
     def _suspect_if(self, host: Host[R], is_suspect: bool) -> None:  # noqa: FBT001 - the new value of a field
         if is_suspect is not host.is_suspect:

@@ -31,6 +31,7 @@ __all__ = (
     "Stopped",
     "TicketLock",
     "WaitQueue",
+    "Waiting",
     "Window",
     "YieldTimer",
     "clock",

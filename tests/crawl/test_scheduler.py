@@ -137,12 +137,12 @@ def test_a_request_that_was_not_sent_leaves_no_delay() -> None:
 
 
 def test_what_was_not_sent_does_not_undo_a_pause_that_came_meanwhile() -> None:
-    scheduler = scheduler_at(Clock(), delay=1.0)
-    scheduler.add(Page(A, 0))
-    page = taken(scheduler)
-    scheduler.defer(A, 60.0)
-    scheduler.done(page, Outcome.UNSENT)
-    scheduler.add(Page(A, 1))
+    scheduler = scheduler_at(Clock(), per_host=2, delay=0.0)
+    for name in range(3):
+        scheduler.add(Page(A, name))
+    first, second = taken(scheduler), taken(scheduler)
+    scheduler.done(first, Outcome.THROTTLED, retry_after=60.0)
+    scheduler.done(second, Outcome.UNSENT)
     assert waits(scheduler) == 60.0
 
 
@@ -335,10 +335,9 @@ def test_a_host_alone_may_use_all_workers() -> None:
 
 def test_hosts_that_wait_for_their_time_take_no_share_from_the_others() -> None:
     scheduler = scheduler_at(Clock(), workers=8, per_host=8)
-    for origin in (A, B):
+    for origin, outcome in ((A, Outcome.ANSWERED), (B, Outcome.THROTTLED)):
         scheduler.add(Page(origin))
-        scheduler.done(taken(scheduler))
-    scheduler.defer(B, 60.0)
+        scheduler.done(taken(scheduler), outcome, retry_after=60.0 if origin == B else None)
     for name in range(20):
         scheduler.add(Page(A, name))
         scheduler.add(Page(B, name))
