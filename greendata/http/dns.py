@@ -36,7 +36,7 @@ from greendata.hub.result import Result
 
 __all__ = ("Address", "LookupFailed", "LookupTimeout", "NO_NAME", "Resolver", "resolver")
 
-LOOKUPS = 6  # at a time; more help only if the name server is far away, and a resolver at home refuses too many
+LOOKUPS = 6  # at a time; more help only if the name server is far away, and the resolver of a router refuses too many
 OVERDUE = 1.0  # seconds; most lookups take less than a tenth
 MAX_OVERDUE = 24  # native threads
 HANGING = 10.0  # seconds; a lookup that has run for so long fails those who come to wait for it

@@ -143,7 +143,7 @@ def test_more_urls_than_are_held_in_memory_are_fetched(monkeypatch: pytest.Monke
         assert len(fetched(*(site.url(f"/{number}") for number in range(50)))) == 50
 
 
-def test_an_element_that_is_no_text_ends_the_pipeline_and_names_itself() -> None:
+def test_an_element_that_is_not_text_ends_the_pipeline_and_is_named() -> None:
     with Site({"/": "x"}) as site, pytest.raises(BadArgument, match="each URL must be text, got 7") as caught:
         list(fetch([site.url("/"), 7], **BOT))  # type: ignore[list-item]
     assert caught.value.__notes__ == ["raised by fetch over element 1"]
@@ -184,7 +184,7 @@ def test_redirects_go_through_the_rules_of_the_host_that_they_lead_to() -> None:
         assert [site.count("/robots.txt", host=host) for host in site.hosts] == [1, 1, 1]
 
 
-def test_redirects_are_limited_and_each_hop_is_told() -> None:
+def test_redirects_are_limited_and_each_hop_is_recorded() -> None:
     def step(request: Request) -> Reply | str:
         number = int(request.path[1:])
         return Reply.redirect(f"/{number + 1}") if number != 13 else "<title>end</title>"
@@ -561,7 +561,7 @@ def gives_up(page: ParsedPage) -> None:
     ("extract", "message"),
     [(panics, "PanicException: a bug of Polars"), (gives_up, "Timeout: 3 seconds")],
 )
-def test_what_is_no_exception_of_python_fails_its_page_only(extract: Any, message: str) -> None:
+def test_what_is_not_an_exception_fails_its_page_only(extract: Any, message: str) -> None:
     with Site({"/": "x"}) as site:
         [page] = fetched(site.url("/"), extract=extract).values()
     assert (page.error, page.message) == ("ExtractFailed", message)
@@ -666,7 +666,7 @@ def test_a_second_crawl_asks_whether_pages_have_changed(tmp_path: Path) -> None:
         assert rows_of(out).filter(url=site.url("/"))["status"].to_list().count(304) == 2
 
 
-def test_a_part_that_was_cut_is_told_and_its_pages_are_fetched_again(tmp_path: Path) -> None:
+def test_a_part_that_was_cut_is_reported_and_its_pages_are_fetched_again(tmp_path: Path) -> None:
     out = tmp_path / "pages"
     with Site(SHOP) as site:
         crawl(site.url("/"), out=out, **BOT).run()

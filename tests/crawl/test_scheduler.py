@@ -162,7 +162,7 @@ def test_crawl_delay_makes_the_delay_longer_never_shorter_and_is_bounded() -> No
         clock.now += 60.0
 
 
-def test_a_crawl_delay_counts_from_the_request_that_told_it() -> None:
+def test_a_crawl_delay_counts_from_the_request_before_it_was_known() -> None:
     clock = Clock()
     scheduler = scheduler_at(clock, delay=0.0)
     scheduler.add(Page(A, 0))

@@ -162,7 +162,7 @@ def test_a_child_that_closes_its_socket_and_lives_is_ended(one: ProcessEngine, t
 
 
 @pytest.mark.parametrize("text", [b"garbage", b"x" * 20, b"greendat" + b"\xff" * 12])
-def test_what_a_function_writes_to_the_socket_is_no_answer(one: ProcessEngine, text: bytes) -> None:
+def test_what_a_function_writes_to_the_socket_is_not_an_answer(one: ProcessEngine, text: bytes) -> None:
     """Nobody waits for the rest of it: the function holds."""
     with pytest.raises(WorkerDied):
         one.call(child_tasks.write_to_socket, text)

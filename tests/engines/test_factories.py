@@ -110,7 +110,7 @@ def test_an_error_that_only_the_child_knows() -> None:
         LF.collect(engine=engine)
 
 
-def test_what_is_no_frame_is_an_error() -> None:
+def test_what_is_not_a_frame_is_an_error() -> None:
     with (
         ProcessEngine(workers=1, inner=f"{PLACE}:Odd") as engine,
         pytest.raises(EngineFailed, match=r"its collect\(\) returned dict, expected a polars\.DataFrame"),
@@ -127,6 +127,6 @@ def test_a_method_that_it_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("inner", ["a b:c", ":", "a:", ":b", "a:b:c", "1a:b"])
-def test_what_is_no_place_of_a_function_is_refused_at_once(inner: str) -> None:
+def test_what_does_not_name_a_function_is_refused_at_once(inner: str) -> None:
     with pytest.raises(BadArgument, match=r"inner must be 'auto', 'in-memory', 'streaming' or 'module:factory', got"):
         ProcessEngine(inner=inner)

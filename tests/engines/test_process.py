@@ -517,7 +517,7 @@ def test_an_engine_is_closed_whatever_the_pool_accepts() -> None:
     assert finished == (0, "True\nTrue\n", "")
 
 
-def test_all_who_wait_are_told_when_no_process_can_be_started(tmp_path: Path) -> None:
+def test_all_waiters_fail_when_no_process_can_be_started(tmp_path: Path) -> None:
     finished = run_python(
         """
         import os, resource

@@ -231,7 +231,7 @@ def test_lines_of_errors_after_ignored_lines(monkeypatch: pytest.MonkeyPatch) ->
         assert caught.value.line == 8
 
 
-def test_a_chunk_that_begins_with_a_short_record_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_begins_with_a_short_record_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_scan, "SCAN_BYTES", 8)
     content = b"a,b\n1,2\n3,4\n5\n\n6,7\n8,soon\n"
     with pytest.raises(Malformed, match="soon") as caught:

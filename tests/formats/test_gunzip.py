@@ -104,5 +104,5 @@ def test_several_members_are_one_text_where_they_may_be() -> None:
 
 
 @pytest.mark.parametrize("content", [TEXT, zlib.compress(TEXT), b"\x28\xb5\x2f\xfd1234", b"\x1f\x8b\x07aaaaaaaaaa"])
-def test_other_data_is_no_gzip(content: bytes) -> None:
+def test_other_data_is_not_gzip(content: bytes) -> None:
     assert "header" in reason(content) or "method" in reason(content)

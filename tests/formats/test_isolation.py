@@ -164,7 +164,7 @@ def test_a_crash_is_malformed_input(place: Isolated) -> None:
     assert read_in(place, read_frame).height == 1
 
 
-def test_input_that_hangs_the_parser_is_ended_by_an_alarm_whoever_has_the_gil(tmp_path: Path) -> None:
+def test_input_that_hangs_the_parser_is_ended_by_an_alarm_even_if_it_holds_the_gil(tmp_path: Path) -> None:
     place = Isolated(Isolation(workers=1, timeout=0.2))
     with pytest.raises(TooCostly, match=r"^cannot read this csv: it takes more than 0\.2 seconds"):
         read_in(place, read_and(hold_the_gil), str(tmp_path / "pid"))
@@ -182,7 +182,7 @@ def test_the_alarm_does_not_outlive_the_reading(place: Isolated) -> None:
     assert place._engine.call(signal.getitimer, signal.ITIMER_REAL) == (0, 0)
 
 
-def test_a_child_that_ends_for_another_reason_is_no_error_of_the_input(place: Isolated) -> None:
+def test_a_child_that_ends_for_another_reason_is_not_an_error_of_the_input(place: Isolated) -> None:
     with pytest.raises((WorkerDied, Malformed)) as caught:
         read_in(place, read_and(exit_with), 3)
     found = caught.value if isinstance(caught.value, WorkerDied) else caught.value.__cause__

@@ -70,7 +70,7 @@ CODINGS = ["chunked", "Chunked", "chunked ", "chunked,", "identity, chunked", "c
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_the_sizes_of_chunks_are_no_part_of_the_body(coding: str) -> None:
+def test_the_sizes_of_chunks_are_not_part_of_the_body(coding: str) -> None:
     page = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n8\r\n{CSV.decode()}\r\n0\r\n\r\n"
     with serving({"/": page.encode()}) as server:
         assert fetch(server.url + "/") == CSV

@@ -189,7 +189,7 @@ def test_a_page_is_requested_again(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize("status", retry.RETRIED)
-def test_what_is_not_mended_is_raised(status: int, pauses: list[float]) -> None:
+def test_what_another_attempt_does_not_change_is_raised(status: int, pauses: list[float]) -> None:
     with Site({"/": status}) as site:
         with pytest.raises(FetchFailed, match=f"the status is {status}") as caught:
             pages_of(site, attempts=3)
@@ -309,7 +309,7 @@ def test_a_next_page_at_another_host_does_not_get_the_headers(target: str) -> No
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "http://[", "javascript:alert(1)"])
-def test_a_next_page_that_is_no_url(target: str) -> None:
+def test_a_next_page_that_is_not_a_url(target: str) -> None:
     with Site({"/": api({"rows": [], "next": target})}) as site, pytest.raises(UrlRefused):
         pages_of(site, rows="rows", next="next")
 

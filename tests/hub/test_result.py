@@ -282,7 +282,7 @@ def test_objects_of_a_cancelled_job_are_freed_on_the_hubs_thread(held: Gate) -> 
     assert died.count(get_ident()) == 3
 
 
-def test_a_result_dropped_while_its_job_runs_is_no_loss(held: Gate) -> None:
+def test_a_result_dropped_while_its_job_runs_loses_nothing(held: Gate) -> None:
     ran: list[int] = []
     submit(lambda: held() or ran.append(1))  # type: ignore[func-returns-value]
     held.wait_arrived()

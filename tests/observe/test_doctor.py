@@ -240,7 +240,7 @@ def test_an_autopatch_that_did_nothing_is_explained(case: str) -> None:
     assert told in found["text"]
 
 
-def test_a_patch_that_the_caller_excluded_is_told_as_such() -> None:
+def test_a_patch_that_the_caller_excluded_is_named() -> None:
     found = findings("from gevent import monkey\nmonkey.patch_all(thread=False)\n")["gevent patch"]
     assert found["verdict"] == "warn"
     assert found["text"].startswith("threading is excluded by the caller of patch_all(thread=False): a greenlet that")

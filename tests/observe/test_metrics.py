@@ -18,7 +18,7 @@ from greendata.observe.histogram import BOUNDS
 from greendata.observe.metrics import Metrics
 from greendata.pool import job as jobs
 from tests.conftest import Gate, run_python
-from tests.support.natives import at_home, until
+from tests.support.natives import once_counted, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -53,7 +53,7 @@ def broken() -> None:
 
 def test_outcomes_waits_and_runs_by_label(metrics: Metrics) -> None:
     for func in (int, int, broken):
-        at_home(greendata.run(func, label="report"))
+        once_counted(greendata.run(func, label="report"))
     found = samples(metrics)
     assert found["greendata_jobs_total", labels(label="report", outcome="done")] == 2
     assert found["greendata_jobs_total", labels(label="report", outcome="failed")] == 1
@@ -89,7 +89,7 @@ def test_a_rejected_submit_is_counted(metrics: Metrics) -> None:
 
 def test_labels_are_bounded(metrics: Metrics) -> None:
     for result in [greendata.run(int, label=f"report of {chr(number)}") for number in range(300, 320 + LABELS)]:
-        at_home(result)
+        once_counted(result)
     found = samples(metrics)
     assert found["greendata_jobs_total", labels(label="other", outcome="done")] == 20
     assert sum(name == "greendata_jobs_total" for name, _ in found) == LABELS + 1
@@ -105,7 +105,7 @@ def test_metrics_are_written_without_a_request() -> None:
 
 
 def test_openmetrics_on_request(metrics: Metrics) -> None:
-    at_home(greendata.run(int, label='a "label"\n'))
+    once_counted(greendata.run(int, label='a "label"\n'))
     body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     families = {family.name: family for family in parse_openmetrics(body.decode())}
@@ -127,10 +127,10 @@ WORKER = """
 import os, signal, sys
 import greendata
 from greendata.observe.metrics import Metrics
-from tests.support.natives import at_home
+from tests.support.natives import once_counted
 metrics = Metrics()
 for _ in range(int(sys.argv[1])):
-    at_home(greendata.run(int, label="report"))
+    once_counted(greendata.run(int, label="report"))
 print(metrics.exposition()[0].decode(), flush=True)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -165,12 +165,12 @@ def test_each_forked_child_writes_its_own_metrics(tmp_path: Path) -> None:
         from gevent.monkey import get_original
         import greendata
         from greendata.observe.metrics import Metrics
-        from tests.support.natives import at_home
+        from tests.support.natives import once_counted
         metrics = Metrics()
-        at_home(greendata.run(int))
+        once_counted(greendata.run(int))
         metrics.exposition()
         pid = os.fork()
-        at_home(greendata.run(int, label="report"))
+        once_counted(greendata.run(int, label="report"))
         if not pid:
             print(metrics.exposition()[0].decode(), flush=True)
             os._exit(0)

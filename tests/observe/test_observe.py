@@ -16,7 +16,7 @@ from greendata.observe.histogram import BOUNDS, Durations
 from greendata.pool import job as jobs
 from tests.conftest import Gate, run_python
 from tests.support.frames import one_worker
-from tests.support.natives import Native, at_home, until
+from tests.support.natives import Native, once_counted, until
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def broken() -> None:
 
 
 def test_every_outcome_is_counted(held: Gate) -> None:
-    at_home(greendata.run(int, label="report")).get()
+    once_counted(greendata.run(int, label="report")).get()
     with pytest.raises(ValueError, match="cake of mine"):
-        at_home(greendata.run(broken, label="report")).get()
+        once_counted(greendata.run(broken, label="report")).get()
     running = greendata.run(held, label="report")
     held.wait_arrived()
     counters = observe.stats().labels["report"]
@@ -59,7 +59,7 @@ def test_a_job_that_never_began_has_waited_and_not_run(held: Gate) -> None:
 
 def test_the_totals_are_the_sums_over_the_labels() -> None:
     for label in ("a", "a", "b"):
-        at_home(greendata.run(int, label=label))
+        once_counted(greendata.run(int, label=label))
     stats = observe.stats()
     assert stats.runs.count == stats.waits.count == 3
     assert stats.runs.total == pytest.approx(sum(counters.runs.total for counters in stats.labels.values()))
@@ -67,7 +67,7 @@ def test_the_totals_are_the_sums_over_the_labels() -> None:
 
 def test_labels_are_bounded() -> None:
     for result in [greendata.run(int, label=f"report of {chr(number)}") for number in range(300, 320 + LABELS)]:
-        at_home(result)
+        once_counted(result)
     labels = observe.stats().labels
     assert len(labels) == LABELS + 1
     assert labels["other"].done == 20
@@ -75,7 +75,7 @@ def test_labels_are_bounded() -> None:
 
 def test_the_last_failures_are_kept_without_any_data() -> None:
     for number in range(FAILURES + 3):
-        at_home(greendata.run(broken, label=f"report {number}"))
+        once_counted(greendata.run(broken, label=f"report {number}"))
     failures = observe.stats().failures
     assert len(failures) == FAILURES
     assert (failures[0].label, failures[0].error, failures[0].text) == (f"report {FAILURES + 2}", "ValueError", None)
@@ -95,7 +95,7 @@ def test_texts_of_errors_are_kept_on_request() -> None:
         raise Mute
 
     for func in (broken, mute):
-        at_home(greendata.run(func))
+        once_counted(greendata.run(func))
     assert [failure.text for failure in observe.stats().failures] == [
         "(its text raised RuntimeError)",
         "a value of the data: cake of mine",
@@ -136,7 +136,7 @@ def test_jobs_of_threads_without_a_hub_are_counted_by_the_pool_only() -> None:
     done = observe.stats().pool.done
     assert Native(lambda: greendata.run(int, label="plain").get(timeout=10)).join() == 0
     inside = greendata.run(lambda: greendata.run(int, label="inline").get(), label="outside")
-    assert at_home(inside).get() == 0
+    assert once_counted(inside).get() == 0
     until(lambda: observe.stats().pool.done >= done + 2)  # the inline job is part of the enclosing job
     stats = observe.stats()
     assert stats.pool.done == done + 2
@@ -158,13 +158,13 @@ def test_the_snapshot_is_json_with_the_same_names(held: Gate) -> None:
 
 
 def test_starting_twice_changes_nothing_and_stopping_discards(observed: observe.Observer) -> None:
-    at_home(greendata.run(int, label="report"))
+    once_counted(greendata.run(int, label="report"))
     assert observe.start(keep_texts=True) is observed
     assert "report" in observe.stats().labels
     observe.stop()
     observe.stop()
     assert observe.stats().labels == {}
-    at_home(greendata.run(int, label="report"))
+    once_counted(greendata.run(int, label="report"))
     assert observe.stats().labels == {}
 
 
@@ -198,11 +198,11 @@ def test_a_forked_child_starts_with_empty_counters() -> None:
         import greendata
         from gevent.monkey import get_original
         from greendata import observe
-        from tests.support.natives import at_home
+        from tests.support.natives import once_counted
         observe.start()
-        at_home(greendata.run(int, label="parent"))
+        once_counted(greendata.run(int, label="parent"))
         pid = os.fork()
-        at_home(greendata.run(int, label="child" if not pid else "parent"))
+        once_counted(greendata.run(int, label="child" if not pid else "parent"))
         if pid:
             get_original("os", "waitpid")(pid, 0)
         print({label: counters.done for label, counters in observe.stats().labels.items()}, flush=True)

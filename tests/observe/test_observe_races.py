@@ -20,7 +20,7 @@ from greendata.tasks.caller import Caller
 from greendata.tasks.hub_thread import HubThread
 from greendata.web import drain
 from tests.conftest import Gate
-from tests.support.natives import Native, at_home, in_a_plain_thread, until
+from tests.support.natives import Native, in_a_plain_thread, once_counted, until
 from tests.support.races import at
 
 
@@ -88,10 +88,10 @@ def test_a_failing_handler_holds_up_no_record(kept: Kept, hub_errors: list[str])
 
 def test_a_job_finishes_while_a_trace_is_written(tmp_path: Path) -> None:
     with trace(tmp_path / "a.json") as seen:
-        at_home(greendata.run(int, label="first"))
+        once_counted(greendata.run(int, label="first"))
         events = seen.events()
         found = [next(event for event in events if event["ph"] == "b")]
-        at_home(greendata.run(int, label="second"))
+        once_counted(greendata.run(int, label="second"))
         found += events
     assert {event["name"] for event in found if event["ph"] == "b"} == {"first", "run"}
 

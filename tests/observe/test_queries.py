@@ -20,7 +20,7 @@ from greendata.pool.cleanup import run_to_completion
 from greendata.pool.operation import Operation, operation
 from tests.conftest import Gate
 from tests.support.frames import one_worker
-from tests.support.natives import at_home, in_a_plain_thread, until
+from tests.support.natives import in_a_plain_thread, once_counted, until
 
 
 class Row(BaseModel):
@@ -51,7 +51,7 @@ def stream() -> None:
 
 
 ONE = {
-    "a verb": lambda: at_home(greendata.collect(LAZY, label="query")).get(),
+    "a verb": lambda: once_counted(greendata.collect(LAZY, label="query")).get(),
     "a stream": stream,
     "a query that is sent": lambda: b"".join(greendata.encode(LAZY, "csv", label="query")),
     "a body with a model": lambda: greendata.decode(b'[{"a": 1}]', "json", model=Row, label="query"),
@@ -82,7 +82,7 @@ def test_a_typed_frame_counts_its_query_and_not_the_checks_of_its_rows() -> None
     assert sum(done for done, _, _ in outcomes().values()) == 1
 
 
-def test_writing_a_frame_that_is_there_is_no_query() -> None:
+def test_writing_a_frame_that_exists_is_not_a_query() -> None:
     b"".join(greendata.encode(EAGER, "csv"))
     b"".join(greendata.encode([EAGER, EAGER], "csv"))
     run_to_completion(int, label="close").get()
@@ -90,7 +90,7 @@ def test_writing_a_frame_that_is_there_is_no_query() -> None:
     assert outcomes() == {}
 
 
-def test_input_that_is_refused_is_no_failure_of_the_service() -> None:
+def test_input_that_is_refused_is_not_a_failure_of_the_service() -> None:
     with pytest.raises(FrameInvalid):
         greendata.decode(b'[{"a": "x"}]', "json", model=Row)
     assert outcomes() == {"decode json": (1, 0, 0)}
@@ -178,7 +178,7 @@ def test_listeners_of_a_plain_thread_hear_of_no_operation() -> None:
 def test_an_operation_around_another_is_the_query() -> None:
     with operation("outer"):
         greendata.validate(EAGER, Row)
-        at_home(greendata.collect(LAZY)).get()
+        once_counted(greendata.collect(LAZY)).get()
     assert outcomes() == {"outer": (1, 0, 0)}
 
 
@@ -187,7 +187,7 @@ def test_an_operation_ends_once() -> None:
     listeners.add_query_listener(heard.append)
     found = Operation("query")
     with found.parts():
-        at_home(greendata.run(int)).get()
+        once_counted(greendata.run(int)).get()
     found.finish(ValueError())
     found.finish()
     listeners.remove_query_listener(heard.append)

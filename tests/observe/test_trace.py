@@ -18,7 +18,7 @@ from greendata.observe.trace import trace
 from greendata.pool import job as jobs
 from tests.conftest import Gate
 from tests.support.frames import crowded
-from tests.support.natives import at_home, until
+from tests.support.natives import once_counted, until
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_jobs_are_slices_on_the_tracks_of_their_workers(tmp_path: Path) -> None:
     with trace(path) as seen:
         results = [greendata.run(int, label="quick"), greendata.run(fail, label="broken")]
         for result in results:
-            at_home(result)
+            once_counted(result)
         until(lambda: any(event["ph"] == "C" for event in seen.events()))
         assert not path.exists()
     events = events_of(path)
@@ -108,7 +108,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkey
     path = tmp_path / "out.json"
     with trace(path) as seen:
         for number in range(5):
-            at_home(greendata.run(int, label=f"job {number}"))
+            once_counted(greendata.run(int, label=f"job {number}"))
         assert seen.dropped == 2
     check_format(events_of(path))
     assert json.loads(path.read_text(encoding="utf-8"))["otherData"] == {"jobs_dropped": 2}
@@ -152,7 +152,7 @@ def test_a_drained_pool_takes_no_trace_away(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     try:
         with trace(path):
-            at_home(greendata.run(int, label="last"))
+            once_counted(greendata.run(int, label="last"))
             greendata.drain()
     finally:
         greendata.configure()

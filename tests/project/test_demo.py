@@ -149,7 +149,7 @@ def test_bad_input_is_named(client: FlaskClient, path: str, named: str) -> None:
     assert told.get("error", told.get("detail")).startswith(f"{named}: ")
 
 
-def test_an_unknown_page_is_no_server_error(client: FlaskClient) -> None:
+def test_an_unknown_page_is_not_a_server_error(client: FlaskClient) -> None:
     assert client.get("/nowhere").status_code == 404
 
 

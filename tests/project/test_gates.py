@@ -43,7 +43,7 @@ def test_a_blocked_hub_never_opens_the_gate(hub_alive: Gate, monkeypatch: pytest
         hub_alive()  # in the hub's thread: this blocks the hub
 
 
-def test_a_leaked_descriptor_is_told(
+def test_a_leaked_descriptor_is_reported(
     keeps_descriptors: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with keeps_descriptors():

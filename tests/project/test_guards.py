@@ -93,7 +93,7 @@ def test_hidden_failures_are_reported(tmp_path: Path) -> None:
     assert "reported after the test" in finished.stdout
 
 
-def test_work_left_in_the_pool_is_told(tmp_path: Path) -> None:
+def test_work_left_in_the_pool_is_reported(tmp_path: Path) -> None:
     finished = _run_inner(
         tmp_path,
         """

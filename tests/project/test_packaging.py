@@ -48,7 +48,7 @@ def test_extras() -> None:
     assert sorted(re.split(r"[<>=;]", line)[0] for line in of_web) == ["flask", "gunicorn[gevent]"]
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+def test_type_checkers_see_that_the_package_is_typed() -> None:
     assert importlib.resources.files("greendata").joinpath("py.typed").is_file()
     assert "py.typed" in _setup_cfg()["options.package_data"]["greendata"]
 

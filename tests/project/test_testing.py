@@ -325,7 +325,7 @@ def test_a_client_that_leaves_is_no_longer_in_flight() -> None:
     assert site.most_at_once() == 1
 
 
-def test_a_delay_is_no_work_and_holds_nobody_else() -> None:
+def test_a_delay_occupies_nothing_and_delays_no_other_answer() -> None:
     with Site({"/late": Reply(body="x", delay=3600), "/": "y"}, delay=0.001) as site:
         late = greendata.run(raw, site, "/late")
         site.wait_for(1, "/late")

@@ -143,7 +143,7 @@ def test_a_text_that_means_nothing_is_an_error_at_the_start(text: str, says: str
 
 
 @pytest.mark.parametrize("value", [3, ProcessEngine, len, b"process"])
-def test_what_is_no_engine_is_an_error(value: object) -> None:
+def test_what_is_not_an_engine_is_an_error(value: object) -> None:
     with pytest.raises(BadSetting, match=r"^engine must be 'threads', .* or a polars\.Engine, got"):
         greendata.configure(engine=value)
 

@@ -88,6 +88,6 @@ def test_hints_are_few_and_cheap() -> None:
     assert hints_for(columns_of(User), [long]) == ()
 
 
-def test_an_instance_and_a_root_model_are_no_models() -> None:
+def test_an_instance_and_a_root_model_are_not_models() -> None:
     with pytest.raises(NotAModel, match="pass its class"):
         greendata.schema_of(User(user_id=1))  # type: ignore[arg-type]

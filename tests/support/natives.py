@@ -16,7 +16,7 @@ from tests.support.gates import Gate, rest
 __all__ = (
     "TIMEOUTS",
     "Native",
-    "at_home",
+    "once_counted",
     "dismiss",
     "dismiss_pools",
     "expiring",
@@ -73,7 +73,7 @@ def until(condition: Callable[[], object]) -> None:
         rest()
 
 
-def at_home(result: Result[T]) -> Result[T]:
+def once_counted(result: Result[T]) -> Result[T]:
     """Return *result* once its hub has processed the outcome: ``get`` may return before the outcome is counted."""
     until(lambda: result.is_delivered)
     return result

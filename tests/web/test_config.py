@@ -145,7 +145,7 @@ server.server_close()
 
 
 @in_a_process
-def test_a_server_without_any_patch_is_told_both_lines() -> None:
+def test_a_server_without_any_patch_is_shown_both_lines() -> None:
     found = warned(APP + SERVED).stderr
     assert found.count("RuntimeWarning") == 1
     assert BEGIN + "gevent has not patched the process" in found

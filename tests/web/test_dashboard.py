@@ -25,7 +25,7 @@ from greendata.web.dashboard import pages
 from greendata.web.dashboard.feed import Feed
 from greendata.web.flask import GreenData
 from tests.conftest import Gate
-from tests.support.natives import at_home
+from tests.support.natives import once_counted
 
 STATIC = Path(pages.__file__).with_name("static")
 PATHS = ("/", "/events", "/stats.json", *(f"/static/{file.name}" for file in sorted(STATIC.iterdir())))
@@ -298,7 +298,7 @@ def test_the_stream_has_no_values_plans_or_texts_of_errors(client: FlaskClient) 
     cards = pl.LazyFrame({"card": ["cake of mine"]}).filter(pl.col("card") == "cake of mine")
     greendata.collect(cards).get()
     greendata.collect(cards.map_batches(fail)).wait()
-    at_home(greendata.run(fail, label="report"))
+    once_counted(greendata.run(fail, label="report"))
     shown = json.dumps(first_state(client)) + client.get("/greendata/stats.json").text
     assert shown.count('"report"') >= 2
     assert "cake of mine" not in shown
@@ -306,7 +306,7 @@ def test_the_stream_has_no_values_plans_or_texts_of_errors(client: FlaskClient) 
 
 def test_the_stream_has_texts_of_errors_on_request(client: FlaskClient) -> None:
     observe.start(keep_texts=True)  # the page would start without it
-    at_home(greendata.run(fail, label="report"))
+    once_counted(greendata.run(fail, label="report"))
     [failure] = first_state(client)["failures"]
     assert failure["text"] == "secret: cake of mine"
 

@@ -138,7 +138,7 @@ def test_preloading_with_a_schema_is_reported_too(tmp_path: Path, worker: str) -
         server.stop()
 
 
-def test_preloading_without_a_query_is_no_reason_to_refuse(serve: Callable[..., Server]) -> None:
+def test_preloading_without_a_query_is_not_refused(serve: Callable[..., Server]) -> None:
     server = serve("--preload", "--workers", "2", GREENDATA_AUTOPATCH="1")
     workers: set[str] = set()
     while len(workers) < 2:
