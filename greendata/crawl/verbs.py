@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints, overload
@@ -292,7 +293,7 @@ def fetch(
         retries: attempts after the first one, for errors of the network and statuses 408, 429 and 5xx.
         max_wait: seconds; a host that asks for a longer pause is asked again after that time.
         on: where pages are parsed and *extract* runs: "native" in the pool, "process" in a child process, for an
-            *extract* that computes for long.
+            *extract* that computes for long. Needs the extra ``process``.
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
         maxsize: pages that may wait for the next stage; 0 for no limit.
 
@@ -300,6 +301,7 @@ def fetch(
         AsyncFunction, BadArgument, BadChoice, BadTimeout, NotCallable, NotIterable, UnknownArgument: the arguments
             cannot be used.
         BadArgument: from the iteration; an element is not text.
+        ImportError: a library of an extra is not installed.
 
     Example:
         >>> [page] = fetch(["http://127.0.0.1/"], user_agent="docs (docs@example.com)")
@@ -309,10 +311,10 @@ def fetch(
     given = locals()
     options = _options(given)
     reading = Reading(_checked_extract(extract), follow=False, depth=None, max_text=MAX_TEXT)
-    label = _label("fetch", progress)
+    place, label = _place(on), _label("fetch", progress)
 
     def make(source: Any) -> FetchStage:
-        return FetchStage("fetch", maxsize, (as_stage(source, maxsize),), options, reading, _place(on), label)
+        return FetchStage("fetch", maxsize, (as_stage(source, maxsize),), options, reading, place, label)
 
     if isinstance(urls, str | bytes):
         raise BadArgument("urls", urls, "an iterable of URLs; put a single one into a list")
@@ -387,7 +389,8 @@ def crawl(
         max_bytes: decoded bytes of a body. Of a longer one the beginning is kept, with the error "BodyTooLarge".
         retries: attempts after the first one, for errors of the network and statuses 408, 429 and 5xx.
         max_wait: seconds; a host that asks for a longer pause is asked again after that time.
-        on: where pages are parsed and *extract* runs: "native" in the pool, "process" in a child process.
+        on: where pages are parsed and *extract* runs: "native" in the pool, "process" in a child process. Needs the
+            extra ``process``.
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
         maxsize: pages that may wait for the next stage; 0 for no limit.
 
@@ -396,6 +399,7 @@ def crawl(
             used.
         CrawlFolderRefused, CrawlMismatch, CrawlNotSaved, CrawlRunning: from the iteration; see `Dataset.open`.
         CrawlNotSaved: from the iteration; the disk is full, for example. The crawl can be resumed.
+        ImportError: a library of an extra is not installed.
 
     Example:
         >>> pages = crawl("http://127.0.0.1/", user_agent="docs (docs@example.com)")
@@ -527,6 +531,13 @@ def _headers_of(given: Mapping[str, str] | None) -> dict[str, str]:
 def _place(on: On) -> On:
     if on not in get_args(On):
         raise BadChoice("on", on, get_args(On))
+    if on == "process":
+        try:
+            import_module("cloudpickle")  # which sends functions of the program; now and not during the run
+        except ImportError as missing:
+            raise ImportError(
+                "on='process' needs cloudpickle; install it with: pip install 'greendata[process]'"
+            ) from missing
     return on
 
 

@@ -30,6 +30,12 @@ NEEDS = {
     "ada-url": ("ada_url", "import greendata.crawl.urls", "greendata.crawl needs ada-url", "crawl"),
     "protego": ("protego", "import greendata.crawl.robots", "greendata.crawl needs protego", "crawl"),
     "selectolax": ("selectolax", "import greendata.crawl.html", "greendata.crawl needs selectolax", "crawl"),
+    "cloudpickle": (
+        "cloudpickle",
+        "from greendata.crawl import fetch; fetch(user_agent='x', on='process')",
+        "on='process' needs cloudpickle",
+        "process",
+    ),
     "PostgreSQL": (
         "adbc_driver_postgresql",
         "greendata.read_sql('SELECT 1', 'postgresql://localhost/shop')",
