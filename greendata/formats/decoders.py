@@ -13,6 +13,7 @@ from greendata.errors import BadArgument, BodyTooLarge, FrameInvalid, Malformed
 from greendata.formats.csv_options import CsvOptions, NullValues
 from greendata.formats.csv_text import prepare, record_lines
 from greendata.formats.format import Format, format_of
+from greendata.formats.guards.size_guard import reject_repeated
 from greendata.formats.isolation import Read, isolated_by, read_here, reading
 from greendata.formats.json.partition import InvalidJson, partition_rows
 from greendata.formats.json.rows import line_of, lines_of_rows, rows_of
@@ -148,7 +149,14 @@ def _decode_frame(
         "as_text": model is not None,  # pydantic converts text to numbers, but not numbers to text
         "in_base64": [name for column in columns if column.codec.dtype == pl.Binary for name in column.sources],
     }
-    df: pl.DataFrame = parse(lambda read_in: read_in(read, content, format, format, schema, **options))
+
+    def read_frame(read_in: Read) -> pl.DataFrame:
+        df = read_in(read, content, format, format, schema, **options)
+        if model is not None:
+            reject_repeated(df, len(content), format=format)
+        return df
+
+    df: pl.DataFrame = parse(read_frame)
     if model is None:
         return df
     if columns and (failures := Partitioner(model, columns, None).failures_of_all(df.schema)):

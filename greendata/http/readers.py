@@ -22,7 +22,7 @@ from greendata.errors import AnswerTooLarge, BadTimeout, UrlRefused
 from greendata.formats.decoders import decode
 from greendata.formats.format import Format
 from greendata.formats.guards.gunzip import GZIP, MEMBERS, inflate
-from greendata.formats.guards.size_guard import HEADER_BYTES, reject_unsafe_file
+from greendata.formats.guards.size_guard import HEADER_BYTES, reject_repeated, reject_unsafe_file
 from greendata.formats.isolation import Read, isolated_by, reading
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import BOM
@@ -511,7 +511,10 @@ def _write(file: IO[bytes], chunks: list[bytes]) -> None:
 def _read_file(reader: str, path: Path, model: type | None, options: dict[str, Any], read_in: Read) -> pl.DataFrame:
     known = _FORMATS[reader]
     if reader != "read_csv" or model is None or own_validate(model) is not None:
-        return read_in(_read_frame, path, known, reader, options)
+        df = read_in(_read_frame, path, known, reader, options)
+        if model is not None:
+            reject_repeated(df, path.stat().st_size, format=known)
+        return df
     options = csv_options(model, options)
     df = read_in(_read_frame, path, known, reader, options)
     return csv_to_model(model, df.lazy(), options).collect(engine=pl.InMemoryEngine())

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow
 import pytest
 from polars.testing import assert_frame_equal
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BodyTooLarge, DeadlineExceeded, FrameInvalid, Malformed
 from greendata.formats.decoders import decode
@@ -467,6 +467,35 @@ def test_sparse_frames_are_rejected() -> None:
     keys = [{f"k{number}": 1} for number in range(3000)]
     assert "almost all" in str(rejected("\n".join(map(json.dumps, keys)).encode(), "ndjson"))
     assert "almost all" in str(rejected(json.dumps(keys).encode(), "json"))
+
+
+LONG, REPEATED = "x" * 100_000, 6_000  # 600 MB for whoever needs a text for each row
+CATEGORIES = pl.Series("a", [LONG], dtype=pl.Categorical).new_from_index(0, REPEATED)
+BOMBS: list[tuple[Format, pl.Series, Any]] = [
+    ("arrow", pl.Series("a", [LONG]).new_from_index(0, REPEATED), str),
+    ("arrow", CATEGORIES, str),
+    ("parquet", CATEGORIES, str),
+    ("parquet", CATEGORIES.implode(), list[str]),
+    ("arrow", CATEGORIES.alias("b").to_frame().to_struct("a"), dict[str, str]),
+]
+
+
+def repeated(format: Format, values: pl.Series) -> bytes:
+    file = io.BytesIO()
+    if format == "parquet":
+        values.to_frame().write_parquet(file)
+    else:
+        values.to_frame().write_ipc_stream(file, compat_level=pl.CompatLevel.newest())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("format", "values", "kind"), BOMBS)
+def test_texts_that_are_stored_once_for_many_rows(format: Format, values: pl.Series, kind: Any) -> None:
+    """In Polars they stay small. A validation would need memory for each of them."""
+    content = repeated(format, values)
+    assert decode(content, format).height == values.len()
+    with pytest.raises(Malformed, match=r"bytes for values of [0-9]+ bytes, which are repeated; the limit is"):
+        decode(content, format, model=create_model("Model", a=kind))
 
 
 def test_parquet_footers_above_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

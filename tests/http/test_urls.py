@@ -16,7 +16,7 @@ import gevent
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 import greendata
 from greendata.errors import (
@@ -323,6 +323,17 @@ def test_bodies_that_would_expand_too_far_are_rejected(case: str) -> None:
     read, body, options, text = HOSTILE[case]
     with serving({"/a": answer(body, "application/octet-stream")}) as server, pytest.raises(Malformed, match=text):
         read(server.url + "/a", allow_private=True, **options).get()
+
+
+@pytest.mark.parametrize("options", [{}, {"columns": ["a"]}])
+def test_texts_that_are_stored_once_for_many_rows(options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    categories = pl.Series("a", ["x" * 100_000], dtype=pl.Categorical).new_from_index(0, 4_000)
+    categories.to_frame().write_parquet(file)
+    pages = {"/a": answer(file.getvalue(), "application/octet-stream")}
+    model = create_model("Model", a=str)
+    with serving(pages) as server, pytest.raises(Malformed, match="which are repeated"):
+        greendata.read_parquet_url(server.url + "/a", allow_private=True, model=model, **options).get()
 
 
 def zipped(content: bytes, content_type: str = "application/gzip") -> bytes:

@@ -17,7 +17,7 @@ from greendata.formats.guards.chunk_scan import Content
 from greendata.formats.guards.thrift import I32, STRUCT, Skimmer
 from greendata.hub.pacing import release_gil
 
-__all__ = ("Chunk", "check_pages")
+__all__ = ("Chunk", "check_pages", "unpacked_limit")
 
 VALUES = 1 << 28  # of all pages together, at most
 PAGES = 1 << 18  # at most: twice the number of columns in the largest footer; reading a header takes 10 us
@@ -58,8 +58,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
         greendata.errors.formats.Malformed: not valid parquet: a column lies outside the file
     """
     pages = values = unpacked = 0
-    bound = max(UNPACKED_MOST, MORE * len(content))
-    bound = min(UNPACKED_ALWAYS + UNPACKED_A_BYTE * len(content), bound)
+    bound = unpacked_limit(len(content))
     for chunk in chunks:
         at, end = chunk.begin, chunk.begin + chunk.size
         if not 0 < at <= end <= len(content):
@@ -75,6 +74,16 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
                 raise Malformed("parquet", reason)
         if chunk.values > values - before:
             raise Malformed("parquet", f"a column claims {chunk.values} values, and its pages {values - before}")
+
+
+def unpacked_limit(size: int) -> int:
+    """Return the number of bytes to which a file of *size* bytes may expand.
+
+    Example:
+        >>> unpacked_limit(0)
+        268435456
+    """
+    return min(UNPACKED_ALWAYS + UNPACKED_A_BYTE * size, max(UNPACKED_MOST, MORE * size))
 
 
 def _page(content: Content, at: int) -> tuple[int, int, int]:

@@ -17,12 +17,14 @@ from greendata.formats.guards.chunk_scan import SCAN_BYTES, Content, count
 from greendata.formats.guards.json_depth import reject_deep_lines
 from greendata.formats.guards.json_members import reject_many_members
 from greendata.formats.guards.parquet_footer import check_parquet
+from greendata.formats.guards.parquet_pages import unpacked_limit
 
 __all__ = (
     "COLUMNS",
     "HEADER_BYTES",
     "collect_keys",
     "reject_compressed",
+    "reject_repeated",
     "reject_sparse",
     "reject_unsafe_file",
     "reject_wide",
@@ -94,6 +96,30 @@ def collect_keys(content: Content, format: str) -> list[str]:
         reject_wide(len(keys), format=format)
         reject_sparse(rows, len(keys), len(content), format=format)
     return [*keys]
+
+
+def reject_repeated(df: pl.DataFrame, size: int, *, format: str) -> None:
+    """Raise Malformed if the values of *df*, which was read from *size* bytes, are far more bytes than these.
+
+    Arrow and Parquet store a text once for many rows, and so does Polars. But whoever converts the values, as a
+    validation does, needs memory for the text of each row: a kilobyte may stand for a terabyte.
+
+    Example:
+        >>> reject_repeated(pl.DataFrame({"a": ["x"]}), 10, format="parquet")
+    """
+    total, limit = df.estimated_size() + sum(map(_category_bytes, df)), unpacked_limit(size)
+    if total > limit:
+        raise Malformed(format, f"{size} bytes for values of {total} bytes, which are repeated; the limit is {limit}")
+
+
+def _category_bytes(values: pl.Series) -> int:
+    """Return the size of the texts that categories stand for, also in nested values."""
+    dtype = values.dtype
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        return int(values.cat.len_bytes().cast(pl.UInt64).sum())
+    if isinstance(dtype, pl.Struct):
+        return sum(map(_category_bytes, values.struct.unnest()))
+    return _category_bytes(values.explode()) if isinstance(dtype, pl.List | pl.Array) else 0
 
 
 def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None:
