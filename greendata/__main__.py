@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options, rest) or 0)
     except (GreenDataError, ImportError) as error:
-        print(f"greendata {options.command}: {error}", file=sys.stderr)
+        text = str(error).replace("resume=True", "--resume").replace("again=True", "--again")
+        print(f"greendata {options.command}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -88,6 +88,9 @@ class Page(_Fields):
     A status is not an error: a page that does not exist is a row with the status 404 and no error. `error` says why
     there is no response, or why its body is not used.
 
+    In a dataset texts are String, whole numbers Int64, truth values Boolean, and lists List(String); `seconds` is
+    Float64, `fetched_at` Datetime("us", "UTC"), and `item` a Struct of the columns of its model.
+
     Attributes:
         url: the URL as it was asked for, in canonical form.
         final_url: the URL of the last response, after redirects.

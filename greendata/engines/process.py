@@ -72,7 +72,7 @@ class ProcessEngine(SendingEngine):
         if not is_count(workers):
             raise BadArgument("workers", workers, "a whole number >= 1")
         if memory_limit is not None and not is_count(memory_limit, least=LEAST_MEMORY):
-            raise BadArgument("memory_limit", memory_limit, "None or bytes, at least 64 MiB")
+            raise BadArgument("memory_limit", memory_limit, "None or a number of bytes, at least 64 << 20 (64 MiB)")
         if not is_count(recycle_after):
             raise BadArgument("recycle_after", recycle_after, "a whole number >= 1")
         super().__init__(inner, environment)

@@ -87,7 +87,7 @@ class RayTasks(SendingEngine):
         if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
             raise BadArgument("address", address, "'auto', or the host and port of the head, such as '10.0.0.1:6379'")
         if memory_limit is not None and not is_count(memory_limit, least=64 * _MIB):
-            raise BadArgument("memory_limit", memory_limit, "None or bytes, at least 64 MiB")
+            raise BadArgument("memory_limit", memory_limit, "None or a number of bytes, at least 64 << 20 (64 MiB)")
         if not is_count(retries, least=0):
             raise BadArgument("retries", retries, "a whole number >= 0")
         if not is_count(cpus):
