@@ -173,8 +173,8 @@ def test_a_stopped_child_that_reads_nothing_is_ended(one: ProcessEngine) -> None
     """The request is larger than the buffer of the socket: the engine waits until it can send more."""
     os.kill(one.call(os.getpid), signal.SIGSTOP)
     with pytest.raises(WorkerDied):
-        one.call(len, b"x" * (32 << 20))
-    assert one.call(len, b"x" * (32 << 20)) == 32 << 20
+        one.call(len, "x" * (32 << 20))
+    assert one.call(len, "x" * (32 << 20)) == 32 << 20
 
 
 def test_a_child_has_the_flags_and_the_directory_of_its_server(tmp_path: Path) -> None:

@@ -401,7 +401,7 @@ def test_frames_that_find_no_descriptor_are_an_error_of_their_query() -> None:
             print(query.collect(engine=engine).height, engine.call(os.getpid) == pid)
         """
     )
-    text = "[Errno 24] Too many open files: a frame has come in a file that cannot be opened"
+    text = "[Errno 24] Too many open files: data have come in a file that cannot be opened"
     assert finished == (0, f"{text}\n100000 True\n", "")
 
 

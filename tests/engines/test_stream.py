@@ -23,13 +23,14 @@ from polars.testing import assert_frame_equal
 import greendata
 from greendata.engines import child_pool
 from greendata.engines.child_pool import ChildPool
+from greendata.engines.plans import pack_object, unpack_object
 from greendata.engines.process import ProcessEngine
 from greendata.errors import BatchesBusy, DeadlineExceeded, JobCancelled, NotSendable, WorkerDied
 from greendata.hub import native
 from greendata.pool import pool
 from tests.engines.test_process import every_dtype, is_gone, pid_in
 from tests.support.child_tasks import held_query, hold
-from tests.support.gates import rest
+from tests.support.gates import Gate, open_from_hub, rest
 from tests.support.natives import TIMEOUTS, Native, until
 from tests.support.races import at
 
@@ -356,7 +357,41 @@ def rows_of(lf: pl.LazyFrame) -> int:
 
 
 def many_frames(frame: pl.DataFrame, number: int) -> list[pl.DataFrame]:
-    return [frame.head(10_000)] * number
+    return [frame.head(10_000) for _ in range(number)]
+
+
+def test_large_bytes_travel_in_files_once_each(engine: ProcessEngine) -> None:
+    """More than a message may have; a body that is there twice is one object, as pickle makes it."""
+    before = len(os.listdir("/proc/self/fd"))
+    bodies = [bytes([number % 256]) * (64 * 1024 + number) for number in range(300)]
+    found = greendata.run(reversed_twice, {"bodies": bodies, "short": b"x"}, engine=engine).get()
+    assert found == (bodies[::-1] * 2, b"x")
+    assert found[0][0] is found[0][300]
+    same, other = greendata.run(tuple, [NUMBERS.collect()] * 2, engine=engine).get()
+    assert same is other
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def reversed_twice(given: dict[str, Any]) -> tuple[list[bytes], bytes]:
+    return given["bodies"][::-1] * 2, given["short"]
+
+
+def test_the_hub_runs_while_a_large_value_is_unpickled() -> None:
+    """A job waits between two pieces until the hub opens the gate."""
+    value = [{"a": number} for number in range(100_000)]
+    packed, _ = pack_object(value)
+    gate = Gate()
+
+    def unpack() -> Any:
+        sys.setprofile(at("call", "peek", unpack_object.__code__, gate))
+        try:
+            return unpack_object(packed, [])
+        finally:
+            sys.setprofile(None)
+
+    opening = open_from_hub(gate)
+    assert greendata.run(unpack).get() == value
+    opening.join()
 
 
 def test_a_cancel_ends_the_function_with_its_process(one: ProcessEngine, tmp_path: Path) -> None:
