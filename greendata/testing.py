@@ -24,7 +24,7 @@ from html import escape
 from http import HTTPStatus
 from itertools import count, pairwise
 from time import monotonic
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, Never, Self, TypeAlias, get_args
 
 from gevent.hub import sleep
 from gevent.monkey import get_original
@@ -457,6 +457,9 @@ class Site:
         self.close()
         if kind is None and self._errors:
             raise self._errors[0]
+
+    def __reduce__(self) -> Never:
+        raise TypeError("cannot pickle a Site: its server runs in this process")
 
     def __repr__(self) -> str:
         state = "closed" if self._is_over else f"{self.url()}"

@@ -507,10 +507,10 @@ def _name_of(part: Part) -> str:
     return f"crawl-{part.generation:03}-part-{part.number:06}.parquet"
 
 
-def _parquet(frame: pl.DataFrame) -> memoryview:
+def _parquet(frame: pl.DataFrame) -> bytes:
     whole = BytesIO()
     frame.write_parquet(whole, statistics=False)  # they make a footer longer by a quarter, and a part has 64
-    return whole.getbuffer()
+    return whole.getvalue()
 
 
 def _is_whole(path: Path, length: int, *, at_least: bool = False) -> bool:

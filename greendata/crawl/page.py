@@ -142,8 +142,8 @@ class PageColumns:
         schema: the names and dtypes of the columns.
 
     Example:
-        >>> PageColumns(["url", "status"]).schema
-        Schema([('url', String), ('status', Int64)])
+        >>> dict(PageColumns(["url", "status"]).schema)
+        {'url': String, 'status': Int64}
     """
 
     def __init__(self, columns: Iterable[str] | None = None, item: type[BaseModel] | None = None) -> None:

@@ -39,7 +39,7 @@ class ArrowStreamWriter:
         """Return the messages of *df*, which must have the schema of the frames before it."""
         file = BytesIO()
         df.write_ipc_stream(file, compat_level=pl.CompatLevel.oldest())
-        stream = file.getbuffer()
+        stream = memoryview(file.getvalue())
         begin = 0
         if self._is_begun:  # skip the schema message, which has metadata only
             begin = _PREFIX + int.from_bytes(stream[4:_PREFIX], "little")

@@ -228,4 +228,4 @@ def _discard(file: FrameFile) -> None:
 def _written(write: Callable[..., Any], options: dict[str, Any]) -> Buffer:
     whole = BytesIO()
     write(whole, **options)
-    return whole.getbuffer()
+    return whole.getvalue()  # no copy; a view that ends in a reference cycle makes Python 3.13 report an error

@@ -217,7 +217,7 @@ class _Parquet:
         for part in slices(df, GROUP_BYTES, rows=GROUP_ROWS):
             file = BytesIO()
             part.write_parquet(file)
-            groups = self._groups.add(file.getbuffer(), self._position)
+            groups = self._groups.add(file.getvalue(), self._position)
             self._position += len(groups)
             yield groups
 

@@ -113,7 +113,7 @@ def test_highly_compressed_text() -> None:
     pl.DataFrame({"a": ["x" * (1 << 25)]}).write_parquet(one, compression="zstd")
     groups, body = RowGroups(), bytearray(MAGIC)
     for _ in range(16):
-        body += groups.add(one.getbuffer(), len(body))
+        body += groups.add(one.getvalue(), len(body))
     body += groups.footer()
     with pytest.raises(Malformed, match="above the limit"):
         decode(bytes(body), "parquet")
