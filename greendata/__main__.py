@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options, rest) or 0)
     except (GreenDataError, ImportError) as error:
-        text = str(error).replace("resume=True", "--resume").replace("again=True", "--again")
-        print(f"greendata {options.command}: {text}", file=sys.stderr)
+        print(f"greendata {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
