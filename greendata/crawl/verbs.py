@@ -28,6 +28,7 @@ from greendata.crawl.urls import Scope, ScopeRule, Url
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BadUrl
 from greendata.errors.notes import note
 from greendata.errors.plural import counted
+from greendata.http.request_headers import checked_headers
 from greendata.hub.checks import check_function, checked_count, is_number, naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.pipelines.channel import Channel
@@ -55,8 +56,6 @@ On = Literal["native", "process"]
 # Headers that belong to the crawler: robots.txt is read under the name that is sent, and what is received is decoded.
 _OWNED = ("accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent")
 _SENT = {name.lower(): name for name in ("Accept", "If-Modified-Since", "If-None-Match")}  # unless the caller does
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
-_NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e\xa0-\xff]")
 
 
 class PageStage(Stage[Page]):
@@ -511,21 +510,11 @@ def _options(given: Mapping[str, Any]) -> Options:
 
 
 def _headers_of(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the headers of the caller, checked. No error shows a value, which may be a credential."""
-    if not isinstance(given, Mapping | None):
-        raise BadArgument("headers", type(given), "a dict of names and values")
-    headers = {}
-    for name, value in (given or {}).items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise BadArgument("headers", name, "a dict of the names of headers and their values")
-        if name.lower() in _OWNED:
-            raise BadArgument("headers", name, "headers that the crawler does not set itself (see also user_agent=)")
-        if not isinstance(value, str):
-            raise BadArgument(f"headers[{name!r}]", type(value), "text")
-        if wrong := _NOT_IN_HEADERS.search(value):
-            raise BadArgument(f"headers[{name!r}]", wrong[0], "one line of characters in Latin-1")
-        headers[_SENT.get(name.lower(), name)] = value
-    return headers
+    """Return the headers of the caller, checked, with the names that the crawler gives to its own."""
+    headers = checked_headers(given)
+    if owned := [name for name in headers if name.lower() in _OWNED]:
+        raise BadArgument("headers", owned[0], "headers that the crawler does not set itself (see also user_agent=)")
+    return {_SENT.get(name.lower(), name): value for name, value in headers.items()}
 
 
 def _place(on: On) -> On:

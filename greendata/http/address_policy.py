@@ -10,7 +10,7 @@ from greendata.errors import BadArgument
 __all__ = ("AddressPolicy",)
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Networks that are not public and that Python, in some of the supported versions, considers global.
+# Networks that are not public and that Python, at least in some of the supported versions, considers global.
 _NOT_PUBLIC = tuple(
     map(
         ipaddress.ip_network,
@@ -18,6 +18,7 @@ _NOT_PUBLIC = tuple(
             "fec0::/10",  # formerly private
             "64:ff9b:1::/48",  # NAT64 of a network itself (RFC 8215), which may lead into it
             "192.0.0.0/24",  # protocols of the IETF
+            "168.63.129.16/32",  # Azure's: there each machine gets its configuration from it
             "3fff::/20",  # documentation
             "5f00::/16",  # segment routing
         ),

@@ -39,6 +39,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.json.partition import lines_of
 from greendata.formats.json.rows import members_of, rows_of
 from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.http.request_headers import checked_headers
 from greendata.http.retry import RETRIED, back_off, retry_after_of
 from greendata.http.session import GuardedSession, check_url, origin_of
 from greendata.hub import native
@@ -179,7 +180,7 @@ def paginate(
         first=str(url),
         find_next=_finder(next),
         rows=_names(rows, "rows"),
-        headers=dict(headers or {}),
+        headers=checked_headers(headers),
         max_pages=checked_count("max_pages", max_pages),
         max_bytes=checked_count("max_bytes", max_bytes),
         attempts=checked_count("attempts", attempts),

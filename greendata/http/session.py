@@ -36,6 +36,7 @@ from greendata.formats.guards.gunzip import inflate
 from greendata.http.adapter import GuardedAdapter
 from greendata.http.address_policy import AddressPolicy
 from greendata.http.limits import MAX_BYTES, TIMEOUT
+from greendata.http.request_headers import checked_headers
 from greendata.http.timed_socket import request_deadline, seconds_left
 from greendata.hub.checks import is_count
 from greendata.hub.closing import Closing
@@ -134,7 +135,7 @@ class GuardedSession(Closing):
         headers: sent with every request to the host of its URL.
 
     Raises:
-        BadArgument: *allow_private* is neither.
+        BadArgument: *allow_private* is neither, or a header cannot be sent.
 
     Example:
         >>> with GuardedSession() as session, session.get("http://127.0.0.1:1/") as response:
@@ -146,7 +147,7 @@ class GuardedSession(Closing):
     def __init__(
         self, *, allow_private: bool | Iterable[str] = False, headers: Mapping[str, str] | None = None
     ) -> None:
-        self._headers = dict(headers or {})
+        self._headers = checked_headers(headers)
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "gzip"
@@ -191,8 +192,9 @@ class GuardedSession(Closing):
             raise BadTimeout(timeout)
         if not is_count(max_bytes, least=0):
             raise BadArgument("max_bytes", max_bytes, "a whole number of bytes >= 0")
+        more = checked_headers(headers)
         token = request_deadline.set((monotonic() + seconds, SILENCE))
-        request = _Request(self._session, url, {**self._headers, **(headers or {})}, seconds)
+        request = _Request(self._session, url, {**self._headers, **more}, seconds)
         try:
             with request.translating_errors():
                 response = request.send()

@@ -134,6 +134,7 @@ def test_the_response_has_its_final_url() -> None:
         "192.168.1.1",
         "169.254.169.254",
         "100.64.0.1",
+        "168.63.129.16",
         "0.0.0.0",
         "224.0.0.1",
         "240.0.0.1",
@@ -451,6 +452,35 @@ def test_arguments_that_cannot_be_used() -> None:
         for limit in (-1, 1.5, True):
             with pytest.raises(BadArgument), session.get("http://127.0.0.1:1/", max_bytes=limit):  # type: ignore[arg-type]
                 pass
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"Authorization": "Bearer secret\n"}, r"headers\['Authorization'\] must be one line .* got '\\n'"),
+        ({"Authorization": " secret"}, r"headers\['Authorization'\] must be .* without spaces around it, got ' '"),
+        ({"X-Name": "secret\u20ac"}, "must be one line of characters in Latin-1, .* got '\u20ac'"),
+        ({"X-Name": "secret\r\nX-Other: 1"}, "must be one line"),
+        ({"X-Count": 1}, r"headers\['X-Count'\] must be text"),
+        ({"X Name": "secret"}, "headers must be .* got 'X Name'"),
+        ({1: "secret"}, "headers must be a dict of the names"),
+        ("X: secret", "headers must be a dict of names and values"),
+    ],
+)
+def test_headers_that_cannot_be_sent(headers: Any, text: str) -> None:
+    """They are errors of the call, not of the server, which would be asked again and again."""
+    url = "http://127.0.0.1:1/"
+    with GuardedSession() as session:
+        calls: list[Callable[[], object]] = [
+            lambda: GuardedSession(headers=headers),
+            lambda: session.get(url, headers=headers).__enter__(),
+            lambda: greendata.paginate(session, url, headers=headers),
+            lambda: greendata.read_csv_url(url, headers=headers),
+        ]
+        for call in calls:
+            with pytest.raises(BadArgument, match=text) as caught:
+                call()
+            assert "secret" not in str(caught.value)
 
 
 def test_no_descriptors_are_left(keeps_descriptors: Callable[[], AbstractContextManager[None]]) -> None:
