@@ -7,7 +7,7 @@ the third at the memory limit of the child. The server continues to serve, and a
     greenlet                                worker                  child
     --------                                ------                  -----
     waits for a slot (one a child)
-    pool.submit(isolated) --------------->  shares the bytes  --->  sets the alarm, reads the frame
+    pool.submit(isolated) --------------->  sends the bytes   --->  sets the alarm, reads the frame
                           <---------------  maps the frame    <---  sends it
 
 Only parsing moves. A model validates here, where its functions belong: its validators may use a database, or what
@@ -161,15 +161,10 @@ class Isolated:
             WorkerDied: the child ended for another reason.
             NotSendable: an argument cannot be sent.
         """
-        work = partial(_read, self._limits.timeout, reader, source if isinstance(source, Path) else None, args, kwargs)
         engine = self._engine_here()
-        lf = pl.LazyFrame() if isinstance(source, Path) else engine.share(pl.DataFrame({"body": [source]}))
         began = monotonic()
         try:
-            frame: pl.DataFrame = engine.collect(
-                lf.map_batches(work, validate_output_schema=False),
-                optimizations=pl.QueryOptFlags(),
-            )
+            return engine.call(_read, self._limits.timeout, reader, source, args, kwargs)
         except MemoryLimitExceeded as died:
             raise TooCostly(format, f"{counted(died.limit, 'byte')} of memory") from died
         except WorkerDied as died:
@@ -180,7 +175,6 @@ class Isolated:
             if died.status is None or -died.status in _CRASHES:
                 raise Malformed(format, "it crashes the parser") from died
             raise
-        return frame
 
     def _take(self) -> bool:
         try:
@@ -193,20 +187,18 @@ class Isolated:
         """Return the engine. Two threads may make one each: no child runs before one of them has a query."""
         if self._engine is None:
             limits = self._limits
-            engine = import_module("greendata.engines.process").ProcessEngine(
-                limits.workers, memory_limit=limits.memory_limit, inner="in-memory"
-            )
-            self._engine = engine
+            processes = import_module("greendata.engines.process")
+            self._engine = processes.ProcessEngine(limits.workers, memory_limit=limits.memory_limit)
         return self._engine
 
 
 def _read(
-    timeout: float, reader: Reader, path: Path | None, args: tuple[Any, ...], kwargs: dict[str, Any], sent: pl.DataFrame
+    timeout: float, reader: Reader, source: bytes | Path, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> pl.DataFrame:
     """Read in the child. An alarm ends it natively, whatever holds the GIL."""
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
-        return reader(sent.item() if path is None else path, *args, **kwargs)
+        return reader(source, *args, **kwargs)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
