@@ -102,7 +102,7 @@ class _Compressed(ABC):
 
     def __init__(self) -> None:
         self.is_complete = False
-        self._head: bytes | None = b""  # the input until something was decoded
+        self._head: bytearray | None = bytearray()  # the input until something was decoded; it may come byte by byte
         self._is_plain = False
         self._is_over = False  # what follows is ignored
 
@@ -120,7 +120,7 @@ class _Compressed(ABC):
         except self.errors:
             head, self._head, self._is_over, self.is_complete = self._head, None, True, False
             if head is not None:
-                yield from self._retry(head)
+                yield from self._retry(bytes(head))
 
     def _retry(self, head: bytes) -> Iterator[bytes]:
         """Yield what *head*, the input so far, decodes to in another way."""
@@ -171,7 +171,8 @@ class _Deflate(_Compressed):
         if not self._has_header:
             yield from super()._retry(head)
             return
-        self._data, self._has_header, self._is_over, self._head = zlib.decompressobj(_NO_HEADER), False, False, b""
+        self._data, self._head = zlib.decompressobj(_NO_HEADER), bytearray()
+        self._has_header = self._is_over = False
         yield from self.decode(head)
 
 
