@@ -25,6 +25,7 @@ from greendata.engines.process import ProcessEngine
 from greendata.errors import BadArgument, GreenDataError, WorkerDied
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
+from greendata.hub.collector import deferred
 from greendata.hub.pacing import Pace, release_gil
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
@@ -142,13 +143,14 @@ class Reading:
 
     def _parse(self, fetched: Fetched, fields: dict[str, Any]) -> ParsedPage:
         hop = fetched.hop
-        page = parse_html(
-            hop.body,
-            hop.headers.get("content-type"),
-            fetched.url,
-            robots_tag=hop.headers.get("x-robots-tag"),
-            max_text=self.max_text,
-        )
+        with deferred():  # ten thousand links would lead to a full collection, which stops all threads for 50 ms
+            page = parse_html(
+                hop.body,
+                hop.headers.get("content-type"),
+                fetched.url,
+                robots_tag=hop.headers.get("x-robots-tag"),
+                max_text=self.max_text,
+            )
         fields.update(
             charset=page.charset,
             charset_source=page.charset_source,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+from datetime import UTC, datetime
 
 import gevent
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import greendata
+from greendata.crawl.fetcher import Hop
 from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_TAGS, ParsedPage, parse_html
+from greendata.crawl.parsing import Fetched, Reading
 from greendata.crawl.urls import parse_url
 
 HERE = parse_url("https://example.com/shop/shoes")
@@ -305,3 +309,25 @@ def test_any_bytes_are_a_page(body: bytes) -> None:
 def test_links_can_be_sent_to_another_process() -> None:
     links = parsed("<a href=/a></a><a href=//b.example></a>").links
     assert pickle.loads(pickle.dumps(links)) == links
+
+
+def test_a_page_of_many_links_leads_to_one_collection_of_young_garbage() -> None:
+    """A full one would stop all threads for as long as it takes to visit every object of the process."""
+    url = parse_url("https://example.com/")
+    hop = Hop(url.href, status=200, body=b"".join(b"<a href=/%d>x</a>" % number for number in range(9_000)))
+    fetched = Fetched(url, url, (), hop, datetime.now(UTC), 0, "allowed", None)
+    begun: list[int] = []
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            begun.append(info["generation"])
+
+    gc.collect()
+    gc.callbacks.append(count)
+    try:
+        [(page, _)] = Reading(None, follow=True, depth=None, max_text=0).read([fetched])
+    finally:
+        gc.callbacks.remove(count)
+    assert len(page.links) == 9_000
+    assert 2 not in begun
+    assert begun.count(1) == 1
