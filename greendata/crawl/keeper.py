@@ -34,7 +34,7 @@ from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import BadArgument, BadUrl, CrawlNotSaved
 from greendata.errors.notes import note, shown
 from greendata.errors.plural import counted
-from greendata.hub.pacing import paced
+from greendata.hub.pacing import breathing, paced
 from greendata.pipelines.channel import Channel
 from greendata.pool.cleanup import run_to_completion, run_uninterrupted
 
@@ -234,7 +234,7 @@ class Keeper:
             if not is_seeded:
                 _uninterrupted(partial(self._store.frontier.add, [(url.href, url.origin, 0) for url in urls]))
         self.crawler.trusted = {*hosts}
-        self.crawler.scope = self._scope_of(hosts.values())
+        self.crawler.scope = self._scope_of(breathing(hosts.values()))
         if dataset is not None:
             _uninterrupted(partial(dataset.set_seeded, f"{counted(number, 'URL')} (digest {digest % (1 << 64):016x})"))
 
@@ -250,9 +250,8 @@ class Keeper:
             if not wanted:
                 return
             asked = [(origin, scheduler.host(origin).cursor, count) for origin, count in wanted]
-            for (origin, _, count), entries in zip(
-                asked, _uninterrupted(partial(frontier.windows, asked)), strict=True
-            ):
+            windows = _uninterrupted(partial(frontier.windows, asked))
+            for (origin, _, count), entries in breathing(zip(asked, windows, strict=True)):
                 self._lease(origin, count, entries)
 
     def _read_origins(self) -> None:

@@ -31,7 +31,8 @@ from greendata.errors.plural import counted
 from greendata.http.request_headers import checked_headers
 from greendata.hub.checks import check_function, checked_count, is_number, naming_arguments
 from greendata.hub.deadline import seconds_of
-from greendata.pipelines.channel import Channel
+from greendata.hub.pacing import breathing, paced
+from greendata.pipelines.channel import Channel, clock
 from greendata.pipelines.element import Item, Placeholder
 from greendata.pipelines.operators import as_stage
 from greendata.pipelines.progress import bar_class
@@ -175,6 +176,8 @@ class FetchStage(PageStage):
                 raise
             else:
                 crawler.add(PageTask(url, index))
+            if clock() >= run.yield_timer.due:
+                run.yield_timer.yield_now()
         _wait_until(change, lambda: crawler.is_at_rest)
         crawler.end()
         channel.leave()
@@ -408,7 +411,7 @@ def crawl(
     given = locals()
     options = _options(given)
     seeds = [seeds] if isinstance(seeds, str | Url) else seeds
-    known = [url_of(seed) for seed in seeds] if isinstance(seeds, list | tuple | set | frozenset) else []
+    known = paced(url_of, seeds) if isinstance(seeds, list | tuple | set | frozenset) else []
     if not isinstance(seeds, Iterable) or isinstance(given["seeds"], bytes):
         raise BadArgument("seeds", seeds, "a URL, or an iterable of URLs")
     Scope(scope, ())
@@ -450,7 +453,7 @@ def crawl(
 
 def _name_of(seeds: list[Url]) -> str:
     """Return a name for a crawl from *seeds*, with the hosts as far as they are known."""
-    hosts = list(dict.fromkeys(seed.host for seed in seeds))
+    hosts = list(dict.fromkeys(seed.host for seed in breathing(seeds)))
     more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
     return f"crawl {hosts[0]}{more}" if hosts else "crawl"
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 import greendata
 from greendata import observe
+from greendata.crawl.crawler import Crawler
 from greendata.crawl.dataset import Dataset
 from greendata.crawl.html import ParsedPage
 from greendata.crawl.page import Page
@@ -797,6 +798,41 @@ def test_two_crawls_of_one_hub_run_side_by_side() -> None:
     with Site(SHOP) as site:
         both = [crawl(site.url("/"), **BOT).submit() for _ in range(2)]
         assert [len(result.get(timeout=30)) for result in both] == [5, 5]
+
+
+def test_the_hub_turns_while_many_urls_are_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand URLs are leased from the disk at once, and a list of seeds may have any number."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    seen: list[int] = []
+    add = Crawler.add
+
+    def seen_by(crawler: Crawler, task: Any) -> None:
+        seen.append(turns)
+        add(crawler, task)
+
+    monkeypatch.setattr(Crawler, "add", seen_by)
+    turning = gevent.spawn(turn)
+    try:
+        with Site(lambda _: "x", hosts=64) as site, site.hold("/robots.txt"):
+            seeds = [site.url(f"/{number}", host=host) for number in range(40) for host in site.hosts]
+            gevent.sleep(0)
+            before = turns
+            stream: Any = iter(crawl(seeds, **BOT))
+            assert turns > before
+            with stream:
+                running = gevent.spawn(next, stream, None)
+                _until(lambda: len(seen) == 64 * 32)
+                running.kill()
+            assert seen[0] < seen[-1]
+    finally:
+        turning.kill()
 
 
 def test_a_consumer_that_takes_its_time_holds_up_the_crawl_and_not_the_memory() -> None:
