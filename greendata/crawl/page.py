@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -10,10 +10,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Seria
 
 from greendata.crawl.charset import CharsetSource
 from greendata.errors import BadChoice
+from greendata.hub.pacing import release_gil
 from greendata.schema.codecs import Column, EncodeError, series_of
 from greendata.schema.fields import columns_of
 
 __all__ = ("PAGE_ERRORS", "Page", "PageColumns", "RobotsVerdict")
+
+SLICE = 1 << 20  # characters of pages that become columns at once: Polars holds the GIL, for two milliseconds
 
 RobotsVerdict = Literal["allowed", "disallowed", "unreachable"]
 
@@ -188,7 +191,25 @@ class PageColumns:
             >>> PageColumns(["url", "status"]).frame([Page(url="https://example.com/", status=404)]).rows()
             [('https://example.com/', 404)]
         """
-        return pl.DataFrame({column.name: _series(column, pages) for column in self._columns}, schema=self.schema)
+        frames: list[pl.DataFrame] = []
+        for some in _slices(pages):
+            if frames:
+                release_gil()
+            columns = {column.name: _series(column, some) for column in self._columns}
+            frames.append(pl.DataFrame(columns, schema=self.schema))
+        return pl.concat(frames, rechunk=True) if len(frames) > 1 else frames[0]
+
+
+def _slices(pages: Sequence[Page]) -> Iterator[Sequence[Page]]:
+    """Yield *pages* in slices of about `SLICE` characters; one that is empty if there are none."""
+    begin = size = 0
+    for number, page in enumerate(pages, 1):
+        size += len(page.text or "") + sum(map(len, page.links))
+        if size >= SLICE:
+            yield pages[begin:number]
+            begin, size = number, 0
+    if begin < len(pages) or not pages:
+        yield pages[begin:]
 
 
 def _series(column: Column, pages: Sequence[Page]) -> pl.Series:

@@ -115,6 +115,29 @@ def test_what_extract_may_return(model: type[BaseModel] | None, item: Any, reaso
         assert error.startswith(reason)
 
 
+def test_large_pages_become_columns_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars holds the GIL while it copies texts: 64 of a megabyte would block the hub for 40 ms and more."""
+    pages = [Page(url=f"{SHOE}/{n}", text=n * "x", links=n * [SHOE], item=Maker(name=str(n))) for n in range(40)]
+    columns = PageColumns(item=Maker)
+    whole = columns.frame(pages)
+    made: list[int] = []
+    frame = pl.DataFrame
+
+    def counted(data: dict[str, pl.Series], **options: Any) -> pl.DataFrame:
+        made.append(len(data["url"]))
+        return frame(data, **options)
+
+    monkeypatch.setattr(pl, "DataFrame", counted)
+    monkeypatch.setattr("greendata.crawl.page.SLICE", 500)
+    sliced = columns.frame(pages)
+    assert max(made[10:]) < 5
+    assert sum(made) == 40
+    assert sliced.equals(whole)
+    assert sliced.n_chunks() == 1
+    assert sliced["links"].list.len().to_list() == [*range(40)]
+    assert columns.frame([]).schema == columns.schema
+
+
 def test_texts_from_outside_can_be_stored() -> None:
     page = Page(url="\ud800", content_type="a\udcff", etag="\udc80", last_modified="é", message="x\ud800\n")
     row = PageColumns(["url", "content_type", "etag", "last_modified", "message"]).frame([page]).row(0)
