@@ -9,22 +9,25 @@ continues to run. A thread without a hub sleeps on a native lock. Any thread wak
                                                   attempt() to take the resource; if that fails, sleep:
     makes the resource available                    a greenlet switches to its hub
     lot.wake_one():                                 a thread acquires its native lock
-      waiter = popleft()
+      finds the first waiter that
+      no wakeup is under way to;
       waiter.wake():
-        a greenlet: post to the    ------------>  the hub calls attempt() for it and, if that succeeds,
-          EntryQueue of its hub                     switches to the greenlet
-        a thread: release its      ------------>  the thread calls attempt() itself
+        a greenlet: post to the    ------------>  the hub switches to the greenlet
+          EntryQueue of its hub
+        a thread: release its      ------------>  the thread has acquired its native lock
           native lock
-                                                  if the attempt fails: lot.appendleft(waiter), and again
+                                                  attempt(); if that fails, it sleeps again
+                                                  lot.remove(waiter) when it no longer waits
 
 - No wakeup is lost. The releasing thread changes the resource before it reads the lot. The waiting thread enters the
   lot before it tries the resource. Each of these steps is one C call under the GIL.
-- If the woken waiter was killed or timed out at that moment, the wakeup is passed on to the next waiter.
-- A signal handler may raise between any two steps of the releasing thread, for example after ``popleft()``. Nothing
-  in that thread could make up for it in every case, as the handler may raise there again. So each waiter also tries
-  by itself every `RETRY_INTERVAL`.
+- A waiter enters and leaves the lot, and takes the resource, in its own greenlet or thread. So nothing is ever taken
+  for a waiter that a signal handler has interrupted while it left.
+- If the woken waiter was killed, timed out or interrupted at that moment, the wakeup is passed on to the next waiter.
+- A signal handler may raise between any two steps of the releasing thread. Nothing in that thread could make up for it
+  in every case, as the handler may raise there again. So each waiter also tries by itself every `RETRY_INTERVAL`.
 - A new waiter may overtake the one that was woken, as with Python's own locks and gevent's. The woken waiter then
-  waits again, in the first position.
+  keeps its place.
 - A greenlet is resumed by its own hub, and a thread by its own lock. A hub that is not running, such as a worker's
   between two jobs, delays no other waiter.
 - A loop with nothing else to do keeps running while one of its greenlets waits here and another thread may wake it. If
@@ -81,7 +84,7 @@ CHECKS = (
 # Waiters try to take the resource by themselves, in case a signal handler interrupted the thread that should have woken
 # them: a thread after each interval, and of the greenlets of a hub the first `MOST_RETRIES`, which then are the last.
 RETRY_INTERVAL = 1.0  # seconds
-MOST_RETRIES = 100  # these take some 50 us
+MOST_RETRIES = 100  # these take some 200 us
 
 native_threads: set[int] = set()  # those that run a `threading.Thread`; each adds and removes itself, any thread reads
 
@@ -141,34 +144,54 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
             BlockingSwitchOutError: the hub greenlet itself called, and the resource is not available.
             LoopExit: no thread is left that could wake the greenlet.
         """
-        waiter = _waiter(HUB_PATIENCE if elsewhere else 0.0)
-        return waiter.wait_in(self, attempt, None if timeout is None else monotonic() + timeout)
+        waiter = _waiter(self, HUB_PATIENCE if elsewhere else 0.0)
+        ends = None if timeout is None else monotonic() + timeout
+        is_interrupted = True  # perhaps between a wakeup and the attempt that it asks for
+        try:
+            self.append(waiter)
+            while not (is_taken := bool(attempt())) and waiter.sleep(ends):
+                continue
+            is_taken = is_taken or bool(attempt())
+            is_interrupted = False
+            return is_taken
+        finally:
+            self.discard(waiter)
+            if waiter.end() or is_interrupted:
+                self.wake_one()
 
     def wake_one(self) -> None:
-        """Wake the waiter that has waited longest, if there is one. Safe from any thread; never blocks.
+        """Wake the waiter that has waited longest, of those that no wakeup is under way to. Safe from any thread.
 
-        The calling thread only posts to the waiter's hub or releases the waiter's lock. The waiter tries to take the
-        resource in its own thread.
+        The calling thread only posts to the waiter's hub or releases the waiter's lock, and never blocks. The waiter
+        tries to take the resource itself. If this method is interrupted, calling it again is harmless.
         """
-        while self:
+        place = 0
+        while place < len(self):
             try:
-                waiter = self.popleft()
-            except IndexError:  # another thread has woken the last waiter
+                waiter = self[place]
+            except IndexError:  # the last waiters have left
                 return
-            if waiter.wake():
+            if waiter.is_gone:
+                self.discard(waiter)
+            elif waiter.wake():
                 return
+            else:
+                place += 1  # if a waiter before it leaves meanwhile, that one passes its wakeup on
 
     def wake_all(self) -> None:
         """Wake everything that waits now. Safe from any thread; never blocks."""
-        for _ in range(len(self)):
-            self.wake_one()
+        for waiter in list(self):
+            if waiter.is_gone:
+                self.discard(waiter)
+            else:
+                waiter.wake()
 
-    def leave(self, waiter: _Greenlet | _Thread) -> None:
-        """Remove *waiter*, and pass a wakeup that it has received on to the next."""
+    def discard(self, waiter: _Greenlet | _Thread) -> None:
+        """Remove *waiter* if it is in the lot."""
         try:
             self.remove(waiter)
-        except ValueError:  # it was woken, and the resource may still be available
-            self.wake_one()
+        except ValueError:
+            return
 
 
 class _Thread:
@@ -177,38 +200,33 @@ class _Thread:
     __slots__ = ("_lock", "_process")
 
     def __init__(self) -> None:
-        self._lock = native.allocate_lock()  # its own thread acquires, any thread releases
+        self._lock = native.allocate_lock()  # free while a wakeup is under way; its own thread acquires, any releases
         self._lock.acquire()
         self._process = _process
 
-    def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
-        is_over = False
-        try:
-            lot.append(self)
-            while not attempt():
-                if self._sleep(ends):
-                    if attempt():
-                        is_over = True
-                        return True
-                    lot.appendleft(self)
-                elif ends is not None and monotonic() >= ends:
-                    return bool(attempt())
-            return True
-        finally:
-            if not is_over:
-                lot.leave(self)
+    @property
+    def is_gone(self) -> bool:
+        """True if the thread did not survive a fork. Safe from any thread."""
+        return self._process is not _process
 
     def wake(self) -> bool:
-        """Wake the thread; return False if it no longer exists. Safe from any thread, once for each stay in the lot."""
-        if self._process is not _process:  # the thread did not survive the fork
+        """Make the thread try; return False if a wakeup is under way already. Safe from any thread."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is free
             return False
-        self._lock.release()
         return True
 
-    def _sleep(self, ends: float | None) -> bool:
-        """Sleep until *ends*, but no longer than `RETRY_INTERVAL`; return True if woken."""
-        seconds = RETRY_INTERVAL if ends is None else min(max(0.0, ends - monotonic()), RETRY_INTERVAL)
-        return self._lock.acquire(True, seconds)
+    def sleep(self, ends: float | None) -> bool:
+        """Sleep until a wakeup comes, or the time for a retry; return False at *ends*. Call in its thread, as `end`."""
+        seconds = RETRY_INTERVAL if ends is None else min(ends - monotonic(), RETRY_INTERVAL)
+        if seconds > 0.0:
+            self._lock.acquire(True, seconds)
+        return seconds > 0.0
+
+    def end(self) -> bool:
+        """Refuse later wakeups, and return whether one was under way."""
+        return not self.wake()
 
 
 class _Hub(_Thread):
@@ -220,95 +238,87 @@ class _Hub(_Thread):
         super().__init__()
         self._patience = patience
 
-    def _sleep(self, ends: float | None) -> bool:
-        latest = monotonic() + self._patience
-        if ends is not None and ends <= latest:
-            return super()._sleep(ends)
-        if super()._sleep(latest):
+    def sleep(self, ends: float | None) -> bool:
+        seconds = self._patience if ends is None else min(ends - monotonic(), self._patience)
+        if seconds > 0.0 and self._lock.acquire(True, seconds):
             return True
+        if ends is not None and monotonic() >= ends:
+            return False
         raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
 
 
 class _Greenlet(Waiter):  # type: ignore[type-arg]
-    """A waiting greenlet. Its hub makes the attempts for it, and switches to it once one succeeds.
+    """A waiting greenlet.
 
-    It is created without a call of a Python function, and its fields are set only when needed: this is the cost that
-    greenlets pay when no thread is involved.
+    It is created without a call of a Python function: this is the cost that greenlets pay when no thread is involved.
     """
 
-    __slots__ = ("_attempt", "_lot", "hub_waiters")
+    __slots__ = ("_lot", "_turns", "_woken_in", "hub_waiters")
 
-    _attempt: Callable[[], object]
-    _lot: ParkingLot | None  # set while it waits; its hub's thread only
-    hub_waiters: _HubWaiters
+    hub_waiters: _HubWaiters  # set once, as the next
+    _lot: ParkingLot
+    _turns: int  # number of wakeups that its hub has passed on to it; its hub's thread writes, any thread reads
+    _woken_in: int  # `_turns` at the last wakeup, which is under way as long as that has not changed; any thread
 
-    def wait_in(self, lot: ParkingLot, attempt: Callable[[], object], ends: float | None) -> bool:
-        self._attempt, self._lot = attempt, lot
-        hub_waiters = self.hub_waiters
-        try:
-            hub_waiters.enter(self)
-            lot.append(self)
-            if attempt():
-                return True
-            if ends is None:
-                self.get()
-                return True
-            return self._get_until(ends) or bool(attempt())
-        finally:
-            hub_waiters.leave(self)
-            if self._lot is not None:
-                self._lot = None
-                lot.leave(self)
+    @property
+    def is_gone(self) -> bool:
+        """True if its hub was destroyed. Safe from any thread."""
+        return self.hub_waiters.hub.loop is None
 
     def wake(self) -> bool:
-        """Make its hub try; return False if the hub no longer exists.
+        """Make its hub resume it; return False if a wakeup is under way already, or if the hub may not be running.
 
-        Safe from any thread, once for each stay in the lot. The hub makes the attempt in its own thread.
+        Safe from any thread.
         """
-        hub = self.hub_waiters.hub
+        turns = self._turns
+        if self._woken_in == turns or self.ready():
+            return False
+        hub, is_copy = self.hub_waiters.hub, self.hub_waiters.process is not _process
         here: Any = get_hub_if_exists()
         if here is hub:
-            hub.loop.run_callback(self._try)
-            return True
-        if hub.loop is None:
-            return False
-        if self.hub_waiters.process is not _process:  # a copy after a fork: its hub runs only if its thread forked
-            hub.loop.run_callback_threadsafe(self._try)
-            return False
-        self.hub_waiters.entry_queue.post(self._try)
-        return True
+            hub.loop.run_callback(self._resume)
+        elif is_copy:  # after a fork: its hub runs only if its thread forked
+            hub.loop.run_callback_threadsafe(self._resume)
+        else:
+            self.hub_waiters.entry_queue.post(self._resume)
+        self._woken_in = turns  # last: an interruption before it is as if nothing had been posted
+        return (here is hub or not is_copy) and not self.is_gone
 
-    def _get_until(self, ends: float) -> bool:
-        timer = Timeout.start_new(max(0.0, ends - monotonic()))
+    def sleep(self, ends: float | None) -> bool:
+        """Sleep until a wakeup or a `retry` comes; return False at *ends*. Call in the greenlet, as `end`."""
+        self.hub_waiters.enter(self)
+        timer = None if ends is None else Timeout(max(0.0, ends - monotonic()))
         try:
+            if timer is not None:
+                timer.start()
             self.get()
         except Timeout as expired:
             if expired is not timer:
                 raise
             return False
         finally:
-            timer.close()
+            self.clear()
+            if timer is not None:
+                timer.close()
         return True
 
+    def end(self) -> bool:
+        """Return whether a wakeup is under way. Its hub passes a later one on to the next waiter."""
+        self.hub_waiters.leave(self)
+        return self._woken_in == self._turns
+
     def retry(self) -> None:
-        """Take the resource if it is available. Call from the hub greenlet."""
-        lot = self._lot
-        if lot is not None and self._attempt():
-            self._lot = None
-            lot.leave(self)
+        """Make it try, if it is asleep. Call from the hub greenlet."""
+        if self.greenlet is not None:
             self.switch(None)
 
-    def _try(self) -> None:
-        lot = self._lot
-        if lot is None:  # it no longer waits, and the wakeup was passed on
-            return
-        if not self._attempt():
-            lot.appendleft(self)
-            if not self._attempt():
-                return
-            lot.leave(self)
-        self._lot = None
-        self.switch(None)
+    def _resume(self) -> None:
+        self._turns += 1  # before its attempt: a thread that changes the resource later posts again
+        is_asleep = self.greenlet is not None
+        self.switch(None)  # unless it is asleep, its next sleep ends at once
+        if not is_asleep:  # there may be none: it has left, or was interrupted while it left
+            self._lot.discard(self)
+            self._lot.wake_one()
 
 
 class _HubWaiters:
@@ -403,7 +413,7 @@ def _is_idle(frame: FrameType | None) -> bool:
     return frame.f_code in _entry_codes
 
 
-def _waiter(patience: float) -> _Greenlet | _Thread:
+def _waiter(lot: ParkingLot, patience: float) -> _Greenlet | _Thread:
     hub = get_hub_if_exists() or hub_here()
     if hub is None:
         return _Thread()
@@ -413,7 +423,7 @@ def _waiter(patience: float) -> _Greenlet | _Thread:
     if hub_waiters is None or hub_waiters.hub is not hub:
         hub_waiters = _local.hub_waiters = _HubWaiters(hub)
     waiter = _Greenlet(hub)
-    waiter.hub_waiters = hub_waiters
+    waiter.hub_waiters, waiter._lot, waiter._turns, waiter._woken_in = hub_waiters, lot, 0, -1
     return waiter
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,9 +14,9 @@ from greendata.hub import native
 from greendata.threads import parking
 from greendata.threads.locks import Event, SimpleQueue
 from greendata.threads.parking import ParkingLot
-from tests.conftest import PATCHED, run_python
+from tests.conftest import PATCHED, Gate, run_python
 from tests.support.natives import Native, until
-from tests.support.races import interrupted
+from tests.support.races import Interruption, at, interrupted
 from tests.support.wakers import WAKERS
 
 
@@ -74,6 +75,7 @@ def test_a_signal_handler_that_raises_in_the_waking_thread_loses_no_wakeup(
     start: Callable[[Callable[[], object]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(parking, "CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(parking, "_local", native.Local())  # hubs that have waited before have a slow timer
     coins, served, steps = Coins(), list[None](), 0
 
@@ -105,9 +107,64 @@ def test_a_wakeup_of_one_who_leaves_goes_to_the_next(error: BaseException) -> No
     until(lambda: len(coins.lot) == 2)
     first.kill(error, block=False)
     coins.give()  # before the hub runs: the first is woken, and killed before it can take a coin
-    assert len(coins.lot) == 1
     assert second.get(timeout=20)
     assert not isinstance(first.value, bool)
+
+
+def test_a_waiter_that_a_signal_handler_interrupts_after_its_wakeup_passes_it_on() -> None:
+    def stop() -> None:
+        raise Interruption
+
+    coins = Coins()
+    second = gevent.spawn(coins.wait)  # begins once this greenlet, the first, waits
+    gevent.spawn(gevent.spawn, coins.give)
+    sys.setprofile(at("return", "sleep", ParkingLot.wait.__code__, stop))
+    with pytest.raises(Interruption):
+        coins.wait()
+    gevent.idle()
+    assert second.ready()
+    assert not coins.lot
+
+
+def test_nothing_is_taken_for_a_waiter_that_a_signal_handler_interrupts_while_it_leaves() -> None:
+    coins, run_callback = Coins(), gevent.get_hub().loop.run_callback
+    coins.wait(timeout=0.001)  # makes what the hub keeps about waiters
+
+    def take_one() -> None:
+        coins.give()
+        coins.wait()
+
+    for _ in interrupted(take_one):
+        coins.take()  # if it is still there
+        coins.give()
+        run_callback(parking._local.hub_waiters._retry)
+        gevent.idle()
+        assert coins.take()
+        waiter = gevent.spawn(coins.wait)
+        gevent.idle()
+        coins.give()
+        gevent.idle()
+        assert waiter.ready()
+
+
+def test_a_hub_that_does_not_run_keeps_one_wakeup_and_no_more(held: Gate) -> None:
+    coins = Coins()
+
+    def wait_beside_native_work() -> bool:
+        waiter = gevent.spawn(coins.wait)
+        gevent.sleep(0)
+        held()
+        return waiter.get()
+
+    thread = Native(wait_beside_native_work)
+    held.wait_arrived()
+    second = gevent.spawn(coins.wait)
+    until(lambda: len(coins.lot) == 2)
+    coins.give()
+    coins.give()
+    assert second.get()
+    held.open()
+    assert thread.join()
 
 
 def test_a_timeout_that_passes_leaves_nobody_in_the_lot() -> None:
