@@ -19,13 +19,14 @@ from greendata.engines.closing import close_at_exit, reset_after_fork
 from greendata.engines.messages import close_all, dumps
 from greendata.engines.plans import pack_options, pack_plan, unpack
 from greendata.engines.ray_cluster.driver import Answers, Driver
-from greendata.engines.ray_cluster.node import versions
+from greendata.engines.ray_cluster.node import REDUCED, versions
 from greendata.engines.ray_cluster.program import CANCELLED
 from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import KEY, packed_frames
 from greendata.errors import BadArgument, ClusterUnreachable, EngineClosed, JobCancelled, NotAFrame, NotSendable
+from greendata.errors.plural import counted
 from greendata.hub import native
-from greendata.hub.checks import is_count
+from greendata.hub.checks import check_function, is_count
 from greendata.pool import pool
 from greendata.pool.stopping import stopped_by
 from greendata.pool.workers import elsewhere
@@ -145,8 +146,9 @@ class RayTasks(SendingEngine):
 
         Raises:
             BadArgument: *paths* is one path, or there are none.
-            NotAFrame: *map* does not return a LazyFrame.
-            NotSendable: *reduce* cannot be pickled.
+            NotCallable, AsyncFunction: *map*, *reduce* or *scan* is not a function that can be called.
+            NotAFrame: *map* does not return a LazyFrame. With *reduce*, from the methods of the query.
+            NotSendable: from `Partitions.collect`; *reduce* cannot be pickled.
 
         Example:
             >>> engine = RayTasks("127.0.0.1:6379")
@@ -160,6 +162,8 @@ class RayTasks(SendingEngine):
         """
         if isinstance(paths, str | bytes | os.PathLike):
             raise BadArgument("paths", paths, "a list of paths; for those of a pattern: glob.glob(pattern)")
+        for function in (map, scan) if reduce is None else (map, scan, reduce):
+            check_function(function)
         names = [os.fspath(path) for path in paths]
         if not names:
             raise BadArgument("paths", names, "at least one path")
@@ -311,14 +315,19 @@ class Partitions:
 
         Polars reads the schema of the first file for it, so this process must have access to that. The calling greenlet
         waits.
+
+        Raises:
+            NotAFrame: *reduce* does not return a LazyFrame.
         """
         return pool.call(self._explain)
 
     def _explain(self) -> str:
         first = self._lfs[0]
-        parts = pl.LazyFrame(schema=first.collect_schema())
-        plan, reduced = first.explain(), self._reduce(parts).explain()
-        return f"MAP, {len(self._lfs)} tasks\n{_indented(plan)}\nREDUCE, 1 task\n{_indented(reduced)}"
+        reduced = self._reduce(pl.LazyFrame(schema=first.collect_schema()))
+        if not isinstance(reduced, pl.LazyFrame):
+            raise NotAFrame(reduced, "LazyFrame", REDUCED)
+        plan = _indented(first.explain())
+        return f"MAP, {counted(len(self._lfs), 'task')}\n{plan}\nREDUCE, 1 task\n{_indented(reduced.explain())}"
 
 
 def _indented(text: str) -> str:

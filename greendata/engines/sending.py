@@ -123,6 +123,7 @@ class SendingEngine(Closing, pl.Engine):
 
         Raises:
             NotAFrame: *frame* is not a `polars.DataFrame`.
+            NotSendable: a column has Python objects.
 
         Example:
             >>> from greendata import ProcessEngine

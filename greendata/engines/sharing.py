@@ -32,6 +32,7 @@ def share(frame: pl.DataFrame, parts: list[pl.DataFrame] | None = None) -> pl.La
 
     Raises:
         NotAFrame: *frame* is not a `polars.DataFrame`.
+        NotSendable: a column has Python objects.
     """
     if not isinstance(frame, pl.DataFrame):
         raise NotAFrame(frame, "DataFrame")

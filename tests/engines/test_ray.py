@@ -31,6 +31,7 @@ from greendata.errors import (
     NodeDiffers,
     NodeLost,
     NotAFrame,
+    NotCallable,
     NotSendable,
     WorkerDied,
 )
@@ -319,6 +320,17 @@ def test_no_cluster_at_the_address() -> None:
 def test_bad_arguments_are_refused_at_the_call(arguments: dict[str, Any]) -> None:
     with pytest.raises(BadArgument):
         RayTasks(**arguments)
+
+
+def test_functions_of_a_scan_are_checked_at_the_call(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    with RayTasks("127.0.0.1:1") as engine:
+        for functions in ({"map": 3}, {"map": total, "reduce": "sum"}, {"map": total, "scan": "parquet"}):
+            with pytest.raises(NotCallable):
+                engine.scan_partitions([path], **functions)  # type: ignore[arg-type]
+        with pytest.raises(NotAFrame, match="reduce must return"):
+            engine.scan_partitions([path], lambda lf: lf, lambda parts: parts.collect()).explain()  # type: ignore[arg-type, return-value]
 
 
 def test_what_cannot_be_sent_is_refused(engine: RayTasks) -> None:

@@ -25,7 +25,9 @@ from greendata.engines.child import DONE, FAILED, object_named, packed_error
 from greendata.engines.plans import options_of, pack, read_buffer, read_plan
 from greendata.errors import NodeDiffers, NotAFrame
 
-__all__ = ("dead_stderr", "reduce_parts", "run_plan", "versions")
+__all__ = ("REDUCED", "dead_stderr", "reduce_parts", "run_plan", "versions")
+
+REDUCED = "reduce must return the LazyFrame of the result"  # of an error
 
 # The versions of the server, the engine that computes, the directory that relative paths mean, the name of a file for
 # stderr (see `dead_stderr`), and the bytes of a frame that may be in the first object.
@@ -70,7 +72,7 @@ def reduce_parts(order: bytes, *parts: list[Any]) -> Outcome:
         lf = pl.concat([read_buffer(buffer).lazy() for part in parts for buffer in part])
         reduced = pickle.loads(reduce)(lf)
         if not isinstance(reduced, pl.LazyFrame):
-            raise NotAFrame(reduced, "LazyFrame", "reduce must return the LazyFrame of the result")
+            raise NotAFrame(reduced, "LazyFrame", REDUCED)
         return [reduced.collect(engine=_engine(context[1]), **options_of(options))]
 
     return _outcome(context, work)
