@@ -1,1 +1,1 @@
-"""Other places where a query can run: child processes that can be killed."""
+"""Other places where a query can run: child processes that can be killed, and the nodes of a cluster."""
