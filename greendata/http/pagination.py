@@ -56,11 +56,15 @@ from greendata.tasks.caller import Caller
 __all__ = ("ApiPage", "Next", "Path", "paginate")
 
 MAX_PAGES = 1_000
+SHOWN = 50  # characters of a value that an error shows
 ATTEMPTS = 5  # for one page
 MAX_WAIT = 60.0  # seconds that a server may ask to wait
 _JSON = ("application/json", "application/x-ndjson")  # as an error names what was expected
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
+_NOTHING = ("null", "false", '""')  # in the body, in the place of the next page
+_URL = "a place or a function with a URL, or None after the last page"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # A link of a header: its URL, which some servers send without the brackets; and each parameter after it.
 _LINK = re.compile(r"[\s,]*(?:<(.*?)>(?=\s*(?:[;,]|$))|([^\s<>;,]+))", re.DOTALL)
 _PARAMETER = re.compile(r'\s*;\s*([^\s=;,"]*+)(?:\s*=\s*("(?:[^"\\]|\\.)*+"|[^\s;,]*+))?', re.DOTALL)
@@ -134,8 +138,8 @@ def paginate(
         next: where the URL of the next page is. ``"link"``: in the Link header, with ``rel="next"`` (RFC 8288). Another
             string, or a list of names: in the body, at this path, such as ``"links.next"``.
             ``{"cursor": "meta.next"}``: the query parameter ``cursor`` is set to the value at this path of the body. In
-            these three cases a page is the last one if the place is absent, null or empty. ``{"page": 1}``: the query
-            parameter ``page`` is a number, that of *url* is 1, and it grows by one until a page has no rows. A
+            these three cases a page is the last one if the place is absent, null, false or empty. ``{"page": 1}``: the
+            query parameter ``page`` is a number, that of *url* is 1, and it grows by one until a page has no rows. A
             function: it is given the `ApiPage` and returns a URL, which may be relative, or None after the last page.
         rows: the path of the array of rows in the body, such as ``"data.items"``; None if the body is the array, or has
             one row per line.
@@ -156,7 +160,8 @@ def paginate(
             another host.
         AnswerTooLarge: from the result: there are more than *max_bytes*.
         PagesEndless: from the result: there are more than *max_pages*, or a page comes for the second time.
-        Malformed: from the result: a page is not JSON, or has no array at *rows*.
+        Malformed: from the result: a page is not JSON, has no array at *rows*, or no text or number where a query
+            parameter is.
         FrameInvalid: from the result: *model* rejects rows. They are counted over all pages.
         Exception: from the result: what a function as *next* raises.
 
@@ -246,7 +251,7 @@ class _Pages:
     def _checked(self, following: object, page: ApiPage) -> str:
         """Return the URL of the next page, which is at the host of the first one."""
         if not isinstance(following, str):
-            raise BadArgument("next", following, "a place or a function with a URL, or None after the last page")
+            raise BadArgument("next", following, _URL)
         try:
             url = urljoin(page.url, following)
         except ValueError as error:
@@ -373,7 +378,7 @@ def _finder(next: Next) -> Callable[[ApiPage], object]:
         return _linked
     if isinstance(next, str | Sequence):
         path = _names(next, "next")
-        return lambda page: _pooled(page.member, path)
+        return lambda page: _pooled(_place, page.body, path)
     if not isinstance(next, Mapping):
         check_function(next)
         return next
@@ -383,10 +388,10 @@ def _finder(next: Next) -> Callable[[ApiPage], object]:
         raise BadArgument("next", next, "query parameters with the paths of their values, or one with a page number")
 
     def find(page: ApiPage) -> str | None:
-        values = {name: _pooled(page.member, path) for name, path in paths.items()}
-        if any(value in (None, "") for value in values.values()) or (numbers and not page.rows):
+        values = {name: _pooled(partial(_place, numbers=True), page.body, path) for name, path in paths.items()}
+        if None in values.values() or (numbers and not page.rows):
             return None
-        values |= {name: first + page.number + 1 for name, first in numbers.items()}
+        values |= {name: str(first + page.number + 1) for name, first in numbers.items()}
         return _with_parameters(page.url, values)
 
     return find
@@ -416,7 +421,28 @@ def _links(header: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield link[1] or link[2] or "", parameters
 
 
-def _with_parameters(url: str, values: Mapping[str, object]) -> str:
+def _place(body: bytes, path: tuple[str, ...], *, numbers: bool = False) -> str | None:
+    """Return the text in the body that leads to the next page, or None if there is none. Call on a worker.
+
+    Args:
+        numbers: accept a number, and return it as it is written: a float would lose digits of a cursor.
+
+    Raises:
+        Malformed: there is something else; BadArgument, if that cannot be a URL.
+    """
+    text = _text_at(body, path)
+    if text is None or text in _NOTHING:
+        return None
+    if text.startswith('"') and not _SURROGATE.search(value := json.loads(text)):
+        return str(value)
+    if not numbers:
+        raise BadArgument("next", text[:SHOWN], _URL)
+    if text[0] not in "-0123456789":
+        raise Malformed("json", f"expected text or a number at {'.'.join(path)!r}, got {text[:SHOWN]}")
+    return text
+
+
+def _with_parameters(url: str, values: Mapping[str, str | None]) -> str:
     """Return *url* with query parameters set; the others stay as they are written."""
     parts = urlsplit(url)
     kept = [part for part in parts.query.split("&") if part and unquote_plus(part.partition("=")[0]) not in values]

@@ -321,6 +321,34 @@ def test_the_first_page_is_checked_as_well() -> None:
         assert site.connections() == 0
 
 
+@pytest.mark.parametrize("cursor", ["1700000000.12345678901", "1e3", "9" * 5_000, "-0"])
+def test_a_cursor_keeps_its_digits(cursor: str) -> None:
+    def page(request: Request) -> Reply:
+        following = "null" if request.query else cursor
+        return api(f'{{"rows": {json.dumps(orders(len(request.query)))}, "next": {following}}}')
+
+    with Site(page) as site:
+        pages_of(site, rows="rows", next={"c": "next"})
+        assert [request.query for request in site.requests] == ["", f"c={cursor}"]
+
+
+@pytest.mark.parametrize("following", ["next", {"c": "next"}])
+@pytest.mark.parametrize("value", ["null", "false", '""'])
+def test_values_that_end_the_pages(value: str, following: Any) -> None:
+    with Site({"/": api(f'{{"rows": [{{"id": 0}}], "next": {value}}}')}) as site:
+        assert pages_of(site, rows="rows", next=following).height == site.count() == 1
+
+
+@pytest.mark.parametrize("value", ["true", '{"a": 1}', "[1]", r'"\ud800"'])
+def test_values_that_lead_nowhere(value: str) -> None:
+    with Site({"/": api(f'{{"rows": [], "next": {value}}}')}) as site:
+        with pytest.raises(BadArgument, match="next must be a place or a function with a URL"):
+            pages_of(site, rows="rows", next="next")
+        with pytest.raises(Malformed, match="expected text or a number at 'next', got"):
+            pages_of(site, rows="rows", next={"c": "next"})
+        assert site.count() == 2
+
+
 # -- pages that cannot be read ------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[Reply, type[Exception], str | None, dict[str, Any]]] = {
