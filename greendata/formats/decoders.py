@@ -92,7 +92,7 @@ def decode(
             are an error.
         isolate: parse in a child process, so that input which crashes, hangs or fills the parser is an error of this
             call alone: see `greendata.formats.isolation`. None uses the setting ``GREENDATA_ISOLATE``. A model
-            validates here in any case; the rows of JSON with a model are taken apart in the child.
+            validates here in any case; the rows of JSON with a model are separated in the child.
 
     Raises:
         BadChoice, BadArgument, BadTimeout: an argument is invalid, or an option of CSV is given for another format.
@@ -181,7 +181,7 @@ def _decode_rows(parse: Parse, submit: Submit, content: bytes, format: Format, m
 
 
 def _partitioned(read_in: Read, content: bytes, format: Format, model: type) -> Partitioned:
-    """Return the rows of JSON, partitioned. In isolation, they are taken apart elsewhere. Call on a worker."""
+    """Return the rows of JSON, partitioned. In isolation, they are separated in a child. Call on a worker."""
     texts = None if read_in is read_here else read_in(_row_texts, content, format, format).to_series()
     return partition_rows(content, format, model, texts)
 
