@@ -47,6 +47,8 @@ OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Pol
 LAST_LINES = 2000  # bytes of stderr in an error
 
 SOCKET, LIFELINE = 3, 4  # descriptors
+_LIBRARIES = ("greendata", "polars", "cloudpickle")  # whose lines in a traceback say nothing to the user
+_MAX_TRACE = 10_000  # characters of a traceback
 _F_SETSIG = 10
 _ROOM = 32 << 30  # bytes of address space beyond four times the limit: allocators reserve more than they use
 
@@ -138,8 +140,8 @@ def _receive_or_end(sock: _socket.socket) -> tuple[Any, list[int]]:
         os._exit(1)
 
 
-def packed_error(error: BaseException) -> tuple[bytes, str]:
-    """Return *error* as a pickle, which is empty if that is impossible, and as text."""
+def packed_error(error: BaseException) -> tuple[bytes, str, str]:
+    """Return *error* as a pickle, which is empty if that is impossible, as text, and its traceback, see `_trace_of`."""
     try:
         text = f"{type(error).__qualname__}: {error}"
     except BaseException:  # noqa: BLE001 - here and below, anything can go wrong in the methods of a foreign error
@@ -149,7 +151,29 @@ def packed_error(error: BaseException) -> tuple[bytes, str]:
         pickle.loads(packed)  # an error whose arguments are not those of its class can be pickled only
     except BaseException:  # noqa: BLE001
         packed = b""
-    return packed, text
+    return packed, text, _trace_of(error)
+
+
+def _trace_of(error: BaseException) -> str:
+    """Return the traceback of *error* without the lines of libraries; empty if *error* has no others."""
+    libraries = [os.path.dirname(sys.modules[name].__file__ or name) for name in _LIBRARIES if name in sys.modules]
+    try:
+        shown = traceback.TracebackException.from_exception(error)
+        _remove_lines(shown, ("<dynamic-code>", *libraries))  # the first is Polars' name for code that it makes
+        return "".join(shown.format())[-_MAX_TRACE:] if shown.stack else ""
+    except BaseException:  # noqa: BLE001 - as above
+        return ""
+
+
+def _remove_lines(shown: traceback.TracebackException, files: tuple[str, ...]) -> None:
+    """Remove the lines of *files*, and the errors that only they have handled."""
+    shown.stack[:] = [line for line in shown.stack if not line.filename.startswith(files)]
+    if shown.__cause__ is not None:
+        _remove_lines(shown.__cause__, files)
+    if shown.__context__ is not None:
+        _remove_lines(shown.__context__, files)
+        if not shown.__context__.stack:
+            shown.__context__ = None
 
 
 class _Server:
@@ -261,7 +285,7 @@ class _Server:
         """Call a function and return its value, packed.
 
         Raises:
-            NotSendable: this process cannot import the function, or what is in an argument.
+            NotSendable: this process cannot import the function or what is in an argument, or cannot pickle the value.
         """
         self._forget(unshared)
         try:
@@ -269,7 +293,11 @@ class _Server:
         except (AttributeError, ImportError) as error:
             reason = f"a child cannot import the function or an argument ({error}){remedy_for(error)}"
             raise NotSendable(reason) from error
-        return self._plans.pack_object(func(*args, **kwargs))
+        value = func(*args, **kwargs)
+        try:
+            return self._plans.pack_object(value)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise NotSendable(f"the value that the function has returned cannot be pickled ({error})") from error
 
 
 def object_named(name: str) -> Any:

@@ -33,6 +33,7 @@ from greendata.engines import spill
 from greendata.engines.child import FAILED, LAST_LINES, LIFELINE, NEEDS, OUT_OF_MEMORY, SOCKET, end_with_last_writer
 from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
+from greendata.errors.notes import note
 from greendata.hub import native
 
 __all__ = ("Child", "error_of", "working_directory")
@@ -337,13 +338,15 @@ class Child:
         return os.pread(file, LAST_LINES, start).decode(errors="replace").strip()
 
 
-def error_of(packed: bytes, text: str) -> BaseException:
-    """Return the error that a child has sent."""
-    try:
-        error = pickle.loads(packed)  # both ends are ours
-    except Exception:  # noqa: BLE001 - there is no pickle, or its class exists in the child only
-        return ChildFailed(text)
-    return error if isinstance(error, BaseException) else ChildFailed(text)
+def error_of(packed: bytes, text: str, trace: str) -> BaseException:
+    """Return the error that a child has sent. Its traceback there is a note: a pickle has none."""
+    error: BaseException = ChildFailed(text)
+    with suppress(Exception):  # there is no pickle, or its class exists in the child only
+        found = pickle.loads(packed)  # both ends are ours
+        error = found if isinstance(found, BaseException) else error
+    if trace:
+        note(error, f"in the other process: {trace.rstrip()}")
+    return error
 
 
 def working_directory() -> str | None:

@@ -430,6 +430,38 @@ def test_errors_of_a_call_are_those_of_a_call(engine: ProcessEngine) -> None:
         greendata.run(abs, engine=engine).get()
     with pytest.raises(NotSendable, match="object"):
         greendata.run(objects, engine=engine).get()
+    with pytest.raises(NotSendable, match="value that the function has returned") as caught:
+        greendata.run(numbers, engine=engine).get()
+    assert not any("Traceback" in note for note in caught.value.__notes__)
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+def test_an_error_tells_where_the_functions_of_the_user_raised_it(engine: ProcessEngine) -> None:
+    """A pickle has no traceback and no cause. The lines of Polars and of greendata say nothing."""
+    queries = NUMBERS.select(pl.col("a").map_batches(divided, return_dtype=pl.Int64))
+    for work in (lambda: engine.call(divided, 0), lambda: queries.collect(engine=engine)):
+        with pytest.raises(ValueError, match="no divisor") as caught:
+            work()
+        (note,) = caught.value.__notes__
+        assert note.startswith("in the other process: Traceback (most recent call last):\n")
+        assert "in divided\n    return 1 // 0\n" in note
+        assert "\nZeroDivisionError: " in note
+        assert note.endswith("ValueError: no divisor")
+        assert "greendata/engines" not in note
+        assert "polars" not in note
+    with pytest.raises(pl.exceptions.ColumnNotFoundError) as missing:
+        NUMBERS.select("zz").collect(engine=engine)
+    assert not hasattr(missing.value, "__notes__")
+
+
+def divided(_: object) -> int:
+    try:
+        return 1 // 0
+    except ZeroDivisionError as error:
+        raise ValueError("no divisor") from error
 
 
 def objects() -> pl.DataFrame:

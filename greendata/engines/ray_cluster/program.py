@@ -239,7 +239,7 @@ class _Driver:
         with self._sending, suppress(OSError):  # the engine has closed the socket, which ends this process
             send(self._sock, message, files)
 
-    def _packed(self, error: BaseException) -> tuple[bytes, str]:
+    def _packed(self, error: BaseException) -> tuple[bytes, str, str]:
         """Return *error* for the engine, which must not import Ray."""
         if isinstance(error, _Failed):
             return error.packed
@@ -435,7 +435,7 @@ class _Task:
 class _Failed(Exception):
     """A task has failed with an error of its own, which is passed on as it is packed."""
 
-    def __init__(self, packed: tuple[bytes, str]) -> None:
+    def __init__(self, packed: tuple[bytes, str, str]) -> None:
         super().__init__(packed[1])
         self.packed = packed
 
