@@ -125,7 +125,8 @@ def post_fork(server: object, worker: Worker) -> None:
     named = worker.cfg.env.get(VARIABLE) or os.environ.get(VARIABLE)
     if not named:
         count = share_of_cores(worker.cfg.workers)
-        limit_polars_threads(count)
+        if not limit_polars_threads(count):
+            os.environ[VARIABLE] = str(count)  # for the child processes that run the queries
         cores, workers = counted(available_cores(), "core"), counted(worker.cfg.workers, "worker")
         worker.log.info("%s=%d: %s, %s, at least %d each", VARIABLE, count, cores, workers, FEWEST)
     else:

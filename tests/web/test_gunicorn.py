@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from greendata.query.patching.polars_threads import share_of_cores
 from tests.support.gates import rest
 from tests.support.processes import children_end
 from tests.support.servers import ROUTED, Server
@@ -95,11 +96,16 @@ def test_after_preloading_with_a_query_the_queries_run_in_child_processes(
 
 
 WITH_FRAME = """
+import os
 import polars as pl
 from flask import Flask
 
 prices = pl.LazyFrame({"city": ["Rome", "Oslo"], "price": [3, 5]}).sort("city").collect()  # has two chunks
 app = Flask("service")
+
+@app.get("/threads")
+def threads():
+    return os.environ.get("POLARS_MAX_THREADS", "")
 
 @app.get("/total")
 def total():
@@ -114,11 +120,12 @@ def rows():
 @pytest.mark.parametrize("worker", ["gevent", "greendata.web.gunicorn.GreenWorker"])
 def test_a_preloaded_frame_can_be_queried_in_child_processes(tmp_path: Path, worker: str) -> None:
     """With gevent's worker, greendata is first imported after the fork, and finds out at the first query."""
-    env = {"GREENDATA_ON_FORK": "process", "GREENDATA_AUTOPATCH": "1"}
+    env = {"GREENDATA_ON_FORK": "process", "GREENDATA_AUTOPATCH": "1", "POLARS_MAX_THREADS": ""}
     server = Server(tmp_path, WITH_FRAME, ["-k", worker, "--preload"], env)
     try:
         assert server.ask("/total") == "8"
         assert server.ask("/rows") == "[('Rome', 3), ('Oslo', 5), ('Rome', 3)]"
+        assert server.ask("/threads") == ("" if worker == "gevent" else str(share_of_cores(1)))  # of the children
     finally:
         server.stop()
     assert "Traceback" not in server.read_log()
