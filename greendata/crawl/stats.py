@@ -125,10 +125,13 @@ class CrawlCounters:
         add_crawl(self.running)
 
     def end(self) -> None:
-        """Stop the clock of the run."""
+        """Stop the clock of the run, and keep its last numbers without what they were read from."""
         if self._ended is None:
             self._ended = monotonic()
             remove_crawl(self.running)
+            hosts, urls = self.hosts(), None if self.urls is None else self.urls()
+            self.hosts = lambda: hosts
+            self.urls = None if urls is None else lambda: urls
 
     def running(self) -> RunningCrawl:
         """Return what `greendata.observe` shows of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -25,6 +26,7 @@ import greendata
 from greendata import observe
 from greendata.crawl.crawler import Crawler
 from greendata.crawl.dataset import Dataset
+from greendata.crawl.frontier import Frontier
 from greendata.crawl.html import ParsedPage
 from greendata.crawl.page import Page
 from greendata.crawl.stats import CrawlCounters
@@ -872,6 +874,20 @@ def test_the_counters_and_the_summary_tell_what_came_of_the_pages() -> None:
             (origin, None, "RobotsDisallowed", 1),
             (origin, 404, None, 1),
         ]
+
+
+def test_a_stage_that_is_kept_for_its_counters_keeps_nothing_else() -> None:
+    def living() -> int:
+        gc.collect()
+        return sum(isinstance(found, Crawler | Frontier) for found in gc.get_objects())
+
+    before = living()
+    with Site(SHOP) as site:
+        stage = crawl(site.url("/"), **BOT)
+        pages = list(stage)
+    assert living() <= before
+    stats = stage.stats()
+    assert (stats.pages, stats.done, stats.todo, stats.hosts_waiting) == (len(pages), len(pages), 0, 0)
 
 
 @pytest.mark.once("unpatched")  # with a native thread
