@@ -23,6 +23,7 @@ __all__ = ("ACCEPTED", "Decoder", "Identity", "decoder_of")
 PIECE = 64 * 1024  # bytes that a decoder returns at once, however much its input expands
 MEMBERS = 1_000  # of one gzip body; even an empty one takes some microseconds
 LAYERS = 3  # encodings of one body; more are not seen outside of attacks
+WASTED = 1 << 20  # bytes that a layer expands and the next one turns into nothing; in real bodies they are under 100 kB
 _GZIP_FORMAT, _NO_HEADER = 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS  # as zlib has them
 _PACKED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "aes128gcm"})
 
@@ -75,23 +76,32 @@ class Identity:
 
 
 class _Layers:
-    """Several decoders, the outermost first."""
+    """Several decoders, the outermost first.
+
+    One can expand a thousandfold what the next one turns into nothing: a megabyte of gzip in gzip in gzip would take
+    hours, and no limit of the body would end it. So what is between the layers has a limit of its own.
+    """
 
     def __init__(self, decoders: list[Decoder]) -> None:
         self._decoders = decoders
+        self._wasted = 0  # bytes between the layers, less those of the body
 
     @property
     def is_complete(self) -> bool:
-        return all(decoder.is_complete for decoder in self._decoders)
+        return self._wasted <= WASTED and all(decoder.is_complete for decoder in self._decoders)
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         return self._from(0, data)
 
     def _from(self, layer: int, data: bytes) -> Iterator[bytes]:
         if layer == len(self._decoders):
+            self._wasted -= layer * len(data)
             yield data
             return
         for piece in self._decoders[layer].decode(data):
+            self._wasted += len(piece)
+            if self._wasted > WASTED:
+                return
             yield from self._from(layer + 1, piece)
 
 

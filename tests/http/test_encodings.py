@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import tracemalloc
 import zlib
 
 import brotli
@@ -96,3 +98,23 @@ def test_the_number_of_members_is_limited() -> None:
     empty = gzip.compress(b"")
     assert decoded("gzip", empty * MEMBERS + gzip.compress(TEXT)) == (b"", False)
     assert decoded("gzip", empty * (MEMBERS - 1) + gzip.compress(TEXT)) == (TEXT, True)
+
+
+def test_what_expands_between_two_layers_and_comes_to_nothing_ends_the_body() -> None:
+    """Blocks without data inflate to nothing, and a layer around them packs a thousand of them into five bytes."""
+    nothing = gzip.compress(b"")[:10] + (64 << 20) // 5 * b"\x00\x00\x00\xff\xff"
+    body = gzip.compress(nothing)
+    assert len(body) < 100_000
+    tracemalloc.start()
+    try:
+        assert decoded("gzip, gzip", body) == (b"", False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20
+
+
+@pytest.mark.parametrize("body", [TEXT * 200, random.Random(1).randbytes(10_000_000)], ids=["text", "random"])
+def test_large_bodies_in_several_layers_are_whole(body: bytes) -> None:
+    packed = gzip.compress(gzip.compress(brotli.compress(body, quality=1)))
+    assert decoded("br, gzip, gzip", packed, size=100_000) == (body, True)
