@@ -203,7 +203,9 @@ class PlacedEngine(pl.Engine):
                 if self._must:
                     raise
                 reason = error.reason
-                if monotonic() - began >= COSTLY and len(_costly) < _PLACES:
+                if monotonic() - began >= COSTLY:
+                    if len(_costly) >= _PLACES:  # labels may be without end; most of these are out of date
+                        _costly.clear()
                     _costly[place] = monotonic() + COSTLY_FOR
             self._warn(" ".join(reason.split()))
         local = self._local

@@ -380,6 +380,11 @@ def test_an_attempt_that_takes_long_is_not_repeated_at_once(engine: ProcessEngin
     assert asked == ["collect"]
     greendata.collect(LF, label="another").get()
     assert len(asked) == 2
+    monkeypatch.setattr(choice, "_PLACES", 3)
+    for number in range(5):
+        for _ in range(2):
+            greendata.collect(LF, label=f"report {number}").get()
+    assert len(asked) == 7
 
 
 def refuse() -> None:
