@@ -73,7 +73,8 @@ class Child:
         self, program: str, arguments: tuple[Any, ...], memory_limit: int | None, environment: dict[str, str]
     ) -> None:
         self.is_ready = False  # it has imported Polars; the worker that uses it writes, and so for the next ones
-        self.is_gone = False  # it was reaped
+        self._owner = os.getpid()
+        self._has_closed = False  # it was reaped, or forgotten; written under the lock
         self.requests = 0  # that it has got
         self.keys: set[str] = set()  # of the shared frames that it has
         self.was_killed = False  # any thread sets it, under the lock
@@ -201,6 +202,11 @@ class Child:
         return receive(self._sock, self._wait)
 
     @property
+    def is_gone(self) -> bool:
+        """True if it was reaped, and in every fork of the process that has started it: there nobody may end it."""
+        return self._has_closed or os.getpid() != self._owner
+
+    @property
     def is_alive(self) -> bool:
         """True if it can be asked."""
         return not (self.is_gone or self.was_killed or self._process in dict(self._poll.poll(0)))
@@ -246,7 +252,7 @@ class Child:
 
     def forget(self) -> None:
         """Close the descriptors of a child of the parent process. Call in the child of a fork."""
-        if not self.is_gone:
+        if not self._has_closed:
             self._lock = native.RLock()
             self._using = native.allocate_lock()
             self._close()
@@ -255,7 +261,7 @@ class Child:
 
     def _close(self) -> None:
         with self._lock:
-            self.is_gone = True
+            self._has_closed = True
             os.close(self._process)
         self._sock.close()
         self._stderr.close()

@@ -611,6 +611,32 @@ def test_a_fork_of_the_server_leaves_its_children_alone() -> None:
     assert finished == (0, "0 True\n", "")
 
 
+@children_end
+def test_a_fork_of_the_server_leaves_the_children_of_isolated_reads_alone() -> None:
+    """It drops their engine, whose finalizer ends children. It may run before the fork has forgotten them."""
+    finished = run_python(
+        """
+        import os
+        import greendata
+        from greendata.formats import isolation
+
+        def read():
+            return greendata.decode(b"a\\n1", format="csv", isolate=True).item()
+
+        def children():
+            (place,) = isolation._places.values()
+            return [(child.pid, child.is_alive) for child in place._engine._children.idle]
+
+        read()
+        before = children()
+        if not (child := os.fork()):
+            os._exit(0 if not isolation._places and read() == 1 else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(before), children() == before)
+        """
+    )
+    assert finished == (0, "0 2 True\n", "")
+
+
 def test_plain_threads_use_it_inline(engine: ProcessEngine) -> None:
     assert Native(lambda: engine.call(abs, -1)).join() == 1
 

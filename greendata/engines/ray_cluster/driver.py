@@ -140,7 +140,7 @@ class Driver(Child):
 
     def forget(self) -> None:
         """Close the descriptors of a child of the parent process. Call in the child of a fork."""
-        if not self.is_gone:
+        if not self._has_closed:
             os.close(self._wakeup)
         super().forget()
 
