@@ -16,7 +16,7 @@ from greendata.engines.sending import SendingEngine
 from greendata.engines.sharing import packed_frames
 from greendata.engines.stream import ChildStream
 from greendata.errors import BadArgument, NotSendable
-from greendata.hub.checks import is_count
+from greendata.hub.checks import check_function, is_count
 from greendata.pool import pool
 from greendata.pool.engine_setting import LEAST_MEMORY
 
@@ -137,7 +137,8 @@ class ProcessEngine(SendingEngine):
         """Call a function in a child and return its value. The calling greenlet waits.
 
         Raises:
-            NotSendable: the function or an argument cannot be pickled, or the child cannot import it.
+            NotCallable, AsyncFunction: *func* is not a function that can be called.
+            NotSendable: the function, an argument or the value cannot be pickled, or the child cannot import it.
             WorkerDied, MemoryLimitExceeded, EngineClosed: see `collect`.
             BaseException: what the function raised.
 
@@ -146,6 +147,7 @@ class ProcessEngine(SendingEngine):
             ...     engine.call(sum, [1, 2])
             3
         """
+        check_function(func)
         return pool.call(self._call_here, func, args, kwargs)
 
     def _call_here(self, func: Callable[..., T], args: Any, kwargs: Any) -> T:

@@ -25,7 +25,15 @@ from greendata.engines import child_pool
 from greendata.engines.child_pool import ChildPool
 from greendata.engines.plans import pack_object, unpack_object
 from greendata.engines.process import ProcessEngine
-from greendata.errors import BatchesBusy, DeadlineExceeded, JobCancelled, NotSendable, WorkerDied
+from greendata.errors import (
+    AsyncFunction,
+    BatchesBusy,
+    DeadlineExceeded,
+    JobCancelled,
+    NotCallable,
+    NotSendable,
+    WorkerDied,
+)
 from greendata.hub import native
 from greendata.pool import pool
 from tests.engines.test_process import every_dtype, is_gone, pid_in
@@ -308,6 +316,15 @@ def test_run_calls_a_function_in_a_child(engine: ProcessEngine) -> None:
     assert (result.get(), result.label) == ([2, 1], "sorting")
     assert greendata.run(os.getpid, engine=engine).get() != os.getpid()
     assert greendata.run(os.getpid, engine=greendata.GreenEngine(engine)).get() != os.getpid()
+
+
+def test_what_is_not_a_function_is_refused_at_the_call(engine: ProcessEngine) -> None:
+    async def later() -> None: ...
+
+    with pytest.raises(NotCallable):
+        engine.call("sorted", [2, 1])  # type: ignore[arg-type]
+    with pytest.raises(AsyncFunction):
+        engine.call(later)
 
 
 def test_lambdas_and_functions_of_the_program_run_in_a_child(engine: ProcessEngine) -> None:
