@@ -150,16 +150,17 @@ def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None
             reject_many_members(content, format)
             collect_keys(content, format)
         else:
-            columns = _columns(content, options)
+            eol = str(options.get("eol_char", "\n")).encode()
+            columns = _columns(content, eol, options)
             reject_wide(columns, format=format)
-            reject_sparse(count(content, b"\n") + 1, columns, len(content), format=format)
+            reject_sparse(count(content, eol) + 1, columns, len(content), format=format)
 
 
-def _columns(content: Content, options: dict[str, Any]) -> int:
+def _columns(content: Content, eol: bytes, options: dict[str, Any]) -> int:
     """Return the number of columns that Polars finds in the header of a CSV file."""
     end = len(content)
     if end > HEADER_BYTES:
-        end = content.rfind(b"\n", 0, HEADER_BYTES) + 1
+        end = content.rfind(eol, 0, HEADER_BYTES) + 1
     form = {name: options[name] for name in _FORM if name in options}
     head = pl.read_csv(content[:end], **form, n_rows=0, infer_schema=False, raise_if_empty=False)
     if not head.width and end < len(content):
