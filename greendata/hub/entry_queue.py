@@ -66,7 +66,15 @@ class EntryQueue(HubBound):
         scheduled as a callback of the loop, so it never runs inside this call. If the hub was destroyed, nothing
         happens.
         """
-        self._entries.append(callback)
+        try:
+            self._entries.append(callback)
+            self._announce()
+        except BaseException:  # a signal handler raised at some step: the hub may not have heard of it
+            self._announce()
+            raise
+
+    def _announce(self) -> None:
+        """Make the hub call what is in the queue. Any thread."""
         if self.is_gone:
             self._entries.clear()
         elif not self.is_here:

@@ -54,11 +54,12 @@ class HubThread(ABC):
         self._lock = native.RLock()  # guards writes to the fields below; reentrant, because finalizers may call
         self._is_open = False  # it has its entry queue
         self._is_stopping = False
-        self._closing: Callable[[], object] | None = None  # the function that its hub calls to stop it
+        self._closing: Callable[[], object] | None = None  # what its hub calls to stop it, perhaps several times
         self._users = 0
         self._children: dict[str, Self] = {}
         self._sleepers: list[Callable[[object], object]] = []  # the main greenlet of its thread; its thread only
         self._idle_timer: Any = None  # its thread only
+        self._is_closing = False  # its thread only
 
     # -- which one: any thread ------------------------------------------------------------------------
 
@@ -148,8 +149,7 @@ class HubThread(ABC):
     @property
     def is_stopped(self) -> bool:
         """True if it accepts no more calls: it was stopped, or its thread or hub has ended."""
-        is_gone = self._is_open and (not self._thread_finalizer.alive or self._entry_queue.is_gone)
-        return self._is_stopping or is_gone
+        return self._is_stopping or self._is_gone
 
     # -- the end: any thread --------------------------------------------------------------------------
 
@@ -220,6 +220,11 @@ class HubThread(ABC):
 
     # -- private: any thread --------------------------------------------------------------------------
 
+    @property
+    def _is_gone(self) -> bool:
+        """True if its thread or its hub has ended."""
+        return self._is_open and (not self._thread_finalizer.alive or self._entry_queue.is_gone)
+
     @classmethod
     def _make(cls, name: str | None, parent: Self | None, idle_after: float | None) -> Self:
         if name is not None and (not isinstance(name, str) or not name):
@@ -243,15 +248,17 @@ class HubThread(ABC):
                 parent._entry_queue.post(parent._watch_idleness)
 
     def _begin_stop(self, grace: float) -> bool:
-        """Accept no more calls; return True if its thread or its hub has ended. Called under the lock."""
-        if self._is_stopping:
-            return False
-        is_gone, self._is_stopping = self.is_stopped, True
-        if not is_gone:
-            self._closing = partial(gevent.spawn, self._close, grace)
-            if self._is_open:
-                self._entry_queue.post(self._closing)
-        return is_gone
+        """Accept no more calls; return True if its thread or its hub has ended. Called under the lock.
+
+        A signal handler may interrupt it at any step. Another call does what is left to do.
+        """
+        self._is_stopping = True
+        if self.stopped.ready() or self._is_gone:
+            return not self.stopped.ready()
+        self._closing = self._closing or partial(self._begin_close, grace)
+        if self._is_open:
+            self._entry_queue.post(self._closing)
+        return False
 
     def _fail_remaining(self) -> None:
         """Fail the work that remains after its thread or its hub has ended. Any thread."""
@@ -311,6 +318,11 @@ class HubThread(ABC):
             self._idle_timer.close()
         destroy_hub(hub)
         self.stopped.set_done()
+
+    def _begin_close(self, grace: float) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            gevent.spawn(self._close, grace)
 
     def _close(self, grace: float) -> None:
         children = list(self._children.values())

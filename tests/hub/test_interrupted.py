@@ -14,6 +14,7 @@ import pytest
 
 from greendata import stages
 from greendata.errors import PoolClosed, PoolFull
+from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool
@@ -157,6 +158,26 @@ def test_a_configure_and_a_drain() -> None:
 def test_calls_of_a_caller(caller: Caller) -> None:
     for _ in interrupted(lambda: caller.call_soon(int)):
         assert caller.call_soon(int, "3").get(timeout=LIMIT) == 3
+
+
+def test_entries_for_another_hub() -> None:
+    caller = Caller.new()
+    entry_queue = caller.call_soon(EntryQueue.here).get(timeout=LIMIT)
+    for _ in interrupted(lambda: entry_queue.post(int)):
+        until(lambda: entry_queue.is_empty)
+    caller.stop().get(timeout=LIMIT)
+
+
+def test_a_stop_of_a_caller() -> None:
+    made = [Caller.new()]
+
+    def stop() -> None:
+        made[-1].stop()
+
+    for _ in interrupted(stop):
+        made[-1].stop().get(timeout=LIMIT)  # does what is left to do
+        made.append(Caller.new())
+    made[-1].stop().get(timeout=LIMIT)
 
 
 def test_members_of_a_group() -> None:
