@@ -72,22 +72,22 @@ class Url:
 
     @property
     def scheme(self) -> str:
-        """See above, as for the other parts."""
+        """The scheme: ``"http"`` or ``"https"``."""
         return self._site.scheme
 
     @property
     def host(self) -> str:
-        """See above."""
+        """The host in lower case and ASCII, without a trailing dot or brackets."""
         return self._site.host
 
     @property
     def port(self) -> int:
-        """See above."""
+        """The port, also where the URL does not show it."""
         return self._site.port
 
     @property
     def origin(self) -> str:
-        """See above."""
+        """The key of the host: ``scheme://host:port``, with the port in any case."""
         return self._site.origin
 
     def __repr__(self) -> str:
