@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gevent.lock import Semaphore
+
 from greendata.crawl.page import RobotsVerdict
 from greendata.crawl.parsing import Fetched, Finished, Parser, left_out
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
@@ -227,6 +229,7 @@ class Crawler:
         self._sitemaps: dict[str, int] = {}  # the number of sitemaps that were added, by host
         self._open_sitemaps: set[FileTask] = set()  # that were sent and are not parsed
         self._postponed: deque[FileTask] = deque()  # sitemaps that wait until fewer are open
+        self._verdict = Semaphore()  # held while a verdict of robots.txt is found off the hub
         self._has_warned = False  # of a scope that raises
         self._has_ended = False
         self._idle = _IdleWorkers(run.hub)
@@ -359,7 +362,7 @@ class Crawler:
             if permission is not _ASKED:
                 self._ask_robots(host, task.url)
             return False
-        is_allowed = permission.rules.allows(task.url)
+        is_allowed = self._allows(permission.rules, task.url)
         if isinstance(task, PageTask):
             task.robots = "unreachable" if permission.error else "allowed" if is_allowed else "disallowed"
         if not is_allowed:
@@ -367,6 +370,13 @@ class Crawler:
             message = permission.message or "robots.txt of the host does not allow this crawler to fetch it"
             self._refuse(task, permission.error or "RobotsDisallowed", message)
         return bool(is_allowed)
+
+    def _allows(self, rules: RobotsRules, url: Url) -> bool:
+        """Return what *rules* say. A verdict that takes long is found in the pool, one at a time."""
+        if rules.is_fast(url):
+            return rules.allows(url)
+        with self._verdict:
+            return bypassing_queue_limit(pool.call, rules.allows, url)
 
     def _is_retried(self, task: Task, hop: Hop, at: datetime) -> bool:
         """Tell the scheduler what *hop* says about its host. Return True if *task* is to be sent again."""

@@ -17,7 +17,9 @@ import pytest
 
 from greendata.crawl import Page, crawl, fetch
 from greendata.crawl import scheduler as scheduling
+from greendata.crawl.robots import RobotsRules
 from greendata.testing import Reply, Request, Site
+from tests.support.gates import Gate, open_from_hub
 
 UA = "testbot/1.0 (testbot@example.com)"
 LOOPBACK = ["127.0.0.0/8"]
@@ -167,6 +169,20 @@ def test_a_robots_txt_that_is_compressed_and_breaks_off_allows_nothing() -> None
     with Site(lambda _: TEXT, robots=reply) as site:
         [page] = fetched([site.url("/private")], retries=0).values()
         assert (page.error, site.count("/private")) == ("BadResponse", 0)
+
+
+def test_a_verdict_that_takes_long_is_found_off_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has to open a gate at which the verdict waits."""
+    gate = Gate()
+    allows = RobotsRules.allows
+    monkeypatch.setattr(RobotsRules, "allows", lambda rules, url: bool(gate(allows(rules, url))))
+    stars = "".join(f"Disallow: /*aaaaaaaa{number}$\n" for number in range(1_000))
+    with Site(lambda _: TEXT, robots=f"User-agent: *\nDisallow: /private\n{stars}") as site:
+        opening = open_from_hub(gate)
+        public, private = (site.url(path + "a" * 4_000) for path in ("/public/", "/private/"))
+        pages = fetched([public, private])
+        assert (pages[public].error, pages[private].error) == (None, "RobotsDisallowed")
+        opening.get()
 
 
 def test_a_host_that_is_too_busy_for_its_robots_is_asked_later() -> None:

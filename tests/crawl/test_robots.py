@@ -296,6 +296,19 @@ def test_the_hub_turns_while_a_hostile_file_is_read(body: bytes) -> None:
     assert rules.allows(parse_url("https://example.com/" + "ab/" * 2_000)) in {True, False}
 
 
+def test_what_matching_costs_is_known_before() -> None:
+    usual = "user-agent: *\n" + "".join(f"disallow: /{number}/*.pdf$\n" for number in range(100))
+    many = "user-agent: *\n" + "".join(f"disallow: /{number}\n" for number in range(20_000))
+    stars = "user-agent: *\n" + "".join(f"disallow: /*aaaa{number}$\n" for number in range(1_200))
+    short, long = (parse_url("https://example.com/" + "a" * length) for length in (60, 8_000))
+    fast = [
+        parse_robots(200, file.encode(), "shopbot").is_fast(url)
+        for file, url in ((usual, short), (usual, long), (many, short), (stars, short), (stars, long))
+    ]
+    assert fast == [True, False, False, False, False]
+    assert parse_robots(404, b"", "shopbot").is_fast(long)
+
+
 PARTS = [
     "user-agent",
     ":",
