@@ -301,12 +301,20 @@ def test_columns_come_from_all_rows_of_a_url() -> None:
         assert df.rows() == [(1, 2)]
 
 
+MANY = {f"c{number}": pl.Int64 for number in range(100)}
 HOSTILE: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
     "deep": (greendata.read_ndjson_url, b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", {}, "64 levels"),
     "keys": (greendata.read_ndjson_url, b"".join(b'{"k%d":1}\n' % n for n in range(3000)), {}, "almost all"),
     "wide": (greendata.read_csv_url, b"a" + b",a" * 70_000, {}, "more than 65536 columns"),
     "sparse": (greendata.read_csv_url, b"a" + b";a" * 3000 + b"\n1" * 3000, {"separator": ";"}, "almost all"),
     "ends": (greendata.read_csv_url, b"a" + b",a" * 3000 + b";" + b"1;" * 3000, {"eol_char": ";"}, "almost all"),
+    "absent keys": (greendata.read_ndjson_url, b"{}\n" * 30_000, {"schema": MANY}, "almost all"),
+    "absent columns": (
+        greendata.read_csv_url,
+        b"c0\n" + b"1\n" * 30_000,
+        {"schema": MANY, "missing_columns": "insert"},
+        "almost all",
+    ),
     "header": (greendata.read_csv_url, b"#" + b"x" * (1 << 20) + b"\na\n", {"comment_prefix": "#"}, "its header"),
     "parquet": (greendata.read_parquet_url, claims(CELLS + 1), {}, "above the limit"),
     "packed csv": (greendata.read_csv_url, zlib.compress(b"a\n1\n"), {}, "it is compressed"),

@@ -145,13 +145,15 @@ def reject_unsafe_file(path: Path, format: str, options: dict[str, Any]) -> None
             check_parquet(content)
             return
         reject_compressed(content, format)
+        given = len(options.get("schema") or ())  # columns that the text need not have
         if format == "ndjson":
+            reject_sparse(count(content, b"\n") + 1, given, len(content), format=format)
             reject_deep_lines(content, inferred="schema" not in options)
             reject_many_members(content, format)
             collect_keys(content, format)
         else:
             eol = str(options.get("eol_char", "\n")).encode()
-            columns = _columns(content, eol, options)
+            columns = max(given, _columns(content, eol, options))
             reject_wide(columns, format=format)
             reject_sparse(count(content, eol) + 1, columns, len(content), format=format)
 
