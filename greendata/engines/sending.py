@@ -42,7 +42,7 @@ class SendingEngine(Closing, pl.Engine):
         if not isinstance(inner, str) or (inner not in _INNER and not is_factory(inner)):
             raise BadArgument("inner", inner, "'auto', 'in-memory', 'streaming' or 'module:factory'")
         if environment is not None and not _is_environment(environment):
-            raise BadArgument("environment", environment, "a dict of names and values, both str")
+            raise BadArgument("environment", environment, "a dict of names and values of variables, both str")
         self._inner = inner
         self._environment = environment or {}
 
@@ -195,4 +195,6 @@ for _name in ("sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet"):
 
 
 def _is_environment(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        return False
+    return all(name and "=" not in name and "\0" not in name + text for name, text in value.items())

@@ -34,6 +34,7 @@ from greendata.hub.deadline import nearest_limit
 from greendata.hub.result import Result
 from greendata.pool import pool
 from greendata.pool.engine_setting import Isolation, isolation
+from greendata.pool.workers import elsewhere
 from greendata.threads.parking import ParkingLot
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ class Isolated:
         """
         limit = nearest_limit(timeout)
         left = None if limit is None else max(0.0, limit.until - monotonic())
-        if not (self._take() or self._lot.wait(self._take, left)):
+        with elsewhere():  # a job that waits here leaves its worker to others: those that have the children need it
+            has_slot = self._take() or self._lot.wait(self._take, left)
+        if not has_slot:
             assert limit is not None
             raise DeadlineExceeded(label, limit.seconds, running=False, in_block=limit.in_block)
         try:

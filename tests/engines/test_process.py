@@ -650,6 +650,8 @@ def test_plain_threads_use_it_inline(engine: ProcessEngine) -> None:
         {"memory_limit": "1 GB"},
         {"recycle_after": 0},
         {"inner": "streming"},
+        {"environment": {"A=B": "c"}},
+        {"environment": {"A": "b\0"}},
         {"inner": pl.Engine},
     ],
 )

@@ -126,7 +126,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[GreenDataError], str]] = {
     "a number in environment": (
         lambda: LIBRARY.ProcessEngine(environment={"POLARS_MAX_THREADS": 2}),
         BadArgument,
-        "environment must be a dict of names and values, both str",
+        "environment must be a dict of names and values of variables, both str",
     ),
     "a list for environment": (lambda: LIBRARY.ProcessEngine(environment=["A=1"]), BadArgument, "environment must be"),
     "batch(frames)": (lambda: list(STAGES.batch([DF], rows=2)), BadArgument, "one row, such as a dict"),

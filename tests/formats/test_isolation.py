@@ -28,6 +28,7 @@ from greendata.pool import pool
 from greendata.pool.engine_setting import Isolation
 from tests.formats.test_parquet_pages import PLAIN, file, page
 from tests.support.child_tasks import abort, allocate, exit_with, hold, hold_the_gil
+from tests.support.gates import Gate
 from tests.support.natives import until
 from tests.support.rawservers import answer, serving
 
@@ -254,6 +255,24 @@ def test_readers_that_wait_for_a_child_leave_the_workers_to_others(tmp_path: Pat
     assert [each.get().height for each in waiting] == [1] * 10
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_job_that_waits_for_a_child_leaves_its_worker_to_the_reader_that_has_it() -> None:
+    """The job has the only worker. The greenlet has the only child, and the job that reads waits for the worker."""
+    place = Isolated(Isolation(workers=1))
+    gate = Gate()
+    workers = greendata.configure().max_workers
+    greendata.configure(max_workers=1)
+    try:
+        job = greendata.run(lambda: (gate(), read_in(place, read_frame))[1])
+        gate.wait_arrived()
+        reading = gevent.spawn(read_in, place, read_frame)
+        until(lambda: greendata.stats().queued)
+        gate.open()
+        assert job.get().height == reading.get().height == 1
+    finally:
+        gate.open()
+        greendata.configure(max_workers=workers)
 
 
 def test_a_deadline_ends_the_wait_for_a_child(tmp_path: Path) -> None:
