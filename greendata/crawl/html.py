@@ -32,6 +32,7 @@ __all__ = ("MAX_LINKS", "MAX_TEXT", "ParsedPage", "parse_html")
 MAX_HTML = 2 << 20  # bytes of a page that are parsed; search engines stop there too
 MAX_TAGS = 50_000  # "<" in a page: each is up to four nodes, and a selector over them holds the GIL for up to 5 ms
 MAX_LINKS = 10_000  # by default
+MAX_LINK_TEXT = 1 << 21  # characters of all links of a page: with a long base, ten thousand of 10 bytes would be 80 MB
 MAX_TEXT = 1 << 20  # characters, by default
 MAX_HEADING = 2_000  # characters of the title and the description
 
@@ -293,12 +294,15 @@ def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url,
     pace = Pace()
     found: dict[str, Url] = {}
     followed: dict[str, Url] = {}
+    room = MAX_LINK_TEXT
     for href, may_follow in dict.fromkeys(anchors):
         link = _link(href, base)
         if link is not None and link.href != page.url.href:
-            if len(found) >= max_links and link.href not in found:
-                page.truncated = True
-                break
+            if link.href not in found:
+                room -= len(link.href)
+                if len(found) >= max_links or room < 0:
+                    page.truncated = True
+                    break
             link = found.setdefault(link.href, link)
             if may_follow:
                 followed[link.href] = link

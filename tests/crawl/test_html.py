@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import greendata
 from greendata.crawl.fetcher import Hop
-from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_TAGS, ParsedPage, parse_html
+from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_LINK_TEXT, MAX_TAGS, ParsedPage, parse_html
 from greendata.crawl.parsing import Fetched, Reading
 from greendata.crawl.urls import parse_url
 
@@ -196,6 +196,11 @@ def test_limits() -> None:
     page = parsed(many, max_links=3)
     assert ([link.path for link in page.links], page.truncated) == (["/0", "/1", "/2"], True)
     assert not parsed(many, max_links=10).truncated
+    base = f"<base href='/{'a' * 8_000}/'>"
+    page = parsed(base + "".join(f"<area href={number}>" for number in range(1_000)))
+    assert (sum(len(link.href) for link in page.links) <= MAX_LINK_TEXT, page.truncated) == (True, True)
+    assert len(page.links) > 250
+    assert not parsed(base + "".join(f"<area href={number}>" for number in range(250))).truncated
     assert (parsed("<p>abcdef", max_text=3).text, parsed("<p>abcdef", max_text=3).truncated) == ("abc", True)
     assert not parsed("<p>abc", max_text=3).truncated
     assert (parsed("<p>abc", max_text=0).text, parsed("<p>abc", max_text=0).truncated) == ("", False)
