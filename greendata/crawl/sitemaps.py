@@ -18,6 +18,7 @@ __all__ = ("Sitemap", "SitemapKind", "parse_sitemap")
 
 MAX_BYTES = 50 << 20  # after decompression: the limit of the protocol
 MAX_ENTRIES = 50_000  # of one sitemap, as the protocol allows
+MAX_URLS = 1 << 25  # characters of all of them: relative to a long URL, those of a small file would be 400 MB
 
 STEP = 1 << 14  # bytes that are parsed at once: the parser holds the GIL
 _DEPTH = 64  # open elements
@@ -125,6 +126,7 @@ class _Entries:
         self.indexes: dict[str, Url] = {}
         self._base = url
         self._left = max_entries
+        self._room = MAX_URLS
         self._pace = Pace()
         self._open: list[str] = []
         self._text: list[str] | None = None  # of the element that is being read, if it is a URL
@@ -140,7 +142,11 @@ class _Entries:
             url = parse_url(text, self._base)
         except BadUrl:
             return
-        found.setdefault(url.href, url)
+        if url.href not in found:
+            self._room -= len(url.href)
+            if self._room < 0:
+                raise _Stop
+            found[url.href] = url
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Handle the beginning of an element."""

@@ -146,6 +146,14 @@ def test_limits() -> None:
     assert (deep.truncated, deep.urls) == (True, [])
 
 
+def test_urls_that_are_relative_to_a_long_one_have_a_limit() -> None:
+    here = parse_url("https://example.com/" + "a" * 8_000 + "/")
+    body = "<urlset>" + "".join(f"<url><loc>{number}</loc></url>" for number in range(5_000)) + "</urlset>"
+    sitemap = parse_sitemap(body.encode(), here)
+    assert sitemap.truncated
+    assert 4_100 < len(sitemap.urls) < 4_200
+
+
 @pytest.mark.parametrize(
     "body",
     [
