@@ -101,13 +101,13 @@ def warn_unless_patched(app: Flask, environ: dict[str, Any] | None = None) -> No
     _has_warned = True
     if is_green:
         trouble = "a plain lf.collect() blocks all requests of the process, and no deadline ends it"
-        line = "greendata.patch_polars()"
-    else:
+        remedy = f"`greendata.patch_polars()`, set {AUTOPATCH}=1 in its environment"
+    else:  # the variable would have no effect
         trouble = "gevent has not patched the process, and a plain lf.collect() has no deadline"
-        line = "from gevent import monkey; monkey.patch_all(); import greendata; greendata.patch_polars()"
+        remedy = "`from gevent import monkey; monkey.patch_all(); import greendata; greendata.patch_polars()`"
     _warn(
-        f"GreenData({app.name!r}): Polars is not patched: {trouble}. Begin the program with the line `{line}`, set "
-        f"{AUTOPATCH}=1 in its environment, or serve it with gunicorn -k greendata.web.gunicorn.GreenWorker"
+        f"GreenData({app.name!r}): Polars is not patched: {trouble}. Begin the program with the line {remedy}, or "
+        "serve it with gunicorn -k greendata.web.gunicorn.GreenWorker"
     )
 
 
