@@ -129,6 +129,7 @@ class Group:
         self._to_cancel: deque[Any] = deque()  # to be cancelled, a slice at a time
         self._abandon_at: float | None = None  # when timeout and grace have passed, on time.monotonic's clock
         self._is_overdue = False
+        self._is_cancelling = False
         self._block: Any = None  # the greenlet that runs the block
         self._interrupt: _Interrupt | None = None
         self._sleepers: list[Callable[[object], object]] = []
@@ -324,10 +325,9 @@ class Group:
         """
         if self._state is _NEW:
             self._check_open()
-        if self._state is _OPEN:
-            self._state = _CANCELLED
-            self._message = message
-            self._entry_queue.post(self._cancel_members)
+        if self._state is _OPEN:  # post first: a signal handler may raise in between
+            self._entry_queue.post(partial(self._cancel_members, message))
+            self._close(message)
 
     @property
     def pending(self) -> tuple[Result[Any], ...]:
@@ -348,6 +348,12 @@ class Group:
     def _check_open(self) -> None:
         if self._state is not _OPEN:
             raise GroupClosed(self.label, self._state)
+
+    def _close(self, message: str) -> None:
+        """Accept no more members, for the reason *message*."""
+        if self._state is _OPEN:
+            self._message = message
+            self._state = _CANCELLED
 
     def _refuse(self, result: Any) -> None:
         if isinstance(result, Result):
@@ -418,7 +424,11 @@ class Group:
         else:
             self._start_grace()
 
-    def _cancel_members(self) -> None:
+    def _cancel_members(self, message: str) -> None:
+        if self._is_cancelling:
+            return
+        self._is_cancelling = True
+        self._close(message)
         self._to_cancel.extend(self._pending)
         self._cancel_slice()
         if self._block is not None and self._interrupt is None:

@@ -188,6 +188,27 @@ def test_members_of_a_group() -> None:
     assert group.pending == ()
 
 
+def test_a_cancel_of_a_group() -> None:
+    groups: list[Group] = []
+
+    def block() -> None:
+        with Group() as group:
+            group.spawn(gevent.sleep, LIMIT)
+            groups.append(group)
+
+    def cancel() -> None:
+        groups[-1].cancel()
+
+    waiting = gevent.spawn(block)
+    gevent.idle()
+    for _ in interrupted(cancel):
+        cancel()  # does what is left to do
+        waiting.get(timeout=LIMIT)
+        waiting = gevent.spawn(block)
+        gevent.idle()
+    waiting.get(timeout=LIMIT)
+
+
 class Alarm:
     """Signal handlers of every kind that Python can call."""
 

@@ -71,7 +71,7 @@ def test_two_threads_that_cancel_at_once_interrupt_the_block_once() -> None:
     careful = Careful()
     with Group() as group:
         group.cancel()
-        group._entry_queue.post(group._cancel_members)  # as if two threads had both found the group open
+        group._entry_queue.post(lambda: group._cancel_members(""))  # as if two threads had both found the group open
         careful()
     assert len(careful.cleaned_in) == 1
 
