@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ SLICE = 1_000  # URLs in one text: the GIL is held for under a millisecond while
 CACHE_KIB = 8_192  # of SQLite's pages in memory
 JOURNAL_BYTES = 1 << 26  # that the log of changes keeps on disk after one that was large, such as all URLs again
 RECENT = 20_000  # URLs; at most twice as many are in memory, in 6 MB. Not less than SLICE, in which each has to be once
+LONG = 500  # characters of a URL from which on its digest is remembered: 40 000 of 8 kB would be 320 MB
 BUSY_TIMEOUT = 30.0  # seconds to wait for somebody who reads the database with another program
 
 _TABLES = (
@@ -158,15 +160,16 @@ class _Recent:
         self.forget()
 
     def forget(self) -> None:
-        self._new: set[str] = set()
-        self._old: set[str] = set()
+        self._new: set[str | bytes] = set()
+        self._old: set[str | bytes] = set()
 
     def first_offer(self, href: str) -> bool:
         """Return True unless *href* was offered before, as far as that is remembered."""
-        if href in self._new:
+        key = href if len(href) < LONG else blake2b(href.encode(), digest_size=16).digest()
+        if key in self._new:
             return False
-        self._new.add(href)
-        is_first = href not in self._old
+        self._new.add(key)
+        is_first = key not in self._old
         if len(self._new) >= RECENT:
             self._new, self._old = set(), self._new
         return is_first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
@@ -10,7 +11,7 @@ from zlib import crc32
 import pytest
 
 from greendata.crawl import frontier as module
-from greendata.crawl.frontier import Counts, Done, Entry, Frontier, Link
+from greendata.crawl.frontier import Counts, Done, Entry, Frontier, Link, _Recent
 from greendata.errors import BadArgument, CrawlFolderRefused, CrawlNotSaved
 from tests.support.processes import run_python
 
@@ -178,3 +179,19 @@ def test_a_frontier_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CrawlNotSaved, match=r"frontier\.sqlite could not be written: unable to open"):
         Frontier(tmp_path / "missing" / "frontier.sqlite")
+
+
+def test_long_urls_are_known_again_and_take_no_memory(frontier: Frontier) -> None:
+    recent = _Recent()
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            first = [recent.first_offer(f"{'x' * 8_000}{number}") for number in range(1_000)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert first == [False] * 1_000
+    assert peak < 1 << 20
+    frontier.add([link("x" * 8_000), link("x" * 8_000)])
+    frontier.add([link("x" * 8_000)])
+    assert frontier.counts() == Counts(1, 0)
