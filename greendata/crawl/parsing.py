@@ -22,7 +22,7 @@ from greendata.crawl.page import Page, RobotsVerdict
 from greendata.crawl.sitemaps import parse_sitemap
 from greendata.crawl.urls import Scope, Url, parse_links
 from greendata.engines.process import ProcessEngine
-from greendata.errors import BadArgument, GreenDataError, WorkerDied
+from greendata.errors import BadArgument, GreenDataError, NotSendable, WorkerDied
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
 from greendata.hub.collector import deferred
@@ -191,11 +191,14 @@ class Parser(Closing):
             return _in_pool(partial(self._reading.read, fetched))
         try:
             return bypassing_queue_limit(self._engine.call, self._reading.read, fetched)
+        except NotSendable as error:
+            bypassing_queue_limit(self._engine.call, self._reading.read, [])  # raises, if it is no item that is not
+            failed: Exception = error
         except (GreenDataError, OSError) as error:  # of the process
             if not isinstance(error, WorkerDied):
                 raise
-            failed: Exception = error
-        except Exception as error:  # noqa: BLE001 - of pickling an item; the row says it
+            failed = error
+        except Exception as error:  # noqa: BLE001 - of an item's own methods for pickle; the row says it
             failed = error
         if len(fetched) > 1:
             return [finished for one in fetched for finished in self.pages([one])]

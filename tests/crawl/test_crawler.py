@@ -44,6 +44,7 @@ from greendata.errors import (
     DeadlineExceeded,
     NotCallable,
     NotIterable,
+    NotSendable,
     UnknownArgument,
 )
 from greendata.observe.metrics import Metrics
@@ -551,8 +552,15 @@ def test_an_item_that_cannot_leave_the_child_process_fails_its_page_only() -> No
         pages = crawled(site.url("/3"), extract=locked, on="process")
     failed = pages.pop(site.url("/3"))
     assert (failed.error, failed.status, failed.item) == ("ExtractFailed", 200, None)
-    assert failed.message == "TypeError: cannot pickle '_thread.lock' object"
+    assert failed.message.startswith("NotSendable: ")
+    assert "cannot pickle '_thread.lock' object" in failed.message
     assert sorted(page.item.name for page in pages.values()) == ["/0", "/1", "/2"]
+
+
+def test_a_function_that_cannot_be_sent_to_the_child_process_ends_the_crawl() -> None:
+    lock = threading.Lock()
+    with Site({"/": "x"}) as site, pytest.raises(NotSendable, match="lock"):
+        fetched(site.url("/"), extract=lambda page: lock, on="process")
 
 
 def panics(page: ParsedPage) -> None:
