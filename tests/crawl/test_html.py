@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import tracemalloc
 from datetime import UTC, datetime
 
 import gevent
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import greendata
 from greendata.crawl.fetcher import Hop
-from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_LINK_TEXT, MAX_TAGS, ParsedPage, parse_html
+from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_LINK_TEXT, MAX_TAGS, ParsedPage, _sound_end, parse_html
 from greendata.crawl.parsing import Fetched, Reading
 from greendata.crawl.urls import parse_url
 
@@ -262,6 +263,18 @@ def test_the_hub_turns_while_a_hostile_page_is_parsed(html: str) -> None:
     parsing = greendata.run(parse)
     gevent.spawn_later(0.001, rung.append, True)
     assert parsing.get(timeout=120) <= 1
+
+
+def test_no_more_attributes_are_counted_than_an_element_may_have() -> None:
+    """A list of all of them would hold the GIL for as long as it takes to make it: 25 ms."""
+    html = b"<a " + b"".join(b"a%d=1 " % number for number in range(100_000)) + b">"
+    tracemalloc.start()
+    try:
+        assert _sound_end(html) == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(html)
 
 
 def test_a_sound_page_of_any_size_is_not_cut() -> None:
