@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from greenlet import getcurrent
+from gevent import getcurrent
 from polars.lazyframe.query_result import SingleNodeQueryResult
 
 from greendata.engines.plans import pack_options, pack_plan
