@@ -9,25 +9,27 @@ continues to run. A thread without a hub sleeps on a native lock. Any thread wak
                                                   attempt() to take the resource; if that fails, sleep:
     makes the resource available                    a greenlet switches to its hub
     lot.wake_one():                                 a thread acquires its native lock
-      finds the first waiter that
-      no wakeup is under way to;
+      waiter = popleft()
       waiter.wake():
         a greenlet: post to the    ------------>  the hub switches to the greenlet
           EntryQueue of its hub
         a thread: release its      ------------>  the thread has acquired its native lock
           native lock
-                                                  attempt(); if that fails, it sleeps again
+                                                  lot.appendleft(waiter), attempt(), and so on
                                                   lot.remove(waiter) when it no longer waits
 
 - No wakeup is lost. The releasing thread changes the resource before it reads the lot. The waiting thread enters the
   lot before it tries the resource. Each of these steps is one C call under the GIL.
-- A waiter enters and leaves the lot, and takes the resource, in its own greenlet or thread. So nothing is ever taken
-  for a waiter that a signal handler has interrupted while it left.
+- A waiter enters the lot and takes the resource in its own greenlet or thread. So nothing is ever taken for a waiter
+  that a signal handler has interrupted while it left, and no waiter is in the lot twice.
 - If the woken waiter was killed, timed out or interrupted at that moment, the wakeup is passed on to the next waiter.
-- A signal handler may raise between any two steps of the releasing thread. Nothing in that thread could make up for it
-  in every case, as the handler may raise there again. So each waiter also tries by itself every `RETRY_INTERVAL`.
+- A signal handler may raise between any two steps of the releasing thread, for example after ``popleft()``. Nothing in
+  that thread could make up for it in every case, as the handler may raise there again. So each waiter also tries by
+  itself every `RETRY_INTERVAL`.
 - A new waiter may overtake the one that was woken, as with Python's own locks and gevent's. The woken waiter then
-  keeps its place.
+  waits again, in the first position.
+- A wakeup takes the same time for any number of waiters: a thread that puts a thousand items for a thousand waiting
+  greenlets does not hold the hub.
 - A greenlet is resumed by its own hub, and a thread by its own lock. A hub that is not running, such as a worker's
   between two jobs, delays no other waiter.
 - A loop with nothing else to do keeps running while one of its greenlets waits here and another thread may wake it. If
@@ -149,49 +151,45 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
         is_interrupted = True  # perhaps between a wakeup and the attempt that it asks for
         try:
             self.append(waiter)
-            while not (is_taken := bool(attempt())) and waiter.sleep(ends):
-                continue
-            is_taken = is_taken or bool(attempt())
+            while not (is_taken := bool(attempt())):
+                if waiter.sleep(ends):
+                    self.appendleft(waiter)
+                elif ends is not None and monotonic() >= ends:
+                    is_taken = bool(attempt())
+                    break
             is_interrupted = False
             return is_taken
         finally:
-            self.discard(waiter)
-            if waiter.end() or is_interrupted:
+            waiter.end()
+            if not self._discard(waiter) or is_interrupted:  # a wakeup is under way to it, or got no further
                 self.wake_one()
 
     def wake_one(self) -> None:
-        """Wake the waiter that has waited longest, of those that no wakeup is under way to. Safe from any thread.
+        """Wake the waiter that has waited longest, if there is one. Safe from any thread; never blocks.
 
-        The calling thread only posts to the waiter's hub or releases the waiter's lock, and never blocks. The waiter
-        tries to take the resource itself. If this method is interrupted, calling it again is harmless.
+        The calling thread only posts to the waiter's hub or releases the waiter's lock. The waiter tries to take the
+        resource itself.
         """
-        place = 0
-        while place < len(self):
+        while self:
             try:
-                waiter = self[place]
-            except IndexError:  # the last waiters have left
+                waiter = self.popleft()
+            except IndexError:  # another thread has woken the last waiter
                 return
-            if waiter.is_gone:
-                self.discard(waiter)
-            elif waiter.wake():
+            if waiter.wake():
                 return
-            else:
-                place += 1  # if a waiter before it leaves meanwhile, that one passes its wakeup on
 
     def wake_all(self) -> None:
         """Wake everything that waits now. Safe from any thread; never blocks."""
-        for waiter in list(self):
-            if waiter.is_gone:
-                self.discard(waiter)
-            else:
-                waiter.wake()
+        for _ in range(len(self)):
+            self.wake_one()
 
-    def discard(self, waiter: _Greenlet | _Thread) -> None:
-        """Remove *waiter* if it is in the lot."""
+    def _discard(self, waiter: _Greenlet | _Thread) -> bool:
+        """Remove *waiter*; return False if it was not in the lot."""
         try:
             self.remove(waiter)
         except ValueError:
-            return
+            return False
+        return True
 
 
 class _Thread:
@@ -200,33 +198,27 @@ class _Thread:
     __slots__ = ("_lock", "_process")
 
     def __init__(self) -> None:
-        self._lock = native.allocate_lock()  # free while a wakeup is under way; its own thread acquires, any releases
+        self._lock = native.allocate_lock()  # its own thread acquires, any thread releases
         self._lock.acquire()
         self._process = _process
 
-    @property
-    def is_gone(self) -> bool:
-        """True if the thread did not survive a fork. Safe from any thread."""
-        return self._process is not _process
-
     def wake(self) -> bool:
-        """Make the thread try; return False if a wakeup is under way already. Safe from any thread."""
-        try:
-            self._lock.release()
-        except RuntimeError:  # it is free
+        """Wake the thread; return False if it did not survive a fork.
+
+        Safe from any thread, once for each stay in the lot.
+        """
+        if self._process is not _process:
             return False
+        self._lock.release()
         return True
 
     def sleep(self, ends: float | None) -> bool:
-        """Sleep until a wakeup comes, or the time for a retry; return False at *ends*. Call in its thread, as `end`."""
-        seconds = RETRY_INTERVAL if ends is None else min(ends - monotonic(), RETRY_INTERVAL)
-        if seconds > 0.0:
-            self._lock.acquire(True, seconds)
-        return seconds > 0.0
+        """Sleep until a wakeup, *ends*, or the time for a retry; return True if woken. Call in its thread, as `end`."""
+        seconds = RETRY_INTERVAL if ends is None else min(max(0.0, ends - monotonic()), RETRY_INTERVAL)
+        return self._lock.acquire(True, seconds)
 
-    def end(self) -> bool:
-        """Refuse later wakeups, and return whether one was under way."""
-        return not self.wake()
+    def end(self) -> None:
+        """Do nothing: see `_Greenlet.end`."""
 
 
 class _Hub(_Thread):
@@ -239,8 +231,8 @@ class _Hub(_Thread):
         self._patience = patience
 
     def sleep(self, ends: float | None) -> bool:
-        seconds = self._patience if ends is None else min(ends - monotonic(), self._patience)
-        if seconds > 0.0 and self._lock.acquire(True, seconds):
+        seconds = self._patience if ends is None else min(max(0.0, ends - monotonic()), self._patience)
+        if self._lock.acquire(True, seconds):
             return True
         if ends is not None and monotonic() >= ends:
             return False
@@ -253,39 +245,33 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
     It is created without a call of a Python function: this is the cost that greenlets pay when no thread is involved.
     """
 
-    __slots__ = ("_lot", "_turns", "_woken_in", "hub_waiters")
+    __slots__ = ("_is_woken", "_lot", "hub_waiters")
 
     hub_waiters: _HubWaiters  # set once, as the next
     _lot: ParkingLot
-    _turns: int  # number of wakeups that its hub has passed on to it; its hub's thread writes, any thread reads
-    _woken_in: int  # `_turns` at the last wakeup, which is under way as long as that has not changed; any thread
-
-    @property
-    def is_gone(self) -> bool:
-        """True if its hub was destroyed. Safe from any thread."""
-        return self.hub_waiters.hub.loop is None
+    _is_woken: bool  # a wakeup has ended its sleep; its hub's thread only
 
     def wake(self) -> bool:
-        """Make its hub resume it; return False if a wakeup is under way already, or if the hub may not be running.
+        """Make its hub resume it; return False if the hub no longer exists.
 
-        Safe from any thread.
+        Safe from any thread, once for each stay in the lot.
         """
-        turns = self._turns
-        if self._woken_in == turns or self.ready():
-            return False
-        hub, is_copy = self.hub_waiters.hub, self.hub_waiters.process is not _process
+        hub = self.hub_waiters.hub
         here: Any = get_hub_if_exists()
         if here is hub:
             hub.loop.run_callback(self._resume)
-        elif is_copy:  # after a fork: its hub runs only if its thread forked
+            return True
+        if hub.loop is None:
+            return False
+        if self.hub_waiters.process is not _process:  # a copy after a fork: its hub runs only if its thread forked
             hub.loop.run_callback_threadsafe(self._resume)
-        else:
-            self.hub_waiters.entry_queue.post(self._resume)
-        self._woken_in = turns  # last: an interruption before it is as if nothing had been posted
-        return (here is hub or not is_copy) and not self.is_gone
+            return False
+        self.hub_waiters.entry_queue.post(self._resume)
+        return True
 
     def sleep(self, ends: float | None) -> bool:
-        """Sleep until a wakeup or a `retry` comes; return False at *ends*. Call in the greenlet, as `end`."""
+        """Sleep until a wakeup, *ends*, or a `retry`; return True if woken. Call in the greenlet, as `end`."""
+        self._is_woken = False
         self.hub_waiters.enter(self)
         timer = None if ends is None else Timeout(max(0.0, ends - monotonic()))
         try:
@@ -295,29 +281,28 @@ class _Greenlet(Waiter):  # type: ignore[type-arg]
         except Timeout as expired:
             if expired is not timer:
                 raise
-            return False
         finally:
             self.clear()
             if timer is not None:
                 timer.close()
-        return True
+        return self._is_woken
 
-    def end(self) -> bool:
-        """Return whether a wakeup is under way. Its hub passes a later one on to the next waiter."""
+    def end(self) -> None:
+        """Stop holding the loop open."""
         self.hub_waiters.leave(self)
-        return self._woken_in == self._turns
 
     def retry(self) -> None:
-        """Make it try, if it is asleep. Call from the hub greenlet."""
+        """Make it try, or forget it if it was interrupted while it left. Call from the hub greenlet."""
         if self.greenlet is not None:
             self.switch(None)
+        else:
+            self.end()
 
     def _resume(self) -> None:
-        self._turns += 1  # before its attempt: a thread that changes the resource later posts again
-        is_asleep = self.greenlet is not None
-        self.switch(None)  # unless it is asleep, its next sleep ends at once
-        if not is_asleep:  # there may be none: it has left, or was interrupted while it left
-            self._lot.discard(self)
+        if self.greenlet is not None:
+            self._is_woken = True
+            self.switch(None)
+        else:  # it has left, or was interrupted while it left
             self._lot.wake_one()
 
 
@@ -423,7 +408,7 @@ def _waiter(lot: ParkingLot, patience: float) -> _Greenlet | _Thread:
     if hub_waiters is None or hub_waiters.hub is not hub:
         hub_waiters = _local.hub_waiters = _HubWaiters(hub)
     waiter = _Greenlet(hub)
-    waiter.hub_waiters, waiter._lot, waiter._turns, waiter._woken_in = hub_waiters, lot, 0, -1
+    waiter.hub_waiters, waiter._lot, waiter._is_woken = hub_waiters, lot, False
     return waiter
 
 

@@ -147,6 +147,23 @@ def test_nothing_is_taken_for_a_waiter_that_a_signal_handler_interrupts_while_it
         assert waiter.ready()
 
 
+def test_a_wakeup_looks_at_one_waiter_however_many_are_being_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    coins, looks, wake = Coins(), list[object](), parking._Greenlet.wake
+
+    def counted(waiter: parking._Greenlet) -> bool:
+        looks.append(waiter)
+        return wake(waiter)
+
+    monkeypatch.setattr(parking._Greenlet, "wake", counted)
+    waiters = [gevent.spawn(coins.wait) for _ in range(100)]
+    until(lambda: len(coins.lot) == 100)
+    for _ in waiters:  # before the hub runs
+        coins.give()
+    assert len(looks) == 100
+    gevent.joinall(waiters)
+    assert len(looks) == 100
+
+
 def test_a_hub_that_does_not_run_keeps_one_wakeup_and_no_more(held: Gate) -> None:
     coins = Coins()
 
