@@ -20,10 +20,11 @@ def checked_headers(given: Mapping[str, str] | None) -> dict[str, str]:
         BadArgument: a name or a value cannot be sent.
 
     Example:
-        >>> checked_headers({"Authorization": "Bearer read from a file\n"})
-        Traceback (most recent call last):
-        greendata.errors.arguments.BadArgument: headers['Authorization'] must be one line of characters in Latin-1, \
-without spaces around it, got '\n'
+        >>> try:
+        ...     checked_headers({"Authorization": "Bearer read from a file\n"})
+        ... except BadArgument as error:
+        ...     print(error)
+        headers['Authorization'] must be one line of characters in Latin-1, without spaces around it, got '\n'
     """
     if not isinstance(given, Mapping | None):
         raise BadArgument("headers", type(given), "a dict of names and values")
