@@ -559,7 +559,7 @@ def test_an_item_that_cannot_leave_the_child_process_fails_its_page_only() -> No
 
 def test_a_function_that_cannot_be_sent_to_the_child_process_ends_the_crawl() -> None:
     lock = threading.Lock()
-    with Site({"/": "x"}) as site, pytest.raises(NotSendable, match="lock"):
+    with Site({"/": "x"}) as site, pytest.raises(NotSendable, match="the function or an argument cannot"):
         fetched(site.url("/"), extract=lambda page: lock, on="process")
 
 
