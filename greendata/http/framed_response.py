@@ -34,11 +34,14 @@ class FramedResponse(HTTPResponse):
                 raise HTTPException("it switches to another protocol, which was not asked for")
             self.headers = self.msg = None  # so that it begins again
             super().begin()
-        value = ", ".join(self.headers.get_all("Transfer-Encoding", ()))
-        codings = {coding.strip().lower() for coding in value.split(",")} - {"", "identity"}
-        if codings - {"chunked"}:
-            raise HTTPException(f"its transfer encoding {value!r} is not supported")
-        if codings and not self.chunked:  # "identity, chunked", or a space after it
+        if values := self.headers.get_all("Transfer-Encoding"):
+            self._frame(", ".join(values))
+
+    def _frame(self, coding: str) -> None:
+        names = {name.strip().lower() for name in coding.split(",")} - {"", "identity"}
+        if names - {"chunked"}:
+            raise HTTPException(f"its transfer encoding {coding!r} is not supported")
+        if names and not self.chunked:  # "identity, chunked", or a space after it
             self.chunked, self.chunk_left, self.length = True, None, None
-        if self.status in (NO_CONTENT, NOT_MODIFIED):  # they have no body, though they may be said to be chunked
+        if self.status in (NO_CONTENT, NOT_MODIFIED):  # they have no body, whatever they say
             self.chunked, self.length = False, 0

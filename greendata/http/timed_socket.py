@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from http.client import HTTPException
 from socket import MSG_PEEK
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 from gevent import Timeout
@@ -27,6 +27,8 @@ from greendata.internals.gevent import get_hub_if_exists, get_native_socket
 
 __all__ = ("MAX_HEADERS", "TimedSocket", "limited_to", "request_deadline", "seconds_left")
 
+PASSED = "the deadline has passed"
+NEGATIVE = "the size of a chunk is negative"
 MAX_HEADERS = 64 * 1024  # bytes before the body; browsers allow 256 kB, and servers send less than 8 kB
 
 # The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.
@@ -39,13 +41,9 @@ def seconds_left() -> float:
     Raises:
         TimeoutError: the deadline has passed.
     """
-    return _left_until(request_deadline.get()[0])
-
-
-def _left_until(until: float) -> float:
-    left = until - monotonic()
+    left = request_deadline.get()[0] - monotonic()
     if left <= 0:
-        raise TimeoutError("the deadline has passed")
+        raise TimeoutError(PASSED)
     return left
 
 
@@ -105,16 +103,14 @@ class _BoundedReader(io.BufferedReader):
     """A reader that never reads until the end: http.client does so for a chunk whose size is -1."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(_checked(size))
+        if size is None or size < 0:
+            raise HTTPException(NEGATIVE)
+        return super().read(size)
 
     def read1(self, size: int = -1, /) -> bytes:
-        return super().read1(_checked(size))
-
-
-def _checked(size: int | None) -> int:
-    if size is None or size < 0:
-        raise HTTPException("the size of a chunk is negative")
-    return size
+        if size < 0:
+            raise HTTPException(NEGATIVE)
+        return super().read1(size)
 
 
 class _TimedReader(io.RawIOBase):
@@ -124,7 +120,7 @@ class _TimedReader(io.RawIOBase):
         self._sock = sock
         self._raw = raw
         self._until, self._silence = request_deadline.get()
-        self._next_pause = perf_counter() + BUDGET
+        self._next_pause = monotonic() + BUDGET
         self.left: int | None = MAX_HEADERS  # bytes until the headers have to be complete, or None once they are
 
     def readable(self) -> bool:
@@ -133,14 +129,15 @@ class _TimedReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.left is not None and self.left <= 0:
             raise HTTPException(f"the headers have more than {MAX_HEADERS} bytes")
-        begun = perf_counter()
-        if begun >= self._next_pause:
+        if (begun := monotonic()) >= self._next_pause:
             breathe()
-            begun = perf_counter()
+            begun = monotonic()
             self._next_pause = begun + BUDGET
-        self._sock.settimeout(min(_left_until(self._until), self._silence))
+        if begun >= self._until:
+            raise TimeoutError(PASSED)
+        self._sock.settimeout(min(self._until - begun, self._silence))
         count: int | None = self._raw.readinto(buffer)
-        if (ended := perf_counter()) - begun >= BUDGET:  # it has waited, while other greenlets ran
+        if (ended := monotonic()) - begun >= BUDGET:  # it has waited, while other greenlets ran
             self._next_pause = ended + BUDGET
         if self.left is not None:
             self.left -= count or 0
