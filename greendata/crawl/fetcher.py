@@ -124,7 +124,6 @@ class Fetcher(Closing):
     Args:
         user_agent: the value of the User-Agent header, which tells the owner of a site whom to ask.
         allow_private: True for every address, or a list of addresses and networks to allow besides the public ones.
-        headers: further headers of every request. They are sent to every host, so none may be a credential.
         certificates: the path of a file with certificates of authorities to trust, in PEM; None for those that
             browsers trust.
 
@@ -145,7 +144,6 @@ class Fetcher(Closing):
         user_agent: str,
         *,
         allow_private: bool | Iterable[str] = False,
-        headers: Mapping[str, str] | None = None,
         certificates: str | None = None,
     ) -> None:
         if not isinstance(user_agent, str) or not _VISIBLE.fullmatch(user_agent.strip()):
@@ -156,7 +154,6 @@ class Fetcher(Closing):
             "User-Agent": user_agent.strip(),
             "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
             "Accept-Encoding": ACCEPTED,
-            **(headers or {}),
         }
         self._connections = KeptConnections(AddressPolicy(allow_private), certificates=certificates)
 
