@@ -102,7 +102,9 @@ class ChildPool:
         """Take *child* back, or end it and reap it if nobody shall use it again."""
         limit = self._memory_limit
         is_worn = child.requests >= self._recycle_after or (limit is not None and child.memory > limit // 2)
-        if is_worn or child.was_killed or self._is_closed:
+        others = len(self.idle) + len(self.busy - {child})
+        is_needed = others <= self._size  # those of streams that were set aside are more than that
+        if is_worn or child.was_killed or self._is_closed or not is_needed:
             child.kill()
             child.reap()
         with self._lock:

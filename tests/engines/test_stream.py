@@ -173,6 +173,7 @@ def test_a_slow_consumer_keeps_nobody_waiting(one: ProcessEngine, monkeypatch: p
     assert waiting.get() == 1
     assert [batch.height for stream in streams for batch in stream] == [50_000, 50_000]
     assert free(one)
+    assert len(one._children.idle) == 2  # one and a spare one: the others have ended
 
 
 def test_a_wait_that_is_interrupted_ends_the_stream(one: ProcessEngine) -> None:
