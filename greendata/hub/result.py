@@ -444,15 +444,24 @@ class Result(Outcome[T], _NotAValue, Generic[T]):
     def _decide(self, status: Status, value: Any = None, error: BaseException | None = None) -> bool:
         """Settle, give the work up and wake the waiters; return False if the result was settled before."""
         work = self._work  # read before settling: afterwards the owning hub may drop it at any moment
-        if not self.settle(status, value, error):
-            return False
+        try:
+            if not self.settle(status, value, error):
+                return False
+            self._tell(work)
+        except BaseException:  # a signal handler raised at some step, and no other call will make up for it
+            if self._outcomes and self._outcomes[0][1] is value and self._outcomes[0][2] is error:
+                self._tell(work)
+            raise
+        return True
+
+    def _tell(self, work: Work | None) -> None:
+        """Wake the waiters, and give up *work*. A second call does no harm."""
         self.wake()
         if work is None:
             self.notify_waiters()
-        else:  # withdraw last: if a signal handler raises before that, the worker notifies the waiters
+        else:
             work.announce()
             work.withdraw()
-        return True
 
     def _note(self, error: Exception) -> None:
         work = self._work  # read once: the owning hub may drop it at any moment

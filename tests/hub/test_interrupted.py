@@ -188,6 +188,30 @@ def test_members_of_a_group() -> None:
     assert group.pending == ()
 
 
+def test_a_cancel_of_a_call_that_never_ends() -> None:
+    caller = Caller.new()
+    calls: list[Result[Any]] = []
+
+    def begin() -> None:
+        calls.append(caller.call_soon(gevent.sleep, 10 * LIMIT))
+        waiting[:] = [gevent.spawn(calls[-1].wait), gevent.spawn(Native(calls[-1].wait).join)]
+        gevent.idle()
+
+    def cancel() -> None:
+        calls[-1].cancel()
+
+    waiting: list[gevent.Greenlet] = []
+    begin()
+    for _ in interrupted(cancel):
+        cancel()  # unless that is decided
+        gevent.joinall(waiting, timeout=LIMIT, raise_error=True)
+        assert all(greenlet.dead for greenlet in waiting)
+        begin()
+    for call in calls:
+        call.cancel_wait(timeout=LIMIT)
+    caller.stop().get(timeout=LIMIT)
+
+
 def test_a_cancel_of_a_group() -> None:
     groups: list[Group] = []
 

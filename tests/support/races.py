@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -95,35 +95,34 @@ class Interruption(Exception):
 
 
 def interrupted(act: Callable[[], object]) -> Iterator[int]:
-    """Repeat *act*, each time with an `Interruption` one step later, until it finishes without one.
+    """Repeat *act*, each time with an `Interruption` one step later, until it finishes before that step.
 
     A step is an instruction of the interpreter in a function of the package that *act* calls in this thread. Yields the
     number of the step after each time: what must hold then is for the caller to look at.
     """
     step = 0
-    while True:
+    is_over = False
+    while not is_over:
         step += 1
-        try:
-            with _raising_at(step):
-                act()
-        except Interruption:
+        with suppress(Interruption), _raising_at(step) as left:  # some steps are in code that catches every error
+            act()
+        is_over = bool(left)
+        if not is_over:
             yield step
-        else:
-            return
 
 
 @contextmanager
-def _raising_at(step: int) -> Iterator[None]:
-    left = step
+def _raising_at(step: int) -> Iterator[list[int]]:
+    """Raise an `Interruption` at that *step* of the block; the list has an item for each step that is left."""
+    left = [0] * step
 
     def look(frame: FrameType, kind: str, _: Any) -> Any:
-        nonlocal left
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
         frame.f_trace = look  # in Python 3.13 this has an effect only for a traced frame
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if kind == "opcode":
-            left -= 1
+        if kind == "opcode" and left:
+            left.pop()
             if not left:
                 sys.settrace(None)
                 raise Interruption
@@ -131,7 +130,7 @@ def _raising_at(step: int) -> Iterator[None]:
 
     sys.settrace(look)
     try:
-        yield
+        yield left
     finally:
         sys.settrace(None)
 
