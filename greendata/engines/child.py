@@ -30,12 +30,12 @@ from greendata.errors import EngineFailed, NotSendable
 __all__ = (
     "DONE",
     "FAILED",
-    "LAST_LINES",
     "LIFELINE",
     "NEEDS",
     "OUT_OF_MEMORY",
     "SOCKET",
     "end_with_last_writer",
+    "last_lines",
     "main",
     "object_named",
     "packed_error",
@@ -44,7 +44,7 @@ __all__ = (
 
 DONE, FAILED, NEEDS = "done", "failed", "needs"  # the first word of a message from a child
 OUT_OF_MEMORY = ("POLARS_OOMKILL_THRESHOLD", "memory allocation of")  # what Polars and Rust write when they abort
-LAST_LINES = 2000  # bytes of stderr in an error
+_LAST_LINES = 2000  # characters of stderr in an error
 
 SOCKET, LIFELINE = 3, 4  # descriptors
 _LIBRARIES = ("greendata", "polars", "cloudpickle")  # whose lines in a traceback say nothing to the user
@@ -71,6 +71,16 @@ def main() -> None:
         object_named(program)(sock, *arguments)
     except (ConnectionLost, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+
+
+def last_lines(wrote: str) -> str:
+    """Return the last lines of *wrote*, the stderr of a process that has ended.
+
+    If the interpreter aborted, these are the lines around its message: the stack of C functions after it is long.
+    """
+    died = wrote.rfind("Fatal Python error")
+    end = len(wrote) if died < 0 else died + _LAST_LINES // 2
+    return wrote[max(0, end - _LAST_LINES) : end].strip()
 
 
 def serve(sock: _socket.socket, inner: str) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 from gevent.monkey import get_original
 
 from greendata.engines import spill
-from greendata.engines.child import FAILED, LAST_LINES, LIFELINE, NEEDS, OUT_OF_MEMORY, SOCKET, end_with_last_writer
+from greendata.engines.child import FAILED, LIFELINE, NEEDS, OUT_OF_MEMORY, SOCKET, end_with_last_writer, last_lines
 from greendata.engines.messages import ConnectionLost, receive, send
 from greendata.errors import ChildFailed, MemoryLimitExceeded, WorkerDied
 from greendata.errors.notes import note
@@ -50,6 +50,7 @@ _STATE_INTERVAL = 1000  # milliseconds between two looks at any other
 _END_TIMEOUT = 1000  # milliseconds that a process which has closed its socket has for its end
 _FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
 _MAX_STDERR = 1 << 20  # bytes of stderr that are kept when a request is over
+_STDERR_READ = 1 << 16  # bytes of it in which the reason of an end is looked for
 _MAX_STDERR_NOW = 64 << 20  # the same while it runs: what is written in the moment of the cut is lost
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -80,7 +81,7 @@ class Child:
         self.was_killed = False  # any thread sets it, under the lock
         self._using = native.allocate_lock()  # held by the thread that asks, and by the one that reaps
         self._status: int | None = None  # of its end; set before `is_gone`
-        self._last_lines = ""  # of its stderr; set before `is_gone`
+        self._wrote = ""  # the end of its stderr; set before `is_gone`
         self._limit = memory_limit
         self._is_over_limit = False
         self._latest_start = monotonic() + START_TIMEOUT
@@ -167,7 +168,7 @@ class Child:
         self, request: object, files: list[int] | None, frame: Callable[[str], tuple[Any, list[int]]] | None
     ) -> tuple[Any, list[int]]:
         if self.is_gone:  # it ended between two batches of a stream
-            raise WorkerDied(self._status, self._last_lines)
+            raise WorkerDied(self._status, last_lines(self._wrote))
         try:
             if not self.is_ready:
                 self._receive()
@@ -296,9 +297,9 @@ class Child:
         if not self._poll.poll(_END_TIMEOUT):
             self.kill()  # it has closed its end and lives: it answers no more
         self._reap()
-        status, wrote = self._status, self._last_lines
+        status, wrote = self._status, last_lines(self._wrote)
         if self._limit is not None:
-            has_aborted = status in (-signal.SIGABRT, None) and any(text in wrote for text in OUT_OF_MEMORY)
+            has_aborted = status in (-signal.SIGABRT, None) and any(text in self._wrote for text in OUT_OF_MEMORY)
             if self._is_over_limit or has_aborted:
                 return MemoryLimitExceeded(self._limit, status, wrote)
         return WorkerDied(status, wrote)
@@ -312,7 +313,7 @@ class Child:
         with suppress(OSError):  # end those that it has started, if there are any; Linux before 6.9 lacks the flag
             signal.pidfd_send_signal(self._process, signal.SIGKILL, None, _PROCESS_GROUP)
         self._pass_stderr_on()
-        self._last_lines = self._read_last_lines()
+        self._wrote = self._read_stderr()
         with _fork_lock:
             _living.discard(self)
             self._close()
@@ -338,10 +339,10 @@ class Child:
             os.ftruncate(file, 0)
             self._passed_on = 0
 
-    def _read_last_lines(self) -> str:
+    def _read_stderr(self) -> str:
         file = self._stderr.fileno()
-        start = max(0, os.fstat(file).st_size - LAST_LINES)
-        return os.pread(file, LAST_LINES, start).decode(errors="replace").strip()
+        start = max(0, os.fstat(file).st_size - _STDERR_READ)
+        return os.pread(file, _STDERR_READ, start).decode(errors="replace")
 
 
 def error_of(packed: bytes, text: str, trace: str) -> BaseException:

@@ -29,6 +29,7 @@ __all__ = ("MAX_HEADERS", "TimedSocket", "limited_to", "request_deadline", "seco
 
 PASSED = "the deadline has passed"
 NEGATIVE = "the size of a chunk is negative"
+_BUFFER = 8 * 1024  # bytes that a reader asks for; by default that is more than MAX_HEADERS since Python 3.14
 MAX_HEADERS = 64 * 1024  # bytes before the body; browsers allow 256 kB, and servers send less than 8 kB
 
 # The request of this greenlet or thread: its deadline on time.monotonic's clock, and the seconds that a read may take.
@@ -71,7 +72,7 @@ class TimedSocket:
     def makefile(self, mode: str, *_args: object, **_options: object) -> io.BufferedReader:
         """Return a reader, which http.client requests for each response."""
         self._reader = _TimedReader(self._sock, self._sock.makefile(mode, buffering=0))
-        return _BoundedReader(self._reader)
+        return _BoundedReader(self._reader, _BUFFER)
 
     def end_headers(self) -> None:
         """Stop limiting what is read, because the headers of the response are complete."""

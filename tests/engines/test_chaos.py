@@ -135,7 +135,7 @@ def torment(queries: int) -> Counter[str]:
     del results
     gc.collect()
     greendata.run(int).get()  # the pool has let go of the last frame
-    assert Counter(descriptors()) - Counter(before) == Counter()
+    until(lambda: not Counter(descriptors()) - Counter(before))  # a worker may be reading names of threads
     return outcomes
 
 

@@ -458,6 +458,23 @@ def test_closing_ends_everything(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_the_reason_of_an_end_is_found_before_the_stack_of_the_interpreter() -> None:
+    """Python 3.14 writes a long stack of C functions after it, if faulthandler is on."""
+    with ProcessEngine(workers=1, memory_limit=256 * MIB) as engine:
+        with pytest.raises(MemoryLimitExceeded) as caught:
+            engine.call(abort_with_stack)
+        assert engine.call(abs, -1) == 1
+    assert "memory allocation of 99 bytes failed" in caught.value.stderr
+    assert len(caught.value.stderr) <= 2000
+
+
+def abort_with_stack() -> None:
+    os.write(
+        2, b"memory allocation of 99 bytes failed\nFatal Python error: Aborted\n" + b"  Binary file, at +0x1\n" * 1000
+    )
+    os.abort()
+
+
 def test_an_engine_that_is_dropped_ends_its_children() -> None:
     engine = ProcessEngine(workers=1)
     pid = engine.call(os.getpid)

@@ -128,11 +128,15 @@ def _raising_at(step: int) -> Iterator[list[int]]:
                 raise Interruption
         return look
 
+    # CPython swallows an error that is raised while it closes a generator, and from 3.14 on it reports it.
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda found: None if isinstance(found.exc_value, Interruption) else report(found)
     sys.settrace(look)
     try:
         yield left
     finally:
         sys.settrace(None)
+        sys.unraisablehook = report
 
 
 _PACKAGE = str(Path(greendata.__file__).parent)

@@ -31,7 +31,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from greendata.engines.child import DONE, FAILED, LAST_LINES, OUT_OF_MEMORY, packed_error
+from greendata.engines.child import DONE, FAILED, OUT_OF_MEMORY, last_lines, packed_error
 from greendata.engines.messages import MAX_INLINE, close_all, receive, send
 from greendata.engines.plans import sealed
 from greendata.errors import ChildFailed, ClusterUnreachable, MemoryLimitExceeded, NodeLost, WorkerDied
@@ -398,8 +398,8 @@ class _Driver:
     def _death(self, stderr: str | None) -> WorkerDied:
         wrote = self._read_stderr(stderr) if stderr is not None else ""
         if self._memory_limit is not None and any(text in wrote for text in OUT_OF_MEMORY):
-            return MemoryLimitExceeded(self._memory_limit, None, wrote)
-        return WorkerDied(None, wrote)
+            return MemoryLimitExceeded(self._memory_limit, None, last_lines(wrote))
+        return WorkerDied(None, last_lines(wrote))
 
     def _read_stderr(self, stderr: str) -> str:
         """Return what a task that has died has written; Ray does not tell on which node that was."""
@@ -413,7 +413,7 @@ class _Driver:
             with suppress(self._errors.RayError):  # this node has died as well
                 wrote: str | None = self._ray.get(task)
                 if wrote is not None:
-                    return wrote.strip()[-LAST_LINES:]
+                    return wrote
         return ""
 
 
