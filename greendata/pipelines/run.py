@@ -22,6 +22,7 @@ from greendata.hub.hubs import ensure_hub
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pipelines.channel import Channel, Stopped, TicketLock, WaitQueue, Window, YieldTimer, clock
 from greendata.pipelines.element import Item, Placeholder, SequenceNumber, path_of
+from greendata.pool import pool
 
 __all__ = ("Flow", "Operator", "Run", "Windows", "workers")
 
@@ -333,6 +334,7 @@ def _close(items: Iterable[Item]) -> None:
 
 @cache  # once: CPython keeps a slot for every registration, even an unregistered one
 def _close_at_exit() -> None:
+    pool.shared.end_at_exit()  # later than the runs: what they do at their end may need it
     atexit.register(_close_all)
 
 

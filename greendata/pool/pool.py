@@ -185,9 +185,7 @@ class Pool:
             job.result.detach()
         else:
             self._check_capacity()  # before the queue sees the key: rejected submits leave nothing there
-            if not self._is_registered:
-                atexit.register(self._at_exit)
-                self._is_registered = True
+            self.end_at_exit()
             job = Job(self, func, args, key, name, origin)
             try:
                 job.bind(HubWaker.of_this_thread(), seconds)
@@ -445,6 +443,15 @@ class Pool:
         drained = self._drained
         if drained is not None and not len(self._workers.queue) and not len(self._workers.running):
             drained.set_done()
+
+    def end_at_exit(self) -> None:
+        """Have the pool end when the process exits. Safe from any thread, idempotent.
+
+        Exit handlers run in reverse order: one that needs the pool has to be registered after this.
+        """
+        if not self._is_registered:
+            atexit.register(self._at_exit)
+            self._is_registered = True
 
     def _at_exit(self) -> None:
         """Drop the queued jobs and wait for the running ones, natively: greenlets do not run in an exiting process.

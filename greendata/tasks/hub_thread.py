@@ -28,7 +28,7 @@ from greendata.hub.hubs import destroy_hub, weak_callback
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until, wait_native
-from greendata.pool import workers
+from greendata.pool import pool, workers
 from greendata.tasks.waiting import wait
 
 __all__ = ("HubThread",)
@@ -352,6 +352,7 @@ def _nothing() -> None:
 
 @cache  # once: CPython keeps a slot for every registration, even after unregister
 def _stop_at_exit() -> None:
+    pool.shared.end_at_exit()  # later than the threads: what their greenlets do at their end may need it
     atexit.register(_stop_all)
 
 

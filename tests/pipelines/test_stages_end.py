@@ -261,3 +261,37 @@ def test_runs_leave_nothing_for_the_end_of_the_program() -> None:
     for _ in range(3):
         stages.map(abs, [1]).run()
     assert atexit._ncallbacks() == before
+
+
+@pytest.mark.parametrize("patch", ["", "from gevent import monkey; monkey.patch_all()"], ids=["unpatched", "patched"])
+@pytest.mark.once("unpatched")  # in a process of its own
+def test_cleanup_that_waits_for_a_worker_at_exit_is_done(patch: str) -> None:
+    """The pool drops its queue at exit, so the runs have to be closed before, whichever of the two was there first."""
+    code = f"""
+{patch}
+import gevent, greendata
+from gevent.monkey import get_original
+from greendata import stages
+from greendata.pool import pool
+from greendata.pool.cleanup import run_to_completion, run_uninterrupted
+
+sleep = get_original("time", "sleep")
+is_over = lambda: pool.shared._closed or stream._run._closer is not None
+
+def hold():
+    while not is_over():
+        sleep(0.001)
+
+def work(number):
+    if number:
+        greendata.run(hold)
+        run_uninterrupted(lambda: run_to_completion(lambda: print("done"), label="end").get())
+    return number
+
+greendata.configure(max_workers=1)
+stream = iter(stages.map(work, [0, 1]))
+print(next(stream))
+while not greendata.stats().queued:
+    gevent.sleep(0.001)
+"""
+    assert run_python(code) == (0, "0\ndone\n", "")

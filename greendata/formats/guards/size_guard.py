@@ -101,8 +101,8 @@ def collect_keys(content: Content, format: str) -> list[str]:
 def reject_repeated(df: pl.DataFrame, size: int, *, format: str) -> None:
     """Raise Malformed if the values of *df*, which was read from *size* bytes, are far more bytes than these.
 
-    Arrow and Parquet store a text once for many rows, and so does Polars. But whoever converts the values, as a
-    validation does, needs memory for the text of each row: a kilobyte may stand for a terabyte.
+    Arrow and Parquet store a text once for many rows, and so does Polars. But code that converts the values, such as a
+    validation, needs memory for the text of each row: a kilobyte may stand for a terabyte.
 
     Example:
         >>> reject_repeated(pl.DataFrame({"a": ["x"]}), 10, format="parquet")
