@@ -3,7 +3,7 @@
 The suite runs twice, unpatched (``python -m pytest``) and patched (``python -m pytest_gevent``); `PATCHED`
 tells which of the two this is. What shows the same in both is marked with the one that is to have it, as in
 ``pytest.mark.once("patched")``. With ``--once``, which ``make test`` gives to both runs, the other one leaves it out.
-``make test`` also divides each run into parts of about the same length: ``--part 1/2`` is every second file.
+``make test`` also divides each run into parts: ``--part 1/4`` is every fourth file, and does not import the others.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ pytest_plugins = ("tests.support.guards",)
 DESCRIPTOR_GUARD = 5.0  # seconds for descriptors to be closed that somebody has let go of already
 STEADY = 10  # looks in a row that find the same descriptors
 
+TESTS = Path(__file__).resolve().parent
+
 PATCHED: bool = is_module_patched("socket")
 RUN = "patched" if PATCHED else "unpatched"
 
 _left_out = pytest.StashKey[list[str]]()  # names of files
-_other_parts = pytest.StashKey[int]()  # number of tests in them
+_part = pytest.StashKey[frozenset[Path]]()  # the files of this part; absent if there is only one part
 
 # Examples come from the test itself and not from a clock, a random seed or a folder of earlier failures.
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
@@ -48,35 +50,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--once", action="store_true", help='leave out what is marked once("patched") or so for the other run'
     )
-    parser.addoption("--part", default="1/1", help="run part K of N, as in 1/2: every N-th file with tests")
+    parser.addoption("--part", default="1/1", help="run part K of N, as in 1/4: every N-th file with tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", 'once(run): shows the same in both runs, and is for the "patched" or "unpatched"'
     )
+    part, parts = map(int, config.getoption("--part").split("/"))
+    if parts > 1:
+        config.stash[_part] = frozenset(sorted(TESTS.rglob("test_*.py"))[part - 1 :: parts])
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the files of other parts to them, before they are imported. Files that ``ARGS`` names come by anyway."""
+    mine = config.stash.get(_part, None)
+    return None if mine is None or collection_path.suffix != ".py" or collection_path in mine else True
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what shows the same in both runs, and is for the other one; then what is in other parts."""
+    """Leave out what shows the same in both runs, and is for the other one; and files of other parts."""
+    mine = config.stash.get(_part, None)
+    config.hook.pytest_deselected(items=[item for item in items if mine is not None and item.path not in mine])
+    items[:] = [item for item in items if mine is None or item.path in mine]
     markers = [item.get_closest_marker("once") if config.getoption("--once") else None for item in items]
     left = [item for item, marker in zip(items, markers, strict=True) if marker is not None and marker.args[0] != RUN]
     config.stash[_left_out] = sorted({item.path.name for item in left})
     config.hook.pytest_deselected(items=left)
     left_out = set(left)
     items[:] = [item for item in items if item not in left_out]
-    part, parts = map(int, config.getoption("--part").split("/"))
-    mine = sorted({item.path for item in items})[part - 1 :: parts]
-    others = [item for item in items if item.path not in mine]
-    config.stash[_other_parts] = len(others)
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item.path in mine]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Do not fail a part without tests if another part has some."""
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.stash.get(_other_parts, 0):
+    """Do not fail a part without tests: ``-k`` may choose some of another part."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and _part in session.config.stash:
         session.exitstatus = pytest.ExitCode.OK
 
 

@@ -109,6 +109,8 @@ class GreenWorker(GeventWorker):
 def post_fork(server: object, worker: Worker) -> None:
     """Limit Polars to its share of the cores, and exit if it would hang. gunicorn's hook of that name.
 
+    A worker that is asked to end before gunicorn has prepared it for signals ends at once.
+
     Args:
         server: gunicorn's arbiter; not used.
         worker: the worker that was just forked.
@@ -117,6 +119,10 @@ def post_fork(server: object, worker: Worker) -> None:
         SystemExit: the parent has run a query, see `PolarsForked`, and ``on_fork`` is not "process". The code makes
             gunicorn stop instead of starting another worker.
     """
+    # The handlers of the parent are in place until gunicorn sets those of the worker. They only record the signal for
+    # the parent's loop, which does not run here: gunicorn would wait for this worker until `graceful_timeout`.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, _exit)
     if polars_has_run() or polars_was_lost():
         if pool.shared.settings.on_fork != "process":
             worker.log.error("cannot serve: %s", PolarsForked())
@@ -131,6 +137,10 @@ def post_fork(server: object, worker: Worker) -> None:
         worker.log.info("%s=%d: %s, %s, at least %d each", VARIABLE, count, cores, workers, FEWEST)
     else:
         worker.log.debug("%s=%s, from the environment", VARIABLE, named)
+
+
+def _exit(sig: int, frame: FrameType | None) -> None:
+    sys.exit()
 
 
 def child_exit(server: object, worker: Worker) -> None:

@@ -236,8 +236,9 @@ def test_a_native_call_is_given_up_and_the_run_ends(held: Gate) -> None:
 def test_a_break_at_the_end_of_a_program_still_runs_on_done() -> None:
     finished = run_python("""
         import itertools
+        import os
         from greendata.pipelines import stages
-        for _ in stages.map(abs, itertools.count(), workers=2, on_done=lambda: print("done")):
+        for _ in stages.map(abs, itertools.count(), workers=2, on_done=lambda: os.write(1, b"done\\n")):
             break
     """)
     assert finished == (0, "done\ndone\n", "")
@@ -246,10 +247,11 @@ def test_a_break_at_the_end_of_a_program_still_runs_on_done() -> None:
 def test_a_native_on_done_runs_after_the_pool_was_drained() -> None:
     finished = run_python("""
         import itertools
+        import os
         import greendata
         from greendata.pipelines import stages
         stages.map(abs, [1]).run()
-        for _ in stages.map(abs, itertools.count(), on="native", workers=2, on_done=lambda: print("done")):
+        for _ in stages.map(abs, itertools.count(), on="native", workers=2, on_done=lambda: os.write(1, b"done\\n")):
             break
     """)
     assert finished == (0, "done\ndone\n", "")
