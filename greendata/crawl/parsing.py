@@ -192,7 +192,7 @@ class Parser(Closing):
         try:
             return bypassing_queue_limit(self._engine.call, self._reading.read, fetched)
         except NotSendable as error:
-            bypassing_queue_limit(self._engine.call, self._reading.read, [])  # raises, if it is no item that is not
+            bypassing_queue_limit(self._engine.call, self._reading.read, [])  # raises if it is not an item
             failed: Exception = error
         except (GreenDataError, OSError) as error:  # of the process
             if not isinstance(error, WorkerDied):

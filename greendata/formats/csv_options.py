@@ -97,7 +97,7 @@ def _is_encoding(name: object) -> bool:
         return False
     try:
         return name == _LOSSY or isinstance(b"a".decode(name), str)
-    except UnicodeError:  # an encoding in which this is no text, such as UTF-16
+    except UnicodeError:  # an encoding in which this is not text, such as UTF-16
         return True
     except (LookupError, ValueError):  # an encoding of bytes, such as zlib, or none
         return False

@@ -17,7 +17,7 @@ from greendata.formats.guards.size_guard import reject_repeated
 from greendata.formats.isolation import Read, isolated_by, read_here, reading
 from greendata.formats.json.partition import InvalidJson, partition_rows
 from greendata.formats.json.rows import line_of, lines_of_rows, rows_of
-from greendata.formats.json.stored import stored_frame
+from greendata.formats.json.stored import has_mark, stored_frame
 from greendata.formats.readers import read
 from greendata.hub.checks import checked_count
 from greendata.hub.pacing import breathing
@@ -26,7 +26,6 @@ from greendata.pool import pool
 from greendata.pool.operation import operation
 from greendata.schema.failures import failures_of
 from greendata.schema.fields import columns_of
-from greendata.schema.named_dtypes import MARKED_JSON
 from greendata.schema.similar_names import hints_for
 from greendata.validation.partitioner import Partitioned, Partitioner
 from greendata.validation.verbs import complete_validation, own_validate, validate
@@ -102,7 +101,7 @@ def decode(
         TooCostly: parsing them takes a child more memory or time than it has. It is a Malformed.
         WorkerDied: a child ended for another reason.
         FrameInvalid: some rows do not satisfy *model*. In its failures, ``row`` counts the rows of the frame from 0:
-            the header, comments and skipped records are no rows, nor are empty lines in NDJSON, but in CSV an empty
+            the header, comments and skipped records are not rows, nor are empty lines in NDJSON, but in CSV an empty
             line is a row of nulls. Beside it is ``line``: the line of *source* on which the row begins, counted from
             1, with all lines before it; null in Arrow, Parquet and JSON columns. A column that CSV, Arrow or Parquet
             lacks, or should not have, is one failure, whose ``row`` and ``line`` are null; then no rows are checked.
@@ -167,7 +166,7 @@ def _decode_frame(
 def _decode_rows(parse: Parse, submit: Submit, content: bytes, format: Format, model: type) -> pl.DataFrame:
     """Return the frame of the JSON rows in *content*, after validating the text of each row with *model*."""
     stored = partial(stored_frame, content, format, model)
-    if MARKED_JSON in content and (df := parse(lambda read_in: stored(is_rejected=False, read_in=read_in))) is not None:
+    if has_mark(content) and (df := parse(lambda read_in: stored(read_in=read_in))) is not None:
         return validate(df, model)
     try:
         rows, found = complete_validation(parse(lambda read_in: _partitioned(read_in, content, format, model)))
@@ -175,7 +174,7 @@ def _decode_rows(parse: Parse, submit: Submit, content: bytes, format: Format, m
         raise pool.call(_malformed, content, format, invalid) from invalid
     if not found.failures.height:
         return found.good
-    if (df := parse(lambda read_in: stored(is_rejected=True, read_in=read_in))) is not None:
+    if (df := parse(lambda read_in: stored(read_in=read_in))) is not None:
         return validate(df, model)
     raise FrameInvalid(model.__name__, rows, found.failures)
 

@@ -125,7 +125,7 @@ class Chunks(Closing):
         if isinstance(source, pl.DataFrame | pl.LazyFrame):
             begin = partial(body.parts_of, source)
             # The batches prefetch one part, across all frames.
-            operation = INTERNAL if isinstance(source, pl.DataFrame) else None  # encoding alone is no query
+            operation = INTERNAL if isinstance(source, pl.DataFrame) else None  # encoding alone is not a query
             self._parts = Batches(begin, timeout=timeout, key=key, label=label, operation=operation)
         elif isinstance(source, Iterable):
             self._parts = _Frames(iter(source), body, partial(_submit, limit, key, label))

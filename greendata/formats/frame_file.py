@@ -165,7 +165,7 @@ class CsvFile(FrameFile):
         texts = encode_text(frame, besides=(pl.Datetime,) if "datetime_format" in self._options else ())
         piece = _written(texts.write_csv, {**self._options, **opening})
         has_mark = self._options.get("include_bom") or piece[: len(BOM_UTF8)] != BOM_UTF8
-        return piece if has_mark or not is_first else BOM_UTF8 + piece  # readers drop the first mark, which is no name
+        return piece if has_mark or not is_first else BOM_UTF8 + piece  # a reader drops one mark, of two
 
 
 class NdjsonFile(FrameFile):
@@ -178,7 +178,10 @@ class NdjsonFile(FrameFile):
         self._writer = writer_of("ndjson")
 
     def _encoded(self, frame: pl.DataFrame, *, is_first: bool) -> Buffer:
-        return b"".join(self._writer.add(frame))
+        whole = BytesIO()
+        for piece in self._writer.add(frame):  # to join all of them at once would hold the GIL
+            whole.write(piece)
+        return whole.getvalue()
 
 
 class IpcFile(FrameFile):

@@ -18,7 +18,7 @@ from greendata.formats.text_encode import check_writable, encode_text, escape_fo
 from greendata.query.choice import engine_for
 from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, slices
 
-__all__ = ("Body", "Writer", "writer_of")
+__all__ = ("Body", "Pieces", "Writer", "writer_of")
 
 BLOCK_BYTES = 1 << 22  # of columns to convert to text, or to an Arrow message, in one step
 BLOCK_ROWS = 1 << 16
@@ -176,7 +176,7 @@ class _Csv:
             return
         if not self._is_begun:
             header = self._header(df.columns)
-            if self._include_bom or header.startswith(BOM_UTF8):  # readers drop the first mark, which is no name
+            if self._include_bom or header.startswith(BOM_UTF8):  # a reader drops one mark, of two
                 yield BOM_UTF8
             yield header
             self._is_begun = True

@@ -56,7 +56,7 @@ __all__ = ("MARK", "MARKED_JSON", "NamedDtypeCodec", "is_json", "json_type", "na
 
 MARK = "\t"  # begins the text of a value that is not a string, where the type admits strings
 MARKED_JSON = b'"\\t'  # begins such a text in JSON
-_WORDS = ("true", "false", "null")  # in JSON a number may be true, but as text these are no values of such a type
+_WORDS = ("true", "false", "null")  # in JSON a number may be true, but as text these are not values of such a type
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _FUNCTIONS = (AfterValidator, BeforeValidator, PlainValidator, WrapValidator)
 _WHOLE: dict[str, Any] = {"round_trip": True, "warnings": False}

@@ -224,7 +224,7 @@ def _received(format: Format, limit: int) -> bytes:
     try:
         content = content_of(received, limit)  # type: ignore[arg-type]  # it has the methods of a file that are used
     except BodyTooLarge:
-        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # the rest is no body
+        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # the rest is not part of the body
         raise
     if content:
         request.stream = BytesIO(content)

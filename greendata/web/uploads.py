@@ -42,7 +42,7 @@ def uploaded(field: str | None, limit: int) -> FileStorage:
     try:
         files = [(name, file) for name, file in request.files.items(multi=True) if file.filename]
     except BodyTooLarge:
-        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # the rest is no body
+        request.stream = cast(IO[bytes], LimitedStream(BytesIO(), 0, is_max=True))  # the rest is not part of the body
         raise
     finally:
         if is_default:
