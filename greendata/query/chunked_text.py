@@ -9,9 +9,9 @@ Call these functions from workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import polars as pl
@@ -31,7 +31,7 @@ def ndjson_text(df: pl.DataFrame) -> str:
         >>> ndjson_text(pl.DataFrame({"a": [1, 2]}))
         '{"a":1}\n{"a":2}\n'
     """
-    return "".join(str(lines, "utf-8") for lines in ndjson_lines(df))
+    return _text_of(ndjson_lines(df))
 
 
 def json_text(df: pl.DataFrame) -> str:
@@ -41,7 +41,26 @@ def json_text(df: pl.DataFrame) -> str:
         >>> json_text(pl.DataFrame({"a": [1, 2]}))
         '[{"a":1},{"a":2}]'
     """
-    return "[" + ",".join(str(objects, "utf-8") for objects in json_lists(df)) + "]"
+    return _text_of(chain([b"["], _separated(json_lists(df)), [b"]"]))
+
+
+def _text_of(pieces: Iterable[bytes]) -> str:
+    """Return *pieces* as one text.
+
+    CPython appends to a text in place as long as only this variable refers to it. ``"".join`` copies all pieces at
+    once, and holds the GIL: for 40 MB that is 17 ms.
+    """
+    text = ""
+    for piece in pieces:
+        text += str(piece, "utf-8")
+    return text
+
+
+def _separated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for number, piece in enumerate(pieces):
+        if number:
+            yield b","
+        yield piece
 
 
 def ndjson_lines(df: pl.DataFrame) -> Iterator[bytes]:
