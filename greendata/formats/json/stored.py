@@ -36,8 +36,12 @@ def has_mark(content: bytes) -> bool:
         (True, False)
     """
     overlap = len(MARKED_JSON) - 1
-    begins = range(0, len(content), SEARCHED)
-    return any(content.find(MARKED_JSON, begin, begin + SEARCHED + overlap) >= 0 for begin in breathing(begins))
+    for begin in breathing(range(0, len(content), SEARCHED)):
+        end = begin + SEARCHED + overlap
+        # A single byte is found ten times as fast, and most bodies do not have this one.
+        if content.find(b"\\", begin, end) >= 0 and content.find(MARKED_JSON, begin, end) >= 0:
+            return True
+    return False
 
 
 def stored_frame(
