@@ -64,29 +64,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the files of other parts to them, before they are imported. Files that ``ARGS`` names come by anyway."""
+    """Leave the files of other parts to them, before they are imported."""
     mine = config.stash.get(_part, None)
     return None if mine is None or collection_path.suffix != ".py" or collection_path in mine else True
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what shows the same in both runs, and is for the other one; and files of other parts."""
-    mine = config.stash.get(_part, None)
-    config.hook.pytest_deselected(items=[item for item in items if mine is not None and item.path not in mine])
-    items[:] = [item for item in items if mine is None or item.path in mine]
+    """Leave out what shows the same in both runs, and is for the other one."""
     markers = [item.get_closest_marker("once") if config.getoption("--once") else None for item in items]
     left = [item for item, marker in zip(items, markers, strict=True) if marker is not None and marker.args[0] != RUN]
     config.stash[_left_out] = sorted({item.path.name for item in left})
     config.hook.pytest_deselected(items=left)
     left_out = set(left)
     items[:] = [item for item in items if item not in left_out]
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Do not fail a part without tests: ``-k`` may choose some of another part."""
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and _part in session.config.stash:
-        session.exitstatus = pytest.ExitCode.OK
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:

@@ -20,7 +20,7 @@ from greendata.formats.guards.json_depth import reject_deep_document, reject_dee
 from greendata.formats.guards.json_members import reject_many_members
 from greendata.formats.guards.size_guard import collect_keys, reject_compressed, reject_sparse
 from greendata.formats.json.cells import CellMismatch, compare
-from greendata.formats.json.rows import BOM, STRING, TEXT, line_of, rows_of, text_in
+from greendata.formats.json.rows import STRING, TEXT, line_of, rows_of, text_in, without_bom
 from greendata.formats.text_decode import cast_to, native_form, text_form
 from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import frame_of, referred
@@ -74,7 +74,7 @@ def read_ndjson(content: bytes, schema: pl.Schema | None, *, ignored: Collection
         [(1,), (2,)]
     """
     reject_compressed(content, "ndjson")
-    content = content.removeprefix(BOM)
+    content = without_bom(content)
     if schema is None and first_byte(content) == len(content):
         return pl.DataFrame()
     reject_deep_lines(content, inferred=schema is None)
@@ -107,7 +107,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         [(1,), (2,)]
     """
     reject_compressed(content, "json")
-    content = content.removeprefix(BOM)
+    content = without_bom(content)
     begin = first_byte(content)
     if begin == len(content):
         raise Malformed("json", "it is empty")

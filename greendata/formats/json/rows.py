@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import reduce
+from io import BytesIO
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -34,6 +35,7 @@ __all__ = (
     "read_columns",
     "rows_of",
     "text_in",
+    "without_bom",
 )
 
 BOM = b"\xef\xbb\xbf"  # the byte order mark: RFC 8259 allows readers of JSON to ignore it
@@ -51,6 +53,23 @@ _NESTED = reduce(lambda inner, _: rf"[\[{{]{_FLAT}(?:{inner}{_FLAT})*[\]}}]", ra
 _VALUE = rf'{_NESTED}|{STRING}|[^ \t\n\r,\[\]{{}}":]+'  # a value, or invalid text in its place
 _LIST = rf"^{_SPACE}(?:v(?:{_SPACE},{_SPACE}v)*{_SPACE})?$"  # a list after each of its values was replaced by v
 _MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
+
+
+def without_bom(content: bytes) -> bytes:
+    r"""Return *content* without a byte order mark at its beginning. A copy of it is made in pieces, which hold the GIL.
+
+    Example:
+        >>> without_bom(BOM + b"[]")
+        b'[]'
+    """
+    if not content.startswith(BOM):
+        return content
+    whole = BytesIO()
+    with memoryview(content) as view:
+        for begin in range(len(BOM), len(content), SCAN_BYTES):
+            whole.write(view[begin : begin + SCAN_BYTES])
+            release_gil()
+    return whole.getvalue()
 
 
 def rows_of(content: bytes, format: Format) -> pl.Series:
@@ -149,7 +168,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
     try:
         if not _evaluate(text_in(content, "json"), TEXT.str.contains(document.row())).item():
             return None
-        lists = pl.read_json(content.removeprefix(BOM), schema=document.schema)
+        lists = pl.read_json(without_bom(content), schema=document.schema)
     except (PolarsError, PanicException):
         return None
     if lists.height != 1:
