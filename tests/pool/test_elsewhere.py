@@ -54,8 +54,8 @@ def assert_one_at_a_time(pool: Pool) -> None:
     gate = Gate()
     first, second = (pool.submit(gate) for _ in range(2))
     until(lambda: gate.arrived)
-    assert len(pool._workers.workers) == 1
-    assert not pool._workers.away
+    # A worker returns after it has set the result.
+    until(lambda: len(pool._workers.workers) == 1 and not pool._workers.away)
     assert (pool.stats().running, pool.stats().queued) == (1, 1)
     gate.open()
     first.get()
