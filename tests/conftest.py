@@ -3,7 +3,7 @@
 The suite runs twice, unpatched (``python -m pytest``) and patched (``python -m pytest_gevent``); `PATCHED`
 tells which of the two this is. What shows the same in both is marked with the one that is to have it, as in
 ``pytest.mark.once("patched")``. With ``--once``, which ``make test`` gives to both runs, the other one leaves it out.
-``make test`` also divides each run into parts: ``--part 1/4`` is every fourth file, and does not import the others.
+``make test`` also divides each run into parts: ``--part 1/5`` is every fifth file, and does not import the others.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--once", action="store_true", help='leave out what is marked once("patched") or so for the other run'
     )
-    parser.addoption("--part", default="1/1", help="run part K of N, as in 1/4: every N-th file with tests")
+    parser.addoption("--part", default="1/1", help="run part K of N, as in 1/5: every N-th file with tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
