@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,19 +133,20 @@ def test_shared_frames_that_find_no_descriptor_are_sent_with_the_next_query() ->
     assert finished == (0, "[Errno 24] Too many open files\n0 set()\n", "")
 
 
-def test_what_arrives_for_a_request_that_was_left_is_closed(driver: Driver) -> None:
+def test_what_arrives_for_a_request_that_was_left_is_closed(
+    driver: Driver, keeps_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
     until(lambda: driver.is_ready)
     assert ask(driver, 1, "echo", "").get()[0] == FRAME
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
-    for number in range(2, 12):
-        file = os.memfd_create("test")
-        answers = ask(driver, number, "file", files=(file,))
-        if number % 2:
-            until(lambda answers=answers: answers.qsize() == 2)  # type: ignore[misc]
-        driver.end(number, answers)
-    assert ask(driver, 12, "echo", "").get()[0] == FRAME
-    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    with keeps_descriptors():
+        for number in range(2, 12):
+            file = os.memfd_create("test")
+            answers = ask(driver, number, "file", files=(file,))
+            if number % 2:
+                until(lambda answers=answers: answers.qsize() == 2)  # type: ignore[misc]
+            driver.end(number, answers)
+        del answers
+        assert ask(driver, 12, "echo", "").get()[0] == FRAME
 
 
 @pytest.mark.parametrize(
@@ -192,17 +193,17 @@ def test_a_driver_that_never_begins_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     driver.close(EngineClosed)
 
 
-def test_closing_fails_the_requests_and_leaves_nothing(driver: Driver) -> None:
+def test_closing_fails_the_requests_and_leaves_nothing(
+    driver: Driver, keeps_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
     until(lambda: driver.is_ready)
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
-    other = start()
-    answers = ask(other, 1, "hold")
-    other.close(EngineClosed)
-    assert isinstance(error_in(answers), EngineClosed)
-    assert isinstance(error_in(ask(other, 2, "echo", "")), EngineClosed)
-    other.close(EngineClosed)
-    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    with keeps_descriptors():
+        other = start()
+        answers = ask(other, 1, "hold")
+        other.close(EngineClosed)
+        assert isinstance(error_in(answers), EngineClosed)
+        assert isinstance(error_in(ask(other, 2, "echo", "")), EngineClosed)
+        other.close(EngineClosed)
 
 
 def test_requests_of_several_threads(driver: Driver) -> None:

@@ -186,10 +186,10 @@ def test_a_shared_frame_travels_once_and_is_forgotten_with_its_last_plan(one: Pr
     assert [query.collect(engine=one).item() for _ in range(2)] == [expected, expected]
     assert query.collect().item() == expected
     (child,) = [child for child in one._children.idle if child.keys]
-    before = len(os.listdir("/proc/self/fd"))
+    before = files_in_memory()
     del shared, query
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert files_in_memory() == before - 1
     pl.LazyFrame({"a": [1]}).collect(engine=one)
     assert child.keys == set()
 
