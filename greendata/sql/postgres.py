@@ -63,8 +63,11 @@ _TEXTS = ("text", "varchar", "json")  # types that the driver can copy text into
 _TIMES = ("timestamp", "timestamptz")
 # Base types, enums, ranges, multiranges and composite types: PostgreSQL converts their text, as it does for psql.
 _TEXT_INPUT_TYPTYPES = "bermc"
-_LOSSY = frozenset(("name", "char", "money", "timetz", "tsrange", "tstzrange", "tsmultirange", "tstzmultirange"))
-# Types whose input rounds, truncates or uses the time zone of the session.
+_GEOMETRIC = ("point", "lseg", "path", "box", "polygon", "circle", "line")
+_LOSSY = frozenset(("name", "char", "money", "timetz", "oid", "xid", "xid8", "cid", *_GEOMETRIC))
+# Types whose input rounds, truncates, wraps around or uses the time zone of the session.
+_EXACT_RANGES = frozenset(("int4range", "int8range", "numrange", "int4multirange", "int8multirange", "nummultirange"))
+# The bounds of all other ranges are rounded or truncated as their types are: a daterange drops the time of day.
 _TYPES = """
     WITH RECURSIVE base (name, type, modifier) AS (
         SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_catalog.pg_attribute a
@@ -183,8 +186,11 @@ def _parameter(value: Any) -> str:
 
 
 def _is_plain(field: Field) -> bool:
-    """Return True if the Arrow type holds the same values as the type of PostgreSQL."""
-    return field.form == "u" or _PLAIN.get(field.kind) == field.form
+    """Return True if the Arrow type holds the same values as the type of PostgreSQL.
+
+    Most types that arrive as text are plain. An empty "char" arrives as a NUL, which no text of PostgreSQL contains.
+    """
+    return (field.form == "u" and field.kind != "char") or _PLAIN.get(field.kind) == field.form
 
 
 def _unreadable(field: Field) -> ColumnUnreadable:
@@ -337,7 +343,7 @@ def _match_type(series: pl.Series, target: _ColumnType) -> _Column | None:
         return None
     if target.modifier == -1 and kind in _TEXTS:
         return _Column(series, target)
-    return _Column(series, target, is_staged=True, is_checked=kind in _LOSSY or target.typtype == "c")
+    return _Column(series, target, is_staged=True, is_checked=_is_lossy(kind, target.typtype))
 
 
 def _match_list_type(series: pl.Series, target: _ColumnType) -> _Column | None:
@@ -356,7 +362,12 @@ def _match_list_type(series: pl.Series, target: _ColumnType) -> _Column | None:
         return _Column(series, target, is_staged=True)
     if given != pl.String or inner in (*_NUMBERS, "numeric", *_SAME, *_TIMES):
         return None
-    return _Column(series, target, is_staged=True, is_checked=inner in _LOSSY or target.inner_typtype not in "ber")
+    return _Column(series, target, is_staged=True, is_checked=_is_lossy(inner, target.inner_typtype))
+
+
+def _is_lossy(kind: str, typtype: str) -> bool:
+    """Return True if the input of a type may change a value: also that of composite types, and of domains in arrays."""
+    return kind in _LOSSY or typtype in "cd" or (typtype in "rm" and kind not in _EXACT_RANGES)
 
 
 def _check_precision(series: pl.Series, target: _ColumnType) -> pl.Series:

@@ -7,6 +7,7 @@ to work are accepted.
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes; PostgreSQL truncates longer names and only sends a notice
 
 _DATE = r"^([0-9]{4}|[+-][0-9]{4,6})-[0-9]{2}-[0-9]{2}"  # Polars would also read ambiguous dates: 20-01-02
-_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]+)?$"  # Polars would read second 60 as the next minute
 _NANOSECONDS = (1678, 2261)  # the first and last year whose nanoseconds all fit into 64 bits
 
 
@@ -263,11 +264,14 @@ def _parameter(name: str, value: Any, kind: str) -> pl.Series:
         if isinstance(value, list | tuple):
             items = [_as_text(item) for item in value]
             value = pl.Series(items, dtype=pl.String) if all(item is None for item in items) else items
+    if any(isinstance(item, dt.time) and item.tzinfo for item in (value if isinstance(value, list) else [value])):
+        raise ColumnUnwritable({name: "time with a zone"}, kind)  # Polars would drop the zone
     try:
         return pl.Series(name, [value])
     except UnicodeEncodeError as error:
         raise BadArgument("params", name, "of values that are Unicode: one holds a lone surrogate") from error
-    except (TypeError, ValueError, OverflowError, PolarsError, PanicException) as error:  # Decimal("NaN") panics
+    except (TypeError, ValueError, OverflowError, RuntimeError, PolarsError, PanicException) as error:
+        # Polars panics for Decimal("NaN"), and raises a RuntimeError for Decimal("1e40").
         raise ColumnUnwritable({name: type(value).__name__}, kind) from error
 
 

@@ -45,6 +45,7 @@ _MAX_ROWS = 500  # rows in a slice: 700 tuples at once start the garbage collect
 _CONVERTED_VALUES = 1_000  # converted values in one Series: 16 000 Decimals take 12 ms with the GIL held
 _SLICES = 32  # slices that become one Series: with 4 of them, building the Series takes a seventh more time
 _INFERRED = 10_000  # the fewest rows that decide the types of a stream's columns
+_ENCODINGS = {b"a": "utf-8", b"a\0": "utf-16-le", b"\0a": "utf-16-be"}  # by the letter "a"
 _STRICT_SINCE = (3, 37)  # the version of SQLite
 _SAVEPOINT = "greendata_write"
 _KINDS = {
@@ -377,11 +378,15 @@ def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str,
 def _table_columns(cursor: Cursor, table: Table) -> tuple[dict[str, str], bool]:
     """Return the declared types of the table's columns, by their names in lower case, and whether it is a view.
 
-    The names are read as bytes, so the ``text_factory`` of the connection has no effect.
+    The names are read as bytes, so the ``text_factory`` of the connection has no effect. The bytes are in the encoding
+    of the database.
     """
-    query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_xinfo(?, ?)"
+    query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), CAST('a' AS BLOB) FROM pragma_table_xinfo(?, ?)"
     described = cursor.execute(query, (table.name, table.schema)).fetchall()
-    found = {ascii_lower(name.decode()): kind.decode() for name, kind in described}
+    found = {
+        ascii_lower(name.decode(_ENCODINGS[letter])): kind.decode(_ENCODINGS[letter])
+        for name, kind, letter in described
+    }
     if not found or library().sqlite_version_info < _STRICT_SINCE:
         return found, False
     query = """

@@ -177,6 +177,7 @@ def typed(connection: Any) -> Any:
         "CREATE DOMAIN number AS whole",
         "CREATE DOMAIN row3 AS int4[]",
         "CREATE TYPE pair AS (a int4, b varchar(2))",
+        "CREATE TYPE floats AS RANGE (subtype = float8)",
     ):
         greendata.read_sql(sql, connection).get()
     return connection
@@ -213,6 +214,16 @@ HALF = dt.datetime(2020, 1, 1, 0, 0, 0, 500_000)
         ("varchar(2)[]", pl.Series([["ab", None]]), ["{ab,NULL}"]),
         ("numeric[]", pl.Series([[1, 2**62]]), ["{1,4611686018427387904}"]),
         ("numeric(3,1)[]", pl.Series([[1]]), ["{1.0}"]),
+        ("oid", pl.Series(["4294967295"]), ["4294967295"]),
+        (
+            "daterange",
+            pl.Series(["[2020-01-01,2020-01-03)", "empty", None]),
+            ["[2020-01-01,2020-01-03)", "empty", None],
+        ),
+        ("numrange", pl.Series(["[0.1234567890123456789,1]"]), ["[0.1234567890123456789,1]"]),
+        ("int8range", pl.Series(["[1,5]"]), ["[1,6)"]),
+        ("floats", pl.Series(["[0.5,1)"]), ["[0.5,1)"]),
+        ("point", pl.Series(["(0.5,1)"]), ["(0.5,1)"]),
         ("text[]", pl.Series([["a,b", 'x"y', "{}", "null", ""]]), ['{"a,b","x\\"y","{}","null",""}']),
     ],
 )
@@ -231,6 +242,13 @@ def test_types_made_of_others_take_their_values(kind: str, series: pl.Series, ex
         ("int4[]", pl.Series([["1"]])), ("float8[]", pl.Series([["0.1"]])),
         ("timestamp[]", pl.Series([["2020-01-01"]])),
         ("pair[]", pl.Series([["(1,xyz)"]])), ("money[]", pl.Series([["1.239"]])),
+        ("oid", pl.Series(["-1"])), ("oid[]", pl.Series([["-1"]])), ("xid", pl.Series(["010"])),
+        ("xid8", pl.Series(["010"])), ("cid", pl.Series(["-1"])),
+        ("daterange", pl.Series(["[2020-01-01 23:59,2020-01-03)"])), ("daterange", pl.Series(["[01/02/2020,)"])),
+        ("daterange[]", pl.Series([["[2020-01-01 23:59,2020-01-03)"]])),
+        ("datemultirange", pl.Series(["{[2020-01-01 23:59,2020-01-03)}"])),
+        ("floats", pl.Series(["[0.1234567890123456789,1)"])), ("floats[]", pl.Series([["[0.1234567890123456789,1)"]])),
+        ("point", pl.Series(["(0.1234567890123456789,1)"])), ("circle", pl.Series(["<(0.1234567890123456789,1),1>"])),
     ],
 )  # fmt: skip
 def test_types_made_of_others_change_no_value(kind: str, series: pl.Series, typed: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -374,6 +375,27 @@ def test_every_type_in_a_column_whose_name_looks_like_a_pattern(name: str, file:
             read(f'CREATE TABLE named ("{name}" {kind})', file)
             with suppress(WriteRefused):
                 greendata.write_sql(df, "named", file, if_exists="append").get()
+
+
+@pytest.mark.parametrize("value", [Decimal("1e40"), Decimal("1e-40"), dt.time(1, tzinfo=dt.UTC)])
+def test_a_parameter_that_polars_would_change_is_rejected(value: Any, file: Path) -> None:
+    with pytest.raises(ColumnUnwritable, match=r"cannot be stored in SQLite: '0'"):
+        greendata.read_sql("SELECT ?", file, params=[value])
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_an_append_to_a_database_of_any_encoding(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with closing(connect(path)) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute('CREATE TABLE t ("\u00e9" NUMERIC, b TEXT)')
+        connection.commit()
+    for df in (pl.DataFrame({"\u00e9": ["007"]}), pl.DataFrame({"B": ["x"], "c": [1]})):
+        with pytest.raises(QueryFailed):
+            greendata.write_sql(df, "t", path, if_exists="append").get()
+    df = pl.DataFrame({"\u00e9": ["x"], "b": [0.30000000000000004]})
+    greendata.write_sql(df, "t", path, if_exists="append").get()
+    assert read("SELECT * FROM t", path).rows() == [("x", "0.30000000000000004")]
 
 
 # -- tables that leave rows out ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ AS_TEXT = [
     "'10.0.0.0/8'::cidr", "'08:00:2b:01:02:03'::macaddr", "b'101'::bit(3)", "b'1'::varbit", "'[1,5)'::int4range",
     "'{[1,2),[4,5)}'::int4multirange", "'(1,2)'::point", "'<(0,0),1>'::circle", "'pg_class'::regclass", "'(0,1)'::tid",
     "'a b'::tsvector", "row(1, 'x')", "'0/16B3748'::pg_lsn", "'1 2'::oidvector", "'3'::xid", "'red'::mood",
+    "''::\"char\"", "'\\377'::\"char\"", "array[''::\"char\"]::text[]::text",
     "1e-20::numeric", "123.450::numeric(10,3)", "'x'::\"char\"", "'n'::name", "('a', 'b')::pair", "'{\"a\": 1}'::jsonb",
 ]  # fmt: skip
 REFUSED = [
@@ -35,6 +36,7 @@ VALUES = [
     ("array[1.5::numeric]", ["1.5"]), ("array['red'::mood, NULL]", ["red", None]), ("'1 2'::int2vector", ["1", "2"]),
     ("array['12.34'::money]", ["$12.34"]), ("array[row(1, 2)]", ["(1,2)"]), ("'nan'::numeric", "nan"),
     ("'-infinity'::float8", float("-inf")), ("pg_sleep(0)", ""), ("array[true]", [True]),
+    ("array[''::\"char\", 'x']", ["", "x"]),
 ]  # fmt: skip
 
 

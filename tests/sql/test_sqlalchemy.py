@@ -407,6 +407,8 @@ def test_numbers_are_not_cast_to_times(stored: float, dtype: Any, file: Path) ->
     [
         ("20-01-02", pl.Date()), ("2020-1-2", pl.Date()), (" 2020-01-02", pl.Date()), ("2020-01-02 ", pl.Date()),
         ("20-01-02 03:04:05", pl.Datetime("us")), ("2020-01-02 3:04:05", pl.Datetime("us")), ("1:2:3", pl.Time()),
+        ("2020-01-02 23:59:60", pl.Datetime("us")), ("2020-01-02 23:59:60.5", pl.Datetime("ms")),
+        ("12:00:60", pl.Time()), ("2016-12-31 23:59:60", pl.Datetime("ns")), ("12:60:00", pl.Time()),
         ("9007199254740993", pl.Float64()), ("0.1000000000000000055511151231257827", pl.Float64()),
         ("1e-400", pl.Float64()), ("16777217", pl.Float32()), ("1e-60", pl.Float32()),
     ],
