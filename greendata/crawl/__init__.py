@@ -18,7 +18,7 @@
 ``WrongContentType``, ``BodyTooLarge``                 a body that is not read, or of which the beginning is kept
 ``BadRedirect``, ``TooManyRedirects``, ``OutOfScope``  a redirect that is not followed
 ``RobotsDisallowed``, ``RobotsUnreachable``            robots.txt forbids it, or answers with status 429 or 5xx
-``HostGivenUp``                                        the host did not answer several times in a row
+``HostGivenUp``                                        the host did not respond several times in a row
 ``ParseFailed``, ``ExtractFailed``                     the page could not be read; a function of the caller raised
 =====================================================  =====================================================
 

@@ -16,9 +16,9 @@ from greendata.hub.pacing import release_gil
 
 __all__ = ("CharsetSource", "Decoded", "charset_of_label", "decode_html", "header_charset")
 
-PRESCAN = 1 << 14  # bytes in which a page may declare its charset; browsers start with 1024, and go on while they parse
+PRESCAN = 1 << 14  # bytes in which a page may declare its charset; browsers start with 1024, and continue as they parse
 SAMPLE = 4_096  # bytes from which a charset is guessed: more take longer and rarely change the guess
-_EVIDENCE = 8  # bytes that are not ASCII in a sample, at least: from fewer, any guess is as good as another
+_EVIDENCE = 8  # the fewest bytes of a sample that are not ASCII from which a guess means something
 SLICE = 1 << 18  # bytes that are decoded at once: Python's codecs hold the GIL, the slowest take about a millisecond
 
 CharsetSource = Literal["bom", "header", "meta", "xml", "detected", "default"]
@@ -80,8 +80,8 @@ _NAMES = {label: name for name, _, *labels in _ROWS for label in (name, *labels)
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16be"), (codecs.BOM_UTF16_LE, "utf-16le"))
 
-# What is guessed for pages that declare nothing and are not UTF-8. The others are too similar to these: with them,
-# pages in Western languages are often taken for Central European ones.
+# The encodings that are guessed for pages that declare nothing and are not UTF-8. All others are too similar to these:
+# with them, pages in Western languages would often be taken for Central European ones.
 _GUESSED = {
     _CODECS[name]: name
     for name in (
@@ -234,7 +234,7 @@ def _xml_charset(head: bytes) -> str | None:
 
 
 def _in_ascii(label: bytes) -> str | None:
-    """Return the charset of a *label* that stands in the page itself, which can therefore not be UTF-16."""
+    """Return the charset of a *label* that the page itself contains. Such a page cannot be UTF-16."""
     name = charset_of_label(label.decode("latin-1"))
     return "utf-8" if name in {"utf-16be", "utf-16le"} else name
 
@@ -257,7 +257,7 @@ def _meta_charset(head: bytes) -> str | None:
 
 
 def _end_of_markup(head: bytes, at: int) -> int:
-    """Return where the comment, tag or declaration ends that begins at *at*, or -1 if that is not in *head*."""
+    """Return the end of the comment, tag or declaration that begins at *at*, or -1 if it is not in *head*."""
     if head.startswith(b"<!--", at):
         end = head.find(b"-->", at + 2)  # the hyphens may be those of the beginning
         return end + 2 if end >= 0 else -1
@@ -267,7 +267,7 @@ def _end_of_markup(head: bytes, at: int) -> int:
 
 
 def _attributes(head: bytes, at: int) -> tuple[dict[bytes, bytes], int]:
-    """Return the attributes of the tag whose name ends at *at*, and where the tag ends; -1 if *head* ends before it."""
+    """Return the attributes of the tag whose name ends at *at*, and the end of the tag; -1 if *head* ends before it."""
     found: dict[bytes, bytes] = {}
     while True:
         at = _skip(head, at, b"\t\n\x0c\r /")

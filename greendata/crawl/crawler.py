@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 __all__ = ("Crawler", "FileTask", "Options", "PageTask", "Task")
 
 REDIRECTS = 10  # hops of a page; browsers follow 20, and chains of real sites have fewer than five
-SITEMAPS = 50  # that are read of one host
+SITEMAPS = 50  # sitemaps of one host that are read
 SITEMAP_LEVELS = 3  # indexes that may lead to a sitemap; the protocol allows one
-SITEMAP_BYTES = 50 << 20  # as sent and decompressed: the limit of the protocol
-SITEMAPS_AT_ONCE = 4  # in memory, of all hosts together, so that they are never more than 200 MB
+SITEMAP_BYTES = 50 << 20  # bytes of one, as sent and decompressed: the limit of the protocol
+SITEMAPS_AT_ONCE = 4  # sitemaps of all hosts together in memory: 200 MB at most
 ROBOTS_BYTES = 512 * 1024  # of robots.txt that are read (RFC 9309 asks for 500 KiB)
 UNREACHABLE_EXPIRES = 600.0  # seconds after which a robots.txt that could not be fetched is asked for again
 PARSED_AT_ONCE = 8  # pages in one job: a job costs as much as a twentieth of a page
-UNPARSED = 16  # fetched pages that are not delivered, from which on no worker takes another request
+UNPARSED = 16  # fetched pages that are not delivered yet: at this number no worker takes another request
 
 _THROTTLED = (429, 503)
 _BROKEN = (408, 500, 502, 504)
 _FINAL = ("AddressRefused", "CertificateInvalid", "NameNotFound")  # errors that another attempt does not change
 _UNREACHABLE = ("ConnectionFailed", "LookupFailed", "NameNotFound", "Timeout", "TlsFailed", "CertificateInvalid")
-_READABLE = ("BadRedirect", "BodyTooLarge", "TooManyRedirects")  # errors in spite of which robots.txt decides
+_READABLE = ("BadRedirect", "BodyTooLarge", "TooManyRedirects")  # errors after which a robots.txt still applies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,7 @@ class Crawler:
         self._sitemaps: dict[str, int] = {}  # the number of sitemaps that were added, by host
         self._open_sitemaps: set[FileTask] = set()  # that were sent and are not parsed
         self._postponed: deque[FileTask] = deque()  # sitemaps that wait until fewer are open
-        self._verdict = Semaphore()  # held while a verdict of robots.txt is found off the hub
+        self._verdict = Semaphore()  # held while the rules of a robots.txt are matched off the hub
         self._has_warned = False  # of a scope that raises
         self._has_ended = False
         self._idle = _IdleWorkers(run.hub)
@@ -323,11 +323,11 @@ class Crawler:
         self._schedule(FileTask(parse_url("/robots.txt", url), host.origin, is_robots=True))
 
     def _serve(self, task: Task) -> None:
-        """Send one hop of *task*, unless its host or the robots.txt there is against it."""
+        """Send one hop of *task*, unless its host was given up or the robots.txt there forbids it."""
         host = self.scheduler.host(task.origin)
         if host.is_given_up:
             self.scheduler.done(task, Outcome.UNSENT)
-            self._refuse(task, "HostGivenUp", "the host did not answer several times in a row")
+            self._refuse(task, "HostGivenUp", "the host did not respond several times in a row")
             return
         if not (isinstance(task, FileTask) and task.is_robots) and not self._may_send(task, host):
             return
@@ -372,7 +372,7 @@ class Crawler:
         return bool(is_allowed)
 
     def _allows(self, rules: RobotsRules, url: Url) -> bool:
-        """Return what *rules* say. A verdict that takes long is found in the pool, one at a time."""
+        """Return what *rules* say. A slow match runs in the pool, one at a time."""
         if rules.is_fast(url):
             return rules.allows(url)
         with self._verdict:
@@ -434,7 +434,7 @@ class Crawler:
         return self._limits["page"]
 
     def _release(self, task: Task) -> None:
-        """Let a sitemap begin that was postponed, if *task* is one that is not in memory any more."""
+        """Start a postponed sitemap, if *task* is a sitemap that is no longer in memory."""
         if isinstance(task, FileTask) and not task.is_robots:
             self._open_sitemaps.discard(task)
             if self._postponed:
@@ -520,7 +520,7 @@ class Crawler:
             self.pages -= 1
 
     def _is_in_scope(self, url: Url) -> bool:
-        """Return whether a sitemap is in the scope. A function of the caller that raises ends no crawl."""
+        """Return whether a sitemap is in the scope. If the caller's function raises, the crawl continues without it."""
         try:
             return self.scope is None or url in self.scope
         except Exception as raised:  # noqa: BLE001 - a warning says so
@@ -530,7 +530,7 @@ class Crawler:
     def _warn_of_scope(self, text: str | None) -> None:
         if text is not None and not self._has_warned:
             self._has_warned = True
-            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # once, and for no line
+            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # it is about no line of code
 
     def _end_sitemap(self, task: FileTask, hop: Hop) -> None:
         if hop.status is not None and 200 <= hop.status < 300 and hop.body:
@@ -545,7 +545,7 @@ class Crawler:
 
 
 class _IdleWorkers(WaitQueue):
-    """The workers that wait for a request. Nobody is woken later for what happens while none waits."""
+    """The workers that wait for a request. A wakeup while none waits has no effect."""
 
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
@@ -565,7 +565,7 @@ class _IdleWorkers(WaitQueue):
 
 
 def _is_broken_robots(task: Task, hop: Hop) -> bool:
-    """Return True for a robots.txt that broke off. As in search engines, it is none: what it forbids may be missing."""
+    """Return True for a robots.txt that was cut short. As in search engines, it is not used: rules may be missing."""
     is_robots = isinstance(task, FileTask) and task.is_robots
     return is_robots and hop.truncated and hop.error is None and hop.status is not None and 200 <= hop.status < 300
 

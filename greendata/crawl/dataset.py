@@ -1,8 +1,8 @@
 """`Dataset`: the pages of a crawl in a folder of Parquet files, in which each URL is one row, even after ``kill -9``.
 
 The folder has nothing but complete Parquet files, so ``polars.scan_parquet(folder)`` works at every moment; the first
-file has no rows, only the schema. What else a crawl needs is in a second folder beside it, with ".crawl" at the end of
-its name: Polars reads every file below a folder that it scans. ::
+file has no rows, only the schema. Everything else that a crawl needs is in a second folder beside it, with ".crawl" at
+the end of its name, because Polars reads every file below a folder that it scans. ::
 
     pages/        crawl-001-part-000000.parquet, crawl-001-part-000001.parquet, ...
     pages.crawl/  lock, frontier.sqlite, part: the file that grows
@@ -15,7 +15,7 @@ A commit stores some pages in two steps:
 A full part is renamed into the dataset, the folders are synced, and the frontier records that. A process can end
 between any two of these steps. When the crawl is resumed, the part is cut to its recorded length, which makes it what
 it was after the last complete commit, and a part that was renamed already is recorded. So a page is a row exactly if
-it is done. Nothing on disk says what is being fetched: a page is to do until it is done.
+it is done. Nothing on disk says what is being fetched: a page is pending until it is done.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from greendata.hub.contexts import contextmanager
 __all__ = ("Dataset", "Repairs")
 
 PART_GROUPS = 64  # row groups in a part: all footers but the last are dead, and at 100 they are 15 percent of the file
-PART_BYTES = 1 << 27  # a part that has so many is full
+PART_BYTES = 1 << 27  # bytes at which a part is full
 _FRONTIER = "frontier.sqlite"
 _SCHEMA_PART = 0  # the number of the part without rows
 _NAME = re.compile(r"crawl-([0-9]{3,})-part-([0-9]{6,})\.parquet")
 
 
 class Repairs(NamedTuple):
-    """What `Dataset.open` found and mended. After ``kill -9`` nothing of this occurs.
+    """What `Dataset.open` found and repaired. None of this occurs after ``kill -9``.
 
     Attributes:
-        fetched_again: the names of parts that were cut short or removed. Their pages are to do again.
+        fetched_again: the names of parts that were cut short or removed. Their pages are pending again.
         set_aside: the names of files that this crawl does not know although they have names of its parts. They are now
             in the folder "set-aside" beside the frontier.
     """
@@ -65,7 +65,7 @@ class Repairs(NamedTuple):
     set_aside: tuple[str, ...]
 
     def text(self) -> str:
-        """Return what was mended as a sentence, or "" if nothing was.
+        """Return what was repaired as a sentence, or "" if nothing was.
 
         Example:
             >>> print(Repairs(("crawl-001-part-000002.parquet",), ()).text())
@@ -79,21 +79,21 @@ class Repairs(NamedTuple):
             sentences.append(f"{parts} cut short or removed, and {their} pages are fetched again: {names}")
         if self.set_aside:
             files = counted(len(self.set_aside), "file was", "files were")
-            sentences.append(f"{files} set aside, which this crawl did not write: {', '.join(self.set_aside)}")
+            sentences.append(f"{files} set aside that this crawl did not write: {', '.join(self.set_aside)}")
         return "; ".join(sentences)
 
 
 class Dataset:
     """The folder of a crawl, opened for writing. Make one with `open`.
 
-    The methods block: call them on workers. One call at a time runs, the others wait.
+    The methods block: call them on workers. One call runs at a time; the others wait.
 
     Attributes:
         folder: the folder of the Parquet files.
         schema: the columns of its rows.
         frontier: the URLs of the crawl. Call its `Frontier.commit` only through `commit`.
         generation: the number of this crawl of the folder: 1 for the first.
-        repairs: what was mended when the folder was opened.
+        repairs: what was repaired when the folder was opened.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -132,14 +132,14 @@ class Dataset:
         resume: bool = False,
         again: bool = False,
     ) -> Dataset:
-        """Open the dataset in *folder* for this process alone, and mend what a crash has left.
+        """Open the dataset in *folder* for this process alone, and repair what a crash has left.
 
         Args:
             folder: the folder of the dataset. Its parent must exist.
             schema: the columns of the rows.
             settings: what has to be the same when the crawl is resumed, such as its seeds: names and texts.
             resume: continue the crawl that is in the folder. Without one, begin it.
-            again: as *resume*; but if that crawl has finished, begin the next one, in which all of its URLs are to do.
+            again: as *resume*; but if that crawl has finished, begin the next one, with all of its URLs pending.
 
         Raises:
             NotWritable: Parquet has no form for a column.
@@ -155,11 +155,13 @@ class Dataset:
             raise CrawlFolderRefused(path, "it is the root of the file system; give a folder below it")
         state = _state_of(path)
         with _os_errors(path):
-            _check_folder(path, state, may_continue=resume or again)  # before anything is made beside it
+            _check_folder(path, state, may_continue=resume or again)  # before anything is created beside it
             _make_folders(path, state)
         lock = _FolderLock(path, state)
         try:
-            _check_folder(path, state, may_continue=resume or again)  # now no other process can change the answer
+            _check_folder(
+                path, state, may_continue=resume or again
+            )  # again: from here on no other process can change the result
             frontier = Frontier(state / _FRONTIER)
         except BaseException:
             lock.release()
@@ -184,7 +186,7 @@ class Dataset:
 
     @property
     def is_seeded(self) -> bool:
-        """Whether `set_seeded` was called in this crawl. If not, all seeds have to be added, again perhaps."""
+        """Whether `set_seeded` was called in this crawl. If not, all seeds have to be added, perhaps again."""
         return self.frontier.settings().get("is_seeded") == "1"
 
     def set_seeded(self, seeds: str) -> None:
@@ -267,7 +269,7 @@ class Dataset:
 
     @contextmanager
     def _ending_on_failure(self) -> Iterator[None]:
-        """Refuse further commits if the block raises: what is on disk is then known only by reading it."""
+        """Refuse further commits if the block raises. What is on disk is then unknown until it is read again."""
         try:
             with _os_errors(self._state):
                 yield
@@ -309,7 +311,7 @@ class Dataset:
         self.generation = int(stored["generation"])
 
     def _recover(self) -> None:
-        """Make the files what the frontier says, and the frontier what the files are."""
+        """Make the files and the frontier agree."""
         parts = {_name_of(part): part for part in self.frontier.parts()}
         self._number = max((part.number for part in parts.values()), default=0)
         found = {*os.listdir(self.folder)}
@@ -329,7 +331,7 @@ class Dataset:
         self.repairs = Repairs(tuple(fetched_again), tuple(set_aside))
 
     def _recover_part(self, name: str, part: Part) -> bool:
-        """Return False if *part* is lost, and its pages are to do again."""
+        """Return False if *part* is lost, so that its pages are pending again."""
         path = self.folder / name
         if part.generation != self.generation:
             return True  # its pages have been fetched anew since, or will be
@@ -496,7 +498,11 @@ def _make_folders(folder: Path, state: Path) -> None:
     state.mkdir(exist_ok=True)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
-    for path in (folder, state, state / _FRONTIER):  # SQLite opens a file that it cannot write to without an error
+    for path in (
+        folder,
+        state,
+        state / _FRONTIER,
+    ):  # SQLite raises no error when it opens a file that it cannot write to
         if path.exists() and not os.access(path, os.W_OK):
             raise CrawlNotSaved(path, "this process may not write to it, or its file system is read-only")
     if folder.stat().st_dev != state.stat().st_dev:  # nothing could be renamed from one into the other
@@ -509,7 +515,7 @@ def _name_of(part: Part) -> str:
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     whole = BytesIO()
-    frame.write_parquet(whole, statistics=False)  # they make a footer longer by a quarter, and a part has 64
+    frame.write_parquet(whole, statistics=False)  # which would make each footer longer by a quarter, and a part has 64
     return whole.getvalue()
 
 

@@ -1,8 +1,8 @@
-"""`Fetcher`: one request to one URL, of which something is returned in any case.
+"""`Fetcher`: sends one request to one URL, and returns what came of it, whatever the server does.
 
 A hop is a single request: redirects are not followed, because each belongs to a host with rules, delays and a budget of
-its own. Every connection goes to an address that was checked (`greendata.http.connect`). All limits end a hop with what
-has arrived until then, and each way to fail has a name.
+its own. Every connection goes to an address that was checked (`greendata.http.connect`). A limit that is reached ends
+the hop with what has arrived so far. Each way to fail has a name.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ HOP_ERRORS: tuple[HopError, ...] = get_args(HopError)
 HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 
 _CHUNK = 64 * 1024  # bytes read at once
-_BREATH = 128 * 1024  # bytes read, after which the hub runs; they take less than a millisecond
-# Bytes of a body from which on it is decompressed in the pool. That costs 30 percent more CPU time, but while many
+_BREATH = 128 * 1024  # bytes read before the hub runs again; they take less than a millisecond
+# Bytes of a body above which it is decompressed in the pool. That costs 30 percent more CPU time, but while many
 # pages arrive, the longest silence of the hub falls to a third.
 _LARGE = 64 * 1024
-_DISCARD = 32 * 1024  # bytes of a body that nobody wants, which are read so that the connection can be kept
+_DISCARD = 32 * 1024  # bytes of an unwanted body that are read so that the connection can be kept
 _CLOSED = (ConnectionError, ssl.SSLEOFError)
 _MOVED = (301, 302, 303, 307, 308)
 _VISIBLE = re.compile(r"[\x20-\x7e]+")  # what a User-Agent may consist of
@@ -84,7 +84,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Hop:
-    """What came of one request. If there was no response, `status` is None and `error` says why.
+    """The outcome of one request. If there was no response, `status` is None and `error` says why.
 
     Attributes:
         url: the URL that was requested, in canonical form.
@@ -167,11 +167,11 @@ class Fetcher(Closing):
         self._connections.close()
 
     def fetch_hop(self, url: Url, *, headers: Mapping[str, str] | None = None, limits: Limits = Limits()) -> Hop:
-        """Send a GET request for *url*, and return what came of it. No redirect is followed.
+        """Send a GET request for *url*, and return its outcome. No redirect is followed.
 
-        The `Hop` says whatever the server does; only what the calling greenlet gets from others, such as
-        `gevent.Timeout`, is raised. A connection that was kept and that the server has closed meanwhile is replaced
-        once.
+        Failures of the server and the network are in the `Hop`. Only exceptions that others throw into the calling
+        greenlet, such as `gevent.Timeout`, are raised. A kept connection that the server has closed meanwhile is
+        replaced once.
 
         Args:
             url: the URL.
@@ -278,8 +278,8 @@ def _read_decoded(response: HTTPResponse, decoder: Decoder, limits: Limits, hop:
 def _decode(pieces: Iterator[bytes], body: BytesIO, limit: int) -> None:
     """Append decoded *pieces* to *body* until it has more than *limit* bytes.
 
-    Those of a large body are decompressed in the pool: were they in slices on the hub, the slices of many bodies would
-    follow each other, and block it for tens of milliseconds.
+    The pieces of a large body are decompressed in the pool. On the hub, the slices of many bodies would follow each
+    other and block it for tens of milliseconds.
     """
     most = min(limit + 1, _LARGE)
     while body.tell() < most:
@@ -299,7 +299,7 @@ def _write(pieces: Iterator[bytes], body: BytesIO, limit: int) -> None:
 
 
 def _discard(response: HTTPResponse) -> bool:
-    """Read a short body that nobody wants; return True if that was all of it."""
+    """Read a short body that is not wanted; return True if that was all of it."""
     left = _DISCARD
     if (response.length or 0) > left:
         return False

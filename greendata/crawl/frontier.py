@@ -1,15 +1,15 @@
-"""`Frontier`: the URLs of a crawl in a database on disk, each of them once, with what is still to do.
+"""`Frontier`: the URLs of a crawl in a database on disk, each of them once, and which of them are still pending.
 
 Memory holds one batch of URLs, the URLs that were offered last, and SQLite's page cache, whatever the number of URLs. A
 URL that is offered again later is found by an index over the checksums of its origin, and its text is compared. There
 is no Bloom filter before that index: a new URL has to be put into it anyway, which costs as much as the look-up. In a
-million URLs each takes 10 us of CPU if a batch is of 40 origins, and 50 us if all are of different ones (with as many
-that are known already, and with windows).
+million URLs each takes 10 us of CPU if a batch has 40 origins, and 50 us if each URL has its own. This includes as many
+URLs that are known already, and the reads of `Frontier.windows`.
 
 A batch crosses to SQLite as one JSON text, and rows come back as one. `sqlite3` gives the GIL back for each step of a
 statement and then waits for it again, which in a busy process can take 5 ms for each row.
 
-All functions block; call them on workers. One call at a time runs, the others wait.
+All methods block; call them on workers. One call runs at a time; the others wait.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ VERSION = 1  # of the tables; a frontier of another version is refused
 APPLICATION_ID = 0x67646372  # marks the file as ours: "gdcr"
 SLICE = 1_000  # URLs in one text: the GIL is held for under a millisecond while it is built
 CACHE_KIB = 8_192  # of SQLite's pages in memory
-JOURNAL_BYTES = 1 << 26  # that the log of changes keeps on disk after one that was large, such as all URLs again
-RECENT = 20_000  # URLs; at most twice as many are in memory, in 6 MB. Not less than SLICE, in which each has to be once
-LONG = 500  # characters of a URL from which on its digest is remembered: 40 000 of 8 kB would be 320 MB
-BUSY_TIMEOUT = 30.0  # seconds to wait for somebody who reads the database with another program
+JOURNAL_BYTES = 1 << 26  # that the journal keeps on disk after a large transaction, such as that of `begin_again`
+RECENT = 20_000  # URLs; at most twice as many are in memory, in 6 MB. At least SLICE: a slice has each URL only once
+LONG = 500  # characters of a URL; of longer ones the digest is remembered: 40 000 of 8 kB would be 320 MB
+BUSY_TIMEOUT = 30.0  # seconds to wait for another program that reads the database
 
 _TABLES = (
     "CREATE TABLE origins (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
@@ -45,7 +45,7 @@ _TABLES = (
         id INTEGER PRIMARY KEY,     -- in the order of discovery
         origin INTEGER NOT NULL,
         depth INTEGER NOT NULL,
-        done INTEGER,               -- the part that has its row; NULL: it is to do
+        done INTEGER,               -- the part that has its row; NULL: it is pending
         checksum INTEGER NOT NULL,
         href TEXT NOT NULL
     )
@@ -94,12 +94,12 @@ Link = tuple[str, str, int]  # the canonical URL, its origin, and its depth: how
 
 
 class Entry(NamedTuple):
-    """A URL that is to do.
+    """A URL that is pending.
 
     Attributes:
         id: its number, which grows in the order of discovery.
         href: the canonical URL.
-        depth: how many links away from a seed it was found first.
+        depth: the number of links from a seed to it, when it was first found.
         etag: the ETag of its last response, from an earlier generation.
         last_modified: the Last-Modified of that response, as it was sent.
     """
@@ -116,8 +116,8 @@ class Done(NamedTuple):
 
     Attributes:
         id: the number of its `Entry`.
-        etag: the ETag to ask with the next time. With status 304, pass on that of the entry.
-        last_modified: the Last-Modified to ask with the next time.
+        etag: the ETag to send with the next request. With status 304, pass on that of the entry.
+        last_modified: the Last-Modified to send with the next request.
     """
 
     id: int
@@ -126,7 +126,7 @@ class Done(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many URLs are to do, and how many are done."""
+    """The number of URLs that are pending, and of those that are done."""
 
     todo: int
     done: int
@@ -153,7 +153,7 @@ class Part(NamedTuple):
 class _Recent:
     """The URLs that were offered last. Most links of a page are those of the page before, and need no look-up.
 
-    Guarded by the lock of the frontier. `forget` when what was offered has not been stored.
+    Guarded by the lock of the frontier. Call `forget` if the offered URLs were not stored.
     """
 
     def __init__(self) -> None:
@@ -235,7 +235,7 @@ class Frontier:
         All of it is one transaction.
 
         Args:
-            done: URLs that are to do.
+            done: pending URLs.
             links: URLs in any number; each is added once.
             part: the file that has the rows of *done*.
 
@@ -263,7 +263,7 @@ class Frontier:
         return set(woken)
 
     def windows(self, wanted: Iterable[tuple[str, int, int]]) -> list[list[Entry]]:
-        """Return what is to do, in the order of discovery, for each of *wanted*: an origin, an id, and a limit.
+        """Return the pending URLs, in the order of discovery, for each of *wanted*: an origin, an id, and a limit.
 
         The entries of a window have larger ids than the given one, so 0 begins at the first.
         """
@@ -271,12 +271,12 @@ class Frontier:
             return [[Entry(*entry) for entry in sorted(self._json(_WINDOW, *given))] for given in wanted]
 
     def origins(self, after: str, limit: int) -> list[str]:
-        """Return the first *limit* origins with something to do whose names follow *after*, sorted by name."""
+        """Return the first *limit* origins with pending URLs whose names follow *after*, sorted by name."""
         with self._reading():
             return sorted(self._json(_ORIGINS, after, limit))
 
     def counts(self) -> Counts:
-        """Return how many URLs are to do and how many are done. Takes no time; safe from any thread."""
+        """Return how many URLs are pending and how many are done, from memory. Safe from any thread."""
         return self._counts
 
     def settings(self) -> dict[str, str]:
@@ -285,7 +285,7 @@ class Frontier:
             return dict(self._json("SELECT json_group_object(name, value) FROM settings"))
 
     def put_settings(self, settings: Mapping[str, str]) -> None:
-        """Store *settings*, beside those that are stored."""
+        """Add *settings* to those that are stored."""
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
 
@@ -303,7 +303,7 @@ class Frontier:
             connection.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)", part)
 
     def take_back(self, part: Part) -> None:
-        """Forget *part*, whose file is lost: the URLs of its rows are to do again."""
+        """Forget *part*, whose file is lost: the URLs of its rows are pending again."""
         with self._transaction() as connection:
             connection.execute("UPDATE urls SET done = NULL WHERE done = ?", (part.number,))
             connection.execute("DELETE FROM parts WHERE number = ?", (part.number,))
@@ -311,7 +311,7 @@ class Frontier:
         self._counts = counts
 
     def begin_again(self, settings: Mapping[str, str]) -> None:
-        """Make all URLs to do again, and store *settings*. Their validators are kept."""
+        """Make all URLs pending again, and store *settings*. Their validators are kept."""
         with self._transaction() as connection:
             connection.execute("UPDATE urls SET done = NULL WHERE done IS NOT NULL")
             connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
@@ -376,7 +376,7 @@ class Frontier:
                 "UPDATE urls SET done = ? WHERE done IS NULL AND id IN (SELECT value FROM json_each(?))", (number, ids)
             )
             if found.rowcount != len(piece):
-                raise BadArgument("done", f"{len(piece) - found.rowcount} others", "entries that are to do, each once")
+                raise BadArgument("done", f"{len(piece) - found.rowcount} others", "pending entries, each once")
             self._connection.execute("DELETE FROM validators WHERE id IN (SELECT value FROM json_each(?))", (ids,))
             kept = [(entry.id, entry.etag, entry.last_modified) for entry in piece if entry.etag or entry.last_modified]
             if kept:
@@ -419,7 +419,7 @@ class Frontier:
 
 @contextmanager
 def _sqlite_errors(path: Path | str) -> Iterator[None]:
-    """Turn an error of SQLite into ours, unless it is a mistake of the caller, such as a closed database."""
+    """Replace an error of SQLite by ours, unless it is a mistake of the caller, such as a closed database."""
     try:
         yield
     except sqlite3.ProgrammingError:

@@ -1,8 +1,8 @@
 """Parse HTML into what a crawler needs: title, text, links. All limits are there because pages can be hostile.
 
 lexbor parses like a browser and without the GIL, and finds the links of the largest page in a few milliseconds. Two
-things take it quadratic time: elements nested deeply, and an element with thousands of attributes. A body is cut before
-them, see `_sound`. Only the text takes a walk in Python, which sees each node once, with pauses.
+things cost it quadratic time: elements nested deeply, and an element with thousands of attributes. A body is cut before
+them, see `_sound`. Only the text needs a walk in Python, which visits each node once, with pauses.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _FEW_ATTRIBUTES = 50_000  # of an element: lexbor takes eight seconds at most
 _MAX_DEPTH = 1_000  # open elements of a page with more; browsers flatten at 512
 _MAX_ATTRIBUTES = 1_000  # of an element
 _LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
-_TURNS = 32  # of a loop, between two looks at the clock
+_TURNS = 32  # nodes of a loop between two looks at the clock
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
-# An attribute, a tag and a comment, just as the standard's tokenizer reads them: otherwise what hides in an attribute
-# or a comment for one of the two is elements for the other. Only a quote after "=" begins a quoted value.
+# An attribute, a tag and a comment, exactly as the standard's tokenizer reads them. Otherwise one of the two could see
+# elements where the other sees an attribute or a comment. Only a quote after "=" begins a quoted value.
 _BLANK = rb"[ \t\n\f\r]"
 _ATTRIBUTE_TEXT = (
     rb"[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+(?:%b*+=%b*+(?:\"[^\"]*+\"|'[^']*+'|[^ \t\n\f\r>\"'][^ \t\n\f\r>]*+)?+)?+"
@@ -170,7 +170,7 @@ def parse_html(
 
 
 class _Reader:
-    """Reads a document: what lexbor finds by its selectors, and then the text, in one walk over all nodes."""
+    """Reads a document: first what lexbor finds by its selectors, then the text, in one walk over all nodes."""
 
     def __init__(self, page: ParsedPage, max_text: int) -> None:
         self.page = page
@@ -220,7 +220,7 @@ class _Reader:
                 is_hidden = node.child is not None  # it is a text
 
     def _read_text(self, node: LexborNode) -> None:
-        """Add a text, after the line end of an element before it that is over."""
+        """Add a text, and before it the line end of a block that has just ended."""
         pieces = self.pieces
         if self._room < 0:
             self.page.truncated = True
@@ -324,7 +324,7 @@ def _heading(text: str) -> str | None:
 
 
 def _heed(page: ParsedPage, directives: str | None) -> None:
-    """Apply the directives for robots of a page or of its header; not those for a crawler that the header names."""
+    """Apply the robots directives of a page or of its header, except those for one crawler that is named."""
     for directive in (directives or "").lower().split(","):
         name, colon, _ = (part.strip() for part in directive.partition(":"))
         if colon and name not in _WITH_VALUE:
@@ -341,7 +341,7 @@ def _in_utf_8(body: bytes, decoded: Decoded) -> bytes:
 
 
 def _sound(html: bytes) -> tuple[bytes, bool]:
-    """Return *html* up to where it would take lexbor very long, and whether something was cut off."""
+    """Return *html* up to markup that would take lexbor very long, and whether something was cut off."""
     is_cut = False
     tags = html.count(b"<")
     if tags > MAX_TAGS:
@@ -354,13 +354,13 @@ def _sound(html: bytes) -> tuple[bytes, bool]:
 
 
 def _attributes_at_most(html: bytes) -> int:
-    """Return a number that the attributes of an element of *html* do not exceed: white space or quotes part them."""
+    """Return an upper limit of the attributes of an element of *html*, which white space or quotes separate."""
     most = len(html) // 3
     return most if most <= _FEW_ATTRIBUTES else len(html) - len(html.translate(None, b" \t\n\f\r/\"'"))
 
 
 def _sound_end(html: bytes) -> int:
-    """Return where the first element is that is nested too deeply or has too many attributes, or the length."""
+    """Return the offset of the first element that is nested too deeply or has too many attributes, or the length."""
     pace = Pace()
     opened: Counter[bytes] = Counter()  # elements that are open, by name: an end tag that closes none does not count
     depth, at = 0, 0

@@ -1,4 +1,4 @@
-"""`Keeper`: the greenlet of a crawl that reads the frontier and stores what is finished.
+"""`Keeper`: the greenlet of a crawl that reads the frontier and stores finished pages.
 
     frontier on disk ──windows──► Scheduler ... Crawler ──deliver──► batch ──commit──► dataset, frontier ──► channel
 
@@ -7,7 +7,7 @@ killed, it waits for the job first. So there is one writer, and a crawl that is 
 Pages are put into the channel after they are stored; where nothing is stored, after their links are.
 
 A URL is leased from when it is read from the frontier until its row is committed. Leases are in memory only: after a
-crash, what was leased is to do again.
+crash, what was leased is pending again.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from greendata.pool.cleanup import run_to_completion, run_uninterrupted
 
 __all__ = ("Keeper", "Store", "url_of")
 
-COMMIT_ROWS = 64  # finished pages from which on they are committed; a commit of 100 takes 8 ms
-COMMIT_SECONDS = 1.0  # after which fewer are committed, too
-UNCOMMITTED = 84  # finished pages that are not committed, at most: with 16 that are parsed, a crash loses 100
+COMMIT_ROWS = 64  # finished pages at which they are committed; a commit of 100 takes 8 ms
+COMMIT_SECONDS = 1.0  # after which fewer pages are committed, too
+UNCOMMITTED = 84  # the most finished pages that are not committed: with 16 that are parsed, a crash loses 100
 WAITING_LINKS = 50_000  # links of sitemaps that wait for a commit
 HOSTS = 2_000  # hosts in memory at one time: at one page a second each, more than one process fetches
-ORIGINS = 256  # that are read from the frontier at once
-SEARCHES = 3  # of hosts that are not in memory, of which the first must find what is left
-SEEDS = 1_000  # that are added to the frontier at once
+ORIGINS = 256  # origins that are read from the frontier at once
+SEARCHES = 3  # searches for hosts that are not in memory; the first must find those that are left
+SEEDS = 1_000  # seeds that are added to the frontier at once
 
 NOT_MODIFIED = 304
 
@@ -126,7 +126,7 @@ class Keeper:
     # -- called by the crawler -----------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Say that a host should be filled, or that something has ended."""
+        """Wake the keeper: a host may need more URLs, or something has ended. Never waits."""
         self._wake.set()
 
     def deliver(self, task: PageTask, finished: Finished) -> None:
@@ -192,8 +192,8 @@ class Keeper:
     def _tell_repairs(self) -> None:
         dataset = self._store.dataset
         if dataset is not None and (text := dataset.repairs.text()):
-            text = f"GreenData mended the crawl into {dataset.folder}: {text}"
-            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # no line of code is to blame
+            text = f"greendata repaired the crawl into {dataset.folder}: {text}"
+            warnings.warn_explicit(text, RuntimeWarning, "<crawl>", 1)  # it is about no line of code
 
     def _wait(self) -> None:
         """Wait until something has changed, or until a commit is due."""
@@ -275,7 +275,7 @@ class Keeper:
             scheduler.host(origin).cursor = entries[-1].id
         fresh = [entry for entry in entries if entry.id not in self._leased]
         if not fresh and len(entries) == count:
-            scheduler.expect(origin)  # the host was forgotten while these were not committed: look behind them
+            scheduler.expect(origin)  # the host was forgotten while these were not committed: look after them
         for entry in fresh:
             self._searches = 0
             self._leased.add(entry.id)
@@ -355,7 +355,7 @@ def url_of(value: object) -> Url:
 
 
 def _done(entry: Entry, page: Page) -> Done:
-    """Return what to ask with the next time: the validators of this response, or those that led to a 304."""
+    """Return what to send with the next request: the validators of this response, or those that led to a 304."""
     if page.final_url != page.url:
         return Done(entry.id)  # they are those of another URL
     if page.status == NOT_MODIFIED:
@@ -369,7 +369,7 @@ def _digest_of(url: Url) -> int:
 
 
 def _uninterrupted(func: Callable[[], T]) -> T:
-    """Call *func* in the pool, whatever its state and the caller's deadline, and wait even while being killed."""
+    """Call *func* in the pool, even a closed one, without a deadline, and wait even while being killed."""
     returned: list[T] = []
     run_uninterrupted(lambda: returned.append(run_to_completion(func, label="crawl").get()))
     return returned[0]

@@ -25,7 +25,7 @@ PAGE_ERRORS = {
     "BadUrl": "the text is not a URL that can be fetched",
     "RobotsDisallowed": "robots.txt of the host forbids it",
     "RobotsUnreachable": "robots.txt could not be read, so nothing may be fetched from the host",
-    "HostGivenUp": "the host did not answer several times in a row",
+    "HostGivenUp": "the host did not respond several times in a row",
     "AddressRefused": "the host has an address that is not public",
     "NameNotFound": "the host has no address",
     "LookupFailed": "the address of the host could not be looked up",
@@ -86,7 +86,7 @@ class _Fields(BaseModel):
 
 
 class Page(_Fields):
-    """One URL of a crawl, and what came of it. Every URL ends as exactly one page.
+    """One URL of a crawl and its outcome. Every URL ends as exactly one page.
 
     A status is not an error: a page that does not exist is a row with the status 404 and no error. `error` says why
     there is no response, or why its body is not used.
@@ -100,14 +100,14 @@ class Page(_Fields):
         redirects: the URLs in between, in order.
         depth: links between a seed and this URL; 0 for a seed.
         status: the HTTP status; None without a response. 304 is a page that has not changed since the last crawl.
-        fetched_at: when the response began, in UTC; None without a response.
+        fetched_at: when the last request was sent, in UTC; None without a response.
         seconds: how long the last request took.
         robots: what robots.txt said: "allowed", "disallowed", or "unreachable", which disallows as well.
         content_type: the header of the response.
         charset: the standard's name of the charset.
         charset_source: how the charset was found.
         title: the text of the title.
-        description: what the page says of itself.
+        description: the page's own description, as in search results.
         canonical: the URL that the page names as its canonical one.
         text: the text of the page, one line per block.
         links: the pages that it links to.

@@ -1,6 +1,6 @@
 """Turn what was fetched into pages: in the pool, or in child processes, never on the hub.
 
-What crosses to the job, and back, can be pickled: so both places run the same function.
+Everything that crosses to the job and back can be pickled, so both places run the same function.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 Extract = Callable[[ParsedPage], BaseModel | None]
 Follow = bool | Callable[[ParsedPage], Iterable[str | Url]]
 
-# What a page may raise, and the functions of the caller: also a Polars that panics, and a timeout of their own.
+# What a page, or a function of the caller, may raise: panics of Polars and timeouts of its own are among it.
 _RAISED = (Exception, PanicException, Timeout)
 _READ = ("text/html", "application/xhtml+xml", "text/plain", "")  # the media types of bodies that are parsed
 
@@ -103,7 +103,7 @@ class Reading:
         return finished
 
     def unread(self, fetched: Fetched, error: Exception) -> Finished:
-        """Return the page without what its body says, because the process that read it has ended with *error*."""
+        """Return the page without the contents of its body, because the process that read it has ended with *error*."""
         fields = _fields_of(fetched)
         if fields["error"] is None:
             fields["error"], fields["message"] = "ParseFailed", f"{type(error).__name__}: {text_of(error)}"
@@ -117,7 +117,7 @@ class Reading:
         return Finished(Page(**fields), links)
 
     def _read_body(self, fetched: Fetched, fields: dict[str, Any]) -> list[Link]:
-        """Add what the body says to *fields*, and return the links to follow. Nothing that it raises ends the crawl."""
+        """Add the contents of the body to *fields*, and return the links to follow. An error is stored in *fields*."""
         links: list[Link] = []
         error = "ParseFailed"
         try:
@@ -220,7 +220,7 @@ class Parser(Closing):
 
 
 def _texts_of(found: Iterable[str | Url]) -> Iterator[str]:
-    """Yield what *follow* has returned as texts. The text of None, as of a link without href, would be a URL."""
+    """Yield what *follow* has returned as texts. Refuse None, as of a link without href: its text would be a URL."""
     if isinstance(found, str | bytes) or not isinstance(found, Iterable):
         raise BadArgument("what follow= returns", found, "an iterable of URLs")
     for url in found:
@@ -230,7 +230,7 @@ def _texts_of(found: Iterable[str | Url]) -> Iterator[str]:
 
 
 def _fields_of(fetched: Fetched) -> dict[str, Any]:
-    """Return the fields of the page that do not depend on what its body says."""
+    """Return the fields of the page that do not depend on the contents of its body."""
     hop = fetched.hop
     return {
         "url": fetched.asked.href,
@@ -258,7 +258,7 @@ def _in_pool(func: Callable[[], T]) -> T:
 
 def left_out(url: Url, raised: Exception) -> str:
     """Return a text that says why a URL of a sitemap is not crawled."""
-    return f"GreenData left out {url.href}, of a sitemap: scope raised {type(raised).__name__}: {text_of(raised)}"
+    return f"greendata left out {url.href} of a sitemap: scope raised {type(raised).__name__}: {text_of(raised)}"
 
 
 def _sitemap_of(body: bytes, url: Url, scope: Scope | None) -> tuple[list[Url], list[Url], str | None]:

@@ -72,7 +72,7 @@ def access_of(status: int | None) -> Access:
     4xx                                    "allow"     there is no file (section 2.3.1.3)
     429                                    "defer"     the host is busy: ask again later
     5xx, any other number                  "disallow"  the site is in trouble (section 2.3.1.4)
-    None: no connection, no answer         "disallow"  nothing is fetched
+    None: no response                      "disallow"  nothing is fetched
     =====================================  ==========  =======================================
 
     Args:

@@ -1,8 +1,8 @@
 """`Scheduler`: which request of a crawl may be sent next, and when.
 
-It is a data structure without threads, greenlets or timers: a clock is given, and `Scheduler.take` says either which
-request to send now or how long nothing may be sent. So no worker sleeps out the delay of a host, and a test decides
-what time it is.
+It is a data structure without threads, greenlets or timers. The caller passes a clock, and `Scheduler.take` returns
+either the request to send now or the time for which nothing may be sent. So no worker sleeps out the delay of a host,
+and a test decides what time it is.
 
     add ──► Host.queue ──► waiting (a heap by due time) ──► ready (two queues) ──► take ──► in flight ──► done
                                                               trusted, suspect
@@ -42,8 +42,8 @@ BACK_OFF_MAX = 60.0  # seconds; a host that restarts is found again within a min
 JITTER = (0.75, 1.25)  # factors; hosts that fail together do not come back together
 UNREACHABLE_MOST = 6  # in a row: 1 + 2 + 4 + 8 + 16 seconds of back-off before the last attempt
 FAILED_MOST = 40  # in a row, whatever the failure: a host may have a section that is broken, and is not given up for it
-SLOW = 5.0  # seconds that answers of a host take on average, from which on it is a suspect
-WEIGHT = 0.3  # of the newest answer in that average
+SLOW = 5.0  # seconds that the responses of a host take on average; with more it is a suspect
+WEIGHT = 0.3  # of the newest response in that average
 WINDOW = 32  # requests of a host in memory; a look into the frontier costs as much as about ten of them
 IDLE = 4_096  # hosts without work whose state is kept: their robots rules, above all
 
@@ -73,9 +73,9 @@ class Outcome(Enum):
     """
 
     ANSWERED = "answered"  # the host works, whatever the status
-    FAILED = "failed"  # an error of the server: this request waits, and the host is doubted
+    FAILED = "failed"  # an error of the server: this request waits, and the host becomes a suspect
     THROTTLED = "throttled"  # too many requests: the whole host waits
-    UNREACHABLE = "unreachable"  # no answer: the whole host waits
+    UNREACHABLE = "unreachable"  # no response: the whole host waits
     UNSENT = "unsent"  # the request was not sent after all; says nothing
 
 
@@ -127,7 +127,7 @@ class Host(Generic[R]):
         self.robots: Any = None
         self.cursor = 0
         self.failures = 0
-        self.unreachable = 0  # failures in a row without any answer
+        self.unreachable = 0  # failures in a row without any response
         self.in_flight = 0
         self.is_given_up = False
         self.is_held = False
@@ -138,7 +138,7 @@ class Host(Generic[R]):
         self.after_start = -math.inf  # and what it was after it
         self.due_at = math.inf  # when it leaves the heap
         self.place = _Place.IDLE
-        self.seconds = 0.0  # that an answer takes, on average
+        self.seconds = 0.0  # that a response takes, on average
         self.ticket = 0  # entries of the heap and the queues with another ticket are void
         self.urgent: deque[R] = deque()
         self.queue: deque[R] = deque()
@@ -230,7 +230,7 @@ class Scheduler(Generic[R]):
         self._trusted: _Ready[R] = deque()
         self._suspect: _Ready[R] = deque()
         self._contending: set[Host[R]] = set()  # hosts that are ready or have a request in flight
-        self._hungry: dict[str, None] = {}  # hosts that should be filled from the frontier, in order
+        self._hungry: dict[str, None] = {}  # hosts that should be refilled from the frontier, in order
         self._numbers = 0  # makes entries of heaps with equal times comparable
         self._in_suspect = 0  # requests in flight to suspects
         self.in_flight = 0
@@ -283,11 +283,11 @@ class Scheduler(Generic[R]):
         retry: R | None = None,
         urgent: bool = False,
     ) -> None:
-        """Say what became of *request*, which `take` returned. Every request is done exactly once.
+        """Report the end of *request*, which `take` returned. Call it exactly once for each request.
 
         Args:
             outcome: what it says about the host.
-            seconds: that the answer took.
+            seconds: that the response took.
             retry_after: the pause that the host asked for, in seconds; None without one.
             retry: the request to be sent again after a pause; None if it is not tried again.
             urgent: the retry is urgent, see `add`, and the whole host waits for it.
@@ -362,13 +362,13 @@ class Scheduler(Generic[R]):
     # -- the frontier -------------------------------------------------------------------------------
 
     def expect(self, origin: str) -> None:
-        """Say that the frontier may have requests for a host that are not in memory."""
+        """Note that the frontier may have requests for a host that are not in memory."""
         host = self.host(origin)
         host.may_have_more = True
         self._feed(host)
 
     def exhausted(self, origin: str) -> None:
-        """Say that the frontier has no more requests for a host."""
+        """Note that the frontier has no more requests for a host."""
         host = self.host(origin)
         host.may_have_more = False
         self._feed(host)
@@ -376,7 +376,7 @@ class Scheduler(Generic[R]):
             self._rest(host)
 
     def wanted(self, limit: int = 64) -> list[tuple[str, int]]:
-        """Return hosts that should be filled from the frontier, the longest hungry first, with the number of requests.
+        """Return hosts that should be refilled from the frontier, the oldest need first, with the number of requests.
 
         The hosts are not returned again before they have sent something or `expect` was called for them.
         """
@@ -418,7 +418,7 @@ class Scheduler(Generic[R]):
             host.seconds += WEIGHT * (seconds - host.seconds)
         else:
             host.failures += 1
-            doublings = min(host.failures - 1, 30)  # the power of a larger one is of no use
+            doublings = min(host.failures - 1, 30)  # the pause is at its limit long before
             pause = min(BACK_OFF * 2.0**doublings, BACK_OFF_MAX) * self._random.uniform(*JITTER)
             if host.unreachable >= UNREACHABLE_MOST or host.failures >= FAILED_MOST:
                 self.hosts_given_up += not host.is_given_up
@@ -479,7 +479,7 @@ class Scheduler(Generic[R]):
             self._move(host, _Place.BUSY)  # it has its share; the end of one of its requests makes it ready again
 
     def _note(self, host: Host[R]) -> None:
-        """Keep the sets of hosts true."""
+        """Update the sets of hosts."""
         if host.in_flight or host.place is _Place.READY:
             self._contending.add(host)
         else:
@@ -503,7 +503,7 @@ class Scheduler(Generic[R]):
             forgotten.ticket += 1
 
     def _feed(self, host: Host[R]) -> None:
-        """Note that *host* should be filled, if few of its requests are in memory and there may be more."""
+        """Note whether *host* should be refilled: few of its requests are in memory, and there may be more."""
         if host.may_have_more and host.queued <= WINDOW // 2:
             self._hungry[host.origin] = None
             self._idle.pop(host.origin, None)

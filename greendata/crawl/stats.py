@@ -41,9 +41,9 @@ class CrawlStats:
         requests: requests that were sent, with redirects, retries, robots.txt and sitemaps.
         statuses: the number of pages by HTTP status.
         errors: the number of pages by class of error.
-        in_flight: requests that wait for an answer.
+        in_flight: requests that wait for a response.
         hosts_waiting: hosts that have URLs and wait for their time.
-        hosts_given_up: hosts that did not answer.
+        hosts_given_up: hosts that were given up because they did not respond.
         todo: URLs that are known and not done; None where that is not known, as in `fetch`.
         done: rows of the dataset, those of earlier runs included; those of this run without a dataset.
         seconds: since the beginning, until the end.

@@ -1,7 +1,7 @@
 """URLs, parsed once: scope, robots.txt and the fetch all use the same `Url`.
 
-Two parsers that disagree about a URL are a hole: one checks the host that the other does not connect to. ada parses
-every URL as browsers do (https://url.spec.whatwg.org), and every part that greendata uses is cut from ada's result.
+Two parsers that disagree about a URL are a security hole: one checks a host, and the other connects to another one. ada
+parses every URL as browsers do (https://url.spec.whatwg.org), and every part that greendata uses is part of its result.
 """
 
 from __future__ import annotations

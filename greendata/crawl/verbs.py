@@ -50,13 +50,14 @@ MAX_BYTES = 8 << 20  # decoded bytes of a page; the median is 30 kB
 TIMEOUT = 30.0  # seconds for one request with its body
 RETRIES = 2  # after the first attempt
 MAX_WAIT = 120.0  # seconds
-DRAW = 0.2  # seconds between two looks of the progress bar
+DRAW = 0.2  # seconds between two updates of the progress bar
 
 On = Literal["native", "process"]
 
 # Headers that belong to the crawler: robots.txt is read under the name that is sent, and what is received is decoded.
 _OWNED = ("accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent")
-_SENT = {name.lower(): name for name in ("Accept", "If-Modified-Since", "If-None-Match")}  # unless the caller does
+# Headers that the crawler sends unless the caller does, under its own spelling of their names.
+_SENT = {name.lower(): name for name in ("Accept", "If-Modified-Since", "If-None-Match")}
 
 
 class PageStage(Stage[Page]):
@@ -270,14 +271,15 @@ def fetch(
     progress: str | bool | None = None,
     maxsize: int = MAXSIZE,
 ) -> Any:
-    """Return a stage of the pages of *urls*, politely fetched: one `Page` for each URL, as they are finished.
+    """Return a stage that politely fetches *urls* and yields one `Page` for each of them, as they are finished.
 
     Nothing is fetched before the stage is iterated, and each iteration fetches everything again. No URL raises an
     error: what happened to it is in `Page.status` and `Page.error`. A URL that is given twice is fetched twice. For
     pages in the order of *urls*, append ``| stages.ordered()``.
 
-    robots.txt of each host is heeded, and so are its Crawl-delay and Retry-After. Only public addresses are connected
-    to, also after redirects. Redirects are followed under the rules of the host that they lead to.
+    The robots.txt of each host is obeyed, and so are the delays that a host asks for (Crawl-delay, Retry-After). Only
+    public addresses are connected to, also after redirects. Redirects are followed under the rules of the host to
+    which they lead.
 
     Args:
         urls: a stage or an iterable of URLs; without it a `Partial` is returned, for ``urls | fetch(user_agent=...)``.
@@ -351,15 +353,15 @@ def crawl(
     progress: str | bool | None = None,
     maxsize: int = MAXSIZE,
 ) -> CrawlStage:
-    """Return a stage of the pages that are found from *seeds* on, politely fetched: one `Page` for each URL.
+    """Return a stage that politely crawls from *seeds* on and yields one `Page` for each URL that it finds.
 
     Nothing is fetched before the stage is iterated. With *out* every page is a row of a Parquet dataset before it is
     yielded, and ``crawl(...).run()`` is enough. ``polars.scan_parquet(out)`` reads the dataset at every moment. After a
     crash, also after ``kill -9``, the same call with ``resume=True`` continues: each URL is one row, and what was in
     progress is fetched again. Without *out* the URLs are in a temporary folder, which is removed at the end.
 
-    robots.txt of each host is heeded, and so are its Crawl-delay and Retry-After. Only public addresses are connected
-    to, also after redirects. The other arguments are those of `fetch`.
+    The robots.txt of each host is obeyed, and so are the delays that a host asks for (Crawl-delay, Retry-After). Only
+    public addresses are connected to, also after redirects. The other arguments are those of `fetch`.
 
     Args:
         seeds: the URL or URLs at which the crawl begins.

@@ -153,7 +153,7 @@ def test_a_part_that_the_frontier_does_not_know_is_set_aside(tmp_path: Path) -> 
     (tmp_path / "copy").rename(state(folder))  # an older state was put back
     dataset = opened(folder)
     assert dataset.repairs == ((), (SECOND,))
-    assert dataset.repairs.text() == f"1 file was set aside, which this crawl did not write: {SECOND}"
+    assert dataset.repairs.text() == f"1 file was set aside that this crawl did not write: {SECOND}"
     assert (state(folder) / "set-aside" / SECOND).exists()
     assert finish(dataset) == EVERYTHING
 

@@ -104,7 +104,7 @@ def test_origins_are_those_with_something_to_do_page_by_page(frontier: Frontier)
 def test_what_is_not_to_do_cannot_be_done(frontier: Frontier, done: list[Done]) -> None:
     frontier.add([link("1"), link("2")])
     frontier.commit([Done(2)])
-    with pytest.raises(BadArgument, match="done must be entries that are to do, each once"):
+    with pytest.raises(BadArgument, match="done must be pending entries, each once"):
         frontier.commit(done, [link("3")])
     assert frontier.counts() == Counts(todo=1, done=1)
     assert frontier.add([link("3")]) == {HOST}  # the failed transaction has not added it
