@@ -229,7 +229,7 @@ class Crawler:
         self._sitemaps: dict[str, int] = {}  # the number of sitemaps that were added, by host
         self._open_sitemaps: set[FileTask] = set()  # that were sent and are not parsed
         self._postponed: deque[FileTask] = deque()  # sitemaps that wait until fewer are open
-        self._verdict = Semaphore()  # held while the rules of a robots.txt are matched off the hub
+        self._matching = Semaphore()  # held while the rules of a robots.txt are matched off the hub
         self._has_warned = False  # of a scope that raises
         self._has_ended = False
         self._idle = _IdleWorkers(run.hub)
@@ -284,7 +284,7 @@ class Crawler:
         """Wait for a request that may be sent now; return None at the end."""
         while not self._has_ended:
             task = math.inf if self._unparsed >= UNPARSED else self.scheduler.take()
-            if self.scheduler.is_hungry:
+            if self.scheduler.needs_refill:
                 self._notify()
             if isinstance(task, Task):
                 self._idle.wake()  # there may be more
@@ -375,7 +375,7 @@ class Crawler:
         """Return what *rules* say. A slow match runs in the pool, one at a time."""
         if rules.is_fast(url):
             return rules.allows(url)
-        with self._verdict:
+        with self._matching:
             return bypassing_queue_limit(pool.call, rules.allows, url)
 
     def _is_retried(self, task: Task, hop: Hop, at: datetime) -> bool:

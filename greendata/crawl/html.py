@@ -2,7 +2,7 @@
 
 lexbor parses like a browser and without the GIL, and finds the links of the largest page in a few milliseconds. Two
 things cost it quadratic time: elements nested deeply, and an element with thousands of attributes. A body is cut before
-them, see `_sound`. Only the text needs a walk in Python, which visits each node once, with pauses.
+them, see `_cut_before_costly`. Only the text needs a walk in Python, which visits each node once, with pauses.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FEW_ATTRIBUTES = 50_000  # of an element: lexbor takes eight seconds at most
 _MAX_DEPTH = 1_000  # open elements of a page with more; browsers flatten at 512
 _MAX_ATTRIBUTES = 1_000  # of an element
 _LONG_TAG = 2 * _MAX_ATTRIBUTES  # characters, which that many attributes have at least
-_TURNS = 32  # nodes of a loop between two looks at the clock
+_NODES = 32  # nodes of a loop between two looks at the clock
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml", ""})
 # An attribute, a tag and a comment, exactly as the standard's tokenizer reads them. Otherwise one of the two could see
@@ -153,7 +153,7 @@ def parse_html(
     start = body[:MAX_HTML]
     decoded = decode_html(start, content_type)
     is_html = (content_type or "").partition(";")[0].strip().lower() in _HTML
-    html, is_cut = _sound(_in_utf_8(start, decoded)) if is_html else (b"", False)
+    html, is_cut = _cut_before_costly(_in_utf_8(start, decoded)) if is_html else (b"", False)
     page = ParsedPage(url, LexborHTMLParser(html) if is_html else None, decoded.charset, decoded.source)
     page.truncated = is_cut or len(body) > MAX_HTML
     pieces = [decoded.text[: max_text + 1]]
@@ -164,7 +164,7 @@ def parse_html(
         reader.read(page.tree)
         pieces, anchors, base = reader.pieces, reader.anchors, reader.base
     _add_text(page, "".join(pieces), max_text)
-    _heed(page, robots_tag)
+    _apply_directives(page, robots_tag)
     _add_links(page, anchors, base, max_links)
     return page
 
@@ -195,7 +195,7 @@ class _Reader:
         if tree.root is None:
             return
         for number, node in enumerate(tree.css(_OF_INTEREST)):
-            if not number % _TURNS:
+            if not number % _NODES:
                 self._pace.pause()
             self._handlers[node.tag or ""](node)
         if self._canonical is not None:
@@ -206,7 +206,7 @@ class _Reader:
     def _read_texts(self, root: LexborNode) -> None:
         pieces, is_hidden = self.pieces, False
         for number, node in enumerate(root.traverse(include_text=True)):
-            if not number % _TURNS:
+            if not number % _NODES:
                 self._pace.pause()
             tag = node.tag
             if tag == "-text":
@@ -264,7 +264,7 @@ class _Reader:
         if name == "description":
             self.page.description = self.page.description or _heading(content)
         elif name == "robots":
-            _heed(self.page, content)
+            _apply_directives(self.page, content)
         elif (node.attrs.get("http-equiv") or "").strip().lower() == "refresh":
             self._read_refresh(content)
 
@@ -323,7 +323,7 @@ def _heading(text: str) -> str | None:
     return " ".join(text[: 4 * MAX_HEADING].split())[:MAX_HEADING] or None
 
 
-def _heed(page: ParsedPage, directives: str | None) -> None:
+def _apply_directives(page: ParsedPage, directives: str | None) -> None:
     """Apply the robots directives of a page or of its header, except those for one crawler that is named."""
     for directive in (directives or "").lower().split(","):
         name, colon, _ = (part.strip() for part in directive.partition(":"))
@@ -340,26 +340,26 @@ def _in_utf_8(body: bytes, decoded: Decoded) -> bytes:
     return decoded.text.encode()
 
 
-def _sound(html: bytes) -> tuple[bytes, bool]:
+def _cut_before_costly(html: bytes) -> tuple[bytes, bool]:
     """Return *html* up to markup that would take lexbor very long, and whether something was cut off."""
     is_cut = False
     tags = html.count(b"<")
     if tags > MAX_TAGS:
         rest = html.split(b"<", MAX_TAGS)[-1]
         html, is_cut = html[: len(html) - len(rest) - 1], True
-    if tags <= _FEW_TAGS and _attributes_at_most(html) <= _FEW_ATTRIBUTES:
+    if tags <= _FEW_TAGS and _most_attributes(html) <= _FEW_ATTRIBUTES:
         return html, is_cut
-    end = _sound_end(html)
+    end = _costly_at(html)
     return html[:end], is_cut or end < len(html)
 
 
-def _attributes_at_most(html: bytes) -> int:
+def _most_attributes(html: bytes) -> int:
     """Return an upper limit of the attributes of an element of *html*, which white space or quotes separate."""
     most = len(html) // 3
     return most if most <= _FEW_ATTRIBUTES else len(html) - len(html.translate(None, b" \t\n\f\r/\"'"))
 
 
-def _sound_end(html: bytes) -> int:
+def _costly_at(html: bytes) -> int:
     """Return the offset of the first element that is nested too deeply or has too many attributes, or the length."""
     pace = Pace()
     opened: Counter[bytes] = Counter()  # elements that are open, by name: an end tag that closes none does not count

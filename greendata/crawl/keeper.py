@@ -160,7 +160,7 @@ class Keeper:
         """Crawl to the end, or until killed."""
         self._open()
         try:
-            self._tell_repairs()
+            self._warn_of_repairs()
             self._seed()
             while True:
                 self._refill()
@@ -189,7 +189,7 @@ class Keeper:
         self._store = opened[0]
         self._counters.urls = self._store.frontier.counts
 
-    def _tell_repairs(self) -> None:
+    def _warn_of_repairs(self) -> None:
         dataset = self._store.dataset
         if dataset is not None and (text := dataset.repairs.text()):
             text = f"greendata repaired the crawl into {dataset.folder}: {text}"

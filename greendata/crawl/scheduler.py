@@ -230,7 +230,7 @@ class Scheduler(Generic[R]):
         self._trusted: _Ready[R] = deque()
         self._suspect: _Ready[R] = deque()
         self._contending: set[Host[R]] = set()  # hosts that are ready or have a request in flight
-        self._hungry: dict[str, None] = {}  # hosts that should be refilled from the frontier, in order
+        self._to_refill: dict[str, None] = {}  # hosts that should be refilled from the frontier, in order
         self._numbers = 0  # makes entries of heaps with equal times comparable
         self._in_suspect = 0  # requests in flight to suspects
         self.in_flight = 0
@@ -249,7 +249,7 @@ class Scheduler(Generic[R]):
         host = self.host(request.origin)
         (host.urgent if urgent else host.queue).append(request)
         self.queued += 1
-        self._feed(host)
+        self._update_refill(host)
         if host.place is _Place.READY or (host.place is _Place.WAITING and host.due() >= host.due_at):
             return
         self._place(host)
@@ -297,7 +297,7 @@ class Scheduler(Generic[R]):
         host.in_flight -= 1
         self.in_flight -= 1
         self._in_suspect -= host.is_suspect
-        pause = self._judge(host, outcome, seconds)
+        pause = self._record(host, outcome, seconds)
         if retry_after is not None:
             pause = max(pause, self.bounded(retry_after))
         if outcome is Outcome.UNSENT and host.next_start == host.after_start:
@@ -311,7 +311,7 @@ class Scheduler(Generic[R]):
                 host.urgent.append(retry)
             else:
                 heappush(host.later, (now + pause, self._numbers, retry))
-        self._feed(host)
+        self._update_refill(host)
         self._place(host)
 
     # -- hosts --------------------------------------------------------------------------------------
@@ -365,13 +365,13 @@ class Scheduler(Generic[R]):
         """Note that the frontier may have requests for a host that are not in memory."""
         host = self.host(origin)
         host.may_have_more = True
-        self._feed(host)
+        self._update_refill(host)
 
     def exhausted(self, origin: str) -> None:
         """Note that the frontier has no more requests for a host."""
         host = self.host(origin)
         host.may_have_more = False
-        self._feed(host)
+        self._update_refill(host)
         if host.place is _Place.IDLE:
             self._rest(host)
 
@@ -380,15 +380,15 @@ class Scheduler(Generic[R]):
 
         The hosts are not returned again before they have sent something or `expect` was called for them.
         """
-        origins = list(self._hungry)[:limit]
+        origins = list(self._to_refill)[:limit]
         for origin in origins:
-            del self._hungry[origin]
+            del self._to_refill[origin]
         return [(origin, WINDOW - self._hosts[origin].queued) for origin in origins]
 
     @property
-    def is_hungry(self) -> bool:
+    def needs_refill(self) -> bool:
         """True if `wanted` would return a host."""
-        return bool(self._hungry)
+        return bool(self._to_refill)
 
     @property
     def hosts_in_memory(self) -> int:
@@ -404,10 +404,10 @@ class Scheduler(Generic[R]):
         if not host.is_given_up:
             host.before_start = host.next_start
             host.next_start = host.after_start = now + host.delay
-        self._feed(host)
+        self._update_refill(host)
         self._place(host)
 
-    def _judge(self, host: Host[R], outcome: Outcome, seconds: float) -> float:
+    def _record(self, host: Host[R], outcome: Outcome, seconds: float) -> float:
         """Update what is known of *host*, and return the back-off in seconds."""
         if outcome is Outcome.UNSENT:
             return 0.0
@@ -499,16 +499,16 @@ class Scheduler(Generic[R]):
         while len(self._idle) > IDLE:
             origin, forgotten = self._idle.popitem(last=False)
             del self._hosts[origin]
-            self._hungry.pop(origin, None)
+            self._to_refill.pop(origin, None)
             forgotten.ticket += 1
 
-    def _feed(self, host: Host[R]) -> None:
+    def _update_refill(self, host: Host[R]) -> None:
         """Note whether *host* should be refilled: few of its requests are in memory, and there may be more."""
         if host.may_have_more and host.queued <= WINDOW // 2:
-            self._hungry[host.origin] = None
+            self._to_refill[host.origin] = None
             self._idle.pop(host.origin, None)
         else:
-            self._hungry.pop(host.origin, None)
+            self._to_refill.pop(host.origin, None)
 
     def _until(self, now: float) -> float | None:
         while self._waiting and self._waiting[0][2] != self._waiting[0][3].ticket:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import greendata
 from greendata.crawl.fetcher import Hop
-from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_LINK_TEXT, MAX_TAGS, ParsedPage, _sound_end, parse_html
+from greendata.crawl.html import MAX_HEADING, MAX_HTML, MAX_LINK_TEXT, MAX_TAGS, ParsedPage, _costly_at, parse_html
 from greendata.crawl.parsing import Fetched, Reading
 from greendata.crawl.urls import parse_url
 
@@ -270,7 +270,7 @@ def test_no_more_attributes_are_counted_than_an_element_may_have() -> None:
     html = b"<a " + b"".join(b"a%d=1 " % number for number in range(100_000)) + b">"
     tracemalloc.start()
     try:
-        assert _sound_end(html) == 0
+        assert _costly_at(html) == 0
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

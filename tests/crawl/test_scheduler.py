@@ -440,17 +440,17 @@ def test_hosts_are_filled_when_they_run_low() -> None:
     scheduler = scheduler_at(Clock())
     scheduler.expect(A)
     assert scheduler.wanted() == [(A, WINDOW)]
-    assert not scheduler.is_hungry
+    assert not scheduler.needs_refill
     for name in range(WINDOW):
         scheduler.add(Page(A, name))
-    while not scheduler.is_hungry:
+    while not scheduler.needs_refill:
         scheduler.done(taken(scheduler))
     assert scheduler.wanted() == [(A, WINDOW - WINDOW // 2)]
     scheduler.exhausted(A)
     scheduler.done(taken(scheduler))
-    assert not scheduler.is_hungry
+    assert not scheduler.needs_refill
     scheduler.expect(A)
-    assert scheduler.is_hungry
+    assert scheduler.needs_refill
 
 
 def test_only_hosts_without_work_are_forgotten() -> None:
