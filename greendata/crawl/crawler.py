@@ -28,7 +28,7 @@ from gevent.lock import Semaphore
 from greendata.crawl.page import RobotsVerdict
 from greendata.crawl.parsing import Fetched, Finished, Parser, left_out
 from greendata.crawl.robots import EXPIRES, MAX_REDIRECTS, RobotsRules, parse_robots
-from greendata.crawl.scheduler import Host, Outcome, Scheduler
+from greendata.crawl.scheduler import Host, RequestOutcome, Scheduler
 from greendata.crawl.stats import CrawlCounters
 from greendata.crawl.urls import Scope, Url, parse_url
 from greendata.errors import BadUrl
@@ -42,7 +42,7 @@ from greendata.pool.job import bypassing_queue_limit
 if TYPE_CHECKING:
     from greendata.crawl.fetcher import Hop, Limits
 
-__all__ = ("Crawler", "FileTask", "Options", "PageTask", "Task")
+__all__ = ("Crawler", "FileTask", "Options", "PageTask", "FetchTask")
 
 REDIRECTS = 10  # hops of a page; browsers follow 20, and chains of real sites have fewer than five
 SITEMAPS = 50  # sitemaps of one host that are read
@@ -78,7 +78,7 @@ class Options:
     sitemaps: bool = False
 
 
-class Task:
+class FetchTask:
     """Something to fetch, perhaps in several hops.
 
     Attributes:
@@ -105,7 +105,7 @@ class Task:
         return self.redirects[0] if self.redirects else self.url
 
 
-class PageTask(Task):
+class PageTask(FetchTask):
     """A page to fetch, which ends as one row.
 
     Attributes:
@@ -128,7 +128,7 @@ class PageTask(Task):
         self.robots: RobotsVerdict | None = None
 
 
-class FileTask(Task):
+class FileTask(FetchTask):
     """A robots.txt or a sitemap to fetch.
 
     Attributes:
@@ -199,7 +199,7 @@ class Crawler:
     ) -> None:
         from greendata.crawl.fetcher import Fetcher, Limits  # here, because it imports ssl, which gevent may patch
 
-        self.scheduler: Scheduler[Task] = Scheduler(
+        self.scheduler: Scheduler[FetchTask] = Scheduler(
             workers=options.workers,
             per_host=options.per_host,
             delay=options.delay,
@@ -280,13 +280,13 @@ class Crawler:
             self._serve(task)
         self._fetched.leave()
 
-    def _next(self) -> Task | None:
+    def _next(self) -> FetchTask | None:
         """Wait for a request that may be sent now; return None at the end."""
         while not self._has_ended:
             task = math.inf if self._unparsed >= UNPARSED else self.scheduler.take()
             if self.scheduler.needs_refill:
                 self._notify()
-            if isinstance(task, Task):
+            if isinstance(task, FetchTask):
                 self._idle.wake()  # there may be more
                 return task
             if task is not None and task < math.inf:
@@ -306,7 +306,7 @@ class Crawler:
         self._timer_due = math.inf
         self._idle.wake()
 
-    def _schedule(self, task: Task) -> None:
+    def _schedule(self, task: FetchTask) -> None:
         """Queue *task* at the host of its next hop, and have the robots.txt of that host fetched first."""
         is_robots = isinstance(task, FileTask) and task.is_robots
         if not is_robots:
@@ -316,24 +316,24 @@ class Crawler:
         self.scheduler.add(task, urgent=is_robots)
         self._idle.wake()
 
-    def _ask_robots(self, host: Host[Task], url: Url) -> None:
+    def _ask_robots(self, host: Host[FetchTask], url: Url) -> None:
         host.robots = _ASKED
         self.scheduler.hold(host.origin)
         self.files += 1
         self._schedule(FileTask(parse_url("/robots.txt", url), host.origin, is_robots=True))
 
-    def _serve(self, task: Task) -> None:
+    def _serve(self, task: FetchTask) -> None:
         """Send one hop of *task*, unless its host was given up or the robots.txt there forbids it."""
         host = self.scheduler.host(task.origin)
         if host.is_given_up:
-            self.scheduler.done(task, Outcome.UNSENT)
+            self.scheduler.done(task, RequestOutcome.UNSENT)
             self._refuse(task, "HostGivenUp", "the host did not respond several times in a row")
             return
         if not (isinstance(task, FileTask) and task.is_robots) and not self._may_send(task, host):
             return
         if isinstance(task, FileTask) and not task.is_robots:
             if len(self._open_sitemaps) >= SITEMAPS_AT_ONCE:
-                self.scheduler.done(task, Outcome.UNSENT)
+                self.scheduler.done(task, RequestOutcome.UNSENT)
                 self._postponed.append(task)
                 return
             self._open_sitemaps.add(task)
@@ -354,11 +354,11 @@ class Crawler:
         else:
             self._end(task, hop, at)
 
-    def _may_send(self, task: Task, host: Host[Task]) -> bool:
+    def _may_send(self, task: FetchTask, host: Host[FetchTask]) -> bool:
         """Return whether robots.txt of *host* allows *task*. If it does not, *task* ends, or waits for the file."""
         permission = host.robots
         if permission is None or permission.rules is None or monotonic() >= permission.expires:
-            self.scheduler.done(task, Outcome.UNSENT, retry=task)
+            self.scheduler.done(task, RequestOutcome.UNSENT, retry=task)
             if permission is not _ASKED:
                 self._ask_robots(host, task.url)
             return False
@@ -366,7 +366,7 @@ class Crawler:
         if isinstance(task, PageTask):
             task.robots = "unreachable" if permission.error else "allowed" if is_allowed else "disallowed"
         if not is_allowed:
-            self.scheduler.done(task, Outcome.UNSENT)
+            self.scheduler.done(task, RequestOutcome.UNSENT)
             message = permission.message or "robots.txt of the host does not allow this crawler to fetch it"
             self._refuse(task, permission.error or "RobotsDisallowed", message)
         return bool(is_allowed)
@@ -378,21 +378,27 @@ class Crawler:
         with self._matching:
             return bypassing_queue_limit(pool.call, rules.allows, url)
 
-    def _is_retried(self, task: Task, hop: Hop, at: datetime) -> bool:
+    def _is_retried(self, task: FetchTask, hop: Hop, at: datetime) -> bool:
         """Tell the scheduler what *hop* says about its host. Return True if *task* is to be sent again."""
         outcome = _outcome_of(hop)
-        retries = outcome is not Outcome.ANSWERED and hop.error not in _FINAL and task.attempts <= self._options.retries
+        retries = (
+            outcome is not RequestOutcome.ANSWERED
+            and hop.error not in _FINAL
+            and task.attempts <= self._options.retries
+        )
         self.scheduler.done(
             task,
-            Outcome.UNSENT if hop.error == "AddressRefused" else outcome,
+            RequestOutcome.UNSENT if hop.error == "AddressRefused" else outcome,
             seconds=hop.seconds,
-            retry_after=retry_after_of(hop.headers.get("retry-after"), at) if outcome is Outcome.THROTTLED else None,
+            retry_after=retry_after_of(hop.headers.get("retry-after"), at)
+            if outcome is RequestOutcome.THROTTLED
+            else None,
             retry=task if retries else None,
             urgent=retries and isinstance(task, FileTask) and task.is_robots,
         )
         return retries
 
-    def _redirect(self, task: Task, hop: Hop, at: datetime) -> None:
+    def _redirect(self, task: FetchTask, hop: Hop, at: datetime) -> None:
         """Queue the next hop of *task* at its own host, or end the task if that hop is not allowed."""
         assert hop.location is not None
         limit = MAX_REDIRECTS if isinstance(task, FileTask) else REDIRECTS
@@ -418,7 +424,7 @@ class Crawler:
         self._release(task)
         self._schedule(task)
 
-    def _headers_for(self, task: Task) -> dict[str, str]:
+    def _headers_for(self, task: FetchTask) -> dict[str, str]:
         trusted = {task.asked.origin} if self.trusted is None else self.trusted
         headers = dict(self._options.headers) if task.origin in trusted else {}
         if isinstance(task, PageTask) and not task.redirects:
@@ -428,12 +434,12 @@ class Crawler:
                 headers["If-Modified-Since"] = task.last_modified
         return headers
 
-    def _limits_for(self, task: Task) -> Limits:
+    def _limits_for(self, task: FetchTask) -> Limits:
         if isinstance(task, FileTask):
             return self._limits["robots" if task.is_robots else "sitemap"]
         return self._limits["page"]
 
-    def _release(self, task: Task) -> None:
+    def _release(self, task: FetchTask) -> None:
         """Start a postponed sitemap, if *task* is a sitemap that is no longer in memory."""
         if isinstance(task, FileTask) and not task.is_robots:
             self._open_sitemaps.discard(task)
@@ -442,13 +448,13 @@ class Crawler:
 
     # -- the end of a task ---------------------------------------------------------------------------
 
-    def _refuse(self, task: Task, error: str, message: str) -> None:
+    def _refuse(self, task: FetchTask, error: str, message: str) -> None:
         """End *task* without having sent its hop."""
         from greendata.crawl.fetcher import Hop
 
         self._end(task, Hop(task.url.href, error=error, message=message), None)  # type: ignore[arg-type]
 
-    def _end(self, task: Task, hop: Hop, at: datetime | None) -> None:
+    def _end(self, task: FetchTask, hop: Hop, at: datetime | None) -> None:
         if isinstance(task, FileTask) and task.is_robots:
             self._end_robots(task, hop)
         else:
@@ -564,17 +570,17 @@ class _IdleWorkers(WaitQueue):
         self._wake(self._waiting, len(self._waiting))
 
 
-def _is_broken_robots(task: Task, hop: Hop) -> bool:
+def _is_broken_robots(task: FetchTask, hop: Hop) -> bool:
     """Return True for a robots.txt that was cut short. As in search engines, it is not used: rules may be missing."""
     is_robots = isinstance(task, FileTask) and task.is_robots
     return is_robots and hop.truncated and hop.error is None and hop.status is not None and 200 <= hop.status < 300
 
 
-def _outcome_of(hop: Hop) -> Outcome:
+def _outcome_of(hop: Hop) -> RequestOutcome:
     if hop.error in _UNREACHABLE and hop.status is None:
-        return Outcome.UNREACHABLE
+        return RequestOutcome.UNREACHABLE
     if hop.status in _THROTTLED:
-        return Outcome.THROTTLED
+        return RequestOutcome.THROTTLED
     if hop.status in _BROKEN or hop.error == "BadResponse":
-        return Outcome.FAILED
-    return Outcome.ANSWERED
+        return RequestOutcome.FAILED
+    return RequestOutcome.ANSWERED

@@ -34,7 +34,7 @@ from weakref import WeakSet
 
 import polars as pl
 
-from greendata.crawl.frontier import Done, Frontier, Link, Part
+from greendata.crawl.frontier import Done, Frontier, Link, PartFile
 from greendata.errors import BadArgument, CrawlFolderRefused, CrawlMismatch, CrawlNotSaved, CrawlRunning, FrameMismatch
 from greendata.errors.notes import shortened
 from greendata.errors.plural import counted
@@ -233,7 +233,7 @@ class Dataset:
                     self._part = _GrowingFile(self._state / "part", 0)
                     self._number += 1
                 self._part.append(rows)
-                part = Part(self._number, self.generation, self._part.length, self._part.rows, is_open=True)
+                part = PartFile(self._number, self.generation, self._part.length, self._part.rows, is_open=True)
                 woken = self.frontier.commit(done, links, part)
                 if self._part.groups >= PART_GROUPS or self._part.length >= PART_BYTES:
                     self._publish(self._part)
@@ -280,12 +280,12 @@ class Dataset:
     def _publish(self, grown: _GrowingFile) -> None:
         """Move the growing part, which is synced, into the dataset."""
         grown.close()
-        part = Part(self._number, self.generation, grown.length, grown.rows, is_open=False)
+        part = PartFile(self._number, self.generation, grown.length, grown.rows, is_open=False)
         os.replace(grown.path, self.folder / _name_of(part))
         self._part = None
         self._record_published(part)
 
-    def _record_published(self, part: Part) -> None:
+    def _record_published(self, part: PartFile) -> None:
         _sync_folder(self.folder)
         _sync_folder(self._state)
         self.frontier.put_part(part._replace(is_open=False))
@@ -315,7 +315,7 @@ class Dataset:
         parts = {_name_of(part): part for part in self.frontier.parts()}
         self._number = max((part.number for part in parts.values()), default=0)
         found = {*os.listdir(self.folder)}
-        schema_part = _name_of(Part(_SCHEMA_PART, 1, 0, 0, is_open=False))
+        schema_part = _name_of(PartFile(_SCHEMA_PART, 1, 0, 0, is_open=False))
         set_aside = []
         for name in sorted(found - {schema_part} - parts.keys()):
             if not _NAME.fullmatch(name):
@@ -330,7 +330,7 @@ class Dataset:
         self._write_schema_part(self.folder / schema_part)
         self.repairs = Repairs(tuple(fetched_again), tuple(set_aside))
 
-    def _recover_part(self, name: str, part: Part) -> bool:
+    def _recover_part(self, name: str, part: PartFile) -> bool:
         """Return False if *part* is lost, so that its pages are pending again."""
         path = self.folder / name
         if part.generation != self.generation:
@@ -509,7 +509,7 @@ def _make_folders(folder: Path, state: Path) -> None:
         raise CrawlFolderRefused(folder, "it is the root of a file system; give a folder below it")
 
 
-def _name_of(part: Part) -> str:
+def _name_of(part: PartFile) -> str:
     return f"crawl-{part.generation:03}-part-{part.number:06}.parquet"
 
 

@@ -27,7 +27,7 @@ from greendata.errors import BadArgument, CrawlFolderRefused, CrawlNotSaved
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
 
-__all__ = ("Counts", "Done", "Entry", "Frontier", "Link", "Part")
+__all__ = ("Counts", "Done", "Entry", "Frontier", "Link", "PartFile")
 
 VERSION = 1  # of the tables; a frontier of another version is refused
 APPLICATION_ID = 0x67646372  # marks the file as ours: "gdcr"
@@ -132,7 +132,7 @@ class Counts(NamedTuple):
     done: int
 
 
-class Part(NamedTuple):
+class PartFile(NamedTuple):
     """A file of the dataset.
 
     Attributes:
@@ -229,7 +229,7 @@ class Frontier:
         """
         return self.commit((), links)
 
-    def commit(self, done: Sequence[Done], links: Iterable[Link] = (), part: Part | None = None) -> set[str]:
+    def commit(self, done: Sequence[Done], links: Iterable[Link] = (), part: PartFile | None = None) -> set[str]:
         """Record that *done* are done, add those of *links* that are new, and record the state of *part*.
 
         All of it is one transaction.
@@ -289,20 +289,21 @@ class Frontier:
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[PartFile]:
         """Return the files of the dataset, by number."""
         with self._reading():
             found = self._connection.execute("SELECT * FROM parts ORDER BY number").fetchall()
         return [
-            Part(number, generation, length, rows, bool(is_open)) for number, generation, length, rows, is_open in found
+            PartFile(number, generation, length, rows, bool(is_open))
+            for number, generation, length, rows, is_open in found
         ]
 
-    def put_part(self, part: Part) -> None:
+    def put_part(self, part: PartFile) -> None:
         """Record the state of *part*."""
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)", part)
 
-    def take_back(self, part: Part) -> None:
+    def take_back(self, part: PartFile) -> None:
         """Forget *part*, whose file is lost: the URLs of its rows are pending again."""
         with self._transaction() as connection:
             connection.execute("UPDATE urls SET done = NULL WHERE done = ?", (part.number,))

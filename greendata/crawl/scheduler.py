@@ -35,7 +35,7 @@ from enum import Enum
 from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ("Host", "Outcome", "Request", "Scheduler")
+__all__ = ("Host", "RequestOutcome", "HasOrigin", "Scheduler")
 
 BACK_OFF = 1.0  # seconds after the first failure of a host; doubled by each further one
 BACK_OFF_MAX = 60.0  # seconds; a host that restarts is found again within a minute
@@ -48,7 +48,7 @@ WINDOW = 32  # requests of a host in memory; a look into the frontier costs as m
 IDLE = 4_096  # hosts without work whose state is kept: their robots rules, above all
 
 
-class Request(Protocol):
+class HasOrigin(Protocol):
     """What is scheduled: anything that knows the host it goes to.
 
     Attributes:
@@ -60,15 +60,15 @@ class Request(Protocol):
         """The host key, ``scheme://host:port``."""
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=HasOrigin)
 _Ready = deque[tuple[int, int, "Host[R]"]]  # ready hosts, with a number that says since when, and their tickets
 
 
-class Outcome(Enum):
+class RequestOutcome(Enum):
     """What a request says about its host.
 
     Example:
-        >>> Outcome.ANSWERED.name
+        >>> RequestOutcome.ANSWERED.name
         'ANSWERED'
     """
 
@@ -276,7 +276,7 @@ class Scheduler(Generic[R]):
     def done(
         self,
         request: R,
-        outcome: Outcome = Outcome.ANSWERED,
+        outcome: RequestOutcome = RequestOutcome.ANSWERED,
         *,
         seconds: float = 0.0,
         retry_after: float | None = None,
@@ -300,9 +300,9 @@ class Scheduler(Generic[R]):
         pause = self._record(host, outcome, seconds)
         if retry_after is not None:
             pause = max(pause, self.bounded(retry_after))
-        if outcome is Outcome.UNSENT and host.next_start == host.after_start:
+        if outcome is RequestOutcome.UNSENT and host.next_start == host.after_start:
             host.next_start = host.before_start  # nothing was sent that a delay could follow
-        if outcome in (Outcome.THROTTLED, Outcome.UNREACHABLE) or retry_after is not None or urgent:
+        if outcome in (RequestOutcome.THROTTLED, RequestOutcome.UNREACHABLE) or retry_after is not None or urgent:
             host.next_start = max(host.next_start, now + pause)
         if retry is not None:
             self.queued += 1
@@ -407,13 +407,13 @@ class Scheduler(Generic[R]):
         self._update_refill(host)
         self._place(host)
 
-    def _record(self, host: Host[R], outcome: Outcome, seconds: float) -> float:
+    def _record(self, host: Host[R], outcome: RequestOutcome, seconds: float) -> float:
         """Update what is known of *host*, and return the back-off in seconds."""
-        if outcome is Outcome.UNSENT:
+        if outcome is RequestOutcome.UNSENT:
             return 0.0
         pause = 0.0
-        host.unreachable = host.unreachable + 1 if outcome is Outcome.UNREACHABLE else 0
-        if outcome is Outcome.ANSWERED:
+        host.unreachable = host.unreachable + 1 if outcome is RequestOutcome.UNREACHABLE else 0
+        if outcome is RequestOutcome.ANSWERED:
             host.failures = 0
             host.seconds += WEIGHT * (seconds - host.seconds)
         else:

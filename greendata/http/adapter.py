@@ -31,8 +31,8 @@ class GuardedAdapter(HTTPAdapter):
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._pools = {
-            "http": _pool_of(HTTPConnectionPool, _GuardedConnection, policy),
-            "https": _pool_of(HTTPSConnectionPool, _GuardedHTTPSConnection, policy),
+            "http": _pool_of(HTTPConnectionPool, _SessionConnection, policy),
+            "https": _pool_of(HTTPSConnectionPool, _SessionHTTPSConnection, policy),
         }
         super().__init__(pool_connections=HOSTS, max_retries=0)
 
@@ -61,7 +61,7 @@ class GuardedAdapter(HTTPAdapter):
         return super().build_response(req, resp)
 
 
-class _GuardedConnection(GuardedConnection):
+class _SessionConnection(GuardedConnection):
     """A guarded connection over a socket of the process: gevent's if it has patched them."""
 
     @staticmethod
@@ -74,11 +74,11 @@ class _GuardedConnection(GuardedConnection):
         return response
 
 
-class _GuardedHTTPSConnection(_GuardedConnection, HTTPSConnection):
+class _SessionHTTPSConnection(_SessionConnection, HTTPSConnection):
     scheme = "https"
 
 
 def _pool_of(
-    pool: type[HTTPConnectionPool], connection: type[_GuardedConnection], policy: AddressPolicy
+    pool: type[HTTPConnectionPool], connection: type[_SessionConnection], policy: AddressPolicy
 ) -> type[HTTPConnectionPool]:
     return type(pool.__name__, (pool,), {"ConnectionCls": type(connection.__name__, (connection,), {"policy": policy})})

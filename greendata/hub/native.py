@@ -56,7 +56,7 @@ sleep: Callable[[float], None] = get_original("time", "sleep")
 start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 
 
-class _Thread(ref[Callable[[], object]]):
+class _ThreadRef(ref[Callable[[], object]]):
     """The return value of `start_thread_watched`."""
 
     on_end: Callable[[], object] = bool  # does nothing until the thread has been started
@@ -79,7 +79,7 @@ def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]
         >>> ended.acquire(timeout=5), thread() is None
         (True, True)
     """
-    thread = _Thread(run, methodcaller("on_end"))
+    thread = _ThreadRef(run, methodcaller("on_end"))
     start_thread(run, ())
     thread.on_end = partial(start_thread, on_end, ())  # in time: this frame has kept *run* alive until now
     return thread

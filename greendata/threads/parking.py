@@ -119,7 +119,7 @@ def treat_as_idle_unless(is_busy: Callable[[], bool], *entries: Callable[..., ob
     _entry_codes.update(entry.__code__ for entry in entries)
 
 
-class ParkingLot(deque["_Greenlet | _Thread"]):
+class ParkingLot(deque["_WaitingGreenlet | _WaitingThread"]):
     """The waiters for one resource, first in first out. Safe from any thread.
 
     Example:
@@ -183,7 +183,7 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
         for _ in range(len(self)):
             self.wake_one()
 
-    def _discard(self, waiter: _Greenlet | _Thread) -> bool:
+    def _discard(self, waiter: _WaitingGreenlet | _WaitingThread) -> bool:
         """Remove *waiter*; return False if it was not in the lot."""
         try:
             self.remove(waiter)
@@ -192,7 +192,7 @@ class ParkingLot(deque["_Greenlet | _Thread"]):
         return True
 
 
-class _Thread:
+class _WaitingThread:
     """A waiting thread that has no hub."""
 
     __slots__ = ("_lock", "_process")
@@ -218,10 +218,10 @@ class _Thread:
         return self._lock.acquire(True, seconds)
 
     def end(self) -> None:
-        """Do nothing: see `_Greenlet.end`."""
+        """Do nothing: see `_WaitingGreenlet.end`."""
 
 
-class _Hub(_Thread):
+class _WaitingHub(_WaitingThread):
     """A waiting hub greenlet, which blocks its thread for a limited time."""
 
     __slots__ = ("_patience",)
@@ -239,7 +239,7 @@ class _Hub(_Thread):
         raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
 
 
-class _Greenlet(Waiter):  # type: ignore[type-arg]
+class _WaitingGreenlet(Waiter):  # type: ignore[type-arg]
     """A waiting greenlet.
 
     It is created without a call of a Python function: this is the cost that greenlets pay when no thread is involved.
@@ -326,7 +326,7 @@ class _HubWaiters:
         self.hub = hub  # this and the next two: set once, any thread reads
         self.entry_queue = EntryQueue.here()
         self.process = _process
-        self._waiting: OrderedDict[_Greenlet, None] = OrderedDict()  # this and all below: the hub's thread only
+        self._waiting: OrderedDict[_WaitingGreenlet, None] = OrderedDict()  # this and all below: the hub's thread only
         self._idle_checks = 0  # in a row
         self._next_retry = 0.0  # of the main hub, on time.monotonic's clock
         # The main thread may wake greenlets of any other hub, so only the main hub has to check.
@@ -337,7 +337,7 @@ class _HubWaiters:
             self._timer = hub.loop.timer(RETRY_INTERVAL, RETRY_INTERVAL)
             self._on_time = weak_callback(self._retry)
 
-    def enter(self, waiter: _Greenlet) -> None:
+    def enter(self, waiter: _WaitingGreenlet) -> None:
         """Hold the loop open for *waiter*. Call from the hub's thread."""
         if not self._waiting or not self._timer.ref:
             self._timer.ref = True
@@ -345,7 +345,7 @@ class _HubWaiters:
             self._timer.start(self._on_time, update=False)
         self._waiting[waiter] = None
 
-    def leave(self, waiter: _Greenlet) -> None:
+    def leave(self, waiter: _WaitingGreenlet) -> None:
         """Stop holding the loop open for *waiter*. Call from the hub's thread."""
         self._waiting.pop(waiter, None)
         if not self._waiting and self.hub.loop is not None:
@@ -398,16 +398,16 @@ def _is_idle(frame: FrameType | None) -> bool:
     return frame.f_code in _entry_codes
 
 
-def _waiter(lot: ParkingLot, patience: float) -> _Greenlet | _Thread:
+def _waiter(lot: ParkingLot, patience: float) -> _WaitingGreenlet | _WaitingThread:
     hub = get_hub_if_exists() or hub_here()
     if hub is None:
-        return _Thread()
+        return _WaitingThread()
     if getcurrent() is hub:
-        return _Hub(patience)
+        return _WaitingHub(patience)
     hub_waiters: _HubWaiters | None = getattr(_local, "hub_waiters", None)
     if hub_waiters is None or hub_waiters.hub is not hub:
         hub_waiters = _local.hub_waiters = _HubWaiters(hub)
-    waiter = _Greenlet(hub)
+    waiter = _WaitingGreenlet(hub)
     waiter.hub_waiters, waiter._lot, waiter._is_woken = hub_waiters, lot, False
     return waiter
 

@@ -45,7 +45,7 @@ from greendata.web.dashboard import dashboard
 from greendata.web.health import health
 from greendata.web.problems import response_to
 from greendata.web.respond import respond
-from greendata.web.scope import Scope, current_scope, keep
+from greendata.web.scope import RequestScope, current_scope, keep
 from greendata.web.shell import commands
 
 __all__ = ("GreenData", "body", "health", "keep", "respond")
@@ -144,7 +144,7 @@ class GreenData:
     def _enter(self, app: Flask, **_: object) -> None:
         current: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access to a proxy takes 1 us
         contexts = (request_ctx._get_current_object(), app_ctx._get_current_object())  # type: ignore[attr-defined]
-        scope = Scope(socket_of(current.environ), contexts)
+        scope = RequestScope(socket_of(current.environ), contexts)
         seconds, limit = _limit_of(app, current)
         scope.enter(seconds=seconds, limit=limit)
         if current.endpoint is not None:
@@ -240,7 +240,7 @@ def _respond_to_unhandled(response: Response) -> Response:
     return restored
 
 
-def _scope_of(context: Any) -> Scope | None:
+def _scope_of(context: Any) -> RequestScope | None:
     """Return the current scope if it belongs to *context*, a proxy, and not to an outer request; else None."""
     scope = current_scope()
     return scope if scope is not None and scope.is_of(context._get_current_object()) else None

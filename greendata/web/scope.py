@@ -26,15 +26,15 @@ from greendata.observe.running import origin
 from greendata.pool.job import default_key, default_label, on_submit
 from greendata.web.client import ClientWatch
 
-__all__ = ("Scope", "current_scope", "keep")
+__all__ = ("RequestScope", "current_scope", "keep")
 
 LEFT = "the client left"
 OVER = "the request is over"
 
-_scope: ContextVar[Scope | None] = ContextVar("greendata.scope", default=None)
+_scope: ContextVar[RequestScope | None] = ContextVar("greendata.scope", default=None)
 
 
-class Scope:
+class RequestScope:
     """The queries of one request. The request's greenlet enters and leaves it; any thread may adopt results.
 
     Attributes:
@@ -50,7 +50,7 @@ class Scope:
 
     Example:
         >>> import greendata
-        >>> scope = Scope(None)
+        >>> scope = RequestScope(None)
         >>> scope.enter(seconds=5.0)
         >>> result = greendata.run(sum, [1, 2])
         >>> scope.leave()
@@ -188,7 +188,7 @@ class Scope:
         self.cancel(LEFT)
 
 
-def current_scope() -> Scope | None:
+def current_scope() -> RequestScope | None:
     """Return the scope of the current request, also inside its jobs, or None outside a request.
 
     Example:

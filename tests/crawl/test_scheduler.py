@@ -18,7 +18,7 @@ from greendata.crawl.scheduler import (
     JITTER,
     UNREACHABLE_MOST,
     WINDOW,
-    Outcome,
+    RequestOutcome,
     Scheduler,
 )
 from greendata.http.retry import retry_after_of
@@ -122,7 +122,7 @@ def test_an_urgent_request_that_failed_is_tried_again_although_the_host_is_held(
     scheduler.add(Page(A, 0), urgent=True)
     scheduler.add(Page(A, 1))
     page = taken(scheduler)
-    scheduler.done(page, Outcome.FAILED, retry=page, urgent=True)
+    scheduler.done(page, RequestOutcome.FAILED, retry=page, urgent=True)
     clock.now += waits(scheduler)
     assert taken(scheduler) is page
 
@@ -131,7 +131,7 @@ def test_a_request_that_was_not_sent_leaves_no_delay() -> None:
     scheduler = scheduler_at(Clock(), delay=10.0)
     scheduler.add(Page(A, 0))
     scheduler.add(Page(A, 1))
-    scheduler.done(taken(scheduler), Outcome.UNSENT)
+    scheduler.done(taken(scheduler), RequestOutcome.UNSENT)
     assert taken(scheduler).name == 1
     assert scheduler.host(A).failures == 0
 
@@ -141,8 +141,8 @@ def test_what_was_not_sent_does_not_undo_a_pause_that_came_meanwhile() -> None:
     for name in range(3):
         scheduler.add(Page(A, name))
     first, second = taken(scheduler), taken(scheduler)
-    scheduler.done(first, Outcome.THROTTLED, retry_after=60.0)
-    scheduler.done(second, Outcome.UNSENT)
+    scheduler.done(first, RequestOutcome.THROTTLED, retry_after=60.0)
+    scheduler.done(second, RequestOutcome.UNSENT)
     assert waits(scheduler) == 60.0
 
 
@@ -185,7 +185,7 @@ def test_retry_after_stops_the_whole_host() -> None:
     scheduler.add(Page(A, 0))
     scheduler.add(Page(A, 1))
     page = taken(scheduler)
-    scheduler.done(page, Outcome.THROTTLED, retry_after=30.0, retry=page)
+    scheduler.done(page, RequestOutcome.THROTTLED, retry_after=30.0, retry=page)
     assert waits(scheduler) == 30.0
     clock.now = 30.0
     assert taken(scheduler) is page
@@ -196,7 +196,7 @@ def test_a_pause_in_the_past_is_a_usual_back_off(asked: float) -> None:
     scheduler = scheduler_at(Clock())
     scheduler.add(Page(A))
     page = taken(scheduler)
-    scheduler.done(page, Outcome.THROTTLED, retry_after=asked, retry=page)
+    scheduler.done(page, RequestOutcome.THROTTLED, retry_after=asked, retry=page)
     assert BACK_OFF * JITTER[0] <= waits(scheduler) <= BACK_OFF * JITTER[1]
 
 
@@ -205,7 +205,7 @@ def test_a_huge_pause_is_bounded(asked: float) -> None:
     scheduler = scheduler_at(Clock(), max_wait=90.0)
     scheduler.add(Page(A))
     page = taken(scheduler)
-    scheduler.done(page, Outcome.THROTTLED, retry_after=asked, retry=page)
+    scheduler.done(page, RequestOutcome.THROTTLED, retry_after=asked, retry=page)
     assert waits(scheduler) == 90.0
 
 
@@ -216,7 +216,7 @@ def test_back_off_doubles_and_an_answer_ends_it() -> None:
     pauses = []
     for _ in range(UNREACHABLE_MOST - 1):
         page = taken(scheduler)
-        scheduler.done(page, Outcome.UNREACHABLE, retry=page)
+        scheduler.done(page, RequestOutcome.UNREACHABLE, retry=page)
         pauses.append(waits(scheduler))
         clock.now += pauses[-1]
     for number, pause in enumerate(pauses):
@@ -232,7 +232,7 @@ def test_hosts_that_fail_together_do_not_come_back_together() -> None:
         scheduler.add(Page(f"http://{number}.example:80"))
     pages = [taken(scheduler) for _ in range(20)]
     for page in pages:
-        scheduler.done(page, Outcome.UNREACHABLE, retry=page)
+        scheduler.done(page, RequestOutcome.UNREACHABLE, retry=page)
     assert len({scheduler.host(page.origin).next_start for page in pages}) == 20
 
 
@@ -241,7 +241,7 @@ def test_the_jitter_is_that_of_the_seed() -> None:
         scheduler = scheduler_at(Clock())
         scheduler.add(Page(A))
         page = taken(scheduler)
-        scheduler.done(page, Outcome.UNREACHABLE, retry=page)
+        scheduler.done(page, RequestOutcome.UNREACHABLE, retry=page)
         return waits(scheduler)
 
     assert pause() == pause()
@@ -252,7 +252,7 @@ def test_an_error_of_the_server_delays_its_own_request_and_not_the_host() -> Non
     scheduler.add(Page(A, 0))
     scheduler.add(Page(A, 1))
     page = taken(scheduler)
-    scheduler.done(page, Outcome.FAILED, retry=page)
+    scheduler.done(page, RequestOutcome.FAILED, retry=page)
     assert taken(scheduler).name == 1
 
 
@@ -261,7 +261,7 @@ def test_a_host_that_failed_gets_one_request_at_a_time_until_it_answers() -> Non
     scheduler = scheduler_at(clock, per_host=3)
     for name in range(5):
         scheduler.add(Page(A, name))
-    scheduler.done(taken(scheduler), Outcome.UNREACHABLE)
+    scheduler.done(taken(scheduler), RequestOutcome.UNREACHABLE)
     clock.now = 10.0
     trial = taken(scheduler)
     assert waits(scheduler) == math.inf
@@ -275,13 +275,13 @@ def test_an_unreachable_host_is_given_up_and_its_requests_come_out_at_once() -> 
     for name in range(20):
         scheduler.add(Page(A, name))
     for _ in range(UNREACHABLE_MOST):
-        scheduler.done(taken(scheduler), Outcome.UNREACHABLE)
+        scheduler.done(taken(scheduler), RequestOutcome.UNREACHABLE)
         if not scheduler.host(A).is_given_up:
             clock.now += waits(scheduler)
     assert scheduler.host(A).is_given_up
     left = [taken(scheduler) for _ in range(20 - UNREACHABLE_MOST)]
     for page in left:
-        scheduler.done(page, Outcome.UNSENT)
+        scheduler.done(page, RequestOutcome.UNSENT)
     assert scheduler.take() is None
     assert scheduler.hosts_given_up == 1
 
@@ -291,10 +291,10 @@ def test_a_host_with_a_broken_section_is_not_given_up_for_it() -> None:
     scheduler = scheduler_at(clock)
     for _ in range(FAILED_MOST - 1):
         scheduler.add(Page(A))
-        scheduler.done(taken(scheduler), Outcome.FAILED)
+        scheduler.done(taken(scheduler), RequestOutcome.FAILED)
     assert not scheduler.host(A).is_given_up
     scheduler.add(Page(A))
-    scheduler.done(taken(scheduler), Outcome.THROTTLED)
+    scheduler.done(taken(scheduler), RequestOutcome.THROTTLED)
     assert scheduler.host(A).is_given_up
 
 
@@ -335,7 +335,7 @@ def test_a_host_alone_may_use_all_workers() -> None:
 
 def test_hosts_that_wait_for_their_time_take_no_share_from_the_others() -> None:
     scheduler = scheduler_at(Clock(), workers=8, per_host=8)
-    for origin, outcome in ((A, Outcome.ANSWERED), (B, Outcome.THROTTLED)):
+    for origin, outcome in ((A, RequestOutcome.ANSWERED), (B, RequestOutcome.THROTTLED)):
         scheduler.add(Page(origin))
         scheduler.done(taken(scheduler), outcome, retry_after=60.0 if origin == B else None)
     for name in range(20):
@@ -351,9 +351,9 @@ class Web:
     scheduler: Scheduler[Page]
     clock: Clock
     workers: int
-    seconds: Callable[[Page], tuple[float, Outcome, float | None]]
+    seconds: Callable[[Page], tuple[float, RequestOutcome, float | None]]
     answered: Counter[str] = field(default_factory=Counter)
-    in_flight: list[tuple[float, int, Page, Outcome, float | None]] = field(default_factory=list)
+    in_flight: list[tuple[float, int, Page, RequestOutcome, float | None]] = field(default_factory=list)
     number: int = 0
 
     def run(self, until: float) -> None:
@@ -373,26 +373,26 @@ class Web:
             if not isinstance(page, Page):
                 return math.inf if page is None else page
             if self.scheduler.host(page.origin).is_given_up:
-                self.scheduler.done(page, Outcome.UNSENT)
+                self.scheduler.done(page, RequestOutcome.UNSENT)
                 continue
             seconds, outcome, retry_after = self.seconds(page)
             self.number += 1
             heapq.heappush(self.in_flight, (self.clock.now + seconds, self.number, page, outcome, retry_after))
         return math.inf
 
-    def _end(self, _at: float, _number: int, page: Page, outcome: Outcome, retry_after: float | None) -> None:
+    def _end(self, _at: float, _number: int, page: Page, outcome: RequestOutcome, retry_after: float | None) -> None:
         self.scheduler.done(page, outcome, seconds=self.seconds(page)[0], retry_after=retry_after)
-        self.answered[page.origin] += outcome is Outcome.ANSWERED
+        self.answered[page.origin] += outcome is RequestOutcome.ANSWERED
         self.scheduler.add(Page(page.origin))
 
 
 GOOD = [f"http://good{number}.example:80" for number in range(40)]
 BAD = [f"http://bad{number}.example:80" for number in range(60)]
 TROUBLES = {
-    "slow": (20.0, Outcome.ANSWERED, None),
-    "dead": (10.0, Outcome.UNREACHABLE, None),
-    "throttled": (0.05, Outcome.THROTTLED, 30.0),
-    "broken": (0.05, Outcome.FAILED, None),
+    "slow": (20.0, RequestOutcome.ANSWERED, None),
+    "dead": (10.0, RequestOutcome.UNREACHABLE, None),
+    "throttled": (0.05, RequestOutcome.THROTTLED, 30.0),
+    "broken": (0.05, RequestOutcome.FAILED, None),
 }
 
 
@@ -409,7 +409,7 @@ def test_bad_hosts_leave_the_others_at_their_rate(trouble: str, per_host: int, d
             scheduler,
             clock,
             workers,
-            lambda page: (0.05, Outcome.ANSWERED, None) if page.origin in GOOD else TROUBLES[trouble],
+            lambda page: (0.05, RequestOutcome.ANSWERED, None) if page.origin in GOOD else TROUBLES[trouble],
         )
         web.run(until=20.0)
         return web.answered
@@ -426,7 +426,7 @@ def test_new_hosts_get_their_turn_among_busy_ones() -> None:
     for origin in GOOD:
         for _ in range(10):
             scheduler.add(Page(origin))
-    web = Web(scheduler, clock, 4, lambda _: (0.05, Outcome.ANSWERED, None))
+    web = Web(scheduler, clock, 4, lambda _: (0.05, RequestOutcome.ANSWERED, None))
     web.run(until=1.0)
     scheduler.add(Page(A))
     web.run(until=3.0)

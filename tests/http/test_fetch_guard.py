@@ -142,8 +142,8 @@ def test_a_second_try_that_reaches_another_peer(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_connection_that_is_kept_is_still_a_checked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    connect = adapter._GuardedConnection.connect
-    monkeypatch.setattr(adapter._GuardedConnection, "connect", lambda self: made.append(self) or connect(self))
+    connect = adapter._SessionConnection.connect
+    monkeypatch.setattr(adapter._SessionConnection, "connect", lambda self: made.append(self) or connect(self))
     with serving_tls(tmp_path, "127.0.0.1") as served:
         assert reading(served.url, prepare=served.trust, times=3) == [CSV] * 3
     assert len(made) == 1

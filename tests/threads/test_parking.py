@@ -148,13 +148,13 @@ def test_nothing_is_taken_for_a_waiter_that_a_signal_handler_interrupts_while_it
 
 
 def test_a_wakeup_looks_at_one_waiter_however_many_are_being_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    coins, looks, wake = Coins(), list[object](), parking._Greenlet.wake
+    coins, looks, wake = Coins(), list[object](), parking._WaitingGreenlet.wake
 
-    def counted(waiter: parking._Greenlet) -> bool:
+    def counted(waiter: parking._WaitingGreenlet) -> bool:
         looks.append(waiter)
         return wake(waiter)
 
-    monkeypatch.setattr(parking._Greenlet, "wake", counted)
+    monkeypatch.setattr(parking._WaitingGreenlet, "wake", counted)
     waiters = [gevent.spawn(coins.wait) for _ in range(100)]
     until(lambda: len(coins.lot) == 100)
     for _ in waiters:  # before the hub runs

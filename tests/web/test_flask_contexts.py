@@ -20,7 +20,7 @@ import greendata
 from greendata.hub.deadline import current_deadline
 from greendata.pool.job import default_key
 from greendata.web.flask import GreenData, keep, respond
-from greendata.web.scope import Scope, current_scope
+from greendata.web.scope import RequestScope, current_scope
 from tests.conftest import Gate
 from tests.support.gates import rest
 
@@ -250,7 +250,9 @@ def test_a_websocket_has_no_deadline_unless_its_view_has_one() -> None:
 
 
 @contextmanager
-def client_of(scope_of: Callable[[GreenSocket], Scope]) -> Iterator[tuple[Scope, socket.socket, GreenSocket]]:
+def client_of(
+    scope_of: Callable[[GreenSocket], RequestScope],
+) -> Iterator[tuple[RequestScope, socket.socket, GreenSocket]]:
     """Return a scope that watches a client, the client's socket, and the server's end of it."""
     with closing(GreenSocket(*_kinds())) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -266,7 +268,7 @@ def _kinds() -> tuple[int, int]:
 
 
 def test_a_scope_that_ends_in_a_worker_stops_looking_on_its_own_hub(held: Gate) -> None:
-    with client_of(Scope) as (scope, client, _):
+    with client_of(RequestScope) as (scope, client, _):
         scope.enter(seconds=None)
         watch = scope._watch
         pending = greendata.run(held)
@@ -284,7 +286,7 @@ def test_a_scope_that_ends_in_a_worker_stops_looking_on_its_own_hub(held: Gate) 
 
 
 def test_a_server_that_closes_the_connection_is_not_a_disconnect(held: Gate) -> None:
-    with client_of(Scope) as (scope, client, served):
+    with client_of(RequestScope) as (scope, client, served):
         scope.enter(seconds=None)
         pending = greendata.run(held, 1)
         assert scope._watch is not None
@@ -298,7 +300,7 @@ def test_a_server_that_closes_the_connection_is_not_a_disconnect(held: Gate) -> 
 
 
 def test_a_connection_that_is_closed_already_is_not_looked_at(held: Gate) -> None:
-    with client_of(Scope) as (scope, _, served):
+    with client_of(RequestScope) as (scope, _, served):
         served.close()
         scope.enter(seconds=None)
         held.open()

@@ -32,7 +32,7 @@ REDUCED = "reduce must return the LazyFrame of the result"  # of an error
 # The versions of the server, the engine that computes, the directory that relative paths mean, the name of a file for
 # stderr (see `dead_stderr`), and the bytes of a frame that may be in the first object.
 Context = tuple[dict[str, str], str, str | None, str | None, int]
-Outcome = tuple[tuple[str, Any], list[pickle.PickleBuffer]]
+TaskOutcome = tuple[tuple[str, Any], list[pickle.PickleBuffer]]
 
 
 @cache
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     return {"Polars": pl.__version__, "greendata": import_module("greendata").__version__, "Python": python}
 
 
-def run_plan(order: bytes, *buffers: Any) -> Outcome:
+def run_plan(order: bytes, *buffers: Any) -> TaskOutcome:
     """Call a method of a query. *buffers* are the shared frames in its plan.
 
     *order* is the pickle of the context, the method, the plan, the options and the keys of the frames: Ray takes longer
@@ -61,7 +61,7 @@ def run_plan(order: bytes, *buffers: Any) -> Outcome:
         shared.frames.clear()
 
 
-def reduce_parts(order: bytes, *parts: list[Any]) -> Outcome:
+def reduce_parts(order: bytes, *parts: list[Any]) -> TaskOutcome:
     """Make one frame of *parts*, each with the buffers of a frame.
 
     *order* is the pickle of the context, the pickled function that reduces, and the options.
@@ -88,7 +88,7 @@ def dead_stderr(stderr: str) -> str | None:
     return wrote
 
 
-def _outcome(context: Context, work: Callable[[], list[pl.DataFrame]]) -> Outcome:
+def _outcome(context: Context, work: Callable[[], list[pl.DataFrame]]) -> TaskOutcome:
     expected, _, directory, stderr, most_inline = context
     try:
         for name, version in versions().items():

@@ -63,16 +63,16 @@ def serve(sock: _socket.socket, address: str, settings: dict[str, Any]) -> None:
         ConnectionLost, OSError: the engine has closed the socket.
     """
     os.dup2(2, 1)  # Ray prints to stdout, which is the server's
-    driver = _Driver(sock, settings)
+    server = _RequestServer(sock, settings)
     try:
-        driver.connect(address)
+        server.connect(address)
     except BaseException as error:  # noqa: BLE001 - every error is the caller's
         send(sock, (FAILED, 0, packed_error(error)))
         os._exit(0)  # whatever Ray has begun: the next query starts another driver
     send(sock, (DONE, 0, None))
     while True:
         (word, *arguments), files = receive(sock, is_one_of_many=True)
-        getattr(driver, word)(*arguments, *files)
+        getattr(server, word)(*arguments, *files)
 
 
 class _Cancelled(Exception):
@@ -123,7 +123,7 @@ _Frames = tuple[int, list[bytes | int], Any]
 _Work = Callable[[_Request], _Frames | None]  # returns those that have not been sent
 
 
-class _Driver:
+class _RequestServer:
     """The requests of one engine. Methods without an underscore are called by the main thread only."""
 
     def __init__(self, sock: _socket.socket, settings: dict[str, Any]) -> None:
@@ -258,7 +258,7 @@ class _Driver:
         options: bytes,
         tries: int,
     ) -> _Frames | None:
-        tasks = [_Task(self._run_plan, (method, plan, options, keys), keys) for plan, keys in plans]
+        tasks = [_RayTask(self._run_plan, (method, plan, options, keys), keys) for plan, keys in plans]
         last = None
         for frames in self._outcomes(request, tasks, MAX_INLINE, tries):
             if last is not None:
@@ -267,13 +267,13 @@ class _Driver:
         return last
 
     def _run_parts(self, request: _Request, plans: list[_Plan], options: bytes, function: bytes) -> _Frames:
-        tasks = [_Task(self._run_part, ("collect", plan, options, keys), keys) for plan, keys in plans]
+        tasks = [_RayTask(self._run_part, ("collect", plan, options, keys), keys) for plan, keys in plans]
         tries = self._retries + 1
         while True:
             tries -= 1
             parts = {index: data for index, _, data in self._outcomes(request, tasks, 0, self._retries + 1)}
             inputs = tuple(parts[index] for index in range(len(tasks)))
-            task = _Task(self._reduce_parts, (function, options), inputs=inputs)
+            task = _RayTask(self._reduce_parts, (function, options), inputs=inputs)
             try:
                 (frames,) = self._outcomes(request, [task], MAX_INLINE, 1)
             except NodeLost:  # parts may have been lost as well
@@ -282,7 +282,7 @@ class _Driver:
             else:
                 return frames
 
-    def _outcomes(self, request: _Request, tasks: list[_Task], most_inline: int, tries: int) -> Iterator[_Frames]:
+    def _outcomes(self, request: _Request, tasks: list[_RayTask], most_inline: int, tries: int) -> Iterator[_Frames]:
         """Run *tasks*, and yield the frames of each as it ends.
 
         Raises:
@@ -312,7 +312,7 @@ class _Driver:
             else:
                 yield index, packed, data
 
-    def _submit(self, request: _Request, task: _Task, most_inline: int, *, is_one_of_many: bool) -> Any:
+    def _submit(self, request: _Request, task: _RayTask, most_inline: int, *, is_one_of_many: bool) -> Any:
         """Submit *task*, and return the reference to its outcome."""
         stderr = None if self._memory_limit is None else f"greendata-{self._name}-{next(self._numbers)}.err"
         function = task.function
@@ -334,7 +334,7 @@ class _Driver:
         outcome, task.data = found
         return outcome
 
-    def _fetch(self, task: _Task, outcome: Any) -> tuple[list[bytes | int], Any]:
+    def _fetch(self, task: _RayTask, outcome: Any) -> tuple[list[bytes | int], Any]:
         """Return the packed frames of a task, and its large frames, or the reference to these if it is a part.
 
         Raises:
@@ -348,7 +348,7 @@ class _Driver:
             raise _Failed(value)
         return value, data
 
-    def _check_lost(self, task: _Task, error: BaseException) -> None:
+    def _check_lost(self, task: _RayTask, error: BaseException) -> None:
         """Return if *task* has been lost with its process or node, and may be tried again; raise why not otherwise."""
         errors = self._errors
         if isinstance(error, errors.WorkerCrashedError):
@@ -417,7 +417,7 @@ class _Driver:
         return ""
 
 
-class _Task:
+class _RayTask:
     """A call of a function in `greendata.engines.ray_cluster.node`. The thread of its request alone uses it."""
 
     def __init__(
