@@ -42,7 +42,7 @@ from greendata.pool.job import bypassing_queue_limit
 if TYPE_CHECKING:
     from greendata.crawl.fetcher import Hop, Limits
 
-__all__ = ("Crawler", "FileTask", "Options", "PageTask", "FetchTask")
+__all__ = ("Crawler", "FetchTask", "FileTask", "Options", "PageTask")
 
 REDIRECTS = 10  # hops of a page; browsers follow 20, and chains of real sites have fewer than five
 SITEMAPS = 50  # sitemaps of one host that are read

@@ -35,7 +35,7 @@ from enum import Enum
 from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ("Host", "RequestOutcome", "HasOrigin", "Scheduler")
+__all__ = ("HasOrigin", "Host", "RequestOutcome", "Scheduler")
 
 BACK_OFF = 1.0  # seconds after the first failure of a host; doubled by each further one
 BACK_OFF_MAX = 60.0  # seconds; a host that restarts is found again within a minute
