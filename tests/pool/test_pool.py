@@ -20,7 +20,7 @@ from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool, call, submit
 from greendata.pool.settings import Settings
 from tests.conftest import Gate, run_python
-from tests.support.natives import Native, get_ident, settle_down, small_pool, until
+from tests.support.natives import Native, get_ident, once_counted, settle_down, small_pool, until
 
 
 def test_submit_returns_while_every_worker_is_held(held: Gate) -> None:
@@ -43,11 +43,9 @@ def test_the_hub_turns_while_a_job_runs(hub_alive: Gate) -> None:
 def test_threads_start_on_first_use_carry_names_and_stay() -> None:
     pool = small_pool(max_workers=3)
     assert pool.stats().workers == 0
-    first = pool.submit(get_ident).get()
-    idents = {pool.submit(get_ident).get() for _ in range(20)}
-    assert first in idents
-    assert first != get_ident()
-    assert pool.stats().workers <= 3
+    idents = {once_counted(pool.submit(get_ident)).get() for _ in range(20)}
+    assert len(idents) == pool.stats().workers == 1
+    assert get_ident() not in idents
     assert pool.submit(int).get() == 0
     result = pool.submit(int)
     result.get()
@@ -477,9 +475,8 @@ def test_stuck_jobs_occupy_their_workers_only(held: Gate) -> None:
     held.wait_arrived(2)
     rescued = pool.submit(int)  # no submit follows
     assert rescued.get() == 0
-    now = pool.stats()
-    assert now.workers == 2
-    assert now.lost >= 1
+    assert pool.stats().lost >= 1
+    until(lambda: pool.stats().workers == 2)  # the second may be being replaced
     held.open()
     gevent.wait(stuck)
     settle_down(pool)

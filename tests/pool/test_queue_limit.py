@@ -50,6 +50,7 @@ def full() -> Iterator[Gate]:
     """Fill the pool: one worker, which is held at the gate, and one waiting job, which is the limit."""
     before = greendata.configure()
     greendata.configure(max_workers=1, max_queue=1)
+    until(lambda: greendata.stats().workers <= 1)  # another one may be about to look for a job
     gate = Gate()
     holders = [greendata.run(gate)]
     gate.wait_arrived()

@@ -87,6 +87,7 @@ def told(text: str) -> Iterator[list[warnings.WarningMessage]]:
     """Expect one warning in the block, with *text*. It may come from a native thread."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # from what is collected meanwhile
         yield caught
         until(lambda: caught)
     assert [text in str(each.message) for each in caught] == [True]

@@ -107,6 +107,7 @@ def test_warnings_of_polars(name: str) -> None:
     def warned() -> list[tuple[type[Warning], str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            warnings.simplefilter("ignore", ResourceWarning)  # from what is collected meanwhile
             WARNING[name]()
         return [(each.category, str(each.message)) for each in caught]
 

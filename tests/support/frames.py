@@ -81,6 +81,8 @@ def one_worker() -> Iterator[None]:
     before = greendata.configure().max_workers
     greendata.configure(max_workers=1)
     try:
+        while greendata.stats().workers > 1:  # another one may be about to look for a job
+            rest()
         yield
     finally:
         greendata.configure(max_workers=before)

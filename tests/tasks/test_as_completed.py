@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from greendata.errors import BadSetting, NotAResult, WaitsForItself
 from greendata.hub.result import Result
@@ -62,8 +63,12 @@ def test_failures_and_cancellations_arrive_too(held: Gate) -> None:
 
 
 def test_greenlets_arrive_too() -> None:
-    greenlets = [gevent.spawn(gevent.sleep, seconds) for seconds in (0.02, 0.0)]
-    assert list(as_completed(greenlets)) == greenlets[::-1]
+    leave = Event()
+    slow, fast = gevent.spawn(leave.wait), gevent.spawn(int)
+    completed = as_completed([slow, fast])
+    assert next(completed) is fast
+    leave.set()
+    assert list(completed) == [slow]
 
 
 def test_a_duplicate_result_is_yielded_once() -> None:

@@ -263,9 +263,10 @@ def soon_idle(use: Callable[[Caller], object]) -> Caller:
 
 
 def test_a_child_keeps_its_idle_parent() -> None:
-    parent = Caller.new(idle_after=0.05)
-    child = parent.child("child")
-    child.stop().get(timeout=60)
+    parent = soon_idle(lambda caller: caller.child("child"))
+    Caller.new(idle_after=0.1).stopped.get(timeout=60)
+    assert not parent.is_stopped
+    parent.child("child").stop().get(timeout=60)
     parent.stopped.get(timeout=60)
 
 

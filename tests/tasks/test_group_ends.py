@@ -42,7 +42,7 @@ def test_a_cancelled_member(on_cancel: str, others: str, raised: bool) -> None: 
     errors: list[BaseException] = []
     try:
         with group:
-            other = group.spawn(gevent.sleep, 0.01)
+            other = group.spawn(forever if others == "cancelled" else gevent.sleep, *[0.01] * (others == "done"))
             group.spawn(forever).cancel("not needed")
     except ExceptionGroup as found:
         errors.extend(found.exceptions)
