@@ -20,7 +20,7 @@ from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool, call, submit
 from greendata.pool.settings import Settings
 from tests.conftest import Gate, run_python
-from tests.support.natives import Native, get_ident, once_counted, settle_down, small_pool, until
+from tests.support.natives import Native, get_ident, settle_down, small_pool, until
 
 
 def test_submit_returns_while_every_worker_is_held(held: Gate) -> None:
@@ -43,7 +43,10 @@ def test_the_hub_turns_while_a_job_runs(hub_alive: Gate) -> None:
 def test_threads_start_on_first_use_carry_names_and_stay() -> None:
     pool = small_pool(max_workers=3)
     assert pool.stats().workers == 0
-    idents = {once_counted(pool.submit(get_ident)).get() for _ in range(20)}
+    idents = set()
+    for _ in range(20):
+        idents.add(pool.submit(get_ident).get())
+        settle_down(pool)
     assert len(idents) == pool.stats().workers == 1
     assert get_ident() not in idents
     assert pool.submit(int).get() == 0
