@@ -16,7 +16,7 @@ from greendata.formats.format import Format
 from greendata.formats.row_groups import MAGIC, RowGroups
 from greendata.formats.text_encode import check_writable, encode_text, escape_formula_cells
 from greendata.query.choice import engine_for
-from greendata.query.chunked_text import csv_lines, json_lists, ndjson_lines, slices
+from greendata.query.chunked_text import csv_lines, json_pieces, ndjson_lines, slices
 
 __all__ = ("Body", "Pieces", "Writer", "writer_of")
 
@@ -147,11 +147,12 @@ class _Json:
 
     def add(self, df: pl.DataFrame) -> Pieces:
         for block in _blocks(df):
-            for objects in json_lists(encode_text(block)):
-                if objects:
-                    yield self._opening
-                    yield objects
-                    self._opening = b","
+            opening = self._opening
+            for piece in json_pieces(encode_text(block)):
+                if opening:
+                    yield opening
+                    opening, self._opening = b"", b","
+                yield piece
 
     def end(self) -> bytes:
         return b"]" if self._opening == b"," else b"[]"

@@ -9,6 +9,7 @@ Call these functions from workers.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import chain, islice
@@ -16,12 +17,14 @@ from typing import Literal
 
 import polars as pl
 
-__all__ = ("SLICE_BYTES", "csv_lines", "json_lists", "json_text", "ndjson_lines", "ndjson_text", "slices")
+from greendata.hub.pacing import Pace
+
+__all__ = ("SLICE_BYTES", "csv_lines", "json_pieces", "json_text", "ndjson_lines", "ndjson_text", "slices")
 
 SLICE_BYTES = 1 << 19  # bytes in memory, about the same as text; copying them holds the GIL for 0.2 ms
 JSON_ROWS = 5_000  # most rows in a slice: with column names, narrow rows are three times as long as text
 CSV_ROWS = 10_000  # most rows in a slice; more than for JSON, because each slice costs more
-JOINED_SLICES = 8  # slices that are appended to a text at once, which holds the GIL for 2 ms
+COPIED_BYTES = 1 << 22  # bytes of text that are copied at once, which holds the GIL for 2 ms
 PARALLEL_SLICES = 4  # slices whose text is in memory; 8 are not faster
 
 
@@ -42,7 +45,7 @@ def json_text(df: pl.DataFrame) -> str:
         >>> json_text(pl.DataFrame({"a": [1, 2]}))
         '[{"a":1},{"a":2}]'
     """
-    return _text_of(chain([b"["], _separated(json_lists(df)), [b"]"]))
+    return _text_of(chain([b"["], json_pieces(df), [b"]"]))
 
 
 def _text_of(pieces: Iterable[bytes]) -> str:
@@ -51,42 +54,49 @@ def _text_of(pieces: Iterable[bytes]) -> str:
     CPython appends to a text in place as long as only this variable refers to it. ``"".join`` copies all pieces at
     once, and holds the GIL: for 40 MB that is 17 ms. So does the first character that is wider than all before it.
     """
-    text = ""
-    for some in _joined(iter(pieces)):  # a few at once: where a tracer is set, each appends to a copy
-        text += str(some, "utf-8")
+    text, decode = "", getincrementaldecoder("utf-8")().decode  # a piece may end within a character
+    for some in _joined(pieces):  # a few at once: where a tracer is set, each appends to a copy
+        text += decode(some)
     return text
 
 
-def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    while some := b"".join(islice(pieces, JOINED_SLICES)):
-        yield some
-
-
-def _separated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    for number, piece in enumerate(pieces):
-        if number:
-            yield b","
-        yield piece
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield *pieces*, some of them at once: about `COPIED_BYTES` bytes."""
+    some: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= COPIED_BYTES:
+            yield b"".join(some)
+            some, size = [], 0
+    yield b"".join(some)
 
 
 def ndjson_lines(df: pl.DataFrame) -> Iterator[bytes]:
-    r"""Yield newline-delimited JSON, with one object for each row.
+    r"""Yield pieces of newline-delimited JSON, with one object for each row. A piece may end anywhere.
 
     Example:
         >>> list(ndjson_lines(pl.DataFrame({"a": [1]})))
         [b'{"a":1}\n']
     """
-    return _json_objects(df, separator="\n", end="\n")
+    for lines in _json_objects(df, separator="\n", end="\n"):
+        yield from _cut(lines)
 
 
-def json_lists(df: pl.DataFrame) -> Iterator[bytes]:
-    """Yield JSON objects, one for each row, with commas between them but without the enclosing brackets.
+def json_pieces(df: pl.DataFrame) -> Iterator[bytes]:
+    """Yield pieces of JSON objects, one for each row, with commas between them but without the enclosing brackets.
+
+    A piece may end anywhere.
 
     Example:
-        >>> list(json_lists(pl.DataFrame({"a": [1, 2]})))
+        >>> list(json_pieces(pl.DataFrame({"a": [1, 2]})))
         [b'{"a":1},{"a":2}']
     """
-    return _json_objects(df, separator=",", end="")
+    for number, objects in enumerate(_json_objects(df, separator=",", end="")):
+        if number:
+            yield b","
+        yield from _cut(objects)
 
 
 def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
@@ -109,33 +119,59 @@ def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
 
 
 def slices(df: pl.DataFrame, size: int, *, rows: int) -> Iterator[pl.DataFrame]:
-    """Return *df* in slices of about *size* bytes in memory and at most *rows* rows.
+    """Yield *df* in slices of about *size* bytes in memory, at most twice as many, and at most *rows* rows.
 
-    A frame without rows gives one slice.
+    A frame without rows gives one slice. So does a row, however large it is.
 
     Example:
         >>> [piece.height for piece in slices(pl.DataFrame({"a": range(5)}), 1 << 20, rows=2)]
         [2, 2, 1]
+        >>> [piece.height for piece in slices(pl.DataFrame({"a": ["x" * 100, "x" * 100, *"abcdef"]}), 80, rows=10)]
+        [1, 2, 3, 2]
     """
     if not df.height:
-        return iter((df,))
+        yield df
+        return
     a_row = df.estimated_size() / df.height
-    return df.iter_slices(max(1, min(rows, int(size / max(a_row, 1.0)))))
+    for some in df.iter_slices(max(1, min(rows, int(size / max(a_row, 1.0))))):
+        yield from _halved(some, 2 * size)
 
 
-def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[bytes]:
+def _halved(df: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Yield *df*, in parts of at most *most* bytes if its rows are larger than the average of the whole frame."""
+    if df.height == 1 or df.estimated_size() <= most:
+        yield df
+        return
+    yield from _halved(df.head(df.height // 2), most)
+    yield from _halved(df.slice(df.height // 2), most)
+
+
+def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[pl.DataFrame]:
+    """Yield the objects of some rows at a time, as one binary value."""
     if not df.height:
         df.write_ndjson()  # raises an error for unsupported types
         return
     if not df.width:
-        yield (separator.join(["{}"] * df.height) + end).encode()
+        yield pl.DataFrame({"text": [(separator.join(["{}"] * df.height) + end).encode()]})
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
     text = (an_object.str.join(separator) + end).cast(pl.Binary)
     for group in _groups(df, JSON_ROWS):
-        for done in pl.collect_all([piece.lazy().select(text) for piece in group], engine=pl.InMemoryEngine()):
-            lines: bytes = done.item()
-            yield lines
+        yield from pl.collect_all([piece.lazy().select(text) for piece in group], engine=pl.InMemoryEngine())
+
+
+def _cut(text: pl.DataFrame) -> Iterator[bytes]:
+    """Yield the one value of *text* in pieces. To copy a long one to Python would hold the GIL for its whole length."""
+    if text.estimated_size() <= COPIED_BYTES:
+        lines: bytes = text.item()
+        yield lines
+        return
+    whole, pace = pl.first(), Pace()
+    begins = pl.int_range(0, whole.bin.size().max(), SLICE_BYTES)
+    cut = text.lazy().select(whole.bin.slice(begins, SLICE_BYTES)).collect(engine=pl.InMemoryEngine()).to_series()
+    for number in range(len(cut)):
+        yield cut[number]
+        pace.pause()
 
 
 def _groups(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -76,6 +77,74 @@ def test_the_verbs_write_the_same(df: pl.DataFrame) -> None:
     text = io.StringIO()
     greendata.write_json(df, text).get()
     assert text.getvalue() == df.write_json()
+
+
+@pytest.fixture
+def _short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked_text, "COPIED_BYTES", 10)  # a longer text is cut
+    monkeypatch.setattr(chunked_text, "SLICE_BYTES", 3)  # into pieces that end within names and characters
+
+
+@pytest.mark.usefixtures("_short_pieces")
+@pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
+def test_text_that_is_cut_into_pieces(df: pl.DataFrame) -> None:
+    assert ndjson_text(df) == df.write_ndjson()
+    assert json_text(df) == df.write_json()
+    assert all(len(piece) <= 10 for piece in chunked_text.ndjson_lines(df) if df.width)
+
+
+@pytest.mark.usefixtures("_short_pieces")
+@pytest.mark.parametrize("letter", ["x", "\xe9", "\u20ac", "\U0001f600"])
+def test_characters_that_end_in_the_next_piece(letter: str) -> None:
+    df = pl.DataFrame({"a": ["x" * 50 + letter * 50, letter * 7 + "x" * 40, letter]})
+    assert ndjson_text(df) == df.write_ndjson()
+    assert json_text(df) == df.write_json()
+
+
+@pytest.mark.usefixtures("_short_pieces")
+@pytest.mark.parametrize("format", ["ndjson", "json", "csv"])
+def test_bodies_of_short_pieces(format: Literal["ndjson", "json", "csv"]) -> None:
+    frames = [pl.DataFrame({"a": ["x" * 40, "\xe9", "\u20ac" * 20], "b": [1, 2, 3]}) for _ in range(3)]
+    body = b"".join(greendata.encode(frames, format))
+    whole = pl.concat(frames)
+    assert body.decode() == {"ndjson": whole.write_ndjson, "json": whole.write_json, "csv": whole.write_csv}[format]()
+
+
+LARGE = "x" * 2_000
+SKEWED = {  # the first rows are far larger than the average
+    "strings": pl.Series([LARGE] * 9 + ["y"] * 3_000),
+    "binary": pl.Series([LARGE.encode()] * 9 + [b"y"] * 3_000),
+    "lists": pl.Series([[1] * 250] * 9 + [[1]] * 3_000),
+    "lists of strings": pl.Series([["x" * 20] * 100] * 9 + [["y"]] * 3_000),
+    "lists of lists": pl.Series([[[1] * 125] * 2] * 9 + [[[1]]] * 3_000),
+    "lists of structs": pl.Series([[{"a": "x" * 20, "b": True}] * 100] * 9 + [[{"a": "y", "b": None}]] * 3_000),
+    "arrays": pl.Series([[LARGE, "x"]] * 9 + [["y", None]] * 3_000, dtype=pl.Array(pl.String, 2)),
+    "arrays of lists": pl.Series([[[1] * 250, []]] * 9 + [[[1], None]] * 3_000, dtype=pl.Array(pl.List(pl.Int64), 2)),
+    "structs": pl.Series([{"a": LARGE, "b": [1]}] * 9 + [{"a": "y", "b": []}] * 3_000),
+    "structs of lists": pl.Series([{"a": [LARGE]}] * 9 + [{"a": ["y"]}] * 3_000),
+    "maps": pl.Series([{"a": LARGE}] * 9 + [{"a": "y"}] * 3_000, dtype=pl.Map(pl.String, pl.String)),
+    "large rows at the end": pl.Series(["y"] * 3_000 + [LARGE] * 9),
+    "one large row": pl.Series(["y"] * 1_500 + [LARGE * 9] + ["y"] * 1_500),
+    "nulls": pl.Series([LARGE] * 9 + [None] * 3_000),
+    "numbers": pl.Series(range(3_000)),
+}
+CHUNKED = {
+    "chunks": pl.concat([SKEWED["lists of structs"], SKEWED["lists of structs"].reverse()], rechunk=False),
+    "a slice of a slice": SKEWED["lists of strings"].slice(2, 2_000).slice(1, 1_500),
+}
+
+
+@pytest.mark.parametrize("values", (SKEWED | CHUNKED).values(), ids=(SKEWED | CHUNKED).keys())
+@pytest.mark.parametrize("rows", [100, 5_000])
+def test_slices_have_few_bytes_whatever_the_average(values: pl.Series, rows: int) -> None:
+    df = pl.DataFrame({"a": values, "b": range(len(values))})
+    parts = list(chunked_text.slices(df, 3_000, rows=rows))
+    assert pl.concat(parts).equals(df)
+    for part in parts:
+        assert 1 <= part.height <= rows
+        alone = pl.read_ipc_stream(part.write_ipc_stream(None).getvalue())  # without the buffers that slices share
+        assert part.height == 1 or alone.estimated_size() <= 6_000
+    assert len(parts) <= 3 * (df.estimated_size() / 3_000 + df.height / rows + 1)  # other rows are not in slices of one
 
 
 def test_a_frame_of_many_slices_of_the_real_length(monkeypatch: pytest.MonkeyPatch) -> None:
