@@ -211,4 +211,4 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             number = seconds * factor
             return f"{number:.0f} {unit}" if number >= 9.95 or number == round(number) else f"{number:.1f} {unit}"
-    return "for ever"
+    return "forever"
