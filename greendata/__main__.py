@@ -29,8 +29,8 @@ PARTS = {"demo": "examples.demo", "bench": "tests.bench"}
 LINE_EVERY = 10.0  # seconds between two lines about a crawl, where there is no terminal
 CRAWL_EPILOG = """
 exit codes: 0: the crawl has reached its end, or --max-pages; 1: it has, and no host has responded; 2: it could not
-begin or go on, with the reason on stderr; 130 and 143: it was interrupted (Ctrl-C, SIGTERM). After 2, 130 and 143 the
-same command with --resume continues.
+begin or continue, with the reason on stderr; 130 and 143: it was interrupted (Ctrl-C, SIGTERM). After 2, 130 and 143
+the same command with --resume continues.
 """
 
 
@@ -130,7 +130,7 @@ def _add_crawl(crawl: argparse.ArgumentParser) -> None:
     crawl.add_argument("--depth", type=_natural, metavar="N", help="how many links away from a URL a page may be")
     crawl.add_argument("--sitemap", action="store_true", help="begin at the pages of the sitemaps, too")
     crawl.add_argument("--per-host", type=_count, metavar="N", help="requests to one host at one time")
-    crawl.add_argument("--delay", type=float, metavar="SECONDS", help="between two requests to one host")
+    crawl.add_argument("--delay", type=float, metavar="SECONDS", help="seconds between two requests to one host")
     crawl.add_argument("--max-pages", type=_natural, metavar="N", help="rows at which the crawl ends")
     crawl.add_argument("--max-bytes", type=_count, metavar="N", help="decoded bytes of a page that are kept")
     crawl.add_argument("--columns", type=lambda text: text.split(","), metavar="A,B", help="the columns to keep")
@@ -172,7 +172,7 @@ def _crawl(options: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _stop(number: int, _frame: object) -> None:
-    """Raise in the main greenlet. Of a `SystemExit` gevent's hub shows no traceback."""
+    """Raise in the main greenlet. gevent's hub shows no traceback of a `SystemExit`."""
     raise SystemExit(128 + number)
 
 
@@ -183,7 +183,7 @@ def _arguments_of(arguments: list[str]) -> list[str]:
 
 
 def _addresses_of(hosts: list[str]) -> list[str]:
-    """Return *hosts*, addresses, networks and names, as addresses and networks."""
+    """Return the addresses and networks of *hosts*, which may also be names."""
     addresses = []
     for host in hosts:
         try:

@@ -1,8 +1,8 @@
-"""A web site on loopback for tests of crawlers and clients: pages, delays, faults, and a record of what was asked.
+"""A web site on loopback for tests of crawlers and clients: pages, delays, faults, and a record of the requests.
 
 The site runs in one native thread of its own, whatever gevent has patched: it answers while the caller's hub is busy or
-blocked, and it judges a client from outside. It counts requests, connections, and requests in flight at each host, and
-keeps the time of each.
+blocked, and it observes a client from outside. It counts requests, connections, and requests in flight at each host,
+and keeps the time of each.
 
     with Site({"/": "<a href=/a>a</a>", "/a": Reply(status=503, headers={"Retry-After": "1"})}) as site:
         crawl_it(site.url("/"))
@@ -56,7 +56,7 @@ GUARD = 60.0  # seconds that `Site.wait_for`, `Hold.wait` and `Site.close` wait
 _READ, _WRITE = 1, 2  # selectors.EVENT_READ and EVENT_WRITE
 _RECEIVED = 1 << 16  # bytes of one recv
 _MAX_HEAD = 1 << 20  # bytes of a request's head and body
-_PIECE = 1 << 16  # bytes of a body that goes on for ever, sent at once
+_PIECE = 1 << 16  # bytes of an endless body that are sent at once
 _BACKLOG = 1024  # connections that wait to be accepted
 _RST = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends a reset
 _TYPES = {"txt": "text/plain; charset=utf-8", "xml": "application/xml", "json": "application/json"}
@@ -118,27 +118,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reply:
-    """The answer to a request.
+    """The response to a request.
 
     Args:
         body: text is sent as UTF-8.
         status: the status code.
         headers: more headers, or other values of those that the site sends.
         content_type: by default that of the path's ending (``txt``, ``xml``, ``json``), else HTML.
-        etag: answers a request with the same ``If-None-Match`` with status 304.
-        last_modified: a date as HTTP writes it; the same ``If-Modified-Since`` is answered with status 304.
-        delay: seconds until the answer begins.
+        etag: a request with the same ``If-None-Match`` gets status 304.
+        last_modified: a date as HTTP writes it; a request with the same ``If-Modified-Since`` gets status 304.
+        delay: seconds until the response begins.
         pause: seconds between two bytes of the faults ``slow`` and ``slow head``.
         fault: what goes wrong:
 
-            - ``close`` or ``reset``: the connection ends without an answer.
-            - ``silent``: no answer comes, and the connection stays open.
-            - ``garbage``: the answer is not HTTP.
+            - ``close`` or ``reset``: the connection ends without a response.
+            - ``silent``: no response comes, and the connection stays open.
+            - ``garbage``: the response is not HTTP.
             - ``short`` or ``reset body``: the connection ends after half of the body.
             - ``bad chunk``: the body is chunked, and the length of the second chunk is not a number.
             - ``slow`` or ``slow head``: the body, or all of it, comes byte by byte.
             - ``endless`` or ``endless head``: the body, or the headers, never end.
-            - ``stale``: the connection is closed after the answer, which says that it stays open.
+            - ``stale``: the connection is closed after the response, which says that it stays open.
 
     Raises:
         BadArgument: *body* is neither text nor bytes; *status*, *delay* or *pause* is not a number, or out of range.
@@ -211,7 +211,7 @@ class Reply:
         return cls(body=body, content_type=content_type, headers={"Content-Encoding": "gzip"})
 
 
-# A page: an answer, a status, nothing (status 404), answers in turn, of which the last one stays, or a function.
+# A page: a response, a status, None (status 404), responses in turn, of which the last one is repeated, or a function.
 Page: TypeAlias = "str | bytes | int | Reply | list[Any] | Callable[[Request], Any] | None"
 
 
@@ -253,7 +253,7 @@ class Hold:
         _wait(lambda: self.waiting >= count, lambda: f"{self.waiting} requests of {count} waited")
 
     def open(self) -> None:
-        """Let the requests that wait go on, and later ones pass."""
+        """Let the waiting requests continue, and let later ones pass."""
         self._post(self._open)
 
     def __enter__(self) -> Self:
@@ -283,11 +283,11 @@ class Site:
         pages: pages by path (``"/a"``), by path with query (``"/a?page=2"``), or by address and path
             (``"127.0.0.2/a"``); or a function of the `Request` that returns a page, which the site's thread calls, and
             which must not wait. A page is text, bytes, a `Reply`, a status, None (status 404), a function of the
-            request, or a list of these: the answers in turn, of which the last one is repeated.
+            request, or a list of these: the responses in turn, of which the last one is repeated.
         robots: the page ``/robots.txt`` of every host.
         hosts: how many addresses the site listens at, from ``127.0.0.1`` on, all at the same port.
-        delay: seconds until each answer begins, besides the `Reply.delay`.
-        keep_alive: False closes each connection after its answer.
+        delay: seconds until each response begins, in addition to `Reply.delay`.
+        keep_alive: False closes each connection after its response.
 
     Attributes:
         hosts: the addresses.
@@ -297,7 +297,7 @@ class Site:
     Raises:
         BadArgument: *pages*, *hosts* or *delay* cannot be used.
         OSError: an address cannot be bound: on macOS, those after the first have to be added to ``lo0``.
-        Exception: at the end of the block, the first that a function of a page has raised. The answer was status 500.
+        Exception: at the end of the block, the first that a function of a page has raised. The response had status 500.
 
     Safe from any thread, patched or not. The site ends with its block, and its thread with it.
 
@@ -371,7 +371,7 @@ class Site:
 
     @property
     def refused_url(self) -> str:
-        """A URL at which every connection is refused, as long as the site is there."""
+        """A URL at which every connection is refused, as long as the site exists."""
         host, port = self._refusing.getsockname()
         return f"http://{host}:{port}/"
 
@@ -549,7 +549,7 @@ class Site:
             self._next(connection)
 
     def _next(self, connection: _Connection) -> None:
-        """Begin to answer the next request of *connection*, if it has arrived and none is being answered."""
+        """Respond to the next request of *connection*, if it has arrived and the response before it has ended."""
         parsed = None if connection.request else _parse(connection.received)
         if parsed is None:
             return
@@ -693,11 +693,11 @@ class _Connection:
         self.host = host
         self.number = number
         self.received = bytearray()
-        self.request: Request | None = None  # that is being answered
-        self.pieces: Iterator[bytes | float] = iter(())  # of the answer; a number is a pause in seconds
+        self.request: Request | None = None  # the one that gets a response now
+        self.pieces: Iterator[bytes | float] = iter(())  # of the response; a number is a pause in seconds
         self.unsent: Any = b""
         self.events = _READ
-        self.keeps = True  # the connection stays open after the answer
+        self.keeps = True  # the connection stays open after the response
         self.resets = False  # it ends with a reset
         self.is_open = True
 
@@ -757,7 +757,7 @@ def _in_turn(pages: list[Page]) -> Iterator[Page]:
 
 
 def _reply(page: Page, request: Request, turn_of: Callable[[list[Page]], Page]) -> Reply:
-    """Return the answer that *page* stands for."""
+    """Return the response that *page* stands for."""
     while callable(page) or isinstance(page, list):
         page = turn_of(page) if isinstance(page, list) else page(request)
     if not _is_page(page):
@@ -774,7 +774,7 @@ def _reply(page: Page, request: Request, turn_of: Callable[[list[Page]], Page]) 
 
 
 def _pieces(reply: Reply, request: Request, *, keeps: bool) -> Iterator[bytes | float]:
-    """Return the answer: bytes, and pauses in seconds."""
+    """Return the response: bytes, and pauses in seconds."""
     body = reply.body.encode() if isinstance(reply.body, str) else reply.body
     status = 304 if reply.status == 200 and _is_known(reply, request) else reply.status
     head = _head(reply, request, status, len(body), keeps=keeps)
@@ -785,7 +785,7 @@ def _pieces(reply: Reply, request: Request, *, keeps: bool) -> Iterator[bytes | 
 
 
 def _is_known(reply: Reply, request: Request) -> bool:
-    """Return True if the client has this answer already. An ETag counts more than a date, as RFC 9110 says."""
+    """Return True if the client has this response already. An ETag takes precedence over a date (RFC 9110)."""
     if reply.etag is None and reply.last_modified is None:
         return False
     sent = request.headers

@@ -66,7 +66,7 @@
     ├── FileMissing                 no file or folder of that name; also FileNotFoundError
     ├── UnreadableFile              a file that cannot be read in its format; also ValueError
     ├── NoModel                     a typed frame without a model; also TypeError
-    ├── NotFromHere                 a typed frame was made in a way that is not for these data; also TypeError
+    ├── NotFromHere                 the method that makes a typed frame does not accept the data; also TypeError
     ├── NotArrow                    the object has no Arrow stream; also TypeError
     ├── ColumnsUnequal              columns of one frame that differ in length; also ValueError
     ├── ModelMismatch               a frame whose columns do not fit the model; also ValueError

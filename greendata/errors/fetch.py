@@ -255,7 +255,7 @@ class CrawlRunning(GreenDataError, RuntimeError):
 
     Attributes:
         path: the folder of the dataset.
-        pid: the number of that process, or None if it has not said it.
+        pid: the number of that process, or None if it is unknown.
 
     Example:
         >>> print(CrawlRunning("pages", 4711))

@@ -15,7 +15,7 @@ class NoSnapshot(GreenDataError, ConnectionError):
     Attributes:
         address: the URL without its secrets, or the path of the socket.
         reason: what happened instead.
-        is_denied: True if the server does not allow it to this client.
+        is_denied: True if the server denies it to this client.
 
     Example:
         >>> print(NoSnapshot("http://localhost:8000/", "connection refused"))
@@ -30,7 +30,7 @@ class NoSnapshot(GreenDataError, ConnectionError):
 
     def __str__(self) -> str:
         hint = (
-            "give what dashboard_auth expects: top --header NAME:VALUE, or a user and a password in the URL"
+            "pass what dashboard_auth expects: top --header NAME:VALUE, or a user and a password in the URL"
             if self.is_denied
             else "check that the server runs with the greendata page"
         )

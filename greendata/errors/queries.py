@@ -166,8 +166,8 @@ class WorkerDied(GreenDataError, RuntimeError):
     """The process that ran the query ended before it had an outcome. The next query runs in another one.
 
     Attributes:
-        status: its exit status; minus the signal's number if a signal ended it; None if the system does not tell,
-            because other code has asked first.
+        status: its exit status; minus the signal's number if a signal ended it; None if it is unknown, because other
+            code has waited for the process.
         stderr: the last lines that it wrote there.
 
     Example:
@@ -192,7 +192,7 @@ class WorkerDied(GreenDataError, RuntimeError):
 
 
 class MemoryLimitExceeded(WorkerDied, MemoryError):
-    """The query needed more memory than its engine allows. Its child process was ended, the server was not touched.
+    """The query needed more memory than its engine allows. Its child process was ended; the server was not affected.
 
     Attributes:
         limit: in bytes.
@@ -363,7 +363,7 @@ class NodeLost(GreenDataError, RuntimeError):
 
     Attributes:
         node: its name in the cluster, "" if that is not known.
-        reason: what the cluster tells.
+        reason: what the cluster reports.
 
     Example:
         >>> print(NodeLost("5f2c", "its raylet crashed"))

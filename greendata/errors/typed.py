@@ -76,7 +76,7 @@ class UnreadableFile(GreenDataError, ValueError):
 
 
 class NotFromHere(GreenDataError, TypeError):
-    """A typed frame was made in a way that is not for these data.
+    """The method that was called to make a typed frame does not accept the data.
 
     Attributes:
         call: what was called.

@@ -20,7 +20,7 @@ __all__ = (
     "NotAModel",
 )
 
-WITHOUT_VALUE = ("missing", "extra_forbidden")  # rules of which the value says nothing
+WITHOUT_VALUE = ("missing", "extra_forbidden")  # rules whose failures are not about the value
 UNCHECKED = "unchecked"  # the rule of rows that were not checked, because enough other rows fail
 HINT = "choose a dtype, as in Annotated[..., polars.String]"
 
@@ -113,8 +113,8 @@ class FrameInvalid(GreenDataError, ValueError):
         rows: the number of rows of the frame that was validated.
         failures: one row for each failure: ``row`` (its number from 0; null if the whole column fails), ``column``,
             ``value``, ``rule``, ``message``. After 10 000 failures no more rows are checked. A last row, with the
-            rule ``unchecked``, has the number of unchecked rows as its value. Of bytes that were decoded there is a
-            column ``line`` beside ``row``: where the row begins in them, from 1.
+            rule ``unchecked``, has the number of unchecked rows as its value. If bytes were decoded, there is also a
+            column ``line``: the line of the bytes, from 1, in which the row begins.
         hints: for columns that the frame lacks, which of its columns may be meant.
     """
 

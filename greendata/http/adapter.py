@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("GuardedAdapter",)
 
-HOSTS = 1_000  # whose connections are kept; of requests' ten, a crawl over more hosts reuses none
+HOSTS = 1_000  # whose connections are kept; with requests' default of ten, a crawl over more hosts reuses none
 _CHECKED_ATTRIBUTE = "greendata_peer_was_checked"  # of a response
 
 

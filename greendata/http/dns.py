@@ -15,7 +15,7 @@ not used::
 
 - At most `LOOKUPS` run at a time. One that has run for `OVERDUE` seconds no longer counts, so that names that do not
   respond do not stop the others. At most `MAX_OVERDUE` of these exist; then the others wait for them.
-- A waiter leaves at its own deadline. The lookup goes on, and its outcome is cached.
+- A waiter leaves at its own deadline. The lookup continues, and its outcome is cached.
 - A failure is cached as well, for a shorter time.
 """
 
@@ -39,8 +39,8 @@ __all__ = ("Address", "LookupFailed", "LookupTimeout", "NO_NAME", "Resolver", "r
 LOOKUPS = 6  # at a time; more help only if the name server is far away, and the resolver of a router refuses too many
 OVERDUE = 1.0  # seconds; most lookups take less than a tenth
 MAX_OVERDUE = 24  # native threads
-HANGING = 10.0  # seconds; a lookup that has run for so long fails those who come to wait for it
-KNOWN = 60.0  # seconds that addresses are kept: getaddrinfo does not tell for how long they are valid
+HANGING = 10.0  # seconds; a lookup that has run for longer fails its waiters, new ones at once
+KNOWN = 60.0  # seconds that addresses are kept: getaddrinfo does not say how long they are valid
 UNKNOWN = 30.0  # seconds that "there is no such name" is kept
 FAILED = 5.0  # seconds that another failure is kept, such as a name server that does not respond
 CACHED = 10_000  # outcomes
@@ -177,7 +177,7 @@ class Resolver:
         while self._queue and self._may_begin():
             lookup = self._queue.popleft()
             now = monotonic()
-            if lookup.until <= now:  # everybody has left
+            if lookup.until <= now:  # all its waiters have left
                 self._drop(lookup)
                 continue
             lookup.begun = now
@@ -197,7 +197,7 @@ class Resolver:
             if now >= ends or (lookup.begun and now - lookup.begun >= HANGING):
                 return LookupTimeout(socket.EAI_AGAIN, f"the lookup of {lookup.host!r} did not end in time")
             self._start_thread()
-            # It wakes up now and then, because running lookups may become overdue and make room.
+            # It wakes up now and then, because running lookups may have become overdue, and another one may start.
             until = min(ends, lookup.begun + HANGING) if lookup.begun else min(ends, now + self._overdue)
             try:
                 return lookup.result.get(timeout=max(0.0, until - now))

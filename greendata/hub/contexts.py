@@ -1,7 +1,7 @@
 """`contextmanager`: like `contextlib.contextmanager`, for blocks whose code may raise any exception.
 
-The standard library's sets ``error.__traceback__``. With an exception that does not allow attributes to be set, such as
-a frozen dataclass, that raises `FrozenInstanceError` and the exception is lost.
+The standard library's function sets ``error.__traceback__``. With an exception that does not allow attributes to be
+set, such as a frozen dataclass, that raises `FrozenInstanceError` and the exception is lost.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class _Misused:
 class _NotAValue:
     """What results refuse. Type checkers do not see it: they report these uses themselves.
 
-    `inspect.isawaitable` is true for results, because there is no other way to answer ``await``.
+    `inspect.isawaitable` is true for results, because there is no other way to respond to ``await``.
     """
 
     __slots__ = ()
@@ -179,9 +179,8 @@ class Result(Outcome[T], _NotAValue, Generic[T]):
         self._callbacks: list[Callable[[], object]] = []  # any thread appends and pops, one C call each
         self._sleepers: list[Callable[[object], object]] = []  # greenlets of the owning hub; its thread only
         self._hubless_links: list[Callable[[Any], object]] | None = None  # links of threads without a hub; any thread
-        self._owning_hub: object = (
-            _NO_HUB  # the hub that resumes its waiters; set before the job is queued, then read only
-        )
+        # The hub that resumes its waiters; set before the job is queued, then read only.
+        self._owning_hub: object = _NO_HUB
         self._work: Work | None = None  # the submitting thread sets it, the owning hub's thread drops it
         self.is_delivered = False  # True once the owning hub's waiters were notified; that hub's thread writes
         self._end: Result[None] | None = None  # see `end`; any thread creates it, when first needed

@@ -9,7 +9,7 @@ Each hub has one `HubWaker`, and each waker has one async watcher of the hub's l
                                                   waker.notify(number):
     the loop polls and finds the        <-------    pending.append(number); watcher.send()
     watcher ready
-    takes numbers from `pending` and              goes on with its own work
+    takes numbers from `pending` and              continues its own work
       calls callback() for each
     switches to the greenlets that the
       callback passed to `resume`

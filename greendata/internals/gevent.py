@@ -110,9 +110,8 @@ get_loop_of_child: Callable[[Any], Any] = attrgetter("_loop")  # of a `gevent.su
 # -- threads ------------------------------------------------------------------------------------------------
 
 
-WHERE_THREADS_WAIT = frozenset(
-    {"gevent._threading", "gevent._monitor"}
-)  # modules in which gevent's threads wait for work
+# The modules in which gevent's threads wait for work.
+WHERE_THREADS_WAIT = frozenset({"gevent._threading", "gevent._monitor"})
 
 
 def thread_handle() -> type[Any]:

@@ -65,9 +65,9 @@ def fetch(address: str, headers: Mapping[str, str] | None = None) -> Snapshot:
     finally:
         connection.close()
     if response.status in DENIED:
-        raise NoSnapshot(address, f"not allowed: it answers {response.status} {response.reason}", is_denied=True)
+        raise NoSnapshot(address, f"not allowed: it responds with {response.status} {response.reason}", is_denied=True)
     if response.status != 200:
-        raise NoSnapshot(address, f"it answers {response.status} {response.reason}")
+        raise NoSnapshot(address, f"it responds with {response.status} {response.reason}")
     return _snapshot(address, body)
 
 

@@ -3,7 +3,7 @@
 A query of one job is recorded by the hub that submitted it, when the outcome arrives there and before its waiters
 continue. So code that has a result finds it in the counters. A query of several jobs, such as a stream or a
 validation, is recorded at its end: it waited as long as its first job, and ran as long as all its jobs together. Jobs
-of greendata's own, such as closing a file or encoding a response, are counted apart.
+of greendata's own, such as closing a file or encoding a response, are counted separately.
 
 Some work is not recorded:
 
@@ -219,6 +219,6 @@ class Recorder:
         return Failure(query.label, type(query.error).__name__, time(), text)
 
     def _check_process(self) -> None:
-        """Reset in a forked child: the counters are those of the parent, and the lock may be held for ever."""
+        """Reset in a forked child: the counters are those of the parent, and the lock may be held forever."""
         if self._pid != os.getpid():
             self._begin()

@@ -65,7 +65,7 @@ class Metrics:
     ``greendata_crawl_failed_pages_total``    counter    those of them that have an error
     ``greendata_crawl_bytes_total``           counter    decoded bytes of their bodies
     ``greendata_crawl_requests_total``        counter    requests that crawls have sent
-    ``greendata_crawl_in_flight``             gauge      requests of crawls that wait for an answer
+    ``greendata_crawl_in_flight``             gauge      requests of crawls that wait for a response
     ``greendata_crawl_hosts_waiting``         gauge      hosts of crawls that wait for their time
     ========================================  =========  ==================================================
 

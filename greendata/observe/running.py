@@ -93,7 +93,7 @@ class RunningCrawl:
         failed: those of them that have an error.
         bytes: the decoded bytes of their bodies.
         requests: the requests that were sent.
-        in_flight: the requests that wait for an answer.
+        in_flight: the requests that wait for a response.
         hosts_waiting: the hosts that have URLs and wait for their time.
         todo: the URLs that are known and not done; None where that is not known.
         pages_per_second: of the last few seconds.

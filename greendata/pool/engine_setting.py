@@ -1,4 +1,4 @@
-"""Settings with a text of their own: the engine of queries that name none, and the isolation of untrusted input.
+"""Settings that are given as text with options: the default engine of queries, and the isolation of untrusted input.
 
 They are checked when they are read. The engine itself is made with the first query that needs it, by
 `greendata.query.choice`, so that a program which only imports greendata loads neither Polars nor the code of processes.

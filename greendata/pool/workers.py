@@ -2,7 +2,7 @@
 
 Waking a sleeping thread costs more than a tiny query: some 40 us on an idle core of a virtual machine, against 15 us.
 Two threads that want the GIL at the same time also wake each other at every native call. So only as many threads are
-awake as there is use for:
+awake as are useful:
 
 - A thread that puts a job wakes one worker, unless a wakeup is pending already: a token waits in the token queue, or a
   worker is on standby. A worker looks into the queue after it has taken a token, and so does the standby worker when
@@ -579,7 +579,7 @@ def is_inline_thread() -> bool:
 
 @contextmanager
 def elsewhere() -> Iterator[None]:
-    """Say that another process works for the calling worker in the block, which only waits.
+    """Record that another process works for the calling worker in the block, which only waits.
 
     If jobs wait for a worker meanwhile, and the block takes longer than `AWAY_AFTER`, another worker takes its place:
     queries in children do not keep those in threads waiting. On any other thread the block runs unchanged.

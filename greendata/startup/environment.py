@@ -72,4 +72,4 @@ def warn_of_unknown_variables() -> None:
     for name, text in unknown_variables().items():
         if name not in _described:
             _described.add(name)
-            warnings.warn_explicit(text, RuntimeWarning, "<environment>", 1)  # no line of code is to blame
+            warnings.warn_explicit(text, RuntimeWarning, "<environment>", 1)  # it is about no line of code

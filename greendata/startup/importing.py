@@ -91,9 +91,8 @@ class _Finder:
     """Finds the awaited modules with the help of the other finders."""
 
     def __init__(self) -> None:
-        self._finding: set[tuple[int, str]] = (
-            set()
-        )  # thread and name; avoids endless recursion if a finder searches again
+        # Thread and name. It avoids endless recursion if another finder searches again.
+        self._finding: set[tuple[int, str]] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

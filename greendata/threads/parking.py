@@ -79,9 +79,7 @@ HUB_PATIENCE = 0.005  # seconds
 # The time until a hub checks whether any thread may still wake its greenlets, and between later checks.
 FIRST_CHECK = 0.005  # seconds; most waits are over by then, and new threads are running
 CHECK_INTERVAL = 0.1  # seconds
-CHECKS = (
-    3  # that find nobody, one after the other, before the loop may end: Python 3.11 shows a new thread once it runs
-)
+CHECKS = 3  # in a row that find no such thread before the loop may end: Python 3.11 shows a new thread once it runs
 
 # Waiters try to take the resource by themselves, in case a signal handler interrupted the thread that should have woken
 # them: a thread after each interval, and of the greenlets of a hub the first `MOST_RETRIES`, which then are the last.

@@ -42,8 +42,8 @@ _has_warned = False  # that Polars is not patched; any thread writes
 def apply_config(app: Flask) -> None:
     """Set the defaults of the extension's keys, check their values, and configure the pool.
 
-    A setting of the pool applies to the process. So the app that is made last decides, and an app decides over the
-    environment. Text is converted, as in the environment; None and "" count as not set.
+    A setting of the pool applies to the process. So the app that is made last decides, and the config of an app takes
+    precedence over the environment. Text is converted, as in the environment; None and "" count as not set.
 
     Raises:
         BadSetting: a value is invalid. The pool was not changed.

@@ -1,7 +1,7 @@
 """Errors as HTTP responses: a status, and problem details in JSON (RFC 9457).
 
 An error of the client is described in detail. An error of the server has its status and a title, and the limit that
-was exceeded; it tells nothing of the query.
+was exceeded; it says nothing about the query.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def test_top_with_a_header_and_with_a_password() -> None:
     assert served("top", "--once", "http://a:b@HOST/password").returncode == 0
     fails(
         served("top", "--once", "BASE/key"),
-        "not allowed: it answers 403 Forbidden; give what dashboard_auth expects: top --header NAME:VALUE",
+        "not allowed: it responds with 403 Forbidden; pass what dashboard_auth expects: top --header NAME:VALUE",
     )
 
 
@@ -263,13 +263,16 @@ def test_no_error_contains_a_secret(address: str) -> None:
 
 
 def test_top_of_a_server_that_asks_for_a_password() -> None:
-    fails(served("top", "--once", "BASE/password"), "not allowed: it answers 401 No; give what dashboard_auth expects")
+    fails(
+        served("top", "--once", "BASE/password"),
+        "not allowed: it responds with 401 No; pass what dashboard_auth expects",
+    )
 
 
 def test_top_of_an_address_without_a_snapshot() -> None:
     fails(served("top", "--once", "BASE/html"), "did not return a snapshot of greendata, got '<html>a page</html>'")
     fails(served("top", "BASE/json"), "give the URL of its stats.json")
-    fails(served("top", "BASE/none"), "it answers 404 Not Found")
+    fails(served("top", "BASE/none"), "it responds with 404 Not Found")
 
 
 def test_top_goes_on_until_an_error_ends_it() -> None:

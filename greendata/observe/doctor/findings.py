@@ -46,7 +46,7 @@ def has_failures(findings: Iterable[Finding], *, strict: bool = False) -> bool:
         strict: a warning is a failure too.
 
     Example:
-        >>> has_failures([Finding("hub", Verdict.OK, "it turns")])
+        >>> has_failures([Finding("hub", Verdict.OK, "it runs")])
         False
     """
     bad = (Verdict.FAIL, Verdict.WARN) if strict else (Verdict.FAIL,)
@@ -57,8 +57,8 @@ def report(findings: Collection[Finding]) -> str:
     """Return *findings* as text, one line for each, and a line that counts them.
 
     Example:
-        >>> print(report([Finding("hub", Verdict.OK, "it turns"), Finding("patch", Verdict.WARN, "off")]))
-        ok    hub    it turns
+        >>> print(report([Finding("hub", Verdict.OK, "it runs"), Finding("patch", Verdict.WARN, "off")]))
+        ok    hub    it runs
         warn  patch  off
         no failures, 1 warning, 1 check is ok
     """

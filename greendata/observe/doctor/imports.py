@@ -49,7 +49,7 @@ DRIVERS = ("psycopg", "psycopg2")
 
 @dataclass(slots=True)
 class Import:
-    """What an import has done that matters later.
+    """The effects of an import that matter later.
 
     Attributes:
         module: the module that was imported.
@@ -166,7 +166,7 @@ def native_locks_of_program() -> Finding | None:
     more = f" and {len(names) - MODULES_SHOWN} more" if len(names) > MODULES_SHOWN else ""
     text = (
         f"native, made before patch_all: {', '.join(names[:MODULES_SHOWN])}{more}; a greenlet that runs a query under "
-        "such a lock lets others run, and the next one that waits for the lock blocks the hub for ever. Make it on "
+        "such a lock lets others run, and the next one that waits for the lock blocks the hub forever. Make it on "
         "first use, use greendata.single_flight, or, with gunicorn --preload, call patch_all at the top of "
         "gunicorn.conf.py"
     )
@@ -196,7 +196,7 @@ def psycopg2(imported: Import | None = None) -> Finding | None:
 
 
 def _imported_by(package: str, imported: Import | None) -> str:
-    """Return who has imported *package*, to follow a text; "" if nobody can be found."""
+    """Return the modules that imported *package*, as the end of a text; "" if none can be found."""
     first = None if imported is None else imported.first_imports.get(package)
     names = _users_of(package) if first is None else [first]
     more = f" and {len(names) - MODULES_SHOWN} more" if len(names) > MODULES_SHOWN else ""

@@ -60,7 +60,7 @@ def native_waits() -> Finding | None:
     if sharing.are_off():
         text = (
             f"off, by {NATIVE_WAITS}: a lock, a log handler or a connection that native threads share with "
-            "greenlets blocks them for ever"
+            "greenlets blocks them forever"
         )
         return Finding("native waits", Verdict.WARN, text)
     when = "" if sharing.are_shared() else ", from the first job on"

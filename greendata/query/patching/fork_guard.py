@@ -1,6 +1,6 @@
 """Detect that a fork has lost Polars' threads, and make every query in the child raise `PolarsForked`.
 
-Polars' threads do not survive a fork, and a query in the child waits for them silently for ever (the warning was
+Polars' threads do not survive a fork, and a query in the child waits for them silently forever (the warning was
 removed: github.com/pola-rs/polars/pull/20309). So if a process has Polars threads when it forks, every execution in
 the child raises `PolarsForked` at once, in the verbs and in plain ``lf.collect()`` calls.
 

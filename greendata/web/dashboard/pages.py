@@ -118,7 +118,7 @@ def _cancel(job_id: str) -> Response:
     if not has_token():
         return problem(403, "The request did not come from the page", "reload the page")
     if job_id.partition(".")[0] != str(os.getpid()):
-        return problem(409, "Another process answered", f"this is {os.getpid()}")
+        return problem(409, "Another process responded", f"this is {os.getpid()}")
     if not observe.cancel(job_id):
         return problem(404, "No such job runs here")
     current_app.logger.info("dashboard: job %s was cancelled", job_id)
