@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from gevent.monkey import get_original
 
@@ -41,25 +43,27 @@ class Native(Generic[T]):
 
     def __init__(self, func: Callable[..., T], *args: Any) -> None:
         self._outcome: list[tuple[T | None, BaseException | None]] = []
-        self.ident = _start_thread(self._run, (func, args))
-
-    def _run(self, func: Callable[..., T], args: tuple[Any, ...]) -> None:
-        try:
-            outcome = (func(*args), None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the thread is joined
-            outcome = (None, error)  # type: ignore[assignment]
-        hub = get_hub_if_exists()
-        if hub is not None:
-            hub.destroy(destroy_loop=True)
-        self._outcome.append(outcome)
+        run = partial(_run, self._outcome, func, args)
+        self._running = ref(run)  # dead once the thread, which alone has it, refers to nothing any more
+        self.ident = _start_thread(run, ())
 
     def join(self) -> T:
         """Wait for the end while the hub runs, and return the value of the function or raise its error."""
-        until(lambda: self._outcome)
+        until(lambda: self._running() is None)
         value, error = self._outcome[0]
         if error is not None:
             raise error
         return value  # type: ignore[return-value]
+
+
+def _run(outcomes: list[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        outcomes.append((func(*args), None))
+    except BaseException as error:  # noqa: BLE001 - it is raised again where the thread is joined
+        outcomes.append((None, error))
+    hub = get_hub_if_exists()
+    if hub is not None:
+        hub.destroy(destroy_loop=True)
 
 
 def in_a_plain_thread(func: Callable[[], T]) -> T:
