@@ -92,6 +92,12 @@ def pytest_report_header() -> str:
     return f"greendata: {state}; gevent {gevent.__version__} on {loop.__module__}, polars {polars.__version__}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hub() -> None:
+    """Make the hub of this thread, so that no test finds one only because another test came before it."""
+    gevent.get_hub()
+
+
 @pytest.fixture
 def make_gate() -> Iterator[Callable[[], Gate]]:
     """A function that makes gates; whatever it made is open when the test is over."""
