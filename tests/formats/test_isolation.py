@@ -27,7 +27,7 @@ from greendata.formats.isolation import Isolated, isolated_by, reading
 from greendata.pool import pool
 from greendata.pool.engine_setting import Isolation
 from tests.formats.test_parquet_pages import PLAIN, file, page
-from tests.support.child_tasks import abort, allocate, exit_with, hold, hold_the_gil
+from tests.support.child_tasks import abort, allocate_and_hold, exit_with, hold, hold_the_gil
 from tests.support.gates import Gate
 from tests.support.natives import until
 from tests.support.rawservers import answer, serving
@@ -173,7 +173,7 @@ def test_input_that_hangs_the_parser_is_ended_by_an_alarm_even_if_it_holds_the_g
 
 def test_input_that_fills_the_memory_is_too_costly(place: Isolated) -> None:
     with pytest.raises(TooCostly, match="it takes more than 419430400 bytes of memory"):
-        read_in(place, read_and(allocate), MIB, 600)
+        read_in(place, read_and(allocate_and_hold), MIB, 450)
 
 
 def test_the_alarm_does_not_outlive_the_reading(place: Isolated) -> None:

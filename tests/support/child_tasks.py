@@ -21,6 +21,7 @@ from greendata.engines.ray_cluster.program import CANCELLED, FRAME
 __all__ = (
     "abort",
     "allocate",
+    "allocate_and_hold",
     "close_socket_and_hold",
     "exit_with",
     "fail",
@@ -101,6 +102,13 @@ def allocate(step: int, steps: int) -> int:
     return sum(map(len, pieces))
 
 
+def allocate_and_hold(step: int, steps: int) -> None:
+    """Do the same, and do not return."""
+    pieces = [b"x" * step for _ in range(steps)]
+    while pieces:
+        time.sleep(60)
+
+
 def write_to_stderr(size: int) -> None:
     """Write *size* bytes."""
     sys.stderr.write("e" * size)
@@ -136,9 +144,11 @@ def start_and_hold(path: str) -> None:
 
 
 def close_socket_and_hold(path: str) -> None:
-    """Close the socket to the engine, and hold."""
+    """Write the process id to *path*, close the socket to the engine, and do not return."""
+    _write_pid(path, os.getpid())
     os.close(3)
-    hold(path)
+    while True:
+        time.sleep(60)
 
 
 def write_to_socket(text: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Queries, files and schemas that wait at a gate, and a check that work went through the pool.
+"""Queries, files and schemas that wait at a gate, and the pool in states that a test needs.
 
 A ``gate`` here is any function that returns its argument: a `tests.support.gates.Gate` that holds the work, or a
 function of the test that observes it.
@@ -16,9 +16,20 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 import greendata
+from greendata.hub import native
 from tests.support.gates import Gate, rest
+from tests.support.natives import until
 
-__all__ = ("ROWS", "GatedFile", "crowded", "gated", "gated_batches", "gated_schema", "one_worker")
+__all__ = (
+    "ROWS",
+    "GatedFile",
+    "crowded",
+    "gated",
+    "gated_batches",
+    "gated_schema",
+    "killed_before_it_hears",
+    "one_worker",
+)
 
 ROWS = pl.DataFrame({"a": [1, 2, 3]})
 
@@ -86,6 +97,36 @@ def one_worker() -> Iterator[None]:
         yield
     finally:
         greendata.configure(max_workers=before)
+
+
+def killed_before_it_hears(func: Callable[..., object], *args: object, seen: Callable[[], object] = bool) -> object:
+    """Kill a greenlet that waits for a job when that has ended, and before the hub has brought its outcome back.
+
+    Args:
+        func: what the greenlet calls with *args*. It waits for one job of the shared pool.
+        seen: called in the hub between the end of the job and the kill.
+
+    Returns:
+        The value of the greenlet: a `GreenletExit`.
+    """
+
+    def strike() -> None:  # in the hub, which does nothing else meanwhile
+        gate.open()
+        while (now := greendata.stats()).queued or now.running:
+            native.sleep(0.001)
+        seen()
+        greenlet.throw(gevent.GreenletExit)
+
+    gate = Gate()
+    with one_worker():
+        holder = greendata.run(gate)
+        gate.wait_arrived()
+        greenlet = gevent.spawn(func, *args)
+        until(lambda: greendata.stats().queued)
+        gevent.get_hub().loop.run_callback(strike)
+        greenlet.join()
+        holder.get()
+    return greenlet.value
 
 
 @contextmanager
