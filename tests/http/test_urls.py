@@ -196,13 +196,19 @@ def test_a_truncated_parquet_file() -> None:
 
 
 def test_a_cancelled_fetch_leaves_no_file() -> None:
-    with serving({"/": drip(answer(b"a\n", length=10**6))}) as server:
-        result = greendata.read_csv_url(server.url + "/", allow_private=True, timeout=3.0)
-        while not server.requests:
-            gevent.sleep(0.001)
+    gate = Gate()
+
+    def half() -> Iterator[bytes]:
+        yield answer(b"a\n", length=10**6)
+        gate()
+
+    with serving({"/": half}) as server:
+        result = greendata.read_csv_url(server.url + "/", allow_private=True)
+        gate.wait_arrived()
         result.cancel()
         with pytest.raises(JobCancelled):
             result.get()
+        gate.open()
         result.end().get()
 
 
