@@ -402,11 +402,12 @@ def test_closing_frees_a_consumer_that_waits(held: Gate) -> None:
 
 def test_closing_while_the_source_is_running() -> None:
     closed: list[int] = []
-    gate = gevent.event.Event()
+    begun, gate = gevent.event.Event(), gevent.event.Event()
 
     def batches() -> Iterator[pl.DataFrame]:
         try:
             yield FLAT
+            begun.set()
             gate.wait()
             yield FLAT
         finally:
@@ -415,7 +416,7 @@ def test_closing_while_the_source_is_running() -> None:
     chunks = encode(batches(), "ndjson")
     assert next(chunks)
     waiting = gevent.spawn(list, chunks)
-    gevent.idle()
+    begun.wait()
     chunks.close()
     assert closed == []
     gate.set()
