@@ -10,7 +10,7 @@ import _queue
 import _thread
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -27,10 +27,12 @@ __all__ = (
     "SimpleQueue",
     "TIMEOUT_MAX",
     "allocate_lock",
+    "blocked",
     "get_ident",
     "get_native_id",
     "name_this_thread",
     "program_name",
+    "surround_waits",
     "sleep",
     "start_thread",
     "start_thread_watched",
@@ -85,6 +87,23 @@ def start_thread_watched(run: Callable[[], object], on_end: Callable[[], object]
     return thread
 
 
+def blocked() -> AbstractContextManager[None]:
+    """Return the context manager for a block in which the calling thread waits for another thread.
+
+    Example:
+        >>> with blocked():
+        ...     sleep(0)
+    """
+    return _blocked()
+
+
+def surround_waits(context: Callable[[], AbstractContextManager[None]]) -> None:
+    """Enter *context* around each `blocked` block from now on. The pool does, to let another worker take the place."""
+    global _blocked
+    _blocked = context
+
+
+_blocked: Callable[[], AbstractContextManager[None]] = nullcontext  # set once, when the pool is imported
 _TASKS = Path("/proc/self/task")  # Linux; on other systems thread names cannot be read
 
 

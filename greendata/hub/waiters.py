@@ -143,7 +143,8 @@ def wait_on_other_hub(result: Awaited, hub: Any, timer: Timeout | None) -> None:
     link = Link(result, hub, lambda _: waker.resume(sleepers))
     try:
         if result.add_callback(link.wake):
-            sleep_until(timer, hub, sleepers)
+            with native.blocked():
+                sleep_until(timer, hub, sleepers)
     finally:
         result.drop_callback(link.wake)
         link.drop()
@@ -158,9 +159,10 @@ def wait_native(result: Awaited, timeout: float | Timeout | None) -> Timeout | N
     if not result.add_callback(wake):
         return None
     try:
-        while not _sleep_natively(wakeups, ends, result) and not result.ready():
-            if ends is not None and monotonic() >= ends:
-                return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
+        with native.blocked():
+            while not _sleep_natively(wakeups, ends, result) and not result.ready():
+                if ends is not None and monotonic() >= ends:
+                    return timeout if isinstance(timeout, Timeout) else ResultTimeout(result, seconds)
     finally:
         result.drop_callback(wake)
     return None

@@ -94,7 +94,8 @@ class PoolStats:
     """The counters of the pool at one moment.
 
     Attributes:
-        workers: native threads; those that wait for another process included, which `max_workers` does not count.
+        workers: native threads; those that wait for another process or thread included, which `max_workers` does not
+            count.
         running: jobs on them, abandoned ones included.
         queued: jobs that wait.
         abandoned: running jobs whose result is settled (cancelled, out of time).

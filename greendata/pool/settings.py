@@ -23,7 +23,7 @@ class Settings:
             hub's 1 ms tick is 3.6 ms with 2 workers, 2.8 ms with 4 and 2.0 ms with 8, at the same number of queries a
             second: Polars divides its own thread pool among the running queries. Tiny queries use one worker whatever
             the number, see `greendata.pool.workers`. Fewer workers limit the memory of concurrent queries. A thread
-            that waits for a query in another process does not count.
+            that waits for a query in another process, or for a lock that another thread has, does not count.
         max_queue: jobs that may wait. Ten times the 1000 requests that a gunicorn worker accepts: a longer queue means
             an overload rather than a burst. At 2 KiB a job it takes some 20 MiB.
         nice: added to the nice value of Polars' threads (Linux), so that the hub's thread runs first when all cores

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import count
 from math import inf
@@ -42,6 +42,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
+from greenlet import getcurrent
 
 from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native
@@ -59,6 +60,7 @@ from greendata.threads.parking import treat_as_idle_unless, treat_hubs_as_stoppe
 __all__ = (
     "Worker",
     "Workers",
+    "blocked",
     "elsewhere",
     "is_inline_thread",
     "job_of_this_worker",
@@ -72,6 +74,7 @@ STANDBY_INTERVAL = 0.0005  # seconds between two looks of the standby worker
 QUICK_JOBS = 4  # jobs in a STANDBY_INTERVAL, 125 us each: at this rate no second thread is needed
 
 AWAY_AFTER = 0.02  # seconds that a worker waits for another process, until another worker may take its place
+BLOCKED_AFTER = 0.1  # the same for one that waits for another thread; a lock that others use is usually free sooner
 MOST_AWAY = 200  # workers whose place was taken: each is a sleeping thread of some 100 kB
 
 HUB_CLOSE_TIMEOUT = 1.0  # seconds that an exiting process waits for the hubs of workers; it takes milliseconds
@@ -80,11 +83,11 @@ _WAKE, _STANDBY, _END = "wake", "standby", "end"
 _STACK = 20_480  # bytes; greenlet saves a few pages of the stack at a switch
 _OBJECTS = range(1000, 1010)  # each number above 256 is a new object
 _WATCH_INTERVAL = 1.0  # seconds between two looks at waiting jobs: the longest delay after a lost wakeup
-_AWAY_INTERVAL = 0.05  # the same, in a process whose jobs wait for other processes
+_AWAY_INTERVAL = 0.05  # the same, in a process whose jobs wait for other processes or threads
 _LOOK_INTERVAL = 1.0  # seconds between two looks at the names of all threads, which take 0.5 ms
 _RETRY_DELAY = 0.01  # seconds until a worker retries what failed; a guess
 
-_has_been_elsewhere = False  # any thread sets it
+_has_been_away = False  # any thread sets it
 _runtime_threads: tuple[str, ...] = ()  # name prefixes; written at import, see register_inline_threads
 _local = native.Local()
 _names = count()
@@ -94,7 +97,7 @@ class Worker:
     """One native thread and its counters. The thread writes, any thread reads."""
 
     __slots__ = (
-        "elsewhere",
+        "away_at",
         "finished",
         "has_ended",
         "has_exited",
@@ -112,7 +115,7 @@ class Worker:
         self.name = f"greendata-{next(_names)}"
         self.job: Job | None = None  # the job that it runs
         self.since = 0.0  # when that job began, on time.monotonic's clock
-        self.elsewhere: float | None = None  # since when another process works for it, on the same clock
+        self.away_at: float | None = None  # while its job waits: when it no longer counts, on the same clock
         self.taken = 0  # number of jobs taken
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # number of jobs by outcome
         self.waker: HubWaker | None = None  # the hub to notify, with `number`; used by the worker's own thread only
@@ -159,7 +162,7 @@ class Workers:
         self.lock = native.RLock()  # guards everything below; never taken by a submit
         self.workers: set[Worker] = set()  # except that the thread that starts a worker adds it without the lock
         self.lost: set[Worker] = set()  # replaced because they are stuck; their jobs have not returned
-        self.away: set[Worker] = set()  # replaced while another process works for them; they will be back
+        self.away: set[Worker] = set()  # replaced while they wait; they will be back
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # of workers that have ended, and jobs that never ran
         _all_workers.add(self)
 
@@ -533,15 +536,15 @@ class Workers:
         return min(next_away, max(settings.stuck_after - oldest, settings.stuck_after / 10))
 
     def _replace_away(self, now: float) -> float:
-        """Do not count workers for which another process works any more. Return the seconds until the next look."""
-        times = {worker: worker.elsewhere for worker in list(self.workers)}
-        waits = {worker: now - since for worker, since in times.items() if since is not None}
+        """Do not count workers that only wait. Return the seconds until the next look."""
+        times = {worker: worker.away_at for worker in list(self.workers)}
+        waits = {worker: at - now for worker, at in times.items() if at is not None}
         for worker, seconds in waits.items():
-            if seconds >= AWAY_AFTER and len(self.away) < MOST_AWAY and not worker.lost:
+            if seconds <= 0 and len(self.away) < MOST_AWAY and not worker.lost:
                 self.away.add(worker)
                 self.workers.discard(worker)
-        soon = min((AWAY_AFTER - seconds for seconds in waits.values() if seconds < AWAY_AFTER), default=inf)
-        return min(soon, _AWAY_INTERVAL) if _has_been_elsewhere else soon
+        soon = min((seconds for seconds in waits.values() if seconds > 0), default=inf)
+        return min(soon, _AWAY_INTERVAL) if _has_been_away else soon
 
 
 def _check_memory() -> None:
@@ -577,8 +580,7 @@ def is_inline_thread() -> bool:
     return known
 
 
-@contextmanager
-def elsewhere() -> Iterator[None]:
+def elsewhere() -> AbstractContextManager[None]:
     """Record that another process works for the calling worker in the block, which only waits.
 
     If jobs wait for a worker meanwhile, and the block takes longer than `AWAY_AFTER`, another worker takes its place:
@@ -588,17 +590,37 @@ def elsewhere() -> Iterator[None]:
         >>> with elsewhere():
         ...     pass
     """
-    global _has_been_elsewhere
+    return _waiting(AWAY_AFTER)
+
+
+def blocked() -> AbstractContextManager[None]:
+    """Record that the calling worker waits in the block for another thread: for a lock, an event, a result.
+
+    What it waits for may need a worker. A greenlet that holds a lock during a query, for example, would wait for ever
+    behind queries whose functions take that lock. So another worker takes its place after `BLOCKED_AFTER`.
+
+    Example:
+        >>> with blocked():
+        ...     pass
+    """
+    return _waiting(BLOCKED_AFTER)
+
+
+@contextmanager
+def _waiting(seconds: float) -> Iterator[None]:
+    """Let another worker take the place of the calling one if the block takes longer than *seconds*."""
+    global _has_been_away
     worker: Worker | None = getattr(_local, "worker", None)
-    if worker is None or worker.elsewhere is not None:
+    # A greenlet that a job has started does not speak for the job.
+    if worker is None or worker.job is None or worker.away_at is not None or getcurrent().parent is not None:
         yield
         return
-    _has_been_elsewhere = True
-    worker.elsewhere = monotonic()
+    _has_been_away = True
+    worker.away_at = monotonic() + seconds
     try:
         yield
     finally:
-        worker.elsewhere = None
+        worker.away_at = None
 
 
 def run_inline_here() -> None:
@@ -667,6 +689,7 @@ def _are_busy() -> bool:
 
 
 _all_workers: WeakSet[Workers] = WeakSet()  # any thread adds
+native.surround_waits(blocked)
 treat_hubs_as_stopped_where(is_inline_thread)
 treat_as_idle_unless(_are_busy, Workers._serve, Workers._watch_stuck)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -144,6 +144,12 @@ class ParkingLot(deque["_WaitingGreenlet | _WaitingThread"]):
             BlockingSwitchOutError: the hub greenlet itself called, and the resource is not available.
             LoopExit: no thread is left that could wake the greenlet.
         """
+        if not _is_hub_stopped():
+            return self._wait(attempt, timeout, elsewhere=elsewhere)
+        with native.blocked():
+            return self._wait(attempt, timeout, elsewhere=elsewhere)
+
+    def _wait(self, attempt: Callable[[], object], timeout: float | None, *, elsewhere: bool) -> bool:
         waiter = _waiter(self, HUB_PATIENCE if elsewhere else 0.0)
         ends = None if timeout is None else monotonic() + timeout
         is_interrupted = True  # perhaps between a wakeup and the attempt that it asks for

@@ -1,23 +1,26 @@
-"""Jobs that wait for another process: their workers leave room for others, within a bound."""
+"""Jobs that wait for another process or thread: their workers leave room for others, within a bound."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import polars as pl
 import pytest
 
 import greendata
-from greendata import ProcessEngine
+from greendata import Caller, ProcessEngine
 from greendata.errors import PoolFull
 from greendata.hub import native
 from greendata.pool import workers
 from greendata.pool.pool import Pool
 from greendata.pool.workers import elsewhere
+from greendata.threads.parking import ParkingLot
 from tests.support.child_tasks import held_query
 from tests.support.gates import Gate
 from tests.support.natives import settle_down, small_pool, until
+from tests.support.processes import run_python
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_on_other_threads_and_nested_the_block_runs() -> None:
         with elsewhere():
             with elsewhere():
                 pass
-            return workers._local.worker.elsewhere is not None
+            return workers._local.worker.away_at is not None
 
     assert greendata.run(nested).get()
 
@@ -121,3 +124,75 @@ def test_reports_in_children_leave_the_workers_to_small_queries(tmp_path: Path) 
         for report in reports:
             report.cancel()
     settle_down(greendata.pool.pool.shared)
+
+
+# -- waiting for other threads --------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["without a hub", "with a hub"])
+def pool_of_one(request: pytest.FixtureRequest) -> Pool:
+    pool = small_pool(max_workers=1)
+    if request.param == "with a hub":
+        pool.submit(gevent.sleep, 0).get()  # the worker keeps it
+    return pool
+
+
+def test_a_worker_that_waits_for_another_thread_leaves_its_place(pool_of_one: Pool) -> None:
+    pool, lot, is_free = pool_of_one, ParkingLot(), []
+    waiting = [pool.submit(lot.wait, lambda: bool(is_free)) for _ in range(3)]
+    assert pool.submit(sum, [1, 2]).get() == 3
+    assert not any(result.ready() for result in waiting)
+    is_free.append(True)
+    lot.wake_all()
+    assert [result.get() for result in waiting] == [True] * 3
+    settle_down(pool)
+    assert_one_at_a_time(pool)
+
+
+def test_a_worker_that_waits_for_a_greenlet_leaves_its_place_to_what_the_greenlet_needs(pool_of_one: Pool) -> None:
+    pool, here = pool_of_one, Caller.current()
+
+    def ask_a_greenlet() -> int:
+        return here.call_soon(lambda: pool.submit(sum, [1, 2]).get()).get()
+
+    results = [pool.submit(ask_a_greenlet) for _ in range(3)]
+    assert [result.get() for result in results] == [3] * 3
+    settle_down(pool)
+    assert_one_at_a_time(pool)
+
+
+def test_a_greenlet_that_a_job_left_behind_may_wait_for_ever(pool_of_one: Pool, held: Gate) -> None:
+    pool, lot = pool_of_one, ParkingLot()
+
+    def leave_a_greenlet() -> None:
+        gevent.spawn(lot.wait, lambda: False)
+        gevent.sleep(0)
+
+    pool.submit(leave_a_greenlet).get()
+    pool.submit(gevent.sleep, 0).get()
+    assert not pool.submit(lambda: workers._local.worker.away_at is not None).get()
+
+
+def test_queries_with_functions_that_take_a_lock_which_a_request_holds_during_a_query() -> None:
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import threading
+        import gevent, greendata, polars as pl
+
+        greendata.patch_polars()
+        greendata.configure(max_workers=2)
+        loading, df = threading.Lock(), pl.DataFrame({"a": [1, 2]})
+
+        def look_up(value):
+            with loading:
+                return value
+
+        def request():
+            with loading:
+                df.lazy().select(pl.col("a").sum()).collect()
+            return df["a"].map_elements(look_up, return_dtype=pl.Int64).sum()
+
+        requests = [gevent.spawn(request) for _ in range(20)]
+        print({job.get() for job in requests})
+    """
+    assert run_python(code) == (0, "{3}\n", "")

@@ -118,7 +118,7 @@ def test_a_waiter_that_a_signal_handler_interrupts_after_its_wakeup_passes_it_on
     coins = Coins()
     second = gevent.spawn(coins.wait)  # begins once this greenlet, the first, waits
     gevent.spawn(gevent.spawn, coins.give)
-    sys.setprofile(at("return", "sleep", ParkingLot.wait.__code__, stop))
+    sys.setprofile(at("return", "sleep", ParkingLot._wait.__code__, stop))
     with pytest.raises(Interruption):
         coins.wait()
     gevent.idle()
