@@ -1,4 +1,4 @@
-"""Queries in a process that has lost Polars' threads by a fork: they run in child processes.
+"""Run queries in child processes, in a process that has lost Polars' threads in a fork.
 
 ``greendata.configure(on_fork="process")`` asks for it, so that ``gunicorn --preload`` works although the application
 runs queries when it is imported. `greendata.query.patching.polars_forked` puts the functions of `REPLACEMENTS` in the
@@ -56,10 +56,10 @@ def _collect_batches(_func: Any, plan: Any, **options: Any) -> Iterator[Any]:
 
 
 def _ask_plan(func: Any, plan: Any, *args: Any, **options: Any) -> Any:
-    return _engine().call(_answer, func.__name__, plan_of(plan), args, options)
+    return _engine().call(_native_result, func.__name__, plan_of(plan), args, options)
 
 
-def _answer(name: str, lf: pl.LazyFrame, args: Any, options: Any) -> Any:
+def _native_result(name: str, lf: pl.LazyFrame, args: Any, options: Any) -> Any:
     """Return what a native function returns, in a child."""
     return getattr(native_plan(lf), name)(*args, **options)
 
@@ -127,7 +127,7 @@ def _rechunked(lf: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _in_place_of(replacement: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return what wraps a native function: a function that calls *replacement* with it and the arguments."""
+    """Return a wrapper of native functions, which calls *replacement* with the function and the arguments."""
 
     def wrap(func: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **options: replacement(func, *args, **options)

@@ -1,9 +1,9 @@
-"""The program of a child process. `serve` runs queries and functions for an engine, one after the other.
+"""The program of a child process. `serve` runs queries and functions for an engine, one at a time.
 
 `main` is called with a socket as descriptor 3 and the read end of a pipe as descriptor 4. The first message says which
-function is to serve the socket. Nobody writes to the pipe. Its only other end is in the parent, so the kernel reports
-its end when the parent is gone, however it went. The report is a SIGKILL (fcntl's F_SETSIG), which works even while
-native code holds the GIL, and before the interpreter has begun, because the parent asks for it. Linux's
+function is to serve the socket. Nothing is ever written to the pipe. Its only other end is in the parent, so the kernel
+reports its end when the parent is gone, for whatever reason. The report is a SIGKILL (fcntl's F_SETSIG), which works
+even while native code holds the GIL, and before the interpreter has begun, because the parent asks for it. Linux's
 PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
 """
 
@@ -63,7 +63,9 @@ def main() -> None:
     os.set_inheritable(SOCKET, False)
     os.set_inheritable(LIFELINE, False)
     if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
-        sys.stdout.reconfigure(line_buffering=True)  # this process is killed in the end: nobody writes a buffer out
+        sys.stdout.reconfigure(
+            line_buffering=True
+        )  # this process is killed in the end, and a full buffer would be lost
     sock = _socket.socket(fileno=SOCKET)
     try:
         (program, arguments, memory_limit), _ = receive(sock)
@@ -84,7 +86,7 @@ def last_lines(wrote: str) -> str:
 
 
 def serve(sock: _socket.socket, inner: str) -> None:
-    """Answer one request after the other. *inner* is the engine that computes, see `ProcessEngine`.
+    """Serve one request after the other. *inner* is the engine that computes, see `ProcessEngine`.
 
     Raises:
         ConnectionLost, OSError: the engine has closed the socket.
@@ -94,14 +96,14 @@ def serve(sock: _socket.socket, inner: str) -> None:
     while True:
         (directory, task, arguments), files = receive(sock)
         if directory is not None:
-            with suppress(OSError):  # the server has entered one that it could not enter now
+            with suppress(OSError):  # the server has entered a directory that has become inaccessible
                 os.chdir(directory)
         _answer(sock, getattr(server, task), (*arguments, files) if files else arguments)
         close_all(files)
 
 
 def end_with_last_writer(lifeline: int, pid: int) -> None:
-    """Have the kernel end the process *pid*, and those that it starts, when nobody can write to the pipe any more."""
+    """Have the kernel end the process *pid*, and those that it starts, when the last writer of the pipe is gone."""
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -pid)  # its process group
     fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
@@ -142,7 +144,7 @@ def _send_done(sock: _socket.socket, value: Any, files: list[int]) -> None:
 
 
 def _receive_or_end(sock: _socket.socket) -> tuple[Any, list[int]]:
-    """Return the next message. Without one this process is of no use: no query may see that as its own error."""
+    """Return the next message. Without one the process ends, because the query must not see that as its own error."""
     try:
         return receive(sock)
     except BaseException:  # noqa: BLE001
@@ -158,7 +160,7 @@ def packed_error(error: BaseException) -> tuple[bytes, str, str]:
         text = type(error).__qualname__
     try:
         packed = dumps(error)
-        pickle.loads(packed)  # an error whose arguments are not those of its class can be pickled only
+        pickle.loads(packed)  # an error whose arguments are not those of its class can be pickled, but not loaded
     except BaseException:  # noqa: BLE001
         packed = b""
     return packed, text, _trace_of(error)
@@ -246,7 +248,7 @@ class _Server:
     def batches(self, unshared: list[str], plans: list[bytes], options: bytes) -> tuple[Any, list[int]]:
         """Send the result of a query in batches, each when it is asked for, and return at the end.
 
-        The answers are pairs: whether it is the last one, and a list with the batch. If there was no batch, the last
+        The replies are pairs: whether it is the last one, and a list with the batch. If there was no batch, the last
         one has a frame without rows. Polars' own iterator of batches would end early, without an error, where a query
         panics. This raises.
         """

@@ -1,4 +1,4 @@
-"""`ChildPool`: the children of one engine, each of which is leased to one job at a time, and a warm spare one."""
+"""`ChildPool`: the children of one engine, each leased to one job at a time, and a spare one that is ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from greendata.pool.workers import elsewhere, run_in_new_thread
 
 __all__ = ("ChildPool",)
 
-MOST_ASIDE = 16  # streams whose place others have: the child of each takes some 60 MB of memory
+MOST_ASIDE = 16  # streams that may be set aside: the child of each takes some 60 MB of memory
 
 # Options of jemalloc, which allocates for Polars. On huge pages, where the system has them on request, a new frame of
 # 125 MB took 13 ms instead of 43 ms, most of which were page faults. A child has 15 MB more for it.
@@ -28,7 +28,7 @@ _ALLOCATOR = "_RJEM_MALLOC_CONF"
 
 
 class ChildPool:
-    """Children that are started when they are needed, replaced when they end, and taken in turn by those who wait.
+    """Children that are started when needed, replaced when they end, and given to waiting workers in turn.
 
     Safe from any thread. Workers of greendata's pool call it: it waits natively.
 
@@ -59,11 +59,13 @@ class ChildPool:
         finalize(self, _end_all, self.idle).atexit = False
         self.busy: set[Child] = set()
         self.aside: set[Child] = set()  # those of open streams, which are not counted
-        self.waiting: deque[_Waiter] = deque()  # for a child, while `size` are busy; who removes one tells it why
+        self.waiting: deque[_Waiter] = (
+            deque()
+        )  # for a child, while `size` are busy; the thread that removes one ends its wait
 
     @contextmanager
     def child(self) -> Iterator[Child]:
-        """Lease a child for the block. The job that gives its result up meanwhile ends the child, or the wait for it.
+        """Lease a child for the block. If the job's result is given up meanwhile, the child, or the wait for it, ends.
 
         Raises:
             EngineClosed, OSError, JobCancelled: see `lease`.
@@ -94,16 +96,16 @@ class ChildPool:
         try:
             with stopped_by(partial(self._stop_waiting, waiter)):
                 return waiter.wait()
-        except BaseException:  # also an interruption of the main thread: nobody takes what is given to it later
+        except BaseException:  # also an interruption of the main thread: a child that it is given later would be lost
             self._leave(waiter)
             raise
 
     def give_back(self, child: Child) -> None:
-        """Take *child* back, or end it and reap it if nobody shall use it again."""
+        """Take *child* back, or end it and reap it if it must not be used again."""
         limit = self._memory_limit
         is_worn = child.requests >= self._recycle_after or (limit is not None and child.memory > limit // 2)
         others = len(self.idle) + len(self.busy - {child})
-        is_needed = others <= self._size  # those of streams that were set aside are more than that
+        is_needed = others <= self._size  # there are more if children of streams that were set aside come back
         if is_worn or child.was_killed or self._is_closed or not is_needed:
             child.kill()
             child.reap()
@@ -117,7 +119,7 @@ class ChildPool:
     def set_aside(self, child: Child) -> None:
         """Let another child take the place of *child*, whose stream waits for its consumer, for `MOST_ASIDE` streams.
 
-        A consumer that is slow, or that runs queries of its own for each batch, keeps nobody waiting. Idempotent.
+        So a consumer that is slow, or that runs queries for each batch, keeps no other query waiting. Idempotent.
         """
         with self._lock:
             if child in self.busy and len(self.aside) < MOST_ASIDE:
@@ -151,7 +153,7 @@ class ChildPool:
             return None
 
     def _serve_waiters(self) -> None:
-        """Give children to those who wait, as far as there are places. Call under the lock."""
+        """Give children to waiting workers, as far as there are places. Call under the lock."""
         while len(self.busy) < self._size and (waiter := self._next_waiter()) is not None:
             try:
                 waiter.give(self._take(), None)
@@ -159,7 +161,7 @@ class ChildPool:
                 waiter.give(None, error)
 
     def _leave(self, waiter: _Waiter) -> None:
-        with self._lock, suppress(ValueError):  # after the lock is free, it has what it was to be given
+        with self._lock, suppress(ValueError):  # a thread that gives it a child now does so first, under the lock
             self.waiting.remove(waiter)
         if waiter.child is not None:
             self.give_back(waiter.child)

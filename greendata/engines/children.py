@@ -1,4 +1,4 @@
-"""`Child`: a process that runs queries, as its engine sees it: started, asked, killed, reaped.
+"""`Child`: a process that runs queries, as its engine uses it: starts it, sends requests, kills it, reaps it.
 
 It uses native system calls only. gevent's child watchers and handlers of SIGCHLD are not involved, so it does not
 matter who has installed one, or which thread starts the child.
@@ -9,7 +9,7 @@ matter who has installed one, or which thread starts the child.
     ask(): sends the request    -------->    runs the query
            polls the socket and the                     <--------     kill(): SIGKILL
            descriptor of the process
-           reads the answer, or reaps
+           reads the reply, or reaps
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _POLLIN, _POLLOUT = 1, 4
 
 _MEMORY_INTERVAL = 10  # milliseconds between two looks at a child with a memory limit: 4 to 8 MiB of overshoot
 _STATE_INTERVAL = 1000  # milliseconds between two looks at any other
-_END_TIMEOUT = 1000  # milliseconds that a process which has closed its socket has for its end
+_END_TIMEOUT = 1000  # milliseconds for a process to end that has closed its socket
 _FIRST_FREE = 64  # descriptors are moved above this number before they get the fixed numbers of the child
 _MAX_STDERR = 1 << 20  # bytes of stderr that are kept when a request is over
-_STDERR_READ = 1 << 16  # bytes of it in which the reason of an end is looked for
-_MAX_STDERR_NOW = 64 << 20  # the same while it runs: what is written in the moment of the cut is lost
+_STDERR_READ = 1 << 16  # last bytes of it that are searched for the reason of an end
+_MAX_STDERR_NOW = 64 << 20  # the same while it runs: what is written at the moment of the cut is lost
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
@@ -73,11 +73,11 @@ class Child:
     def __init__(
         self, program: str, arguments: tuple[Any, ...], memory_limit: int | None, environment: dict[str, str]
     ) -> None:
-        self.is_ready = False  # it has imported Polars; the worker that uses it writes, and so for the next ones
+        self.is_ready = False  # it has imported Polars; the worker that uses the child writes
         self._owner = os.getpid()
         self._has_closed = False  # it was reaped, or forgotten; written under the lock
-        self.requests = 0  # that it has got
-        self.keys: set[str] = set()  # of the shared frames that it has
+        self.requests = 0  # that it was sent; the worker that uses it writes
+        self.keys: set[str] = set()  # of the shared frames that it has; the worker that uses it writes
         self.was_killed = False  # any thread sets it, under the lock
         self._using = native.allocate_lock()  # held by the thread that asks, and by the one that reaps
         self._status: int | None = None  # of its end; set before `is_gone`
@@ -180,7 +180,7 @@ class Child:
                 (word, value), received = self._exchange(*frame(value), key=value)
         except (ConnectionLost, OSError) as error:
             raise self._died() from error
-        except BaseException as error:  # garbage, or an interruption of the calling thread: nobody reads the answer
+        except BaseException as error:  # garbage, or an interruption of the calling thread: the reply will not be read
             self.kill()
             died = self._died()
             if isinstance(error, Exception):
@@ -192,7 +192,7 @@ class Child:
         return value, received
 
     def _exchange(self, message: object, files: list[int] | None = None, key: str | None = None) -> tuple[Any, Any]:
-        """Send *message*, which brings the frame with that *key*, and return the answer."""
+        """Send *message*, which brings the frame with that *key*, and return the reply."""
         send(self._sock, message, files, self._wait_to_send)
         if key is not None:
             self.keys.add(key)
@@ -204,7 +204,7 @@ class Child:
 
     @property
     def is_gone(self) -> bool:
-        """True if it was reaped, and in every fork of the process that has started it: there nobody may end it."""
+        """True if it was reaped, and in every fork of the process that started it, which must not end it."""
         return self._has_closed or os.getpid() != self._owner
 
     @property
@@ -234,7 +234,7 @@ class Child:
         return self._status
 
     def reap_if_unused(self) -> None:
-        """Do the same unless a worker waits for an answer: that does it. Safe from any thread."""
+        """Do the same unless a worker waits for a reply: that worker reaps it. Safe from any thread."""
         if self._using.acquire(False):
             try:
                 self._reap()
@@ -244,7 +244,7 @@ class Child:
     # -- any thread -----------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """End the process at once. Never blocks; the worker that waits for an answer reaps it."""
+        """End the process at once. Never blocks; the worker that waits for a reply reaps it."""
         with self._lock:
             self.was_killed = True
             if not self.is_gone:
@@ -276,7 +276,7 @@ class Child:
             self._poll.modify(self._sock.fileno(), _POLLIN)
 
     def _wait(self) -> None:
-        """Return when the socket can be read or written, whichever is polled. Kill a process that must not go on.
+        """Return when the socket can be read or written, whichever is polled. Kill a process that must not continue.
 
         Raises:
             ConnectionLost: the process has ended.
@@ -295,7 +295,7 @@ class Child:
     def _died(self) -> WorkerDied:
         self._poll.unregister(self._sock.fileno())
         if not self._poll.poll(_END_TIMEOUT):
-            self.kill()  # it has closed its end and lives: it answers no more
+            self.kill()  # it has closed its end and still lives: it will not reply
         self._reap()
         status, wrote = self._status, last_lines(self._wrote)
         if self._limit is not None:
@@ -392,7 +392,7 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
 
 
-# A fork copies descriptors. If its child kept the lifeline of a process, that would outlive the server.
+# A fork copies descriptors. If its child kept the lifeline of a process, that process would outlive the server.
 _fork_lock = native.RLock()  # held while a process is started, and for a fork
 _is_forking = False  # under the lock
 _living: set[Child] = set()  # those that have descriptors here; any thread, under the lock

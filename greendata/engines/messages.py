@@ -3,9 +3,9 @@
 The sockets are native ones, whatever gevent has patched.
 
 A message is a mark, its length in 8 bytes, then the pickle. Descriptors travel with the first byte. A frame in a
-message is its IPC stream, or the index of a descriptor: a sealed file in memory, which the receiver may map. Whatever
-else is written to the socket, by a function in the child for example, has no mark: it is an error, and nobody waits
-for the rest of it.
+message is its IPC stream, or the index of a descriptor: a sealed file in memory, which the receiver may map. Anything
+else that is written to the socket, for example by a function in the child, has no mark: it is an error, and the rest of
+it is not awaited.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConnectionLost(Exception):
 
 
 class NotAMessage(Exception):
-    """Something else than a message was received."""
+    """Something other than a message was received."""
 
 
 def send(
@@ -59,7 +59,7 @@ def send(
     """Send *message*.
 
     Args:
-        descriptors: of files that the receiver shall have, too.
+        descriptors: of files that are sent with it.
         wait_to_send: called while the receiver's buffer is full; returns when there is room. Without it, the call
             blocks natively.
 
@@ -91,8 +91,8 @@ def receive(
 
     Args:
         wait_for_more: called before each read but the first; returns when there is more to read.
-        is_one_of_many: whether another one may follow at once, which costs a read more. Otherwise that is an error: the
-            other side waits for an answer first.
+        is_one_of_many: whether another one may follow at once, which costs one more read. Otherwise that is an error,
+            because the other side waits for a reply first.
 
     Raises:
         ConnectionLost: the other side has closed its end.
@@ -142,14 +142,14 @@ def _more(sock: _socket.socket, wait_for_more: Callable[[], object] | None, most
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close *descriptors*, which nobody uses any more."""
+    """Close *descriptors*, which are no longer used."""
     for descriptor in descriptors:
         with suppress(OSError):  # closed already
             os.close(descriptor)
 
 
 def dumps(value: object) -> bytes:
-    """Return *value* as a pickle, by cloudpickle if that is installed: it knows lambdas and functions of a program.
+    """Return *value* as a pickle, made by cloudpickle if that is installed: it can pickle lambdas and local functions.
 
     Raises:
         Exception: it cannot be pickled.
@@ -163,7 +163,7 @@ def dumps(value: object) -> bytes:
 
 
 def remedy_for(error: Exception) -> str:
-    """Return what to install against *error*, which arose around a pickle, as the end of a text; "" if nothing helps.
+    """Return what to install to avoid *error*, an error of pickling, as the end of a text; "" if nothing helps.
 
     Without cloudpickle, functions travel as their names: a lambda has none, and a child cannot import a script.
     """

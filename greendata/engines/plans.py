@@ -1,4 +1,4 @@
-"""Plans, options and frames in the form in which they cross to another process and back."""
+"""Convert plans, options and frames to and from the form in which they cross to another process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SEALS = _SHRINK | _GROW | _WRITE | _SEAL
 
 
 class _Limited:
-    """A file that takes `MAX_PLAN` bytes and no more. Not an `io.BytesIO`, to which Polars writes all at the end."""
+    """A file that takes at most `MAX_PLAN` bytes. Not an `io.BytesIO`, to which Polars writes all at the end."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -53,7 +53,7 @@ class _Limited:
         """Write *data*.
 
         Raises:
-            OSError: there is no room for it.
+            OSError: it would exceed the limit.
         """
         self.is_full = len(self.data) + len(data) > MAX_PLAN
         if self.is_full:
@@ -62,14 +62,14 @@ class _Limited:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: all has been written."""
+        """Do nothing: everything has been written."""
 
 
 def pack_plan(lf: pl.LazyFrame, engine: str) -> bytes:
     """Return the plan of *lf* as bytes, for the engine with that class name.
 
-    A plan with a large frame inside is refused when its first bytes are written, before seconds are spent on the rest.
-    To look for such frames first, Polars would resolve the plan, and for that read files in this process.
+    A plan with a large frame inside is refused while its first bytes are written, before seconds are spent on the rest.
+    A search for such frames beforehand would make Polars resolve the plan, and so read files in this process.
 
     Raises:
         NotSendable: it has a large frame inside, or something that exists in this process only.

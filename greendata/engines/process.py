@@ -29,12 +29,12 @@ class ProcessEngine(SendingEngine):
     """A Polars engine that runs each query in a child process of its own interpreter.
 
     `Result.cancel`, a deadline, and a client that leaves end the process, and so the query with all its memory. A
-    query that needs too much memory, or that crashes, fails alone: the server and its other queries go on.
+    query that needs too much memory, or that crashes, fails alone: the server and its other queries continue.
 
     A child runs one query at a time; a stream of batches has its child until it ends or is closed. While the consumer
     of a stream works, another child takes its place, for 16 streams at most. Each child is a fresh interpreter, never a
     fork of this process. It ends with this process, however that ends, and with it the programs that its functions have
-    started. One spare child is kept warm, to take the place of one that has ended. Children have the environment of
+    started. One spare child is kept ready, to take the place of one that has ended. Children have the environment of
     this process without ``GREENDATA_*``, the flags of its interpreter, and its current directory. What they write to
     stdout and stderr appears here.
 

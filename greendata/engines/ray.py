@@ -41,15 +41,16 @@ class RayTasks(SendingEngine):
 
     One child process, which gevent has not patched, is the driver of all queries of the engine: it submits them, and
     hands their frames over in files in memory, which this process maps. The nodes must be able to import greendata, and
-    have its version, Polars' and Python's (3.11, 3.12 and so on) of this process. They read and write files by the
-    paths in the query.
+    must have the same versions of greendata, Polars and Python (3.11, 3.12 and so on) as this process. They read and
+    write files by the paths in the query.
 
     `Result.cancel`, a deadline, and a client that leaves end the task with its process. If a node dies, its queries run
     on another one, *retries* times each, and so do those whose process crashes. Queries that write files are not
     repeated, because they may have written. If the driver dies, its queries fail, and the next one starts another.
 
     `polars.collect_all` runs each query as a task of its own, on all nodes. A single query runs on one node: Ray tasks
-    do not exchange rows, so there is no join or group-by across nodes. `scan_partitions` does what is possible without.
+    do not exchange rows, so there is no join or group-by across nodes. `scan_partitions` does what is possible without
+    that.
 
     If the cluster requires a token, set Ray's own variables: ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN``. Safe from
     any thread; a greenlet that calls it waits without blocking the hub. Queries that wait for the cluster leave the

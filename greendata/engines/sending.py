@@ -1,4 +1,4 @@
-"""`SendingEngine`: what engines have in common that send plans to other processes."""
+"""`SendingEngine`: the base of engines that send plans to other processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from greendata.pool.engine_setting import is_factory
 
 __all__ = ("SendingEngine",)
 
-BATCH_ROWS = 50_000  # in a batch, if the caller does not say
+BATCH_ROWS = 50_000  # rows in a batch by default
 _INNER = ("auto", "in-memory", "streaming")
 
 
@@ -66,7 +66,7 @@ class SendingEngine(Closing, pl.Engine):
             WorkerDied, MemoryLimitExceeded: the process that ran the query has ended.
             NotSendable: the plan or an option cannot be sent.
             EngineClosed: the engine was closed.
-            EngineFailed: the engine of a factory cannot be made, or returns something else than a frame.
+            EngineFailed: the engine of a factory cannot be made, or does not return a frame.
         """
         if options.pop("background", False):
             raise NotSendable("background=True returns an object that lives in this process; use greendata.collect")
@@ -158,7 +158,7 @@ class SendingEngine(Closing, pl.Engine):
         """
         for name in ("post_opt_callback", "sinked_paths_callback"):
             if options.get(name) is not None:
-                raise NotSendable(f"{name} would be called in another process, where nobody sees it; leave it out")
+                raise NotSendable(f"{name} would be called in another process and not in this one; leave it out")
         try:
             packed = pack_options(options)
         except Exception as error:

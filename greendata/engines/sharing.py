@@ -40,7 +40,7 @@ def share(frame: pl.DataFrame, parts: list[pl.DataFrame] | None = None) -> pl.La
 
 
 def _share(frame: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.LazyFrame:
-    """Pack and register the frame. If nobody waits any more for the query on it, it is forgotten with that."""
+    """Pack and register the frame. If the returned query is dropped, so is the frame."""
     key = f"greendata-frame-{os.getpid()}-{next(_keys)}"
     packed_frames[key] = pack(parts)
     shared = SharedFrame(key, frame)

@@ -1,7 +1,7 @@
 """Folders for what Polars moves out of memory in a child: one for each, which is removed with it.
 
 An engine removes the folder of a child that has ended. A server that is killed removes nothing. So the name of a
-folder tells which server made it, and the next one removes the folders of those that are gone.
+folder says which server made it, and the next server removes the folders of those that are gone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME = re.compile(r"greendata-spill-(\d+)-(\d+)-(\d+)-[0-9a-f]+")
 
 
 def folder_for_child(environment: Mapping[str, str]) -> str:
-    """Return the path of a folder that does not exist yet, for a child with *environment*. Nobody can guess it."""
+    """Return the path of a folder that does not exist yet, for a child with *environment*. It cannot be guessed."""
     pid = os.getpid()
     name = f"greendata-spill-{_namespace()}-{pid}-{_started(pid)}-{secrets.token_hex(8)}"
     return os.path.join(_base(environment), name)

@@ -34,7 +34,7 @@ class ChildStream(Closing):
 
     Args:
         children: those of the engine.
-        start: has a child begin, and returns its first answer.
+        start: makes a child begin, and returns its first reply.
     """
 
     def __init__(self, children: ChildPool, start: Callable[[Child], tuple[Any, list[int]]]) -> None:
@@ -44,7 +44,7 @@ class ChildStream(Closing):
         self._child_lock = native.allocate_lock()  # held to kill it: after it has left, it works for others
         self._is_closed = False  # any thread sets it
         self._consuming = native.allocate_lock()  # held by the consumer, and by the thread that releases the child
-        self._schema: pl.Schema | None = None  # known after the first answer
+        self._schema: pl.Schema | None = None  # known after the first reply
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return self

@@ -127,7 +127,7 @@ def paginate(
 ) -> Result[pl.DataFrame]:
     """Fetch *url* and the pages that follow it, and return the JSON rows of all of them as one frame.
 
-    Each page is requested when the one before has arrived. If a request fails in a way that another attempt may mend
+    Each page is requested when the one before has arrived. If a request fails in a way that may be temporary
     (no response, one that is cut short, status 429, 500, 502, 503 or 504), it is sent again after a pause: as long as
     the server asks in Retry-After, otherwise 1 second, doubled with each failure up to 60, with jitter. The pauses are
     spent in a greenlet if the calling thread has a hub.
@@ -262,7 +262,7 @@ class _Pages:
         return url
 
     def _fetch_patiently(self, url: str, left: int) -> _Answer:
-        """Return the answer for a page, after several attempts if need be."""
+        """Return the response for a page, after several attempts if necessary."""
         for attempt in count(1):
             asked = None
             try:

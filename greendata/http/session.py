@@ -222,7 +222,7 @@ class _Request:
     def __init__(self, session: requests.Session, url: str, headers: dict[str, str], seconds: float) -> None:
         self.url = url
         self._session = copy(session)
-        self._session.cookies = RequestsCookieJar()  # those of a shared one would grow, and tell of other requests
+        self._session.cookies = RequestsCookieJar()  # those of a shared one would grow, and reveal other requests
         self._headers = headers
         self._seconds = seconds
         self._begun = monotonic()

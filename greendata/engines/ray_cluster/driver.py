@@ -1,7 +1,7 @@
-"""`Driver`: a child process that serves many requests at a time, as its engine sees it.
+"""`Driver`: a child process that serves many requests at a time, as its engine uses it.
 
-One native thread reads and writes its socket and watches the process. It hands each answer to the worker that waits for
-it, and when the process ends it tells all of them.
+One native thread reads and writes its socket and watches the process. It hands each reply to the worker that waits for
+it, and when the process ends, it fails all requests.
 
     workers                               I/O thread                       child
     -------                               ----------                       -----
@@ -33,7 +33,7 @@ __all__ = ("Answers", "Driver")
 Answers = native.SimpleQueue[tuple[str, Any, list[int]]]  # word, value, descriptors
 _poll: Any = get_original("select", "poll")
 _POLLIN, _POLLOUT = 1, 4
-_STATE_INTERVAL = 1000  # milliseconds between two looks at a process that is asked something
+_STATE_INTERVAL = 1000  # milliseconds between two looks at a process with pending requests
 
 
 class Driver(Child):
@@ -41,10 +41,10 @@ class Driver(Child):
 
     Args:
         program: the name of the function that serves the engine there, see `greendata.engines.child`. Its first message
-            is the answer to request 0: it is ready, or why not.
+            is the reply to request 0: it is ready, or why not.
         arguments: for that function.
         environment: of the process.
-        unready: makes the error for requests from what the process wrote to stderr before it ended unready.
+        unready: makes the error of the requests, from the stderr of a process that ended before it was ready.
 
     Raises:
         OSError: the system has no more processes or descriptors.
@@ -83,7 +83,7 @@ class Driver(Child):
     # -- any thread -----------------------------------------------------------------------------------
 
     def begin(self, number: int, *messages: tuple[tuple[Any, ...], list[int]]) -> Answers:
-        """Send *messages*, the last of which is request *number*, and return the queue for its answers.
+        """Send *messages*, the last of which is request *number*, and return the queue for its replies.
 
         The descriptors of a message are closed once they are sent.
         """
@@ -99,7 +99,7 @@ class Driver(Child):
         return answers
 
     def cancel(self, number: int) -> None:
-        """Cancel a request, unless it is over. Its last answer tells that nothing of it runs any more. Never blocks."""
+        """Cancel a request, unless it is over. Its last reply says that nothing of it runs any more. Never blocks."""
         with self._requests_lock:
             if number not in self._answers:
                 return
@@ -113,7 +113,7 @@ class Driver(Child):
                 self._answers.pop(number).put((CANCELLED, None, []))
 
     def end(self, number: int, answers: Answers) -> None:
-        """Leave a request that nobody waits for any more; cancel it unless it is over. Never blocks."""
+        """Leave a request whose replies are no longer wanted; cancel it unless it is over. Never blocks."""
         self.cancel(number)
         with self._requests_lock:
             self._answers.pop(number, None)
@@ -163,7 +163,7 @@ class Driver(Child):
             self.kill()
         except (ConnectionLost, OSError) as error:
             cause = error
-        except BaseException as error:  # noqa: BLE001 - garbage, or no memory: nobody can use it any more
+        except BaseException as error:  # noqa: BLE001 - garbage, or no memory: it cannot be used any more
             cause = error
             self.kill()
         self._poll.unregister(self._wakeup)
@@ -173,7 +173,7 @@ class Driver(Child):
         return died
 
     def _pass_on(self) -> None:
-        """Pass messages on until the process ends or is not as it should be."""
+        """Pass messages on until the process ends, is stopped by a signal, or is late."""
         self._poll.register(self._wakeup, _POLLIN)
         while True:
             interval = _STATE_INTERVAL if self._answers or not self.is_ready else None
@@ -219,7 +219,7 @@ class Driver(Child):
                 close_all(files)
 
     def _wait_to_send(self) -> None:
-        """Hand over what arrives until there is room for more of a message: the process may wait for that in turn."""
+        """Hand over what arrives until more of a message can be sent: the process may itself be waiting to send."""
         poll, sock = _poll(), self._sock.fileno()
         poll.register(sock, _POLLIN | _POLLOUT)
         poll.register(self._process, _POLLIN)

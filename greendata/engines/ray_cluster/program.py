@@ -44,9 +44,9 @@ CANCELLED, FRAME = "cancelled", "frame"
 
 _CONNECT_TIMEOUT = 10.0  # seconds for a connection to the head; Ray itself waits for minutes
 _CANCEL_DELAY = 0.05  # seconds for a cancelled task to end by itself
-_END_TIMEOUT = 10.0  # seconds for cancelled tasks to end; a dead node says nothing
+_END_TIMEOUT = 10.0  # seconds for cancelled tasks to end; a dead node reports nothing
 _AVOIDED = 60.0  # seconds for which a node that has died gets no task; Ray notices after some 10
-_STDERR_TIMEOUT = 30.0  # seconds for the nodes to tell what a dead task has written
+_STDERR_TIMEOUT = 30.0  # seconds for the nodes to report what a dead task has written
 
 _Plan = tuple[bytes, list[str]]  # and the keys of the shared frames in it
 
@@ -195,7 +195,7 @@ class _RequestServer:
         self._start(number, directory, lambda request: self._run_parts(request, plans, options, function))
 
     def cancel(self, number: int) -> None:
-        """Cancel the tasks of a request, whose thread will tell when they have ended."""
+        """Cancel the tasks of a request. Its thread reports when they have ended."""
         if (request := self._requests.get(number)) is not None:
             native.start_thread(request.cancel, (self._ray,))  # which takes `_CANCEL_DELAY`
 
@@ -230,8 +230,8 @@ class _RequestServer:
             self._send_frames(DONE, number, *last)
 
     def _end(self, request: _Request) -> None:
-        """End the tasks of a request, whose outcomes nobody needs any more."""
-        with suppress(Exception):  # whatever Ray says to that, the engine waits for an answer
+        """End the tasks of a request, whose outcomes are no longer needed."""
+        with suppress(Exception):  # whatever Ray raises, the engine waits for a reply
             if outcomes := request.cancel(self._ray):
                 self._ray.wait(outcomes, num_returns=len(outcomes), timeout=_END_TIMEOUT, fetch_local=False)
 
@@ -402,7 +402,7 @@ class _RequestServer:
         return WorkerDied(None, last_lines(wrote))
 
     def _read_stderr(self, stderr: str) -> str:
-        """Return what a task that has died has written; Ray does not tell on which node that was."""
+        """Return what a task that has died has written. Ray does not say on which node that was."""
         affinity: Any = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
         nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
         tasks = [
@@ -444,7 +444,7 @@ def _check_port(host: str, port: int) -> None:
     """Connect to the head and close the connection.
 
     Raises:
-        OSError: there is nobody.
+        OSError: nothing listens there.
     """
     family, kind, protocol, _, address = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)[0]
     sock = _socket.socket(family, kind, protocol)
