@@ -231,10 +231,10 @@ class _Pages:
         for number in range(self.max_pages):
             if is_given_up():
                 return
-            answer = self._fetch_patiently(url, left)
-            left -= len(answer.body)
-            texts, digest = _pooled(_texts_and_digest, answer, self.rows)
-            page = ApiPage(answer.url, number, answer.headers, answer.body, texts.len())
+            response = self._fetch_patiently(url, left)
+            left -= len(response.body)
+            texts, digest = _pooled(_texts_and_digest, response, self.rows)
+            page = ApiPage(response.url, number, response.headers, response.body, texts.len())
             if page.rows and digest == last:
                 raise PagesEndless(self.first, f"page {number + 1} is the same as the one before it")
             last = digest
@@ -261,21 +261,21 @@ class _Pages:
             raise UrlRefused(url, "the next page is at another host, which would get the headers of the session")
         return url
 
-    def _fetch_patiently(self, url: str, left: int) -> _Answer:
+    def _fetch_patiently(self, url: str, left: int) -> _PageResponse:
         """Return the response for a page, after several attempts if necessary."""
         for attempt in count(1):
             asked = None
             try:
-                answer = self._fetch(url, left) if is_module_patched("socket") else _pooled(self._fetch, url, left)
-                if answer.status not in RETRIED:
-                    return answer
-                asked = retry_after_of(answer.headers.get("Retry-After"), datetime.now(UTC))
-                failed: Exception = FetchFailed(answer.url, f"the status is {answer.status}", answer.status)
+                response = self._fetch(url, left) if is_module_patched("socket") else _pooled(self._fetch, url, left)
+                if response.status not in RETRIED:
+                    return response
+                asked = retry_after_of(response.headers.get("Retry-After"), datetime.now(UTC))
+                failed: Exception = FetchFailed(response.url, f"the status is {response.status}", response.status)
                 if asked is not None and asked > self.max_wait:
                     reason = (
-                        f"the status is {answer.status}, and it asks for a pause of {asked:g} seconds; raise max_wait"
+                        f"the status is {response.status}, and it asks for a pause of {asked:g} seconds; raise max_wait"
                     )
-                    raise FetchFailed(answer.url, reason, answer.status)
+                    raise FetchFailed(response.url, reason, response.status)
             except (FetchTimeout, AnswerBroken) as error:
                 failed = error
             except FetchFailed as error:
@@ -288,7 +288,7 @@ class _Pages:
             _sleep(pause)
         raise AssertionError("count() does not end")
 
-    def _fetch(self, url: str, left: int) -> _Answer:
+    def _fetch(self, url: str, left: int) -> _PageResponse:
         seconds = max(0.0, min(TIMEOUT, self.until - monotonic()))
         statuses = (200, *RETRIED)
         get = partial(self.session.get, url, timeout=seconds, headers=self.headers, statuses=statuses)
@@ -297,12 +297,12 @@ class _Pages:
                 body = BytesIO()  # it grows without a copy of the whole, which would hold the GIL
                 if found.status not in RETRIED:
                     body.writelines(found.chunks())
-                return _Answer(found.url, found.status, found.headers, body.getvalue())
+                return _PageResponse(found.url, found.status, found.headers, body.getvalue())
         except AnswerTooLarge as error:
             raise AnswerTooLarge(self.first, self.max_bytes) from error
 
 
-class _Answer(NamedTuple):
+class _PageResponse(NamedTuple):
     url: str
     status: int
     headers: Mapping[str, str]
@@ -328,20 +328,20 @@ def _sleep(seconds: float) -> None:
 # -- in the pool ----------------------------------------------------------------------------------------------
 
 
-def _texts_and_digest(answer: _Answer, path: tuple[str, ...]) -> tuple[pl.Series, bytes]:
-    return _texts(answer, path), _digest(answer.body)
+def _texts_and_digest(response: _PageResponse, path: tuple[str, ...]) -> tuple[pl.Series, bytes]:
+    return _texts(response, path), _digest(response.body)
 
 
-def _texts(answer: _Answer, path: tuple[str, ...]) -> pl.Series:
+def _texts(response: _PageResponse, path: tuple[str, ...]) -> pl.Series:
     """Return the texts of the rows of a page."""
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind not in (*_LINES, "text/plain") and not kind.endswith("json"):
-        raise WrongContentType(answer.url, kind, _JSON)
+        raise WrongContentType(response.url, kind, _JSON)
     if kind in _LINES:
-        return rows_of(answer.body, "ndjson")
+        return rows_of(response.body, "ndjson")
     if not path:
-        return rows_of(answer.body, "json")
-    text = _text_at(answer.body, path)
+        return rows_of(response.body, "json")
+    text = _text_at(response.body, path)
     if text is None or not text.startswith(("[", "null")):
         raise Malformed("json", f"there is no array at {'.'.join(path)!r}")
     return rows_of(b"[]" if text == "null" else text.encode(), "json")
