@@ -163,7 +163,7 @@ def _from_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         case pl.Datetime():
             return _datetime(value, dtype)
         case pl.Date():
-            return value.str.to_date("%Y-%m-%d")
+            return _with_full_year(value).str.to_date("%Y-%m-%d")
         case pl.Time():
             return _as_written(value, "ns").str.to_time("%H:%M:%S%.f")
         case pl.Duration():
@@ -203,7 +203,7 @@ def _decimal(value: pl.Expr, dtype: pl.Decimal) -> pl.Expr:
 
 
 def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
-    text = _as_written(value, dtype.time_unit).str.replace(" ", "T", literal=True)
+    text = _with_full_year(_as_written(value, dtype.time_unit)).str.replace(" ", "T", literal=True)
     unit: TimeUnit = "us" if dtype.time_unit == "ns" else dtype.time_unit
     if dtype.time_zone is None:
         moment = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=unit)
@@ -214,6 +214,11 @@ def _datetime(value: pl.Expr, dtype: pl.Datetime) -> pl.Expr:
         rest = text.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int128).fill_null(0)
         moment = (moment.to_physical().cast(pl.Int128) * 1000 + rest).cast(pl.Int64)
     return moment.cast(dtype)
+
+
+def _with_full_year(value: pl.Expr) -> pl.Expr:
+    """Return the text of a date, made invalid if its year has fewer than four digits: Polars accepts 24-01-02."""
+    return _invalid_where(value, ~value.str.contains(r"^[+-]?\d{4}"))
 
 
 def _as_written(value: pl.Expr, unit: TimeUnit) -> pl.Expr:

@@ -17,11 +17,13 @@ _EXTENSION: Any = getattr(pl, "BaseExtension", ())
 def plain_of(dtype: Dtype) -> pl.DataType:
     """Return the dtype of `plain` values: *dtype* itself unless it is a new one. Inner dtypes are left unchanged.
 
+    A class becomes an instance: the inner dtypes of ``pl.List(pl.String)`` and the like may be classes.
+
     Example:
-        >>> plain_of(pl.Int8())
+        >>> plain_of(pl.Int8)
         Int8
     """
-    given: Any = dtype
+    given: Any = dtype() if isinstance(dtype, type) else dtype
     if isinstance(given, map_type):
         return pl.List(pl.Struct({"key": given.key, "value": given.value}))
     if isinstance(given, _EXTENSION):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import polars as pl
@@ -809,8 +812,8 @@ def test_a_frame_without_a_model_has_the_values_of_the_json_or_is_rejected(some:
 @pytest.mark.parametrize(
     ("format", "body", "reason"),
     [
-        ("json", '[{"a": [[], 0]}]', r"line 1: a\.1: 0 would become \[0\] beside other values"),
-        ("json", '[{"a": [1]},\n{"a": [0, true]}]', r"line 2: a\.1: True would become 1"),
+        ("json", '[{"a": [[], 0]}]', r"line 1, row 0: a\.1: 0 would become \[0\] beside other values"),
+        ("json", '[{"a": [1]},\n{"a": [0, true]}]', r"line 2, row 1: a\.1: True would become 1"),
         ("json", '[{"a": [{"x": true}, {"x": 7}]}]', r"a\.0\.x: True would become 1"),
         ("json", '{"a": [{"b": "x"}, {"b": []}]}', r"row 0: a\.b: 'x' would become \['x'\]"),
         ("json", '[{"a": [[0], [[1]]]}]', r"a\.0\.0: 0 would become \[0\]"),
@@ -955,3 +958,129 @@ def test_dicts_are_validated_row_by_row(model: type[BaseModel], data: st.DataObj
     objects = pairs.map(lambda some: "{ " + " , ".join(f"{key} :{value}" for key, value in some) + "}")
     rows = data.draw(st.lists(objects | st.just("null"), min_size=1, max_size=8))
     assert_agrees([f'{{"m" : {row}}}' for row in rows], model)
+
+
+# -- a schema -----------------------------------------------------------------------------------------
+
+leaves = st.sampled_from([
+    pl.Int8(), pl.Int64(), pl.UInt64(), pl.Float64(), pl.Boolean(), pl.String(), pl.Decimal(20, 2), pl.Null(),
+    pl.Enum(["x", "1"]), pl.Categorical(), pl.Binary(),
+])  # fmt: skip
+dtypes = st.recursive(
+    leaves,
+    lambda inner: (
+        inner.map(pl.List)
+        | inner.map(lambda dtype: pl.Array(dtype, 2))
+        | st.dictionaries(st.sampled_from("xyz"), inner, min_size=1, max_size=2).map(pl.Struct)
+    ),
+    max_leaves=3,
+)
+FITTING = {
+    pl.Boolean: ["true", "false"],
+    pl.String: ['"x"', '"1"', '"1.50"'],
+    pl.Enum: ['"x"'],
+    pl.Binary: ['"eA=="', '"eHg="'],
+    pl.Null: ["null"],
+}
+
+
+def fitting(dtype: Any) -> st.SearchStrategy[str]:
+    """Generate JSON of mostly the kind that *dtype* needs, with some other values in it."""
+    if isinstance(dtype, pl.List | pl.Array):
+        size = dtype.size if isinstance(dtype, pl.Array) else None
+        items = st.lists(fitting(dtype.inner), min_size=size or 0, max_size=size or 3)
+        made = items.map(lambda some: f"[{', '.join(some)}]")
+    elif isinstance(dtype, pl.Struct):
+        made = st.fixed_dictionaries({}, optional={f.name: fitting(f.dtype) for f in dtype.fields}).map(written)
+    else:
+        made = st.sampled_from(FITTING.get(type(dtype), ["1", "0", "-7", "1.5"]))
+    return st.one_of(made, made, made, st.just("null"), mixed)
+
+
+def is_cell(cell: Any, value: Any, dtype: Any) -> bool:
+    """Return True if *cell* of *dtype* has the JSON *value*. An absent key is null."""
+    if value is None or cell is None:
+        return value is cell
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = partial(is_cell, dtype=dtype.inner)
+        return isinstance(value, list) and len(value) == len(cell) and all(map(inner, cell, value))
+    if isinstance(dtype, pl.Struct):
+        return isinstance(value, dict) and all(is_cell(cell[f.name], value.get(f.name), f.dtype) for f in dtype.fields)
+    if isinstance(dtype, pl.Binary):
+        return type(value) is str and base64.b64encode(cell).decode() == value
+    if isinstance(value, str) and not isinstance(value, Digits) and not isinstance(cell, str | bool):
+        return bool(Decimal(value) == cell)
+    return is_value(cell, value)
+
+
+@given(st.data(), dtypes, st.sampled_from(("rows", "lines", "columns")))
+@settings(max_examples=300)
+def test_a_frame_with_a_schema_has_the_values_of_the_json_or_is_rejected(
+    data: st.DataObject, dtype: Any, form: str
+) -> None:
+    values = data.draw(st.lists(fitting(dtype), min_size=1, max_size=3))
+    rows = [f'{{"a": {value}}}' for value in values]
+    format: Format = "ndjson" if form == "lines" else "json"
+    bodies = {"lines": "\n".join(rows), "rows": f"[{','.join(rows)}]", "columns": f'{{"a": [{",".join(values)}]}}'}
+    try:
+        found = decode(bodies[form].encode(), format, schema=pl.Schema({"a": dtype}))["a"]
+    except Malformed:
+        return
+    expected = [json.loads(value, parse_int=Digits, parse_float=Digits) for value in values]
+    assert len(found) == len(expected)
+    cells = pl.DataFrame({"a": found}).to_dicts()
+    assert all(is_cell(row["a"], value, dtype) for row, value in zip(cells, expected, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "good", "bad", "reason"),
+    [
+        (pl.List(pl.Int8), "[5]", "5", r"a: expected a value of type List\(Int8\), got 5"),
+        (pl.Array(pl.String, 1), '["x"]', '"x"', "a: expected a value of type Array"),
+        (pl.List(pl.List(pl.Int8)), "[[5], []]", "[5]", r"a\.0: expected a value of type List\(Int8\), got 5"),
+        (pl.List(pl.List(pl.String)), '[["x"]]', '[["x"], [{"x": 1.50}]]', r"a\.1\.0: expected a value of type String"),
+        (pl.String, '"x"', '{"x": 1.50}', r"a: expected a value of type String, got \{'x': 1\.5\}"),
+        (pl.String, '"x"', "[1]", "a: expected a value of type String"),
+        (pl.List(pl.Categorical), '["x", null]', "[null, [1]]", r"a\.1: expected a value of type Categorical"),
+        (pl.List(pl.Null), "[null]", "[null, 1]", r"a\.1: expected a value of type Null, got 1"),
+        (pl.Struct({"x": pl.Null}), '{"x": null}', '{"x": "y"}', r"a\.x: expected a value of type Null, got 'y'"),
+        (pl.Binary, '"eHg="', "1234", "a: expected a value of type Binary, got 1234"),
+        (pl.Binary, '"eHg="', "true", "a: expected a value of type Binary, got True"),
+        (pl.List(pl.Binary), '["eHg="]', '["eHg=", 1234]', r"a\.1: expected a value of type Binary"),
+    ],
+)
+@pytest.mark.parametrize("form", ["rows", "lines", "columns", "escaped"])
+def test_a_value_of_another_kind_than_its_column_is_rejected(
+    dtype: Any, good: str, bad: str, reason: str, form: str
+) -> None:
+    schema, format = pl.Schema({"a": dtype}), cast("Format", "ndjson" if form == "lines" else "json")
+    for values in ([good, "null", good], [good, "null", bad]):
+        rows = [f'{{"a": {value}}}' for value in values]
+        body = "\n".join(rows) if form == "lines" else f"[{','.join(rows)}]"
+        if form == "columns":
+            body = f'{{"a": [{",".join(values)}]}}'
+        if form == "escaped":
+            body = body.replace('"a"', r'"\u0061"')
+        if values[2] == good:
+            assert decode(body.encode(), format, schema=schema)["a"][1] is None
+            continue
+        with pytest.raises(Malformed) as caught:
+            decode(body.encode(), format, schema=schema)
+        assert caught.value.line == {"lines": 3, "rows": 1}.get(form, caught.value.line)
+        if "expected a value" in str(caught.value):  # Polars rejects some of them itself
+            assert re.search(reason, str(caught.value))
+            assert caught.value.column == "a"
+
+
+@pytest.mark.parametrize("form", ['[{{"a": {}}}]', '{{"a": {}}}', '{{"a": [{}]}}'])
+def test_numbers_without_a_fraction_keep_their_digits(form: str) -> None:
+    format: Format = "ndjson" if form.startswith("{{") and form.endswith("{}}}") else "json"
+    listed = decode(b'[{"a":[1.50]}]', "json", schema=pl.Schema({"a": pl.List(pl.String)}))
+    assert listed["a"].to_list() == [["1.50"]]
+    for text in ("9007199254740993.0", "123456789012345678.0", "1.23456789012345678e17", "12345678901234567.5"):
+        for dtype in (pl.String(), pl.Int64(), pl.Int128(), pl.UInt64()):
+            try:
+                found = decode(form.format(text).encode(), format, schema=pl.Schema({"a": dtype})).item()
+            except Malformed:
+                continue
+            assert Decimal(found) == Decimal(text)

@@ -1,8 +1,8 @@
 """Compare the cells of a frame that Polars has read from JSON with the values in the JSON text.
 
 Polars infers one type for all rows of a column. So a value may be rounded, become text, or be put into a list, because
-of other values in its column. A comparison finds each such value, whatever the reason. It holds the GIL for some
-microseconds per row.
+of other values in its column. A comparison finds each such value, whatever the reason. With a schema, values are
+converted to the types of the schema in the same way. Both checks hold the GIL for some microseconds per row.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
+
 from greendata.schema.codecs import Column, ColumnCodec, ListCodec, StructCodec
+from greendata.schema.dtypes import plain_of
 from greendata.schema.failures import shown_value
 
-__all__ = ("CellMismatch", "compare")
+__all__ = ("CellMismatch", "check_kind", "compare")
 
 
 class CellMismatch(Exception):
@@ -40,6 +43,41 @@ def compare(row: Any, cells: Mapping[str, Any], columns: Sequence[Column] | None
     """
     if row != cells or columns is None:  # True == 1
         _compare_members(row, cells, columns or (), "", is_open=True, is_text=columns is None)
+
+
+def check_kind(value: Any, dtype: Any, place: str) -> None:
+    """Raise CellMismatch if Polars converts the JSON *value* to *dtype* although it is of another kind.
+
+    Polars puts a value into a list, makes text of a list or an object, and reads numbers as base64.
+
+    Args:
+        place: the path to the value, for the error.
+
+    Example:
+        >>> check_kind([1, None], pl.List(pl.Int8), "a")
+        >>> check_kind([1, [2]], pl.List(pl.String), "a")
+        Traceback (most recent call last):
+        greendata.formats.json.cells.CellMismatch: a.1: expected a value of type String, got [2]
+    """
+    if value is None:
+        return
+    dtype = plain_of(dtype)
+    match dtype:
+        case pl.List() | pl.Array() if isinstance(value, list):
+            for at, item in enumerate(value):
+                check_kind(item, dtype.inner, f"{place}.{at}")
+            return
+        case pl.Struct() if isinstance(value, dict):
+            for field in dtype.fields:
+                check_kind(value.get(field.name), field.dtype, f"{place}.{field.name}")
+            return
+        case pl.Binary() if isinstance(value, str):
+            return
+        case pl.List() | pl.Array() | pl.Struct() | pl.Binary() | pl.Null():
+            pass
+        case _ if not isinstance(value, list | dict):
+            return
+    raise CellMismatch(f"{place}: expected a value of type {dtype}, got {_shown(value)}")
 
 
 def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_open: bool, is_text: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte, f
 from greendata.formats.guards.json_depth import reject_deep_document, reject_deep_lines
 from greendata.formats.guards.json_members import reject_many_members
 from greendata.formats.guards.size_guard import collect_keys, reject_compressed, reject_sparse
-from greendata.formats.json.cells import CellMismatch, compare
+from greendata.formats.json.cells import CellMismatch, check_kind, compare
 from greendata.formats.json.rows import STRING, TEXT, line_of, rows_of, text_in, without_bom
 from greendata.formats.text_decode import cast_to, native_form, text_form
 from greendata.hub.pacing import release_gil
@@ -37,20 +37,27 @@ _LONG_INTEGER = r"[:\[,][ \t\n\r]*-?[0-9]{16,}[ \t\n\r]*[,\]}]"
 _LONG_TEXT = '"-?[0-9]{16,}"'
 _SPACE = r"[ \t\n\r]*"
 _NEXT = rf"{_SPACE},{_SPACE}(?:null{_SPACE},{_SPACE})*"
+_FIRST = rf"\[{_SPACE}(?:null{_SPACE},{_SPACE})*"
 _NO_LIST = r'[-0-9tf"{]'
-_MIXED = "|".join(  # arrays that mix kinds: a list or an object beside another kind, a boolean among numbers
+_NO_STRING = r"[-0-9tf\[{]"
+_NO_NULL = rf"(?:{_NO_LIST}|\[)"
+_MIXED = "|".join(  # arrays that mix kinds: a list or an object beside another kind
     (
         rf"[\]}}]{_NEXT}(?:[-0-9tf]|{STRING}{_SPACE}[,\]])",
         rf"\]{_NEXT}\{{",
         rf"\}}{_NEXT}\[",
         rf'[0-9e"]{_NEXT}[\[{{]',
-        rf"[\[,]{_SPACE}(?:true|false){_SPACE}[,\]]",
     )
 )
+_BOOLEAN = rf"[\[,]{_SPACE}(?:true|false){_SPACE}[,\]]"  # may be among numbers
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INEXACT = re.compile(rb"(?<![\d.])(?=[\d.]{17})\d+\.\d|\.\d+0(?!\d)|\d[eE][+-]?\d|\d{39}")  # 16 digits, 1.50, 1e5
 _MANY_DIGITS = r"[eE]|^-?(?:[0-9]\.?){16}"
 _FLOAT = r"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)|-?[0-9]{39,}"
+_LONG = r"^-?[0-9]{16,}$"
+_LONG_FLOAT = r"[0-9]{16}\.[0-9]|[0-9][eE][+-]?[0-9]"  # Polars makes text without a fraction of these
+_ESCAPED_KEY = rf'\\(?:[^"\\]|\\.)*"{_SPACE}:'
 _MARK = "\x01"  # never occurs unescaped in JSON
 OVERLAP = 64  # bytes to scan after a chunk, for a number that begins in it
 # A pair of surrogates, or an escaped backslash, which may precede text that looks like a surrogate.
@@ -121,7 +128,7 @@ def read_json(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     try:
         return (_json_rows if content[begin : begin + 1] == b"[" else _json_columns)(content, schema)
     except (PolarsError, PanicException) as error:
-        raise _error_with_row(content, error) from error
+        raise _error_with_row(content, schema, error) from error
 
 
 def _inferred(
@@ -187,10 +194,17 @@ def _verified(
             try:
                 compare(value, row_cells, None)
             except CellMismatch as mismatch:
-                line = line_of(content, format, row)
-                raise Malformed(format, str(mismatch), line=line, row=None if line else row) from mismatch
+                raise _malformed_at(row, content, format, mismatch) from mismatch
         release_gil()
     return df
+
+
+def _malformed_at(
+    row: int, content: bytes, format: Format, mismatch: CellMismatch, *, column: str | None = None
+) -> Malformed:
+    """Return the error for a row: with its line, and with its number in JSON, where many rows may be in one line."""
+    line = line_of(content, format, row)
+    return Malformed(format, str(mismatch), line=line, row=row if format == "json" else None, column=column)
 
 
 def _without(keys: Collection[str], row: dict[str, Any]) -> dict[str, Any]:
@@ -204,18 +218,63 @@ def _may_mix_kinds(df: pl.DataFrame, content: bytes, format: Format, keys: list[
 
     Only patterns are searched. A string that matches one costs a needless comparison.
     """
-    wrong: dict[str, set[str]] = {}
-    for name, pattern in _mismatch_patterns(pl.Struct(df.schema)):
-        wrong.setdefault(pattern, set()).add(name)
-    if sum(map(len, wrong.values())) > NAMES or any("\\" in key for key in keys):
+    if any("\\" in key for key in keys):
         return True
     if _has_empty_struct(pl.Struct(df.schema)):  # Polars 2.0 makes {} of a number in such a column
         return True
-    patterns = [_MIXED]
+    patterns = _patterns(_mismatch_patterns(pl.Struct(df.schema)))
+    return patterns is None or _has_match(content, format, "|".join((*patterns, _MIXED, _BOOLEAN)))
+
+
+def _check_kinds(content: bytes, format: Format, schema: pl.Schema, *, brackets: int, by_column: bool = False) -> None:
+    """Check that no value has another kind than its column in *schema*, to which Polars would convert it.
+
+    Args:
+        brackets: the number of opening brackets in *content* if no value nests.
+        by_column: True if *content* is an object with a list of values for each column.
+
+    Raises:
+        Malformed: a value has another kind. The error has its line or row, and its column.
+    """
+    members = {name: pl.List(dtype) for name, dtype in schema.items()} if by_column else schema
+    by_field = list(_mismatch_patterns(pl.Struct(members)))
+    if count(content, b"{") + count(content, b"[") <= brackets:
+        by_field = [(name, pattern) for name, pattern in by_field if pattern != r"[\[{]"]
+    if not by_field:
+        return
+    patterns = _patterns(by_field)
+    if patterns is not None and not _has_match(content, format, "|".join((*patterns, _MIXED, _ESCAPED_KEY))):
+        return
+    _compare_kinds(content, format, schema)
+
+
+def _compare_kinds(content: bytes, format: Format, schema: pl.Schema) -> None:
+    """Compare each row with *schema*; see `_check_kinds`."""
+    texts = rows_of(content, format)
+    step = max(1, len(texts) * EXAMINED_BYTES // len(content))
+    for begin in range(0, len(texts), step):
+        for row, text in enumerate(texts.slice(begin, step), begin):
+            value = from_json(text)
+            for name, dtype in schema.items():
+                try:
+                    check_kind(value.get(name), dtype, name)
+                except CellMismatch as mismatch:
+                    raise _malformed_at(row, content, format, mismatch, column=name) from mismatch
+        release_gil()
+
+
+def _patterns(by_field: Iterable[tuple[str, str]]) -> list[str] | None:
+    """Return a pattern for each kind of mismatch, from names of fields and patterns; None if there are too many."""
+    wrong: dict[str, set[str]] = {}
+    for name, pattern in by_field:
+        wrong.setdefault(pattern, set()).add(name)
+    if sum(map(len, wrong.values())) > NAMES:
+        return None
+    patterns = []
     for pattern, names in wrong.items():
         either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
-        patterns.append(rf"(?:{either}){_SPACE}:{_SPACE}{pattern}")
-    return _has_match(content, format, "|".join(patterns))
+        patterns.append(rf"(?:{either}){_SPACE}:{_SPACE}(?:{pattern})")
+    return patterns
 
 
 def _has_match(content: bytes, format: Format, pattern: str) -> bool:
@@ -224,22 +283,40 @@ def _has_match(content: bytes, format: Format, pattern: str) -> bool:
 
 
 def _mismatch_patterns(dtype: Any, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield the name of each field in *dtype*, and a pattern for the first character of a value of another kind."""
-    while isinstance(dtype, pl.List):
-        dtype = dtype.inner
+    """Yield the name of each field in *dtype*, and a pattern for the first characters of a value of another kind."""
     for field in dtype.fields if isinstance(dtype, pl.Struct) else ():
-        match field.dtype:
-            case pl.List(inner=pl.List(inner=pl.List())):
-                yield field.name, r"\["  # the first bracket does not show how deep the value nests
-            case pl.List(inner=pl.List()):
-                yield field.name, rf"(?:\[{_SPACE}(?:null{_SPACE},{_SPACE})*)?{_NO_LIST}"
-            case pl.List():
-                yield field.name, _NO_LIST
-            case pl.String():
-                yield field.name, r"[\[{]"
-            case number if is_inner and number.is_numeric():
-                yield field.name, "[tf]"
-        yield from _mismatch_patterns(field.dtype, is_inner=True)
+        inner, depth = _innermost(field.dtype)
+        if depth:
+            yield from ((field.name, pattern) for pattern in _patterns_in_lists(inner, depth))
+        elif isinstance(inner, _TEXTS):
+            yield field.name, r"[\[{]"
+        elif isinstance(inner, pl.Binary):
+            yield field.name, _NO_STRING
+        elif isinstance(inner, pl.Null):
+            yield field.name, _NO_NULL
+        elif is_inner and inner.is_numeric():
+            yield field.name, "[tf]"
+        yield from _mismatch_patterns(inner, is_inner=True)
+
+
+def _patterns_in_lists(inner: Any, depth: int) -> tuple[str, ...]:
+    """Return patterns for the first characters of a value of another kind in a field with lists."""
+    is_loose = isinstance(inner, (*_TEXTS, pl.Binary, pl.Null))  # Polars makes such a value of lists and objects
+    if depth > 2 or (depth == 2 and is_loose) or isinstance(inner, pl.Binary):
+        return (_NO_NULL,)  # the first characters do not show what nests
+    if depth == 2:
+        return _NO_LIST, rf"{_FIRST}{_NO_LIST}"
+    if isinstance(inner, pl.Null):
+        return _NO_LIST, rf"{_FIRST}{_NO_NULL}"
+    return (_NO_LIST, rf"{_FIRST}[\[{{]") if is_loose else (_NO_LIST,)
+
+
+def _innermost(dtype: Any) -> tuple[Any, int]:
+    """Return the dtype of the items in lists, and in lists of lists, and how many lists are around them."""
+    dtype, depth = plain_of(dtype), 0
+    while isinstance(dtype, pl.List | pl.Array):
+        dtype, depth = plain_of(dtype.inner), depth + 1
+    return dtype, depth
 
 
 def _with_exact_numbers(df: pl.DataFrame, content: bytes, format: Format) -> pl.DataFrame:
@@ -310,7 +387,9 @@ def _reject_lone_surrogates(content: bytes, format: Format) -> None:
 
 def _ndjson(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     forms = {name: native_form(dtype) for name, dtype in schema.items()}
-    return _cast(pl.read_ndjson(content, schema=forms), content, "ndjson", schema)
+    df = pl.read_ndjson(content, schema=forms)
+    _check_kinds(content, "ndjson", schema, brackets=df.height)
+    return _cast(df, content, "ndjson", schema)
 
 
 def _error_with_line(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
@@ -346,8 +425,12 @@ def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is not valid JSON")
 
 
-def _error_with_row(content: bytes, error: BaseException) -> Malformed:
-    """Return the first error in a document, with its line, as the standard parser explains it, or as Polars does."""
+def _error_with_row(content: bytes, schema: pl.Schema | None, error: BaseException) -> Malformed:
+    """Return the first error in a document, with its line, as the standard parser explains it, or as Polars does.
+
+    Raises:
+        Malformed: the document is JSON, and a value has another kind than its column in *schema*.
+    """
     texts = rows_of(content, "json")
     for row, text in enumerate(texts):
         if row % EXAMINED_ROWS == 0:
@@ -364,6 +447,8 @@ def _error_with_row(content: bytes, error: BaseException) -> Malformed:
         if not isinstance(value, dict):
             line = line_of(content, "json", row)
             return Malformed("json", f"expected an object, got {value!r:.80}", line=line)
+    if schema is not None:
+        _compare_kinds(content, "json", schema)
     return Malformed("json", short_message(error))
 
 
@@ -383,7 +468,9 @@ def _json_rows(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
         return _inferred(content, "json", pl.read_json, collect_keys(content, "json"))
     reject_sparse(count(content, b"{"), len(schema), len(content), format="json")
     forms = {name: text_form(dtype) for name, dtype in schema.items()}
-    return _cast(pl.read_json(content, schema=forms), content, "json", schema)
+    df = pl.read_json(content, schema=forms)
+    _check_kinds(content, "json", schema, brackets=df.height + 1)
+    return _cast(df, content, "json", schema)
 
 
 def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
@@ -398,6 +485,7 @@ def _json_columns(content: bytes, schema: pl.Schema | None) -> pl.DataFrame:
     absent = pl.repeat(None, height, dtype=pl.Null, eager=True)
     df = pl.DataFrame({name: absent if values is None else values for name, values in columns.items()})
     if schema is not None:
+        _check_kinds(content, "json", schema, brackets=df.width + 1, by_column=True)
         return _cast(df, content, "json", schema)
     return _verified(df, content, "json", collect_keys(content, "json"), brackets=df.width + 1)
 
@@ -406,29 +494,46 @@ def _cast(df: pl.DataFrame, content: bytes, format: Format, schema: pl.Schema) -
     """Cast *df* to *schema*. Read *content* again if numbers may have lost digits when Polars made text of them."""
     numbered = df.clone()
     numbered.columns = [str(number) for number in range(df.width)]
-    columns = ((df.get_column_index(name), dtype) for name, dtype in schema.items())
-    doubts = [_may_be_inexact(pl.col(str(number)), df.dtypes[number], dtype) for number, dtype in columns]
-    findings = [doubt.any() for doubt in doubts if doubt is not None]
-    if findings and numbered.select(pl.any_horizontal(findings)).item() and _has_inexact_numbers(content):
-        return _read_exact(content, format, schema)
+    columns = [(df.get_column_index(name), dtype) for name, dtype in schema.items()]
+    for text_of, is_inexact in (
+        (_text_of_float, _has_inexact_numbers),
+        (_text_of_long_float, lambda content: _has_match(content, format, _LONG_FLOAT)),
+    ):
+        doubts = [
+            doubt.any()
+            for number, dtype in columns
+            if (doubt := _may_be_inexact(pl.col(str(number)), df.dtypes[number], dtype, text_of)) is not None
+        ]
+        if doubts and numbered.select(pl.any_horizontal(doubts)).item() and is_inexact(content):
+            return _read_exact(content, format, schema)
     return cast_to(df, schema, format)
 
 
-def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any) -> pl.Expr | None:
+def _text_of_float(dtype: pl.DataType) -> str | None:
+    """Return a pattern for text in a column of *dtype* that Polars may have made of a float; None if it has no text."""
+    if isinstance(dtype, pl.Decimal):
+        return _MANY_DIGITS
+    return f"^(?:{_FLOAT})$" if isinstance(dtype, _TEXTS) else None
+
+
+def _text_of_long_float(dtype: pl.DataType) -> str | None:
+    """Return a pattern for text without a fraction that Polars may have made of a float with many digits."""
+    return _LONG if isinstance(dtype, _TEXTS) or dtype.is_integer() else None
+
+
+def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any, text_of: Callable[[Any], str | None]) -> pl.Expr | None:
     """Return whether a text may come from a number that Polars held in a float; None if *dtype* has no such text."""
     dtype = plain_of(dtype)
+    if isinstance(got, pl.String) and (pattern := text_of(dtype)) is not None:
+        return value.str.contains(pattern)
     match dtype:
-        case pl.Decimal() if isinstance(got, pl.String):
-            return value.str.contains(_MANY_DIGITS)
-        case pl.String() | pl.Categorical() | pl.Enum() if isinstance(got, pl.String):
-            return value.str.contains(f"^(?:{_FLOAT})$")
         case pl.List() | pl.Array() if isinstance(got, pl.List):
-            inner = _may_be_inexact(pl.element(), got.inner, dtype.inner)
+            inner = _may_be_inexact(pl.element(), got.inner, dtype.inner, text_of)
             return None if inner is None else value.list.eval(inner).list.any()
         case pl.Struct() if isinstance(got, pl.Struct):
             numbered = value.struct.rename_fields([str(number) for number in range(len(got.fields))])
             fields = [
-                _may_be_inexact(numbered.struct.field(str(number)), had.dtype, field.dtype)
+                _may_be_inexact(numbered.struct.field(str(number)), had.dtype, field.dtype, text_of)
                 for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
             ]
             doubts = [field for field in fields if field is not None]
