@@ -646,8 +646,8 @@ class Site:
 
     def _drop(self, connection: _Connection, *, resets: bool = False) -> None:
         connection.is_open = False
+        del self._connections[connection.descriptor]  # before the request ends, which other threads wait for
         self._settle(connection)
-        del self._connections[connection.descriptor]
         self._selector.unregister(connection.descriptor)
         if resets:
             connection.stream.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RST)

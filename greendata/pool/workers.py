@@ -240,7 +240,9 @@ class Workers:
         """Return what runs now: each job, its worker, and its number among the worker's jobs."""
         workers = {*self.workers, *self.lost, *self.away}  # a worker that is being replaced is in two of them
         found = [(job, worker, worker.taken) for worker in workers if (job := worker.job) is not None]
-        return [entry for entry in found if entry[1].job is entry[0]]  # otherwise the number may be the next job's
+        # If the worker has another job by now, the number may be that one's. A job that has returned is still the
+        # worker's while it notifies the waiters.
+        return [(job, worker, number) for job, worker, number in found if worker.job is job and not job.returned]
 
     def _notify_one(self, token: str) -> None:
         """Wake a worker unless a wakeup is pending. It looks into the queue after it has taken the token."""

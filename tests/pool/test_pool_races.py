@@ -12,6 +12,7 @@ import pytest
 from greendata.errors import PoolClosed
 from greendata.hub import native
 from greendata.pool.fair_queue import FairQueue
+from greendata.pool.workers import Workers
 from tests.conftest import Gate
 from tests.support.natives import Native, small_pool, until
 from tests.support.races import at, before
@@ -80,6 +81,14 @@ def test_a_job_that_returns_while_the_running_ones_are_listed(make_gate: Callabl
         gc.callbacks.remove(finalize)
     assert len(found) <= 24
     assert len(gates) < 24
+
+
+def test_a_job_that_has_returned_is_not_listed_while_its_worker_notifies_the_waiters(held: Gate) -> None:
+    pool = small_pool()
+    result = pool.submit(lambda: sys.setprofile(at("call", "wake", Workers._finish_job.__code__, held)))
+    held.wait_arrived()
+    assert (result.ready(), pool.stats().running, pool.running_jobs()) == (True, 0, [])
+    held.open()
 
 
 def test_a_drain_ends_though_it_saw_a_job_that_is_rejected(held: Gate) -> None:

@@ -112,7 +112,7 @@ def test_a_client_that_leaves_ends_the_query(client: FlaskClient, monkeypatch: p
     collect_batches = pl.LazyFrame.collect_batches
 
     def noted(lf: pl.LazyFrame, **options: Any) -> Any:
-        batches = collect_batches(lf, **options)
+        batches = collect_batches(pl.concat([lf] * 100), **options)  # so many that it is not read to its end in advance
         opened.append(weakref.ref(batches))
         return batches
 

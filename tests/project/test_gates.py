@@ -48,12 +48,12 @@ def test_a_leaked_descriptor_is_reported(
 ) -> None:
     with keeps_descriptors():
         os.close(os.open(os.devnull, os.O_RDONLY))
-    monkeypatch.setattr("tests.conftest.DESCRIPTOR_GUARD", 0.0)
     leaked = []
     with (
         pytest.raises(AssertionError, match=r"1 descriptors were left open: \{\d+: '/dev/null'\}"),
         keeps_descriptors(),
     ):
+        monkeypatch.setattr("tests.conftest.DESCRIPTOR_GUARD", 0.0)
         leaked.append(os.open(os.devnull, os.O_RDONLY))
     os.close(leaked[0])
 

@@ -281,7 +281,8 @@ def test_the_stream_shows_what_runs(client: FlaskClient, held: Gate) -> None:
     assert seen["pid"] == os.getpid()
     assert seen["viewers"] == 1
     [job] = seen["jobs"]
-    assert job["id"] == observe.running()[0].id
+    [running] = observe.running()
+    assert job["id"] == running.id
     assert job["label"] == "<b>" + "x" * 197
     assert job["key"] == "('tenant', 7)"
     held.open()
