@@ -48,13 +48,17 @@ def test_a_leaked_descriptor_is_reported(
 ) -> None:
     with keeps_descriptors():
         os.close(os.open(os.devnull, os.O_RDONLY))
+
+    def leak() -> int:
+        monkeypatch.setattr("tests.conftest.DESCRIPTOR_GUARD", 0.0)  # nobody will close it
+        return os.open(os.devnull, os.O_RDONLY)
+
     leaked = []
     with (
         pytest.raises(AssertionError, match=r"1 descriptors were left open: \{\d+: '/dev/null'\}"),
         keeps_descriptors(),
     ):
-        monkeypatch.setattr("tests.conftest.DESCRIPTOR_GUARD", 0.0)
-        leaked.append(os.open(os.devnull, os.O_RDONLY))
+        leaked.append(leak())
     os.close(leaked[0])
 
 
