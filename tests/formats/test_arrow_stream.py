@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from greendata.errors import Malformed
 from greendata.formats.arrow_stream import END, ArrowStreamWriter
+from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.guards import arrow_check
 from greendata.formats.guards.arrow_check import check_arrow_stream
@@ -113,6 +114,34 @@ def test_huge_columns_of_nulls_are_rejected() -> None:
     many = stream(*[pl.DataFrame({"n": [None] * 77})] * 3).replace(length, struct.pack("<q", arrow_check.NODE_ROWS))
     with pytest.raises(Malformed, match="values: above the limit"):
         check_arrow_stream(many)
+
+
+def test_buffers_that_overlap_are_rejected() -> None:
+    """Polars copies each buffer: a thousand columns that share a megabyte would be a gigabyte."""
+    content = stream(pl.DataFrame({"a": range(1000), "b": range(1000)}))
+    second, whole = struct.pack("<4q", 8000, 0, 8000, 8000), struct.pack("<4q", 0, 0, 0, 16000)
+    assert content.count(second) == 1
+    with pytest.raises(Malformed, match="its buffers overlap: they have more than the 16000 bytes of their message"):
+        decode(content.replace(second, whole), "arrow")
+
+
+def test_many_dictionaries_in_a_row_are_rejected() -> None:
+    """Polars 2.1 reads them by recursion: ten thousand of them overflow the stack, and end the process."""
+    frame = pl.DataFrame({"c": ["a"]}, schema={"c": pl.Categorical})
+    content = stream(frame)
+    schema_end = 8 + struct.unpack_from("<i", content, 4)[0]
+    rows = ArrowStreamWriter()
+    rows.add(frame)
+    messages = rows.add(frame)  # a dictionary and a record batch
+    length, size = struct.unpack_from("<i", messages, 4)[0], len(messages)
+    dictionary = next(
+        bytes(messages[:end]) for end in range(8 + length, size) if messages[end : end + 4] == b"\xff\xff\xff\xff"
+    )
+    many = content[:schema_end] + dictionary * 20_000 + bytes(messages) + END
+    with pytest.raises(Malformed, match="more than 2048 dictionaries without rows between them"):
+        decode(many, "arrow")
+    between = content[:schema_end] + bytes(messages) * 3000 + END
+    assert decode(between, "arrow").height == 3000
 
 
 def test_fields_too_deep() -> None:

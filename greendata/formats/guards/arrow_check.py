@@ -1,8 +1,9 @@
 """Check that an Arrow IPC stream is complete and declares plausible sizes before Polars reads it.
 
 Polars accepts a stream that ends between two messages as complete. It also allocates the size that a compressed buffer
-declares: a size of 2**60 bytes ends the process, and no exception can prevent that. So the metadata of each message of
-an untrusted stream is checked first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding).
+declares: a size of 2**60 bytes ends the process, and no exception can prevent that. It copies each buffer, so a
+megabyte that a thousand columns share becomes a gigabyte. And it reads dictionaries that follow each other by
+recursion, which overflows the stack. So the metadata of each message of an untrusted stream is checked first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding).
 Call on a worker.
 """
 
@@ -20,6 +21,7 @@ DECODED_BYTES = 1 << 31  # of all decompressed buffers together, at most: 2 GiB
 NODE_ROWS = 1 << 28  # values of all columns, at most: nulls take no bytes in a stream, but memory in a frame
 FIELDS = 1 << 14  # nested ones included, at most: tables may be shared, so a few bytes can stand for many fields
 DEPTH = 64  # of nested fields, as in Arrow's own readers
+DICTIONARIES = 1 << 11  # in a row, at most: each takes a kilobyte of the stack, which mostly has 8 MiB
 
 _CONTINUED = b"\xff\xff\xff\xff"
 _FILE = b"ARROW1"
@@ -90,7 +92,7 @@ class _Table:
 
 
 def _check(content: bytes) -> None:
-    at = decoded = rows = 0
+    at = decoded = rows = dictionaries = 0
     kinds: list[int] = []
     while True:
         if content[at : at + 4] != _CONTINUED:
@@ -107,6 +109,9 @@ def _check(content: bytes) -> None:
         if not 0 <= size <= len(content) - body:
             raise Malformed("arrow", f"it is cut short: a body of {size} bytes, and {len(content) - body} are left")
         kinds.append(message.number(_KIND, "<B"))
+        dictionaries = dictionaries + 1 if kinds[-1] == _DICTIONARY else 0
+        if dictionaries > DICTIONARIES:
+            raise Malformed("arrow", f"more than {DICTIONARIES} dictionaries without rows between them")
         more_decoded, more_rows = _check_message(message, kinds[-1], content, body, size)
         decoded, rows = decoded + more_decoded, rows + more_rows
         if decoded > DECODED_BYTES or rows > NODE_ROWS:
@@ -147,12 +152,16 @@ def _check_message(message: _Table, kind: int, content: bytes, body: int, size: 
 
 
 def _decoded(batch: _Table, content: bytes, body: int, size: int) -> Iterator[int]:
-    """Yield the decompressed size that each buffer declares, in bytes."""
+    """Yield the decompressed size that each compressed buffer declares, in bytes. No two buffers may share bytes."""
     is_compressed = batch.table(_COMPRESSION) is not None
+    total = 0
     for at in batch.vector(_BUFFERS, 16):
         offset, length = _number(batch.content, at, "<q"), _number(batch.content, at + 8, "<q")
         if offset < 0 or length < 0 or offset + length > size:
             raise Malformed("arrow", "a buffer lies outside its message")
+        total += length
+        if total > size:
+            raise Malformed("arrow", f"its buffers overlap: they have more than the {size} bytes of their message")
         if is_compressed and length:
             claimed = _number(content, body + offset, "<q") if length >= 8 else -2
             if not -1 <= claimed <= DECODED_BYTES:  # -1: this buffer is not compressed
