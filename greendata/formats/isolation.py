@@ -29,6 +29,7 @@ import polars as pl
 
 from greendata.errors import BadArgument, DeadlineExceeded, Malformed, MemoryLimitExceeded, TooCostly, WorkerDied
 from greendata.errors.plural import counted
+from greendata.formats.guards import parquet_pages
 from greendata.hub.contexts import contextmanager
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.result import Result
@@ -199,6 +200,7 @@ def _read(
     timeout: float, reader: Reader, source: bytes | Path, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> pl.DataFrame:
     """Read in the child. An alarm ends it natively, whatever holds the GIL."""
+    parquet_pages.memory_is_limited = True
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return reader(source, *args, **kwargs)

@@ -191,10 +191,9 @@ def test_a_child_that_ends_for_another_reason_is_not_an_error_of_the_input(place
     assert isinstance(caught.value, Malformed) is (found.status is None)  # gevent's handler of SIGCHLD may take it
 
 
-def shared_prefixes() -> bytes:
-    """Return a megabyte of Parquet that stands for 250 of text, which no header in the file says."""
-    text = "x" * MIB
-    table = pa.table({"a": [text + str(number) for number in range(250)]})
+def shared_prefixes(values: list[str]) -> bytes:
+    """Return Parquet whose texts share prefixes: no header in the file says how long they are."""
+    table = pa.table({"a": values})
     written = BytesIO()
     encoding = {"a": "DELTA_BYTE_ARRAY"}
     pq.write_table(table, written, use_dictionary=False, column_encoding=encoding, write_statistics=False)
@@ -202,7 +201,14 @@ def shared_prefixes() -> bytes:
 
 
 def test_text_with_shared_prefixes_is_bounded_by_the_child_alone(isolate: Callable[[str], object]) -> None:
-    content = shared_prefixes()
+    """Without a child, such text is rejected if it may be too long."""
+    urls = [f"https://example.com/products/{number:06}" for number in range(20_000)]
+    content = shared_prefixes(urls)
+    with pytest.raises(Malformed, match=r"20000 values in a page share prefixes, .* read it with isolate=True"):
+        greendata.decode(content, "parquet")
+    assert greendata.decode(content, "parquet", isolate=True)["a"].to_list() == urls
+    text = "x" * MIB
+    content = shared_prefixes([text + str(number) for number in range(250)])  # 250 MiB of text
     assert len(content) < 4 * MIB
     isolate("memory_limit=150MiB,timeout=120")
     with pytest.raises(TooCostly, match="takes more than 157286400 bytes of memory"):

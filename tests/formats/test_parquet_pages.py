@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -49,18 +51,36 @@ def struct(*fields: Field) -> bytes:
     return bytes(out) + b"\0"
 
 
-def page(data: bytes, values: int, *, unpacked: int | None = None, packed: int | None = None, kind: int = 0) -> bytes:
+def page(
+    data: bytes,
+    values: int,
+    *,
+    unpacked: int | None = None,
+    packed: int | None = None,
+    kind: int = 0,
+    encoding: int = 0,
+) -> bytes:
     """Return a data page of version 1 (*kind* 0), a dictionary page (2) or a data page of version 2 (3)."""
-    head = {0: 5, 2: 7, 3: 8}[kind], STRUCT, struct(integer(1, values, I32), integer(2, 0, I32))
+    field = {0: 2, 2: 2, 3: 4}[kind]
+    head = {0: 5, 2: 7, 3: 8}[kind], STRUCT, struct(integer(1, values, I32), integer(field, encoding, I32))
     sizes = len(data) if unpacked is None else unpacked, len(data) if packed is None else packed
     return struct(integer(1, kind, I32), integer(2, sizes[0], I32), integer(3, sizes[1], I32), head) + data
 
 
-def file(*written: bytes, values: int = 1, begin: int = 4, width: int = 0, size: int | None = None) -> bytes:
-    """Return a file with one column: of integers, or of values of *width* bytes."""
+def file(
+    *written: bytes,
+    values: int = 1,
+    begin: int = 4,
+    width: int = 0,
+    size: int | None = None,
+    type: int = 1,
+    lists: int = 0,
+) -> bytes:
+    """Return a file with one column: of values of a *type*, or of *width* bytes, in so many *lists*."""
     body = MAGIC + b"".join(written)
-    kind = integer(1, 7 if width else 1, I32)
+    kind = integer(1, 7 if width else type, I32)
     element = struct(kind, *([integer(2, width, I32)] if width else []), text(4, b"a"))
+    above = [struct(integer(3, 2, I32), text(4, b"l"), integer(5, 1, I32))] * lists
     meta = struct(
         kind,
         integer(5, values),
@@ -68,7 +88,7 @@ def file(*written: bytes, values: int = 1, begin: int = 4, width: int = 0, size:
         integer(9, begin),
     )
     group = struct(many(1, STRUCT, [struct((3, STRUCT, meta))]), integer(3, 1))
-    schema = [struct(text(4, b"r"), integer(5, 1, I32)), element]
+    schema = [struct(text(4, b"r"), integer(5, 1, I32)), *above, element]
     footer = struct(many(2, STRUCT, schema), integer(3, 1), many(4, STRUCT, [group]))
     return body + footer + len(footer).to_bytes(4, "little") + MAGIC
 
@@ -101,6 +121,11 @@ def test_handmade_files_are_accepted() -> None:
         (file(page(b"\1\0\0\0", 1, unpacked=(1 << 31) - 1)), "above the limit"),
         (file(page(b"\1" * 100, 1 << 20), width=1 << 20), "above the limit"),
         (file(b"\xff" * 40), "the header of a page cannot be read"),
+        (file(page(b"\1", 1 << 26), type=2), "claim 67108864 values and 553648128 bytes"),  # 64-bit integers
+        (file(page(b"\1", 1 << 25), type=6), "claim 33554432 values and 545259520 bytes"),  # texts, if only nulls
+        (file(page(b"\1", 1 << 23), lists=9), "claim 8388608 values and 649068544 bytes"),
+        (file(page(b"\1" * 1000, 1 << 19, encoding=7), type=6), "524288 values in a page share prefixes"),
+        (file(page(b"\1" * 1000, 1 << 19, kind=3, encoding=7), type=6), "may be 1000 bytes each; .* isolate=True"),
     ],
 )
 def test_sizes_above_the_limits_are_rejected(content: bytes, reason: str) -> None:
@@ -150,7 +175,7 @@ def test_endless_numbers() -> None:
     with pytest.raises(Malformed, match="the header of a page cannot be read"):
         check_parquet(file(endless))
     largest = bytes((1 << 4 | I64,)) + b"\xff" * 9 + b"\x01\0"
-    assert Skimmer(largest).number(1) == -(2**63)
+    assert Skimmer(largest).numbers({1: 0}) == {1: -(2**63)}
 
 
 def test_footers_survive_a_round_trip() -> None:
@@ -161,3 +186,24 @@ def test_footers_survive_a_round_trip() -> None:
         content = out.getvalue()
         footer = content[-8 - int.from_bytes(content[-8:-4], "little") : -8]
         assert bytes(Writer().struct(Reader(footer).struct())) == footer
+
+
+def test_text_with_shared_prefixes() -> None:
+    values = [f"https://example.com/products/{number:06}" for number in range(1000)]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": values}), file, use_dictionary=False, column_encoding={"a": "DELTA_BYTE_ARRAY"})
+    assert decode(file.getvalue(), "parquet")["a"].to_list() == values
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_footer_with_two_schemas_is_rejected(*, swapped: bool) -> None:
+    """Polars would read the columns by the last one."""
+    content = file(page(b"\1\0\0\0", 1))
+    length = int.from_bytes(content[-8:-4], "little")
+    fields = Reader(content[-8 - length : -8]).struct()
+    schema, groups = Writer().struct({2: fields[2]})[:-1], Writer().struct({4: fields[4]})[:-1]
+    assert schema[0] >> 4 == 2
+    again = bytes((schema[0] & 0x0F, 4)) + schema[1:]  # the number of the field in full, not as a difference
+    footer = bytes(groups + again if swapped else schema + again) + b"\0"
+    with pytest.raises(Malformed, match="its footer cannot be read"):
+        check_parquet(content[: -8 - length] + footer + len(footer).to_bytes(4, "little") + MAGIC)

@@ -3,7 +3,8 @@
 Polars accepts a stream that ends between two messages as complete. It also allocates the size that a compressed buffer
 declares: a size of 2**60 bytes ends the process, and no exception can prevent that. It copies each buffer, so a
 megabyte that a thousand columns share becomes a gigabyte. And it reads dictionaries that follow each other by
-recursion, which overflows the stack. So the metadata of each message of an untrusted stream is checked first (arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding).
+recursion, which overflows the stack. So the metadata of each message of an untrusted stream is checked first
+(arrow.apache.org/docs/format/Columnar.html; flatbuffers.dev for the encoding).
 Call on a worker.
 """
 

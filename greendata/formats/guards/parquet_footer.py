@@ -7,10 +7,12 @@ collector stop all threads. Call on a worker.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from greendata.errors import Malformed
 from greendata.formats.guards.chunk_scan import Content
 from greendata.formats.guards.parquet_pages import Chunk, check_pages
-from greendata.formats.guards.thrift import I32, I64, LIST, STRUCT, Skimmer
+from greendata.formats.guards.thrift import I64, LIST, STRUCT, Skimmer
 from greendata.formats.row_groups import MAGIC
 from greendata.hub.pacing import release_gil
 
@@ -24,11 +26,17 @@ PAUSE_EVERY = 20  # columns of a row group to skim before the GIL is released: h
 
 # The fields, as parquet.thrift numbers them.
 _SCHEMA, _ROW_GROUPS = 2, 4  # of the footer
-_WIDTH, _CHILDREN = 2, 5  # of an element of the schema, which is a tree in depth-first order
+_TYPE, _LENGTH, _REPETITION, _CHILDREN = 1, 2, 3, 5  # of an element of the schema, a tree in depth-first order
 _COLUMNS, _ROWS = 1, 3  # of a row group
 _META = 3  # of a column of a row group
-_KIND, _COUNT, _PACKED, _DATA, _DICTIONARY = 1, 5, 7, 9, 11  # of the metadata of a column
-_FIXED = 7  # the type of values of a fixed length
+_COUNT, _PACKED, _DATA, _DICTIONARY = 5, 7, 9, 11  # of the metadata of a column
+_ELEMENT = dict.fromkeys((_TYPE, _LENGTH, _REPETITION, _CHILDREN), 0)
+_COLUMN = dict.fromkeys((_COUNT, _PACKED, _DATA, _DICTIONARY), 0)
+
+_REPEATED = 2  # the repetition of an element that is a list
+_OFFSET_BITS = 64  # in memory, for each list that a value is in
+_FIXED = 7  # the type of values whose length in bytes is in the schema
+_TYPE_BITS = {0: 1, 1: 32, 2: 64, 3: 96, 4: 32, 5: 64, 6: 128}  # of a value of another type in memory; of text, a view
 
 
 def check_parquet(content: Content) -> None:
@@ -57,34 +65,24 @@ def check_parquet(content: Content) -> None:
 
 def _declared(footer: Skimmer) -> tuple[int, int, list[Chunk]]:
     """Return the number of values, the depth of the columns, and the place of the pages of each column."""
-    cells = width = 0
-    children: list[int] = []
+    cells = depth = 0
+    bits: list[int] = []
     chunks: list[Chunk] = []
+    seen: set[int] = set()
     for number, kind in footer.fields():
+        if number in seen or (number == _ROW_GROUPS and _SCHEMA not in seen):  # a later schema could differ
+            raise IndexError
+        seen.add(number)
         if number == _SCHEMA and kind == LIST:
-            for _ in range(footer.size()):
-                element = _numbers(footer, _WIDTH, _CHILDREN)
-                children.append(element[_CHILDREN])
-                width = max(width, element[_WIDTH])
+            depth, bits = _schema(footer.numbers(_ELEMENT) for _ in range(footer.size()))
         elif number == _ROW_GROUPS and kind == LIST:
-            cells = sum(_cells(footer, chunks) for _ in range(footer.size()))
+            cells = sum(_cells(footer, bits, chunks) for _ in range(footer.size()))
         else:
             footer.skip(kind)
-    return cells, _depth(children), [chunk if chunk.width == 0 else chunk._replace(width=width) for chunk in chunks]
+    return cells, depth, chunks
 
 
-def _numbers(footer: Skimmer, *wanted: int) -> dict[int, int]:
-    """Return the numbers in the *wanted* fields of a struct; 0 for a field that is absent."""
-    found = dict.fromkeys(wanted, 0)
-    for number, kind in footer.fields():
-        if number in found and kind in (I32, I64):
-            found[number] = footer.integer()
-        else:
-            footer.skip(kind)
-    return found
-
-
-def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
+def _cells(footer: Skimmer, bits: list[int], chunks: list[Chunk]) -> int:
     """Return the number of values that a row group declares, and append its columns to *chunks*."""
     columns = rows = 0
     for number, kind in footer.fields():
@@ -93,7 +91,7 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
         elif number == _COLUMNS and kind == LIST:
             columns = footer.size()
             for column in range(columns):
-                chunks.append(_chunk(footer))
+                chunks.append(_chunk(footer, bits[column] if column < len(bits) else max(bits, default=0)))
                 if column % PAUSE_EVERY == 0:
                     release_gil()
         else:
@@ -101,30 +99,37 @@ def _cells(footer: Skimmer, chunks: list[Chunk]) -> int:
     return abs(rows) * columns
 
 
-def _chunk(footer: Skimmer) -> Chunk:
-    """Return the place of the pages of a column. Its width is 1 if the schema holds the width of its values, else 0."""
+def _chunk(footer: Skimmer, bits: int) -> Chunk:
+    """Return the place of the pages of a column whose values have *bits*."""
     chunk = Chunk(0, 0, 0, 0)
     for number, kind in footer.fields():
         if number == _META and kind == STRUCT:
-            meta = _numbers(footer, _KIND, _COUNT, _PACKED, _DATA, _DICTIONARY)
+            meta = footer.numbers(_COLUMN)
             if min(meta.values()) < 0:
                 raise Malformed("parquet", f"a column claims {meta[_COUNT]} values")
-            begin = meta[_DICTIONARY] or meta[_DATA]
-            chunk = Chunk(begin, meta[_PACKED], int(meta[_KIND] == _FIXED), meta[_COUNT])
+            chunk = Chunk(meta[_DICTIONARY] or meta[_DATA], meta[_PACKED], bits, meta[_COUNT])
         else:
             footer.skip(kind)
     return chunk
 
 
-def _depth(children: list[int]) -> int:
-    """Return the depth of a tree, given the number of children of each node in depth-first order."""
+def _schema(elements: Iterable[dict[int, int]]) -> tuple[int, list[int]]:
+    """Return the depth of the schema, and how many bits a value of each column takes in memory, in their order."""
     deepest = 0
-    left: list[int] = []
-    for count in children:
+    left: list[int] = []  # the children that follow, of each node from the root to the current one
+    lists: list[int] = []  # how many of the nodes above each of them, and itself, are lists
+    bits: list[int] = []
+    for element in elements:
         while left and not left[-1]:
             left.pop()
+            lists.pop()
         if left:
             left[-1] -= 1
-        left.append(count)
+        left.append(element[_CHILDREN])
+        lists.append((lists[-1] if lists else 0) + (element[_REPETITION] == _REPEATED))
         deepest = max(deepest, len(left))
-    return deepest
+        if not element[_CHILDREN]:
+            kind = element[_TYPE]
+            size = max(0, 8 * element[_LENGTH]) if kind == _FIXED else _TYPE_BITS.get(kind, 0)
+            bits.append(size + _OFFSET_BITS * lists[-1] + len(left))  # a bit of each level says whether it is null
+    return deepest, bits

@@ -4,7 +4,8 @@ A page header holds the number of values of its page and their size in bytes aft
 a count of -1 ends the process, and 186 bytes may expand to 2 GiB. Polars also allocates memory for the number of values
 that the footer states for a column. So the headers are read here, and nothing of the data after them.
 
-Text whose values share prefixes (DELTA_BYTE_ARRAY) is not bounded here: its size depends on the values.
+The values of text may share prefixes (DELTA_BYTE_ARRAY). How long they are is in the data, so the longest possible ones
+are assumed: each value has all bytes of its page. Few programs write such pages.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ PAUSE_EVERY = 50  # headers to read before the GIL is released
 
 # The fields of a page header, as parquet.thrift numbers them.
 _UNPACKED, _PACKED = 2, 3
-_HEADERS = (5, 7, 8)  # of a data page, a dictionary page and a data page of version 2
+_HEADERS = {5: 2, 7: 0, 8: 4}  # of a data page, a dictionary page, and a data page of version 2: where the encoding is
 _COUNT = 1  # the first field of each of these
+_SHARED_PREFIXES = 7  # an encoding
+
+memory_is_limited = False  # True in a child whose memory is limited, which sets it before it reads anything
 
 
 class Chunk(NamedTuple):
@@ -39,13 +43,13 @@ class Chunk(NamedTuple):
     Attributes:
         begin: the offset of the first page.
         size: the size of all pages in bytes.
-        width: the size of a value in bytes if all values have the same length, else 0.
+        bits: the size of a value in memory, in bits, without that of texts themselves.
         values: the number of values in all pages.
     """
 
     begin: int
     size: int
-    width: int
+    bits: int
     values: int
 
 
@@ -66,7 +70,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
         before = values
         while at < end:
             at, count, size = _page(content, at)
-            pages, values, unpacked = pages + 1, values + count, unpacked + max(size, count * chunk.width)
+            pages, values, unpacked = pages + 1, values + count, unpacked + max(size, count * chunk.bits // 8)
             if pages % PAUSE_EVERY == 0:
                 release_gil()
             if pages > PAGES or values > VALUES or unpacked > bound:
@@ -90,17 +94,24 @@ def _page(content: Content, at: int) -> tuple[int, int, int]:
     """Return the offset of the end of the page at *at*, and the numbers of values and of bytes that it declares."""
     header = Skimmer(content, at)
     numbers = {_UNPACKED: -1, _PACKED: -1}
-    count = 0  # the count of an index page, which has no values
+    count = encoding = 0  # of an index page, which has no values
     try:
         for number, kind in header.fields():
             if number in numbers and kind == I32:
                 numbers[number] = header.integer()
             elif number in _HEADERS and kind == STRUCT:
-                count = header.number(_COUNT, missing=-1)
+                found = header.numbers({_COUNT: -1, _HEADERS[number]: 0})
+                count, encoding = found[_COUNT], found[_HEADERS[number]]
             else:
                 header.skip(kind)
     except (IndexError, RecursionError) as error:
         raise Malformed("parquet", "the header of a page cannot be read") from error
+    size = numbers[_UNPACKED]
     if min(count, *numbers.values()) < 0:
-        raise Malformed("parquet", f"a page claims {count} values and {numbers[_UNPACKED]} bytes")
-    return header.at + numbers[_PACKED], count, numbers[_UNPACKED]
+        raise Malformed("parquet", f"a page claims {count} values and {size} bytes")
+    if encoding == _SHARED_PREFIXES and not memory_is_limited:
+        if count * size > UNPACKED_ALWAYS:
+            reason = f"{count} values in a page share prefixes, and may be {size} bytes each; read it with isolate=True"
+            raise Malformed("parquet", reason)
+        size *= max(1, count)
+    return header.at + numbers[_PACKED], count, size

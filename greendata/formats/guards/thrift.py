@@ -8,7 +8,7 @@ make the garbage collector stop all threads. `Reader` and `Writer` are for files
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from greendata.formats.guards.chunk_scan import Content
@@ -54,12 +54,12 @@ class Skimmer:
             number = number + (head >> 4) if head >> 4 else self.integer()
             yield number, head & 0x0F
 
-    def number(self, wanted: int, *, missing: int = 0) -> int:
-        """Read a struct, and return the number in its field *wanted*, or *missing* if there is no such field."""
-        found = missing
+    def numbers(self, defaults: Mapping[int, int]) -> dict[int, int]:
+        """Read a struct, and return the numbers in some of its fields: those in *defaults* if a field is absent."""
+        found = dict(defaults)
         for number, kind in self.fields():
-            if number == wanted and kind in (I16, I32, I64):
-                found = self.integer()
+            if number in found and kind in (I16, I32, I64):
+                found[number] = self.integer()
             else:
                 self.skip(kind)
         return found
