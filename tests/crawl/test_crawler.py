@@ -893,7 +893,7 @@ def test_a_stage_that_is_kept_for_its_counters_keeps_nothing_else() -> None:
     with Site(SHOP) as site:
         stage = crawl(site.url("/"), **BOT)
         pages = list(stage)
-    assert living() <= before
+    _until(lambda: living() <= before)  # a worker may hold the last job for a moment
     stats = stage.stats()
     assert (stats.pages, stats.done, stats.todo, stats.hosts_waiting) == (len(pages), len(pages), 0, 0)
 

@@ -93,6 +93,7 @@ def test_a_host_that_is_silent_does_not_hold_up_the_others() -> None:
         pages = in_background(urls_of(site, 20, hosts=5), per_host=2, workers=4)
         for host in site.hosts[1:]:
             site.wait_for(21, host=host)
+        hold.wait()
         assert (hold.waiting, pages.ready()) == (1, False)  # its robots.txt
         hold.open()
         pages.get()
