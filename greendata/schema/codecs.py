@@ -28,6 +28,7 @@ __all__ = (
     "EncodeError",
     "LeafCodec",
     "ListCodec",
+    "MemberCodec",
     "PairsCodec",
     "RootCodec",
     "StructCodec",
@@ -133,7 +134,7 @@ class PairsCodec(ColumnCodec):
         """See `ColumnCodec.decoder`."""
         key_dtype, value_dtype = getattr(dtype, "key", None), getattr(dtype, "value", None)
         if key_dtype is not None and value_dtype is not None:  # a map, whose values are dicts already
-            decoders = self.keys.decoder(key_dtype), self.values.decoder(value_dtype)
+            decoders = self._key_decoder(key_dtype), self.values.decoder(value_dtype)
             if decoders == (None, None):
                 return None
             decode_key, decode_value = decoders[0] or _same, decoders[1] or _same
@@ -143,15 +144,49 @@ class PairsCodec(ColumnCodec):
         kinds = dict(dtype.inner)
         if kinds.keys() != {"key", "value"}:
             return None
-        key = self.keys.decoder(kinds["key"]) or _same
+        key = self._key_decoder(kinds["key"]) or _same
         item = self.values.decoder(kinds["value"]) or _same
 
         def decode(value: Any) -> Any:
             if value is None or None in value:
                 return value
-            return {key(pair["key"]): item(pair["value"]) for pair in value}
+            decoded = {key(pair["key"]): item(pair["value"]) for pair in value}
+            return decoded if len(decoded) == len(value) else value  # a dict has each key once
 
         return decode
+
+    def _key_decoder(self, dtype: Dtype) -> Convert | None:
+        """Return the decoder of keys. Keys are hashable: lists become tuples, of which pydantic makes sets as well."""
+        decode = self.keys.decoder(dtype)
+        if not isinstance(self.keys, ListCodec | StructCodec):
+            return decode
+        return _hashable if decode is None else lambda value: _hashable(decode(value))
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCodec(ColumnCodec):
+    """Members of enumerations that a Literal names, stored as their values. pydantic accepts only the members.
+
+    Attributes:
+        cell: the codec of the values.
+        members: the members by their values. A value that the Literal names as well is not among them.
+    """
+
+    cell: LeafCodec
+    members: Mapping[Any, Enum]
+
+    def encode(self, value: Any) -> Any:
+        """See `ColumnCodec.encode`."""
+        encoded = self.cell.encode(value)
+        if isinstance(value, Enum) and self.members.get(encoded) is not value:
+            raise EncodeError(f"{value!r} does not come back from {self.dtype} as it was")
+        return encoded
+
+    def decoder(self, dtype: Dtype) -> Convert | None:
+        """See `ColumnCodec.decoder`."""
+        is_alike = dtype.is_integer() if self.dtype.is_integer() else isinstance(dtype, pl.String | pl.Enum)
+        is_alike = is_alike or isinstance(dtype, pl.Categorical | type(self.dtype))
+        return (lambda value: self.members.get(value, value)) if is_alike else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,3 +471,7 @@ def _short(value: object) -> str:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value

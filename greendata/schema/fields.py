@@ -63,8 +63,10 @@ from greendata.schema.codecs import (
     EncodeError,
     LeafCodec,
     ListCodec,
+    MemberCodec,
     PairsCodec,
     RootCodec,
+    StructCodec,
     leaf_codec,
     struct_codec,
     tuple_codec,
@@ -116,6 +118,7 @@ WITHOUT_JSON = (type, collections.abc.Callable)
 ALIAS_PATH = "give it the name of a column as its alias, and put the value into that column with with_columns()"
 NO_JSON = "give its type a validator and a serializer, as in Annotated[..., PlainValidator(...), PlainSerializer(...)]"
 WRONG_DTYPE = "write the dtypes of the fields into the model, as in Annotated[int, polars.Int8]"
+LIST_OF_PAIRS = "write list[tuple[key, value]] for its type, or keys that are text or numbers"
 PLAIN_SECRET = "write Annotated[SecretStr, polars.String] for its type to store it in plain text"
 
 
@@ -344,8 +347,22 @@ def _container(
         return _tuple(inner)
     if kind in DICTS:
         keys, values = inner
+        if _holds_named_fields(keys):
+            raise NoColumnForm(where, annotation, "a struct cannot be the key of a dict again", LIST_OF_PAIRS)
         return PairsCodec(pl.List(pl.Struct({"key": keys.dtype, "value": values.dtype})), keys, values)
     return ListCodec(pl.List(inner[0].dtype), inner[0], is_set=kind in SETS)
+
+
+def _holds_named_fields(codec: ColumnCodec) -> bool:
+    """Return True if the values of *codec*, read from a column, are dicts or contain some."""
+    match codec:
+        case ListCodec():
+            return _holds_named_fields(codec.items)
+        case RootCodec():
+            return _holds_named_fields(codec.root)
+        case StructCodec():
+            return not codec.is_tuple or any(_holds_named_fields(column.codec) for column in codec.columns)
+    return False
 
 
 def _check_inner(codecs: Sequence[ColumnCodec], annotation: Any, where: str) -> None:
@@ -438,7 +455,7 @@ def _choices(annotation: Any, values: tuple[Any, ...], metadata: Sequence[Any], 
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     kinds = {type(value) for value in plain} - {NoneType}
     if kinds == {str}:
-        return leaf_codec(pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
+        return _choice(annotation, values, pl.Enum([value for value in dict.fromkeys(plain) if value is not None]))
     if len(kinds) != 1 or not kinds <= LEAVES.keys():
         codec = _as_json(annotation, metadata, where)
         try:
@@ -447,7 +464,16 @@ def _choices(annotation: Any, values: tuple[Any, ...], metadata: Sequence[Any], 
         except EncodeError as unfit:
             raise NoColumnForm(where, annotation, f"{value!r} is not what pydantic makes of its JSON") from unfit
         return codec
-    return leaf_codec(LEAVES[kinds.pop()])
+    return _choice(annotation, values, LEAVES[kinds.pop()])
+
+
+def _choice(annotation: Any, values: tuple[Any, ...], dtype: pl.DataType) -> ColumnCodec:
+    codec = leaf_codec(dtype)
+    members = [value for value in values if isinstance(value, Enum)]
+    if get_origin(annotation) is not Literal or not members:
+        return codec
+    plain = [value for value in values if not isinstance(value, Enum)]
+    return MemberCodec(dtype, codec, {member.value: member for member in members if member.value not in plain})
 
 
 def _decimal(metadata: Sequence[Any]) -> pl.Decimal:

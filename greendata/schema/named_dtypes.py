@@ -120,14 +120,17 @@ class NamedDtypeCodec(ColumnCodec):
         is_secret = plain is not value
         dump = to_jsonable_python if is_secret else partial(self.adapter.dump_python, mode="json", **_WHOLE)
         as_json = to_json if is_secret else partial(self.adapter.dump_json, **_WHOLE)
+        by_alias = to_json if is_secret else partial(self.adapter.dump_json, by_alias=True, **_WHOLE)
         if self.kind == "bytes":
             yield lambda: [b64encode(plain).decode()]
         elif self.kind == "same":
             yield lambda: [plain]
         else:
             yield lambda: [shown] if isinstance(shown := dump(plain), str) else []
+            yield lambda: [by_alias(plain).decode()]
             yield lambda: [as_json(plain).decode()]
         if self.kind == "marked":
+            yield lambda: [MARK + by_alias(plain).decode()]
             yield lambda: [MARK + as_json(plain).decode()]
         for begin, member in self.members.items():
             yield partial(_as_member, begin, member, plain)
@@ -148,11 +151,19 @@ class NamedDtypeCodec(ColumnCodec):
         begin = next((begin for begin in self.members if code.startswith(begin)), None)
         for adapter in (self.adapter,) if begin is None else (self.members[begin], self.adapter):
             try:
-                value = adapter.validate_json(code)
+                value = _validated(adapter, code)
             except ValidationError:  # text that only looks like the JSON of such a value
                 continue
             return value if adapter is self.adapter else next(iter(value.values()))
         return _parsed(text) if self.kind == "json" else text
+
+
+def _validated(adapter: TypeAdapter[Any], code: str) -> Any:
+    """Return the value of JSON whose fields have their aliases, or their names if pydantic dumps no valid alias."""
+    try:
+        return adapter.validate_json(code)
+    except ValidationError:
+        return adapter.validate_json(code, by_name=True)
 
 
 def _as_member(begin: str, member: TypeAdapter[Any], value: Any) -> list[str]:

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     AnyUrl,
     AwareDatetime,
     Base64Bytes,
@@ -58,6 +59,10 @@ from greendata.formats.format import Format
 pytestmark = pytest.mark.once("patched")  # tests values only, which do not depend on patching
 
 
+class Shade(Enum):
+    DARK = "dark!"
+
+
 class Cat(BaseModel):
     kind: Literal["cat"] = "cat"
     lives: int
@@ -66,6 +71,18 @@ class Cat(BaseModel):
 class Dog(BaseModel):
     kind: Literal["dog"] = "dog"
     name: str
+
+
+class Camel(BaseModel):
+    first_name: str = Field(alias="firstName")
+    last_name: str = Field(alias="last-name")
+
+
+class Renamed(BaseModel):
+    """pydantic dumps names that it does not read."""
+
+    a: int = Field(validation_alias=AliasChoices("a", "A"), serialization_alias="b")
+    c: int | None = Field(validation_alias="d", serialization_alias="e", default=None)
 
 
 class Base(BaseModel):
@@ -232,6 +249,13 @@ KINDS: list[tuple[Any, pl.DataType, list[Any]]] = [
     (Pet, pl.String(), [Cat(lives=9), Dog(name="Rex")]),
     (TaggedPet, pl.String(), [Cat(lives=9), Dog(name="Rex")]),
     (Cat | int | str, pl.String(), [Cat(lives=9), 1, "1", '{"kind":"cat","lives":9}']),
+    (Camel | int, pl.String(), [Camel(firstName="a", **{"last-name": "b"}), 1]),
+    (Camel | Base, pl.String(), [Camel(firstName="a", **{"last-name": "b"}), Base(x=1)]),
+    (Renamed | int, pl.String(), [Renamed(a=1), 2]),
+    (list[Renamed | Camel], pl.List(pl.String), [[Renamed(a=1), Camel(firstName="a", **{"last-name": "b"})]]),
+    (Aliased | str, pl.String(), [Aliased(ex=1), "ex"]),
+    (Literal[Word.YES, "no"], pl.Enum(["yes", "no"]), [Word.YES, "no"]),
+    (Literal[Size.SMALL, 2], pl.Int64(), [Size.SMALL, 2]),
     (Base | Derived, pl.String(), [Base(x=1), Derived(x=1, y="a")]),
     (Point | Total, pl.String(), [Point(1), {"x": 1, "y": "a"}]),
     (Annotated[int | str, Field(union_mode="left_to_right")], pl.String(), [1, "x"]),
@@ -302,6 +326,24 @@ KINDS: list[tuple[Any, pl.DataType, list[Any]]] = [
     (list[Point], pl.List(pl.Struct({"x": pl.Int64, "label": pl.String})), [[Point(1)]]),
     (dict[UUID, Size], pl.List(pl.Struct({"key": pl.String, "value": pl.Int64})), [{UUID(int=1): Size.SMALL}]),
     (list[Json[int]], pl.List(pl.String), [["1"]]),
+    (
+        dict[tuple[int, int], str],
+        pl.List(pl.Struct({"key": pl.Array(pl.Int64, 2), "value": pl.String})),
+        [{(1, 2): "a"}],
+    ),
+    (
+        dict[tuple[tuple[int, ...], str], int],
+        pl.List(pl.Struct({"key": pl.Struct({"field_0": pl.List(pl.Int64), "field_1": pl.String}), "value": pl.Int64})),
+        [{((1, 2), "x"): 3, ((), ""): 4}],
+    ),
+    (
+        dict[frozenset[int], int],
+        pl.List(pl.Struct({"key": pl.List(pl.Int64), "value": pl.Int64})),
+        [{frozenset({2, 1}): 3}],
+    ),
+    (Literal[Shade.DARK], pl.Enum(["dark!"]), [Shade.DARK]),
+    (Literal["pale", Shade.DARK], pl.Enum(["pale", "dark!"]), ["pale", Shade.DARK]),
+    (list[Literal[Shade.DARK]], pl.List(pl.Enum(["dark!"])), [[Shade.DARK], []]),
     (frozenset[int], pl.List(pl.Int64), [frozenset({1})]),
     (deque[int], pl.List(pl.Int64), [deque([1])]),
     (OrderedDict[str, int], pl.List(pl.Struct({"key": pl.String, "value": pl.Int64})), [OrderedDict(a=1)]),
@@ -487,6 +529,24 @@ def judged(column: pl.Series, model: type[BaseModel]) -> tuple[dict[int, BaseMod
         except ValidationError:
             wrong.add(number)
     return expected, wrong
+
+
+def test_pairs_of_one_key_are_no_dict() -> None:
+    """A dict would keep one of the values."""
+    pairs = pl.Series([[{"key": "a", "value": 1}, {"key": "a", "value": 2}], [{"key": "a", "value": 3}]])
+    for column in (pairs, pairs.implode()):
+        kind = dict[str, int] if column is pairs else list[dict[str, int]]
+        model = create_model("Model", f=(kind, ...))
+        good, failures = greendata.filter_valid(pl.DataFrame({"f": column}), model)
+        assert failures["rule"].to_list() == ["dict_type"]
+        assert good["f"].to_list() == ([[{"key": "a", "value": 3}]] if column is pairs else [])
+
+
+def test_members_of_one_value_are_not_confused() -> None:
+    model = create_model("Model", f=(Literal["dark!", Shade.DARK], ...))
+    with pytest.raises(FrameInvalid, match="does not come back"):
+        Frame[model].from_rows([{"f": Shade.DARK}])  # type: ignore[valid-type]
+    assert Frame[model].from_rows([{"f": "dark!"}]).collect()[0].f == "dark!"  # type: ignore[valid-type, attr-defined]
 
 
 def test_a_key_without_a_field_is_not_lost() -> None:

@@ -140,6 +140,8 @@ WITHOUT_COLUMN: list[tuple[Any, str]] = [
     (Iterable[int], "its values can be read only once; write list[...] for its type"),
     (InstanceOf[Place], "only instances are valid, which no column gives; drop InstanceOf"),
     (Literal[b"a", 1], "b'a' is not what pydantic makes of its JSON; choose a dtype"),
+    (dict[Place, int], "a struct cannot be the key of a dict again; write list[tuple[key, value]] for its type"),
+    (dict[tuple[Place, int], int], "a struct cannot be the key of a dict again"),
     (SecretStr, "a secret has to be a column of its own; write Annotated[SecretStr, polars.String]"),
     (dict[str, SecretStr], "a secret has to be a column of its own; write Annotated[SecretStr, polars.String]"),
     (SecretStr | int, "it contains a secret, which no JSON shows; write Annotated[SecretStr, polars.String]"),
