@@ -246,7 +246,7 @@ def test_a_late_error_leaves_the_body_unfinished(server: Server) -> None:
         assert response.status == 200
         with pytest.raises((IncompleteRead, ConnectionError)):
             response.read()
-    assert "too late" in server.read_log()
+    server.wait_log("too late")
 
 
 def old(path: str) -> bytes:
