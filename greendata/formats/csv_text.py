@@ -22,7 +22,14 @@ from greendata.errors import Malformed
 from greendata.errors.plural import counted
 from greendata.formats.csv_options import CsvOptions
 from greendata.formats.error_texts import short_message
-from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte, line_end, unclosed_quote_line
+from greendata.formats.guards.chunk_scan import (
+    SCAN_BYTES,
+    count,
+    first_byte,
+    line_end,
+    quoted_record_end,
+    unclosed_quote_line,
+)
 from greendata.formats.guards.size_guard import HEADER_BYTES, reject_compressed, reject_wide
 from greendata.formats.json.rows import BOM, TEXT, text_in
 from greendata.hub.pacing import release_gil
@@ -71,6 +78,8 @@ def prepare(content: bytes, options: CsvOptions, names: Sequence[str] | None) ->
         (b'"c0";"c1"\n1;2\n', {'c0': 'a', 'c1': 'b'}, 1)
     """
     reject_compressed(content, "csv")
+    if options.is_utf8 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise Malformed("csv", "it begins as UTF-16; if it is, encoding='utf-16' or the charset must say so", line=1)
     if not options.is_utf8:
         content = _in_utf8(content, options)
     if options.has_header and not options.skip_rows and options.comment_prefix is None:
@@ -215,20 +224,18 @@ def _after_comments(content: bytes, begin: int, options: CsvOptions) -> int:
     return at
 
 
-def _record_end(content: bytes, begin: int, most: int | None = None) -> int:
-    """Return the offset of the end of the record at *begin*, or an offset after *most* bytes of it."""
-    end = begin
-    is_open = False
-    while end < len(content) and (end == begin or is_open) and (most is None or end - begin <= most):
-        last, end = end, line_end(content, end)
-        is_open ^= count(content, b'"', last, end) % 2 == 1
-    if is_open and end == len(content):
+def _record_end(content: bytes, begin: int) -> int:
+    """Return the offset of the end of the record at *begin*."""
+    end = line_end(content, begin)
+    if count(content, b'"', begin, end) % 2:
+        end = quoted_record_end(content, end)
+    if end == len(content) and count(content, b'"', begin, end) % 2:
         raise Malformed("csv", _UNCLOSED, line=1 + count(content, b"\n", 0, begin))
     return end
 
 
 def _first_record(content: bytes, begin: int, *, line: int) -> bytes:
-    end = _record_end(content, begin, HEADER_BYTES)
+    end = _record_end(content, begin)
     if end - begin > HEADER_BYTES:
         raise Malformed("csv", f"its header has more than {HEADER_BYTES} bytes", line=line)
     return content[begin:end]

@@ -144,9 +144,10 @@ class Partitioner:
         extra = self.model.model_config.get("extra") or "ignore"
         if plan is None:  # no row is accepted, and validators see unchanged rows
             seen = df
+        elif extra == "forbid":  # forbidden columns fail whatever their values are
+            seen = df.with_columns(pl.lit(None).alias(name) for name in unused)
         else:
-            blank = [pl.lit(None).alias(name) for name in unused]  # forbidden columns fail whatever their values are
-            seen = df.with_columns(blank) if extra == "forbid" else df.drop(referred(unused, df.columns))
+            seen = df.drop(referred(unused, df.columns))
         parts, undecided, rejected = self.partition(df, plan, all_invalid=self.all_invalid(df.schema))
         allowed, over_limits = _within_limits(seen, undecided)
         checked = [part.accepted[ROW_KEY] for part in parts if part.validator is not None]

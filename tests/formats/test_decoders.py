@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
+import zipfile
 import zlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
@@ -300,6 +302,27 @@ def test_other_kinds_of_a_format_are_named() -> None:
     assert "expected a message at byte 0, got b'PAR1PAR1'" in str(rejected(b"PAR1PAR1PAR1", "arrow"))
     assert "it is encrypted" in str(rejected(b"PARE" + bytes(20) + b"PARE", "parquet"))
     assert "it is encrypted" in str(rejected(b"PAR1" + bytes(20) + b"PARE", "parquet"))
+
+
+def test_files_of_other_kinds_are_named() -> None:
+    parquet, arrow, workbook = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    pl.DataFrame({"a": [1]}).write_parquet(parquet)
+    pl.DataFrame({"a": [1]}).write_ipc(arrow)
+    zipfile.ZipFile(workbook, "w").writestr("xl/workbook.xml", "<workbook/>")
+    kinds = {
+        "a Parquet file": parquet.getvalue(),
+        "an Arrow file": arrow.getvalue(),
+        "a ZIP archive, as Excel workbooks are": workbook.getvalue(),
+        "an xz archive": lzma.compress(b"a,b\n"),
+        "a PDF": b"%PDF-1.7\n",
+    }
+    for kind, content in kinds.items():
+        for format in ("csv", "json", "ndjson"):
+            assert rejected(content, format).reason == f"it is {kind}; expected {format} as text"  # type: ignore[arg-type]
+    for encoding in ("utf-16", "utf-16-be"):
+        text = "\ufeff" * (encoding == "utf-16-be") + "a\n1\n"
+        assert "it begins as UTF-16; if it is, encoding='utf-16'" in str(rejected(text.encode(encoding), "csv"))
+        assert decode(text.encode(encoding), "csv", encoding="utf-16").rows() == [(1,)]
 
 
 def test_bad_headers() -> None:

@@ -23,6 +23,7 @@ __all__ = (
     "first_failure",
     "has_large_record",
     "line_end",
+    "quoted_record_end",
     "unclosed_quote_line",
 )
 
@@ -79,6 +80,21 @@ def line_end(content: Content, begin: int) -> int:
     for start, end in _scan_ranges(begin, len(content)):
         if found := content.find(b"\n", start, end) + 1:
             return found
+    return len(content)
+
+
+def quoted_record_end(content: bytes, begin: int) -> int:
+    r"""Return the offset of the end of the CSV record that is within quotes at *begin*, or the length of *content*.
+
+    Example:
+        >>> quoted_record_end(b'a,"b\nc",d\ne', 5)
+        10
+    """
+    is_open = True
+    for start, end in _scan_ranges(begin, len(content)):
+        if found := (_OPEN if is_open else _SHUT).match(content, start, end):
+            return found.end()
+        is_open ^= content.count(b'"', start, end) % 2 == 1
     return len(content)
 
 
@@ -197,7 +213,7 @@ def _record_ranges(content: bytes, *, quoted: bool) -> Iterator[tuple[int, int]]
     while end < len(content):
         begin, end = end, line_end(content, end + SCAN_BYTES)
         if quoted and count(content, b'"', begin, end) % 2:
-            end = _quoted_record_end(content, end)
+            end = quoted_record_end(content, end)
         yield begin, end
 
 
@@ -207,13 +223,3 @@ def _last_record_start(content: bytes, begin: int, *, quoted: bool) -> int:
     last = _records(chunk, quoted=quoted)[-1]
     is_whole = last.endswith(b"\n") and not (quoted and last.count(b'"') % 2)
     return begin + len(chunk) - (0 if is_whole else len(last))
-
-
-def _quoted_record_end(content: bytes, begin: int) -> int:
-    """Return the offset of the end of the record that is within quotes at *begin*."""
-    is_open = True
-    for start, end in _scan_ranges(begin, len(content)):
-        if found := (_OPEN if is_open else _SHUT).match(content, start, end):
-            return found.end()
-        is_open ^= content.count(b'"', start, end) % 2 == 1
-    return len(content)

@@ -36,13 +36,24 @@ COLUMNS = 1 << 16  # at most in a text: a column takes two bytes there, and a ki
 HEADER_BYTES = 1 << 20  # bytes in the header of a CSV file, at most
 
 _PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # the first bytes of gzip, zlib and zstd
+_OTHER_FILES = {  # what people send by mistake, by its first bytes
+    b"PK\x03\x04": "a ZIP archive, as Excel workbooks are",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a file of an old Microsoft Office, such as an Excel workbook",
+    b"%PDF-": "a PDF",
+    b"PAR1": "a Parquet file",
+    b"ARROW1\0\0": "an Arrow file",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+}
 _KEY = r'"(?:[^"\\]|\\.)*"\s*:'
 # The options of `polars.read_csv` that decide where the header is and how it is split into columns.
 _FORM = ("comment_prefix", "encoding", "eol_char", "has_header", "quote_char", "separator", "skip_lines", "skip_rows")
 
 
 def reject_compressed(content: Content, format: str) -> None:
-    """Raise Malformed if a text is compressed: Polars would decompress it, however large the result is.
+    """Raise Malformed if *content* is no text, but a file of another kind, or is compressed.
+
+    Polars would decompress it, however large the result is.
 
     Example:
         >>> import zlib
@@ -52,6 +63,9 @@ def reject_compressed(content: Content, format: str) -> None:
     """
     if content[:4].startswith(_PACKED):
         raise Malformed(format, "it is compressed, so its size in memory is unknown")
+    for first, kind in _OTHER_FILES.items():
+        if content[: len(first)] == first:
+            raise Malformed(format, f"it is {kind}; expected {format} as text")
 
 
 def reject_sparse(rows: int, columns: int, size: int, *, format: str) -> None:
