@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from greendata.hub import native
-from greendata.hub.hubs import HubBound, ensure_hub, poll_delay, weak_callback
+from greendata.hub.hubs import HubBound, Timer, ensure_hub, poll_delay
 from greendata.hub.waker import TURN, HubWaker
 
 __all__ = ("EntryQueue",)
@@ -38,7 +38,7 @@ class EntryQueue(HubBound):
         self._waker = HubWaker.here(hub)
         self._number = self._waker.listen(self._deliver)
         self._scheduled: Any = None  # the last delivery that the hub's own thread scheduled; hub's thread only
-        self._timer: Any = None  # the timer that continues an interrupted delivery; hub's thread only
+        self._timer: Timer | None = None  # continues an interrupted delivery; hub's thread only
 
     @classmethod
     def here(cls) -> EntryQueue:
@@ -90,8 +90,7 @@ class EntryQueue(HubBound):
                 entries.popleft()()
         finally:
             if entries:  # not a notify: a loop with nothing else to wait for would end before it
-                self._timer = self.hub.loop.timer(poll_delay(self.hub.loop))
-                self._timer.start(weak_callback(self._deliver))
+                self._timer = Timer(self.hub, poll_delay(self.hub.loop), self._deliver, ref=True, update=False)
 
     def __repr__(self) -> str:
         return f"<EntryQueue of {self.hub!r}: {len(self._entries)} entries>"

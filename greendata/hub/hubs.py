@@ -17,7 +17,16 @@ from gevent.hub import MAIN_THREAD_IDENT, get_hub  # type: ignore[attr-defined]
 from greendata.hub import native
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("HubBound", "before_destroy", "destroy_hub", "ensure_hub", "is_libuv", "poll_delay", "weak_callback")
+__all__ = (
+    "HubBound",
+    "Timer",
+    "before_destroy",
+    "destroy_hub",
+    "ensure_hub",
+    "is_libuv",
+    "poll_delay",
+    "weak_callback",
+)
 
 T = TypeVar("T")
 
@@ -146,6 +155,54 @@ def is_libuv(loop: Any) -> bool:
         False
     """
     return "libuv" in type(loop).__module__
+
+
+class Timer:
+    """A timer that calls *method* once on the hub's thread, without keeping its object alive.
+
+    It is closed when it is freed: libuv uses the memory of a timer until it is closed. Create it on the hub's thread.
+
+    Args:
+        hub: the hub of the calling thread.
+        seconds: until the call.
+        method: a bound method.
+        ref: whether the timer holds the loop open.
+        update: whether the time counts from now, and not from the start of the loop's iteration.
+
+    Example:
+        >>> class Job:
+        ...     def expire(self):
+        ...         print("expired")
+        >>> job = Job()
+        >>> timer = Timer(ensure_hub(), 0.0, job.expire, ref=True)
+        >>> ensure_hub().join(timeout=5)
+        expired
+        True
+        >>> timer.close()
+    """
+
+    __slots__ = ("_hub", "_watcher")
+
+    def __init__(
+        self, hub: Any, seconds: float, method: Callable[[], object], *, ref: bool = False, update: bool = True
+    ) -> None:
+        self._hub = hub
+        self._watcher: Any = None
+        self._watcher = hub.loop.timer(min(seconds, native.TIMEOUT_MAX), ref=ref)
+        self._watcher.start(weak_callback(method), update=update)
+
+    def close(self) -> None:
+        """Stop the timer. Idempotent. Call on the hub's thread."""
+        self._watcher.close()
+
+    def __del__(self) -> None:
+        loop = self._hub.loop
+        if self._watcher is None or loop is None or not loop.ptr:  # it was not created, or its loop is destroyed
+            return
+        if self._hub is get_hub_if_exists():
+            self._watcher.close()
+        else:
+            loop.run_callback_threadsafe(self._watcher.close)
 
 
 def poll_delay(loop: Any) -> float:

@@ -87,7 +87,7 @@ class LogRouter(Closing):
         self._number = self._waker.listen(self._on_notify)  # does not keep the process running
 
     def _on_notify(self) -> None:
-        if self._writer is None:  # in a greenlet, because a handler may wait for its lock
+        if self._records and self._writer is None:  # in a greenlet, because a handler may wait for its lock
             self._writer = gevent.spawn(self._write)
 
     def _write(self) -> None:

@@ -32,10 +32,10 @@ __all__ = (
     "get_native_id",
     "name_this_thread",
     "program_name",
-    "surround_waits",
     "sleep",
     "start_thread",
     "start_thread_watched",
+    "surround_waits",
     "this_thread_name",
     "thread_names",
 )

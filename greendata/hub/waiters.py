@@ -24,7 +24,7 @@ from greendata.errors import ResultTimeout
 from greendata.errors.root import AnyResult
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
-from greendata.hub.hubs import weak_callback
+from greendata.hub.hubs import Timer
 from greendata.hub.origin import calling_frame
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
@@ -81,10 +81,9 @@ class Link:
 
         number = waker.expect(deliver)
         self._number = number
-        self._timer: Any = None
+        self._timer: Timer | None = None
         if (limit := _until_deadline(result)) is not None:
-            self._timer = hub.loop.timer(limit, ref=False)
-            self._timer.start(weak_callback(result.expire), update=True)
+            self._timer = Timer(hub, limit, result.expire)
 
     @property
     def is_here(self) -> bool:

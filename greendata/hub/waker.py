@@ -29,6 +29,8 @@ Guarantees:
 - One wakeup delivers many numbers. Callbacks run for at most `TURN` seconds; then the loop polls before the rest.
 - A waiting greenlet is resumed (`HubWaker.resume`) after the callback has returned, from a frame that holds no
   reference to the job. The job's objects are freed when that greenlet drops them, not at its next wait.
+- A signal handler may raise in the hub's thread before a delivery has begun, and gevent then only prints the error. So
+  the main hub, in whose thread signal handlers run, looks every `RETRY_INTERVAL` for what was not delivered.
 - After the hub was destroyed, notify() does nothing.
 
 ``loop.run_callback_threadsafe`` is not used. A waiter that depends on it alone gets LoopExit, and on libuv it can
@@ -57,6 +59,7 @@ from greendata.internals.gevent import get_hub_if_exists
 __all__ = ("HubWaker", "report")
 
 TURN = 0.001  # seconds that callbacks run before the loop polls again; greenlets that they resume are included
+RETRY_INTERVAL = 1.0  # seconds
 
 
 class HubWaker(HubBound):
@@ -83,6 +86,7 @@ class HubWaker(HubBound):
         "_numbers",
         "_on_notify",
         "_resumed",
+        "_retry_timer",
         "_watcher",
         "pending",
     )
@@ -99,6 +103,10 @@ class HubWaker(HubBound):
         self._holding: set[int] = set()  # numbers that hold the loop open; hub's thread only
         self._on_notify = weak_callback(self._deliver)  # weak: pending jobs and the thread keep the waker alive
         self._numbers = count(1)  # hub's thread only; never reused, so a late notify has no effect
+        self._retry_timer: Any = None  # hub's thread only
+        if hub.main_hub:
+            self._retry_timer = hub.loop.timer(RETRY_INTERVAL, RETRY_INTERVAL, ref=False)
+            self._retry_timer.start(weak_callback(self._retry))
         before_destroy(hub, weak_callback(self.reset))
 
     @classmethod
@@ -217,10 +225,9 @@ class HubWaker(HubBound):
         self._listening.clear()
         self._holding.clear()
         self.pending.clear()
-        if self._can_stop:
-            self._watcher.stop()
-        else:
-            self._watcher.ref = False
+        self._watcher.close()
+        if self._retry_timer is not None:
+            self._retry_timer.close()
         _local.waker = None
 
     def _deliver(self) -> None:
@@ -241,6 +248,11 @@ class HubWaker(HubBound):
                 self.hub.loop.run_callback(self._resume)
             if pending:
                 self.wake()
+
+    def _retry(self) -> None:
+        """Deliver what a signal handler has kept from being delivered. Listeners may have entries of their own."""
+        self.pending.extend(self._listening)
+        self._deliver()
 
     def _call(self, callback: Callable[[], object] | None) -> None:
         if callback is None:  # forgotten

@@ -14,7 +14,7 @@ from greendata.errors import JobAborted
 from greendata.errors.notes import without_frame
 from greendata.hub import native
 from greendata.hub.deadline import nearest_limit
-from greendata.hub.hubs import weak_callback
+from greendata.hub.hubs import Timer
 from greendata.hub.origin import Origin, note_job
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -152,7 +152,7 @@ class Job:
         self._pool = pool
         self._waker: HubWaker | None = None  # set before it is queued
         self._number = 0  # written on the owning hub's thread; the worker reads
-        self._timer: Any = None  # owning hub's thread only
+        self._timer: Timer | None = None  # owning hub's thread only
 
     @property
     def operation(self) -> Operation | None:
@@ -171,8 +171,7 @@ class Job:
             self.deadline, self.seconds, self.in_block = limit
             if waker is not None:
                 left = max(0.0, self.deadline - monotonic())
-                self._timer = waker.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-                self._timer.start(weak_callback(self.result.expire), update=True)
+                self._timer = Timer(waker.hub, left, self.result.expire)
 
     def run(self, worker: str) -> None:
         """Run the callable in its context and settle the result. Call on the worker."""

@@ -37,7 +37,7 @@ from greendata.errors.plural import counted
 from greendata.hub.checks import naming_arguments
 from greendata.hub.deadline import seconds_of
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import ensure_hub, weak_callback
+from greendata.hub.hubs import Timer, ensure_hub
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until
@@ -133,7 +133,7 @@ class Group:
         self._block: Any = None  # the greenlet that runs the block
         self._interrupt: _Interrupt | None = None
         self._sleepers: list[Callable[[object], object]] = []
-        self._timer: Any = None
+        self._timer: Timer | None = None
         self._registration = _Registration(self._register) if adopt else None
 
     # -- the block: hub's thread ------------------------------------------------------------------------------
@@ -144,8 +144,7 @@ class Group:
         self._hub = ensure_hub()
         self._entry_queue = EntryQueue.here()
         if self._seconds is not None:
-            self._timer = self._hub.loop.timer(self._seconds)
-            self._timer.start(weak_callback(self._on_timeout), update=True)
+            self._timer = Timer(self._hub, self._seconds, self._on_timeout, ref=True)
         if self._registration is not None:
             self._registration.begin()
         self._block = getcurrent()

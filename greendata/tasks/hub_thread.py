@@ -24,7 +24,7 @@ from greendata.errors import BadSetting, CallerStopped, NoCaller, ResultLost
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import destroy_hub, weak_callback
+from greendata.hub.hubs import Timer, destroy_hub
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
 from greendata.hub.waiters import sleep_until, wait_native
@@ -58,7 +58,7 @@ class HubThread(ABC):
         self._users = 0
         self._children: dict[str, Self] = {}
         self._sleepers: list[Callable[[object], object]] = []  # the main greenlet of its thread; its thread only
-        self._idle_timer: Any = None  # its thread only
+        self._idle_timer: Timer | None = None  # its thread only
         self._is_closing = False  # its thread only
 
     # -- which one: any thread ------------------------------------------------------------------------
@@ -213,10 +213,7 @@ class HubThread(ABC):
     def _watch_idleness(self) -> None:
         """If it is idle, start the timer that stops it if it is still idle then. Called on its hub."""
         if self._idle_after is not None and self._is_idle():
-            if self._idle_timer is None:
-                self._idle_timer = self._entry_queue.hub.loop.timer(min(self._idle_after, native.TIMEOUT_MAX))
-            self._idle_timer.stop()
-            self._idle_timer.start(weak_callback(self._stop_if_idle), update=True)
+            self._idle_timer = Timer(self._entry_queue.hub, self._idle_after, self._stop_if_idle, ref=True)
 
     # -- private: any thread --------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from greendata.hub import native
 from greendata.hub.checks import check_function
 from greendata.hub.deadline import nearest_limit
 from greendata.hub.entry_queue import EntryQueue
-from greendata.hub.hubs import weak_callback
+from greendata.hub.hubs import Timer
 from greendata.hub.origin import note_job, origin_here
 from greendata.hub.outcome import Status
 from greendata.hub.result import Result
@@ -109,8 +109,8 @@ class Task(Generic[T]):
         self._greenlet: _Runner | None = None  # from here on: hub's thread only
         self._is_first_turn = False
         self._has_finished = False
-        self._timer: Any = None  # for the deadline
-        self._delay: Any = None
+        self._timer: Timer | None = None  # for the deadline
+        self._delay: Timer | None = None
         self.call.bind(self, entry_queue.waker)
 
     def dispatch(self, start: Callable[[], object]) -> TaskResult[T]:
@@ -147,15 +147,13 @@ class Task(Generic[T]):
         """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
         if not self.call.ready():
             self.keep_deadline()
-            self._delay = self._entry_queue.hub.loop.timer(min(delay, native.TIMEOUT_MAX))
-            self._delay.start(weak_callback(self.start), update=True)
+            self._delay = Timer(self._entry_queue.hub, delay, self.start, ref=True)
 
     def keep_deadline(self) -> None:
         """Make the call fail when its deadline passes, even before it has begun. Call from the hub itself."""
         if self.deadline is not None and self._timer is None:
             left = max(0.0, self.deadline - monotonic())
-            self._timer = self._entry_queue.hub.loop.timer(min(left, native.TIMEOUT_MAX), ref=False)
-            self._timer.start(weak_callback(self.call.expire), update=True)
+            self._timer = Timer(self._entry_queue.hub, left, self.call.expire)
 
     def _may_begin(self) -> bool:
         if self.deadline is not None and monotonic() >= self.deadline:

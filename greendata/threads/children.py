@@ -262,7 +262,10 @@ def _record(watcher: Any) -> None:
 def _after_fork_in_child() -> None:
     """Clear the state: the children of the parent are not children of this process."""
     global _watcher
-    _watcher = None  # its loop continues only in a child that a greenlet forked, which makes a new watcher
+    hub = get_hub_if_exists()
+    if _watcher is not None and hub is not None and hub.loop is _watcher.loop:  # it continues in this process
+        _watcher.close()
+    _watcher = None
     for state in (_starts, _children, _statuses, _lot):
         state.clear()
 

@@ -355,6 +355,10 @@ class _HubWaiters:
         if not self._waiting and self.hub.loop is not None:
             self._timer.stop()
 
+    def __del__(self) -> None:
+        if self.hub is get_hub_if_exists():  # a child of a fork has other objects; libuv uses the timer until then
+            self._timer.close()
+
     def _schedule_check(self) -> None:
         """Check after the pending callbacks have run. Then everything that is still to come is active in the loop."""
         self.hub.loop.run_callback(self._on_callback)

@@ -280,3 +280,76 @@ def test_the_calls_of_a_destroyed_hub_fail_when_its_thread_gets_another() -> Non
     with pytest.raises(CallerStopped):
         calls[0].get(timeout=30)
     over.open()
+
+
+def test_watchers_of_libuv_are_closed_before_they_are_freed() -> None:
+    """libuv uses the memory of a watcher until it is closed, or its loop is destroyed."""
+    pytest.importorskip("cffi", reason="gevent's libuv loop needs cffi")
+    finished = run_python(
+        """
+        import gc, os, time
+        import gevent, gevent.event, greendata
+        from gevent._ffi.watcher import watcher
+        from greendata.hub.entry_queue import EntryQueue
+        from greendata.hub.hubs import destroy_hub, ensure_hub
+        from greendata.hub.waker import HubWaker
+        from tests.support.natives import Native
+
+        def report(self):
+            if self._watcher and self.loop.ptr:
+                print("not closed:", self, flush=True)
+
+        watcher.__del__ = report
+
+        def spin():
+            ends = time.perf_counter() + 0.0007
+            while time.perf_counter() < ends:
+                pass
+
+        def deliver_in_parts():
+            here, done = EntryQueue.here(), gevent.event.Event()
+            for _ in range(20):
+                here.post(spin)
+            here.post(done.set)
+            done.wait()
+
+        def drop_a_link():
+            greendata.run(time.sleep, 0.001, timeout=100).rawlink(bool)
+
+        def wait_until_late():
+            result = greendata.run(time.sleep, 0.001, timeout=100)
+            greendata.gather(result).get()
+            with greendata.Group(timeout=100) as group:
+                group.run(int)
+            greendata.Caller.current().call_later(0.001, int).get()
+
+        def work():
+            for func in (deliver_in_parts, drop_a_link, wait_until_late):
+                func()
+                gc.collect()
+
+        def work_and_leave():
+            work()
+            destroy_hub(ensure_hub())
+
+        def fork():
+            pending = greendata.run(time.sleep, 0.05, timeout=100)
+            pid = os.fork()
+            if not pid:
+                del pending
+                gc.collect()
+                gevent.sleep(0.001)
+                work()
+                os._exit(0)
+            pending.get()
+            assert os.waitpid(pid, 0)[1] == 0
+
+        work()
+        Native(work_and_leave).join()
+        fork()
+        print("ended")
+        """,
+        env={"GEVENT_LOOP": "libuv"},
+        warnings="ignore",
+    )
+    assert finished == (0, "ended\n", "")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import gevent
@@ -22,9 +24,9 @@ from greendata.tasks.caller import Caller
 from greendata.tasks.group import Group
 from greendata.threads import parking
 from tests.conftest import Gate
-from tests.support.natives import Native, dismiss, settle_down, small_pool, until
+from tests.support.natives import Native, dismiss, in_a_plain_thread, settle_down, small_pool, until
 from tests.support.processes import run_python
-from tests.support.races import Interruption, interrupted
+from tests.support.races import Interruption, in_hub, interrupted
 
 LIMIT = 60.0  # seconds: longer than this counts as a hang
 
@@ -289,6 +291,33 @@ def check_program(handler: str, called: str) -> None:
     program = "from functools import partial\n" + textwrap.dedent(PROGRAM.format(handler=handler, called=called))
     finished = run_python(program)
     assert (finished.stdout, finished.stderr) == ("raised in the main greenlet, 3 True\n", "")
+
+
+CALLS: dict[str, tuple[Callable[..., object], Callable[[], Result[int]]]] = {
+    "a job": (HubWaker._deliver, lambda: small_pool().submit(int, "3")),
+    "a call": (EntryQueue._deliver, lambda: Caller.current().call_soon(int, "3")),
+    "a call from another thread": (
+        HubWaker._deliver,
+        lambda: in_a_plain_thread(partial(Caller.current().call_soon, int, "3")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_signal_before_the_hub_begins_to_deliver(name: str, hub_errors: list[str]) -> None:
+    """gevent reports the error, and the outcome comes with the next look."""
+    deliver, submit = CALLS[name]
+
+    def stop(frame: FrameType, kind: str, _: Any) -> None:
+        if kind == "call" and frame.f_code is deliver.__code__:  # type: ignore[attr-defined]
+            sys.setprofile(None)
+            raise Interruption
+
+    ticker = gevent.spawn(until, lambda: False)  # the loop has something to do
+    in_hub(gevent.get_hub(), stop)
+    assert submit().get(timeout=LIMIT) == 3
+    ticker.kill()
+    assert "Interruption" in hub_errors.pop()
 
 
 def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[str]) -> None:

@@ -96,7 +96,8 @@ def rest(seconds: float = 0.001) -> None:
     if hub is None:
         _never.acquire(timeout=seconds)
     else:
-        hub.wait(hub.loop.timer(seconds))
+        with hub.loop.timer(seconds) as timer:
+            hub.wait(timer)
 
 
 _never = _allocate_lock()
