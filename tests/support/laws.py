@@ -255,12 +255,16 @@ def holds(df: pl.DataFrame, model: type[BaseModel], *, strict: bool | None = Non
 
 
 def _natural(value: Any, form: pl.DataType | None) -> Any:
-    """Return a stored value as a Python value: the pairs of a dict as a dict, the struct of a tuple as a tuple."""
+    """Return a stored value as a Python value: the pairs of a dict as a dict, the struct of a tuple as a tuple.
+
+    Pairs that have one key twice remain a list: a dict would lose a value.
+    """
     if isinstance(form, pl.Struct) and isinstance(value, dict) and [*value] == [*dict(form)] and "field_0" in value:
         return tuple(value.values())
     is_of_pairs = isinstance(form, pl.List) and form.inner in PAIRS
     if is_of_pairs and isinstance(value, list) and all(item and item.keys() == {"key", "value"} for item in value):
-        return {pair["key"]: pair["value"] for pair in value}
+        made = {pair["key"]: pair["value"] for pair in value}
+        return made if len(made) == len(value) else value
     return value
 
 
