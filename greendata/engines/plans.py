@@ -6,17 +6,19 @@ import errno
 import fcntl
 import os
 import pickle
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
 from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps, remedy_for
 from greendata.errors import NotSendable, PolarsForked
+from greendata.hub.pacing import Pace
 from greendata.internals.polars import flags_of, read_flags
+from greendata.query.chunked_text import text_of
 
 __all__ = (
     "MAX_PLAN",
@@ -37,9 +39,13 @@ MAX_PLAN = 8 << 20  # bytes of a plan; a larger one has a frame inside, which ta
 
 _ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS
 _SHRINK, _GROW, _WRITE, _SEAL = 0x2, 0x4, 0x8, 0x1
+_STEP = 1 << 20  # bytes or characters that are copied at once, which holds the GIL
 _PLAIN = (bool, int, float, str, bytes)
 _combines = False  # set once; any thread reads
 _SEALS = _SHRINK | _GROW | _WRITE | _SEAL
+
+Place: TypeAlias = "bytes | int"  # bytes, or the index of the descriptor of a file with them
+Packed: TypeAlias = "tuple[Place, list[Place], list[tuple[type, Place]], list[tuple[type, Place]]]"
 
 
 class _Limited:
@@ -128,77 +134,107 @@ def options_of(packed: bytes) -> dict[str, Any]:
     return options  # type: ignore[no-any-return]
 
 
-def pack_object(value: object) -> tuple[tuple[bytes, list[bytes | int], list[bytes | int]], list[int]]:
-    """Return *value* as a pickle, the frames and the large bytes objects that are somewhere inside it, and descriptors.
+def pack_object(value: object) -> tuple[Packed, list[int]]:
+    """Return *value* packed: its pickle, and the frames, blobs and buffers that `_pickler` puts aside; and descriptors.
 
-    The descriptors are those of their files, which belong to the caller.
+    The descriptors are those of files, which belong to the caller.
 
     Raises:
         Exception: it cannot be pickled.
     """
-    file = BytesIO()
-    pickler = _pickler()(file, protocol=pickle.HIGHEST_PROTOCOL)
+    written = _Written()
+    pickler = _pickler()(written)
     pickler.dump(value)
     frames, files = pack(pickler.frames)
-    blobs: list[bytes | int] = []
+
+    def place_of(data: Any) -> Place:
+        if len(files) == MAX_DESCRIPTORS:
+            return b"".join(_pieces_of(data))
+        files.append(sealed(_pieces_of(data)))
+        return len(files) - 1
+
     try:
-        for blob in pickler.blobs:
-            if len(files) == MAX_DESCRIPTORS:
-                blobs.append(blob)
-            else:
-                blobs.append(len(files))
-                files.append(sealed(blob))
+        place = written.getvalue() if written.tell() < MAX_INLINE else place_of(written.getbuffer())
+        blobs = [(kind, place_of(each)) for kind, each in pickler.blobs]
+        buffers = [(kind, place_of(each)) for kind, each in pickler.buffers]
     except BaseException:
         close_all(files)
         raise
-    return (file.getvalue(), frames, blobs), files
+    return (place, frames, blobs, buffers), files
 
 
-def unpack_object(packed: tuple[bytes, list[bytes | int], list[bytes | int]], files: list[int]) -> Any:
+def unpack_object(packed: Packed, files: list[int]) -> Any:
     """Return the object that `pack_object` has packed.
 
     Raises:
         OSError: files have not arrived, because this process has no more descriptors.
     """
-    data, frames, blobs = packed
-    _check_arrived(blobs, files)
-    unpickler = _Unpickler(_Pieces(data))  # both ends are ours
-    unpickler.frames = unpack(frames, files)
-    unpickler.blobs = [each if isinstance(each, bytes) else _content_of(files[each]) for each in blobs]
+    place, frames, blobs, buffers = packed
+    _check_arrived([place, *frames, *(place for _, place in blobs + buffers)], files)
+    data = _content_of(bytes, place, files)
+    unpickler = _Unpickler(_Pieces(data), buffers=[_content_of(kind, place, files) for kind, place in buffers])
+    unpickler.frames = unpack(frames, files)  # both ends are ours
+    unpickler.blobs = [_content_of(kind, place, files) for kind, place in blobs]
     return unpickler.load()
 
 
 @cache
 def _pickler() -> Any:
-    """Return a pickler that puts frames and large bytes objects aside. It is cloudpickle's if that is installed."""
+    """Return a pickler that puts frames aside, and large texts, bytes and buffers. It is cloudpickle's if there is one.
+
+    A pickle would take seconds for a frame of 100 MB. It holds the GIL while it copies the others, files do not.
+    """
+    kinds: set[type] = {bytes, bytearray, str}
     try:
         base: Any = import_module("cloudpickle").Pickler
+        kinds.add(memoryview)  # cloudpickle makes it bytes
     except ImportError:
         base = pickle.Pickler
 
     class DataAside(base):  # type: ignore[misc]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
+        def __init__(self, file: BytesIO) -> None:
+            super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=self._is_kept)
             self.frames: list[pl.DataFrame] = []
-            self.blobs: list[bytes] = []
+            self.blobs: list[tuple[type, Any]] = []
+            self.buffers: list[tuple[type, memoryview]] = []
             self._numbers: dict[int, int] = {}  # by id
 
-        def persistent_id(self, value: object) -> tuple[bool, int] | None:
-            """Return whether *value* is bytes, and its number; None if it is pickled.
+        def persistent_id(self, value: Any) -> tuple[bool, int] | None:
+            """Return whether *value* is among the blobs, and its number; None if it is pickled."""
+            kind = type(value)
+            if kind in kinds:
+                if len(value) < MAX_INLINE or (kind is memoryview and not value.c_contiguous):
+                    return None
+                return True, self._number(value, self.blobs, (bytes if kind is memoryview else kind, value))
+            return (False, self._number(value, self.frames, value)) if kind is pl.DataFrame else None
 
-            A pickle would take seconds for a frame of 100 MB. It holds the GIL while it copies bytes, files do not.
-            """
-            aside: list[Any] = self.frames
-            if type(value) is bytes and len(value) >= MAX_INLINE:
-                aside = self.blobs
-            elif type(value) is not pl.DataFrame:
-                return None
+        def _number(self, value: object, aside: list[Any], item: Any) -> int:
             if id(value) not in self._numbers:
                 self._numbers[id(value)] = len(aside)
-                aside.append(value)
-            return aside is self.blobs, self._numbers[id(value)]
+                aside.append(item)
+            return self._numbers[id(value)]
+
+        def _is_kept(self, buffer: pickle.PickleBuffer) -> bool:
+            """Return True if *buffer* is so small that it is pickled. Otherwise put it aside."""
+            data = buffer.raw()
+            if data.nbytes >= MAX_INLINE:
+                self.buffers.append((bytes if data.readonly else bytearray, data))
+            return data.nbytes < MAX_INLINE
 
     return DataAside
+
+
+class _Written(BytesIO):
+    """A pickle that is written. pickle calls `write` for each 64 KiB, and with that lets the hub have the GIL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pace = Pace()
+
+    def write(self, data: Any) -> int:
+        """Write *data*."""
+        self._pace.pause()
+        return super().write(data)
 
 
 class _Pieces(BytesIO):
@@ -217,12 +253,12 @@ class _Pieces(BytesIO):
 
 class _Unpickler(pickle.Unpickler):
     frames: list[pl.DataFrame]
-    blobs: list[bytes]
+    blobs: list[Any]
 
     def persistent_load(self, place: tuple[bool, int]) -> object:
-        """Return the frame or the bytes with that number."""
-        is_bytes, number = place
-        return self.blobs[number] if is_bytes else self.frames[number]
+        """Return the frame or the blob with that number."""
+        is_blob, number = place
+        return self.blobs[number] if is_blob else self.frames[number]
 
 
 def pack(frames: list[pl.DataFrame], most_inline: int = MAX_INLINE) -> tuple[list[bytes | int], list[int]]:
@@ -268,18 +304,28 @@ def _file_of(frame: pl.DataFrame) -> int:
     return file
 
 
-def sealed(data: Any) -> int:
-    """Return the descriptor of a sealed file in memory with *data*, an object with the buffer protocol."""
+def sealed(pieces: Iterable[Any]) -> int:
+    """Return the descriptor of a sealed file in memory with *pieces*, objects with the buffer protocol."""
     file = os.memfd_create("greendata", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(file, left) :]
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                left = left[os.write(file, left) :]
         fcntl.fcntl(file, _ADD_SEALS, _SEALS)
     except BaseException:
         os.close(file)
         raise
     return file
+
+
+def _pieces_of(data: Any) -> Iterator[Any]:
+    """Yield the bytes of *data*, text or a buffer. Text is encoded in pieces, because that holds the GIL."""
+    if not isinstance(data, str):
+        yield memoryview(data).cast("B")
+        return
+    for begin in range(0, len(data), _STEP):
+        yield data[begin : begin + _STEP].encode("utf-8", "surrogatepass")
 
 
 def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
@@ -293,14 +339,25 @@ def unpack(packed: list[bytes | int], files: list[int]) -> list[pl.DataFrame]:
     return [pl.read_ipc_stream(BytesIO(each)) if isinstance(each, bytes) else _mapped(files[each]) for each in packed]
 
 
-def _check_arrived(packed: list[bytes | int], files: list[int]) -> None:
+def _check_arrived(packed: list[Place], files: list[int]) -> None:
     if sum(isinstance(each, int) for each in packed) > len(files):
         raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: data have come in a file that cannot be opened")
 
 
-def _content_of(file: int) -> bytes:
-    with open(f"/proc/self/fd/{file}", "rb", buffering=0) as opened:
-        return opened.readall()
+def _content_of(kind: type, place: Place, files: list[int]) -> Any:
+    """Return what is at *place*, as *kind*: bytes, bytearray or str."""
+    if isinstance(place, bytes):
+        return place.decode("utf-8", "surrogatepass") if kind is str else kind(place)
+    with open(f"/proc/self/fd/{files[place]}", "rb", buffering=0) as file:
+        if kind is bytes:
+            return file.readall()
+        pieces: Iterator[bytes] = iter(partial(file.read, _STEP), b"")
+        if kind is str:
+            return text_of(pieces, errors="surrogatepass")
+        whole = bytearray()
+        for piece in pieces:
+            whole += piece
+        return whole
 
 
 def combine_chunks() -> None:

@@ -23,6 +23,7 @@ from polars.testing import assert_frame_equal
 import greendata
 from greendata.engines import child_pool
 from greendata.engines.child_pool import ChildPool
+from greendata.engines.messages import close_all
 from greendata.engines.plans import pack_object, unpack_object
 from greendata.engines.process import ProcessEngine
 from greendata.errors import (
@@ -402,15 +403,16 @@ def reversed_twice(given: dict[str, Any]) -> tuple[list[bytes], bytes]:
 def test_the_hub_runs_while_a_large_value_is_unpickled() -> None:
     """A job waits between two pieces until the hub opens the gate."""
     value = [{"a": number} for number in range(100_000)]
-    packed, _ = pack_object(value)
+    packed, files = pack_object(value)
     gate = Gate()
 
     def unpack() -> Any:
         sys.setprofile(at("call", "peek", unpack_object.__code__, gate))
         try:
-            return unpack_object(packed, [])
+            return unpack_object(packed, files)
         finally:
             sys.setprofile(None)
+            close_all(files)
 
     opening = open_from_hub(gate)
     assert greendata.run(unpack).get() == value

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from typing import Literal
 
 import polars as pl
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from polars.exceptions import PolarsError
 from polars.testing.parametric import dataframes
 
 import greendata
 from greendata.query import chunked_text
-from greendata.query.chunked_text import json_text, ndjson_text
+from greendata.query.chunked_text import json_text, ndjson_text, text_of
 
 pytestmark = pytest.mark.once("unpatched")  # values only; no greenlets
 
@@ -108,6 +110,23 @@ def test_bodies_of_short_pieces(format: Literal["ndjson", "json", "csv"]) -> Non
     body = b"".join(greendata.encode(frames, format))
     whole = pl.concat(frames)
     assert body.decode() == {"ndjson": whole.write_ndjson, "json": whole.write_json, "csv": whole.write_csv}[format]()
+
+
+@given(text=st.text(st.characters(exclude_categories=()), max_size=40), length=st.integers(1, 9))
+def test_text_of_pieces_that_end_anywhere(text: str, length: int) -> None:
+    content = text.encode("utf-8", "surrogatepass")
+    pieces = [content[begin : begin + length] for begin in range(0, len(content), length)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked_text, "SLICE_BYTES", 1)  # a longer text is copied piece by piece
+        found = text_of(iter(pieces), errors="surrogatepass")
+    assert found == text
+    assert hash(found) == hash(text)
+    assert sys.getsizeof(found) == sys.getsizeof(text[:1] + text[1:])  # its characters are as wide as need be
+
+
+def test_text_that_ends_within_a_character() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        text_of([b"x", "\u20ac".encode()[:2]])
 
 
 LARGE = "x" * 2_000
