@@ -1,8 +1,8 @@
 """A crawler: follow the links of a shop, read the article of each page, and keep everything in a Parquet dataset.
 
 `crawl` asks for robots.txt, keeps a delay between two requests to a host, refuses private addresses unless they are
-allowed, and parses the pages off the hub. A page that cannot be fetched is a row that says so. The crawl is interrupted
-here and resumed: every page is one row all the same, as it would be after ``kill -9``.
+allowed, and parses the pages off the hub. A page that cannot be fetched is a row with the reason. The crawl is
+interrupted here and resumed. Every page is one row nevertheless, as it would be after ``kill -9``.
 """
 
 # ruff: noqa: E402 - patching comes before the imports that it patches
@@ -29,7 +29,7 @@ ARTICLES = 60
 
 
 class Article(BaseModel):
-    """What the shop sells."""
+    """An article that the shop sells."""
 
     name: str
     price: float

@@ -76,7 +76,7 @@ watch them there.</p>
 EXTENSION = {
     "/greendata/": "The dashboard.",
     "/greendata/stats.json": "Its data, for python -m greendata top.",
-    "/livez": "200 as long as this process answers.",
+    "/livez": "200 as long as this process responds.",
     "/readyz": "200 if this process should get requests, otherwise 503.",
 }
 
@@ -118,7 +118,7 @@ def index() -> str:
 
 @routes.get("/ping")
 def ping() -> Response:
-    """Answer at once, if the hub is free."""
+    """Respond at once, if the hub is free."""
     return Response("pong\n", mimetype="text/plain")
 
 

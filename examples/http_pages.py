@@ -57,9 +57,9 @@ def pages(url: str) -> pl.DataFrame:
 
 def fetch(session: requests.Session, url: str, number: int) -> dict:  # type: ignore[type-arg]  # JSON
     """Return page *number*: its rows, and the number of pages."""
-    answer = session.get(url, params={"page": number}, timeout=10)
-    answer.raise_for_status()
-    page: dict = answer.json()  # type: ignore[type-arg]
+    response = session.get(url, params={"page": number}, timeout=10)
+    response.raise_for_status()
+    page: dict = response.json()  # type: ignore[type-arg]
     return page
 
 

@@ -1,4 +1,4 @@
-"""A report service as it may have been for years: Flask, Polars, and not a line of greendata.
+"""A report service that has run for years: Flask and Polars, without a line of greendata.
 
 The demo runs it twice, without and with `GREENDATA_AUTOPATCH=1` in its environment.
 """

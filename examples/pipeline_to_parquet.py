@@ -29,7 +29,7 @@ ROWS = 1_000  # in a row group
 SCHEMA = {"sensor": pl.Int32, "hour": pl.Int8, "celsius": pl.Float64}
 
 
-def answer(connection: socket.socket, _: object) -> None:
+def serve(connection: socket.socket, _: object) -> None:
     """Simulate the sensors: read a line with a number, and write a line with its readings."""
     with connection, connection.makefile("rw") as line:
         sensor = int(line.readline())
@@ -54,7 +54,7 @@ def rows(reading: tuple[int, list[float]]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Ask all sensors, write one file, and query it."""
-    with StreamServer(("127.0.0.1", 0), answer) as server, tempfile.TemporaryDirectory() as folder:
+    with StreamServer(("127.0.0.1", 0), serve) as server, tempfile.TemporaryDirectory() as folder:
         server.start()
         address = ("127.0.0.1", server.server_port)
         pipeline = (

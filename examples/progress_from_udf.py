@@ -47,9 +47,9 @@ class Rates:
 
     def _fetch(self, currency: str) -> float:
         """Request the rate from the service. Called in a greenlet."""
-        answer = requests.get(f"{self._url}/rate/{currency}", timeout=5)
-        answer.raise_for_status()
-        return float(answer.text)
+        response = requests.get(f"{self._url}/rate/{currency}", timeout=5)
+        response.raise_for_status()
+        return float(response.text)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
         )
         euros = ORDERS.join(known, on="currency").select("currency", euros=pl.col("amount") / pl.col("rate"))
         total = greendata.collect(euros.group_by("currency").sum().sort("currency")).get()
-        Caller.current().call_soon(bar.refresh).get()  # behind the updates, which were called before
+        Caller.current().call_soon(bar.refresh).get()  # runs after the updates, which were called before
     print(total)
 
 

@@ -3,7 +3,7 @@
     gunicorn -k greendata.web.gunicorn.GreenWorker 'examples.reports_service:create_app()'
 
 A report runs in a child process. It ends, with all its memory, when the tenant cancels it or leaves, when the deadline
-of the request is over, and when it needs more memory than its child has. The server and the other tenants go on.
+of the request is over, and when it needs more memory than its child has. The server and the other tenants continue.
 `main` shows it, with a real gunicorn.
 """
 
@@ -59,13 +59,13 @@ def create_app() -> Flask:
 
 
 def tenant() -> Hashable:
-    """Return who asks. A real service takes it from a token that it has checked."""
+    """Return the name of the tenant. A real service takes it from a token that it has checked."""
     return request.headers.get("X-Tenant", "nobody")
 
 
 @reports.get("/prices")
 def prices() -> Response:
-    """Answer a small query, in a thread: reports of other tenants do not delay it."""
+    """Run a small query, in a thread: reports of other tenants do not delay it."""
     found = SALES.select(pl.col("price").min().alias("least"), pl.col("price").max().alias("most"))
     return jsonify(greendata.collect(found).get().to_dicts()[0])
 
@@ -73,7 +73,7 @@ def prices() -> Response:
 @reports.get("/reports/<name>")
 @GreenData.deadline(30)
 def report(name: str) -> Response:
-    """Answer with a report. 409 if the tenant cancels it, 504 after the deadline, 507 if it needs too much memory."""
+    """Return a report: 409 if the tenant cancels it, 504 after the deadline, 507 if it needs too much memory."""
     place = str(tenant()), name
     if name not in REPORTS or place in running:
         abort(409 if place in running else 404)
@@ -89,7 +89,7 @@ def report(name: str) -> Response:
 
 @reports.delete("/reports/<name>")
 def cancel(name: str) -> tuple[str, int]:
-    """Stop a report of this tenant. Its process is gone, with its memory, before the client reads the answer."""
+    """Stop a report of this tenant. Its process has ended when the client reads the response."""
     result = running.get((str(tenant()), name))
     if result is None:
         abort(404)
@@ -98,7 +98,7 @@ def cancel(name: str) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Serve, and be three tenants: one with small queries, and two with reports that do not end by themselves."""
+    """Serve, and act as three tenants: one with small queries, and two with reports that must be stopped."""
     with served() as url:
 
         def ask(who: str, path: str, method: str = "GET") -> requests.Response:
@@ -118,9 +118,9 @@ def main() -> None:
         print("ada, a report:", len(ask("ada", "/reports/stores").json()), "stores")
 
 
-def show(what: str, answer: requests.Response) -> None:
-    """Print a refusal."""
-    print(what, answer.status_code, answer.json()["title"])
+def show(what: str, response: requests.Response) -> None:
+    """Print an error response."""
+    print(what, response.status_code, response.json()["title"])
 
 
 @contextmanager

@@ -43,8 +43,8 @@ def report(path: Path, top: int) -> pl.LazyFrame:
 def sales_file(folder: Path = FOLDER, rows: int = ROWS) -> Path:
     """Return the path of the sales file, which is made if it does not exist.
 
-    It is written beside its path and renamed, so that an incomplete file is never read: not by this process, nor by
-    another that makes it at the same time.
+    It is written beside its path and renamed, so that an incomplete file is never read: neither by this process nor by
+    another one that makes it at the same time.
     """
     path = folder / f"sales-{rows}.parquet"
     if path.exists():

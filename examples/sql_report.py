@@ -31,9 +31,9 @@ def main() -> None:
         database = Path(folder) / "shop.sqlite"
         print(f"{load(database)} sales in all")
         print(report(database, least=100))
-        print(f"{try_prices(database):,.0f} if everything were twice as dear")
+        print(f"{try_prices(database):,.0f} if everything cost twice as much")
     ticker.kill()
-    print("the hub went on" if len(ticks) > 1 else "the hub stood still")
+    print("the hub kept running" if len(ticks) > 1 else "the hub was blocked")
 
 
 def tick(ticks: list[int]) -> None:
@@ -59,8 +59,8 @@ def try_prices(database: Path) -> float:
     """Return the sum of the sales at twice the prices, without changing the table."""
     connection = greendata.run(partial(sqlite3.connect, database, check_same_thread=False)).get()
     try:
-        dearer = SALES.with_columns(pl.col("amount") * 2)
-        greendata.write_sql(dearer, "sales", connection, if_exists="replace").get()
+        doubled = SALES.with_columns(pl.col("amount") * 2)
+        greendata.write_sql(doubled, "sales", connection, if_exists="replace").get()
         total = greendata.read_sql("SELECT sum(amount) FROM sales", connection).get().item()
         greendata.run(connection.rollback).get()
     finally:

@@ -18,7 +18,7 @@ from greendata import Group
 __all__ = ("load", "main", "query")
 
 TYPES = {pl.Int64: "INTEGER", pl.Float64: "REAL", pl.String: "TEXT"}
-SLICE = 5_000  # rows turned into tuples at once: they hold the GIL meanwhile
+SLICE = 5_000  # rows turned into tuples at once, while the GIL is held
 PATIENCE = 30.0  # seconds to wait for the other load's transaction: SQLite has one writer at a time
 
 STORES = pl.DataFrame({"store": range(50), "city": [f"City {number % 7}" for number in range(50)]})

@@ -67,9 +67,9 @@ def create_app() -> Flask:
 
 def upload(url: str, text: str, headers: dict[str, str]) -> None:
     """Send *text* and print the response."""
-    answer = requests.post(url, data=text, headers=headers, timeout=10)
-    found = answer.json()
-    print(answer.status_code, *(found[name] for name in ("customers", "title", "detail") if name in found))
+    response = requests.post(url, data=text, headers=headers, timeout=10)
+    found = response.json()
+    print(response.status_code, *(found[name] for name in ("customers", "title", "detail") if name in found))
     for failure in found.get("failures", ()):
         print("   ", "row {row}, {column}: got {value}: {message}".format(**failure))
 

@@ -1,4 +1,4 @@
-"""The child process of `drive_elsewhere`: take the load as JSON argument, write the outcome to stdout."""
+"""The child process of `drive_elsewhere`: read the load from a JSON argument, and write the outcome to stdout."""
 
 __all__ = ("main",)
 

@@ -57,8 +57,8 @@ class Outcome:
     def ping_seconds(self, share: float) -> float:
         """Return the latency that `share` of the pings did not exceed; 1.0 for the worst.
 
-        A client sends its next ping after the answer to its last, so a silent server is asked less often: this errs in
-        favour of the server that blocks.
+        A client sends its next ping after the response to its last one, so a blocked server gets fewer pings. This
+        makes the server that blocks look better than it is.
         """
         return quantile([ping.seconds for ping in self.pings], share)
 

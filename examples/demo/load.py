@@ -19,7 +19,7 @@ from typing import Any
 from examples.demo.figures import DemoError, Load, Outcome, Span
 
 TOP = Path(__file__).parents[2]
-ANSWER_TIMEOUT = 60.0  # seconds; the load measures blocked servers, and fails for dead ones
+RESPONSE_TIMEOUT = 60.0  # seconds; the load measures blocked servers, and fails for dead ones
 PROGRESS = 0.1  # seconds between two checks of the clients
 
 
@@ -50,7 +50,7 @@ class Client:
         status, body = fetch(host, port, self.path)
         ended = time.monotonic()
         if status != http.client.OK:
-            raise http.client.HTTPException(f"{self.path} answered {status}: {body[:200]!r}")
+            raise http.client.HTTPException(f"{self.path} responded with {status}: {body[:200]!r}")
         return Span(self.number, began, ended)
 
 
@@ -58,10 +58,10 @@ def drive(load: Load, *, host: str, port: int, tick: Callable[[], None] = lambda
     """Run `load` on a server from threads of this process, and return the outcome.
 
     Args:
-        tick: called many times a second meanwhile; what it raises ends the call, and the clients at their own pace.
+        tick: called many times a second meanwhile; what it raises ends the call; the clients end later, by themselves.
 
     Raises:
-        DemoError: a client was refused, cut off, or answered with anything but 200.
+        DemoError: a client was refused or cut off, or a response was not 200.
     """
     reporters = [Client(number, load.report_path, 0.0) for number in range(load.report_clients)]
     pingers = [Client(number, load.ping_path, load.ping_pause) for number in range(load.ping_clients)]
@@ -85,13 +85,13 @@ def raise_failure(clients: list[Client]) -> None:
             raise DemoError(f"a client failed: {client.failure!r}") from client.failure
 
 
-def fetch(host: str, port: int, path: str, *, timeout: float = ANSWER_TIMEOUT) -> tuple[int, bytes]:
+def fetch(host: str, port: int, path: str, *, timeout: float = RESPONSE_TIMEOUT) -> tuple[int, bytes]:
     """Return status and body of a GET; raise OSError or HTTPException without a response."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 
@@ -121,15 +121,15 @@ def drive_elsewhere(load: Load, *, host: str, port: int, tick: Callable[[], None
         start_new_session=True,  # Ctrl-C in the terminal reaches its parent, which ends it
     ) as child:
         try:
-            said, complaint = talk_to_the_end(child, tick)
+            output, errors = output_of(child, tick)
         finally:
             child.kill()
     if child.returncode != 0:
-        raise DemoError(complaint.strip() or f"the load ended with code {child.returncode}")
-    return outcome_of(json.loads(said))
+        raise DemoError(errors.strip() or f"the load ended with code {child.returncode}")
+    return outcome_of(json.loads(output))
 
 
-def talk_to_the_end(child: subprocess.Popen[str], tick: Callable[[], None]) -> tuple[str, str]:
+def output_of(child: subprocess.Popen[str], tick: Callable[[], None]) -> tuple[str, str]:
     while True:
         try:
             return child.communicate(timeout=PROGRESS)

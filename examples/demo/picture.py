@@ -182,9 +182,9 @@ def legend(title: str, machine: Machine) -> str:
             f'<text class="text" x="{LEFT + 20}" y="91">hub lag: how long nothing else could run (log scale)</text>',
             f'<rect class="query" x="{reports}" y="80" width="14" height="12" rx="2"/>',
             f'<rect class="other" x="{reports + 16}" y="80" width="14" height="12" rx="2"/>',
-            f'<text class="text" x="{reports + 36}" y="91">reports, a lane a client</text>',
+            f'<text class="text" x="{reports + 36}" y="91">reports, one lane per client</text>',
             f'<rect class="ping" x="{pings}" y="80" width="14" height="12"/>',
-            f'<text class="text" x="{pings + 20}" y="91">pings, from request to answer</text>',
+            f'<text class="text" x="{pings + 20}" y="91">pings, from request to response</text>',
         ]
     )
 

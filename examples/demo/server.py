@@ -75,7 +75,7 @@ def serving(
         tick: called many times a second during waits; an error that it raises ends the wait.
 
     Raises:
-        DemoError: gunicorn is missing, the port is taken, the server died or did not answer in time.
+        DemoError: gunicorn is missing, the port is taken, the server died or did not respond in time.
     """
     if importlib.util.find_spec("gunicorn") is None:
         raise DemoError("gunicorn is not installed here: `make demo` installs it, or `pip install -e .[web]`")
@@ -90,7 +90,7 @@ def serving(
         try:
             server = Server(HOST, listener.getsockname()[1], process, watched, stderr)
             listener.close()  # so that a dead server refuses connections
-            wait_for_answer(server, boot_timeout, tick)
+            wait_for_response(server, boot_timeout, tick)
             yield server
         finally:
             stop(process)
@@ -117,23 +117,23 @@ def start(
     Its working directory is a folder that has the apps, but not greendata, which a plain server must not find.
     """
     options = ["-k", "gevent", "-w", str(workers), "-c", str(SETTINGS), "--bind", f"fd://{listener.fileno()}"]
-    with stderr.open("wb") as said:
+    with stderr.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *options, app],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
 
 
-def wait_for_answer(server: Server, timeout: float, tick: Callable[[], None]) -> None:
+def wait_for_response(server: Server, timeout: float, tick: Callable[[], None]) -> None:
     deadline = time.monotonic() + timeout
     tick()
-    while not answers(server):
+    while not responds(server):
         tick()
         server.check()
         if time.monotonic() > deadline:
@@ -141,7 +141,7 @@ def wait_for_answer(server: Server, timeout: float, tick: Callable[[], None]) ->
         time.sleep(POLL)
 
 
-def answers(server: Server) -> bool:
+def responds(server: Server) -> bool:
     try:
         return fetch(server.host, server.port, "/ping", timeout=1.0)[0] == http.client.OK
     except (OSError, http.client.HTTPException):  # refused, reset or timed out: not yet

@@ -10,7 +10,7 @@ ROWS: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
     ("ping p50", "{:,.1f} ms", lambda run: run.outcome.ping_seconds(0.5) * 1000),
     ("ping p99", "{:,.1f} ms", lambda run: run.outcome.ping_seconds(0.99) * 1000),
     ("ping worst", "{:,.1f} ms", lambda run: run.outcome.ping_seconds(1.0) * 1000),
-    ("pings answered", "{:,}   ", lambda run: len(run.outcome.pings)),
+    ("pings", "{:,}   ", lambda run: len(run.outcome.pings)),
     ("reports a second", "{:.2f}   ", lambda run: run.outcome.reports_per_second),
     ("longest silence of the hub", "{:,.1f} ms", lambda run: run.longest_silence * 1000),
 )

@@ -261,7 +261,7 @@ def test_table() -> None:
         "ping p50                           1,250.0 ms          2.5 ms          0.002x",
         "ping p99                           1,250.0 ms          2.5 ms          0.002x",
         "ping worst                         1,250.0 ms          2.5 ms          0.002x",
-        "pings answered                           2               2                 1x",
+        "pings                                    2               2                 1x",
         "reports a second                      0.94            0.94                 1x",
         "longest silence of the hub         1,000.0 ms         10.0 ms           0.01x",
     ]
