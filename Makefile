@@ -1,11 +1,11 @@
 # Everything a developer runs. `make` alone explains the targets. Each target that needs the virtual
 # environment builds .venv first, once, and again only when setup.cfg changes.
 #
-#   PYTHON=python3.13   the interpreter to build .venv with (default: the first found that is new enough); where
-#                       .venv has another version, it is made anew
+#   PYTHON=python3.13   the interpreter to build .venv with (default: the first found that is new enough); if
+#                       .venv has another version, it is rebuilt
 #   PORT=8000           where `make serve` listens
 #   ARGS="-k pool -x"   more arguments for pytest in `make test`, `make test-min` and `make examples`
-#   SECONDS=60          how long `make soak` goes on (default: 600)
+#   SECONDS=60          how long `make soak` lasts (default: 600)
 #   ARGS="sql typed"    the parts that `make bench` is to measure (default: all)
 
 BIN := .venv/bin
@@ -26,7 +26,7 @@ help:  ## Explain the targets (this text)
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY_DEMO)  ## Run the example server plainly and with greendata, compare the two, draw demo.svg
+demo: $(READY_DEMO)  ## Compare the example server without and with greendata, and draw demo.svg
 	$(BIN_DEMO)/python -m examples.demo
 
 picture: $(READY_DEMO)  ## Run the demo, and draw the picture of README.md: examples/picture.svg
@@ -48,7 +48,7 @@ test: $(READY)  ## Run the whole suite twice: unpatched, and under gevent's monk
 test-min: $(READY_MIN)  ## Run the same with the oldest versions that setup.cfg allows, in .venv-min (ARGS=...)
 	@$(MAKE) --no-print-directory --jobs=5 --output-sync=target $(RUNS) PY=$(BIN_MIN)/python
 
-# Hundreds of tests start a Python of their own: each would compile greendata anew if it could not keep the bytecode.
+# Hundreds of tests start a Python of their own: each would compile greendata again if it could not keep the bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: $(RUNS)
 $(RUNS):
@@ -69,7 +69,7 @@ RULES := --select F,E,W,I,N,D,UP,BLE,FBT,B,C4,T10,T20,ISC,ERA,FIX,C90,PGH,PT,RET
 	--per-file-ignores 'greendata/*:PT'
 SOURCES := greendata tests examples setup.py
 
-lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff format` without --check mends it)
+lint: $(READY)  ## Check style and layout with ruff (layout: the same `ruff format` without --check repairs it)
 	$(BIN)/ruff check $(RUFF) $(RULES) $(SOURCES)
 	$(BIN)/ruff format $(RUFF) --check $(SOURCES)
 

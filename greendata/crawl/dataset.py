@@ -159,9 +159,8 @@ class Dataset:
             _make_folders(path, state)
         lock = _FolderLock(path, state)
         try:
-            _check_folder(
-                path, state, may_continue=resume or again
-            )  # again: from here on no other process can change the result
+            # Check again, because from here on no other process can change the result.
+            _check_folder(path, state, may_continue=resume or again)
             frontier = Frontier(state / _FRONTIER)
         except BaseException:
             lock.release()
@@ -334,7 +333,7 @@ class Dataset:
         """Return False if *part* is lost, so that its pages are pending again."""
         path = self.folder / name
         if part.generation != self.generation:
-            return True  # its pages have been fetched anew since, or will be
+            return True  # its pages have been fetched again since, or will be
         if _is_whole(path, part.length):
             if part.is_open:
                 self._record_published(part)
@@ -485,7 +484,7 @@ def _check_folder(folder: Path, state: Path, *, may_continue: bool) -> None:
     has_crawl = (state / _FRONTIER).exists()
     if has_crawl and not may_continue:
         remedy = (
-            "continue it with resume=True (--resume), fetch all anew with again=True (--again), "
+            "continue it with resume=True (--resume), fetch all again with again=True (--again), "
             f"or remove {folder} and {state}"
         )
         raise CrawlFolderRefused(folder, f"there is a crawl already; {remedy}")

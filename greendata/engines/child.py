@@ -63,9 +63,8 @@ def main() -> None:
     os.set_inheritable(SOCKET, False)
     os.set_inheritable(LIFELINE, False)
     if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
-        sys.stdout.reconfigure(
-            line_buffering=True
-        )  # this process is killed in the end, and a full buffer would be lost
+        # This process is killed in the end, and the contents of a buffer would be lost.
+        sys.stdout.reconfigure(line_buffering=True)
     sock = _socket.socket(fileno=SOCKET)
     try:
         (program, arguments, memory_limit), _ = receive(sock)

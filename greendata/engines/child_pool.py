@@ -59,9 +59,8 @@ class ChildPool:
         finalize(self, _end_all, self.idle).atexit = False
         self.busy: set[Child] = set()
         self.aside: set[Child] = set()  # those of open streams, which are not counted
-        self.waiting: deque[_Waiter] = (
-            deque()
-        )  # for a child, while `size` are busy; the thread that removes one ends its wait
+        # Those that wait for a child while `size` are busy. The thread that removes one ends its wait.
+        self.waiting: deque[_Waiter] = deque()
 
     @contextmanager
     def child(self) -> Iterator[Child]:

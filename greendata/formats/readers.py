@@ -48,7 +48,7 @@ def read(
         csv: the options of CSV.
         names: the names of the columns of CSV without a header, if there is no schema.
         as_text: leave the cells of CSV as text, for a caller that converts text to numbers.
-        in_base64: columns of CSV that are decoded from base64 even so.
+        in_base64: columns of CSV that are decoded from base64 even with *as_text*.
 
     Raises:
         Malformed: *content* is not in *format*, or does not have the columns and types of *schema*.

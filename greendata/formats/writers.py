@@ -177,7 +177,7 @@ class _Csv:
             return
         if not self._is_begun:
             header = self._header(df.columns)
-            if self._include_bom or header.startswith(BOM_UTF8):  # a reader drops one mark, of two
+            if self._include_bom or header.startswith(BOM_UTF8):  # a reader drops only one of two marks
                 yield BOM_UTF8
             yield header
             self._is_begun = True

@@ -598,7 +598,7 @@ def elsewhere() -> AbstractContextManager[None]:
 def blocked() -> AbstractContextManager[None]:
     """Record that the calling worker waits in the block for another thread: for a lock, an event, a result.
 
-    What it waits for may need a worker. A greenlet that holds a lock during a query, for example, would wait for ever
+    What it waits for may need a worker. A greenlet that holds a lock during a query, for example, would wait forever
     behind queries whose functions take that lock. So another worker takes its place after `BLOCKED_AFTER`.
 
     Example:

@@ -102,9 +102,8 @@ def is_readable(expr: pl.Expr, dtype: Dtype, *, exactly: bool = True) -> pl.Expr
             first, last, day = (FIRST - EPOCH) // tick, (LAST - EPOCH) // tick, timedelta(days=1) // tick
             ticks = expr.to_physical()
             if dtype.time_zone is not None:  # Python stores the local time
-                near = ticks.clip(first - 2 * day, last + 2 * day).cast(
-                    dtype
-                )  # Polars panics when it converts values far outside
+                # Polars panics when it converts values far outside.
+                near = ticks.clip(first - 2 * day, last + 2 * day).cast(dtype)
                 ticks = near.dt.replace_time_zone(None).to_physical()
             return ticks.is_between(first, last)
         case pl.Datetime() | pl.Time() | pl.Duration(time_unit="ns"):

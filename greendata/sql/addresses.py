@@ -11,17 +11,20 @@ __all__ = ("Conninfo", "looks_like_address", "parse_address")
 
 _SCHEME = re.compile(r"(?s)([A-Za-z][A-Za-z0-9.-]*(?:[+:][A-Za-z0-9.-]+)*)://(.*)")
 _HOST = r"(?:\[[^\]/?#@]*\]|[^:/?#@,\[\]]*)(?::[0-9]*)?"
+# With a user: name, password, host and path. Without one: host and path, with no possible password. Then the options.
 _URL = re.compile(
     r"(?s)postgres(?:ql)?://"
     rf"(?:([^:/?#@]*)(?::([^/?#@]*))?@([^/?#@]*(?:/[^?#@]*)?)|({_HOST}(?:,{_HOST})*(?:/[^?#@]*)?))(?:\?([^#]*))?"
-)  # with a user: name, password, host and path; without one: host and path, with no possible password; then options
+)
 _PAIR = re.compile(r"(?s)\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
+# What looks like a password in a text that is not a path.
 _LOOKS_SECRET = re.compile(
     r"(?is)(?:^|/)[^/\\]*:[^/\\]*@|@[^/\\]*:[0-9]+(?:/|$)|(?:password|passwd|passphrase|pwd|\b(?:pass|secret|token))\s*="
-)  # in a text that is not a path
+)
 _HOST_AND_PORT = re.compile(r"[\w.-]+:[0-9]+(?:/.*)?")
 _HARMLESS = re.compile(r"(?s)[^=;@]*")  # holds no further name=value pair, as after a semicolon, and no address
 _SHOWN = frozenset(("host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "application_name"))
+# The keywords of libpq: postgresql.org/docs/current/libpq-connect.html
 _KEYWORDS = (
     "host hostaddr port dbname user sslmode connect_timeout application_name password passfile service servicefile "
     "options client_encoding fallback_application_name keepalives keepalives_idle keepalives_interval "
@@ -29,7 +32,7 @@ _KEYWORDS = (
     "sslcompression sslcert sslkey sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni sslnegotiation "
     "ssl_min_protocol_version ssl_max_protocol_version target_session_attrs load_balance_hosts channel_binding "
     "require_auth"
-)  # postgresql.org/docs/current/libpq-connect.html
+)
 _STATEMENT = re.compile(r"(?i)\s*(select|insert|update|delete|with|values|create|drop|alter|table|pragma|explain)\s")
 _SQLITE_URI = re.compile(r"(?i)(file|sqlite3?):")
 _FILE = re.compile(r"(?i).+\.(db3?|sqlite3?|s3db|sl3)$")

@@ -51,6 +51,7 @@ _WHOLE: dict[Any, pl.DataType] = {
 }
 _UNSUPPORTED = (pl.Struct, pl.Object, pl.Unknown)  # no column of a database can be read as one of these
 _TEMPORAL = (pl.Date, pl.Datetime, pl.Time, pl.Duration)
+# The types that text can be read as.
 _READ = (
     *_NUMBERS,
     pl.Int128,
@@ -61,7 +62,7 @@ _READ = (
     pl.Binary,
     pl.Enum,
     pl.Categorical,
-)  # types that text can be read as
+)
 _PREFIXES = (":", "@", "$")  # of named parameters in SQLite
 _LONGEST_NAME = 63  # bytes; PostgreSQL truncates longer names and only sends a notice
 

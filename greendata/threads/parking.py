@@ -372,8 +372,8 @@ class _HubWaiters:
         """
         timer = self._timer
         is_last = self.hub.loop.activecnt <= timer.ref
-        may_go_on = not is_last or _others_may_wake() or not self.entry_queue.is_empty
-        self._idle_checks = 0 if may_go_on else self._idle_checks + 1
+        may_continue = not is_last or _others_may_wake() or not self.entry_queue.is_empty
+        self._idle_checks = 0 if may_continue else self._idle_checks + 1
         timer.ref = self._idle_checks < CHECKS
         if (now := monotonic()) >= self._next_retry:
             self._next_retry = now + RETRY_INTERVAL

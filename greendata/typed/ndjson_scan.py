@@ -119,7 +119,7 @@ def scan_inferred(lines: pl.LazyFrame, found: Sources, model: type[BaseModel]) -
     try:
         schema = pl.concat(heads, how="diagonal_relaxed").schema if heads else pl.Schema()
     except PolarsError as error:
-        raise UnreadableFile([found.shown], f"there is no type for all rows: {message_without_plan(error)}") from error
+        raise UnreadableFile([found.shown], f"no type fits all rows: {message_without_plan(error)}") from error
     source = partial(_batches, partial(_compared_batches, lines, found, model, schema))
     return register_io_source(source, schema=schema, explain_name="compared NDJSON"), schema
 
@@ -182,7 +182,9 @@ def _compared_batches(
     columns = columns_of(model)
     for numbers, texts, df in _line_frames(lines, found, schema):
         if not df.width:
-            raise unreadable(found, numbers[0], "no row of the file has a key, and no frame has rows without columns")
+            raise unreadable(
+                found, numbers[0], "no row of the file has a key, and a frame cannot have rows without columns"
+            )
         step = max(1, df.height * COMPARED_BYTES // max(1, int(texts.str.len_bytes().sum())))
         for begin in range(0, df.height, step):
             rows = map(from_json, texts.slice(begin, step).to_list())

@@ -59,9 +59,8 @@ class ColumnValidator(Validator):
 
     def rows(self, places: pl.Series) -> Iterator[tuple[Any, ...]]:
         """See `Validator.rows`."""
-        return zip(
-            *(self._values(field, places) for field in self.fields), strict=False
-        )  # iterators for values that pydantic makes are infinite
+        # Not strict, because the iterators for values that pydantic makes are infinite.
+        return zip(*(self._values(field, places) for field in self.fields), strict=False)
 
     def valid(self, number: int, row: tuple[Any, ...], failures: Failures) -> list[Any] | None:
         """See `Validator.valid`."""

@@ -181,9 +181,8 @@ def _float(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Col
     rule = _within(node, _FLOAT, Rule(value, accepted, rejected))
     if rule is None or codec.dtype == pl.Float64:
         return rule
-    narrow = value.cast(
-        codec.dtype
-    )  # rounds to the nearest value; a finite value that becomes infinite is not accepted
+    # The cast rounds to the nearest value. A finite value that becomes infinite is not accepted.
+    narrow = value.cast(codec.dtype)
     return Rule(narrow, all_of(rule.accepted, ~narrow.is_infinite() | value.is_infinite()), rule.rejected)
 
 
@@ -212,9 +211,8 @@ def _str(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: Colum
     text = expr.cast(pl.String)
     accepted = None
     if is_changed := bool(options["strip_whitespace"] or options["to_lower"] or options["to_upper"]):
-        accepted = (
-            text.str.len_bytes() == text.str.len_chars()
-        )  # all ASCII, where white space and case are the same in Python and Polars
+        # Only for ASCII are white space and case the same in Python and Polars.
+        accepted = text.str.len_bytes() == text.str.len_chars()
         text = text.str.strip_chars(" \t\n\r\x0b\x0c") if options["strip_whitespace"] else text
     if options["min_length"]:
         accepted = all_of(accepted, text.str.len_chars() >= options["min_length"])
@@ -260,9 +258,8 @@ def _decimal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: C
     digits, places = node.get("max_digits"), node.get("decimal_places")
     if scale > min(to.scale, scale if places is None else places) or (digits is not None and places is None):
         return None
-    whole = (
-        (to.precision or DIGITS) - to.scale if digits is None else digits - places
-    )  # digits before the decimal point
+    # The number of digits before the decimal point.
+    whole = (to.precision or DIGITS) - to.scale if digits is None else digits - places
     if whole < 1:
         return None
     is_exact = expr.str.contains(EXACT_NUMBER % scale) if dtype == pl.String else None

@@ -160,7 +160,7 @@ def test_a_crawl_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
     opened(tmp_path / "pages").close()
     with pytest.raises(CrawlFolderRefused) as caught:
         opened(tmp_path / "pages")
-    ways = "continue it with resume=True (--resume), fetch all anew with again=True (--again)"
+    ways = "continue it with resume=True (--resume), fetch all again with again=True (--again)"
     remove = f"remove {tmp_path / 'pages'} and {tmp_path / 'pages.crawl'}"
     assert caught.value.reason == f"there is a crawl already; {ways}, or {remove}"
 

@@ -102,7 +102,7 @@ def test_oversized_buffers_are_rejected(compression: str) -> None:
     honest = struct.pack("<q", 8000)
     assert content.count(honest) >= 1
     for claim in (1 << 60, arrow_check.DECODED_BYTES + 1, -2):
-        with pytest.raises(Malformed, match=f"a compressed buffer claims {claim} bytes"):
+        with pytest.raises(Malformed, match=f"a compressed buffer declares {claim} bytes"):
             check_arrow_stream(content.replace(honest, struct.pack("<q", claim)))
 
 

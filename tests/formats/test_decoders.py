@@ -531,7 +531,7 @@ def test_parquet_footers_above_the_limits(monkeypatch: pytest.MonkeyPatch) -> No
     content = body(FRAME, "parquet")
     check_parquet(content)
     monkeypatch.setattr(parquet_footer, "CELLS", 8)
-    with pytest.raises(Malformed, match="it claims 9 values, nested 2 deep"):
+    with pytest.raises(Malformed, match="it declares 9 values, nested 2 deep"):
         check_parquet(content)
     monkeypatch.setattr(parquet_footer, "CELLS", CELLS)
     nested: Any = pl.Int8

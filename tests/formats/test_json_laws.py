@@ -812,7 +812,7 @@ def test_a_frame_without_a_model_has_the_values_of_the_json_or_is_rejected(some:
 @pytest.mark.parametrize(
     ("format", "body", "reason"),
     [
-        ("json", '[{"a": [[], 0]}]', r"line 1, row 0: a\.1: 0 would become \[0\] beside other values"),
+        ("json", '[{"a": [[], 0]}]', r"line 1, row 0: a\.1: 0 would become \[0\] because of other values"),
         ("json", '[{"a": [1]},\n{"a": [0, true]}]', r"line 2, row 1: a\.1: True would become 1"),
         ("json", '[{"a": [{"x": true}, {"x": 7}]}]', r"a\.0\.x: True would become 1"),
         ("json", '{"a": [{"b": "x"}, {"b": []}]}', r"row 0: a\.b: 'x' would become \['x'\]"),
@@ -842,7 +842,7 @@ class Various(BaseModel):
     [
         (('{"b": {"x": 1}}', '{"b": {"y": 1}}'), r"line 1: b\.y: the key is absent"),
         (('{"c": null}', "", '{"a": []}'), r"line 3: c: the key is absent"),
-        (('{"d": 1}', '{"d": "x"}'), r"line 1: d: 1 would become '1' beside"),
+        (('{"d": 1}', '{"d": "x"}'), r"line 1: d: 1 would become '1' because"),
         (('{"d": "x", "d": "y"}',), r"line 1: d: 'y' would become 'x'"),
         (('{"d": "1"}', '{"d": true}'), r"line 2: d: True would become 'true'"),
         (("{}",), "line 1: no row of the file has a key"),

@@ -411,7 +411,7 @@ def test_bodies_that_are_cut_short_or_garbled() -> None:
 
 @pytest.mark.parametrize("size", ["-1", "-5"])
 def test_a_chunk_of_a_negative_size(size: str) -> None:
-    """http.client would read all that arrives, for ever and into memory, and the limit of the body would not apply."""
+    """http.client would read all that arrives, forever and into memory, and the limit of the body would not apply."""
     page = drip(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n".encode())
     with serving({"/": page}) as server, pytest.raises(AnswerBroken):
         fetch(server.url + "/", timeout=5)

@@ -47,7 +47,7 @@ def test_an_idle_pipeline_does_not_turn_the_loop() -> None:
 
 
 def test_workers_work_at_the_same_time() -> None:
-    """Each worker waits for the others; with one worker less they would wait for ever."""
+    """Each worker waits for the others; with one worker less they would wait forever."""
     here: list[int] = []
     everybody = Event()
 

@@ -116,7 +116,7 @@ def _check(content: bytes) -> None:
         more_decoded, more_rows = _check_message(message, kinds[-1], content, body, size)
         decoded, rows = decoded + more_decoded, rows + more_rows
         if decoded > DECODED_BYTES or rows > NODE_ROWS:
-            raise Malformed("arrow", f"it claims {decoded} bytes and {rows} values: above the limit")
+            raise Malformed("arrow", f"it declares {decoded} bytes and {rows} values: above the limit")
         at = body + size
     if kinds[:1] != [_SCHEMA] or not set(kinds[1:]) <= {_DICTIONARY, _RECORDS}:
         raise Malformed("arrow", "expected a schema and then batches; a stream of the IPC streaming format")
@@ -166,7 +166,7 @@ def _decoded(batch: _Table, content: bytes, body: int, size: int) -> Iterator[in
         if is_compressed and length:
             claimed = _number(content, body + offset, "<q") if length >= 8 else -2
             if not -1 <= claimed <= DECODED_BYTES:  # -1: this buffer is not compressed
-                raise Malformed("arrow", f"a compressed buffer claims {claimed} bytes")
+                raise Malformed("arrow", f"a compressed buffer declares {claimed} bytes")
             yield max(claimed, 0)
 
 

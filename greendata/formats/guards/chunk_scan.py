@@ -1,8 +1,8 @@
 """Scan text in chunks: find line ends, count bytes, and find the record at which a reader fails.
 
 A body may be a single line of 64 MiB, or have a quote that is never closed. One C call on all of it would hold the GIL
-for as long as the hub needs for a hundred turns of its loop. So no call here looks at more than `SCAN_BYTES`, and the
-GIL is released between two chunks. Call all functions on a worker.
+for as long as the hub needs for a hundred iterations of its loop. So no call here looks at more than `SCAN_BYTES`, and
+the GIL is released between two chunks. Call all functions on a worker.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def check_parquet(content: Content) -> None:
     except (IndexError, RecursionError) as error:
         raise Malformed("parquet", "its footer cannot be read") from error
     if cells > CELLS or depth > DEPTH:
-        raise Malformed("parquet", f"it claims {cells} values, nested {depth} deep: above the limit")
+        raise Malformed("parquet", f"it declares {cells} values, nested {depth} deep: above the limit")
     check_pages(content, chunks)
 
 
@@ -106,7 +106,7 @@ def _chunk(footer: Skimmer, bits: int) -> Chunk:
         if number == _META and kind == STRUCT:
             meta = footer.numbers(_COLUMN)
             if min(meta.values()) < 0:
-                raise Malformed("parquet", f"a column claims {meta[_COUNT]} values")
+                raise Malformed("parquet", f"a column declares {meta[_COUNT]} values")
             chunk = Chunk(meta[_DICTIONARY] or meta[_DATA], meta[_PACKED], bits, meta[_COUNT])
         else:
             footer.skip(kind)

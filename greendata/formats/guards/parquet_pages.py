@@ -77,7 +77,7 @@ def check_pages(content: Content, chunks: Iterable[Chunk]) -> None:
                 reason = f"its {pages} pages claim {values} values and {unpacked} bytes: above the limit"
                 raise Malformed("parquet", reason)
         if chunk.values > values - before:
-            raise Malformed("parquet", f"a column claims {chunk.values} values, and its pages {values - before}")
+            raise Malformed("parquet", f"a column declares {chunk.values} values, and its pages {values - before}")
 
 
 def unpacked_limit(size: int) -> int:
@@ -108,7 +108,7 @@ def _page(content: Content, at: int) -> tuple[int, int, int]:
         raise Malformed("parquet", "the header of a page cannot be read") from error
     size = numbers[_UNPACKED]
     if min(count, *numbers.values()) < 0:
-        raise Malformed("parquet", f"a page claims {count} values and {size} bytes")
+        raise Malformed("parquet", f"a page declares {count} values and {size} bytes")
     if encoding == _SHARED_PREFIXES and not memory_is_limited:
         if count * size > UNPACKED_ALWAYS:
             reason = f"{count} values in a page share prefixes, and may be {size} bytes each; read it with isolate=True"

@@ -39,7 +39,7 @@ def compare(row: Any, cells: Mapping[str, Any], columns: Sequence[Column] | None
         >>> compare({"a": 1}, {"a": 1.0, "b": None}, None)
         >>> compare({"a": True}, {"a": 1.0}, None)
         Traceback (most recent call last):
-        greendata.formats.json.cells.CellMismatch: a: True would become 1.0 beside other values
+        greendata.formats.json.cells.CellMismatch: a: True would become 1.0 because of other values
     """
     if row != cells or columns is None:  # True == 1
         _compare_members(row, cells, columns or (), "", is_open=True, is_text=columns is None)
@@ -98,7 +98,7 @@ def _compare(value: Any, cell: Any, form: ColumnCodec | None, place: str, *, is_
         for at, (item, inner_cell) in enumerate(zip(value, cell, strict=True)):
             _compare(item, inner_cell, inner, f"{place}.{at}", is_open=is_open, is_text=is_text)
     elif not (_is_same(value, cell) or (is_text and _is_text_of(value, cell))):
-        raise CellMismatch(f"{place}: {_shown(value)} would become {_shown(cell)} beside other values")
+        raise CellMismatch(f"{place}: {_shown(value)} would become {_shown(cell)} because of other values")
 
 
 def _compare_members(
@@ -122,9 +122,9 @@ def _compare_members(
             except CellMismatch as mismatch:
                 if column is None or not column.is_hidden:
                     raise
-                raise CellMismatch(f"{inside}: the value would be another one beside other values") from mismatch
+                raise CellMismatch(f"{inside}: the value would change because of other values") from mismatch
         elif cells[key] is not None or not (is_open if column is None else _is_null_without(column)):
-            raise CellMismatch(f"{inside}: the key is absent, and null in a frame that has it in other rows")
+            raise CellMismatch(f"{inside}: the key is absent, and would become null because other objects have it")
 
 
 def _is_same(value: Any, cell: Any) -> bool:

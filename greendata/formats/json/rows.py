@@ -42,7 +42,9 @@ BOM = b"\xef\xbb\xbf"  # the byte order mark: RFC 8259 allows readers of JSON to
 MAX_ZIPPED = 200  # columns, at most, that are zipped by one Polars step for each
 ROW_BYTES = 1 << 28  # bytes, at most, of the names in rows made from columns: each row repeats all names
 ROW_BYTES_ALWAYS = 1 << 20  # bytes that are always accepted, whatever the size of the columns
-ROW_BYTES_A_BYTE = 32  # more for each byte of the columns: enough for names of 60 characters and one-digit numbers
+ROW_BYTES_A_BYTE = (
+    32  # bytes added for each byte of the columns: enough for names of 60 characters and one-digit numbers
+)
 STRING = r'"(?:[^"\\]|\\(?s:.))*"'  # a string, or invalid text that ends like one
 
 TEXT = pl.col("text")
@@ -56,7 +58,9 @@ _MEMBER = rf"{STRING}{_SPACE}:{_SPACE}(?:{_VALUE})"
 
 
 def without_bom(content: bytes) -> bytes:
-    r"""Return *content* without a byte order mark at its beginning. A copy of it is made in pieces, which hold the GIL.
+    r"""Return *content* without a byte order mark at its beginning.
+
+    The copy is made in pieces, and the GIL is released between them.
 
     Example:
         >>> without_bom(BOM + b"[]")

@@ -49,12 +49,12 @@ def stored_frame(
 ) -> pl.DataFrame | None:
     r"""Return the frame in *content* if greendata wrote it from a frame of *model*, else None. Call on a worker.
 
-    It is None too if pydantic reads the values of *model* as they are stored. Call it if rows of *content* are rejected
-    by pydantic, or if `has_mark`.
+    Return None too if pydantic reads the values of *model* as they are stored. Call it if pydantic rejects rows of
+    *content*, or if `has_mark` returns True.
 
     Args:
         content: JSON or NDJSON.
-        read_in: where it is read.
+        read_in: the function that runs the reader, here or in a child process.
 
     Example:
         >>> class Item(BaseModel):
@@ -74,7 +74,7 @@ def stored_frame(
 
 
 def _is_written_as(content: bytes, df: pl.DataFrame, format: Format) -> bool:
-    """Return True if *content* is what greendata writes of *df*. Compared in pieces, because that holds the GIL."""
+    """Return True if *content* is what greendata writes of *df*. Compare in pieces: a comparison holds the GIL."""
     pace = Pace()
     begin = 0
     for piece in _written(df, format):
@@ -95,7 +95,7 @@ def stored_rows(texts: pl.Series, model: type[BaseModel], *, is_rejected: bool) 
     r"""Return the frame of rows of JSON with these *texts*, like `stored_frame`. Call on a worker.
 
     Args:
-        is_rejected: True if pydantic rejects some of them. Otherwise they are looked at if they have a mark.
+        is_rejected: True if pydantic rejects some of them. Otherwise they are read only if they have a mark.
 
     Example:
         >>> class Item(BaseModel):

@@ -67,7 +67,7 @@ def is_polars_patched() -> bool:
 
 
 def _follow_choice() -> None:
-    """Have Polars choose engines by `greendata.query.choice`, or as ever. Idempotent. Safe from any thread."""
+    """Have Polars choose engines by `greendata.query.choice`, or as usual. Idempotent. Safe from any thread."""
     if not (_patch.is_applied and choice.is_made()):
         _engines.undo()
     elif not _engines.is_applied:

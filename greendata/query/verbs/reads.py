@@ -104,7 +104,7 @@ def read_csv(
         skip_rows_after_header: the number of rows to skip after the header.
         row_index_name: the name of a column to add that numbers the rows.
         row_index_offset: the number of the first row in it.
-        try_parse_dates: read texts that look like dates and times as such.
+        try_parse_dates: read texts that look like dates or times as dates or times.
         eol_char: the character at the end of a line.
         new_columns: new names for the columns, from the first on.
         truncate_ragged_lines: drop the values of a line that are more than the columns.
@@ -266,11 +266,11 @@ def read_parquet(
         row_index_offset: the number of the first row in it.
         parallel: what is read in parallel: "auto", "columns", "row_groups", "prefiltered" or "none".
         use_statistics: skip what cannot match by the statistics in the file.
-        hive_partitioning: read columns from names of folders such as ``year=2024``; None if the path is a folder.
+        hive_partitioning: read columns from names of folders such as ``year=2024``; None: only if the path is a folder.
         glob: the characters ``*``, ``?`` and ``[`` in a path form a pattern.
         schema: the names and types of all columns; nothing is inferred then.
-        hive_schema: the types of these columns.
-        try_parse_hive_dates: read these columns as dates where they look like that.
+        hive_schema: the types of the columns from names of folders.
+        try_parse_hive_dates: read those of these columns as dates that look like dates.
         low_memory: use less memory, and more time.
         storage_options: options of the object store, for a path in a cloud.
         credential_provider: a function that returns credentials for the cloud; "auto" finds them; None uses none.

@@ -200,7 +200,7 @@ def write_ipc(
 
     Args:
         df: the frame to write.
-        file: a path or an open file; None returns a `io.BytesIO`.
+        file: a path or an open file; None returns an `io.BytesIO`.
         compression: "uncompressed", "lz4" or "zstd".
         compat_level: the version of Arrow's types that the file uses, a `polars.CompatLevel`; None for the newest.
         record_batch_size: the number of rows in a record batch; None to keep those of the frame.
