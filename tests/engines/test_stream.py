@@ -388,11 +388,12 @@ def test_large_bytes_travel_in_files_once_each(
     """More than a message may have; a body that is there twice is one object, as pickle makes it."""
     bodies = [bytes([number % 256]) * (64 * 1024 + number) for number in range(300)]
     greendata.run(abs, -1, engine=engine).get()  # it has a process now
+    frame = NUMBERS.collect()  # and Polars its own descriptors
     with keeps_descriptors():
         found = greendata.run(reversed_twice, {"bodies": bodies, "short": b"x"}, engine=engine).get()
         assert found == (bodies[::-1] * 2, b"x")
         assert found[0][0] is found[0][300]
-        same, other = greendata.run(tuple, [NUMBERS.collect()] * 2, engine=engine).get()
+        same, other = greendata.run(tuple, [frame] * 2, engine=engine).get()
         assert same is other
 
 
