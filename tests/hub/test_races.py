@@ -15,7 +15,7 @@ from greendata.hub.waker import HubWaker
 from greendata.pool.pool import submit
 from greendata.tasks.group import Group
 from greendata.tasks.waiting import gather
-from greendata.web.scope import Scope
+from greendata.web.scope import RequestScope
 from tests.conftest import Gate, run_python
 from tests.support.natives import Native, in_a_plain_thread, until
 from tests.support.races import at, before, in_hub
@@ -130,7 +130,7 @@ def test_a_plain_thread_waits_for_all_until_they_are_notified(make_gate: Callabl
 @pytest.mark.parametrize("allocations", range(4))
 def test_what_the_collector_takes_while_members_are_listed(allocations: int) -> None:
     """A finalizer may run wherever an object is created: results of a request die, and members of a group end."""
-    scope, group = Scope(None), Group()
+    scope, group = RequestScope(None), Group()
     kept, dying = [Result[int]() for _ in range(40)], [Result[int]() for _ in range(40)]
     for result in (*kept, *dying):
         scope.adopt(result)
