@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from greendata.crawl.charset import CharsetSource, Decoded, decode_html
 from greendata.crawl.urls import MAX_LENGTH, Url, parse_url
 from greendata.errors import BadUrl
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 
 try:
     from selectolax.lexbor import LexborHTMLParser
@@ -180,7 +180,7 @@ class _Reader:
         self._canonical: str | None = None
         self._has_base = False
         self._room = max_text
-        self._pace = Pace()
+        self._gil = GilReleaser()
         self._handlers: dict[str, Callable[[LexborNode], None]] = {
             "a": self._read_link,
             "area": self._read_link,
@@ -196,7 +196,7 @@ class _Reader:
             return
         for number, node in enumerate(tree.css(_OF_INTEREST)):
             if not number % _NODES:
-                self._pace.pause()
+                self._gil.release_if_due()
             self._handlers[node.tag or ""](node)
         if self._canonical is not None:
             self.page.canonical = _link(self._canonical, self.base)
@@ -207,7 +207,7 @@ class _Reader:
         pieces, is_hidden = self.pieces, False
         for number, node in enumerate(root.traverse(include_text=True)):
             if not number % _NODES:
-                self._pace.pause()
+                self._gil.release_if_due()
             tag = node.tag
             if tag == "-text":
                 if not is_hidden:
@@ -292,7 +292,7 @@ def _single_spaced(line: str) -> str:
 
 
 def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url, max_links: int) -> None:
-    pace = Pace()
+    gil = GilReleaser()
     found: dict[str, Url] = {}
     followed: dict[str, Url] = {}
     room = MAX_LINK_TEXT
@@ -307,7 +307,7 @@ def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url,
             link = found.setdefault(link.href, link)
             if may_follow:
                 followed[link.href] = link
-        pace.pause()
+        gil.release_if_due()
     page.links = [*found.values()]
     page.follow = [] if page.nofollow else [*followed.values()]
 
@@ -361,7 +361,7 @@ def _most_attributes(html: bytes) -> int:
 
 def _costly_at(html: bytes) -> int:
     """Return the offset of the first element that is nested too deeply or has too many attributes, or the length."""
-    pace = Pace()
+    gil = GilReleaser()
     opened: Counter[bytes] = Counter()  # elements that are open, by name: an end tag that closes none does not count
     depth, at = 0, 0
     while (tag := _TAG.search(html, at)) is not None:
@@ -379,7 +379,7 @@ def _costly_at(html: bytes) -> int:
                 at = len(html) if close is None else close.start()
         if depth > _MAX_DEPTH or _has_too_many_attributes(tag[3] or b""):
             return tag.start()
-        pace.pause()
+        gil.release_if_due()
     return len(html)
 
 

@@ -26,7 +26,7 @@ from greendata.errors import BadArgument, GreenDataError, NotSendable, WorkerDie
 from greendata.errors.notes import text_of
 from greendata.hub.closing import Closing
 from greendata.hub.collector import deferred
-from greendata.hub.pacing import Pace, release_gil
+from greendata.hub.pacing import GilReleaser, release_gil
 from greendata.pool import pool
 from greendata.pool.job import bypassing_queue_limit
 
@@ -266,14 +266,14 @@ def _sitemap_of(body: bytes, url: Url, scope: Scope | None) -> tuple[list[Url], 
     if scope is None:
         return sitemap.urls, sitemap.sitemaps, None
     pages, why = [], None
-    pace = Pace()
+    gil = GilReleaser()
     for found in sitemap.urls:
         try:
             if found in scope:
                 pages.append(found)
         except Exception as raised:  # noqa: BLE001 - a warning says so; a page has a row for it
             why = why or left_out(found, raised)
-        pace.pause()
+        gil.release_if_due()
     return pages, sitemap.sitemaps, why
 
 

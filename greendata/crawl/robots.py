@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Literal
 
 from greendata.crawl.urls import MAX_LENGTH, Url
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 
 try:
     from protego import Protego
@@ -236,7 +236,7 @@ class _File:
 
     def read(self, body: bytes) -> None:
         """Read the whole file, with pauses for the hub."""
-        pace = Pace()
+        gil = GilReleaser()
         for key, value in _lines(body):
             if key == b"user-agent":
                 self._name(value)
@@ -247,7 +247,7 @@ class _File:
                 self._has_rules = self._has_rules or key != b"crawl-delay"
                 for group in self._named:
                     group.add(key, value)
-            pace.pause()
+            gil.release_if_due()
 
     def _name(self, value: bytes) -> None:
         if self._has_rules:

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from greendata.crawl.urls import MAX_LENGTH, Url, parse_url
 from greendata.errors import BadUrl, Malformed
 from greendata.formats.guards.gunzip import GZIP, MEMBERS, inflate
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 
 __all__ = ("Sitemap", "SitemapKind", "parse_sitemap")
 
@@ -127,14 +127,14 @@ class _Entries:
         self._base = url
         self._left = max_entries
         self._room = MAX_URLS
-        self._pace = Pace()
+        self._gil = GilReleaser()
         self._open: list[str] = []
         self._text: list[str] | None = None  # of the element that is being read, if it is a URL
         self._length = 0
 
     def add(self, text: str, found: dict[str, Url]) -> None:
         """Add a URL to *found*, unless it cannot be crawled. Pause for the hub."""
-        self._pace.pause()
+        self._gil.release_if_due()
         if not self._left:
             raise _Stop
         self._left -= 1
@@ -150,7 +150,7 @@ class _Entries:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Handle the beginning of an element."""
-        self._pace.pause()
+        self._gil.release_if_due()
         name = tag.rpartition(":")[2]
         parent = self._open[-1] if self._open else ""
         if not self._open:

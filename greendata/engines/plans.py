@@ -16,7 +16,7 @@ import polars as pl
 
 from greendata.engines.messages import MAX_DESCRIPTORS, MAX_INLINE, close_all, dumps, remedy_for
 from greendata.errors import NotSendable, PolarsForked
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 from greendata.internals.polars import flags_of, read_flags
 from greendata.query.chunked_text import text_of
 
@@ -229,11 +229,11 @@ class _Written(BytesIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pace = Pace()
+        self._gil = GilReleaser()
 
     def write(self, data: Any) -> int:
         """Write *data*."""
-        self._pace.pause()
+        self._gil.release_if_due()
         return super().write(data)
 
 

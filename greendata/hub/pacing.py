@@ -20,7 +20,7 @@ from greendata.hub.collector import deferred, run_deferred
 from greendata.hub.hubs import poll_delay
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("BUDGET", "Pace", "breathe", "breathing", "gathered", "paced", "release_gil", "sliced")
+__all__ = ("BUDGET", "GilReleaser", "breathe", "breathing", "gathered", "paced", "release_gil", "sliced")
 
 BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
 _GIL_PAUSE = 5e-5  # seconds; longer than a thread takes to wake up
@@ -73,15 +73,15 @@ def breathing(items: Iterable[T]) -> Iterator[T]:
             ends = perf_counter() + BUDGET
 
 
-class Pace:
-    """Pauses in a loop of a worker: call `pause` in each turn, and the GIL is released every `BUDGET` seconds.
+class GilReleaser:
+    """Release the GIL every `BUDGET` seconds in a loop of a worker, which calls `release_if_due` in each iteration.
 
-    Used by one thread.
+    Only one thread may use it.
 
     Example:
-        >>> pace = Pace()
+        >>> gil = GilReleaser()
         >>> for _ in range(100):
-        ...     pace.pause()
+        ...     gil.release_if_due()
     """
 
     __slots__ = ("_ends",)
@@ -89,8 +89,8 @@ class Pace:
     def __init__(self) -> None:
         self._ends = perf_counter() + BUDGET
 
-    def pause(self) -> None:
-        """Release the GIL if the time is over."""
+    def release_if_due(self) -> None:
+        """Release the GIL if `BUDGET` seconds have passed since the last time."""
         if perf_counter() >= self._ends:
             release_gil()
             self._ends = perf_counter() + BUDGET

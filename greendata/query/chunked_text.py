@@ -18,7 +18,7 @@ from typing import Literal
 
 import polars as pl
 
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 from greendata.internals.cpython import joined
 
 __all__ = ("SLICE_BYTES", "csv_lines", "json_pieces", "json_text", "ndjson_lines", "ndjson_text", "slices", "text_of")
@@ -61,16 +61,16 @@ def text_of(pieces: Iterable[bytes], *, errors: str = "strict") -> str:
         True
     """
     texts: deque[str] = deque()
-    decode, length, largest, pace = getincrementaldecoder("utf-8")(errors).decode, 0, 0, Pace()
+    decode, length, largest, gil = getincrementaldecoder("utf-8")(errors).decode, 0, 0, GilReleaser()
     for piece in pieces:
         texts.append(decode(piece))
         length += len(texts[-1])
         largest = max(largest, _largest(piece))
-        pace.pause()
+        gil.release_if_due()
     texts.append(decode(b"", True))  # raises an error if the last character is incomplete
     if length <= SLICE_BYTES:
         return "".join(texts)
-    return joined((texts.popleft() for _ in range(len(texts))), length, largest, pace.pause)
+    return joined((texts.popleft() for _ in range(len(texts))), length, largest, gil.release_if_due)
 
 
 def _largest(piece: bytes) -> int:
@@ -175,12 +175,12 @@ def _cut(text: pl.DataFrame) -> Iterator[bytes]:
         lines: bytes = text.item()
         yield lines
         return
-    whole, pace = pl.first(), Pace()
+    whole, gil = pl.first(), GilReleaser()
     begins = pl.int_range(0, whole.bin.size().max(), SLICE_BYTES)
     cut = text.lazy().select(whole.bin.slice(begins, SLICE_BYTES)).collect(engine=pl.InMemoryEngine()).to_series()
     for number in range(len(cut)):
         yield cut[number]
-        pace.pause()
+        gil.release_if_due()
 
 
 def _groups(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:

@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import Any
 
 from greendata.errors import BodyTooLarge, Malformed
-from greendata.hub.pacing import Pace
+from greendata.hub.pacing import GilReleaser
 
 __all__ = ("GZIP", "MEMBERS", "gunzip", "inflate")
 
@@ -71,12 +71,12 @@ def gunzip(content: bytes, max_bytes: int, *, max_members: int = 1) -> bytes:
         greendata.errors.formats.BodyTooLarge: the input is larger than the limit of 1024 bytes; ...
     """
     unpacked = BytesIO()
-    pace = Pace()
+    gil = GilReleaser()
     for piece in inflate([content], max_members=max_members):
         unpacked.write(piece)
         if unpacked.tell() > max_bytes:
             raise BodyTooLarge(max_bytes)
-        pace.pause()
+        gil.release_if_due()
     return unpacked.getvalue()
 
 

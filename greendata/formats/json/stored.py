@@ -17,7 +17,7 @@ from greendata.formats.format import Format
 from greendata.formats.isolation import Read, read_here
 from greendata.formats.readers import read
 from greendata.formats.writers import Pieces, writer_of
-from greendata.hub.pacing import Pace, breathing
+from greendata.hub.pacing import GilReleaser, breathing
 from greendata.query.chunked_text import SLICE_BYTES, slices
 from greendata.schema.fields import columns_of
 from greendata.schema.named_dtypes import MARKED_JSON
@@ -75,13 +75,13 @@ def stored_frame(
 
 def _is_written_as(content: bytes, df: pl.DataFrame, format: Format) -> bool:
     """Return True if *content* is what greendata writes of *df*. Compare in pieces: a comparison holds the GIL."""
-    pace = Pace()
+    gil = GilReleaser()
     begin = 0
     for piece in _written(df, format):
         if content[begin : begin + len(piece)] != piece:
             return False
         begin += len(piece)
-        pace.pause()
+        gil.release_if_due()
     return begin == len(content)
 
 
@@ -105,9 +105,9 @@ def stored_rows(texts: pl.Series, model: type[BaseModel], *, is_rejected: bool) 
     """
     if not (is_rejected or texts.str.contains(MARKED_JSON.decode(), literal=True).any()):
         return None
-    content, pace = BytesIO(), Pace()
+    content, gil = BytesIO(), GilReleaser()
     for some in slices(texts.to_frame("text"), SLICE_BYTES, rows=ROWS):
         lines: bytes = (some["text"].str.join("\n") + "\n").cast(pl.Binary).item()
         content.write(lines)
-        pace.pause()
+        gil.release_if_due()
     return stored_frame(content.getvalue(), "ndjson", model)
