@@ -42,12 +42,12 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from gevent.threading import main_native_thread  # type: ignore[import-not-found]
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from greendata.errors import NoThread, PoolClosed, WorkerLost
 from greendata.hub import native
 from greendata.hub.contexts import contextmanager
-from greendata.hub.hubs import destroy_hub
+from greendata.hub.hubs import destroy_hub, is_libuv
 from greendata.hub.waker import HubWaker
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.fair_queue import FairQueue
@@ -99,6 +99,7 @@ class Worker:
     __slots__ = (
         "away_at",
         "finished",
+        "greenlet",
         "has_ended",
         "has_exited",
         "job",
@@ -118,6 +119,7 @@ class Worker:
         self.away_at: float | None = None  # while its job waits: when it no longer counts, on the same clock
         self.taken = 0  # number of jobs taken
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # number of jobs by outcome
+        self.greenlet: greenlet | None = None  # that runs its jobs; used by its own thread only
         self.waker: HubWaker | None = None  # the hub to notify, with `number`; used by the worker's own thread only
         self.number = 0
         self.lost = False  # it ends after its job: stuck or surplus; under the lock of Workers
@@ -289,7 +291,11 @@ class Workers:
             while not worker.lost:
                 try:
                     self._begin(worker)
-                    self._work(worker)
+                    while not worker.lost:
+                        if (hub := get_hub_if_exists()) is None:
+                            self._work(worker)
+                        else:
+                            _call_in_greenlet(hub, partial(self._work, worker))
                 except BaseException as error:  # noqa: BLE001 - no error may end the thread
                     self.faults += 1
                     while not self._recover(worker, error):
@@ -314,6 +320,8 @@ class Workers:
         # ms without: a hub that is asked for the GIL waits until the worker, which then wakes late, has taken it.
 
     def _work(self, worker: Worker) -> None:
+        """Run jobs until *worker* is to end, or until a job has left something in a hub: see `_call_in_greenlet`."""
+        worker.greenlet = getcurrent()
         while not worker.lost:
             if self.away and worker in self.away:
                 self._return(worker)
@@ -334,6 +342,10 @@ class Workers:
             if worker.since >= self._next_look:  # the runtime may have started threads
                 self._next_look = worker.since + _LOOK_INTERVAL
                 self._lower_priority()
+            if (hub := get_hub_if_exists()) is not None and (
+                hub.loop.activecnt or is_libuv(hub.loop)
+            ):  # it has no count
+                return
 
     def _lower_priority(self) -> None:
         """Give the runtime's threads the priority that the settings ask for.
@@ -549,6 +561,32 @@ class Workers:
         return min(soon, _AWAY_INTERVAL) if _has_been_away else soon
 
 
+def _call_in_greenlet(hub: Any, func: Callable[[], object]) -> None:
+    """Call *func* in a new greenlet. Call it in the main greenlet of a worker whose jobs have made *hub*.
+
+    What a job has left running, such as a `gevent.Timeout`, is raised in the greenlet of that job, and must not reach
+    other jobs. So the jobs after it run in another greenlet. What comes too late is reported by the hub, or dropped if
+    it is for the main greenlet.
+
+    While *func* runs, its greenlet is the parent of the hub: its errors, such as LoopExit, are those of the job.
+    """
+    me, runner = getcurrent(), greenlet(func)
+    hub.parent = runner
+    try:
+        enter = runner.switch
+        while not runner.dead:
+            try:
+                enter()
+            except BaseException:
+                if runner.dead:
+                    raise
+            enter = (get_hub_if_exists() or runner).switch  # until the runner ends and continues here
+    finally:
+        if not hub.dead:
+            hub.parent = me
+            runner.parent = hub
+
+
 def _check_memory() -> None:
     """Raise MemoryError if no memory is available.
 
@@ -614,7 +652,7 @@ def _waiting(seconds: float) -> Iterator[None]:
     global _has_been_away
     worker: Worker | None = getattr(_local, "worker", None)
     # A greenlet that a job has started does not speak for the job.
-    if worker is None or worker.job is None or worker.away_at is not None or getcurrent().parent is not None:
+    if worker is None or worker.job is None or worker.away_at is not None or getcurrent() is not worker.greenlet:
         yield
         return
     _has_been_away = True
