@@ -1084,3 +1084,21 @@ def test_numbers_without_a_fraction_keep_their_digits(form: str) -> None:
             except Malformed:
                 continue
             assert Decimal(found) == Decimal(text)
+
+
+def test_models_that_nest_deep() -> None:
+    """The kinds of their values are looked at once on each level: twice would be a million times at level 20."""
+    model = create_model("Leaf", x=(int, ...))
+    row, listed = '{"x": 1}', "1"
+    nested: Any = int
+    for level in range(24):
+        model = create_model(f"Level{level}", inner=(model, ...), some=(list[int] | None, None))
+        row = f'{{"inner": {row}}}'
+        nested, listed = list[nested], f"[{listed}]"
+    inner = row.removeprefix('{"inner": ')[:-1]
+    for content in (f"[{row}, {row}]", f'{{"inner": [{inner}]}}'):
+        df = decode(content.encode(), "json", model=model)
+        assert json.dumps(df["inner"][0]).count('"x": 1') == 1
+    lists = create_model("Lists", a=(nested, ...))
+    assert decode(f'{{"a": {listed}}}\n'.encode(), "ndjson", model=lists)["a"].to_list() == [json.loads(listed)]
+    assert decode(f'{{"a": [{listed}]}}'.encode(), "json", model=lists)["a"].to_list() == [json.loads(listed)]

@@ -19,7 +19,7 @@ from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import SCAN_BYTES, count, first_byte
 from greendata.formats.guards.json_depth import DEPTH, reject_deep_document
 from greendata.formats.guards.size_guard import COLUMNS, reject_compressed, reject_wide
-from greendata.formats.json.shapes import Shape
+from greendata.formats.json.shapes import Shape, ShapeError
 from greendata.hub.pacing import release_gil
 from greendata.schema.column_names import frame_of
 
@@ -173,7 +173,7 @@ def read_columns(content: bytes, shape: Shape) -> pl.DataFrame | None:
         if not _evaluate(text_in(content, "json"), TEXT.str.contains(document.row())).item():
             return None
         lists = pl.read_json(without_bom(content), schema=document.schema)
-    except (PolarsError, PanicException):
+    except (PolarsError, PanicException, ShapeError):
         return None
     if lists.height != 1:
         return None

@@ -97,13 +97,14 @@ class _Array(Kind):
     @property
     def pattern(self) -> str:  # type: ignore[override]
         """See `Kind`."""
-        item = f"{_SPACE}{self.items.value}{_SPACE}"
+        item = f"{_SPACE}{_short(self.items.value)}{_SPACE}"  # twice in the pattern: its length doubles with each level
         return rf"\[(?:(?:{item},)*{item}|{_SPACE})\]"
 
     @property
     def dtype(self) -> pl.DataType | None:  # type: ignore[override]
         """See `Kind`."""
-        return None if self.items.dtype is None else pl.List(self.items.dtype)
+        inner = self.items.dtype
+        return None if inner is None else pl.List(inner)
 
     def generalized(self, known: Kind | None) -> Kind:
         """See `Kind.generalized`."""
@@ -167,15 +168,21 @@ class Shape(Kind):
     @property
     def dtype(self) -> pl.DataType | None:  # type: ignore[override]
         """See `Kind`."""
-        return pl.Struct(self.schema) if self.schema else None
+        schema = self.schema
+        return pl.Struct(schema) if schema else None
 
     @property
     def schema(self) -> pl.Schema:
         """The schema of the columns of these keys."""
-        return pl.Schema({key: kind.dtype for key, kind in self.fields if kind.dtype is not None})
+        dtypes = ((key, kind.dtype) for key, kind in self.fields)
+        return pl.Schema({key: dtype for key, dtype in dtypes if dtype is not None})
 
     def row(self, captured: Container[str] = ()) -> str:
-        """Return the pattern of a whole row. It captures the values of the keys *captured*, in their order."""
+        """Return the pattern of a whole row. It captures the values of the keys *captured*, in their order.
+
+        Raises:
+            ShapeError: lists nest so deep that it would be too long.
+        """
         return f"^{_SPACE}{self._pattern(captured)}{_SPACE}$"
 
     def of_columns(self) -> Shape:
@@ -266,8 +273,7 @@ def shape_of(text: str, wanted: Mapping[str, Dtype], known: Kind | None) -> Shap
     if len(dict(fields)) < len(fields):
         raise ShapeError
     shape = Shape(fields).generalized(known)
-    if len(shape.row()) > PATTERN:
-        raise ShapeError
+    _short(shape.row())
     return shape
 
 
@@ -339,6 +345,13 @@ def _common(a: Kind, b: Kind) -> Kind:
         kinds = zip(a.fields, b.fields, strict=True)
         return Shape(tuple((key, _common(one, other)) for (key, one), (_, other) in kinds))
     raise ShapeError
+
+
+def _short(pattern: str) -> str:
+    """Return *pattern*, or raise ShapeError if it is too long."""
+    if len(pattern) > PATTERN:
+        raise ShapeError
+    return pattern
 
 
 def _key_pattern(key: str) -> str:
