@@ -332,7 +332,7 @@ class _HubWaiters:
         self.process = _process
         self._waiting: OrderedDict[_WaitingGreenlet, None] = OrderedDict()  # this and all below: the hub's thread only
         self._idle_checks = 0  # in a row
-        self._next_retry = 0.0  # of the main hub, on time.monotonic's clock
+        self._next_retry = monotonic() + RETRY_INTERVAL  # of the main hub, on time.monotonic's clock
         # The main thread may wake greenlets of any other hub, so only the main hub has to check.
         if hub.main_hub:
             self._timer = hub.loop.timer(FIRST_CHECK, CHECK_INTERVAL)
