@@ -37,7 +37,7 @@ from greendata.errors import (
 )
 from greendata.formats.decoders import decode
 from greendata.formats.json.partition import lines_of
-from greendata.formats.json.rows import members_of, rows_of
+from greendata.formats.json.rows import member_of, rows_of
 from greendata.http.limits import MAX_BYTES, TIMEOUT
 from greendata.http.request_headers import checked_headers
 from greendata.http.retry import RETRIED, back_off, retry_after_of
@@ -51,6 +51,7 @@ from greendata.pool import pool, workers
 from greendata.pool.job import bypassing_queue_limit
 from greendata.pool.operation import operation
 from greendata.pool.stopping import is_given_up, stopped_by
+from greendata.query.chunked_text import bytes_of
 from greendata.tasks.caller import Caller
 
 __all__ = ("ApiPage", "Next", "Path", "paginate")
@@ -342,18 +343,18 @@ def _texts(response: _PageResponse, path: tuple[str, ...]) -> pl.Series:
     if not path:
         return rows_of(response.body, "json")
     text = _text_at(response.body, path)
-    if text is None or not text.startswith(("[", "null")):
+    if text is None or not text.startswith((b"[", b"null")):
         raise Malformed("json", f"there is no array at {'.'.join(path)!r}")
-    return rows_of(b"[]" if text == "null" else text.encode(), "json")
+    return rows_of(b"[]" if text == b"null" else text, "json")
 
 
-def _text_at(body: bytes, path: Sequence[str]) -> str | None:
+def _text_at(body: bytes, path: Sequence[str]) -> bytes | None:
     """Return the text of the value at *path*, or None."""
-    text: str | None = None
+    text: bytes | None = None
     for name in path:
-        if text is not None and not text.startswith("{"):
+        if text is not None and not text.startswith(b"{"):
             return None
-        text = members_of(body if text is None else text.encode()).get(name)
+        text = member_of(body if text is None else text, name)
         if text is None:
             return None
     return text
@@ -362,7 +363,7 @@ def _text_at(body: bytes, path: Sequence[str]) -> str | None:
 def _lines(texts: list[pl.Series]) -> bytes:
     """Return rows as NDJSON."""
     whole = pl.concat(texts) if texts else pl.Series(dtype=pl.String)
-    return b"\n".join(lines for _, _, lines in lines_of(whole))
+    return bytes_of(lines + b"\n" for _, _, lines in lines_of(whole))
 
 
 def _digest(content: bytes) -> bytes:
@@ -430,7 +431,8 @@ def _place(body: bytes, path: tuple[str, ...], *, numbers: bool = False) -> str 
     Raises:
         Malformed: there is something else; BadArgument, if that cannot be a URL.
     """
-    text = _text_at(body, path)
+    found = _text_at(body, path)
+    text = None if found is None else str(found, "utf-8")
     if text is None or text in _NOTHING:
         return None
     if text.startswith('"') and not _SURROGATE.search(value := json.loads(text)):

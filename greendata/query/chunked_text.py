@@ -21,7 +21,18 @@ import polars as pl
 from greendata.hub.pacing import GilReleaser
 from greendata.internals.cpython import joined
 
-__all__ = ("SLICE_BYTES", "csv_lines", "json_pieces", "json_text", "ndjson_lines", "ndjson_text", "slices", "text_of")
+__all__ = (
+    "SLICE_BYTES",
+    "bytes_of",
+    "csv_lines",
+    "json_pieces",
+    "json_text",
+    "ndjson_lines",
+    "ndjson_text",
+    "pieces_of",
+    "slices",
+    "text_of",
+)
 
 SLICE_BYTES = 1 << 19  # bytes in memory, about the same as text; copying them holds the GIL for 0.2 ms
 JSON_ROWS = 5_000  # most rows in a slice: with column names, narrow rows are three times as long as text
@@ -73,6 +84,41 @@ def text_of(pieces: Iterable[bytes], *, errors: str = "strict") -> str:
     return joined((texts.popleft() for _ in range(len(texts))), length, largest, gil.release_if_due)
 
 
+def pieces_of(text: pl.DataFrame) -> Iterator[bytes]:
+    """Yield the first value of *text*, which is binary, in pieces: copying a long one to Python would hold the GIL.
+
+    *text* should have more rows: Polars copies the value of a frame with one row, with the GIL held, in each step.
+
+    Example:
+        >>> list(pieces_of(pl.DataFrame({"text": [b"abc", b""]})))
+        [b'abc']
+    """
+    if text.estimated_size() <= COPIED_BYTES:
+        lines: bytes = text.item(0, 0)
+        yield lines
+        return
+    whole, gil = pl.nth(0).first(), GilReleaser()
+    begins = pl.int_range(0, whole.bin.size(), SLICE_BYTES)
+    cut = text.lazy().select(whole.bin.slice(begins, SLICE_BYTES)).collect(engine=pl.InMemoryEngine()).to_series()
+    for number in range(len(cut)):
+        yield cut[number]
+        gil.release_if_due()
+
+
+def bytes_of(pieces: Iterable[bytes | memoryview]) -> bytes:
+    """Return *pieces* as one. ``b"".join`` would hold the GIL while it copies all of them.
+
+    Example:
+        >>> bytes_of([b"a", b"b"])
+        b'ab'
+    """
+    whole, gil = BytesIO(), GilReleaser()
+    for piece in pieces:
+        whole.write(piece)
+        gil.release_if_due()
+    return whole.getvalue()
+
+
 def _largest(piece: bytes) -> int:
     """Return the least of the limits that CPython has for the characters of a text, which those of *piece* keep."""
     if piece.isascii():
@@ -90,7 +136,7 @@ def ndjson_lines(df: pl.DataFrame) -> Iterator[bytes]:
         [b'{"a":1}\n']
     """
     for lines in _json_objects(df, separator="\n", end="\n"):
-        yield from _cut(lines)
+        yield from pieces_of(lines)
 
 
 def json_pieces(df: pl.DataFrame) -> Iterator[bytes]:
@@ -105,7 +151,7 @@ def json_pieces(df: pl.DataFrame) -> Iterator[bytes]:
     for number, objects in enumerate(_json_objects(df, separator=",", end="")):
         if number:
             yield b","
-        yield from _cut(objects)
+        yield from pieces_of(objects)
 
 
 def csv_lines(df: pl.DataFrame, *, quote_text: bool) -> Iterator[bytes]:
@@ -156,31 +202,17 @@ def _halved(df: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
 
 
 def _json_objects(df: pl.DataFrame, *, separator: str, end: str) -> Iterator[pl.DataFrame]:
-    """Yield the objects of some rows at a time, as one binary value."""
+    """Yield the objects of some rows at a time, for `pieces_of`."""
     if not df.height:
         df.write_ndjson()  # raises an error for unsupported types
         return
     if not df.width:
-        yield pl.DataFrame({"text": [(separator.join(["{}"] * df.height) + end).encode()]})
+        yield pl.DataFrame({"text": [(separator.join(["{}"] * df.height) + end).encode(), b""]})
         return
     an_object = pl.struct(pl.all()).struct.json_encode()
-    text = (an_object.str.join(separator) + end).cast(pl.Binary)
+    text = (an_object.str.join(separator) + end).cast(pl.Binary).append(pl.lit(b""))
     for group in _groups(df, JSON_ROWS):
         yield from pl.collect_all([piece.lazy().select(text) for piece in group], engine=pl.InMemoryEngine())
-
-
-def _cut(text: pl.DataFrame) -> Iterator[bytes]:
-    """Yield the one value of *text* in pieces. To copy a long one to Python would hold the GIL for its whole length."""
-    if text.estimated_size() <= COPIED_BYTES:
-        lines: bytes = text.item()
-        yield lines
-        return
-    whole, gil = pl.first(), GilReleaser()
-    begins = pl.int_range(0, whole.bin.size().max(), SLICE_BYTES)
-    cut = text.lazy().select(whole.bin.slice(begins, SLICE_BYTES)).collect(engine=pl.InMemoryEngine()).to_series()
-    for number in range(len(cut)):
-        yield cut[number]
-        gil.release_if_due()
 
 
 def _groups(df: pl.DataFrame, rows: int) -> Iterator[list[pl.DataFrame]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from functools import reduce
-from io import BytesIO
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -21,6 +20,7 @@ from greendata.formats.guards.json_depth import DEPTH, reject_deep_document
 from greendata.formats.guards.size_guard import COLUMNS, reject_compressed, reject_wide
 from greendata.formats.json.shapes import Shape, ShapeError
 from greendata.hub.pacing import release_gil
+from greendata.query.chunked_text import bytes_of, pieces_of
 from greendata.schema.column_names import frame_of
 
 __all__ = (
@@ -30,7 +30,7 @@ __all__ = (
     "TEXT",
     "line_of",
     "lines_of_rows",
-    "members_of",
+    "member_of",
     "names_of_columns",
     "read_columns",
     "rows_of",
@@ -68,12 +68,8 @@ def without_bom(content: bytes) -> bytes:
     """
     if not content.startswith(BOM):
         return content
-    whole = BytesIO()
     with memoryview(content) as view:
-        for begin in range(len(BOM), len(content), SCAN_BYTES):
-            whole.write(view[begin : begin + SCAN_BYTES])
-            release_gil()
-    return whole.getvalue()
+        return bytes_of(view[begin : begin + SCAN_BYTES] for begin in range(len(BOM), len(content), SCAN_BYTES))
 
 
 def rows_of(content: bytes, format: Format) -> pl.Series:
@@ -114,17 +110,17 @@ def rows_of(content: bytes, format: Format) -> pl.Series:
         raise Malformed("json", error.reason, line=line, column=error.column) from error
 
 
-def members_of(content: bytes) -> dict[str, str]:
-    """Return the text of each member of a JSON object, by name; of several members of one name the last.
+def member_of(content: bytes, name: str) -> bytes | None:
+    """Return the text of the member *name* of a JSON object, or None; of several members of that name the last.
 
-    The texts themselves are not checked.
+    The text itself is not checked.
 
     Raises:
         Malformed: *content* is not an object.
 
     Example:
-        >>> members_of(b'{"items": [{"a": 1.10}], "next": "b"}')
-        {'items': '[{"a": 1.10}]', 'next': '"b"'}
+        >>> member_of(b'{"items": [{"a": 1.10}], "next": "b"}', "items")
+        b'[{"a": 1.10}]'
     """
     begin = first_byte(content, len(BOM) if content.startswith(BOM) else 0)
     if content[begin : begin + 1] != b"{":
@@ -136,8 +132,9 @@ def members_of(content: bytes) -> dict[str, str]:
         reject_deep_document(content)  # the expressions report deep nesting as a value without an end
         raise
     reject_wide(members.len(), format="json")
-    keys, values = _keys_and_values(members)
-    return {_name(key): value for key, value in zip(keys, values.to_list(), strict=True)}
+    keys, values = _keys_and_values(pl.concat([members, pl.Series([""])]))  # one more, see `pieces_of`
+    found = [at for at, key in enumerate(keys[:-1]) if _name(key) == name]
+    return bytes_of(pieces_of(values.slice(found[-1]).cast(pl.Binary).to_frame())) if found else None
 
 
 def names_of_columns(content: bytes) -> list[str]:
@@ -360,8 +357,8 @@ def _elements_of_each(values: pl.Series) -> pl.Series:
 
 
 def _keys_and_values(members: pl.Series) -> tuple[list[str], pl.Series]:
-    halves = members.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$").struct.unnest()
-    keys, values = halves.get_columns()
+    halves = TEXT.str.extract_groups(rf"^({STRING}){_SPACE}:{_SPACE}((?s:.*))$")
+    keys, values = _evaluate(members.alias("text").to_frame().lazy(), halves).struct.unnest().get_columns()
     return keys.to_list(), values.alias("")
 
 
