@@ -179,7 +179,7 @@ class _Reader:
         self.anchors: list[tuple[str, bool]] = []  # the href of each link, and whether it may be followed
         self._canonical: str | None = None
         self._has_base = False
-        self._room = max_text
+        self._text_left = max_text
         self._gil = GilReleaser()
         self._handlers: dict[str, Callable[[LexborNode], None]] = {
             "a": self._read_link,
@@ -200,7 +200,7 @@ class _Reader:
             self._handlers[node.tag or ""](node)
         if self._canonical is not None:
             self.page.canonical = _link(self._canonical, self.base)
-        if self._room > 0:
+        if self._text_left > 0:
             self._read_texts(tree.root)
 
     def _read_texts(self, root: LexborNode) -> None:
@@ -222,7 +222,7 @@ class _Reader:
     def _read_text(self, node: LexborNode) -> None:
         """Add a text, and before it the line end of a block that has just ended."""
         pieces = self.pieces
-        if self._room < 0:
+        if self._text_left < 0:
             self.page.truncated = True
             return
         if pieces[-1] != "\n":
@@ -234,7 +234,7 @@ class _Reader:
             pieces.append(text.replace("\n", " "))
         elif pieces[-1] != "\n":
             pieces.append(" ")
-        self._room -= len(text)
+        self._text_left -= len(text)
 
     def _read_link(self, node: LexborNode) -> None:
         attributes = node.attrs
@@ -295,13 +295,13 @@ def _add_links(page: ParsedPage, anchors: Iterable[tuple[str, bool]], base: Url,
     gil = GilReleaser()
     found: dict[str, Url] = {}
     followed: dict[str, Url] = {}
-    room = MAX_LINK_TEXT
+    left = MAX_LINK_TEXT
     for href, may_follow in dict.fromkeys(anchors):
         link = _link(href, base)
         if link is not None and link.href != page.url.href:
             if link.href not in found:
-                room -= len(link.href)
-                if len(found) >= max_links or room < 0:
+                left -= len(link.href)
+                if len(found) >= max_links or left < 0:
                     page.truncated = True
                     break
             link = found.setdefault(link.href, link)

@@ -121,7 +121,7 @@ class Keeper:
         self._may_have_origins = True  # there may be hosts in the frontier that are not in memory
         self._searches = 0  # for hosts that are not in memory, since the last URL was leased
         self._wake = Event()
-        self._room = Event()
+        self._committed = Event()
 
     # -- called by the crawler -----------------------------------------------------------------------
 
@@ -133,14 +133,14 @@ class Keeper:
         """Take a finished page; wait while too many are not committed."""
         self._finish(task.key, finished)
         if self._uncommitted >= UNCOMMITTED:
-            self._wait_for_room()
+            self._wait_for_commit()
 
     def found(self, urls: list[Url]) -> None:
         """Take the URLs of a sitemap; wait while too many are not committed."""
         self._links.extend((url.href, url.origin, 0) for url in urls)
         self._wake.set()
         if len(self._links) >= WAITING_LINKS:
-            self._wait_for_room()
+            self._wait_for_commit()
 
     def _finish(self, entry: Entry, finished: Finished) -> None:
         if not self._batch:
@@ -150,9 +150,9 @@ class Keeper:
         if self._is_commit_due() or len(self._batch) == 1:
             self._wake.set()
 
-    def _wait_for_room(self) -> None:
-        self._room.clear()
-        self._room.wait()
+    def _wait_for_commit(self) -> None:
+        self._committed.clear()
+        self._committed.wait()
 
     # -- the greenlet --------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Keeper:
         woken = _uninterrupted(partial(self._store_rows, batch, links))
         self._uncommitted -= len(batch)
         self._leased.difference_update(entry.id for entry, _ in batch)
-        self._room.set()
+        self._committed.set()
         scheduler = self.crawler.scheduler
         for origin in woken:
             if scheduler.hosts_in_memory < HOSTS or scheduler.knows(origin):

@@ -126,7 +126,7 @@ class _Entries:
         self.indexes: dict[str, Url] = {}
         self._base = url
         self._left = max_entries
-        self._room = MAX_URLS
+        self._url_text_left = MAX_URLS
         self._gil = GilReleaser()
         self._open: list[str] = []
         self._text: list[str] | None = None  # of the element that is being read, if it is a URL
@@ -143,8 +143,8 @@ class _Entries:
         except BadUrl:
             return
         if url.href not in found:
-            self._room -= len(url.href)
-            if self._room < 0:
+            self._url_text_left -= len(url.href)
+            if self._url_text_left < 0:
                 raise _Stop
             found[url.href] = url
 

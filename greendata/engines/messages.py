@@ -60,7 +60,7 @@ def send(
 
     Args:
         descriptors: of files that are sent with it.
-        wait_to_send: called while the receiver's buffer is full; returns when there is room. Without it, the call
+        wait_to_send: called while the receiver's buffer is full; returns when it is not full. Without it, the call
             blocks natively.
 
     Raises:

@@ -87,7 +87,7 @@ class Channel(WaitQueue):
     def __init__(self, hub: Any, maxsize: int) -> None:
         super().__init__(hub)
         self.items: deque[Item] = deque()
-        self.room = maxsize or sys.maxsize
+        self.capacity = maxsize or sys.maxsize
         self.wake_putters_at = maxsize // 2  # length at which waiting producers are woken
         self.takers: Waiting = deque()
         self.putters: Waiting = deque()
@@ -105,15 +105,15 @@ class Channel(WaitQueue):
 
     def put(self, item: Item) -> None:
         """Append *item*; wait while the channel is full."""
-        if len(self.items) >= self.room:
-            self.wait_for_room()
+        if len(self.items) >= self.capacity:
+            self.wait_until_not_full()
         self.items.append(item)
         if self.takers:
             self.wake_taker()
 
-    def wait_for_room(self) -> None:
+    def wait_until_not_full(self) -> None:
         """Wait until the channel is not full."""
-        while len(self.items) >= self.room:
+        while len(self.items) >= self.capacity:
             self._wait_in(self.putters)
 
     def wake_taker(self) -> None:
@@ -122,7 +122,7 @@ class Channel(WaitQueue):
 
     def wake_putters(self) -> None:
         """Wake as many waiting producers as there are free places."""
-        self._wake(self.putters, self.room - len(self.items))
+        self._wake(self.putters, self.capacity - len(self.items))
 
     def drain(self) -> Iterator[Item]:
         """Yield the elements until the channel ends. Each consumer needs a separate iterator."""
@@ -219,7 +219,7 @@ class TicketLock(WaitQueue):
 
 
 class YieldTimer:
-    """Decides when the greenlets of a hub's pipelines have to let the loop poll: `BUDGET` seconds after the last time.
+    """Decide when the greenlets of a hub's pipelines have to let the loop poll: `BUDGET` seconds after the last time.
 
     All pipelines of a hub share one timer. With a timer for each greenlet, thirteen greenlets could block the hub for
     thirteen budgets. Call from the hub's thread.

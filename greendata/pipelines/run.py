@@ -72,7 +72,7 @@ class _FanOut:
 class Run:
     """The greenlets and channels of one iteration. Call from the hub's thread."""
 
-    def __init__(self, exit_: Operator) -> None:
+    def __init__(self, last: Operator) -> None:
         self.hub = ensure_hub()
         self.yield_timer = YieldTimer.here(self.hub)
         self.error: BaseException | None = None
@@ -83,8 +83,8 @@ class Run:
         self._downstream_window: dict[Operator, int] = {}
         self._closer: gevent.Greenlet[..., None] | None = None
         self._kept: list[Iterator[Item]] = []
-        self._count_uses(exit_, 0)
-        self.items = self.pull(exit_, []).items
+        self._count_uses(last, 0)
+        self.items = self.pull(last, []).items
         self.yield_timer.join()
         _live.add(self)
         _close_at_exit()
@@ -193,12 +193,12 @@ class Run:
 
     def move(self, items: Iterator[Item], channel: Channel) -> None:
         """Put *items* into *channel*, wait while it is full, and let the loop poll when that is due."""
-        waiting, takers, room = channel.items, channel.takers, channel.room
+        waiting, takers, capacity = channel.items, channel.takers, channel.capacity
         push, timer = waiting.append, self.yield_timer
         try:
             for item in items:
-                if len(waiting) >= room:
-                    channel.wait_for_room()
+                if len(waiting) >= capacity:
+                    channel.wait_until_not_full()
                 push(item)
                 if takers:
                     channel.wake_taker()

@@ -44,7 +44,7 @@ class Canceller:
         """Cancel the statement that is running, if there is one and the database can. Never blocks. Any thread.
 
         The job was given up before, so that no further statement starts: see `check`. If the system has no more
-        threads, the statement runs on.
+        threads, the statement continues.
         """
         if (begun := self._cancel) is not None:
             workers.run_in_new_thread(partial(self._cancel_until_it_ends, begun))

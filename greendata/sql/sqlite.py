@@ -26,7 +26,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.hub.contexts import contextmanager
-from greendata.hub.pacing import BUDGET, release_gil
+from greendata.hub.pacing import BUDGET, GilReleaser
 from greendata.schema.column_names import frame_of
 from greendata.sql.canceller import Canceller
 from greendata.sql.sql_types import ascii_lower, cast_exact, check_names, fits_float
@@ -193,7 +193,7 @@ class _Column:
                 self._parts[-1].append(part)  # one object, since thousands would start the garbage collector
             else:
                 self._parts.append(part)
-            pacer.yield_if_due()
+            pacer.release_if_due()
 
     def _part(self, values: Sequence[Any]) -> pl.Series:
         kind = _kind(values)
@@ -306,17 +306,8 @@ def _fetch_slices(cursor: Cursor, columns: list[_Column], canceller: Canceller, 
         del rows, values  # else the garbage collector finds twice as many
 
 
-class _SlicePacer:
+class _SlicePacer(GilReleaser):
     """Choose the number of rows in each slice, so that the hub runs often enough. One worker uses it."""
-
-    def __init__(self) -> None:
-        self._yielded = perf_counter()
-
-    def yield_if_due(self) -> None:
-        """Yield the GIL if the time budget is used up."""
-        if perf_counter() - self._yielded >= BUDGET:
-            release_gil()
-            self._yielded = perf_counter()
 
     def counts(self) -> Iterator[int]:
         """Yield the number of rows of each slice."""
@@ -326,7 +317,7 @@ class _SlicePacer:
             yield count
             seconds = max(perf_counter() - begun, 1e-9)
             count = max(1, min(_MAX_ROWS, 2 * count, int(count * BUDGET / seconds)))
-            self.yield_if_due()
+            self.release_if_due()
 
 
 def ingest(connection: Connection, canceller: Canceller, frame: pl.DataFrame, rows: pl.DataFrame, table: Table) -> int:

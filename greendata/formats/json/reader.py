@@ -536,8 +536,8 @@ def _may_be_inexact(value: pl.Expr, got: Any, dtype: Any, text_of: Callable[[Any
                 _may_be_inexact(numbered.struct.field(str(number)), had.dtype, field.dtype, text_of)
                 for number, (had, field) in enumerate(zip(got.fields, dtype.fields, strict=True))
             ]
-            doubts = [field for field in fields if field is not None]
-            return pl.any_horizontal(doubts) if doubts else None
+            checks = [field for field in fields if field is not None]
+            return pl.any_horizontal(checks) if checks else None
     return None
 
 
