@@ -23,13 +23,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import ref
 
 from gevent import Timeout
 
 from greendata.errors import DeadlineExceeded, JobCancelled, ResultTimeout, UsedAsValue
-from greendata.errors.notes import shown
+from greendata.errors.notes import shortened
 from greendata.hub import native
 from greendata.hub.deadline import seconds_of
 from greendata.hub.hubs import ensure_hub
@@ -483,9 +484,10 @@ class Result(Outcome[T], _NotAValue, Generic[T]):
             wait_on_other_hub(self, hub, timer)
         return timer
 
+    @recursive_repr("<Result ...>")  # its error may be about this very result
     def __repr__(self) -> str:
         where = f" on {self.worker}" if self.worker else ""
-        error = f" {shown(self.exception)}" if self.exception is not None else ""
+        error = f" {shortened(self.exception)}" if self.exception is not None else ""
         return f"<Result {self.label!r} {self.status}{where}{error} at {id(self):#x}>"
 
     __str__ = __repr__

@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from greendata.errors import JobCancelled, ResultTimeout
+from greendata.errors import JobCancelled, ResultTimeout, WaitsForItself
 from greendata.hub.outcome import Outcome, Status
 from greendata.hub.result import Result
 from greendata.pool.pool import submit
@@ -361,3 +361,17 @@ def test_a_result_without_a_job_may_be_set_in_any_thread() -> None:
         """
     )
     assert finished == (0, "7\n7\n7\nTrue\n<class 'ZeroDivisionError'>\n", "")
+
+
+def test_the_error_of_a_result_may_be_about_the_result_itself() -> None:
+    result = Result[None]("report")
+    result.set_exception(error := WaitsForItself(result))
+    assert str(error).startswith("waiting for <Result 'report' failed WaitsForItself(")
+    assert "waiting for <Result ...> would" in str(error)
+
+
+def test_errors_of_many_results_may_be_about_one_another() -> None:
+    results = [Result[None](f"report {number}") for number in range(50)]
+    for result, other in zip(results, results[1:] + results[:1], strict=True):
+        result.set_exception(WaitsForItself(other))
+    assert all(len(repr(result)) < 250 and len(str(result.exception)) < 250 for result in results)
