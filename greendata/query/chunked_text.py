@@ -25,6 +25,7 @@ __all__ = (
     "SLICE_BYTES",
     "bytes_of",
     "csv_lines",
+    "json_document",
     "json_pieces",
     "json_text",
     "ndjson_lines",
@@ -61,7 +62,7 @@ def json_text(df: pl.DataFrame) -> str:
         >>> json_text(pl.DataFrame({"a": [1, 2]}))
         '[{"a":1},{"a":2}]'
     """
-    return text_of(chain([b"["], json_pieces(df), [b"]"]))
+    return text_of(json_document(df))
 
 
 def text_of(pieces: Iterable[bytes], *, errors: str = "strict") -> str:
@@ -126,6 +127,16 @@ def _largest(piece: bytes) -> int:
     if piece.translate(None, _BELOW_4_BYTES):
         return 0x10FFFF
     return 0xFFFF if piece.translate(None, _BELOW_256) else 0xFF
+
+
+def json_document(df: pl.DataFrame) -> Iterator[bytes]:
+    """Yield pieces of an array of JSON objects, one for each row.
+
+    Example:
+        >>> b"".join(json_document(pl.DataFrame({"a": [1, 2]})))
+        b'[{"a":1},{"a":2}]'
+    """
+    return chain([b"["], json_pieces(df), [b"]"])
 
 
 def ndjson_lines(df: pl.DataFrame) -> Iterator[bytes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.exceptions import PolarsError
 from polars.testing.parametric import dataframes
@@ -17,6 +18,7 @@ from polars.testing.parametric import dataframes
 import greendata
 from greendata.query import chunked_text
 from greendata.query.chunked_text import json_text, ndjson_text, text_of
+from greendata.query.verbs import writes
 
 pytestmark = pytest.mark.once("unpatched")  # values only; no greenlets
 
@@ -164,6 +166,64 @@ def test_slices_have_few_bytes_whatever_the_average(values: pl.Series, rows: int
         alone = pl.read_ipc_stream(part.write_ipc_stream(None).getvalue())  # without the buffers that slices share
         assert part.height == 1 or alone.estimated_size() <= 6_000
     assert len(parts) <= 3 * (df.estimated_size() / 3_000 + df.height / rows + 1)  # other rows are not in slices of one
+
+
+CSV = {  # options that act on the first line, on all lines, and on values
+    "none": {},
+    "no header": {"include_header": False},
+    "mark": {"include_bom": True},
+    "mark without a header": {"include_bom": True, "include_header": False},
+    "characters": {"separator": ";", "line_terminator": "\r\n", "quote_char": "'", "null_value": "NA"},
+    "quotes": {"quote_style": "always", "batch_size": 2},
+    "numbers": {"float_scientific": True, "float_precision": 3, "decimal_comma": True, "separator": ";"},
+}
+
+
+@pytest.fixture
+def _short_csv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writes, "SLICE_BYTES", 0)
+    monkeypatch.setattr(writes, "CSV_BYTES", 20)
+
+
+@pytest.mark.usefixtures("_short_csv")
+@pytest.mark.parametrize("options", CSV.values(), ids=CSV.keys())
+@pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
+def test_csv_that_is_written_in_slices(df: pl.DataFrame, options: dict[str, Any]) -> None:
+    ours, own = io.BytesIO(b"before"), io.BytesIO(b"before")
+    for file in (ours, own):
+        file.seek(0, io.SEEK_END)
+    assert _outcome(lambda: greendata.write_csv(df, **options).get()) == _outcome(lambda: df.write_csv(**options))
+    assert _outcome(lambda: greendata.write_csv(df, ours, **options).get()) == _outcome(
+        lambda: df.write_csv(own, **options)  # type: ignore[arg-type,return-value]
+    )
+    assert ours.getvalue() == own.getvalue()
+
+
+@pytest.mark.usefixtures("_short_csv")
+@given(df=dataframes(max_size=10, allow_null=True, excluded_dtypes=[pl.Object]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_csv_of_every_type(df: pl.DataFrame) -> None:
+    assert _outcome(lambda: greendata.write_csv(df).get()) == _outcome(df.write_csv)
+
+
+def test_compressed_csv_is_one_stream() -> None:
+    df, file = pl.DataFrame({"a": ["x" * 1_000] * 10_000}), io.BytesIO()
+    greendata.write_csv(df, file, compression="gzip", check_extension=False).get()
+    assert gzip.decompress(file.getvalue()).decode() == df.write_csv()
+    with pytest.raises(UnicodeDecodeError):
+        greendata.write_csv(df, compression="gzip").get()
+
+
+@pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
+def test_files_in_memory_get_the_same(df: pl.DataFrame) -> None:
+    for verb, name in ((greendata.write_ndjson, "write_ndjson"), (greendata.write_json, "write_json")):
+        ours, own = io.BytesIO(b"before"), io.BytesIO(b"before")
+        ours.seek(3)
+        own.seek(3)
+        assert verb(df, ours).get() is None
+        getattr(df, name)(own)
+        assert ours.getvalue() == own.getvalue()
+        assert ours.tell() == own.tell()
 
 
 def test_a_frame_of_many_slices_of_the_real_length(monkeypatch: pytest.MonkeyPatch) -> None:

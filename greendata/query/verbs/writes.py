@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
-from io import StringIO
-from typing import IO, TYPE_CHECKING, Any, Literal, overload
+from io import BytesIO, StringIO
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import polars as pl
 
 from greendata.hub.result import Result
 from greendata.pool import pool
-from greendata.query.chunked_text import json_text, ndjson_text
+from greendata.query.chunked_text import SLICE_BYTES, json_document, ndjson_lines, slices, text_of
 from greendata.query.options import eager, options_for, submitted
 
 if TYPE_CHECKING:
-    from io import BytesIO, IOBase
+    from io import IOBase
     from pathlib import Path
 
     from greendata.internals.polars import (
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = ("write_csv", "write_ipc", "write_json", "write_ndjson", "write_parquet")
+
+CSV_BYTES = 1 << 22  # of columns that become CSV in one step
+
+T = TypeVar("T", str, bytes)
 
 
 @overload
@@ -152,7 +157,11 @@ def write_csv(
         >>> len(file.getvalue()) > 0
         True
     """
-    return submitted(write_csv, eager(df).write_csv, locals(), file)
+    options = options_for(write_csv, eager(df).write_csv, locals())
+    work: Callable[[], str | None] = partial(df.write_csv, file, **options)
+    if (file is None or isinstance(file, BytesIO)) and "compression" not in options:
+        work = partial(_write_csv, df, file, options)
+    return pool.submit(work, timeout=timeout, key=key, label=label or "write_csv")
 
 
 @overload
@@ -344,7 +353,7 @@ def write_ndjson(
     """
     options = options_for(write_ndjson, eager(df).write_ndjson, locals())
     whole = partial(df.write_ndjson, file, **options)
-    work = whole if options else _in_slices(df, file, ndjson_text, whole)
+    work = whole if options else _in_slices(df, file, ndjson_lines, whole)
     return pool.submit(work, timeout=timeout, key=key, label=label or "write_ndjson")
 
 
@@ -393,19 +402,54 @@ def write_json(
         >>> write_json(pl.DataFrame({"a": [1]})).get(timeout=5)
         '[{"a":1}]'
     """
-    work = _in_slices(df, file, json_text, partial(eager(df).write_json, file))
+    work = _in_slices(df, file, json_document, partial(eager(df).write_json, file))
     return pool.submit(work, timeout=timeout, key=key, label=label or "write_json")
 
 
 def _in_slices(
-    df: pl.DataFrame, file: object, text: Callable[[pl.DataFrame], str], whole: Callable[[], str | None]
+    df: pl.DataFrame,
+    file: object,
+    pieces: Callable[[pl.DataFrame], Iterator[bytes]],
+    whole: Callable[[], str | None],
 ) -> Callable[[], str | None]:
     if file is None:
-        return partial(text, df)
+        return lambda: text_of(pieces(df))
     if isinstance(file, StringIO):
-        return partial(_write_text, file, text, df)
+        return lambda: _write(file, [text_of(pieces(df))])
+    if isinstance(file, BytesIO):
+        return lambda: _write(file, pieces(df))
     return whole
 
 
-def _write_text(file: IO[str], text: Callable[[pl.DataFrame], str], df: pl.DataFrame) -> None:
-    file.write(text(df))
+def _write(file: IO[T], pieces: Iterable[T]) -> None:
+    for piece in pieces:
+        file.write(piece)
+
+
+class _Pieces:
+    """A file that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.pieces: deque[bytes] = deque()
+
+    def write(self, data: bytes) -> int:
+        """Keep *data*."""
+        self.pieces.append(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def _write_csv(df: pl.DataFrame, file: BytesIO | None, options: dict[str, Any]) -> str | None:
+    """Do the same as ``df.write_csv(file)``, in slices. Polars holds the GIL while it copies the whole text."""
+    if df.estimated_size() <= SLICE_BYTES:
+        return df.write_csv(file, **options)
+    kept = _Pieces()
+    target: Any = kept if file is None else file
+    for part in slices(df, CSV_BYTES, rows=df.height):
+        part.write_csv(target, **options)
+        options |= {"include_header": False, "include_bom": False}
+    if file is None:
+        return text_of(kept.pieces.popleft() for _ in range(len(kept.pieces)))
+    return None
