@@ -54,7 +54,7 @@ HTML = ("text/html", "application/xhtml+xml")  # the media types of pages
 _CHUNK = 64 * 1024  # bytes read at once
 _BREATH = 128 * 1024  # bytes read before the hub runs again; they take less than a millisecond
 # Bytes of a body above which it is decompressed in the pool. That costs 30 percent more CPU time, but while many
-# pages arrive, the longest silence of the hub falls to a third.
+# pages arrive, the longest block of the hub falls to a third.
 _LARGE = 64 * 1024
 _DISCARD = 32 * 1024  # bytes of an unwanted body that are read so that the connection can be kept
 _CLOSED = (ConnectionError, ssl.SSLEOFError)
@@ -116,7 +116,7 @@ class Hop:
 
 
 class Fetcher(Closing):
-    """Sends single requests over guarded connections, which it keeps for each host. A context manager.
+    """Send single requests over guarded connections, which it keeps for each host. A context manager.
 
     Call it in the greenlets of one thread; they wait in gevent, whether or not the process is patched. It does not
     limit how many run at once: that is the scheduler's task.

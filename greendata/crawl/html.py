@@ -170,7 +170,7 @@ def parse_html(
 
 
 class _Reader:
-    """Reads a document: first what lexbor finds by its selectors, then the text, in one walk over all nodes."""
+    """Read a document: first what lexbor finds by its selectors, then the text, in one walk over all nodes."""
 
     def __init__(self, page: ParsedPage, max_text: int) -> None:
         self.page = page

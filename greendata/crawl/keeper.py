@@ -75,7 +75,7 @@ class Store(NamedTuple):
 
 
 class Keeper:
-    """Reads the frontier for *crawler*, and stores what it delivers.
+    """Read the frontier for *crawler*, and store what it delivers.
 
     Args:
         open_store: opens the store; called in the pool.

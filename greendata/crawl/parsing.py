@@ -171,7 +171,7 @@ class Reading:
 
 
 class Parser(Closing):
-    """Runs a `Reading` off the hub.
+    """Run a `Reading` off the hub.
 
     Args:
         reading: how pages are read.

@@ -224,7 +224,7 @@ class _Group:
 
 
 class _File:
-    """Reads the lines of a file, and keeps those for one crawler."""
+    """Read the lines of a file, and keep those for one crawler."""
 
     def __init__(self, token: bytes) -> None:
         self.ours, self.others = _Group(), _Group()

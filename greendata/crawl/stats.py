@@ -72,7 +72,7 @@ class CrawlStats:
 
 
 class CrawlCounters:
-    """Counts what one run does. The greenlets of the hub write; any thread may read."""
+    """Count what one run does. The greenlets of the hub write; any thread may read."""
 
     def __init__(self) -> None:
         self.pages = 0

@@ -127,7 +127,7 @@ class PageStage(Stage[Page]):
 
 
 class FetchStage(PageStage):
-    """Fetches the URLs of its source."""
+    """Fetch the URLs of its source."""
 
     @property
     def expected(self) -> int | None:

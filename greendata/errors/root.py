@@ -93,7 +93,7 @@ class GreenDataError(Exception):
 
 
 class Unpicklable:
-    """Replaces an attribute of an error that could not be pickled, or could not be loaded in this process.
+    """Replace an attribute of an error that could not be pickled, or could not be loaded in this process.
 
     Attributes:
         text: the ``repr`` of the original, truncated.

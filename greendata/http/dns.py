@@ -82,7 +82,7 @@ class _Lookup:
 
 
 class Resolver:
-    """Looks up and caches the addresses of host names. Safe from any thread; a greenlet yields to its hub.
+    """Look up and cache the addresses of host names. Safe from any thread; a greenlet yields to its hub.
 
     Args:
         getaddrinfo: looks a name up; None for the system's. In a patched process that is Python's own function rather

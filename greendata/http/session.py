@@ -1,4 +1,4 @@
-"""The guarded HTTP session, with which greendata fetches URLs that may come from strangers.
+"""The guarded HTTP session, with which greendata fetches untrusted URLs.
 
 It ignores proxies, netrc and environment variables. It blocks as requests does: call it in a greenlet if gevent has
 patched the sockets, and in the pool if not. `greendata.read_csv_url` and the similar functions choose by that rule.
@@ -121,11 +121,11 @@ class GuardedSession(Closing):
     """An HTTP session for untrusted URLs, and a context manager that closes its connections.
 
     Every request has a total deadline and a limit of bytes. A name is looked up, its addresses are checked, and only
-    then one of them is connected to. Addresses that are not public are never connected to: the error is the same
-    whether a port of theirs is open or closed. If a name has public and other addresses, the public ones are tried.
+    then does the session connect to one of them. It never connects to an address that is not public: the error is the
+    same whether a port there is open or closed. If a name has public and other addresses, the public ones are tried.
     Schemes other than http and https are errors. The number of redirects is limited, and each is checked in the same
     way. Headers, such as credentials, are not sent to another host that a redirect leads to. Cookies that a server sets
-    are sent while its redirects are followed, and then forgotten: no request has those of another.
+    are sent while its redirects are followed, and then forgotten: no request sends those of another.
 
     Connections are kept for the next request to their host, and closed by `close`. Many greenlets may use a session.
     Without gevent's patch, one job of the pool may use it at a time.

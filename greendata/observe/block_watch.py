@@ -62,11 +62,11 @@ class Block:
 
     def __str__(self) -> str:
         frames = "".join(f"\n  {location}" for location in self.stack)
-        return f"the hub was silent for {self.seconds:.3f} s in {self.label}{frames}"
+        return f"the hub was blocked for {self.seconds:.3f} s in {self.label}{frames}"
 
 
 class BlockWatch(Closing):
-    """Watches the hub of the thread that creates it, until `close`; see `watch_blocks`.
+    """Watch the hub of the thread that creates it, until `close`; see `watch_blocks`.
 
     Attributes:
         threshold: the shortest block, in seconds, that is reported.

@@ -92,7 +92,7 @@ def folded(label: str) -> str:
 
 
 class Labels:
-    """Gives labels a bounded number of names. Not thread-safe.
+    """Give labels a bounded number of names. Not thread-safe.
 
     Identifiers become ``*``, see `folded`. Of the names that result, the first `LABELS` are kept, and all later ones
     become "other".
@@ -143,7 +143,7 @@ class _Counters:
 
 
 class Recorder:
-    """Records finished queries from `start` to `stop`. What was recorded stays readable.
+    """Record finished queries from `start` to `stop`. What was recorded stays readable.
 
     Args:
         keep_texts: keep the texts of errors, not only their types.

@@ -26,7 +26,7 @@ SAMPLES = 1_200  # number of samples kept: a minute at 50 ms
 
 
 class LagProbe(Closing):
-    """Measures the hub of the thread that creates it, from `start` to `close`; see `watch_lag`.
+    """Measure the hub of the thread that creates it, from `start` to `close`; see `watch_lag`.
 
     Attributes:
         interval: seconds between two measurements.

@@ -202,7 +202,7 @@ class Metrics:
 
 
 class _Processes(Collector):
-    """Merges the metrics of all processes that share a folder.
+    """Merge the metrics of all processes that share a folder.
 
     A process creates a file before it gives it a size. A process that is killed in between leaves an empty file, which
     makes prometheus-client's collector fail.

@@ -16,7 +16,7 @@ __all__ = ("StageStatus", "WorkerInfo", "check_given", "requested_names", "selec
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Identifies a worker within its stage; injected as ``worker_info``.
+    """Identify a worker within its stage; injected as ``worker_info``.
 
     Attributes:
         index: the number of the worker, from 0.

@@ -163,7 +163,7 @@ def sink_parquet(
 
 
 class Batch(Stage[pl.DataFrame]):
-    """Collects rows into frames."""
+    """Collect rows into frames."""
 
     def __init__(self, source: Stage[Any], rows: int, schema: Any) -> None:
         super().__init__("batch", FRAMES_WAITING, (source,))
@@ -206,7 +206,7 @@ class Batch(Stage[pl.DataFrame]):
 
 
 class ParquetSink(Stage[Written]):
-    """Writes a stream of frames to one file."""
+    """Write a stream of frames to one file."""
 
     def __init__(self, source: Stage[Any], path: Path, options: dict[str, Any]) -> None:
         super().__init__(f"sink_parquet({path.name})", FRAMES_WAITING, (source,))

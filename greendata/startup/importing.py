@@ -88,7 +88,7 @@ def _notify(name: str) -> None:
 
 
 class _Finder:
-    """Finds the awaited modules with the help of the other finders."""
+    """Find the awaited modules with the help of the other finders."""
 
     def __init__(self) -> None:
         # Thread and name. It avoids endless recursion if another finder searches again.

@@ -47,7 +47,7 @@ class ColumnCheck:
 
 @dataclass(frozen=True, slots=True)
 class ColumnValidator(Validator):
-    """Validates some columns with pydantic, in rows that are valid apart from these columns.
+    """Validate some columns with pydantic, in rows that are valid apart from these columns.
 
     Attributes:
         fields: the checks of these columns, in the order of `columns`.

@@ -113,7 +113,7 @@ class Classified(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partitioner:
-    """Partitions frames for a model. Call it on a worker.
+    """Partition frames for a model. Call it on a worker.
 
     Attributes:
         model: the model.

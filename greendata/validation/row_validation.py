@@ -57,7 +57,7 @@ Good = tuple[int, list[Any]]  # the number of a row, and its valid values, one p
 
 @dataclass(frozen=True, slots=True)
 class Validator(ABC):
-    """Validates rows of a frame with pydantic.
+    """Validate rows of a frame with pydantic.
 
     Attributes:
         frame: the rows as pydantic sees them.
@@ -110,7 +110,7 @@ class Validator(ABC):
 
 @dataclass(frozen=True, slots=True)
 class RowValidator(Validator):
-    """Validates whole rows with pydantic.
+    """Validate whole rows with pydantic.
 
     Attributes:
         check: returns an instance of the model for a row, or raises ValidationError.

@@ -46,7 +46,7 @@ def test_a_block_is_reported_with_its_line_and_stack() -> None:
     assert "test_block_watch.py" in block.label
     assert block.seconds >= 0.1
     assert "keep_until" in [location.function for location in block.stack]
-    assert str(block).startswith(f"the hub was silent for {block.seconds:.3f} s in {block.label}\n  ")
+    assert str(block).startswith(f"the hub was blocked for {block.seconds:.3f} s in {block.label}\n  ")
 
 
 def test_without_a_listener_it_is_logged_from_a_greenlet(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,7 +54,7 @@ def test_without_a_listener_it_is_logged_from_a_greenlet(caplog: pytest.LogCaptu
         keep_hub()
         until(lambda: caplog.records)
     assert caplog.records[0].name == "greendata.observe"
-    assert caplog.records[0].getMessage().startswith("the hub was silent for ")
+    assert caplog.records[0].getMessage().startswith("the hub was blocked for ")
 
 
 def test_nothing_is_reported_after_close() -> None:
