@@ -20,7 +20,17 @@ from greendata.hub.collector import deferred, run_deferred
 from greendata.hub.hubs import poll_delay
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("BUDGET", "GilReleaser", "breathe", "breathing", "gathered", "paced", "release_gil", "sliced")
+__all__ = (
+    "BUDGET",
+    "GilReleaser",
+    "breathe",
+    "breathing",
+    "gathered",
+    "paced",
+    "release_gil",
+    "sliced",
+    "sliced_by_time",
+)
 
 BUDGET = 0.001  # seconds per slice; with 2 ms the p99 of a 1 ms tick is over 3 ms. The overhead is 2 percent
 _GIL_PAUSE = 5e-5  # seconds; longer than a thread takes to wake up
@@ -139,6 +149,32 @@ def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET)
         [0, 1, 2]
     """
     return _slices(func, count, budget, is_kept=False)
+
+
+def sliced_by_time(func: Callable[[int, int, float], tuple[int, R]], count: int) -> Iterator[R]:
+    """Do *count* items of work in slices of `BUDGET` seconds, however unequal they are, and yield what *func* returns.
+
+    The length of a slice of `sliced` follows from the items before it, which may have been much faster. Here *func* has
+    a look at the clock after each item.
+
+    Args:
+        func: called with the first item, the number of items that it may do, and the time of `perf_counter` after which
+            it does no more. It returns how many it did, at least one, and its result. Otherwise as for `sliced`.
+
+    Example:
+        >>> [*sliced_by_time(lambda start, length, ends: (2, start), 5)]
+        [0, 2, 4]
+    """
+    start, length = 0, _FIRST_LENGTH
+    while start < count:
+        run_deferred()
+        with deferred():
+            done, result = func(start, min(length, count - start), perf_counter() + BUDGET)
+        yield result
+        start += done
+        if start < count:
+            breathe()
+            length = _MAX_GROWTH * done
 
 
 def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float = BUDGET) -> list[R]:

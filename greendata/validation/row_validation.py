@@ -12,14 +12,15 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from greendata.hub.pacing import breathe, sliced
-from greendata.schema.codecs import Column, EncodeError, decoders_of, series_of
+from greendata.hub.pacing import breathe, sliced, sliced_by_time
+from greendata.schema.codecs import Column, EncodeError, LeafCodec, decoders_of, series_of
 from greendata.schema.failures import (
     FAILURES,
     HIDDEN,
@@ -49,6 +50,7 @@ NONE = pl.DataFrame(schema=FAILURES)
 VALIDATOR = f"validator {uuid4()}"
 PLACE = f"place {uuid4()}"
 SURELY_INVALID = f"surely invalid {uuid4()}"
+DICTS = 64  # rows that become dicts at once: a slice may end before it needs more
 WAITING = 4096  # valid rows collected before a frame is made of them: some megabytes
 
 T = TypeVar("T", pl.DataFrame, pl.Series)
@@ -184,12 +186,12 @@ def _validate(validators: Sequence[Validator], assigned: pl.DataFrame, limit: in
         validator.encode_rows([], Failures()) for validator in validators
     ]  # collected for larger frames: creating one takes as long as 20 rows
 
-    def validate_slice(start: int, length: int) -> tuple[int, list[pl.DataFrame]]:
+    def validate_slice(start: int, length: int, ends: float) -> tuple[int, tuple[int, list[pl.DataFrame]]]:
         failures = Failures(limit and sys.maxsize)
-        _slice(validators, assigned.slice(start, length), waiting, failures)
-        return length, [failures_of(failures)] if failures else []
+        length = _slice(validators, assigned.slice(start, length), waiting, failures, ends)
+        return length, (length, [failures_of(failures)] if failures else [])
 
-    for length, failing in sliced(validate_slice, assigned.height):
+    for length, failing in sliced_by_time(validate_slice, assigned.height):
         outcome.failures.extend(failing)
         done += length
         listed += sum(piece.height for piece in failing)
@@ -203,22 +205,45 @@ def _validate(validators: Sequence[Validator], assigned: pl.DataFrame, limit: in
 
 
 def _slice(
-    validators: Sequence[Validator], assigned: pl.DataFrame, good: list[list[list[Any]]], failures: Failures
-) -> None:
-    """Validate a slice. Add valid rows to the list of their validator in *good*, and failures to *failures*."""
+    validators: Sequence[Validator],
+    assigned: pl.DataFrame,
+    good: list[list[list[Any]]],
+    failures: Failures,
+    ends: float,
+) -> int:
+    """Validate rows until the time *ends*, and return their number.
+
+    Add valid rows to the lists of their validator in *good*, and failures to *failures*.
+    """
     by = assigned[VALIDATOR].to_list()
     places = dict.fromkeys(set(by), assigned[PLACE])
     if len(places) > 1:
         places = {index: assigned[PLACE].filter(assigned[VALIDATOR] == index) for index in places}
     rows = {index: validators[index].rows(places_of) for index, places_of in places.items()}
     found: dict[int, list[Good]] = {index: [] for index in places}
+    at_once = {index: _has_plain_columns(validators[index]) for index in places}
+    done = 0
     for number, index in zip(assigned[ROW_KEY].to_list(), by, strict=True):
         values = validators[index].valid(number, next(rows[index]), failures)
-        if values is not None:
+        if values is not None and at_once[index]:
             found[index].append((number, values))
+        elif values is not None:  # to encode a list may take much longer than its validation
+            _encode(validators[index], [(number, values)], good[index], failures)
+        done += 1
+        if perf_counter() >= ends:
+            break
     for index, valid in found.items():
-        for column, values in zip(good[index], validators[index].encode_rows(valid, failures), strict=True):
-            column.extend(values)
+        _encode(validators[index], valid, good[index], failures)
+    return done
+
+
+def _has_plain_columns(validator: Validator) -> bool:
+    return all(isinstance(column.codec, LeafCodec) for column in validator.columns)
+
+
+def _encode(validator: Validator, rows: list[Good], good: list[list[Any]], failures: Failures) -> None:
+    for column, values in zip(good, validator.encode_rows(rows, failures), strict=True):
+        column.extend(values)
 
 
 def _framed(validator: Validator, encoded: list[list[Any]]) -> Iterator[pl.DataFrame]:
@@ -242,8 +267,10 @@ def take_rows(values: T, numbers: pl.Series) -> T:
 
 
 def _dicts(piece: pl.DataFrame, decoders: Sequence[tuple[str, Callable[[Any], Any]]]) -> Iterator[Mapping[str, Any]]:
-    rows: list[dict[str, Any]] = piece.to_dicts() if piece.width else [{} for _ in range(piece.height)]
-    for row in rows:
-        for name, decode in decoders:
-            row[name] = decode(row[name])
-        yield row
+    for begin in range(0, piece.height, DICTS):
+        some = piece.slice(begin, DICTS)
+        rows: list[dict[str, Any]] = some.to_dicts() if some.width else [{} for _ in range(some.height)]
+        for row in rows:
+            for name, decode in decoders:
+                row[name] = decode(row[name])
+            yield row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 
 from greendata.hub import native
-from greendata.hub.pacing import breathe, gathered, paced, release_gil, sliced
+from greendata.hub.pacing import breathe, gathered, paced, release_gil, sliced, sliced_by_time
 
 
 def test_timers_that_are_due_run_between_slices() -> None:
@@ -53,6 +53,21 @@ def test_slices_cover_everything_once() -> None:
         for budget in (0.0, 60.0):
             slices = list(sliced(lambda start, length: range(start, start + length), count, budget=budget))
             assert [number for some in slices for number in some] == list(range(count))
+
+
+def test_slices_that_end_early_cover_everything_once() -> None:
+    """Their next length follows from what they did, not from what they were given."""
+    given: list[tuple[int, int]] = []
+
+    def some(start: int, length: int, _ends: float) -> tuple[int, range]:
+        given.append((start, length))
+        done = length if start < 64 else 1
+        return done, range(start, start + done)
+
+    for count in (0, 1, 64, 70):
+        given.clear()
+        assert [number for part in sliced_by_time(some, count) for number in part] == [*range(count)]
+    assert given == [(0, 64), (64, 6), (65, 2), (66, 2), (67, 2), (68, 2), (69, 1)]
 
 
 def test_slices_are_put_together_in_order() -> None:

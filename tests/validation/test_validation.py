@@ -471,3 +471,37 @@ def test_the_text_of_the_error_is_made_on_a_worker(monkeypatch: pytest.MonkeyPat
     assert "1 failure in 1 of 1 row" in str(caught.value)
     assert len(threads) == 1
     assert native.get_ident() not in threads
+
+
+@pytest.mark.parametrize("kind", ["text", "frame"])
+def test_a_slice_ends_in_time_whatever_its_rows_cost(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are cheap may be followed by hundreds that are not. With a budget of nothing, a slice has one row."""
+    turns: list[int] = []
+
+    class Row(BaseModel):
+        a: list[int]
+
+        @field_validator("a")
+        @classmethod
+        def note(cls, value: list[int]) -> list[int]:
+            turns.append(len(ticks))
+            return value
+
+    ticks: list[None] = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(None)
+            gevent.sleep(0)
+
+    monkeypatch.setattr("greendata.hub.pacing.BUDGET", 0.0)
+    ticker = gevent.spawn(tick)
+    try:
+        if kind == "text":
+            df = greendata.decode(b'{"a": [1]}\n' * 20 + b'{"a": [2, 3]}\n' * 20, "ndjson", model=Row)
+        else:
+            df = greendata.validate(pl.DataFrame({"a": [[1]] * 20 + [[2, 3]] * 20}), Row)
+    finally:
+        ticker.kill()
+    assert df["a"].to_list() == [[1]] * 20 + [[2, 3]] * 20
+    assert len(set(turns)) == 40  # the ticker had a turn after each row
