@@ -99,7 +99,8 @@ def _import(target: str) -> None:
     """Import what *target* names as gunicorn does: ``module``, ``module:app`` or ``module:make_app()``.
 
     Raises:
-        NotImportable: the import, or the call of ``make_app``, raised; or the module has no such name.
+        NotImportable: the import, or the call of ``make_app``, raised, or ended the process; or the module has no such
+            name.
     """
     module, _, path = target.partition(":")
     name, _, call = path.partition("(")
@@ -109,7 +110,7 @@ def _import(target: str) -> None:
             found = getattr(found, part)
         if call.strip() == ")":
             found()  # a factory of the app, which may run queries
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may call sys.exit when it is imported
         raise NotImportable(target, error) from error
 
 

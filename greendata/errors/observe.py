@@ -71,7 +71,10 @@ class NotImportable(GreenDataError, ImportError):
         self.error = error
 
     def __str__(self) -> str:
-        return f"importing {self.module} raised {type(self.error).__name__}: {self.error}"
+        text = f"importing {self.module} raised {type(self.error).__name__}: {self.error}"
+        if self.module.endswith(".py") or "/" in self.module:
+            return f"{text}; give the name of a module, as in `import service`, not of a file: service, or service:app"
+        return text
 
 
 class NoCheckout(GreenDataError, FileNotFoundError):

@@ -158,6 +158,7 @@ def test_strict_counts_warnings(tmp_path: Path) -> None:
     [
         ("1 / 0", "importing shop raised ZeroDivisionError: division by zero"),
         ("import nobody", "No module named 'nobody'"),
+        ("raise SystemExit('set SHOP_KEY')", "importing shop raised SystemExit: set SHOP_KEY"),
     ],
 )
 def test_a_module_that_cannot_be_imported(tmp_path: Path, source: str, text: str) -> None:
@@ -187,6 +188,12 @@ def test_a_module_that_cannot_be_imported(tmp_path: Path, source: str, text: str
 )
 def test_failures_are_printed_on_stderr(arguments: list[str], text: str) -> None:
     fails(run(*arguments), text)
+
+
+@pytest.mark.parametrize("target", ["shop.py", "./shop.py", "/srv/shop"])
+def test_a_file_is_not_a_module(tmp_path: Path, target: str) -> None:
+    (tmp_path / "shop.py").touch()
+    fails(run("doctor", target, PYTHONPATH=f"{tmp_path}:."), "give the name of a module, as in `import service`, not")
 
 
 def test_a_name_that_the_module_lacks(tmp_path: Path) -> None:
