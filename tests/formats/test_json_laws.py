@@ -44,6 +44,7 @@ from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
 from greendata.formats.format import Format
 from greendata.formats.json import rows as jsonrows
+from greendata.query.objects import to_models
 from greendata.schema.codecs import EncodeError
 from greendata.schema.failures import Failure, failures_in, failures_of, shown_value
 from greendata.schema.fields import columns_of
@@ -523,6 +524,25 @@ def test_extra_keys_are_read_from_all_rows_at_once_and_fields_are_not(size: int)
     assert found["a"].to_list() == [1, 1, 1]
     with pytest.raises(Malformed, match="row 1: z"):
         decode(b'[{"a": 1},{"z": {"x": 1}},{"z": "x"}]', "json", model=Open)
+
+
+@pytest.mark.parametrize("format", ["json", "ndjson"])
+def test_extra_keys_are_read_whatever_the_fields_hold(format: Format) -> None:
+    """Polars finds no common type for the values of these fields."""
+    model = create_model("M", __config__={"extra": "allow"}, f=(list[dict[str, Any]], ...), **{"g ": (Any, ...)})
+    rows = [
+        '{"f": [{"x": 1}, {}], "g ": {"x": 1, "z": 2}, "n": {"f": 7}}',
+        '{"f": [{"x": 1}, {}], "g ": {}}',
+        '{"n": {"f": 9}, "f": [{"a": [1, {"b": null}]}], "g ": true}',
+    ]
+    body = "\n".join(rows) if format == "ndjson" else f"[{','.join(rows)}]"
+    found = decode(body.encode(), format, model=model)
+    assert found["n"].to_list() == [{"f": 7}, None, {"f": 9}]
+    expected = [model.model_validate_json(row) for row in rows]
+    models = to_models(found, model)
+    assert [(one.f, getattr(one, "g ")) for one in models] == [(one.f, getattr(one, "g ")) for one in expected]
+    with pytest.raises(Malformed, match="row 1"):
+        decode(body.replace('"g ": {}', '"g ": {}, "n": [1]').encode(), format, model=model)
 
 
 def test_defaults_that_are_null_have_their_own_types() -> None:

@@ -37,7 +37,7 @@ from greendata.formats.format import Format
 from greendata.formats.guards.chunk_scan import first_byte
 from greendata.formats.guards.size_guard import reject_sparse
 from greendata.formats.json.reader import read_ndjson
-from greendata.formats.json.rows import BOM, STRING, names_of_columns, read_columns, rows_of
+from greendata.formats.json.rows import BOM, STRING, names_of_columns, read_columns, rows_of, without_members
 from greendata.formats.json.shapes import Kind, Mapped, Shape, ShapeError, kind_of, shape_of
 from greendata.hub.pacing import release_gil
 from greendata.internals.pydantic import validator_of
@@ -343,16 +343,24 @@ class _Partitioning:
             Malformed: the rows have so many different keys that almost all cells would be null, or a value would be
                 changed because of the values of other rows.
         """
-        content = BytesIO()
-        for begin, _, lines in lines_of(self._texts[numbers]):
-            content.write(b"\n" + lines if begin else lines)
         used = {column.sources[0] for column in self._partitioner.columns if column.sources}
+        texts = self._texts[numbers]
         try:
-            df = read_ndjson(content.getvalue(), None, ignored=used)
+            try:
+                df = read_ndjson(_joined(texts), None, ignored=used)
+            except Malformed:  # Polars infers the types of the ignored columns too, which may have no common type
+                df = read_ndjson(_joined(without_members(texts, used)), None, ignored=used)
         except Malformed as error:
             row = None if error.line is None else int(numbers[error.line - 1])
             raise Malformed(self._format, error.reason, row=row, column=error.column) from error
         return df.select(referred(self._partitioner.unused(df.schema), df.columns))
+
+
+def _joined(texts: pl.Series) -> bytes:
+    content = BytesIO()
+    for begin, _, lines in lines_of(texts):
+        content.write(b"\n" + lines if begin else lines)
+    return content.getvalue()
 
 
 def _kind_for(form: ColumnCodec) -> Kind:

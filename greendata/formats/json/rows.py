@@ -8,6 +8,8 @@ So a document is valid JSON if all of its rows are. Call on a worker.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection
 from functools import reduce
 
 import polars as pl
@@ -36,6 +38,7 @@ __all__ = (
     "rows_of",
     "text_in",
     "without_bom",
+    "without_members",
 )
 
 BOM = b"\xef\xbb\xbf"  # the byte order mark: RFC 8259 allows readers of JSON to ignore it
@@ -135,6 +138,19 @@ def member_of(content: bytes, name: str) -> bytes | None:
     keys, values = _keys_and_values(pl.concat([members, pl.Series([""])]))  # one more, see `pieces_of`
     found = [at for at, key in enumerate(keys[:-1]) if _name(key) == name]
     return bytes_of(pieces_of(values.slice(found[-1]).cast(pl.Binary).to_frame())) if found else None
+
+
+def without_members(texts: pl.Series, names: Collection[str]) -> pl.Series:
+    """Return the texts of rows without their members of these *names*, unless a name is written with escapes.
+
+    Example:
+        >>> without_members(pl.Series(['{"a": {"b": 1}, "b": 2}', "{}"]), ["b"]).to_list()
+        ['{"a": {"b": 1}}', '{}']
+    """
+    either = "|".join(re.escape(json.dumps(name, ensure_ascii=False)) for name in names)
+    kept = pl.element().filter(~pl.element().str.contains(rf"^(?:{either}){_SPACE}:"))
+    members = TEXT.str.extract_all(_MEMBER).list.eval(kept).list.join(",")
+    return texts.alias("text").to_frame().select(pl.lit("{") + members + pl.lit("}")).to_series()
 
 
 def names_of_columns(content: bytes) -> list[str]:
