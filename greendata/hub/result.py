@@ -236,6 +236,9 @@ class Result(Outcome[T], _NotAValue, Generic[T]):
 
         If the calling thread has no hub, the callback runs in the owning hub, the one that submitted the job. If that
         hub has already notified its waiters, the callback runs at once in the calling thread.
+
+        Raises:
+            TypeError: *callback* is not callable.
         """
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")

@@ -49,7 +49,7 @@ class CallPolicy:
         on_done: called once by each worker that has started, whether it succeeds or fails.
 
     Raises:
-        NotCallable, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
+        NotCallable, AsyncFunction, BadArgument, BadChoice, BadSignature, BadTimeout: the arguments cannot be used.
     """
 
     def __init__(

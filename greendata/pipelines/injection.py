@@ -60,7 +60,7 @@ def requested_names(
         is_open: *func* may have other parameters too, which ``on_start`` provides; `check_given` checks them later.
 
     Raises:
-        NotCallable, BadSignature: *func* cannot be called this way.
+        NotCallable, AsyncFunction, BadSignature: *func* cannot be called this way.
     """
     check_function(func)
     try:

@@ -135,7 +135,7 @@ def map(
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+        NotCallable, AsyncFunction, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
             UnknownArgument: the arguments cannot be used.
 
     Example:
@@ -203,7 +203,7 @@ def filter(
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+        NotCallable, AsyncFunction, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
             UnknownArgument: the arguments cannot be used.
 
     Example:
@@ -271,7 +271,7 @@ def flat_map(
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+        NotCallable, AsyncFunction, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
             UnknownArgument: the arguments cannot be used.
 
     Example:
@@ -357,7 +357,7 @@ def each(
         progress: show a progress bar: True, or the label of the bar. Needs the extra ``progress``.
 
     Raises:
-        NotCallable, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
+        NotCallable, AsyncFunction, NotIterable, BadArgument, BadChoice, BadSignature, BadTimeout,
             UnknownArgument: the arguments cannot be used.
 
     Example:

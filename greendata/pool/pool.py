@@ -216,7 +216,8 @@ class Pool:
             place: called with *func* and these on the worker, if it runs elsewhere.
 
         Raises:
-            NotCallable: *func* is not callable. Other errors are those of `submit`.
+            NotCallable, AsyncFunction: *func* is not a function that can be called.
+            OptionTaken: *func* needs an argument that has the name of an option. Other errors are those of `submit`.
         """
         check_function(func)
         for option, value in (("timeout", timeout), ("key", key), ("label", label)):

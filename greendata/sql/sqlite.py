@@ -141,6 +141,7 @@ def rows_of(
     Raises:
         QueryFailed: SQLite rejects the statement, or fails while it executes.
         ColumnUnreadable: a column's values have different types, or are not Unicode.
+        BadArgument: *overrides* names a column that the result does not have.
     """
     names: Sequence[str] = ()
     with (

@@ -73,7 +73,7 @@ class Caller(HubThread):
         """Run ``func(*args, **kwargs)`` in a new greenlet, in the next iteration of the loop.
 
         Raises:
-            NotCallable: *func* is not callable.
+            NotCallable, AsyncFunction: *func* is not a function that can be called.
             CallerStopped: the caller accepts no more calls.
         """
         return self.schedule_call(func, args, kwargs)
@@ -82,7 +82,7 @@ class Caller(HubThread):
         """Run ``func(*args, **kwargs)`` in the hub itself. Use this for short functions that do not wait.
 
         Raises:
-            NotCallable, CallerStopped: as `call_soon`.
+            NotCallable, AsyncFunction, CallerStopped: as `call_soon`.
         """
         task = self._make_task(func, args, kwargs)
         return self._dispatch(task, task.start_direct)
@@ -92,7 +92,7 @@ class Caller(HubThread):
 
         Raises:
             BadTimeout: *delay* is negative or not a number.
-            NotCallable, CallerStopped: as `call_soon`.
+            NotCallable, AsyncFunction, CallerStopped: as `call_soon`.
         """
         seconds = seconds_of(delay)
         if seconds is None:
@@ -112,7 +112,7 @@ class Caller(HubThread):
         """Do the same as `call_soon`, with a copy of *context*, and keep *metadata* in the result.
 
         Raises:
-            NotCallable, CallerStopped: as `call_soon`.
+            NotCallable, AsyncFunction, CallerStopped: as `call_soon`.
         """
         task = self._make_task(func, args, kwargs or {}, context, metadata)
         return self._dispatch(task, task.start)
@@ -121,7 +121,7 @@ class Caller(HubThread):
         """Run ``func(*args, **kwargs)`` in the pool, which all callers share.
 
         Raises:
-            NotCallable, PoolFull, PoolClosed: nothing was queued.
+            NotCallable, AsyncFunction, PoolFull, PoolClosed, PolarsForked: nothing was queued.
             CallerStopped: the caller accepts no more calls.
         """
         self._check_open()
@@ -131,7 +131,7 @@ class Caller(HubThread):
         """Run ``func(*args, **kwargs)`` after all earlier queued calls of the same function have ended.
 
         Raises:
-            NotCallable, CallerStopped: as `call_soon`.
+            NotCallable, AsyncFunction, CallerStopped: as `call_soon`.
         """
         key = _identity_of(func)
         with self._lock:
@@ -164,7 +164,7 @@ class Caller(HubThread):
         """Run ``func(service, *args, **kwargs)`` until its `Service` or this caller is stopped.
 
         Raises:
-            NotCallable, CallerStopped: as `call_soon`.
+            NotCallable, AsyncFunction, CallerStopped: as `call_soon`.
         """
         check_function(func)
         service: Service[T] = Service(name_of(func))

@@ -83,9 +83,10 @@ class Group:
         grace: seconds that killed greenlets have for their cleanup after a timeout.
         label: the name of the group in errors.
 
-    Raises, on leaving:
-        ExceptionGroup: the failures, the error of the block first.
-        GroupTimeout: the group is out of time.
+    Raises:
+        BadChoice, BadTimeout, UnknownArgument: the arguments cannot be used.
+        ExceptionGroup: at the end of the block: the failures, the error of the block first.
+        GroupTimeout: at the end of the block: the group is out of time.
 
     Enter and leave it in the same greenlet. Members may be added from any thread.
 
@@ -180,7 +181,7 @@ class Group:
             kwargs: its keyword arguments.
 
         Raises:
-            NotCallable: *func* is not callable.
+            NotCallable, AsyncFunction: *func* is not a function that can be called.
             GroupClosed: the group accepts no members.
         """
         self._check_open()
@@ -252,7 +253,9 @@ class Group:
             kwargs: its keyword arguments.
 
         Raises:
-            NotCallable, PoolFull, PoolClosed: nothing was queued.
+            NotCallable, AsyncFunction, BadTimeout, OptionTaken: an argument that cannot be used. Here and below,
+                nothing was queued.
+            PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
             GroupClosed: the group accepts no members.
         """
         self._check_open()

@@ -56,7 +56,7 @@ def single_flight(func: Callable[P, T]) -> Callable[P, T]:
     The load continues, and has none of its callers' deadlines. Safe from any thread.
 
     Raises:
-        NotCallable: *func* is not callable.
+        NotCallable, AsyncFunction: *func* is not a function that can be called.
         DeadlineExceeded, JobCancelled: in a call, when its own request or `deadline` block ends.
         WaitsForItself: in a recursive call with the same arguments.
 

@@ -172,6 +172,7 @@ class SimpleQueue(_queue.SimpleQueue):  # type: ignore[type-arg]
 
         Raises:
             Empty: there is no item, or none came within *timeout* seconds.
+            ValueError: *timeout* is negative.
         """
         if block and self.empty() and hub_here() is None:
             return _pop(self, True, timeout)

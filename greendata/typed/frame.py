@@ -138,6 +138,7 @@ class Frame(Generic[M]):
             trust: for the validation when rows are taken, see `greendata.validation.verbs.validate`.
 
         Raises:
+            NotFromHere: *rows* is a frame, a mapping or a result.
             FrameInvalid: rows are invalid.
 
         Example:
@@ -157,6 +158,7 @@ class Frame(Generic[M]):
         """Make a frame of columns: Python sequences, which are validated at once, or Series and arrays, which are not.
 
         Raises:
+            NotFromHere: *columns* is a frame or a result.
             ColumnsUnequal, BadArgument: the columns do not form a frame.
             FrameInvalid: rows are invalid.
             ModelMismatch: the arrays do not fit the columns of the model.
@@ -663,6 +665,9 @@ class Frame(Generic[M]):
         Args:
             batch_size: the number of rows in a batch, or fewer if Polars returns fewer.
             timeout: the deadline of the whole stream in seconds.
+
+        Raises:
+            BadArgument, BadTimeout: an argument that cannot be used.
         """
         checked_count("batch_size", batch_size)
         rows = self._rows()

@@ -269,6 +269,9 @@ def own_validate(model: object) -> Any:
     """Return the ``validate`` method of a class that defines one, or None for a pydantic model.
 
     The method that every pydantic model inherits does not count: it takes an object, not a frame.
+
+    Raises:
+        NotAModel: *model* is not a class.
     """
     if not isinstance(model, type):
         raise NotAModel(model)

@@ -41,7 +41,12 @@ class Received:
         self._next_pause = perf_counter() + BUDGET
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, or ``b""`` at the end."""
+        """Return the next bytes, or ``b""`` at the end.
+
+        Raises:
+            BodyTooLarge: the body is larger than Flask's limit.
+            Malformed: the body is cut short, or has invalid chunks.
+        """
         left = CHUNKED_BYTES if self.length is None else self.length - self._count
         try:
             piece = self._stream.read(min(size, left))
@@ -56,7 +61,11 @@ class Received:
         return piece
 
     def read_some(self, size: int) -> bytes:
-        """Return the next bytes, for a reader that neither counts them nor lets other greenlets run."""
+        """Return the next bytes, for a reader that neither counts them nor lets other greenlets run.
+
+        Raises:
+            BodyTooLarge, Malformed: as `read`; also if the body is larger than the limit.
+        """
         if perf_counter() >= self._next_pause:
             breathe()
             self._next_pause = perf_counter() + BUDGET

@@ -106,7 +106,8 @@ def run(  # type: ignore[misc]  # a func with parameters named as the options
         kwargs: its keyword arguments.
 
     Raises:
-        NotCallable, BadTimeout, RunsNoFunctions: an argument that cannot be used. Here and below, nothing was queued.
+        NotCallable, AsyncFunction, BadTimeout, OptionTaken, RunsNoFunctions: an argument that cannot be used. Here and
+            below, nothing was queued.
         PoolFull, PoolClosed, PolarsForked: the pool does not accept the job.
 
     The result raises what *func* raised; in a child also `NotSendable`, `WorkerDied`, `MemoryLimitExceeded` and
