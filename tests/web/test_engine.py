@@ -194,7 +194,7 @@ def test_a_hostile_body_is_an_error_of_its_request(tmp_path: Path) -> None:
     server = Server(tmp_path, UPLOADS, ["-k", "gevent"], env)
     try:
         pid = server.ask("/pid")
-        status, text = post(server, shared_prefixes())
+        status, text = post(server, shared_prefixes(["x" * (1 << 20) + str(number) for number in range(250)]))
         assert (status, "takes more than 157286400 bytes of memory" in text) == (413, True)
         file = BytesIO()
         pl.DataFrame({"a": ["x", "y"]}).write_parquet(file)
