@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
+from polars.exceptions import PanicException
 
 from greendata.errors import Malformed
 
 __all__ = ("format_value", "short_message")
+
+_PANIC = re.compile(r'JoinError::Panic\(Id\(\d+\), "(.*)", \.\.\.\)', re.DOTALL)  # of a task of Polars
 
 MESSAGE_CHARS = 1000  # characters of a message of Polars that are looked at
 VALUE_CHARS = 200  # characters of a value in an error message
@@ -15,13 +20,20 @@ VALUE_CHARS = 200  # characters of a value in an error message
 def short_message(error: BaseException) -> str:
     r"""Return the first line of the message of *error*. In Polars' messages the other lines are hints on its options.
 
+    A panic has no message for readers: a check in the parser has failed, of which its text is the name.
+
     Example:
         >>> short_message(ValueError("no.\n\nTry something else."))
         'no'
     """
     if isinstance(error, Malformed):
         return error.reason
-    lines = str(error)[:MESSAGE_CHARS].strip().splitlines()
+    text = str(error)[:MESSAGE_CHARS].strip()
+    if isinstance(error, PanicException):
+        if found := _PANIC.search(text):
+            text = found[1].replace(r"\n", "\n").replace(r"\"", '"')
+        text = f"the parser stops with: {text}"
+    lines = text.splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 

@@ -164,7 +164,8 @@ def _bind_params(given: Statement, params: Sequence[Any] | Mapping[str, Any] | N
     if not params:
         return given.text, None
     if given.parameters != len(params):  # the driver ignores surplus parameters
-        reason = f"the call supplies {len(params)} parameters, and the statement requires {given.parameters}"
+        supplied = counted(len(params), "parameter")
+        reason = f"the call supplies {supplied}, and the statement requires {given.parameters}, as $1, $2, ..."
         raise QueryFailed(given.text, reason, None)
     placeholders = dict(enumerate(map(_parameter, params), 1))
     text = given.with_parameters(lambda number: placeholders.get(number, "{}").format(f"${number}"))

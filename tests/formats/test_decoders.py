@@ -18,12 +18,14 @@ from typing import Annotated, Any
 import polars as pl
 import pyarrow
 import pytest
+from polars.exceptions import PanicException
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, Field, create_model
 
 from greendata.errors import BadArgument, BadChoice, BadTimeout, BodyTooLarge, DeadlineExceeded, FrameInvalid, Malformed
 from greendata.formats.decoders import decode
 from greendata.formats.encoders import encode
+from greendata.formats.error_texts import short_message
 from greendata.formats.format import FORMATS, Format
 from greendata.formats.guards import chunk_scan
 from greendata.formats.guards.parquet_footer import CELLS, DEPTH, FOOTER_BYTES, check_parquet
@@ -323,6 +325,13 @@ def test_files_of_other_kinds_are_named() -> None:
         text = "\ufeff" * (encoding == "utf-16-be") + "a\n1\n"
         assert "it begins as UTF-16; if it is, encoding='utf-16'" in str(rejected(text.encode(encoding), "csv"))
         assert decode(text.encode(encoding), "csv", encoding="utf-16").rows() == [(1,)]
+
+
+def test_the_message_of_a_panic_says_what_failed() -> None:
+    inner = r"assertion `left == right` failed\n  left: \"a\"\n right: \"b\""
+    joined = f'called `Result::unwrap()` on an `Err` value: JoinError::Panic(Id(7), "{inner}", ...)'
+    for text in (joined, "assertion `left == right` failed\n  left: 1"):
+        assert short_message(PanicException(text)) == "the parser stops with: assertion `left == right` failed"
 
 
 def test_bad_headers() -> None:
