@@ -62,7 +62,7 @@ def listed(folder: str, *urls: str) -> dict[str, float]:
 
 
 def followed(folder: str, *urls: str) -> dict[str, float]:
-    """Pages that are found by their links, likewise."""
+    """Pages that are found by their links."""
     return measured(lambda: crawled(folder, *urls, per_host=AT_ONCE, workers=AT_ONCE, columns=COLUMNS))
 
 

@@ -1,7 +1,7 @@
 """Five hundred clients for half a minute on one worker with four threads and a queue of fifty.
 
-A client that is turned away waits as long as it is asked to, as urllib3 does. Whoever looks at ``/livez`` is a process
-of its own.
+A client that gets 503 waits as long as the response asks, as urllib3 does. The client of ``/livez`` is a separate
+process.
 """
 
 from __future__ import annotations

@@ -505,7 +505,7 @@ def test_sparse_frames_are_rejected() -> None:
     assert "almost all" in str(rejected(json.dumps(keys).encode(), "json"))
 
 
-LONG, REPEATED = "x" * 100_000, 6_000  # 600 MB for whoever needs a text for each row
+LONG, REPEATED = "x" * 100_000, 6_000  # 600 MB for a reader that needs a text for each row
 CATEGORIES = pl.Series("a", [LONG], dtype=pl.Categorical).new_from_index(0, REPEATED)
 BOMBS: list[tuple[Format, pl.Series, Any]] = [
     ("arrow", pl.Series("a", [LONG]).new_from_index(0, REPEATED), str),

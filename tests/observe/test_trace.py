@@ -13,7 +13,7 @@ import pytest
 
 import greendata
 from greendata.errors import BadArgument
-from greendata.observe import trace as room
+from greendata.observe import trace as trace_module
 from greendata.observe.trace import trace
 from greendata.pool import job as jobs
 from tests.conftest import Gate
@@ -104,7 +104,7 @@ def test_an_abandoned_job_is_traced_once(tmp_path: Path, held: Gate) -> None:
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "JOBS", 3)
+    monkeypatch.setattr(trace_module, "JOBS", 3)
     path = tmp_path / "out.json"
     with trace(path) as seen:
         for number in range(5):
@@ -175,9 +175,9 @@ def test_the_hub_goes_on_while_a_long_trace_is_written(tmp_path: Path) -> None:
             turns.append(0)
             gevent.sleep(0.0005)
 
-    seen = room.Trace(path)
+    seen = trace_module.Trace(path)
     greendata.run(int, label="job").get(timeout=10)
-    seen._slices.extend([room._Slice("job", "done", "greendata-0", 0.0, 0.0, 1.0)] * 20_000)
+    seen._slices.extend([trace_module._Slice("job", "done", "greendata-0", 0.0, 0.0, 1.0)] * 20_000)
     ticker = gevent.spawn(count)
     seen.write()
     ticker.kill()
