@@ -187,7 +187,6 @@ class Timer:
         self, hub: Any, seconds: float, method: Callable[[], object], *, ref: bool = False, update: bool = True
     ) -> None:
         self._hub = hub
-        self._watcher: Any = None
         self._watcher = hub.loop.timer(min(seconds, native.TIMEOUT_MAX), ref=ref)
         self._watcher.start(weak_callback(method), update=update)
 
@@ -196,13 +195,13 @@ class Timer:
         self._watcher.close()
 
     def __del__(self) -> None:
-        loop = self._hub.loop
-        if self._watcher is None or loop is None or not loop.ptr:  # it was not created, or its loop is destroyed
+        watcher = getattr(self, "_watcher", None)
+        if watcher is None or (loop := self._hub.loop) is None or not loop.ptr:  # not created, or the loop is destroyed
             return
         if self._hub is get_hub_if_exists():
-            self._watcher.close()
+            watcher.close()
         else:
-            loop.run_callback_threadsafe(self._watcher.close)
+            loop.run_callback_threadsafe(watcher.close)
 
 
 def poll_delay(loop: Any) -> float:
