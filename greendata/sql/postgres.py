@@ -86,10 +86,12 @@ _TYPES = """
 _TABLE = """
     SELECT nspname::text, relkind = 'v' OR EXISTS (
         SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal AND tgtype & 7 = 7
+    ) OR EXISTS (
+        SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = c.oid AND ev_type = '3'
     ) AS is_staged, relkind IN ('r', 'p') AS is_table
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
     WHERE c.oid = to_regclass({0})
-"""  # a view does not accept COPY, and COPY does not report how many rows a BEFORE INSERT trigger left out
+"""  # a view does not accept COPY, which ignores rules, and does not say how many rows a BEFORE INSERT trigger left out
 
 
 def rows_of(
@@ -309,8 +311,10 @@ def _for_column(series: pl.Series, target: _ColumnType | None, table: Table) -> 
     """
     if target is None:
         return _Column(series)
-    if series.null_count() == len(series):  # every type has null, and text can be cast to every type
-        return _Column(pl.Series(series.name, [None] * len(series), dtype=pl.String), target)
+    if series.null_count() == len(series):
+        # Every type has null, and text can be cast to every type. But the driver copies no text into a numeric column.
+        dtype = pl.Decimal(38, 0) if target.kind == "numeric" else pl.String()
+        return _Column(pl.Series(series.name, [None] * len(series), dtype=dtype), target)
     try:
         column = _match_type(series.alias(""), target)
     except ColumnUnreadable as error:

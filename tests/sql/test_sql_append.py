@@ -120,6 +120,19 @@ def test_columns_without_values_fit_everywhere(connection: Any) -> None:
         assert greendata.read_sql(stored, connection).get().row(0) == (1, UUID)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_column_without_values_fits_beside_one_that_is_copied(kind: str, connection: Any) -> None:
+    greendata.read_sql(f"CREATE TABLE nulls (a {kind}, k int4)", connection).get()
+    try:
+        for dtype in (pl.Null, pl.Date, pl.List(pl.Int64), pl.Decimal(5, 2)):
+            frame = pl.DataFrame({"a": pl.Series([None], dtype=dtype), "k": pl.Series([1], dtype=pl.Int32)})
+            assert greendata.write_sql(frame, "nulls", connection, if_exists="append").get() == 1
+        found = greendata.read_sql("SELECT count(*) AS n, count(a) AS a FROM nulls", connection).get()
+        assert found.row(0) == (4, 0)
+    finally:
+        greendata.read_sql("DROP TABLE nulls", connection).get()
+
+
 def test_a_refusal_names_the_column_and_both_types(connection: Any) -> None:
     name = f"c{TYPES.index('timestamp')}"
     with pytest.raises(WriteRefused) as caught:
@@ -302,6 +315,18 @@ def test_a_view_takes_rows_as_an_insert_into_it_does(connection: Any) -> None:
     assert greendata.read_sql("SELECT * FROM under", connection).get().rows() == df.rows()
     with pytest.raises(QueryFailed, match="cannot insert into view"):
         greendata.write_sql(pl.DataFrame({"n": [1]}), "numbers", connection, if_exists="append").get()
+
+
+def test_a_rule_of_the_table_is_followed(connection: Any) -> None:
+    made(
+        connection,
+        "CREATE TABLE old (a int4)",
+        "CREATE TABLE new (a int4)",
+        "CREATE RULE moves AS ON INSERT TO old DO INSTEAD INSERT INTO new VALUES (new.a * 10)",
+    )
+    greendata.write_sql(pl.DataFrame({"a": [1, 2]}), "old", connection, if_exists="append").get()
+    query = "SELECT (SELECT count(*) FROM old) AS n, (SELECT sum(a) FROM new) AS total"
+    assert greendata.read_sql(query, connection).get().row(0) == (0, 30)
 
 
 def test_identity_generated_and_default_columns(connection: Any) -> None:

@@ -348,7 +348,10 @@ class _Partitioning:
         try:
             try:
                 df = read_ndjson(_joined(texts), None, ignored=used)
-            except Malformed:  # Polars infers the types of the ignored columns too, which may have no common type
+            except Malformed as error:
+                if not isinstance(error.__cause__, PolarsError):
+                    raise
+                # Polars infers the types of the ignored columns too, which may have no common type.
                 df = read_ndjson(_joined(without_members(texts, used)), None, ignored=used)
         except Malformed as error:
             row = None if error.line is None else int(numbers[error.line - 1])
