@@ -134,7 +134,13 @@ def paced(func: Callable[[T], R], items: Iterable[T], *, budget: float = BUDGET)
     return done
 
 
-def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET) -> Iterator[R]:
+def sliced(
+    func: Callable[[int, int], R],
+    count: int,
+    *,
+    budget: float = BUDGET,
+    is_small: Callable[[int, int], bool] | None = None,
+) -> Iterator[R]:
     """Yield ``func(start, length)`` for consecutive slices of ``range(count)``, with a `breathe` between them.
 
     Use it for work that is cheaper in bulk than item by item. Each slice takes about *budget* seconds; its length
@@ -143,12 +149,14 @@ def sliced(func: Callable[[int, int], R], count: int, *, budget: float = BUDGET)
 
     Args:
         budget: seconds.
+        is_small: of a start and a length, returns whether they may be one slice. If not, it is halved: the duration of
+            the slice before says nothing about items that are far larger.
 
     Example:
         >>> [item for some in sliced(lambda start, length: range(start, start + length), 3) for item in some]
         [0, 1, 2]
     """
-    return _slices(func, count, budget, is_kept=False)
+    return _slices(func, count, budget, is_small, is_kept=False)
 
 
 def sliced_by_time(func: Callable[[int, int, float], tuple[int, R]], count: int) -> Iterator[R]:
@@ -177,28 +185,44 @@ def sliced_by_time(func: Callable[[int, int, float], tuple[int, R]], count: int)
             length = _MAX_GROWTH * done
 
 
-def gathered(func: Callable[[int, int], list[R]], count: int, *, budget: float = BUDGET) -> list[R]:
+def gathered(
+    func: Callable[[int, int], list[R]],
+    count: int,
+    *,
+    budget: float = BUDGET,
+    is_small: Callable[[int, int], bool] | None = None,
+) -> list[R]:
     """Return ``func(0, count)``, computed in slices as by `sliced`. Appending to the list is part of each slice.
 
     Args:
         budget: seconds.
+        is_small: see `sliced`.
 
     Example:
         >>> gathered(lambda start, length: list(range(start, start + length)), 3)
         [0, 1, 2]
     """
     rows: list[R] = []
-    for _ in _slices(lambda start, length: rows.extend(func(start, length)), count, budget, is_kept=True):
+    for _ in _slices(lambda start, length: rows.extend(func(start, length)), count, budget, is_small, is_kept=True):
         continue
     return rows
 
 
-def _slices(func: Callable[[int, int], R], count: int, budget: float, *, is_kept: bool) -> Iterator[R]:
+def _slices(
+    func: Callable[[int, int], R],
+    count: int,
+    budget: float,
+    is_small: Callable[[int, int], bool] | None,
+    *,
+    is_kept: bool,
+) -> Iterator[R]:
     start, length = 0, _FIRST_LENGTH
     while start < count:
         if not (start and is_kept):
             run_deferred()
         length = min(length, count - start)
+        while is_small is not None and length > 1 and not is_small(start, length):
+            length //= 2
         begun = perf_counter()
         with deferred():
             done = func(start, length)

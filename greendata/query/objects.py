@@ -17,14 +17,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from greendata.errors import DuplicateColumn, FrameInvalid, NoColumnForm, NotAFrame, NotAModel
-from greendata.hub.pacing import gathered
+from greendata.hub.pacing import breathing, gathered
 from greendata.pool import pool
+from greendata.query.chunked_text import SLICE_BYTES
 from greendata.schema.codecs import Column, decoders_of
 from greendata.schema.column_names import referred
 from greendata.schema.fields import columns_of
 from greendata.schema.limits import is_readable, unreadable
 
-__all__ = ("rows_for", "to_columns", "to_dicts", "to_models")
+__all__ = ("is_small", "rows_for", "to_columns", "to_dicts", "to_models")
 
 _PYDANTIC_TYPES = frozenset(get_args(ErrorType))  # pydantic's error types; all others come from validators of the user
 
@@ -44,7 +45,8 @@ def to_dicts(df: pl.DataFrame) -> list[dict[str, Any]]:
         >>> to_dicts(pl.DataFrame({"a": [1, 2]}))
         [{'a': 1}, {'a': 2}]
     """
-    return gathered(partial(_dicts, _readable(df, "dict")), df.height)
+    frame = _readable(df, "dict")
+    return gathered(partial(_dicts, frame), frame.height, is_small=partial(is_small, frame))
 
 
 def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
@@ -71,7 +73,8 @@ def to_models(df: pl.DataFrame, model: type[M]) -> list[M]:
     rows, height = rows_for(_frame(df), model), df.height
     hides = ConfigDict(hide_input_in_errors=True) if any(column.is_hidden for column in _columns(model)) else None
     validate = TypeAdapter(list[model], config=hides).validate_python  # type: ignore[valid-type]
-    return gathered(partial(_models, rows, validate, hides=hides is not None), height)
+    read = partial(_models, rows, validate, hides=hides is not None)
+    return gathered(read, height, is_small=partial(is_small, df))
 
 
 def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
@@ -86,8 +89,19 @@ def to_columns(df: pl.DataFrame) -> dict[str, list[Any]]:
         {'a': [1, 2], 'b': ['x', None]}
     """
     return {
-        series.name: gathered(partial(_values, series), len(series)) for series in _readable(df, "list").iter_columns()
+        series.name: gathered(partial(_values, series), len(series), is_small=partial(is_small, series))
+        for series in breathing(_readable(df, "list").iter_columns())
     }
+
+
+def is_small(values: pl.DataFrame | pl.Series, start: int, length: int) -> bool:
+    """Return True if these rows are few enough bytes to become Python objects in one slice, see `sliced`.
+
+    Example:
+        >>> is_small(pl.Series(["x", "y"]), 0, 2)
+        True
+    """
+    return values.slice(start, length).estimated_size() <= SLICE_BYTES
 
 
 def rows_for(df: pl.DataFrame, model: type[BaseModel]) -> Rows:
@@ -173,6 +187,6 @@ def _readable(df: object, kind: str) -> pl.DataFrame:
 
 
 def _unreadable(df: pl.DataFrame, *, exactly: bool = True) -> pl.DataFrame:
-    if any(is_readable(pl.element(), dtype, exactly=exactly) is not None for dtype in df.dtypes):
+    if any(is_readable(pl.element(), dtype, exactly=exactly) is not None for dtype in {*df.dtypes}):
         return pool.call(partial(unreadable, exactly=exactly), df)
     return pl.DataFrame()  # most frames need no query to find out

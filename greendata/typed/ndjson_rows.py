@@ -19,6 +19,7 @@ from greendata.formats.json.partition import InvalidJson, JsonPartitioner
 from greendata.formats.json.stored import stored_rows
 from greendata.hub.pacing import gathered
 from greendata.pool import pool
+from greendata.query.objects import is_small
 from greendata.typed.confinement import Sources
 from greendata.typed.instances import models_of
 from greendata.typed.ndjson_scan import LINE, TEXT, unreadable
@@ -89,7 +90,7 @@ class NdjsonRows(Generic[M]):
             return [check(text) for text in texts.slice(start, length).to_list()]
 
         try:
-            return gathered(models_of_slice, rows.height)
+            return gathered(models_of_slice, rows.height, is_small=partial(is_small, texts))
         except ValidationError as error:
             invalid = error
         if (stored := self._stored(rows, is_rejected=True)) is not None:

@@ -75,6 +75,19 @@ def test_slices_are_put_together_in_order() -> None:
         assert gathered(lambda start, length: list(range(start, start + length)), count, budget=0.0) == [*range(count)]
 
 
+def test_slices_of_large_items_are_halved() -> None:
+    sizes = [1] * 200 + [50] * 5 + [1_000] + [1] * 30
+
+    def is_small(start: int, length: int) -> bool:
+        return sum(sizes[start : start + length]) <= 100
+
+    done = list(sliced(lambda start, length: sizes[start : start + length], len(sizes), is_small=is_small))
+    assert [size for some in done for size in some] == sizes
+    assert all(len(some) == 1 or sum(some) <= 100 for some in done)
+    assert max(map(len, done)) > 30
+    assert gathered(lambda start, length: sizes[start : start + length], len(sizes), is_small=is_small) == sizes
+
+
 def test_slices_follow_the_budget() -> None:
     assert [len(some) for some in sliced(lambda _, length: [0] * length, 1000, budget=60.0)] == [64, 128, 256, 512, 40]
     lengths = [len(some) for some in sliced(lambda _, length: [0] * length, 100, budget=0.0)]

@@ -24,7 +24,9 @@ from pydantic import (
 )
 
 from greendata.errors import NotAFrame
+from greendata.hub import pacing
 from greendata.pool import pool
+from greendata.query import objects
 from greendata.query.objects import to_columns, to_dicts, to_models
 
 MANY = 1000  # rows; the first slice has 64
@@ -147,6 +149,33 @@ def test_greenlets_and_timers_run_between_slices() -> None:
     finally:
         timer.close()
     assert fired == [1]
+
+
+def test_slices_have_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    df = pl.DataFrame({"a": ["x"] * 90 + ["y" * 1_000] * 20, "b": [[1]] * 90 + [[1] * 99] * 20})
+    model = create_model("Model", a=(str, ...), b=(list[int], ...))
+    slices: list[pl.DataFrame] = []
+
+    def noted(frame: pl.DataFrame, start: int, length: int) -> list[dict[str, Any]]:
+        slices.append(frame.slice(start, length))
+        return slices[-1].to_dicts()
+
+    monkeypatch.setattr(objects, "_dicts", noted)
+    monkeypatch.setattr(objects, "SLICE_BYTES", 3_000)
+    assert to_dicts(df) == df.to_dicts()
+    assert [one.model_dump() for one in to_models(df, model)] == df.to_dicts()
+    assert pl.concat(slices).equals(pl.concat([df, df]))
+    assert all(some.height == 1 or some.estimated_size() <= 3_000 for some in slices)
+    assert to_columns(df) == df.to_dict(as_series=False)
+
+
+def test_the_hub_runs_between_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "BUDGET", -1.0)  # it is over at once
+    ran: list[int] = []
+    other = gevent.spawn(ran.append, 1)
+    assert to_columns(pl.DataFrame({"a": [1], "b": [2], "c": [3]})) == {"a": [1], "b": [2], "c": [3]}
+    assert ran
+    other.join()
 
 
 def test_it_works_in_a_worker_too() -> None:
