@@ -156,6 +156,9 @@ def _keeps_descriptors() -> Iterator[None]:
     engines = sys.modules.get("greendata.engines.children")
     while engines and any(child.was_killed for child in tuple(engines._living)) and time.monotonic() < end:
         rest()  # a native thread closes what belonged to a process that was killed, once that has ended
+    natives = sys.modules.get("tests.support.natives")
+    while natives and natives.left_natives() and time.monotonic() < end:
+        rest()  # the end of a thread closes its hub
     looks = 0
     while looks < STEADY and time.monotonic() < end:  # nor is what a thread of theirs closes a moment later
         rest()

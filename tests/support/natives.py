@@ -23,6 +23,7 @@ __all__ = (
     "dismiss_pools",
     "expiring",
     "in_a_plain_thread",
+    "left_natives",
     "settle_down",
     "small_pool",
     "until",
@@ -45,6 +46,7 @@ class Native(Generic[T]):
         self._outcome: list[tuple[T | None, BaseException | None]] = []
         run = partial(_run, self._outcome, func, args)
         self._running = ref(run)  # dead once the thread, which alone has it, refers to nothing any more
+        _started.append(self._running)
         self.ident = _start_thread(run, ())
 
     def join(self) -> T:
@@ -89,6 +91,14 @@ def small_pool(**settings: Any) -> Pool:
     return _pools[-1]
 
 
+def left_natives() -> int:
+    """Return how many threads of `Native` have not ended. Their hubs have descriptors."""
+    for running in list(_started):
+        if running() is None:
+            _started.remove(running)
+    return len(_started)
+
+
 def dismiss_pools() -> None:
     """End the threads of all pools made here: queued jobs are cancelled, running ones finish."""
     while _pools:
@@ -130,3 +140,4 @@ def expiring(start: Callable[[float], Result[T]], held: Gate) -> Result[T]:
 
 
 _pools: list[Pool] = []  # the test's thread
+_started: list[ref[Any]] = []  # what each `Native` runs; the thread that starts one appends, the test's removes
