@@ -159,7 +159,7 @@ def test_lists_as_parameters_and_named_ones(address: str) -> None:
     assert read("SELECT a FROM t WHERE a = any($1) ORDER BY a", address, params=[[1, 3]])["a"].to_list() == [1, 3]
     with pytest.raises(BadArgument, match=r"PostgreSQL's parameters are \$1"):
         greendata.read_sql("SELECT :v", address, params={"v": 1})
-    with pytest.raises(QueryFailed, match="supplies 1 parameters"):
+    with pytest.raises(QueryFailed, match="supplies 1 parameter,"):
         read("SELECT $1::int, $2::int", address, params=[1])
 
 
