@@ -307,9 +307,9 @@ HOLDER = """
     dataset = Dataset.open(sys.argv[1], SCHEMA, resume=True)
     child = os.fork()
     if not child:
+        print(os.getpid(), flush=True)  # it has let go of the lock of its parent
         sys.stdin.read()
         os._exit(0)
-    print(child, flush=True)
     time.sleep(600)
 """
 
