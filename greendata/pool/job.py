@@ -89,6 +89,12 @@ def name_of(func: Callable[..., Any]) -> str:
     return str(getattr(func, "__name__", type(func).__name__))
 
 
+class Holder(Protocol):
+    """The interface of a worker that jobs use."""
+
+    held: int  # the id of the job that it refers to, or 0; the worker writes, any thread reads
+
+
 class JobOwner(Protocol):
     """The interface of the pool that jobs use. Safe from any thread."""
 
@@ -120,6 +126,7 @@ class Job:
         "context",
         "deadline",
         "func",
+        "holder",
         "in_block",
         "key",
         "origin",
@@ -148,6 +155,7 @@ class Job:
         self.seconds = 0.0  # the timeout behind the deadline, of the job or a block around it; set before queueing
         self.in_block = False  # which of the two; set before queueing
         self.returned = False  # no worker has or will have it; written by the worker, or by the thread that cancels it
+        self.holder: Holder | None = None  # the worker that runs it or has run it; that writes, the owning hub reads
         self.stopper: Stopper | None = None  # the worker writes, any thread reads; see greendata.pool.stopping
         self._pool = pool
         self._waker: HubWaker | None = None  # set before it is queued
@@ -240,7 +248,11 @@ class Job:
         self.result.detach()
 
     def _on_owning_hub(self) -> None:
-        """Notify the waiters at the first call after the outcome; detach the job when no worker has it."""
+        """Notify the waiters at the first call after the outcome; detach the job when no worker has it.
+
+        A worker that has returned from a job drops its references before it notifies the hub of it. If the hub is
+        notified earlier, of a cancellation, it leaves the rest to that: what the job refers to is freed here.
+        """
         waker, result = self._waker, self.result
         assert waker is not None
         if result.ready() and not result.is_delivered:
@@ -251,6 +263,8 @@ class Job:
                     listener(self)
                 except Exception:  # noqa: BLE001 - it must not reach waiters or stop other listeners
                     report(waker.hub, listener, *sys.exc_info())
+        if self.holder is not None and self.holder.held == id(self):
+            return
         if self.returned or not self._pool.holds(self):
             waker.forget(self._number)
             result.detach()

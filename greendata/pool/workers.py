@@ -102,6 +102,7 @@ class Worker:
         "greenlet",
         "has_ended",
         "has_exited",
+        "held",
         "job",
         "lost",
         "name",
@@ -117,6 +118,7 @@ class Worker:
         self.job: Job | None = None  # the job that it runs
         self.since = 0.0  # when that job began, on time.monotonic's clock
         self.away_at: float | None = None  # while its job waits: when it no longer counts, on the same clock
+        self.held = 0  # the id of the job that it runs, until it has dropped its references and tells the hub
         self.taken = 0  # number of jobs taken
         self.finished = {"done": 0, "failed": 0, "cancelled": 0}  # number of jobs by outcome
         self.greenlet: greenlet | None = None  # that runs its jobs; used by its own thread only
@@ -393,6 +395,8 @@ class Workers:
         worker.since = monotonic()
         worker.taken += 1
         worker.job = job
+        worker.held = id(job)
+        job.holder = worker
         job.run(worker.name)
         if not hasattr(_local, "worker"):  # a child that the job has forked: it ends here, as with any other thread
             os._exit(0)
@@ -429,6 +433,7 @@ class Workers:
                 job.fail(error)
                 worker.waker, worker.number = job.notification_target()
                 self._finish_job(worker, job)
+            del job
             self._notify_hub(worker)
         except BaseException:  # noqa: BLE001 - for example MemoryError: the caller tries again
             return False
@@ -444,6 +449,7 @@ class Workers:
 
     def _notify_hub(self, worker: Worker) -> None:
         """Notify the hub of the job that *worker* has finished, or leave the wakeup to the standby worker."""
+        worker.held = 0
         waker = worker.waker
         if waker is None:
             return
@@ -701,6 +707,9 @@ def job_of_this_worker() -> Job | None:
 def _after_fork_in_child() -> None:
     """Reset the thread that forked: it is the child's main thread and not a worker, even if a job forked."""
     _local.__dict__.pop("worker", None)
+    for workers in _all_workers:
+        for worker in (*workers.workers, *workers.lost, *workers.away):
+            worker.held = 0  # its thread does not exist here
     _all_workers.clear()
     run_in_pool_here()
 

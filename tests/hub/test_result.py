@@ -17,6 +17,7 @@ from greendata.errors import JobCancelled, ResultTimeout, WaitsForItself
 from greendata.hub.outcome import Outcome, Status
 from greendata.hub.result import Result
 from greendata.pool.pool import submit
+from greendata.pool.workers import Workers
 from tests.conftest import Gate
 from tests.support.natives import Native, get_ident, until
 from tests.support.processes import run_python
@@ -43,8 +44,8 @@ def test_it_is_an_async_result_that_gevent_waits_for(held: Gate, make_gate: Call
     assert gevent.joinall([first, second]) == [first, second]
 
 
-def test_status_goes_one_way(held: Gate) -> None:
-    done, failed, cancelled = submit(held, 1), submit(int, "x"), submit(held)
+def test_status_goes_one_way(held: Gate, make_gate: Callable[[], Gate]) -> None:
+    done, failed, cancelled = submit(held, 1), submit(int, "x"), submit(make_gate())
     seen = {done.status}
     held.wait_arrived()
     seen.add(done.status)
@@ -278,6 +279,31 @@ def test_objects_of_a_cancelled_job_are_freed_on_the_hubs_thread(held: Gate) -> 
     with pytest.raises(JobCancelled):
         result.get()
     held.open()
+    until(lambda: len(died) == 4)
+    assert died.count(get_ident()) == 3
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_objects_of_a_job_that_returns_while_its_cancellation_is_heard_are_freed_on_the_hubs_thread(
+    held: Gate, make_gate: Callable[[], Gate]
+) -> None:
+    """The hub hears of it when the job has returned, and before the worker has dropped its references."""
+    died: list[int] = []
+    leaving = make_gate()
+
+    def end() -> None:
+        held()
+        sys.setprofile(at("call", "release", Workers._finish_job.__code__, leaving))
+
+    result = _submit_watched(died, end)
+    held.wait_arrived()
+    result.cancel()
+    held.open()
+    while not leaving.arrived:  # without running the hub
+        pass
+    until(lambda: result.is_delivered)
+    gevent.idle()
+    leaving.open()
     until(lambda: len(died) == 4)
     assert died.count(get_ident()) == 3
 
