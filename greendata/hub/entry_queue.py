@@ -8,9 +8,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from greenlet import GreenletExit
+
 from greendata.hub import native
 from greendata.hub.hubs import HubBound, Timer, ensure_hub, poll_delay
-from greendata.hub.waker import TURN, HubWaker
+from greendata.hub.waker import TURN, HubWaker, call_twice_if_interrupted
 
 __all__ = ("EntryQueue",)
 
@@ -62,9 +64,9 @@ class EntryQueue(HubBound):
     def post(self, callback: Callable[[], object]) -> None:
         """Make the hub call *callback* in the hub's thread. Safe from any thread; never blocks.
 
-        *callback* must not wait. The calling thread appends it and notifies the hub. In the hub's own thread it is
-        scheduled as a callback of the loop, so it never runs inside this call. If the hub was destroyed, nothing
-        happens.
+        *callback* must not wait. If it raises, it is called a second time, as by `HubWaker`. The calling thread
+        appends it and notifies the hub. In the hub's own thread it is scheduled as a callback of the loop, so it never
+        runs inside this call. If the hub was destroyed, nothing happens.
         """
         try:
             self._entries.append(callback)
@@ -87,7 +89,12 @@ class EntryQueue(HubBound):
         slice_ends = monotonic() + TURN
         try:
             while entries and monotonic() < slice_ends:
-                entries.popleft()()
+                call_twice_if_interrupted(entries[0], self.hub)
+                if entries:  # else the hub was destroyed meanwhile
+                    entries.popleft()  # after its call, as in `HubWaker`
+        except GreenletExit:  # the hub is being destroyed, perhaps by a greenlet that an entry has resumed
+            entries.clear()
+            raise
         finally:
             if entries:  # not a notify: a loop with nothing else to wait for would end before it
                 self._timer = Timer(self.hub, poll_delay(self.hub.loop), self._deliver, ref=True, update=False)

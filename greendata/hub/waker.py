@@ -56,7 +56,7 @@ from greendata.hub import native
 from greendata.hub.hubs import HubBound, before_destroy, is_libuv, weak_callback
 from greendata.internals.gevent import get_hub_if_exists
 
-__all__ = ("HubWaker", "report")
+__all__ = ("HubWaker", "call_twice_if_interrupted", "report")
 
 TURN = 0.001  # seconds that callbacks run before the loop polls again; greenlets that they resume are included
 RETRY_INTERVAL = 1.0  # seconds
@@ -255,18 +255,8 @@ class HubWaker(HubBound):
         self._deliver()
 
     def _call(self, callback: Callable[[], object] | None) -> None:
-        if callback is None:  # forgotten
-            return
-        try:
-            callback()
-        except GreenletExit:  # the hub is being destroyed
-            raise
-        except BaseException:  # noqa: BLE001 - the hub reports it; libuv stops a watcher whose callback raises
-            caught = sys.exc_info()
-            with suppress(BaseException):  # the same error again, or none
-                callback()
-            report(self.hub, callback, *caught)
-            del caught
+        if callback is not None:  # else forgotten
+            call_twice_if_interrupted(callback, self.hub)
 
     def _resume(self) -> None:
         while self._resumed:
@@ -300,6 +290,23 @@ class HubWaker(HubBound):
 
     def __repr__(self) -> str:
         return f"<HubWaker to {self.hub!r}: {self.expected} expected, {len(self._holding)} held>"
+
+
+def call_twice_if_interrupted(callback: Callable[[], object], hub: Any) -> None:
+    """Call *callback*, and again if it raises: a signal handler may have raised in the middle of it. Report the error.
+
+    Call from the hub greenlet of *hub* itself.
+    """
+    try:
+        callback()
+    except GreenletExit:  # the hub is being destroyed
+        raise
+    except BaseException:  # noqa: BLE001 - the hub reports it; libuv stops a watcher whose callback raises
+        caught = sys.exc_info()
+        with suppress(BaseException):  # the same error again, or none
+            callback()
+        report(hub, callback, *caught)
+        del caught
 
 
 def report(hub: Any, context: object, kind: Any, error: Any, trace: Any) -> None:

@@ -226,8 +226,8 @@ class Caller(HubThread):
         self._watch_idleness()
 
     def _on_queued_end(self, queue: SerialQueue, call: TaskResult[Any]) -> None:
-        queue.note_end(call)
         self._on_end(call)
+        queue.note_end(call)  # last: it does not call this again after an interruption
 
     def _drop_queue(self, queue: SerialQueue) -> None:
         with self._lock:
@@ -332,7 +332,7 @@ class SerialQueue:
         self._entry_queue = entry_queue
         self._on_idle = on_idle
         self._waiting: deque[Task[Any]] = deque()  # any thread appends, the hub's thread pops
-        self._running: TaskResult[Any] | None = None  # the hub's thread writes
+        self._running: Task[Any] | None = None  # the hub's thread writes
 
     def __len__(self) -> int:
         """Return the number of calls that wait or run."""
@@ -354,16 +354,18 @@ class SerialQueue:
 
     def _proceed(self) -> None:
         while self._running is None and self._waiting:
-            task = self._waiting.popleft()
+            task = self._waiting[0]
             if not task.call.ready():
-                self._running = task.call
-                task.start()
+                self._running = task
+            self._waiting.popleft()  # after it was recorded: a signal handler may raise in between
+        if self._running is not None:
+            self._running.start()  # without effect if it runs
         if not len(self):
             self._on_idle(self)
 
     def note_end(self, call: TaskResult[Any]) -> None:
         """Start the next call, since *call* has ended. Call from the hub itself."""
-        if call is self._running:
+        if self._running is not None and call is self._running.call:
             self._running = None
             self._entry_queue.post(self._proceed)
 

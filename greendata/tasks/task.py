@@ -97,7 +97,7 @@ class Task(Generic[T]):
         self.func = func
         self.args = args
         self.kwargs = kwargs
-        self.on_end = on_end  # called once, on the hub's thread, when the greenlet has ended
+        self.on_end = on_end  # called on the hub's thread, when the greenlet has ended; perhaps twice
         self.origin = origin_here(1)
         copied = copy_context() if context is None else context.copy()
         self.call: TaskResult[T] = TaskResult(name_of(func), copied, metadata or {})
@@ -123,21 +123,36 @@ class Task(Generic[T]):
     # -- on the hub's thread ------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run the call in a greenlet until it first waits. Call from the hub itself."""
-        if not self._may_begin():
-            return
-        self._greenlet = runner = _Runner(self._run, self._entry_queue.hub)
-        runner.call = self.call
-        runner.gr_context = self.call.context
-        self._is_first_turn = True
-        runner.switch()
+        """Run the call in a greenlet until it first waits. Call from the hub itself.
+
+        A second call does what a signal handler has kept the first one from doing.
+        """
+        runner = self._greenlet
+        if runner is None:
+            if not self._may_begin():
+                return
+            runner = _Runner(self._run, self._entry_queue.hub)
+            runner.call = self.call
+            runner.gr_context = self.call.context
+            self._greenlet = runner
+        if not runner and not runner.dead:  # it has not begun
+            self._is_first_turn = True
+            try:
+                runner.switch()
+            except BaseException as error:  # of a signal handler, in a step of `_run` itself
+                if not self.call.ready():
+                    self._fail(error, JobAborted(self.call.label, error))
+                self._entry_queue.post(self._on_owning_hub)
+                raise
         self._is_first_turn = False
         if runner.dead:
             self._on_owning_hub()
 
     def start_direct(self) -> None:
         """Run the call immediately, in the hub, where it must not wait. Call from the hub itself."""
-        if self._may_begin():
+        if self.call.ready():
+            self._on_owning_hub()
+        elif self._may_begin():
             _local.call, self._is_first_turn = self.call, True
             self.call.context.run(self._run)
             _local.call, self._is_first_turn = None, False
@@ -145,7 +160,7 @@ class Task(Generic[T]):
 
     def start_later(self, delay: float) -> None:
         """Run the call in a greenlet after *delay* seconds. Call from the hub itself."""
-        if not self.call.ready():
+        if not self.call.ready() and self._delay is None:
             self.keep_deadline()
             self._delay = Timer(self._entry_queue.hub, delay, self.start, ref=True)
 
@@ -201,11 +216,11 @@ class Task(Generic[T]):
                     timer.close()
             call.notify_waiters(self._entry_queue.waker)
         if self._greenlet is None or self._greenlet.dead:
-            self._has_finished = True
             self._greenlet = None
             call.detach()
             if self.on_end is not None:
                 self.on_end(call)
+            self._has_finished = True  # last: a second call does what an interrupted one has not done
 
     def _stop(self) -> None:
         if self._greenlet is not None and not self._greenlet.dead:

@@ -20,8 +20,9 @@ from greendata.hub.entry_queue import EntryQueue
 from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker
 from greendata.pool.pool import Pool
-from greendata.tasks.caller import Caller
+from greendata.tasks.caller import Caller, SerialQueue
 from greendata.tasks.group import Group
+from greendata.tasks.task import Task
 from greendata.threads import parking
 from tests.conftest import Gate
 from tests.support.natives import Native, dismiss, in_a_plain_thread, settle_down, small_pool, until
@@ -307,17 +308,47 @@ CALLS: dict[str, tuple[Callable[..., object], Callable[[], Result[int]]]] = {
 def test_a_signal_before_the_hub_begins_to_deliver(name: str, hub_errors: list[str]) -> None:
     """gevent reports the error, and the outcome comes with the next look."""
     deliver, submit = CALLS[name]
-
-    def stop(frame: FrameType, kind: str, _: Any) -> None:
-        if kind == "call" and frame.f_code is deliver.__code__:  # type: ignore[attr-defined]
-            sys.setprofile(None)
-            raise Interruption
-
     ticker = gevent.spawn(until, lambda: False)  # the loop has something to do
-    in_hub(gevent.get_hub(), stop)
+    in_hub(gevent.get_hub(), raising_in(deliver))
     assert submit().get(timeout=LIMIT) == 3
     ticker.kill()
     assert "Interruption" in hub_errors.pop()
+
+
+STEPS: tuple[Callable[..., object], ...] = (
+    Task.start,
+    Task._may_begin,
+    Task._on_owning_hub,
+    Result.detach,
+    SerialQueue.take,
+    SerialQueue._proceed,
+    SerialQueue.note_end,
+    Caller._on_end,
+)
+
+
+@pytest.mark.parametrize("func", STEPS)
+def test_a_signal_while_the_hub_begins_or_ends_a_call(func: Callable[..., object], hub_errors: list[str]) -> None:
+    here, called = Caller.current(), []
+    ticker = gevent.spawn(until, lambda: False)  # the loop has something to do
+    in_hub(gevent.get_hub(), raising_in(func))
+    assert here.queue_call(called.append, 3).get(timeout=LIMIT) is None
+    assert here.queue_call(called.append, 4).get(timeout=LIMIT) is None
+    assert called == [3, 4]
+    until(lambda: not here._calls)
+    ticker.kill()
+    assert "Interruption" in hub_errors.pop()
+
+
+def raising_in(func: Callable[..., object]) -> Callable[[FrameType, str, Any], None]:
+    """Return a hook for `sys.setprofile` that raises once, when *func* is called."""
+
+    def stop(frame: FrameType, kind: str, _: Any) -> None:
+        if kind == "call" and frame.f_code is func.__code__:  # type: ignore[attr-defined]
+            sys.setprofile(None)
+            raise Interruption
+
+    return stop
 
 
 def test_a_worker_of_a_stage_that_ends_before_its_first_step(hub_errors: list[str]) -> None:
