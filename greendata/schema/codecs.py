@@ -21,6 +21,7 @@ from polars.datatypes import DataTypeClass
 from polars.exceptions import PolarsError
 
 from greendata.errors.plural import counted
+from greendata.schema.failures import text_of
 
 __all__ = (
     "Column",
@@ -465,7 +466,7 @@ def _as_polars_sorts(value: Any) -> tuple[bool, bool, Any]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = text_of(value)
     return text if len(text) <= 50 else text[:47] + "..."
 
 

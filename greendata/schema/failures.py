@@ -27,6 +27,7 @@ __all__ = (
     "failures_of",
     "shown_name",
     "shown_value",
+    "text_of",
 )
 
 FAILURES = pl.Schema(
@@ -35,6 +36,7 @@ FAILURES = pl.Schema(
 ROW_KEY = f"row {uuid4()}"  # no column of a user can have this name
 CONCAT_FRAMES = 64  # frames per concatenation, which then takes less than a millisecond
 TEXT = 200  # characters kept of a value
+INTEGER_BITS = 1 << 10  # of an integer that is shown with its digits: 308 of them
 NAME = 1000  # characters kept of a column name: in untrusted input one name may be as long as the body
 ITEMISED = 1000  # failures listed per row
 LISTED = 10_000  # failures listed per frame; listing them takes 50 ms
@@ -102,6 +104,18 @@ def shown_name(column: str) -> str:
     return column if len(column) <= NAME else column[: NAME - 3] + "..."
 
 
+def text_of(value: object) -> str:
+    """Return the text of *value*; of a very long integer only its size, because Python refuses to print it.
+
+    Example:
+        >>> text_of(12), text_of(-(10**5000))
+        ('12', 'an integer of 16610 bits')
+    """
+    if isinstance(value, int) and (bits := value.bit_length()) > INTEGER_BITS:
+        return f"an integer of {bits} bits"
+    return str(value)
+
+
 def shown_value(value: object) -> str | None:
     """Return *value* as failures show it: a short text. A string is not quoted."""
     if value is None:
@@ -109,7 +123,7 @@ def shown_value(value: object) -> str | None:
     if isinstance(value, list | dict | set | tuple):
         text = f"{type(value).__name__} of {len(value)}" if len(value) > TEXT else _brief(value)
     else:
-        text = str(value)
+        text = text_of(value)
     return text if len(text) <= TEXT else text[: TEXT - 3] + "..."
 
 
@@ -121,6 +135,9 @@ class _Brief(Repr):
         self.maxlevel = 3
         self.maxdict = self.maxlist = self.maxtuple = self.maxset = 25
         self.maxstring = self.maxlong = self.maxother = TEXT // 4
+
+    def repr_int(self, value: int, level: int) -> str:
+        return text_of(value) if value.bit_length() > INTEGER_BITS else super().repr_int(value, level)
 
 
 _brief = _Brief().repr

@@ -97,6 +97,14 @@ def test_from_rows_of_dicts_and_models() -> None:
     assert Frame[User].from_rows([]).collect() == []
 
 
+@pytest.mark.parametrize("value", [10**5000, [10**5000], {"x": -(10**5000)}], ids=["alone", "in a list", "in a dict"])
+def test_integers_that_python_does_not_print_are_failures(value: Any) -> None:
+    kind: Any = list[int] if isinstance(value, list) else dict[str, int] if isinstance(value, dict) else int
+    for model in (create_model("Exact", a=(kind, ...)), create_model("Anything", a=(Any, ...))):
+        with pytest.raises(FrameInvalid, match="an integer of 16610 bits"):
+            Frame[model].from_rows([{"a": value}])  # type: ignore[valid-type]
+
+
 def test_from_rows_names_every_failure() -> None:
     with pytest.raises(FrameInvalid) as caught:
         Frame[User].from_rows([ANN, {"name": "robot", "age": 1}, {"name": "Eve", "age": "x"}, 7])  # type: ignore[list-item]
