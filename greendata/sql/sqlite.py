@@ -27,6 +27,7 @@ from polars.exceptions import PanicException, PolarsError
 from greendata.errors import BadArgument, ColumnUnreadable, QueryFailed, WriteRefused
 from greendata.hub.contexts import contextmanager
 from greendata.hub.pacing import BUDGET, GilReleaser
+from greendata.query.objects import is_small
 from greendata.schema.column_names import frame_of
 from greendata.sql.canceller import Canceller
 from greendata.sql.sql_types import ascii_lower, cast_exact, check_names, fits_float
@@ -355,10 +356,13 @@ def ingest(connection: Connection, canceller: Canceller, frame: pl.DataFrame, ro
 def _insert(cursor: Cursor, canceller: Canceller, rows: pl.DataFrame, into: str, what: str) -> int:
     names, marks = ", ".join(map(quoted, rows.columns)), ", ".join("?" * rows.width)
     insert, start, number = f"INSERT INTO {into} ({names}) VALUES ({marks})", 0, 0
-    for count in _SlicePacer().counts():
+    for most in _SlicePacer().counts():
         canceller.check(what)
         if not cursor.connection.in_transaction:  # each row would be committed separately
             raise QueryFailed(what, "the transaction was ended by another user of the connection", None)
+        count = most
+        while count > 1 and not is_small(rows, start, count):  # the rows before were quick, these may be far larger
+            count //= 2
         cursor.executemany(insert, rows.slice(start, count).rows())
         number += max(cursor.rowcount, 0)  # -1 without rows
         start += count

@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 import greendata
 from greendata import ColumnUnreadable, DatabaseUnreachable, QueryFailed, WriteRefused
 from greendata.errors import ColumnUnwritable, JobCancelled
+from greendata.query import objects
 from tests.support.databases import EVERY_TYPE, closing
 from tests.support.gates import Gate
 from tests.support.natives import until
@@ -511,3 +512,21 @@ def test_a_file_that_is_not_a_database_is_left_unchanged(tmp_path: Path) -> None
             call(path).get()
     assert path.read_bytes() == before
     assert [child.name for child in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_large_rows_are_inserted_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    df = pl.DataFrame({"a": ["x"] * 300 + ["y" * 1_000] * 40, "b": [b"x"] * 300 + [b"y" * 1_000] * 40})
+    slices: list[pl.DataFrame] = []
+
+    def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+        slices.append(frame)
+        return own(frame)
+
+    own = pl.DataFrame.rows
+    monkeypatch.setattr(objects, "SLICE_BYTES", 5_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.DataFrame, "rows", rows)
+        assert greendata.write_sql(df, "t", f"sqlite:///{tmp_path}/a.db").get() == 340
+    assert pl.concat(slices).equals(df)
+    assert all(some.height == 1 or some.estimated_size() <= 5_000 for some in slices)
+    assert greendata.read_sql("SELECT * FROM t", f"sqlite:///{tmp_path}/a.db").get().equals(df)
