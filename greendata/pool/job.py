@@ -21,7 +21,7 @@ from greendata.hub.result import Result
 from greendata.hub.waker import HubWaker, report
 from greendata.pool.operation import Operation, current_operation
 
-__all__ = ("Job", "JobOwner", "Stopper", "bypassing_queue_limit", "name_of")
+__all__ = ("Holder", "Job", "JobOwner", "Stopper", "bypassing_queue_limit", "name_of")
 
 P = ParamSpec("P")
 T = TypeVar("T")
