@@ -402,12 +402,13 @@ def _literal(node: Node, context: Context, expr: pl.Expr, dtype: Dtype, codec: C
 
 def _one_of(values: list[Any], expr: pl.Expr, dtype: Dtype, codec: ColumnCodec) -> Rule | None:
     kinds = {type(value) for value in values}
-    if kinds == {str} and _is_text(dtype):
+    if kinds == {str} and _is_text(dtype) and _is_text(codec.dtype):
         accepted = expr.cast(pl.String).is_in(values)
         return _cast(expr.cast(pl.String), codec, accepted, ~accepted)
-    if kinds == {int} and dtype.is_integer() and all(-(2**63) <= value < 2**63 for value in values):
+    is_whole = dtype.is_integer() and codec.dtype.is_integer()
+    if kinds == {int} and is_whole and all(-(2**63) <= value < 2**63 for value in values):
         return _cast(expr, codec, expr.cast(pl.Int64, strict=False).is_in(values))
-    if kinds == {bool} and dtype == pl.Boolean:
+    if kinds == {bool} and dtype == codec.dtype == pl.Boolean:
         return _cast(expr, codec, expr.is_in(values))
     return None
 

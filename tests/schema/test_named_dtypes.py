@@ -240,6 +240,41 @@ def test_encoded_values_are_decoded_once(kind: Any, plain: str) -> None:
         assert_frame_equal(greendata.decode(body, format, model=model), df)  # type: ignore[arg-type]
 
 
+class Grade(Enum):
+    LOW = "1"
+
+
+class Step(IntEnum):
+    FAR = 300
+
+
+NAMED = [
+    pl.Boolean, pl.Int8, pl.UInt64, pl.Float32, pl.Decimal(5, 0), pl.String, pl.Binary, pl.Categorical,
+    pl.Enum(["1", "300"]), pl.Date, pl.Time, pl.Datetime("ms"), pl.Datetime("us", "UTC"), pl.Duration("ms"),
+    pl.Null, pl.Object,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", NAMED, ids=str)
+def test_choices_in_a_column_of_another_dtype_come_back_or_are_rejected(dtype: Any) -> None:
+    for kind, text in (
+        (Literal[1, 300], "300"),
+        (Literal["1"], '"1"'),
+        (Literal[True], "true"),
+        (Grade, '"1"'),
+        (Step, "300"),
+    ):
+        model = create_model("Model", f=(Annotated[kind, dtype], ...))  # type: ignore[valid-type]
+        body = f'[{{"f": {text}}}, {{"f": {text}}}]'.encode()
+        expected = model.model_validate_json(f'{{"f": {text}}}')
+        try:
+            found = greendata.to_models(greendata.decode(body, "json", model=model), model)
+        except (FrameInvalid, NoColumnForm):
+            continue
+        assert found == [expected, expected]
+        assert [type(one.f) for one in found] == [type(expected.f)] * 2  # type: ignore[attr-defined]
+
+
 def test_types_that_cannot_be_encoded_are_rejected_by_name() -> None:
     class Odd:
         pass
