@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
 from gevent.monkey import get_original
 
+from greendata.hub import native
 from greendata.hub.result import Result
 from greendata.internals.gevent import get_hub_if_exists
 from greendata.pool.pool import Pool
@@ -118,8 +120,9 @@ def dismiss(pool: Pool) -> None:
             worker.lost = True
             workers._tokens.put("wake")
         rest()
-    while not workers._tokens.empty():
-        workers._tokens.get()
+    with suppress(native.Empty):
+        while True:  # a worker whose thread begins only now may take a token, too
+            workers._tokens.get(block=False)
 
 
 def settle_down(pool: Pool) -> None:
