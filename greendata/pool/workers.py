@@ -303,6 +303,7 @@ class Workers:
                     while not self._recover(worker, error):
                         native.sleep(_RETRY_DELAY)
         finally:
+            worker.greenlet = None  # greenlet searches all objects, with the GIL, for references that outlive a thread
             hub = get_hub_if_exists()
             if hub is not None:  # made by a job and kept for the next one; it has two descriptors
                 destroy_hub(hub)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
+from weakref import ref
 
 import gevent
 import pytest
 from gevent.exceptions import LoopExit
+from greenlet import getcurrent
 
 from greendata.errors import JobAborted
-from tests.support.natives import small_pool
+from tests.support.natives import dismiss, small_pool, until
 
 
 def start_timeout() -> None:
@@ -65,3 +68,14 @@ def test_a_job_may_destroy_its_hub() -> None:
     assert [pool.submit(destroy).get() for _ in range(3)] == [3] * 3
     assert pool.submit(gevent.sleep, 0).get() is None
     assert pool.stats().faults == 0
+
+
+def test_the_greenlet_of_a_worker_is_gone_with_its_thread() -> None:
+    """Else greenlet looks for what refers to it, among all objects, each time a worker ends."""
+    pool = small_pool(max_workers=1)
+    main: list[ref[Any]] = []
+    pool.submit(lambda: main.append(ref(getcurrent()))).get()
+    workers = list(pool._workers.workers)
+    dismiss(pool)
+    until(lambda: main[0]() is None)
+    assert [worker.greenlet for worker in workers] == [None]
