@@ -376,7 +376,7 @@ class _RequestServer:
     def _send_frames(self, word: str, number: int, index: int, packed: list[bytes | int], data: list[Any]) -> None:
         files: list[int] = []
         try:
-            files.extend(map(sealed, data))
+            files.extend(sealed([each]) for each in data)
             self._send((word, number, (index, packed)), files)
         finally:
             close_all(files)
