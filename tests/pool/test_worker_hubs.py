@@ -77,5 +77,5 @@ def test_the_greenlet_of_a_worker_is_gone_with_its_thread() -> None:
     pool.submit(lambda: main.append(ref(getcurrent()))).get()
     workers = list(pool._workers.workers)
     dismiss(pool)
-    until(lambda: main[0]() is None)
     assert [worker.greenlet for worker in workers] == [None]
+    until(lambda: main[0]() is None)
